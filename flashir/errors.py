@@ -1,0 +1,80 @@
+"""The errors of flashir: each says what is wrong, where, and how to mend it.
+
+An error collects every problem of one input, so that a user mends them in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class FlashirError(Exception):
+    """Base of all errors a user can cause.
+
+    `problems` are one sentence each; `where` names the place (a file, a node, an argument); `mend` says what to do.
+    `code` is stable and machine readable.
+    """
+
+    code = "flashir"
+
+    def __init__(self, problems: str | Iterable[str], *, where: str = "", mend: str = "") -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        self.where = where
+        self.mend = mend
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The whole message: place, problems (a list where there are several), mend."""
+        head = f"{self.where}: " if self.where else ""
+        if len(self.problems) == 1:
+            body = self.problems[0]
+        else:
+            body = f"{len(self.problems)} problems" + "".join(f"\n  - {problem}" for problem in self.problems)
+        tail = f"\n{self.mend}" if self.mend else ""
+        return f"{head}{body}{tail}"
+
+
+class IRError(FlashirError):
+    """IR that is malformed, ill-typed, dangling or cyclic."""
+
+    code = "ir"
+
+
+class SettingError(FlashirError):
+    """A setting, option, name or choice that does not exist or does not fit the others."""
+
+    code = "setting"
+
+
+class ParameterError(FlashirError):
+    """Parameters that are missing, extra, misshapen, not finite, or damaged on disk."""
+
+    code = "parameter"
+
+
+class InputError(FlashirError):
+    """Inputs of a run: token ids out of range, wrong shapes or types, lengths a model cannot take."""
+
+    code = "input"
+
+
+class TargetError(FlashirError):
+    """A target or backend that is unknown, not installed, or cannot do what is asked."""
+
+    code = "target"
+
+
+class ArtefactError(FlashirError):
+    """An artefact or store that cannot be written, read or verified."""
+
+    code = "artefact"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the list of what is known where nothing is near."""
+    import difflib
+
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,175 @@
+"""The builder: the one way a graph comes to be. It infers the type of every node as it is inserted.
+
+    b = Builder("double")
+    x = b.input("x", "f32[B, 4]")
+    graph = b.finish(b.add(x, x))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashir.errors import FlashirError, IRError
+from flashir.ir.graph import Attr, Graph, Node, Value
+from flashir.ir.types import DType, TensorType
+from flashir.ops.opdef import OpDef, opdef
+
+Operand = Value | int | float | None
+
+
+class Builder:
+    """Collects nodes into a graph.
+
+    Every op is a method: `b.relu(x)`, `b.transpose(x, perm=(1, 0))`. Optional operands may be given by name.
+    A python number becomes a constant of the element type of the first operand that is not a bool.
+    """
+
+    def __init__(self, name: str = "main") -> None:
+        self.name = name
+        self.inputs: list[Value] = []
+        self.nodes: list[Node] = []
+        self._producers: dict[Value, Node] = {}
+        self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def input(self, name: str, type_: TensorType | str) -> Value:
+        """Add an input of the graph. The type may be IR text: `"f32[B, T, 768]"`."""
+        if isinstance(type_, str):
+            from flashir.ir.parser import parse_type
+
+            type_ = parse_type(type_)
+        value = Value(self._fresh(name), type_)
+        self.inputs.append(value)
+        return value
+
+    def insert(
+        self,
+        op: str,
+        inputs: Sequence[Operand],
+        attrs: Mapping[str, Attr] | None = None,
+        region: Graph | None = None,
+        names: Sequence[str] = (),
+    ) -> tuple[Value, ...]:
+        """Add a node and return its results. Raises FlashirError that names the op and what is wrong with it."""
+        record = opdef(op)
+        try:
+            complete = record.complete(attrs or {}, tuple(self.nodes) if record.inherit else ())
+            operands = self._operands(record, inputs)
+            types = infer_types(record, [v.type if v else None for v in operands], complete, region)
+        except FlashirError as error:
+            if error.where:
+                raise
+            shown = ", ".join(f"{v}: {v.type}" if isinstance(v, Value) else str(v) for v in inputs)
+            raise IRError(error.problems, where=f"in {op}({shown})", mend=error.mend) from None
+        if names and len(names) != len(types):
+            raise IRError(f"{op} has {len(types)} results, {len(names)} are named")
+        stems = list(names) or [op] * len(types)
+        outputs = tuple(Value(self._fresh(stem, given=bool(names)), t) for stem, t in zip(stems, types, strict=True))
+        return self.append(Node(op, operands, outputs, complete, region))
+
+    def append(self, node: Node) -> tuple[Value, ...]:
+        """Add a node that is already typed; builders that rewrite as they insert override this."""
+        self.nodes.append(node)
+        self._producers.update(dict.fromkeys(node.outputs, node))
+        return node.outputs
+
+    def producer(self, value: Value | None) -> Node | None:
+        """The node that makes the value; None for an input of the graph."""
+        return None if value is None else self._producers.get(value)
+
+    def finish(self, *outputs: Value) -> Graph:
+        """The finished graph."""
+        return Graph(self.name, tuple(self.inputs), tuple(self.nodes), outputs)
+
+    def repeat(
+        self,
+        x: Value,
+        *invariants: Value,
+        times: int,
+        body: Callable[..., Value] | Graph,
+    ) -> Value:
+        """`times` layers, each with parameters of its own.
+
+        Args:
+            x: what the layers pass on.
+            invariants: values that every layer sees unchanged, such as segment ids.
+            times: how many.
+            body: `(builder, x, *invariants) -> x`, one layer; or a finished graph.
+        """
+        if not isinstance(body, Graph):
+            inner = self.subgraph()
+            arguments = [inner.input(name, v.type) for name, v in zip(_names("h", invariants), (x, *invariants))]
+            body = inner.finish(body(inner, *arguments))
+        return self.insert("repeat", (x, *invariants), {"times": times}, body)[0]
+
+    def subgraph(self) -> Builder:
+        """A builder for the region of a node in this graph."""
+        return Builder("body")
+
+    def constant(self, value: float | int | bool, dtype: DType = DType.F32) -> Value:
+        """A number as a value of shape []."""
+        return self.insert("constant", (), {"value": value, "dtype": dtype})[0]
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if op.startswith("_"):
+            raise AttributeError(op)
+        record = opdef(op)
+
+        def insert(*operands: Operand, **attrs: Any) -> Value | tuple[Value, ...]:
+            named = [name.rstrip("?") for name in record.operands if name.endswith("?")]
+            optional = {name: attrs.pop(name) for name in named if name in attrs}
+            inputs = list(operands)
+            for name in named[len(inputs) - record.arity()[0] :] if optional else ():
+                inputs.append(optional.pop(name, None))
+            region = attrs.pop("body", None)
+            results = self.insert(op, inputs, {k: _frozen(v) for k, v in attrs.items()}, region)
+            return results[0] if len(results) == 1 else results
+
+        return insert
+
+    def _operands(self, record: OpDef, inputs: Sequence[Operand]) -> tuple[Value | None, ...]:
+        """Numbers made constants, trailing absent operands cut, the count checked."""
+        inputs = list(inputs)
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        least, most = record.arity()
+        if len(inputs) < least or (most is not None and len(inputs) > most):
+            wanted = str(least) if most == least else f"{least} to {most}" if most is not None else f"at least {least}"
+            raise IRError(f"{record.name} takes {wanted} operands ({', '.join(record.operands)}), got {len(inputs)}")
+        if any(value is None for value in inputs[:least]):
+            raise IRError(f"{record.name} needs all of its first {least} operands")
+        dtypes = (v.type.dtype for v in inputs if isinstance(v, Value))
+        like = next((dtype for dtype in dtypes if dtype is not DType.BOOL), DType.F32)
+        return tuple(self.constant(v, like) if isinstance(v, (int, float, np.number)) else v for v in inputs)
+
+    def _fresh(self, stem: str, given: bool = True) -> str:
+        """The name itself where it is given and free, else the first free `stem_k`."""
+        name = stem
+        while name in self._taken or not given:
+            given = True
+            self._counts[stem] = count = self._counts.get(stem, -1) + 1
+            name = f"{stem}_{count}"
+        self._taken.add(name)
+        return name
+
+
+def infer_types(
+    record: OpDef, types: Iterable[TensorType | None], attrs: Mapping[str, Attr], region: Graph | None
+) -> tuple[TensorType, ...]:
+    """The types of an op's results. Raises IRError where the operands do not fit."""
+    if (record.region is None) != (region is None):
+        raise IRError(f"{record.name} {'needs a' if record.region else 'takes no'} body")
+    body = {"body": region} if record.region else {}
+    result = record.infer(*types, **attrs, **body)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _names(first: str, others: Sequence[Value]) -> list[str]:
+    return [first, *(value.name for value in others)]
+
+
+def _frozen(value: Any) -> Attr:
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,171 @@
+"""Sizes that are known, or symbolic: `T`, `2*T + 1`, `256*ceildiv(T, 256)`.
+
+A symbolic size is a polynomial with integer coefficients over atoms; an atom is a symbol or a `ceildiv`.
+Polynomials are kept in one canonical form, so that equal sizes compare equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
+
+from flashir.errors import IRError
+
+Size = Union[int, "Dim"]
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, order=True)
+class Symbol:
+    """A named size, such as `B` or `T`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class CeilDiv:
+    """`ceil(numerator / denominator)`, where it does not divide exactly."""
+
+    numerator: Dim
+    denominator: int
+
+    def __str__(self) -> str:
+        return f"ceildiv({self.numerator}, {self.denominator})"
+
+
+Atom = Symbol | CeilDiv
+Monomial = tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A symbolic size: a sum of `coefficient * monomial`, sorted. Make one with `symbol`, `ceildiv` and `+ - *`."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    @cached_property
+    def _text(self) -> str:
+        return " + ".join(_term_text(monomial, coefficient) for monomial, coefficient in self.terms)
+
+    def __str__(self) -> str:
+        return self._text
+
+    __repr__ = __str__
+
+    def __add__(self, other: Size) -> Size:
+        return _polynomial((*self.terms, *_terms(other)))
+
+    def __mul__(self, other: Size) -> Size:
+        return _polynomial(
+            tuple((tuple(sorted(m + n, key=str)), c * k) for m, c in self.terms for n, k in _terms(other))
+        )
+
+    def __neg__(self) -> Size:
+        return self * -1
+
+    def __sub__(self, other: Size) -> Size:
+        return self + other * -1
+
+    def __rsub__(self, other: Size) -> Size:
+        return other + self * -1
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def symbol(name: str) -> Dim:
+    """The symbolic size `name`. Raises IRError where it is no identifier."""
+    if not _IDENTIFIER.match(name):
+        raise IRError(f"a symbolic size must be an identifier, got {name!r}")
+    return Dim((((Symbol(name),), 1),))
+
+
+def ceildiv(numerator: Size, denominator: int) -> Size:
+    """`ceil(numerator / denominator)`; whole multiples of the denominator come out of the division."""
+    if denominator < 1:
+        raise IRError(f"ceildiv needs a positive divisor, got {denominator}")
+    if denominator == 1:
+        return numerator
+    whole = _polynomial(tuple((m, c // denominator) for m, c in _terms(numerator) if c % denominator == 0))
+    rest = _polynomial(tuple((m, c) for m, c in _terms(numerator) if c % denominator))
+    if isinstance(rest, int):
+        return whole + -(-rest // denominator)
+    return whole + Dim((((CeilDiv(rest, denominator),), 1),))
+
+
+def divides(divisor: int, size: Size) -> bool:
+    """Whether `size` is a multiple of `divisor` whatever its symbols stand for."""
+    return all(coefficient % divisor == 0 for _, coefficient in _terms(size))
+
+
+def symbols(size: Size) -> frozenset[str]:
+    """The names that occur in a size."""
+    found: set[str] = set()
+    for monomial, _ in _terms(size):
+        for atom in monomial:
+            found |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.numerator)
+    return frozenset(found)
+
+
+def evaluate(size: Size, bindings: Mapping[str, int]) -> int:
+    """The size as a number. Raises IRError where a symbol is not bound."""
+    if isinstance(size, int):
+        return size
+    total = 0
+    for monomial, coefficient in size.terms:
+        product = coefficient
+        for atom in monomial:
+            product *= _evaluate_atom(atom, bindings)
+        total += product
+    return total
+
+
+def substitute(size: Size, bindings: Mapping[str, Size]) -> Size:
+    """The size with symbols replaced by other sizes."""
+    total: Size = 0
+    for monomial, coefficient in _terms(size):
+        product: Size = coefficient
+        for atom in monomial:
+            if isinstance(atom, Symbol):
+                product = product * bindings.get(atom.name, symbol(atom.name))
+            else:
+                product = product * ceildiv(substitute(atom.numerator, bindings), atom.denominator)
+        total = total + product
+    return total
+
+
+def _evaluate_atom(atom: Atom, bindings: Mapping[str, int]) -> int:
+    if isinstance(atom, CeilDiv):
+        return -(-evaluate(atom.numerator, bindings) // atom.denominator)
+    if atom.name not in bindings:
+        raise IRError(f"the size {atom.name} has no value", mend=f"give {atom.name} a value")
+    return bindings[atom.name]
+
+
+def _terms(size: Size) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(size, Dim):
+        return size.terms
+    return (((), size),) if size else ()
+
+
+def _polynomial(terms: tuple[tuple[Monomial, int], ...]) -> Size:
+    """Collect equal monomials, drop zeros, sort: higher degrees first, then by name."""
+    sums: dict[Monomial, int] = {}
+    for monomial, coefficient in terms:
+        sums[monomial] = sums.get(monomial, 0) + coefficient
+    kept = {m: c for m, c in sums.items() if c}
+    if not any(kept):
+        return kept.get((), 0)
+    return Dim(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), [str(a) for a in item[0]]))))
+
+
+def _term_text(monomial: Monomial, coefficient: int) -> str:
+    factors = [str(atom) for atom in monomial]
+    if coefficient != 1 or not factors:
+        factors.insert(0, str(coefficient))
+    return "*".join(factors)

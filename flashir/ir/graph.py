@@ -1,0 +1,104 @@
+"""Value, Node, Graph: the one data structure of the compiler. All are frozen; passes build new graphs.
+
+A graph is in topological order by construction. Regions (the bodies of `repeat` and `scan`) are graphs of
+their own that see nothing but their inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from flashir.ir.dims import Dim
+from flashir.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class Auto:
+    """The attribute value `auto`: a choice that is still open. There is one, `AUTO`."""
+
+    def __repr__(self) -> str:
+        return "auto"
+
+
+AUTO = Auto()
+
+Attr = int | float | str | bool | Auto | Dim | DType | tuple["Attr", ...] | None
+Attrs = Mapping[str, Attr]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A typed name, unique in its graph."""
+
+    name: str
+    type: TensorType
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One application of an op. An optional operand that is absent is None."""
+
+    op: str
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[Value, ...]
+    attrs: Attrs = field(default_factory=dict, hash=False)
+    region: Graph | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The inputs that are present."""
+        return tuple(value for value in self.inputs if value is not None)
+
+    @property
+    def output(self) -> Value:
+        """The first output."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A function from inputs to outputs: nodes in topological order."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Value, ...]
+
+    def __str__(self) -> str:
+        from flashir.ir.printer import dumps
+
+        return dumps(self)
+
+    def walk(self) -> Iterator[Node]:
+        """Every node, those of regions after the node that holds them."""
+        for node in self.nodes:
+            yield node
+            if node.region is not None:
+                yield from node.region.walk()
+
+    def producers(self) -> dict[Value, Node]:
+        """The node that makes each value."""
+        return {value: node for node in self.nodes for value in node.outputs}
+
+    def digraph(self) -> nx.DiGraph:
+        """The values as a networkx graph, from operand to result; each result carries its `node`."""
+        import networkx as nx
+
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.inputs)
+        for node in self.nodes:
+            for result in node.outputs:
+                graph.add_node(result, node=node)
+                graph.add_edges_from((operand, result) for operand in node.operands)
+        return graph

@@ -1,0 +1,128 @@
+"""Where parameters stand: every block that owns some gets its `scope`, such as `layers.{i}`.
+
+A block in scope "layers" opens a new layer; one in "layers/attn" joins the current layer as its part `attn`, and
+opens a new one where the current layer has that part already. In the body of a `repeat` the number of the layer is
+a size in the number of the round: `layers.{i}`, or `layers.{4*i + 2}` for the third of four blocks in the body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from flashir.errors import IRError
+from flashir.ir.dims import Size, evaluate, symbol
+from flashir.ir.graph import Graph, Node
+from flashir.ir.parser import parse_size
+from flashir.ops.opdef import OPS, ParamSpec
+
+ROUNDS = "ijklmn"
+_INDEX = re.compile(r"\{([^}]*)\}")
+
+
+@dataclass
+class _Layers:
+    """The count of layers so far, and the parts that the current one has."""
+
+    first: Size = 0
+    opened: int = 0
+    parts: set[str] = field(default_factory=set)
+
+    def place(self, part: str) -> Size:
+        if not self.opened or part in self.parts:
+            self.opened += 1
+            self.parts = set()
+        self.parts.add(part)
+        return self.first + (self.opened - 1)
+
+
+def with_scopes(graph: Graph) -> Graph:
+    """The graph with a `scope` on every block that owns parameters; those that have one keep it."""
+    return _named(graph, _Layers(), 0, {})
+
+
+def expand(template: str, rounds: Mapping[str, int]) -> str:
+    """`layers.{4*i + 2}` with i = 3 -> `layers.14`."""
+    return _INDEX.sub(lambda found: str(evaluate(parse_size(found.group(1)), rounds)), template)
+
+
+def parameters(graph: Graph) -> dict[str, ParamSpec]:
+    """Every parameter of a model by its full name, in the order of use. Raises IRError where two uses differ."""
+    found: dict[str, ParamSpec] = {}
+    for name, spec in _parameters(with_scopes(graph), {}):
+        if found.setdefault(name, spec).shape != spec.shape:
+            raise IRError(f"the parameter {name} is used with shapes {found[name].shape} and {spec.shape}")
+    return found
+
+
+def owned(node: Node) -> dict[str, ParamSpec]:
+    """The parameters of one node by full name, rounds still open. Empty where it owns none."""
+    record = OPS[node.op]
+    if record.params is None:
+        return {}
+    local = record.params(*(v.type if v else None for v in node.inputs), **node.attrs)
+    return {full_name(node, name): spec for name, spec in local.items()}
+
+
+def full_name(node: Node, local: str) -> str:
+    """The name of a block's own parameter in the whole model."""
+    scope = node.attrs["scope"]
+    return f"{scope}.{local}" if scope else local
+
+
+def round_symbol(depth: int) -> str:
+    """The symbol that counts the rounds of a `repeat` that stands inside `depth` others."""
+    if depth >= len(ROUNDS):
+        raise IRError(f"repeat is nested deeper than {len(ROUNDS)} levels")
+    return ROUNDS[depth]
+
+
+def _parameters(graph: Graph, rounds: Mapping[str, int]) -> Iterator[tuple[str, ParamSpec]]:
+    for node in graph.nodes:
+        for name, spec in owned(node).items():
+            yield expand(name, rounds), spec
+        if node.op == "repeat" and node.region is not None:
+            times = node.attrs["times"]
+            assert isinstance(times, int)
+            for index in range(times):
+                yield from _parameters(node.region, {**rounds, round_symbol(len(rounds)): index})
+
+
+def _named(graph: Graph, layers: _Layers, depth: int, seen: dict[tuple[str, str], int]) -> Graph:
+    nodes = []
+    for node in graph.nodes:
+        if node.op == "repeat" and node.region is not None:
+            node = _named_repeat(node, layers, depth)
+        elif OPS[node.op].params is not None and node.attrs["scope"] is None:
+            node = replace(node, attrs={**node.attrs, "scope": _scope(node, layers, depth, seen)})
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _named_repeat(node: Node, layers: _Layers, depth: int) -> Node:
+    assert node.region is not None
+    times = node.attrs["times"]
+    assert isinstance(times, int)
+    counted = _Layers()
+    _named(node.region, counted, depth + 1, {})
+    first = layers.first + layers.opened
+    inner = _Layers(first + symbol(round_symbol(depth)) * counted.opened)
+    layers.opened += counted.opened * times
+    layers.parts = set()
+    return replace(node, region=_named(node.region, inner, depth + 1, {}))
+
+
+def _scope(node: Node, layers: _Layers, depth: int, seen: dict[tuple[str, str], int]) -> str:
+    home = OPS[node.op].home(node.attrs)
+    if not home:
+        return ""
+    if depth and not home.startswith("layers"):
+        home = f"layers/{home}"  # inside a repeat, everything is part of a layer
+    if home.startswith("layers"):
+        _, _, part = home.partition("/")
+        number = layers.place(part)
+        scope = f"layers.{number}" if isinstance(number, int) else f"layers.{{{number}}}"
+        return f"{scope}.{part}" if part else scope
+    count = seen[node.op, home] = seen.get((node.op, home), 0) + 1
+    return home if count == 1 else f"{home}_{count}"

@@ -1,0 +1,135 @@
+"""Types of values: an element type and a shape of known or symbolic sizes, as in `f32[B, T, 768]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.errors import IRError, suggest
+from flashir.ir.dims import Dim, Size, evaluate, substitute
+
+Array = npt.NDArray[np.generic]
+Shape = tuple[Size, ...]
+LARGEST_SIZE = 2**40
+
+
+class DType(Enum):
+    """Element types, named as in the IR text."""
+
+    F64 = "f64"
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    I64 = "i64"
+    I32 = "i32"
+    BOOL = "bool"
+
+    def __str__(self) -> str:
+        return self.value
+
+    __repr__ = __str__
+
+    @property
+    def is_float(self) -> bool:
+        """Whether this is one of the floating-point types."""
+        return self in (DType.F64, DType.F32, DType.F16, DType.BF16)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one element."""
+        return {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "bool": 1}[self.value]
+
+    @property
+    def oracle(self) -> np.dtype[np.generic]:
+        """The numpy type in which the interpreter computes: every float is a float64, every integer an int64."""
+        return np.dtype(np.float64 if self.is_float else np.bool_ if self is DType.BOOL else np.int64)
+
+    @staticmethod
+    def named(name: str) -> DType:
+        """The type of that IR name or long name (`float16`). Raises IRError where there is none."""
+        long = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32"}
+        short = long.get(name, name)
+        if short not in DTYPE_NAMES:
+            raise IRError(f"unknown element type {name!r}{suggest(name, DTYPE_NAMES)}")
+        return DType(short)
+
+
+DTYPE_NAMES = frozenset(dtype.value for dtype in DType)
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type and shape. Sizes are not negative; a symbolic one is a `Dim`."""
+
+    dtype: DType
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        for size in self.shape:
+            if isinstance(size, int) and not 0 <= size <= LARGEST_SIZE:
+                raise IRError(f"a size must lie between 0 and {LARGEST_SIZE}, got {size} in {self}")
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    __repr__ = __str__
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape of a type without symbols. Raises IRError where one is left."""
+        if any(isinstance(size, Dim) for size in self.shape):
+            raise IRError(f"{self} still has symbolic sizes")
+        return tuple(size for size in self.shape if isinstance(size, int))
+
+    @property
+    def count(self) -> int:
+        """Number of elements, without symbols."""
+        return prod(self.sizes)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole tensor, without symbols."""
+        return self.count * self.dtype.bytes
+
+    def with_shape(self, shape: Shape) -> TensorType:
+        """The same element type in another shape."""
+        return TensorType(self.dtype, shape)
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        """The same shape of another element type."""
+        return TensorType(dtype, self.shape)
+
+    def bind(self, bindings: Mapping[str, int]) -> TensorType:
+        """The type with every symbol replaced by its value. Raises IRError where one has none."""
+        return self.with_shape(tuple(evaluate(size, bindings) for size in self.shape))
+
+    def substitute(self, bindings: Mapping[str, Size]) -> TensorType:
+        """The type with some symbols replaced by other sizes."""
+        return self.with_shape(tuple(substitute(size, bindings) for size in self.shape))
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The shape numpy would broadcast to. Raises IRError where two sizes differ and neither is 1."""
+    rank = max(map(len, shapes))
+    result: list[Size] = []
+    for axis in range(-rank, 0):
+        sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
+        if len(sizes) > 1:
+            raise IRError(f"shapes {' and '.join(map(shape_text, shapes))} do not broadcast on axis {axis}")
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(result)
+
+
+def shape_text(shape: Shape) -> str:
+    """A shape as the IR writes it."""
+    return f"[{', '.join(map(str, shape))}]"

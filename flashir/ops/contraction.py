@@ -1,0 +1,177 @@
+"""Contractions (matmul, einsum) and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.dims import Size
+from flashir.ir.types import Shape, TensorType, broadcast_shapes
+from flashir.ops.costs import Cost, Types, matrix_product, moved, per_input
+from flashir.ops.opdef import OpDef, define_op, flag, listing, sample, text
+from flashir.ops.shape import axis_of
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+
+def _swapped(shape: Shape, swap: bool) -> Shape:
+    return (*shape[:-2], shape[-1], shape[-2]) if swap else shape
+
+
+def _infer_matmul(x: TensorType, y: TensorType, transpose_x: bool, transpose_y: bool) -> TensorType:
+    if x.rank < 2 or y.rank < 2:
+        raise IRError(f"operands must have at least two axes, got {x} and {y}")
+    if x.dtype is not y.dtype:
+        raise IRError(f"operands must have one element type, got {x} and {y}")
+    left, right = _swapped(x.shape, transpose_x), _swapped(y.shape, transpose_y)
+    if left[-1] != right[-2]:
+        raise IRError(f"the contracted sizes must be equal, got {left[-1]} and {right[-2]} in {x} and {y}")
+    return x.with_shape((*broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1]))
+
+
+def _ref_matmul(x: Any, y: Any, transpose_x: bool, transpose_y: bool) -> Any:
+    return (x.swapaxes(-1, -2) if transpose_x else x) @ (y.swapaxes(-1, -2) if transpose_y else y)
+
+
+def _cost_matmul(ins: Types, outs: Types, transpose_x: bool, **_: Any) -> Cost:
+    x, y, out = ins[0], ins[1], outs[0]
+    assert x is not None and y is not None and out is not None
+    k = x.sizes[-2] if transpose_x else x.sizes[-1]
+    traffic = moved(ins, outs)
+    return Cost(read=traffic.read, written=traffic.written, contractions=(matrix_product(x, y, out, k),))
+
+
+matmul = define_op(
+    OpDef("matmul", ("x", "y"), _infer_matmul, _ref_matmul, _cost_matmul,
+          (sample("f32[2, 3, 4]", "f32[4, 5]"), sample("f32[2, 4, 3]", "f32[2, 5, 4]", transpose_x=True, transpose_y=True),
+           sample("f32[0, 3, 4]", "f32[0, 4, 2]")),
+          attrs={"transpose_x": flag(False), "transpose_y": flag(False)},
+          doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed")
+)
+
+
+def einsum_letters(equation: str, types: Sequence[TensorType]) -> tuple[list[str], str, dict[str, Size]]:
+    """The letters of each operand, of the result, and their sizes. Raises IRError where they do not fit."""
+    sides = equation.replace(" ", "").split("->")
+    if len(sides) != 2:
+        raise IRError(f"an equation must look like 'bns,bms->bnm', got {equation!r}")
+    terms, out = sides[0].split(","), sides[1]
+    if len(terms) != len(types):
+        raise IRError(f"{equation!r} takes {len(terms)} operands, got {len(types)}")
+    sizes: dict[str, Size] = {}
+    for term, type_ in zip(terms, types, strict=True):
+        if len(term) != type_.rank or len(set(term)) != len(term) or not term.isalpha():
+            raise IRError(f"{term!r} must name each axis of {type_} once")
+        for letter, length in zip(term, type_.shape, strict=True):
+            if sizes.setdefault(letter, length) != length:
+                raise IRError(f"axis {letter!r} of {equation!r} is both {sizes[letter]} and {length}")
+    if len(set(out)) != len(out) or not set(out) <= set(sizes):
+        raise IRError(f"the result {out!r} of {equation!r} must name axes of the operands, each once")
+    return terms, out, sizes
+
+
+def _infer_einsum(x: TensorType, y: TensorType, equation: str) -> TensorType:
+    _, out, sizes = einsum_letters(equation, (x, y))
+    return x.with_shape(tuple(sizes[letter] for letter in out))
+
+
+def _cost_einsum(ins: Types, outs: Types, equation: str) -> Cost:
+    from flashir.ops.costs import Contraction
+
+    present = [t for t in ins if t is not None]
+    (x, y), out, sizes = einsum_letters(equation, present)
+
+    def count(letters: str) -> int:
+        return prod(n for n in (sizes[letter] for letter in letters) if isinstance(n, int))
+
+    both = set(x) & set(y)
+    batch, k = "".join(both & set(out)), "".join(both - set(out))
+    m, n = "".join(set(x) - both), "".join(set(y) - both)
+    traffic = moved(ins, outs)
+    return Cost(0, traffic.read, traffic.written, 1, (Contraction(count(batch), count(m), count(k), count(n)),))
+
+
+def _grouped(b: Builder, x: Value, term: str, groups: Sequence[str]) -> Value:
+    """[axes of term] -> one axis a group, the letters of a group in its order; views where it can."""
+    order = "".join(groups)
+    if order != term:
+        x = b.transpose(x, perm=tuple(term.index(letter) for letter in order))
+    if any(len(group) != 1 for group in groups):
+        sizes = dict(zip(order, x.type.shape, strict=True))
+        x = b.reshape(x, shape=tuple(_product(sizes, group) for group in groups))
+    return x
+
+
+def _product(sizes: dict[str, Size], letters: str) -> Size:
+    total: Size = 1
+    for letter in letters:
+        total = total * sizes[letter]
+    return total
+
+
+def _decompose_einsum(b: Builder, x: Value, y: Value, equation: str) -> Value:
+    """Sum what only one operand has, then [batch, m, k] x [batch, k, n], then the result's order of axes."""
+    (left, right), out, sizes = einsum_letters(equation, (x.type, y.type))
+    x, left = _sum_out(b, x, left, set(right) | set(out))
+    y, right = _sum_out(b, y, right, set(left) | set(out))
+    batch = "".join(c for c in out if c in left and c in right)
+    m = "".join(c for c in out if c in left and c not in right)
+    n = "".join(c for c in out if c in right and c not in left)
+    k = "".join(c for c in left if c in right and c not in out)
+    if len(left) == len(batch) + 2 and left[-2:] == k + m:  # the product can read it transposed: no copy
+        xs, transpose_x = _grouped(b, x, left, (*batch, k, m)), True
+    else:
+        xs, transpose_x = _grouped(b, x, left, (*batch, m, k)), False
+    if len(right) == len(batch) + 2 and right[-2:] == n + k:
+        ys, transpose_y = _grouped(b, y, right, (*batch, n, k)), True
+    else:
+        ys, transpose_y = _grouped(b, y, right, (*batch, k, n)), False
+    product = b.matmul(xs, ys, transpose_x=transpose_x, transpose_y=transpose_y)
+    made = batch + m + n
+    if len(m) != 1 or len(n) != 1:
+        product = b.reshape(product, shape=tuple(sizes[letter] for letter in made))
+    return b.transpose(product, perm=tuple(made.index(c) for c in out)) if made != out else product
+
+
+def _sum_out(b: Builder, x: Value, term: str, kept: set[str]) -> tuple[Value, str]:
+    lost = tuple(axis for axis, letter in enumerate(term) if letter not in kept)
+    if not lost:
+        return x, term
+    return b.reduce_sum(x, axes=lost), "".join(letter for letter in term if letter in kept)
+
+
+einsum = define_op(
+    OpDef("einsum", ("x", "y"), _infer_einsum, lambda x, y, equation: np.einsum(equation, x, y, optimize=True), _cost_einsum,
+          (sample("f32[2, 3, 4, 5]", "f32[2, 3, 6, 5]", equation="bgns,bgms->bgnm"),
+           sample("f32[2, 3, 4, 5]", "f32[2, 3, 4, 6]", equation="bgns,bgne->bgse"),
+           sample("f32[2, 3, 4, 5]", "f32[2, 7, 3]", equation="bhse,bgh->bgse"),
+           sample("f32[2, 3]", "f32[4]", equation="bn,e->bne"), sample("f32[2, 3]", "f32[3, 5]", equation="bn,ne->e")),
+          attrs={"equation": text(doc="as in numpy, two operands, no dots")}, decompose=_decompose_einsum)
+)
+
+
+def _infer_reduce(x: TensorType, axes: Sequence[int], keepdims: bool) -> TensorType:
+    reduced = {axis_of(x, axis) for axis in axes}
+    return x.with_shape(
+        tuple(1 if i in reduced else n for i, n in enumerate(x.shape) if keepdims or i not in reduced)
+    )
+
+
+def _reduction(name: str, function: Any, *, empty: bool) -> OpDef:
+    cases = (sample("f32[2, 3, 4]", axes=(1, 2)), sample("f32[2, 3]", axes=(-1,), keepdims=True))
+    return define_op(
+        OpDef(name, ("x",), _infer_reduce, lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims), per_input(1),
+              cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()), attrs={"axes": listing(), "keepdims": flag(False)})
+    )
+
+
+reduce_sum = _reduction("reduce_sum", np.sum, empty=True)
+reduce_mean = _reduction("reduce_mean", np.mean, empty=False)
+reduce_max = _reduction("reduce_max", np.max, empty=False)
+reduce_min = _reduction("reduce_min", np.min, empty=False)

@@ -1,0 +1,158 @@
+"""Elementwise ops: arithmetic, functions, comparison, choice. Shapes broadcast as in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.graph import Attr, Value
+from flashir.ir.types import DType, TensorType, broadcast_shapes
+from flashir.ops.costs import elementwise, free, generated
+from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, same_type, sample
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+
+F64 = np.ndarray[Any, np.dtype[np.float64]]
+
+# Operations that one element of a function costs, beside 1 for an addition.
+TRANSCENDENTAL = 10
+
+
+def broadcast(*types: TensorType) -> TensorType:
+    """Operands of one element type, shapes as numpy broadcasts them."""
+    if len({t.dtype for t in types}) > 1:
+        raise IRError(f"operands must have one element type, got {' and '.join(str(t.dtype) for t in types)}")
+    return types[0].with_shape(broadcast_shapes(*(t.shape for t in types)))
+
+
+def compared(*types: TensorType) -> TensorType:
+    """As `broadcast`, the result is bool."""
+    return broadcast(*types).with_dtype(DType.BOOL)
+
+
+def floating(x: TensorType) -> TensorType:
+    """One operand of a floating-point type."""
+    if not x.dtype.is_float:
+        raise IRError(f"the operand must be of a floating-point type, got {x}")
+    return x
+
+
+def logical(*types: TensorType) -> TensorType:
+    """Operands of type bool."""
+    if any(t.dtype is not DType.BOOL for t in types):
+        raise IRError(f"operands must be bool, got {' and '.join(map(str, types))}")
+    return broadcast(*types)
+
+
+def _unary(name: str, ref: Callable[[Any], Any], weight: float, infer: Callable[..., TensorType] = floating) -> OpDef:
+    return define_op(
+        OpDef(name, ("x",), infer, ref, elementwise(weight), (sample("f32[2, 3]"), sample("f32[]")), doc=ref.__doc__ or "")
+    )
+
+
+def _binary(name: str, ref: Callable[..., Any], weight: float = 1, infer: Callable[..., TensorType] = broadcast) -> OpDef:
+    cases: tuple[Sample, ...] = (sample("f32[2, 3]", "f32[3]"), sample("f32[2, 1, 4]", "f32[3, 1]"), sample("f32[]", "f32[2]"))
+    return define_op(OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases))
+
+
+neg = _unary("neg", np.negative, 1)
+exp = _unary("exp", np.exp, TRANSCENDENTAL)
+sin = _unary("sin", np.sin, TRANSCENDENTAL)
+cos = _unary("cos", np.cos, TRANSCENDENTAL)
+tanh = _unary("tanh", np.tanh, TRANSCENDENTAL)
+sqrt = define_op(
+    OpDef("sqrt", ("x",), floating, lambda x: np.sqrt(np.maximum(x, 0)), elementwise(4), (sample("f32[2, 3]"),),
+          doc="square root; 0 below 0")
+)
+reciprocal = define_op(OpDef("reciprocal", ("x",), floating, lambda x: 1 / x, elementwise(4), (sample("f32[2, 3]"),)))
+relu = _unary("relu", lambda x: np.maximum(x, 0), 1)
+sigmoid = _unary("sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL)
+
+add = _binary("add", np.add)
+sub = _binary("sub", np.subtract)
+mul = _binary("mul", np.multiply)
+div = _binary("div", np.divide, 4)
+maximum = _binary("maximum", np.maximum)
+minimum = _binary("minimum", np.minimum)
+less = _binary("less", np.less, infer=compared)
+less_equal = _binary("less_equal", np.less_equal, infer=compared)
+
+logical_and = define_op(
+    OpDef("logical_and", ("x", "y"), logical, np.logical_and, elementwise(1), (sample("bool[2, 3]", "bool[3]"),))
+)
+
+
+def _infer_select(condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
+    if condition.dtype is not DType.BOOL:
+        raise IRError(f"the condition must be bool, got {condition}")
+    return broadcast(x, y).with_shape(broadcast_shapes(condition.shape, x.shape, y.shape))
+
+
+select = define_op(
+    OpDef("select", ("condition", "x", "y"), _infer_select, np.where, elementwise(1),
+          (sample("bool[2, 3]", "f32[3]", "f32[]"),), doc="x where the condition holds, else y")
+)
+
+
+def _infer_cast(x: TensorType, dtype: DType) -> TensorType:
+    return x.with_dtype(dtype)
+
+
+cast = define_op(
+    OpDef("cast", ("x",), _infer_cast, lambda x, dtype: x.astype(dtype.oracle), elementwise(1),
+          (sample("f32[2, 3]", dtype=DType.F64), sample("i32[4]", dtype=DType.F32), sample("bool[4]", dtype=DType.F32)),
+          attrs={"dtype": dtype()}, doc="another element type; a bool becomes 0 or 1")
+)
+
+
+def _infer_constant(value: float, dtype: DType) -> TensorType:
+    return TensorType(dtype, ())
+
+
+constant = define_op(
+    OpDef("constant", (), _infer_constant, lambda value, dtype: np.asarray(value, dtype.oracle), free,
+          (sample(value=1.5), sample(value=3, dtype=DType.I32)),
+          attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)}, doc="a number of shape []")
+)
+
+
+def _silu(b: Builder, x: Value) -> Value:
+    return b.mul(x, b.sigmoid(x))
+
+
+silu = define_op(
+    OpDef("silu", ("x",), floating, lambda x: x / (1 + np.exp(-x)), elementwise(TRANSCENDENTAL + 1),
+          (sample("f32[2, 3]"), sample("f32[]")), decompose=_silu, doc="x * sigmoid(x), also called swish")
+)
+
+
+def _relu2(b: Builder, x: Value) -> Value:
+    r = b.relu(x)
+    return b.mul(r, r)
+
+
+relu2 = define_op(
+    OpDef("relu2", ("x",), floating, lambda x: np.square(np.maximum(x, 0)), elementwise(2),
+          (sample("f32[2, 3]"), sample("f32[]")), decompose=_relu2, doc="max(x, 0) squared (Code 6)")
+)
+
+
+def _divide_no_nan_ref(x: F64, y: F64) -> F64:
+    return np.divide(x, y, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=np.broadcast_to(y > 0, np.broadcast_shapes(x.shape, y.shape)))
+
+
+def _divide_no_nan(b: Builder, x: Value, y: Value) -> Value:
+    positive = b.less(b.constant(0.0, y.type.dtype), y)
+    return b.select(positive, b.div(x, b.select(positive, y, 1.0)), 0.0)
+
+
+divide_no_nan = define_op(
+    OpDef("divide_no_nan", ("x", "y"), broadcast, _divide_no_nan_ref, elementwise(5),
+          (sample("f32[2, 3]", "f32[3]"),), decompose=_divide_no_nan, doc="x / y, and 0 where y is not positive (Code 7)")
+)
+
+__all__ = ["Attr", "broadcast", "floating", "generated", "same_type"]

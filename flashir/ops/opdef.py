@@ -1,0 +1,235 @@
+"""One op, one record: everything the compiler knows of an op stands in its OpDef.
+
+A record with `decompose` is composite, one without is primitive. Adding a composite op touches one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from flashir.errors import SettingError, suggest
+from flashir.ir.dims import Dim, Size
+from flashir.ir.graph import AUTO, Attr, Auto, Node
+from flashir.ir.types import DType, TensorType
+from flashir.ops.costs import CostRule
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class AttrSpec:
+    """What an attribute may be, and what it is where it is not given.
+
+    Args:
+        kind: the accepted python types.
+        default: the value where none is given; `REQUIRED` where one must be.
+        choices: the accepted values, where only some are.
+        least: the smallest number accepted.
+        auto: whether `auto` is accepted: the compiler chooses.
+        doc: one line for people.
+    """
+
+    kind: tuple[type, ...]
+    default: Any = REQUIRED
+    choices: tuple[Attr, ...] = ()
+    least: float | None = None
+    auto: bool = False
+    doc: str = ""
+
+    def problem(self, name: str, value: Attr) -> str | None:
+        """What is wrong with that value, or None."""
+        wanted = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.auto else "")
+        if isinstance(value, Auto):
+            return None if self.auto else f"{name} must be {wanted}, got auto"
+        if value is None:
+            return None if self.default is None else f"{name} must be {wanted}, got none"
+        if not isinstance(value, self.kind) or (isinstance(value, bool) and bool not in self.kind):
+            return f"{name} must be {wanted}, got {value!r}"
+        if self.choices and value not in self.choices:
+            return f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
+        if self.least is not None and isinstance(value, (int, float)) and not value >= self.least:
+            return f"{name} must be at least {self.least}, got {value}"
+        return None
+
+
+def integer(default: Any = REQUIRED, least: int | None = None, auto: bool = False, doc: str = "") -> AttrSpec:
+    """An attribute that is a whole number."""
+    return AttrSpec((int,), default, least=least, auto=auto, doc=doc)
+
+
+def number(default: Any = REQUIRED, least: float | None = None, doc: str = "") -> AttrSpec:
+    """An attribute that is a number."""
+    return AttrSpec((float, int), default, least=least, doc=doc)
+
+
+def flag(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is true or false."""
+    return AttrSpec((bool,), default, doc=doc)
+
+
+def text(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a string."""
+    return AttrSpec((str,), default, doc=doc)
+
+
+def choice(*choices: str, default: Any = REQUIRED, auto: bool = False, doc: str = "") -> AttrSpec:
+    """An attribute that is one of some words."""
+    return AttrSpec((str,), default, choices, auto=auto, doc=doc)
+
+
+def size(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a size, known or symbolic."""
+    return AttrSpec((int, Dim), default, least=0, doc=doc)
+
+
+def listing(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a list, of axes or sizes."""
+    return AttrSpec((tuple,), default, doc=doc)
+
+
+def dtype(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is an element type."""
+    return AttrSpec((DType,), default, doc=doc)
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """A trainable parameter: its shape and how it starts, `mean + std * normal`."""
+
+    shape: tuple[int, ...]
+    mean: float = 0.0
+    std: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One case for the generated tests: types of the operands (as IR text) and attributes.
+
+    Integer operands are drawn from `0 .. high - 1`, so that they are good token ids.
+    """
+
+    operands: tuple[str | None, ...] = ()
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    high: int = 5
+
+
+def sample(*operands: str | None, high: int = 5, **attrs: Attr) -> Sample:
+    """A test case: `sample("f32[2, 3]", "f32[3]", axis=1)`."""
+    return Sample(operands, attrs, high)
+
+
+Infer = Callable[..., TensorType | tuple[TensorType, ...]]
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """The record of an op.
+
+    Args:
+        name: as in the IR text.
+        operands: their names; `x?` is optional, `xs*` takes all that are left.
+        infer: types of the operands and attributes -> type, or types, of the results. Raises IRError.
+        ref: the meaning, in numpy float64; written apart from `decompose`, so that each tests the other.
+            A block also gets `p`, its parameters by local name; an op with a region gets `body`, a function.
+        cost: bound types and attributes -> Cost. See `flashir.ops.costs`.
+        samples: cases for the generated tests.
+        attrs: the attributes it takes.
+        decompose: builder, operands and attributes -> the same results from simpler ops.
+        params: types and attributes -> the parameters it owns, by local name.
+        scope: where those parameters stand: "pos", or "layers/attn" for a part of a numbered layer;
+            a function of the attributes where it depends on them.
+        region: for an op with a body: types of the operands and attributes -> types of the body's arguments.
+        inherit: attributes that follow from the nodes before it, where they are not given.
+        doc: one line for people.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    infer: Infer
+    ref: Callable[..., Any]
+    cost: CostRule
+    samples: tuple[Sample, ...]
+    attrs: Mapping[str, AttrSpec] = field(default_factory=dict)
+    decompose: Callable[..., Any] | None = None
+    params: Callable[..., dict[str, ParamSpec]] | None = None
+    scope: str | Callable[[Mapping[str, Attr]], str] = ""
+    region: Callable[[list[TensorType], Mapping[str, Attr]], list[TensorType]] | None = None
+    inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
+    doc: str = ""
+
+    @property
+    def is_primitive(self) -> bool:
+        """Whether no simpler ops say the same."""
+        return self.decompose is None
+
+    def home(self, attrs: Mapping[str, Attr]) -> str:
+        """The scope of its parameters, given the attributes."""
+        return self.scope(attrs) if callable(self.scope) else self.scope
+
+    def complete(self, given: Mapping[str, Attr], before: tuple[Node, ...] = ()) -> dict[str, Attr]:
+        """The attributes with defaults filled in, in declared order. Raises SettingError with every problem."""
+        if self.inherit is not None:
+            given = {**given, **self.inherit(given, before)}
+        problems = [f"{self.name} has no attribute {n!r}{suggest(n, self.attrs)}" for n in given if n not in self.attrs]
+        complete: dict[str, Attr] = {}
+        for name, spec in self.attrs.items():
+            value = given.get(name, spec.default)
+            if value is REQUIRED:
+                problems.append(f"{self.name} needs the attribute {name!r}")
+                continue
+            complete[name] = value
+            if value is not spec.default and (problem := spec.problem(name, value)):
+                problems.append(f"{self.name}: {problem}")
+        if problems:
+            raise SettingError(problems)
+        return complete
+
+    def arity(self) -> tuple[int, int | None]:
+        """Least and greatest number of operands; None is no bound."""
+        least = sum(not name.endswith(("?", "*")) for name in self.operands)
+        return least, None if self.operands and self.operands[-1].endswith("*") else len(self.operands)
+
+
+OPS: dict[str, OpDef] = {}
+
+
+def define_op(op: OpDef) -> OpDef:
+    """Enter an op into the table. Raises SettingError where the name is taken or a block lacks its scope."""
+    if op.name in OPS:
+        raise SettingError(f"the op {op.name!r} is defined twice")
+    if op.params is not None:
+        scope = {"scope": text(None, doc="where its parameters stand; numbered by position where not given")}
+        op = OpDef(**{**op.__dict__, "attrs": MappingProxyType({**op.attrs, **scope})})
+    OPS[op.name] = op
+    return op
+
+
+def opdef(name: str) -> OpDef:
+    """The record of that op. Raises SettingError where there is none."""
+    if name not in OPS:
+        raise SettingError(f"unknown op {name!r}{suggest(name, OPS)}")
+    return OPS[name]
+
+
+def same_type(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
+    """The result has the type of the first operand."""
+    return x
+
+
+def composites() -> Iterator[OpDef]:
+    """The ops that decompose."""
+    return (op for op in OPS.values() if op.decompose is not None)
+
+
+def resolved(size_or_none: Size | None, default: Size) -> Size:
+    """A size attribute, or its default."""
+    return default if size_or_none is None else size_or_none
+
+
+__all__ = ["AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "define_op", "opdef", "sample", "same_type"]

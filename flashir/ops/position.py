@@ -1,0 +1,163 @@
+"""Positions: sinusoids, rotary embedding (Code 3), relative position bias (Code 4)."""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.dims import Dim, Size
+from flashir.ir.types import DType, TensorType
+from flashir.ops.costs import Cost, Types, copied, elementwise, moved
+from flashir.ops.elementwise import TRANSCENDENTAL
+from flashir.ops.norm import as_dtype
+from flashir.ops.opdef import OpDef, define_op, dtype, integer, sample, size
+from flashir.ops.shape import axis_of
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+MAX_PERIOD = 10000.0
+
+
+def _infer_sinusoid(length: Size, half: int, dtype: DType) -> tuple[TensorType, TensorType]:
+    return TensorType(dtype, (length, half)), TensorType(dtype, (length, half))
+
+
+def _ref_sinusoid(length: int, half: int, dtype: DType) -> tuple[Any, Any]:
+    angles = np.arange(length)[:, None] * MAX_PERIOD ** (-np.arange(half) / half)[None, :]
+    return np.sin(angles), np.cos(angles)
+
+
+def _decompose_sinusoid(b: Builder, length: Size, half: int, dtype: DType) -> tuple[Value, Value]:
+    """Angles in float64: in float32 a position of 10^5 is off by 10^-2 radians, and every layer sees it."""
+    rates = b.exp(b.mul(b.iota(length=half, dtype=DType.F64), -log(MAX_PERIOD) / half))
+    positions = b.reshape(b.iota(length=length, dtype=DType.F64), shape=(length, 1))
+    angles = b.mul(positions, b.reshape(rates, shape=(1, half)))
+    return as_dtype(b, b.sin(angles), dtype), as_dtype(b, b.cos(angles), dtype)
+
+
+sinusoid = define_op(
+    OpDef("sinusoid", (), _infer_sinusoid, _ref_sinusoid, elementwise(2 * TRANSCENDENTAL),
+          (sample(length=7, half=4), sample(length=0, half=2)),
+          attrs={"length": size(), "half": integer(least=1), "dtype": dtype(DType.F32)}, decompose=_decompose_sinusoid,
+          doc="sin and cos of position * 10000^(-i / half), [length, half] each")
+)
+
+
+def _infer_rope(x: TensorType, axis: int) -> TensorType:
+    axis_of(x, axis)
+    last = x.shape[-1]
+    if isinstance(last, Dim) or last % 2 or not x.dtype.is_float:
+        raise IRError(f"rope turns pairs of the last axis, so it must be even, got {x}")
+    return x
+
+
+def _ref_rope(x: Any, axis: int) -> Any:
+    sin, cos = _ref_sinusoid(x.shape[axis], x.shape[-1] // 2, DType.F64)
+    spread = [1] * x.ndim
+    spread[axis], spread[-1] = x.shape[axis], x.shape[-1] // 2
+    turned = (x[..., : x.shape[-1] // 2] + 1j * x[..., x.shape[-1] // 2 :]) * (cos + 1j * sin).reshape(spread)
+    return np.concatenate([turned.real, turned.imag], -1)
+
+
+def _decompose_rope(b: Builder, x: Value, axis: int) -> Value:
+    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin]"""
+    last = x.type.shape[-1]
+    assert isinstance(last, int)
+    spread: list[Size] = [1] * (x.type.rank - axis)
+    spread[0], spread[-1] = x.type.shape[axis], last // 2
+    sin, cos = (
+        b.reshape(table, shape=tuple(spread))
+        for table in b.sinusoid(length=x.type.shape[axis], half=last // 2, dtype=x.type.dtype)
+    )
+    x1, x2 = b.split(x, axis=-1, sizes=(last // 2, last // 2))
+    first = b.sub(b.mul(x1, cos), b.mul(x2, sin))
+    second = b.add(b.mul(x2, cos), b.mul(x1, sin))
+    result: Value = b.concat(first, second, axis=-1)
+    return result
+
+
+rope = define_op(
+    OpDef("rope", ("x",), _infer_rope, _ref_rope, elementwise(6),
+          (sample("f32[2, 5, 8]", axis=1), sample("f32[2, 5, 4, 8]", axis=1), sample("f32[3, 4]", axis=0)),
+          attrs={"axis": integer(1, least=0, doc="the axis that counts positions")}, decompose=_decompose_rope,
+          doc="rotary position embedding in halves (Code 3)")
+)
+
+
+def _infer_bias(w: TensorType, n: Size) -> TensorType:
+    if w.rank != 1 or isinstance(w.shape[0], int) and w.shape[0] % 2 == 0:
+        raise IRError(f"the weights must have shape [2 * span - 1], got {w}")
+    if isinstance(n, int) and isinstance(w.shape[0], int) and 2 * n - 1 > w.shape[0]:
+        raise IRError(f"a bias of {n} positions needs at least {2 * n - 1} weights, got {w}")
+    return w.with_shape((n, n))
+
+
+def _ref_bias(w: Any, n: int) -> Any:
+    position = np.arange(n)
+    return w[position[None, :] - position[:, None] + (len(w) - 1) // 2]
+
+
+def _decompose_bias(b: Builder, w: Value, n: Size) -> Value:
+    """bias[i, j] = w[j - i + middle]"""
+    position = b.iota(length=n)
+    span = w.type.shape[0]
+    middle = (span - 1) // 2 if isinstance(span, int) else (n - 1)
+    distance = b.sub(b.reshape(position, shape=(1, n)), b.reshape(position, shape=(n, 1)))
+    result: Value = b.gather(w, b.add(distance, b.size(value=middle)))
+    return result
+
+
+rel_pos_bias = define_op(
+    OpDef("rel_pos_bias", ("w",), _infer_bias, _ref_bias, copied,
+          (sample("f32[9]", n=5), sample("f32[9]", n=3)), attrs={"n": size(doc="positions")}, decompose=_decompose_bias,
+          doc="bias[i, j] = w[j - i + middle] (Code 4, the short form)")
+)
+
+
+def _infer_rope_bias(a: TensorType, b: TensorType, n: Size) -> TensorType:
+    if a != b or a.rank != 1 or isinstance(a.shape[0], Dim) or a.shape[0] % 2:
+        raise IRError(f"a and b must be vectors of one even size, got {a} and {b}")
+    return a.with_shape((n, n))
+
+
+def _ref_rope_bias(a: Any, b: Any, n: int) -> Any:
+    return _ref_rope(np.tile(a, (n, 1)), 0) @ _ref_rope(np.tile(b, (n, 1)), 0).T
+
+
+def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value:
+    """<rope(a, i), rope(b, j)> depends on j - i alone: 2n - 1 weights instead of n^2 products.
+
+    With a = (a1, a2), b = (b1, b2), r = j - i: sum of (a1 b1 + a2 b2) cos(r f) + (a2 b1 - a1 b2) sin(r f).
+    """
+    half = a.type.shape[0]
+    assert isinstance(half, int)
+    half //= 2
+    a1, a2 = builder.split(a, axis=0, sizes=(half, half))
+    b1, b2 = builder.split(b, axis=0, sizes=(half, half))
+    even = builder.add(builder.mul(a1, b1), builder.mul(a2, b2))
+    odd = builder.sub(builder.mul(a2, b1), builder.mul(a1, b2))
+    sin, cos = builder.sinusoid(length=n, half=half, dtype=a.type.dtype)
+    cosines = builder.reduce_sum(builder.mul(cos, even), axes=(1,))
+    sines = builder.reduce_sum(builder.mul(sin, odd), axes=(1,))
+    after = builder.slice(builder.add(cosines, sines), axis=0, start=1, stop=n)
+    before = builder.reverse(builder.sub(cosines, sines), axis=0)
+    result: Value = builder.rel_pos_bias(builder.concat(before, after, axis=0), n=n)
+    return result
+
+
+def _cost_rope_bias(ins: Types, outs: Types, n: int) -> Cost:
+    traffic = moved(ins, outs)
+    width = ins[0].count if ins[0] is not None else 0
+    return Cost(4.0 * n * width, traffic.read, traffic.written)
+
+
+rope_rel_pos_bias = define_op(
+    OpDef("rope_rel_pos_bias", ("a", "b"), _infer_rope_bias, _ref_rope_bias, _cost_rope_bias,
+          (sample("f32[8]", "f32[8]", n=5),), attrs={"n": size(doc="positions")}, decompose=_decompose_rope_bias,
+          doc="bias[i, j] = <rope(a, i), rope(b, j)> (Code 4, the long form)")
+)

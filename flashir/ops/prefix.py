@@ -1,0 +1,143 @@
+"""Prefix sums and loops along an axis: cumsum, scan, prefix_sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.graph import Attr, Graph
+from flashir.ir.types import DType, TensorType
+from flashir.ops.costs import Cost, Types, moved, per_input
+from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
+from flashir.ops.shape import axis_of
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+
+def _infer_cumsum(x: TensorType, axis: int, exclusive: bool) -> TensorType:
+    axis_of(x, axis)
+    return x
+
+
+def _ref_cumsum(x: Any, axis: int, exclusive: bool) -> Any:
+    total = np.cumsum(x, axis=axis)
+    return total - x if exclusive else total
+
+
+cumsum = define_op(
+    OpDef("cumsum", ("x",), _infer_cumsum, _ref_cumsum, per_input(1),
+          (sample("f32[2, 3]", axis=1), sample("f32[2, 3, 4]", axis=1, exclusive=True), sample("f32[2, 0]", axis=1)),
+          attrs={"axis": integer(), "exclusive": flag(False)},
+          doc="running sum; exclusive: without the element itself")
+)
+
+
+def _infer_scan(*operands: TensorType, body: Graph, carries: int, axis: int) -> tuple[TensorType, ...]:
+    """carries + xs -> final carries + stacked ys; the body sees each x without the axis."""
+    if len(operands) <= carries:
+        raise IRError(f"scan needs at least one operand to walk over beside its {carries} carries")
+    lengths = {x.shape[axis_of(x, axis)] for x in operands[carries:]}
+    if len(lengths) != 1:
+        raise IRError(f"the operands walked over must agree on axis {axis}, got sizes {sorted(map(str, lengths))}")
+    expected = _scan_arguments(list(operands), {"carries": carries, "axis": axis})
+    check_body("scan", body, expected, list(operands[:carries]))
+    length = lengths.pop()
+    stacked = [y.type.with_shape((*y.type.shape[:axis], length, *y.type.shape[axis:])) for y in body.outputs[carries:]]
+    return (*operands[:carries], *stacked)
+
+
+def _scan_arguments(operands: list[TensorType], attrs: Mapping[str, Attr]) -> list[TensorType]:
+    """The body sees the carries as they are, and what it walks over without the axis."""
+    carries, axis = attrs.get("carries", 1), attrs.get("axis", 0)
+    assert isinstance(carries, int) and isinstance(axis, int)
+    return [*operands[:carries], *(x.with_shape((*x.shape[:axis], *x.shape[axis + 1 :])) for x in operands[carries:])]
+
+
+def check_body(op: str, body: Graph, inputs: list[TensorType], outputs: list[TensorType]) -> None:
+    """Raises IRError unless the body takes those types, and yields those types first."""
+    takes, yields = [v.type for v in body.inputs], [v.type for v in body.outputs]
+    if takes != inputs:
+        raise IRError(f"the body of {op} must take ({_types(inputs)}), it takes ({_types(takes)})")
+    if yields[: len(outputs)] != outputs:
+        raise IRError(f"the body of {op} must yield ({_types(outputs)}), it yields ({_types(yields)})")
+
+
+def _types(types: list[TensorType]) -> str:
+    return ", ".join(map(str, types))
+
+
+def _ref_scan(*operands: Any, body: Callable[..., tuple[Any, ...]], carries: int, axis: int) -> tuple[Any, ...]:
+    state, walked = operands[:carries], [np.moveaxis(x, axis, 0) for x in operands[carries:]]
+    if not len(walked[0]):  # one step on zeros tells the shapes of the results
+        ys = body(*state, *(np.zeros(x.shape[1:], x.dtype) for x in walked), index=0)[carries:]
+        return (*state, *(np.empty((*y.shape[:axis], 0, *y.shape[axis:])) for y in ys))
+    stacked = []
+    for index, xs in enumerate(zip(*walked, strict=True)):
+        results = body(*state, *xs, index=index)
+        state = results[:carries]
+        stacked.append(results[carries:])
+    return (*state, *(np.stack(ys, axis=axis) for ys in zip(*stacked, strict=True)))
+
+
+def _cost_scan(ins: Types, outs: Types, body: Cost, carries: int, axis: int) -> Cost:
+    walked = ins[carries]
+    assert walked is not None
+    return body.times(walked.sizes[axis])
+
+
+scan = define_op(
+    OpDef("scan", ("operands*",), _infer_scan, _ref_scan, _cost_scan, (),
+          attrs={"carries": integer(1, least=0), "axis": integer(0, least=0)}, region=_scan_arguments,
+          doc="a loop along one axis that carries a state: carries and xs in, last carries and stacked ys out")
+)
+
+
+def strictly_lower(b: Builder, count: Any, dtype: DType) -> Value:
+    """[g, g], 1 where the column stands before the row."""
+    index = b.iota(length=count)
+    column, row = b.reshape(index, shape=(1, count)), b.reshape(index, shape=(count, 1))
+    lower: Value = b.cast(b.less(column, row), dtype=dtype)
+    return lower
+
+
+def _infer_prefix_sum(x: TensorType, cumsum: str) -> TensorType:
+    if x.rank < 2:
+        raise IRError(f"prefix_sum runs over axis 1 of its operand, got {x}")
+    return x
+
+
+def _decompose_prefix_sum(b: Builder, x: Value, cumsum: str) -> Value:
+    if cumsum == "native":
+        total: Value = b.cumsum(x, axis=1, exclusive=True)
+        return total
+    if cumsum == "matmul":
+        batch, count, *rest = x.type.shape
+        flat = b.reshape(x, shape=(batch, count, _product(rest)))
+        total = b.reshape(b.matmul(strictly_lower(b, count, x.type.dtype), flat), shape=x.type.shape)
+        return total
+    body = b.subgraph()
+    step = x.type.with_shape((x.type.shape[0], *x.type.shape[2:]))
+    state, item = body.input("state", step), body.input("x", step)
+    zeros = b.broadcast(b.constant(0.0, x.type.dtype), shape=step.shape)
+    region = body.finish(body.add(state, item), state)
+    _, before = b.scan(zeros, x, carries=1, axis=1, body=region)
+    result: Value = before
+    return result
+
+
+def _product(sizes: Any) -> Any:
+    return prod(sizes, start=1)
+
+
+prefix_sum = define_op(
+    OpDef("prefix_sum", ("x",), _infer_prefix_sum, lambda x, cumsum: np.cumsum(x, axis=1) - x, moved,
+          tuple(sample("f32[2, 3, 4, 5]", cumsum=kind) for kind in ("scan", "matmul", "native")),
+          attrs={"cumsum": choice("scan", "matmul", "native")}, decompose=_decompose_prefix_sum,
+          doc="exclusive running sum over axis 1 (Eq. 8), by the strategy named")
+)

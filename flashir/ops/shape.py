@@ -1,0 +1,228 @@
+"""Ops that move, cut and join elements, and ops that make tensors from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.dims import Dim, Size, divides, evaluate
+from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
+from flashir.ops.costs import copied, free, generated, moved
+from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, define_op, dtype, integer, listing, number, sample, size, text
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+Ref = Any
+
+
+def axis_of(x: TensorType, axis: int) -> int:
+    """The axis counted from the front. Raises IRError where there is none."""
+    if not -x.rank <= axis < x.rank:
+        raise IRError(f"axis {axis} is out of range for {x}")
+    return axis % x.rank
+
+
+def with_axis(x: TensorType, axis: int, length: Size) -> TensorType:
+    """The type with one size replaced."""
+    axis = axis_of(x, axis)
+    return x.with_shape((*x.shape[:axis], length, *x.shape[axis + 1 :]))
+
+
+def _count(shape: Shape) -> Size:
+    total: Size = 1
+    for length in shape:
+        total = total * length
+    return total
+
+
+def _infer_reshape(x: TensorType, shape: Shape) -> TensorType:
+    if _count(x.shape) != _count(shape):
+        raise IRError(f"shape {shape_text(shape)} has {_count(shape)} elements, the operand {x} has {_count(x.shape)}")
+    return x.with_shape(shape)
+
+
+reshape = define_op(
+    OpDef("reshape", ("x",), _infer_reshape, lambda x, shape: x.reshape(shape), free,
+          (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
+          attrs={"shape": listing(doc="sizes, row-major order kept")})
+)
+
+
+def _infer_transpose(x: TensorType, perm: Sequence[int]) -> TensorType:
+    if sorted(perm) != list(range(x.rank)):
+        raise IRError(f"perm must hold each axis of {x} once, got {tuple(perm)}")
+    return x.with_shape(tuple(x.shape[axis] for axis in perm))
+
+
+transpose = define_op(
+    OpDef("transpose", ("x",), _infer_transpose, lambda x, perm: np.transpose(x, perm),
+          moved, (sample("f32[2, 3, 4]", perm=(2, 0, 1)),), attrs={"perm": listing()})
+)
+
+
+def _infer_broadcast(x: TensorType, shape: Shape) -> TensorType:
+    if broadcast_shapes(x.shape, shape) != tuple(shape):
+        raise IRError(f"{x} does not broadcast to {shape_text(shape)}")
+    return x.with_shape(shape)
+
+
+broadcast_to = define_op(
+    OpDef("broadcast", ("x",), _infer_broadcast, lambda x, shape: np.broadcast_to(x, shape), moved,
+          (sample("f32[3, 1]", shape=(2, 3, 4)),), attrs={"shape": listing()})
+)
+
+
+def _infer_pad(x: TensorType, axis: int, before: Size, after: Size, value: float) -> TensorType:
+    return with_axis(x, axis, x.shape[axis_of(x, axis)] + before + after)
+
+
+def _ref_pad(x: Ref, axis: int, before: int, after: int, value: float) -> Ref:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (before, after)
+    return np.pad(x, widths, constant_values=value)
+
+
+pad = define_op(
+    OpDef("pad", ("x",), _infer_pad, _ref_pad, moved,
+          (sample("f32[2, 3]", axis=1, after=2), sample("f32[2, 3]", axis=0, before=1, after=0, value=-1.0)),
+          attrs={"axis": integer(), "before": size(0), "after": size(0), "value": number(0.0)},
+          doc="a constant before and after, on one axis")
+)
+
+
+def _infer_slice(x: TensorType, axis: int, start: Size, stop: Size) -> TensorType:
+    length = x.shape[axis_of(x, axis)]
+    known = isinstance(stop, int) and isinstance(length, int) and isinstance(start, int)
+    if known and not 0 <= start <= stop <= length:  # type: ignore[operator]  # all three are int here
+        raise IRError(f"slice {start}:{stop} does not lie in axis {axis} of {x}")
+    return with_axis(x, axis, stop - start)
+
+
+def _ref_slice(x: Ref, axis: int, start: int, stop: int) -> Ref:
+    return np.take(x, np.arange(start, stop), axis=axis)
+
+
+slice_ = define_op(
+    OpDef("slice", ("x",), _infer_slice, _ref_slice, copied,
+          (sample("f32[2, 5]", axis=1, start=1, stop=4), sample("f32[4]", axis=0, start=0, stop=0)),
+          attrs={"axis": integer(), "start": size(0), "stop": size()}, doc="start <= index < stop on one axis")
+)
+
+
+def _infer_split(x: TensorType, axis: int, sizes: Shape) -> tuple[TensorType, ...]:
+    axis = axis_of(x, axis)
+    if sum(sizes[1:], sizes[0]) != x.shape[axis]:
+        raise IRError(f"sizes {tuple(sizes)} must add up to {x.shape[axis]}, axis {axis} of {x}")
+    return tuple(with_axis(x, axis, length) for length in sizes)
+
+
+split = define_op(
+    OpDef("split", ("x",), _infer_split,
+          lambda x, axis, sizes: tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis)), moved,
+          (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),), attrs={"axis": integer(), "sizes": listing()})
+)
+
+
+def _infer_concat(*xs: TensorType, axis: int) -> TensorType:
+    first = xs[0]
+    axis = axis_of(first, axis)
+    total: Size = 0
+    for x in xs:
+        if x.rank != first.rank or with_axis(x, axis, 0) != with_axis(first, axis, 0):
+            raise IRError(f"operands must agree off axis {axis}, got {first} and {x}")
+        total = total + x.shape[axis]
+    return with_axis(first, axis, total)
+
+
+concat = define_op(
+    OpDef("concat", ("xs*",), _infer_concat, lambda *xs, axis: np.concatenate(xs, axis=axis), moved,
+          (sample("f32[2, 3]", "f32[2, 1]", axis=1),), attrs={"axis": integer()})
+)
+
+
+def _infer_reverse(x: TensorType, axis: int) -> TensorType:
+    axis_of(x, axis)
+    return x
+
+
+reverse = define_op(
+    OpDef("reverse", ("x",), _infer_reverse, lambda x, axis: np.flip(x, axis), moved,
+          (sample("f32[2, 3]", axis=1),), attrs={"axis": integer()}, doc="the elements of one axis in reverse order")
+)
+
+
+def _infer_gather(table: TensorType, ids: TensorType) -> TensorType:
+    if ids.dtype not in (DType.I32, DType.I64):
+        raise IRError(f"ids must be whole numbers, got {ids}")
+    if not table.rank:
+        raise IRError("the table must have at least one axis")
+    return table.with_shape((*ids.shape, *table.shape[1:]))
+
+
+gather = define_op(
+    OpDef("gather", ("table", "ids"), _infer_gather, lambda table, ids: np.take(table, ids, axis=0), copied,
+          (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")), doc="rows of the table by number")
+)
+
+
+def _infer_iota(length: Size, dtype: DType) -> TensorType:
+    return TensorType(dtype, (length,))
+
+
+iota = define_op(
+    OpDef("iota", (), _infer_iota, lambda length, dtype: np.arange(length, dtype=dtype.oracle), generated,
+          (sample(length=5), sample(length=0), sample(length=3, dtype=DType.F64)),
+          attrs={"length": size(), "dtype": dtype(DType.I32)}, doc="0, 1, .. length - 1")
+)
+
+size_of = define_op(
+    OpDef("size", (), lambda value, dtype: TensorType(dtype, ()), lambda value, dtype: np.asarray(value, dtype.oracle),
+          free, (sample(value=5), sample(value=7, dtype=DType.F32)),
+          attrs={"value": size(), "dtype": dtype(DType.I32)}, doc="a size as a number of shape []")
+)
+
+
+def _infer_param(name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, scope: str | None) -> TensorType:
+    return TensorType(dtype, shape)
+
+
+def _own(name: str, shape: tuple[int, ...], mean: float, std: float, **_: Any) -> dict[str, ParamSpec]:
+    return {name: ParamSpec(shape, mean, std)}
+
+
+param = define_op(
+    OpDef("param", (), _infer_param, lambda p, name, **_: p[name], free,
+          (sample(name="weight", shape=(2, 3)),),
+          attrs={"name": text(), "shape": listing(), "dtype": dtype(DType.F32), "mean": number(0.0), "std": number(0.0)},
+          params=_own, doc="a trainable parameter")
+)
+
+
+def pad_to_multiple(b: Builder, x: Value, axis: int, multiple: int, value: float = 0.0) -> Value:
+    """[.., t, ..] -> [.., multiple * ceildiv(t, multiple), ..]; the operand itself where it divides already."""
+    from flashir.ir.dims import ceildiv
+
+    length = x.type.shape[axis]
+    if divides(multiple, length):
+        return x
+    return cast("Value", b.pad(x, axis=axis, after=ceildiv(length, multiple) * multiple - length, value=value))
+
+
+def bind_attrs(attrs: dict[str, Any], bindings: dict[str, int]) -> dict[str, Any]:
+    """The attributes with every symbolic size replaced by its value."""
+
+    def bind(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(bind(item) for item in value)
+        return evaluate(value, bindings) if isinstance(value, Dim) else value
+
+    return {name: bind(value) for name, value in attrs.items()}
+
+
+__all__ = ["AttrSpec", "prod"]
