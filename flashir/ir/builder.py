@@ -23,7 +23,8 @@ Operand = Value | int | float | None
 class Builder:
     """Collects nodes into a graph.
 
-    Every op is a method: `b.relu(x)`, `b.transpose(x, perm=(1, 0))`. Optional operands may be given by name.
+    Every op is a method that returns its first result: `b.relu(x)`, `b.transpose(x, perm=(1, 0))`; `results` returns
+    all of them. Optional operands may be given by name.
     A python number becomes a constant of the element type of the first operand that is not a bool.
     """
 
@@ -113,20 +114,24 @@ class Builder:
         """A number as a value of shape []."""
         return self.insert("constant", (), {"value": value, "dtype": dtype})[0]
 
-    def __getattr__(self, op: str) -> Callable[..., Any]:
+    def results(self, op: str, *operands: Operand, **attrs: Any) -> tuple[Value, ...]:
+        """Apply an op and return all its results: `u, v = b.results("split", x, axis=-1, sizes=(8, 8))`."""
+        record = opdef(op)
+        named = [name.rstrip("?") for name in record.operands if name.endswith("?")]
+        optional = {name: attrs.pop(name) for name in named if name in attrs}
+        inputs = list(operands)
+        for name in named[len(inputs) - record.arity()[0] :] if optional else ():
+            inputs.append(optional.pop(name, None))
+        region = attrs.pop("body", None)
+        return self.insert(op, inputs, {k: _frozen(v) for k, v in attrs.items()}, region)
+
+    def __getattr__(self, op: str) -> Callable[..., Value]:
         if op.startswith("_"):
             raise AttributeError(op)
-        record = opdef(op)
+        opdef(op)
 
-        def insert(*operands: Operand, **attrs: Any) -> Value | tuple[Value, ...]:
-            named = [name.rstrip("?") for name in record.operands if name.endswith("?")]
-            optional = {name: attrs.pop(name) for name in named if name in attrs}
-            inputs = list(operands)
-            for name in named[len(inputs) - record.arity()[0] :] if optional else ():
-                inputs.append(optional.pop(name, None))
-            region = attrs.pop("body", None)
-            results = self.insert(op, inputs, {k: _frozen(v) for k, v in attrs.items()}, region)
-            return results[0] if len(results) == 1 else results
+        def insert(*operands: Operand, **attrs: Any) -> Value:
+            return self.results(op, *operands, **attrs)[0]
 
         return insert
 

@@ -59,8 +59,7 @@ def _decompose_quadratic(b: Builder, q: Value, k: Value, v: Value, bias: Value, 
         visible = b.less_equal(b.reshape(index, shape=(1, n)), b.reshape(index, shape=(n, 1)))
         bias = b.select(visible, bias, float("-inf"))
     kernel = b.relu2(b.add(b.matmul(q, k, transpose_y=True), bias))
-    result: Value = b.matmul(kernel, v)
-    return result
+    return b.matmul(kernel, v)
 
 
 def _cost_quadratic(ins: Types, outs: Types, causal: bool) -> Cost:
@@ -120,12 +119,10 @@ def _decompose_linear(
         count = b.maximum(b.size(value=chunks, dtype=wide(q.type.dtype)), 1.0)
         q = b.mul(q, as_dtype(b, b.reciprocal(count), q.type.dtype))
     if not causal:
-        result: Value = _sum_of_all(b, q, k, v)
-    elif cumsum == "scan":
-        result = _scanned(b, q, k, v)
-    else:
-        result = b.matmul(q, as_dtype(b, b.prefix_sum(_states(b, k, v), cumsum=cumsum), q.type.dtype))
-    return result
+        return _sum_of_all(b, q, k, v)
+    if cumsum == "scan":
+        return _scanned(b, q, k, v)
+    return b.matmul(q, as_dtype(b, b.prefix_sum(_states(b, k, v), cumsum=cumsum), q.type.dtype))
 
 
 def _known(n: Size) -> int:
@@ -146,8 +143,7 @@ def _sum_of_all(b: Builder, q: Value, k: Value, v: Value) -> Value:
     total = b.matmul(
         b.reshape(k, shape=(batch, chunks * n, s)), b.reshape(v, shape=(batch, chunks * n, e)), transpose_x=True
     )
-    result: Value = b.reshape(b.matmul(b.reshape(q, shape=(batch, chunks * n, s)), total), shape=v.type.shape)
-    return result
+    return b.reshape(b.matmul(b.reshape(q, shape=(batch, chunks * n, s)), total), shape=v.type.shape)
 
 
 def _masked(
@@ -163,8 +159,7 @@ def _masked(
         mask = b.divide_no_nan(mask, b.reduce_sum(mask, axes=(-1,), keepdims=True))
     states = b.reshape(_states(b, k, v), shape=(batch, chunks, s * e))
     summed = b.reshape(b.matmul(mask, states), shape=(batch, chunks, s, e))
-    result: Value = b.matmul(q, as_dtype(b, summed, q.type.dtype))
-    return result
+    return b.matmul(q, as_dtype(b, summed, q.type.dtype))
 
 
 def _scanned(b: Builder, q: Value, k: Value, v: Value) -> Value:
@@ -179,9 +174,8 @@ def _scanned(b: Builder, q: Value, k: Value, v: Value) -> Value:
     v_g = body.input("v", v.type.with_shape((batch, n, e)))
     out = body.matmul(q_g, as_dtype(body, state, q.type.dtype))
     after = body.add(state, as_dtype(body, body.matmul(k_g, v_g, transpose_x=True), dtype))
-    _, result = b.scan(zeros, q, k, v, carries=1, axis=1, body=body.finish(after, out))
-    looped: Value = result
-    return looped
+    _, result = b.results("scan", zeros, q, k, v, carries=1, axis=1, body=body.finish(after, out))
+    return result
 
 
 def _cost_linear(ins: Types, outs: Types, causal: bool, cumsum: str, lin_norm: str) -> Cost:
@@ -264,16 +258,14 @@ def chunked(b: Builder, x: Value, chunk: int) -> Value:
     """[b, t, *] -> [b, g, chunk, *], zeros after the last row"""
     x = pad_to_multiple(b, x, 1, chunk)
     batch, length, *rest = x.type.shape
-    result: Value = b.reshape(x, shape=(batch, ceildiv(length, chunk), chunk, *rest))
-    return result
+    return b.reshape(x, shape=(batch, ceildiv(length, chunk), chunk, *rest))
 
 
 def unchunked(b: Builder, x: Value, length: Size) -> Value:
     """[b, g, n, *] -> [b, t, *], the padding cut off"""
     batch, chunks, n, *rest = x.type.shape
-    flat: Value = b.reshape(x, shape=(batch, chunks * n, *rest))
-    result: Value = flat if chunks * n == length else b.slice(flat, axis=1, stop=length)
-    return result
+    flat = b.reshape(x, shape=(batch, chunks * n, *rest))
+    return flat if chunks * n == length else b.slice(flat, axis=1, stop=length)
 
 
 def overlapping_chunks(b: Builder, segment_ids: Value, chunk: int, chunks: Size) -> Value:
@@ -282,22 +274,18 @@ def overlapping_chunks(b: Builder, segment_ids: Value, chunk: int, chunks: Size)
 
     def ends(fill: int) -> Value:
         filled = b.pad(segment_ids, axis=1, after=chunks * chunk - length, value=fill)
-        shaped: Value = b.reshape(filled, shape=(batch, chunks, chunk))
-        return shaped
+        return b.reshape(filled, shape=(batch, chunks, chunk))
 
     first = b.reduce_min(ends(FARTHEST), axes=(2,))
     last = b.reduce_max(ends(-FARTHEST), axes=(2,))
 
     def row(x: Value) -> Value:
-        shaped: Value = b.reshape(x, shape=(batch, chunks, 1))
-        return shaped
+        return b.reshape(x, shape=(batch, chunks, 1))
 
     def column(x: Value) -> Value:
-        shaped: Value = b.reshape(x, shape=(batch, 1, chunks))
-        return shaped
+        return b.reshape(x, shape=(batch, 1, chunks))
 
-    result: Value = b.logical_and(b.less_equal(row(first), column(last)), b.less_equal(column(first), row(last)))
-    return result
+    return b.logical_and(b.less_equal(row(first), column(last)), b.less_equal(column(first), row(last)))
 
 
 def _cost_mixed(

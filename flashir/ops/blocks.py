@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.dims import Dim, Size, divides
-from flashir.ir.graph import AUTO, Attr, Graph, Node
+from flashir.ir.dims import Dim
+from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.types import DType, TensorType
-from flashir.ops.attention import CUMSUM, LIN_NORM, _ref_mixed, _ref_quadratic
 from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ops.norm import EPS, _ref_layer, _ref_scale, as_dtype
 from flashir.ops.opdef import (
-    AttrSpec, OpDef, ParamSpec, choice, define_op, dtype, flag, integer, number, sample, size,
+    OpDef,
+    ParamSpec,
+    define_op,
+    dtype,
+    flag,
+    integer,
+    number,
+    sample,
 )
-from flashir.ops.position import _ref_bias, _ref_rope, _ref_rope_bias, _ref_sinusoid
+from flashir.ops.position import _ref_sinusoid
 from flashir.ops.prefix import check_body
-from flashir.ops.shape import pad_to_multiple
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -71,9 +76,8 @@ def _ref_scaled_sin(x: Any, p: Params, **_: Attr) -> Any:
 
 
 def _decompose_scaled_sin(b: Builder, x: Value, p: Params, **_: Attr) -> Value:
-    sin, cos = b.sinusoid(length=x.type.shape[1], half=width_of(x.type) // 2, dtype=x.type.dtype)
-    result: Value = b.add(x, b.mul(b.concat(sin, cos, axis=-1), p["scale"]))
-    return result
+    sin, cos = b.results("sinusoid", length=x.type.shape[1], half=width_of(x.type) // 2, dtype=x.type.dtype)
+    return b.add(x, b.mul(b.concat(sin, cos, axis=-1), p["scale"]))
 
 
 def _infer_scaled_sin(x: TensorType, **_: Attr) -> TensorType:
@@ -99,10 +103,8 @@ def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]
 
 def apply_norm(b: Builder, x: Value, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Value:
     if norm == "scale_norm":
-        result: Value = b.scale_normalization(x, p[f"{prefix}scale"], eps=eps)
-    else:
-        result = b.layer_normalization(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps=eps)
-    return result
+        return b.scale_normalization(x, p[f"{prefix}scale"], eps=eps)
+    return b.layer_normalization(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps=eps)
 
 
 def ref_norm(x: Any, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,25 @@ matmul = define_op(
            sample("f32[0, 3, 4]", "f32[0, 4, 2]")),
           attrs={"transpose_x": flag(False), "transpose_y": flag(False)},
           doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed")
+)
+
+
+def _infer_dense(x: TensorType, weight: TensorType, bias: TensorType) -> TensorType:
+    if weight.rank != 2 or bias.shape != weight.shape[1:] or len({x.dtype, weight.dtype, bias.dtype}) > 1:
+        raise IRError(f"weight must be [k, n] and bias [n], of the operand's element type, got {x}, {weight}, {bias}")
+    return _infer_matmul(x, weight, False, False)
+
+
+def _cost_dense(ins: Types, outs: Types) -> Cost:
+    out = outs[0]
+    assert out is not None
+    return replace(_cost_matmul(ins[:2], outs, False), flops=float(out.count))
+
+
+dense = define_op(
+    OpDef("dense", ("x", "weight", "bias"), _infer_dense, lambda x, w, c: np.einsum("...k,kn->...n", x, w) + c, _cost_dense,
+          (sample("f32[2, 3, 4]", "f32[4, 5]", "f32[5]"), sample("f32[3, 4]", "f32[4, 2]", "f32[2]")),
+          decompose=lambda b, x, weight, bias: b.add(b.matmul(x, weight), bias), doc="x W + b, [.., k] -> [.., n]")
 )
 
 

@@ -13,7 +13,7 @@ from flashir.ir.graph import AUTO
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, _ref_mixed, _ref_quadratic, chunked, overlapping_chunks, unchunked
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
-from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
 from flashir.ops.norm import as_dtype
 from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
 from flashir.ops.position import _ref_bias, _ref_rope, _ref_rope_bias
@@ -26,6 +26,28 @@ if TYPE_CHECKING:
 SHORT_SPAN = 512  # below it the bias has one weight a distance (Code 4)
 BIAS_WIDTH = 128
 PAPER_CHUNK = 256  # Tables 5 and 6
+
+
+def _infer_offset_scale(z: TensorType, gamma: TensorType, beta: TensorType) -> TensorType:
+    if z.rank != 3 or gamma.rank != 2 or gamma != beta or gamma.shape[1] != z.shape[2]:
+        raise IRError(f"z must be [b, t, s], gamma and beta [h, s], got {z}, {gamma}, {beta}")
+    return z.with_shape((z.shape[0], gamma.shape[0], *z.shape[1:]))
+
+
+def _decompose_offset_scale(b: Builder, z: Value, gamma: Value, beta: Value) -> Value:
+    """z[b, 1, t, s] * gamma[h, 1, s] + beta[h, 1, s]"""
+    batch, length, s = z.type.shape
+    rows = (gamma.type.shape[0], 1, s)
+    scaled = b.mul(b.reshape(z, shape=(batch, 1, length, s)), b.reshape(gamma, shape=rows))
+    return b.add(scaled, b.reshape(beta, shape=rows))
+
+
+offset_scale = define_op(
+    OpDef("offset_scale", ("z", "gamma", "beta"), _infer_offset_scale,
+          lambda z, gamma, beta: np.einsum("bts,hs->bhts", z, gamma) + beta[None, :, None, :], elementwise(2),
+          (sample("f32[2, 3, 4]", "f32[5, 4]", "f32[5, 4]"),), decompose=_decompose_offset_scale,
+          doc="cheap heads of one z: each scaled and shifted by vectors of its own, [b, t, s] -> [b, h, t, s] (Code 1)")
+)
 
 GATED: dict[str, AttrSpec] = {
     "expansion": number(2, least=0, doc="e = expansion * d"),
@@ -69,10 +91,8 @@ def gated_params(x: TensorType, expansion: float, key_dim: int, norm: str, heads
 
 def _bias(b: Builder, p: Params, n: Size, span: int) -> Value:
     if span < SHORT_SPAN:
-        result: Value = b.rel_pos_bias(p["rel_bias.w"], n=n)
-    else:
-        result = b.rope_rel_pos_bias(p["rel_bias.a"], p["rel_bias.b"], n=n)
-    return result
+        return b.rel_pos_bias(p["rel_bias.w"], n=n)
+    return b.rope_rel_pos_bias(p["rel_bias.a"], p["rel_bias.b"], n=n)
 
 
 def _ref_bias_of(p: Params, n: int, span: int) -> Any:
@@ -88,23 +108,15 @@ def _gated(
 ) -> Value:
     """x + (u * attend(heads, v)) W_out, with [u, v, z] = silu(norm(x) W_in) and cheap heads of z (Code 8)."""
     e, t = expanded(x.type, expansion), x.type.shape[1]
-    h = b.add(b.matmul(apply_norm(b, x, p, norm, "norm."), p["proj_in.weight"]), p["proj_in.bias"])
-    u, v, z = b.split(b.silu(h), axis=-1, sizes=(e, e, key_dim))
+    h = b.dense(apply_norm(b, x, p, norm, "norm."), p["proj_in.weight"], p["proj_in.bias"])
+    u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
     if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
         token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
         v = b.select(token, v, 0.0)
-    queries = []
-    for gamma, beta in zip(_rows(b, p["offset_scale.gamma"]), _rows(b, p["offset_scale.beta"]), strict=True):
-        queries.append(b.rope(b.add(b.mul(z, gamma), beta), axis=1))
-    out = b.matmul(b.mul(u, attend(queries, v)), p["proj_out.weight"])
-    result: Value = b.add(b.add(out, p["proj_out.bias"]), x)
-    return result
-
-
-def _rows(b: Builder, x: Value) -> list[Value]:
-    count, width = x.type.shape
-    rows = b.split(x, axis=0, sizes=(1,) * int(str(count)))
-    return [b.reshape(row, shape=(width,)) for row in (rows if isinstance(rows, tuple) else (rows,))]
+    queries = b.rope(b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"]), axis=2)
+    apart = b.results("split", queries, axis=1, sizes=(1,) * heads)
+    out = b.dense(b.mul(u, attend([b.reshape(q, shape=z.type.shape) for q in apart], v)), p["proj_out.weight"], p["proj_out.bias"])
+    return b.add(out, x)
 
 
 def _ref_gated(
@@ -162,8 +174,7 @@ def _decompose_gau(
             q = b.mul(q, as_dtype(b, b.reciprocal(b.maximum(length, 1.0)), q.type.dtype))
         elif qk_scale != "none":
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else attrs["key_dim"] ** -0.5)
-        result: Value = b.quadratic_attention(q, k, v, _bias(b, p, n, max_len), causal=attrs["causal"])
-        return result
+        return b.quadratic_attention(q, k, v, _bias(b, p, n, max_len), causal=attrs["causal"])
 
     return _gated(b, x, p, attend, heads=2, **attrs)
 
@@ -213,7 +224,7 @@ def _infer_flash(
 
 
 def _flash_divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int) -> float:
-    return {"length": chunk, "none": 1, "max_len": max_len, "sqrt_key": key_dim**0.5}[qk_scale]
+    return float({"length": chunk, "none": 1, "max_len": max_len, "sqrt_key": key_dim**0.5}[qk_scale])
 
 
 def _ref_flash(
@@ -244,18 +255,16 @@ def _decompose_flash(
             attrs, chunk=chunk, qk_scale=qk_scale, max_len=max_len, use_local=use_local, use_global=use_global,
             cumsum=cumsum, lin_norm=lin_norm, scope=scope, valid=t,
         )
-        result: Value = b.slice(b.flash(pad_to_multiple(b, x, 1, chunk), segment_ids, **settings), axis=1, stop=t)
-        return result
+        return b.slice(b.flash(pad_to_multiple(b, x, 1, chunk), segment_ids, **settings), axis=1, stop=t)
 
     def attend(heads: list[Value], v: Value) -> Value:
         if use_local:
             heads[0] = b.mul(heads[0], 1 / _flash_divisor(qk_scale, chunk, attrs["key_dim"], max_len))
         if use_local and use_global:
-            mixed: Value = b.mixed_chunk_attention(
+            return b.mixed_chunk_attention(
                 *heads, v, _bias(b, p, chunk, chunk), segment_ids,
                 chunk=chunk, causal=attrs["causal"], cumsum=cumsum, lin_norm=lin_norm,
             )
-            return mixed
         q, k, values = (chunked(b, part, chunk) for part in (*heads, v))
         if use_local:
             out = b.quadratic_attention(q, k, values, _bias(b, p, chunk, chunk), causal=attrs["causal"])
@@ -268,7 +277,7 @@ def _decompose_flash(
 
 
 def _flash_samples() -> tuple[Any, ...]:
-    small = {"key_dim": 4, "chunk": 3, "cumsum": "native"}
+    small: dict[str, Any] = {"key_dim": 4, "chunk": 3, "cumsum": "native"}
     return (
         sample("f32[2, 7, 4]", **small),
         sample("f32[2, 7, 4]", "i32[2, 7]", **small),

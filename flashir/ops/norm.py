@@ -20,8 +20,7 @@ EPS = 1e-5
 
 def as_dtype(b: Builder, x: Value, dtype: DType) -> Value:
     """The value in that element type; itself where it has it."""
-    result: Value = x if x.type.dtype is dtype else b.cast(x, dtype=dtype)
-    return result
+    return x if x.type.dtype is dtype else b.cast(x, dtype=dtype)
 
 
 def wide(dtype: DType) -> DType:
@@ -48,8 +47,7 @@ def _decompose_layer(b: Builder, x: Value, scale: Value, bias: Value, eps: float
     centred = b.sub(h, b.reduce_mean(h, axes=(-1,), keepdims=True))
     variance = b.reduce_mean(b.mul(centred, centred), axes=(-1,), keepdims=True)
     normed = b.mul(centred, b.reciprocal(b.sqrt(b.add(variance, eps))))
-    result: Value = b.add(b.mul(as_dtype(b, normed, x.type.dtype), scale), bias)
-    return result
+    return b.add(b.mul(as_dtype(b, normed, x.type.dtype), scale), bias)
 
 
 layer_normalization = define_op(
@@ -68,10 +66,8 @@ def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float) -> Value:
     h = as_dtype(b, x, wide(x.type.dtype))
     inverse = b.reciprocal(b.sqrt(b.add(b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True), eps)))
     if scale.type.rank:
-        result: Value = b.mul(as_dtype(b, b.mul(h, inverse), x.type.dtype), scale)
-    else:
-        result = b.mul(x, b.mul(as_dtype(b, inverse, x.type.dtype), scale))
-    return result
+        return b.mul(as_dtype(b, b.mul(h, inverse), x.type.dtype), scale)
+    return b.mul(x, b.mul(as_dtype(b, inverse, x.type.dtype), scale))
 
 
 scale_normalization = define_op(

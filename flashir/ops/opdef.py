@@ -17,7 +17,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import CostRule
 
 if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
+    pass
 
 REQUIRED = object()
 
@@ -232,4 +232,4 @@ def resolved(size_or_none: Size | None, default: Size) -> Size:
     return default if size_or_none is None else size_or_none
 
 
-__all__ = ["AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "define_op", "opdef", "sample", "same_type"]
+__all__ = ["AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "define_op", "opdef", "same_type", "sample"]

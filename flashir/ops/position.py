@@ -72,13 +72,12 @@ def _decompose_rope(b: Builder, x: Value, axis: int) -> Value:
     spread[0], spread[-1] = x.type.shape[axis], last // 2
     sin, cos = (
         b.reshape(table, shape=tuple(spread))
-        for table in b.sinusoid(length=x.type.shape[axis], half=last // 2, dtype=x.type.dtype)
+        for table in b.results("sinusoid", length=x.type.shape[axis], half=last // 2, dtype=x.type.dtype)
     )
-    x1, x2 = b.split(x, axis=-1, sizes=(last // 2, last // 2))
+    x1, x2 = b.results("split", x, axis=-1, sizes=(last // 2, last // 2))
     first = b.sub(b.mul(x1, cos), b.mul(x2, sin))
     second = b.add(b.mul(x2, cos), b.mul(x1, sin))
-    result: Value = b.concat(first, second, axis=-1)
-    return result
+    return b.concat(first, second, axis=-1)
 
 
 rope = define_op(
@@ -90,7 +89,7 @@ rope = define_op(
 
 
 def _infer_bias(w: TensorType, n: Size) -> TensorType:
-    if w.rank != 1 or isinstance(w.shape[0], int) and w.shape[0] % 2 == 0:
+    if w.rank != 1 or (isinstance(w.shape[0], int) and w.shape[0] % 2 == 0):
         raise IRError(f"the weights must have shape [2 * span - 1], got {w}")
     if isinstance(n, int) and isinstance(w.shape[0], int) and 2 * n - 1 > w.shape[0]:
         raise IRError(f"a bias of {n} positions needs at least {2 * n - 1} weights, got {w}")
@@ -108,8 +107,7 @@ def _decompose_bias(b: Builder, w: Value, n: Size) -> Value:
     span = w.type.shape[0]
     middle = (span - 1) // 2 if isinstance(span, int) else (n - 1)
     distance = b.sub(b.reshape(position, shape=(1, n)), b.reshape(position, shape=(n, 1)))
-    result: Value = b.gather(w, b.add(distance, b.size(value=middle)))
-    return result
+    return b.gather(w, b.add(distance, b.size(value=middle)))
 
 
 rel_pos_bias = define_op(
@@ -137,17 +135,16 @@ def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value
     half = a.type.shape[0]
     assert isinstance(half, int)
     half //= 2
-    a1, a2 = builder.split(a, axis=0, sizes=(half, half))
-    b1, b2 = builder.split(b, axis=0, sizes=(half, half))
+    a1, a2 = builder.results("split", a, axis=0, sizes=(half, half))
+    b1, b2 = builder.results("split", b, axis=0, sizes=(half, half))
     even = builder.add(builder.mul(a1, b1), builder.mul(a2, b2))
     odd = builder.sub(builder.mul(a2, b1), builder.mul(a1, b2))
-    sin, cos = builder.sinusoid(length=n, half=half, dtype=a.type.dtype)
+    sin, cos = builder.results("sinusoid", length=n, half=half, dtype=a.type.dtype)
     cosines = builder.reduce_sum(builder.mul(cos, even), axes=(1,))
     sines = builder.reduce_sum(builder.mul(sin, odd), axes=(1,))
     after = builder.slice(builder.add(cosines, sines), axis=0, start=1, stop=n)
     before = builder.reverse(builder.sub(cosines, sines), axis=0)
-    result: Value = builder.rel_pos_bias(builder.concat(before, after, axis=0), n=n)
-    return result
+    return builder.rel_pos_bias(builder.concat(before, after, axis=0), n=n)
 
 
 def _cost_rope_bias(ins: Types, outs: Types, n: int) -> Cost:

@@ -102,8 +102,7 @@ def strictly_lower(b: Builder, count: Any, dtype: DType) -> Value:
     """[g, g], 1 where the column stands before the row."""
     index = b.iota(length=count)
     column, row = b.reshape(index, shape=(1, count)), b.reshape(index, shape=(count, 1))
-    lower: Value = b.cast(b.less(column, row), dtype=dtype)
-    return lower
+    return b.cast(b.less(column, row), dtype=dtype)
 
 
 def _infer_prefix_sum(x: TensorType, cumsum: str) -> TensorType:
@@ -114,8 +113,7 @@ def _infer_prefix_sum(x: TensorType, cumsum: str) -> TensorType:
 
 def _decompose_prefix_sum(b: Builder, x: Value, cumsum: str) -> Value:
     if cumsum == "native":
-        total: Value = b.cumsum(x, axis=1, exclusive=True)
-        return total
+        return b.cumsum(x, axis=1, exclusive=True)
     if cumsum == "matmul":
         batch, count, *rest = x.type.shape
         flat = b.reshape(x, shape=(batch, count, _product(rest)))
@@ -126,9 +124,8 @@ def _decompose_prefix_sum(b: Builder, x: Value, cumsum: str) -> Value:
     state, item = body.input("state", step), body.input("x", step)
     zeros = b.broadcast(b.constant(0.0, x.type.dtype), shape=step.shape)
     region = body.finish(body.add(state, item), state)
-    _, before = b.scan(zeros, x, carries=1, axis=1, body=region)
-    result: Value = before
-    return result
+    _, before = b.results("scan", zeros, x, carries=1, axis=1, body=region)
+    return before
 
 
 def _product(sizes: Any) -> Any:

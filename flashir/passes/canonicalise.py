@@ -60,7 +60,7 @@ def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
 
 
 FOLDABLE = frozenset(
-    "neg exp sin cos tanh sqrt reciprocal relu sigmoid add sub mul div maximum minimum less less_equal logical_and cast".split()
+    ["neg", "exp", "sin", "cos", "tanh", "sqrt", "reciprocal", "relu", "sigmoid", "add", "sub", "mul", "div", "maximum", "minimum", "less", "less_equal", "logical_and", "cast"]
 )
 
 
@@ -101,8 +101,7 @@ def _reshape(b: Builder, node: Node) -> Value | None:
     x = node.inputs[0]
     before = b.producer(x)
     if before is not None and before.op == "reshape":
-        made: Value = b.reshape(before.inputs[0], shape=node.attrs["shape"])
-        return made
+        return b.reshape(before.inputs[0], shape=node.attrs["shape"])
     return _identity(b, node)
 
 
