@@ -1,0 +1,45 @@
+"""Models by name or from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flashir.errors import InputError, SettingError, suggest
+from flashir.ir import Graph, loads
+from flashir.ir.verify import verify
+from flashir.registry import frontends
+
+
+def model(name: str, **settings: Any) -> Graph:
+    """A model of the zoo, or of any other frontend that is installed.
+
+    Args:
+        name: such as `flash` or `flash-quad`.
+        settings: such as `size="base"`, `task="lm"`, `d_model=512`, `depth=12`, `vocab=256`, `chunk=256`.
+
+    Raises:
+        SettingError: the name is unknown, and every setting that is unknown or wrong.
+    """
+    for frontend in frontends():
+        if name in frontend.models():
+            return frontend.build(name, settings)
+    known = [each for frontend in frontends() for each in frontend.models()]
+    raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
+
+
+def load(path: str | Path) -> Graph:
+    """The model in a `.fir` file.
+
+    Raises:
+        InputError: the file cannot be read as UTF-8 text.
+        IRError: what it says is malformed or ill-typed, with line:column.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error.reason})"
+        raise InputError(f"cannot read the model: {reason}", where=str(path)) from None
+    graph = loads(text, str(path))
+    verify(graph)
+    return graph
