@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from flashir.errors import IRError
-from flashir.ir.dims import Size, evaluate, symbol
+from flashir.ir.dims import Size, substitute, symbol
 from flashir.ir.graph import Graph, Node
 from flashir.ir.parser import parse_size
 from flashir.ops.opdef import OPS, ParamSpec
@@ -43,8 +43,13 @@ def with_scopes(graph: Graph) -> Graph:
 
 
 def expand(template: str, rounds: Mapping[str, int]) -> str:
-    """`layers.{4*i + 2}` with i = 3 -> `layers.14`."""
-    return _INDEX.sub(lambda found: str(evaluate(parse_size(found.group(1)), rounds)), template)
+    """`layers.{4*i + 2}` with i = 3 -> `layers.14`; a round that is not given stays open."""
+
+    def number(found: re.Match[str]) -> str:
+        size = substitute(parse_size(found.group(1)), rounds)
+        return str(size) if isinstance(size, int) else f"{{{size}}}"
+
+    return _INDEX.sub(number, template)
 
 
 def parameters(graph: Graph) -> dict[str, ParamSpec]:

@@ -1,0 +1,157 @@
+"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once a round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+from onnx import FunctionProto, ModelProto, ValueInfoProto, helper
+
+from flashir.errors import TargetError
+from flashir.ir import Graph, Node, Value
+from flashir.ir.naming import round_symbol
+from flashir_onnx.emitters import EMITTERS
+from flashir_onnx.scope import FunctionScope, MainScope, Need, Scope, SubgraphScope
+from flashir_onnx.static import StaticValues
+from flashir_onnx.types import ELEMENT_TYPES, value_info
+from flashir_onnx.weights import Weights
+
+OPSET = 17  # the first with LayerNormalization; nothing here needs a newer one
+IR_VERSION = 8  # the first with functions that belong to a model
+DOMAIN = "flashir"
+STRUCTURED = frozenset(("repeat", "scan", "param"))
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """An ONNX model whose weights are kept apart from it."""
+
+    model: ModelProto
+    weights: Weights
+
+
+def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]]) -> Emitted:
+    """The ONNX model of a lowered graph.
+
+    Raises:
+        TargetError: an element type that ONNX Runtime does not compute in.
+    """
+    _check_types(graph)
+    main = MainScope(params)
+    names = interface_names(graph)
+    symbols = _dimension_names(graph)
+    for value in graph.inputs:
+        main.bind(names[value], value)
+    outputs = [names[value] for value in graph.outputs]
+    main.taken.update(outputs)
+    emitter = _Emitter()
+    emitter.nodes(main, graph, 0)
+    for value, name in zip(graph.outputs, outputs, strict=True):
+        main.nodes.append(helper.make_node("Identity", [emitter.name(main, value)], [name], name=name))
+
+    def infos(values: tuple[Value, ...]) -> list[ValueInfoProto]:
+        return [value_info(names[value], value.type, symbols) for value in values]
+
+    weights = Weights(main.initializers)
+    body = helper.make_graph(main.nodes, graph.name, infos(graph.inputs), infos(graph.outputs), weights.stand_ins())
+    opsets = [helper.make_opsetid("", OPSET)]
+    if emitter.functions:
+        opsets.append(helper.make_opsetid(DOMAIN, 1))
+    model = helper.make_model(body, opset_imports=opsets, functions=emitter.functions, ir_version=IR_VERSION)
+    return Emitted(model, weights)
+
+
+def interface_names(graph: Graph) -> dict[Value, str]:
+    """The names of inputs and outputs: `input_ids`, `segment_ids` and `logits` for a model of tokens, else their own."""
+    names = {value: value.name for value in (*graph.inputs, *graph.outputs)}
+    tokens = [v for v in graph.inputs if v.type.rank == 2 and not v.type.dtype.is_float]
+    if len(tokens) == len(graph.inputs) and 1 <= len(tokens) <= 2 and len(graph.outputs) == 1:
+        names.update(zip(tokens, ("input_ids", "segment_ids")))
+        names[graph.outputs[0]] = "logits"
+    return names
+
+
+def _dimension_names(graph: Graph) -> dict[str, str]:
+    """`B` and `T` of a model of tokens are called `batch` and `sequence`; other symbols keep their names."""
+    names = {str(size): str(size) for value in graph.inputs for size in value.type.shape}
+    if "input_ids" in interface_names(graph).values():
+        names.update(zip(map(str, graph.inputs[0].type.shape), ("batch", "sequence")))
+    return names
+
+
+def _check_types(graph: Graph) -> None:
+    values = {v for node in graph.walk() for v in (*node.operands, *node.outputs)} | set(graph.inputs)
+    wrong = sorted({str(v.type.dtype) for v in values} - {str(dtype) for dtype in ELEMENT_TYPES})
+    if wrong:
+        raise TargetError(
+            f"ONNX Runtime does not compute in {', '.join(wrong)} on this device", mend="use float32 or float16"
+        )
+
+
+class _Emitter:
+    """Walks a graph and its regions; collects the functions."""
+
+    def __init__(self) -> None:
+        self.functions: list[FunctionProto] = []
+        self._static: dict[int, StaticValues] = {}
+
+    def nodes(self, scope: Scope, graph: Graph, depth: int) -> None:
+        static = StaticValues(graph)
+        self._static[id(scope)] = static
+        for node in graph.nodes:
+            if any(value in static for value in node.outputs):
+                continue
+            if node.op == "repeat":
+                results: str | tuple[str, ...] = self._repeat(scope, node, depth)
+            elif node.op == "scan":
+                results = self._scan(scope, node, depth)
+            else:
+                results = EMITTERS[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
+            made = (results,) if isinstance(results, str) else results
+            scope.names.update(zip(node.outputs, made, strict=True))
+
+    def name(self, scope: Scope, value: Value) -> str:
+        """The ONNX name of a value; a static one is asked for now."""
+        if value not in scope.names:
+            scope.names[value] = scope.resolve(Need(static=self._static[id(scope)], value=value))
+        return scope.names[value]
+
+    def _repeat(self, scope: Scope, node: Node, depth: int) -> str:
+        body, times = node.region, node.attrs["times"]
+        assert body is not None and isinstance(times, int)
+        inside = FunctionScope()
+        for value in body.inputs:
+            inside.names[value] = inside.fresh(value.name)
+        self.nodes(inside, body, depth + 1)
+        result = self.name(inside, body.outputs[0])
+        inputs = [*(inside.names[value] for value in body.inputs), *inside.captured.values()]
+        if result in inputs:
+            result = inside.one("Identity", result)
+        kind = f"layer_{len(self.functions)}" if self.functions else "layer"
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+        self.functions.append(helper.make_function(DOMAIN, kind, inputs, [result], inside.nodes, opsets))
+        x, *invariants = (self.name(scope, value) for value in node.operands)
+        symbol = round_symbol(depth)
+        for index in range(times):
+            captured = [scope.resolve(need.in_round(symbol, index)) for need in inside.captured]
+            x = scope.one(kind, x, *invariants, *captured, domain=DOMAIN, stem=f"{kind}s.{index}")
+        return x
+
+    def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
+        body, carries, axis = node.region, node.attrs["carries"], node.attrs["axis"]
+        assert body is not None and isinstance(carries, int) and isinstance(axis, int)
+        inside = SubgraphScope(scope)
+        for value in body.inputs:
+            inside.names[value] = inside.fresh(value.name)
+        self.nodes(inside, body, depth)
+        outputs = [inside.one("Identity", self.name(inside, value), stem=value.name) for value in body.outputs]
+        inputs = [value_info(inside.names[value], value.type, {}) for value in body.inputs]
+        results = [value_info(name, value.type, {}) for name, value in zip(outputs, body.outputs, strict=True)]
+        walked, stacked = len(body.inputs) - carries, len(body.outputs) - carries
+        return scope.op(
+            "Scan", *(self.name(scope, value) for value in node.operands), outputs=len(node.outputs),
+            body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=walked,
+            scan_input_axes=[axis] * walked, scan_output_axes=[axis] * stacked,
+        )  # fmt: skip

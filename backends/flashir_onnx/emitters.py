@@ -1,0 +1,187 @@
+"""The table: one emitter for each op that ONNX can do. Opset 17, the first with LayerNormalization.
+
+An emitter takes the scope, the node and the names of its operands, and returns the names of its results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashir.ir import Dim, DType, Node, Size, TensorType
+from flashir_onnx.scope import Scope
+from flashir_onnx.types import element_type, numpy_type
+
+Emitter = Callable[..., str | tuple[str, ...]]
+
+
+def _as(kind: str, **fixed: Any) -> Emitter:
+    """The ONNX operator of that name, operands as they are."""
+    return lambda scope, node, *operands: scope.one(kind, *operands, **fixed)
+
+
+def _number(scope: Scope, value: float, dtype: DType) -> str:
+    return scope.constant(np.array(value, numpy_type(dtype)))
+
+
+def _numbers(scope: Scope, *values: int) -> str:
+    return scope.constant(np.array(values, np.int64))
+
+
+def _type(node: Node, operand: int = 0) -> TensorType:
+    value = node.inputs[operand]
+    assert value is not None
+    return value.type
+
+
+def _attr(node: Node, name: str) -> Any:
+    return node.attrs[name]
+
+
+def _scalar(scope: Scope, size: Size) -> str:
+    """A size as an int64 of shape []."""
+    if isinstance(size, int):
+        return scope.constant(np.array(size, np.int64))
+    return scope.one("Squeeze", scope.shape(size), stem="length")
+
+
+def _cast(scope: Scope, x: str, dtype: DType) -> str:
+    return scope.one("Cast", x, to=element_type(dtype))
+
+
+def _size(scope: Scope, node: Node) -> str:
+    x = _scalar(scope, _attr(node, "value"))
+    return x if numpy_type(_attr(node, "dtype")) == np.int64 else _cast(scope, x, _attr(node, "dtype"))
+
+
+def _iota(scope: Scope, node: Node) -> str:
+    zero, one = (scope.constant(np.array(n, np.int64)) for n in (0, 1))
+    x = scope.one("Range", zero, _scalar(scope, _attr(node, "length")), one)
+    return x if numpy_type(_attr(node, "dtype")) == np.int64 else _cast(scope, x, _attr(node, "dtype"))
+
+
+def _reshape(scope: Scope, node: Node, x: str) -> str:
+    return reshape(scope, x, _type(node).shape, _attr(node, "shape"))
+
+
+def reshape(scope: Scope, x: str, before: Sequence[Size], after: Sequence[Size]) -> str:
+    """Reshape to a constant where sizes can be copied (0) or inferred (-1), else to sizes computed at run time."""
+    target: list[int] = []
+    for axis, size in enumerate(after):
+        kept = axis < len(before) and before[axis] == size
+        target.append(size if isinstance(size, int) else 0 if kept else -1)
+    if target.count(-1) <= 1 and 0 not in after:
+        return scope.one("Reshape", x, _numbers(scope, *target))
+    return scope.one("Reshape", x, scope.shape(*after), allowzero=1)
+
+
+def _broadcast(scope: Scope, node: Node, x: str) -> str:
+    return scope.one("Expand", x, scope.shape(*_attr(node, "shape")))
+
+
+def _pad(scope: Scope, node: Node, x: str) -> str:
+    type_, axis = _type(node), _attr(node, "axis")
+    before, after = [0] * type_.rank, [0] * type_.rank
+    before[axis], after[axis] = _attr(node, "before"), _attr(node, "after")
+    return scope.one("Pad", x, scope.shape(*before, *after), _number(scope, _attr(node, "value"), type_.dtype))
+
+
+def _slice(scope: Scope, node: Node, x: str) -> str:
+    axis = _numbers(scope, _attr(node, "axis"))
+    return scope.one("Slice", x, scope.shape(_attr(node, "start")), scope.shape(_attr(node, "stop")), axis)
+
+
+def _reverse(scope: Scope, node: Node, x: str) -> str:
+    first, before_all, back = _numbers(scope, -1), _numbers(scope, np.iinfo(np.int64).min), _numbers(scope, -1)
+    return scope.one("Slice", x, first, before_all, _numbers(scope, _attr(node, "axis")), back)
+
+
+def _split(scope: Scope, node: Node, x: str) -> tuple[str, ...]:
+    sizes = scope.shape(*_attr(node, "sizes"))
+    return scope.op("Split", x, sizes, axis=_attr(node, "axis"), outputs=len(node.outputs))
+
+
+def _concat(scope: Scope, node: Node, *xs: str) -> str:
+    return scope.one("Concat", *xs, axis=_attr(node, "axis"))
+
+
+def _transpose(scope: Scope, node: Node, x: str) -> str:
+    return scope.one("Transpose", x, perm=list(_attr(node, "perm")))
+
+
+def _reduce(kind: str) -> Emitter:
+    def emit(scope: Scope, node: Node, x: str) -> str:
+        return scope.one(kind, x, axes=list(_attr(node, "axes")), keepdims=int(_attr(node, "keepdims")))
+
+    return emit
+
+
+def _reduce_sum(scope: Scope, node: Node, x: str) -> str:
+    return scope.one("ReduceSum", x, _numbers(scope, *_attr(node, "axes")), keepdims=int(_attr(node, "keepdims")))
+
+
+def _cumsum(scope: Scope, node: Node, x: str) -> str:
+    axis = scope.constant(np.array(_attr(node, "axis"), np.int64))
+    return scope.one("CumSum", x, axis, exclusive=int(_attr(node, "exclusive")))
+
+
+def _swap_last(scope: Scope, x: str, rank: int) -> str:
+    return scope.one("Transpose", x, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def _matmul(scope: Scope, node: Node, x: str, y: str) -> str:
+    """A transposed matrix that all rows share is read in place by Gemm; other transposes fuse into the product."""
+    left, right = _type(node, 0), _type(node, 1)
+    if _attr(node, "transpose_y") and right.rank == 2 and not _attr(node, "transpose_x"):
+        return _gemm(scope, node, x, y, transB=1)
+    x = _swap_last(scope, x, left.rank) if _attr(node, "transpose_x") else x
+    y = _swap_last(scope, y, right.rank) if _attr(node, "transpose_y") else y
+    return scope.one("MatMul", x, y)
+
+
+def _gemm(scope: Scope, node: Node, x: str, *weights: str, **attrs: int) -> str:
+    """All rows as one matrix: Gemm adds the bias as it writes, which MatMul and Add do not."""
+    type_ = _type(node)
+    if type_.rank == 2 or isinstance(type_.shape[-1], Dim):
+        return scope.one("Gemm", x, *weights, **attrs)
+    rows = scope.one("Reshape", x, _numbers(scope, -1, type_.shape[-1]), stem="rows")
+    return reshape(scope, scope.one("Gemm", rows, *weights, **attrs), (), node.output.type.shape)
+
+
+def _dense(scope: Scope, node: Node, x: str, weight: str, bias: str) -> str:
+    return _gemm(scope, node, x, weight, bias)
+
+
+def _silu(scope: Scope, node: Node, x: str) -> str:
+    return scope.one("Mul", x, scope.one("Sigmoid", x))
+
+
+def _sqrt(scope: Scope, node: Node, x: str) -> str:
+    return scope.one("Sqrt", scope.one("Max", x, _number(scope, 0, _type(node).dtype)))
+
+
+def _layer_normalization(scope: Scope, node: Node, x: str, scale: str, bias: str) -> str:
+    return scope.one("LayerNormalization", x, scale, bias, axis=-1, epsilon=float(_attr(node, "eps")))
+
+
+def _constant(scope: Scope, node: Node) -> str:
+    return _number(scope, _attr(node, "value"), _attr(node, "dtype"))
+
+
+def _cast_node(scope: Scope, node: Node, x: str) -> str:
+    return _cast(scope, x, _attr(node, "dtype"))
+
+
+EMITTERS: dict[str, Emitter] = {
+    "add": _as("Add"), "sub": _as("Sub"), "mul": _as("Mul"), "div": _as("Div"), "neg": _as("Neg"), "exp": _as("Exp"),
+    "sin": _as("Sin"), "cos": _as("Cos"), "tanh": _as("Tanh"), "relu": _as("Relu"), "sigmoid": _as("Sigmoid"),
+    "reciprocal": _as("Reciprocal"), "sqrt": _sqrt, "maximum": _as("Max"), "minimum": _as("Min"), "less": _as("Less"),
+    "less_equal": _as("LessOrEqual"), "logical_and": _as("And"), "select": _as("Where"), "cast": _cast_node,
+    "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
+    "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
+    "gather": _as("Gather", axis=0), "matmul": _matmul, "dense": _dense, "silu": _silu, "cumsum": _cumsum,
+    "reduce_sum": _reduce_sum, "reduce_mean": _reduce("ReduceMean"), "reduce_max": _reduce("ReduceMax"),
+    "reduce_min": _reduce("ReduceMin"), "layer_normalization": _layer_normalization,
+}  # fmt: skip

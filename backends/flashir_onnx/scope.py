@@ -1,0 +1,214 @@
+"""Where nodes are emitted: the main graph, a function (the body of a `repeat`), or a subgraph (that of a `scan`).
+
+A function cannot see the graph around it. What it needs from there, a shape or a weight, becomes a further input,
+which every call provides for its round.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, helper, numpy_helper
+
+from flashir.errors import TargetError
+from flashir.ir import Dim, Size, Value
+from flashir.ir.dims import CeilDiv, Symbol
+from flashir_onnx.static import Rounds, StaticValues
+
+Dims = tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that comes from outside: the sizes `dims` as a vector, or a static `value` in some round."""
+
+    dims: Dims | None = None
+    static: StaticValues | None = None
+    value: Value | None = None
+    rounds: Rounds = ()
+
+    def in_round(self, symbol: str, index: int) -> Need:
+        """The same thing, for one round of the `repeat` that `symbol` counts."""
+        return self if self.static is None else replace(self, rounds=(*self.rounds, (symbol, index)))
+
+
+class Scope(ABC):
+    """Nodes in the making, and the ONNX names of IR values."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.nodes: list[NodeProto] = []
+        self.names: dict[Value, str] = {}
+        self.taken = taken
+        self._cache: dict[Any, str] = {}
+
+    @abstractmethod
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        """The name of a constant."""
+
+    @abstractmethod
+    def resolve(self, need: Need) -> str:
+        """The name of something that may come from outside."""
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, stem: str = "", domain: str = "", **attrs: Any) -> tuple[str, ...]:
+        """Emit a node and return the names of its results."""
+        names = tuple(self.fresh(stem or kind.lower()) for _ in range(outputs))
+        self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attrs))
+        return names
+
+    def one(self, kind: str, *inputs: str, **attrs: Any) -> str:
+        """Emit a node with one result."""
+        return self.op(kind, *inputs, **attrs)[0]
+
+    def shape(self, *dims: Size) -> str:
+        """Sizes as an int64 vector."""
+        if all(isinstance(size, int) for size in dims):
+            return self.constant(np.array(dims, np.int64))
+        return self.resolve(Need(dims=dims))
+
+    def fresh(self, stem: str) -> str:
+        """A name not in use: the stem, or `stem_k`."""
+        name, count = stem, 0
+        while name in self.taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self.taken.add(name)
+        return name
+
+    def _cached(self, array: npt.NDArray[Any]) -> tuple[Any, str | None]:
+        key = (array.dtype.str, array.shape, array.tobytes())
+        return key, self._cache.get(key)
+
+
+class MainScope(Scope):
+    """The main graph. Constants and weights are its initializers."""
+
+    def __init__(self, params: Mapping[str, npt.NDArray[Any]]) -> None:
+        super().__init__(set())
+        self.params = params
+        self.symbols: dict[str, tuple[str, int]] = {}
+        self.initializers: dict[str, tuple[npt.NDArray[Any], Any]] = {}
+
+    def bind(self, name: str, value: Value) -> None:
+        """Make an input known, and where its symbolic sizes can be read."""
+        self.taken.add(name)
+        self.names[value] = name
+        for axis, size in enumerate(value.type.shape):
+            match size:
+                case Dim(terms=(((Symbol(name=symbol),), 1),)):
+                    self.symbols.setdefault(symbol, (name, axis))
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        """An initializer; equal ones are one."""
+        key, known = self._cached(array)
+        if known is None:
+            known = self._cache[key] = self.fresh("constant")
+            self.initializers[known] = (array, array.dtype)
+        return known
+
+    def resolve(self, need: Need) -> str:
+        """Compute the sizes, or make the weight an initializer."""
+        if need not in self._cache:
+            self._cache[need] = self._sizes(need.dims) if need.dims is not None else self._weight(need)
+        return self._cache[need]
+
+    def _weight(self, need: Need) -> str:
+        from flashir_onnx.types import numpy_type
+
+        assert need.static is not None and need.value is not None
+        rounds = dict(need.rounds)
+        name = self.fresh(need.static.name(need.value, rounds))
+        array = need.static.array(need.value, rounds, self.params)
+        self.initializers[name] = (array, numpy_type(need.value.type.dtype))
+        return name
+
+    def _sizes(self, dims: Dims) -> str:
+        parts = [self._size(size) for size in dims]
+        return parts[0] if len(parts) == 1 else self.one("Concat", *parts, axis=0, stem="shape")
+
+    def _size(self, size: Size) -> str:
+        """A size as a vector of one number: a sum of products."""
+        if isinstance(size, int):
+            return self.constant(np.array([size], np.int64))
+        key = ("size", size)
+        if key not in self._cache:
+            terms = []
+            for monomial, coefficient in size.terms:
+                factors = [self._atom(atom) for atom in monomial]
+                if coefficient != 1 or not factors:
+                    factors.append(self._size(coefficient))
+                terms.append(self._chain("Mul", factors))
+            self._cache[key] = self._chain("Add", terms)
+        return self._cache[key]
+
+    def _atom(self, atom: Symbol | CeilDiv) -> str:
+        key = ("atom", atom)
+        if key not in self._cache:
+            self._cache[key] = self._symbol(atom.name) if isinstance(atom, Symbol) else self._ceildiv(atom)
+        return self._cache[key]
+
+    def _ceildiv(self, atom: CeilDiv) -> str:
+        """At least one chunk, even of an empty sequence: runtimes refuse loops without a round."""
+        above = self._chain("Add", [self._size(atom.numerator), self._size(atom.denominator - 1)])
+        return self.one("Max", self.one("Div", above, self._size(atom.denominator)), self._size(1), stem="chunks")
+
+    def _symbol(self, symbol: str) -> str:
+        if symbol not in self.symbols:
+            raise TargetError(f"the size {symbol} cannot be read off any input", where="onnx")
+        name, axis = self.symbols[symbol]
+        return self.one("Shape", name, start=axis, end=axis + 1, stem=f"size_{symbol}")
+
+    def _chain(self, kind: str, parts: list[str]) -> str:
+        total = parts[0]
+        for part in parts[1:]:
+            total = self.one(kind, total, part, stem="size")
+        return total
+
+
+class FunctionScope(Scope):
+    """The body of a function: what comes from outside is an input more."""
+
+    def __init__(self) -> None:
+        super().__init__(set())
+        self.captured: dict[Need, str] = {}
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        """A Constant node; equal ones are one."""
+        key, known = self._cached(array)
+        if known is None:
+            known = self._cache[key] = self.one("Constant", value=numpy_helper.from_array(array), stem="constant")
+        return known
+
+    def resolve(self, need: Need) -> str:
+        """An input of the function."""
+        if need not in self.captured:
+            stem = "shape" if need.value is None else _local_name(need)
+            self.captured[need] = self.fresh(stem)
+        return self.captured[need]
+
+
+class SubgraphScope(Scope):
+    """The body of a `scan`, which sees the graph around it."""
+
+    def __init__(self, outer: Scope) -> None:
+        super().__init__(outer.taken)
+        self.outer = outer
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        """A constant of the graph around."""
+        return self.outer.constant(array)
+
+    def resolve(self, need: Need) -> str:
+        """Something of the graph around."""
+        return self.outer.resolve(need)
+
+
+def _local_name(need: Need) -> str:
+    """`layers.{i}.proj_in.weight/split_3` -> `proj_in.weight/split_3`"""
+    assert need.static is not None and need.value is not None
+    name = need.static.name(need.value, {})
+    return name.rpartition("}.")[2]

@@ -1,0 +1,66 @@
+"""What depends on parameters alone is computed when the model is compiled, and becomes a weight of the artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.ir import Graph, Node, Value
+from flashir.ir.naming import expand, full_name
+from flashir.ops import OPS
+
+Rounds = tuple[tuple[str, int], ...]
+"""The number of the round of each `repeat` around a value, such as `(("i", 3),)`."""
+
+
+class StaticValues:
+    """The values of one graph, or body, that follow from parameters, and their arrays.
+
+    A value is static where a parameter makes it, or an op that makes nothing bigger out of static values.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._producers: dict[Value, Node] = {}
+        for node in graph.nodes:
+            if node.op == "param" or self._shrinks(node):
+                self._producers.update(dict.fromkeys(node.outputs, node))
+
+    def __contains__(self, value: Value) -> bool:
+        return value in self._producers
+
+    def name(self, value: Value, rounds: Mapping[str, int]) -> str:
+        """A name for the weight: the parameter's own, or that of what is made of it."""
+        node = self._producers[value]
+        if node.op == "param":
+            return _parameter_name(node, rounds)
+        return f"{self.name(node.operands[0], rounds)}/{value.name}"
+
+    def array(self, value: Value, rounds: Mapping[str, int], params: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The value in a given round, a view of the parameters where possible."""
+        node = self._producers[value]
+        if node.op == "param":
+            return np.asarray(params[_parameter_name(node, rounds)])
+        operands = [self.array(operand, rounds, params) for operand in node.operands]
+        results = OPS[node.op].ref(*operands, **node.attrs)
+        made = results[node.outputs.index(value)] if isinstance(results, tuple) else results
+        return np.asarray(made)
+
+    def _shrinks(self, node: Node) -> bool:
+        if not node.operands or node.region is not None or any(v not in self._producers for v in node.operands):
+            return False
+        sizes = [size for value in (*node.outputs, *node.operands) for size in value.type.shape]
+        if not all(isinstance(size, int) for size in sizes):
+            return False
+        return _count(node.outputs) <= _count(node.operands)
+
+
+def _count(values: tuple[Value, ...]) -> int:
+    return sum(prod(value.type.sizes) for value in values)
+
+
+def _parameter_name(node: Node, rounds: Mapping[str, int]) -> str:
+    return expand(full_name(node, str(node.attrs["name"])), rounds)
