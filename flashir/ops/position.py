@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.dims import Dim, Size
+from flashir.ir.dims import Dim, Size, ceildiv
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Cost, Types, copied, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL
-from flashir.ops.norm import as_dtype
+from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, dtype, integer, sample, size
 from flashir.ops.shape import axis_of
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 MAX_PERIOD = 10000.0
+TABLE = 64  # positions in the short table of sines
 
 
 def _infer_sinusoid(length: Size, half: int, dtype: DType) -> tuple[TensorType, TensorType]:
@@ -33,16 +34,38 @@ def _ref_sinusoid(length: int, half: int, dtype: DType) -> tuple[Any, Any]:
 
 
 def _decompose_sinusoid(b: Builder, length: Size, half: int, dtype: DType) -> tuple[Value, Value]:
-    """Angles in float64: in float32 a position of 10^5 is off by 10^-2 radians, and every layer sees it."""
+    """Position 64 i + j turns by the angle of 64 i, then by that of j: two short tables of sines, not one long one.
+
+    The short tables are taken in float64: in float32 a position of 10^5 is off by 10^-2 radians, and every layer
+    sees it.
+    """
+    rounds = ceildiv(length, TABLE)
+    (sin_i, cos_i), (sin_j, cos_j) = _turns(b, rounds, TABLE, half, dtype), _turns(b, TABLE, 1, half, dtype)
+    far, near = (rounds, 1, half), (1, TABLE, half)
+    sin_i, cos_i = b.reshape(sin_i, shape=far), b.reshape(cos_i, shape=far)
+    sin_j, cos_j = b.reshape(sin_j, shape=near), b.reshape(cos_j, shape=near)
+    sin = b.add(b.mul(sin_i, cos_j), b.mul(cos_i, sin_j))
+    cos = b.sub(b.mul(cos_i, cos_j), b.mul(sin_i, sin_j))
+    return _first_rows(b, sin, length, dtype), _first_rows(b, cos, length, dtype)
+
+
+def _turns(b: Builder, count: Size, step: int, half: int, dtype: DType) -> tuple[Value, Value]:
+    """sin and cos of the positions 0, step, 2 step, .., [count, half] each"""
     rates = b.exp(b.mul(b.iota(length=half, dtype=DType.F64), -log(MAX_PERIOD) / half))
-    positions = b.reshape(b.iota(length=length, dtype=DType.F64), shape=(length, 1))
+    positions = b.mul(b.reshape(b.iota(length=count, dtype=DType.F64), shape=(count, 1)), float(step))
     angles = b.mul(positions, b.reshape(rates, shape=(1, half)))
-    return as_dtype(b, b.sin(angles), dtype), as_dtype(b, b.cos(angles), dtype)
+    return as_dtype(b, b.sin(angles), wide(dtype)), as_dtype(b, b.cos(angles), wide(dtype))
+
+
+def _first_rows(b: Builder, x: Value, length: Size, dtype: DType) -> Value:
+    rounds, table, half = x.type.shape
+    rows = b.reshape(x, shape=(rounds * table, half))
+    return as_dtype(b, rows if rounds * table == length else b.slice(rows, axis=0, stop=length), dtype)
 
 
 sinusoid = define_op(
     OpDef("sinusoid", (), _infer_sinusoid, _ref_sinusoid, elementwise(2 * TRANSCENDENTAL),
-          (sample(length=7, half=4), sample(length=0, half=2)),
+          (sample(length=7, half=4), sample(length=0, half=2), sample(length=200, half=3)),
           attrs={"length": size(), "half": integer(least=1), "dtype": dtype(DType.F32)}, decompose=_decompose_sinusoid,
           doc="sin and cos of position * 10000^(-i / half), [length, half] each")
 )
