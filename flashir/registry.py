@@ -57,7 +57,9 @@ def _load(group: str, name: str, protocol: type[Plugin]) -> Plugin:
     try:
         plugin = entries[name].load()()
     except ImportError as error:
-        raise TargetError(f"the plug-in {name!r} does not load: {error}", mend=f"pip install 'flashir[{name}]'") from error
+        raise TargetError(
+            f"the plug-in {name!r} does not load: {error}", mend=f"pip install 'flashir[{name}]'"
+        ) from error
     if not isinstance(plugin, protocol):
         raise TargetError(f"the plug-in {entries[name].value} is no {protocol.__name__}")
     return plugin

@@ -64,7 +64,7 @@ def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]]) -> Emitted:
 
 
 def interface_names(graph: Graph) -> dict[Value, str]:
-    """The names of inputs and outputs: `input_ids`, `segment_ids` and `logits` for a model of tokens, else their own."""
+    """Names of inputs and outputs: `input_ids`, `segment_ids`, `logits` for a model of tokens, else their own."""
     names = {value: value.name for value in (*graph.inputs, *graph.outputs)}
     tokens = [v for v in graph.inputs if v.type.rank == 2 and not v.type.dtype.is_float]
     if len(tokens) == len(graph.inputs) and 1 <= len(tokens) <= 2 and len(graph.outputs) == 1:

@@ -54,7 +54,9 @@ class Scope(ABC):
     def resolve(self, need: Need) -> str:
         """The name of something that may come from outside."""
 
-    def op(self, kind: str, *inputs: str, outputs: int = 1, stem: str = "", domain: str = "", **attrs: Any) -> tuple[str, ...]:
+    def op(
+        self, kind: str, *inputs: str, outputs: int = 1, stem: str = "", domain: str = "", **attrs: Any
+    ) -> tuple[str, ...]:
         """Emit a node and return the names of its results."""
         names = tuple(self.fresh(stem or kind.lower()) for _ in range(outputs))
         self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attrs))

@@ -30,7 +30,9 @@ class Session:
         import onnxruntime as ort
 
         if PROVIDERS.get(device) not in ort.get_available_providers():
-            raise TargetError(f"ONNX Runtime has no device {device!r} here", mend="choose one that `flashir targets` lists")
+            raise TargetError(
+                f"ONNX Runtime has no device {device!r} here", mend="choose one that `flashir targets` lists"
+            )
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads

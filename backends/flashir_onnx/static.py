@@ -39,7 +39,9 @@ class StaticValues:
             return _parameter_name(node, rounds)
         return f"{self.name(node.operands[0], rounds)}/{value.name}"
 
-    def array(self, value: Value, rounds: Mapping[str, int], params: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def array(
+        self, value: Value, rounds: Mapping[str, int], params: Mapping[str, npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
         """The value in a given round, a view of the parameters where possible."""
         node = self._producers[value]
         if node.op == "param":

@@ -1,8 +1,8 @@
 """The builder: the one way a graph comes to be. It infers the type of every node as it is inserted.
 
-    b = Builder("double")
-    x = b.input("x", "f32[B, 4]")
-    graph = b.finish(b.add(x, x))
+b = Builder("double")
+x = b.input("x", "f32[B, 4]")
+graph = b.finish(b.add(x, x))
 """
 
 from __future__ import annotations

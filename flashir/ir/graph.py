@@ -91,11 +91,11 @@ class Graph:
         """The node that makes each value."""
         return {value: node for node in self.nodes for value in node.outputs}
 
-    def digraph(self) -> nx.DiGraph:
+    def digraph(self) -> nx.DiGraph[Value]:
         """The values as a networkx graph, from operand to result; each result carries its `node`."""
         import networkx as nx
 
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[Value] = nx.DiGraph()
         graph.add_nodes_from(self.inputs)
         for node in self.nodes:
             for result in node.outputs:

@@ -89,14 +89,23 @@ def _syntax_error(error: Any, text: str, source: str) -> IRError:
         if error.token.type == "$END":
             return IRError(f"the text ends too early; {_wanted(error)}", where=_where(source, _end(text)))
         place = _Place(error.line, error.column)
-        return IRError(f"unexpected {str(error.token)!r}; {_wanted(error)}\n{_shown(text, place)}", where=_where(source, place))
+        return IRError(
+            f"unexpected {str(error.token)!r}; {_wanted(error)}\n{_shown(text, place)}", where=_where(source, place)
+        )
     place = _Place(error.line, error.column)
-    return IRError(f"unexpected character {text[error.pos_in_stream]!r}\n{_shown(text, place)}", where=_where(source, place))
+    return IRError(
+        f"unexpected character {text[error.pos_in_stream]!r}\n{_shown(text, place)}", where=_where(source, place)
+    )
 
 
 def _wanted(error: Any) -> str:
     names = {t.name: t.pattern.value for t in _lark().terminals if type(t.pattern).__name__ == "PatternStr"}
-    plain = {"VALUE": "a value such as %x", "IDENTIFIER": "a name", "GLOBAL": "a name such as @model", "INT": "a number"}
+    plain = {
+        "VALUE": "a value such as %x",
+        "IDENTIFIER": "a name",
+        "GLOBAL": "a name such as @model",
+        "INT": "a number",
+    }
     kinds = sorted({plain.get(name, repr(names.get(name, name.lower()))) for name in error.accepts or error.expected})
     return f"wanted {' or '.join(kinds)}"
 
@@ -150,7 +159,9 @@ def _lark() -> Any:
             results, op, *rest = items
             kinds = {item[0]: item[1] for item in rest if item is not None and item[0] != "operand"}
             operands = tuple(item[1:] for item in rest if item is not None and item[0] == "operand")
-            return _Statement(results, op, operands, kinds.get("attributes", ()), kinds.get("region"), kinds.get("types"))
+            return _Statement(
+                results, op, operands, kinds.get("attributes", ()), kinds.get("region"), kinds.get("types")
+            )
 
         def operand(self, items: list[Any]) -> Any:
             return "operand", items[0] and str(items[0]), items[1]

@@ -52,7 +52,14 @@ class DType(Enum):
     @staticmethod
     def named(name: str) -> DType:
         """The type of that IR name or long name (`float16`). Raises IRError where there is none."""
-        long = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32"}
+        long = {
+            "float64": "f64",
+            "float32": "f32",
+            "float16": "f16",
+            "bfloat16": "bf16",
+            "int64": "i64",
+            "int32": "i32",
+        }
         short = long.get(name, name)
         if short not in DTYPE_NAMES:
             raise IRError(f"unknown element type {name!r}{suggest(name, DTYPE_NAMES)}")

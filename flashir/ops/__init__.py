@@ -1,10 +1,29 @@
 """The ops, one file a family. `OPS` holds every record; importing this package fills it."""
 
-from flashir.ops import attention, blocks, contraction, elementwise, gated, norm, position, prefix, shape
+from flashir.ops import attention, blocks, contraction, elementwise, flash, gated, gau, norm, position, prefix, shape
 from flashir.ops.costs import Contraction, Cost
 from flashir.ops.opdef import OPS, AttrSpec, OpDef, ParamSpec, Sample, define_op, opdef, sample
 
 __all__ = [
-    "OPS", "AttrSpec", "Contraction", "Cost", "OpDef", "ParamSpec", "Sample", "attention", "blocks", "contraction",
-    "define_op", "elementwise", "gated", "norm", "opdef", "position", "prefix", "sample", "shape",
+    "OPS",
+    "AttrSpec",
+    "Contraction",
+    "Cost",
+    "OpDef",
+    "ParamSpec",
+    "Sample",
+    "attention",
+    "blocks",
+    "contraction",
+    "define_op",
+    "elementwise",
+    "flash",
+    "gated",
+    "gau",
+    "norm",
+    "opdef",
+    "position",
+    "prefix",
+    "sample",
+    "shape",
 ]

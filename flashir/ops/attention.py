@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 LIN_NORM = choice(
-    "none", "chunk", "chunk_mean", default="chunk_mean",
+    "none",
+    "chunk",
+    "chunk_mean",
+    default="chunk_mean",
     doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8)",
 )
 CUMSUM = choice("scan", "matmul", "native", default=AUTO, auto=True, doc="how chunk states are summed up")
@@ -46,7 +49,8 @@ def _infer_quadratic(q: TensorType, k: TensorType, v: TensorType, bias: TensorTy
     return v
 
 
-def _ref_quadratic(q: Any, k: Any, v: Any, bias: Any, causal: bool) -> Any:
+def ref_quadratic(q: Any, k: Any, v: Any, bias: Any, causal: bool) -> Any:
+    """As `quadratic_attention`, in numpy."""
     kernel = np.square(np.maximum(np.einsum("...ns,...ms->...nm", q, k) + bias, 0))
     return (np.tril(kernel) if causal else kernel) @ v
 
@@ -73,9 +77,20 @@ def _cost_quadratic(ins: Types, outs: Types, causal: bool) -> Cost:
 
 
 quadratic_attention = define_op(
-    OpDef("quadratic_attention", ("q", "k", "v", "bias"), _infer_quadratic, _ref_quadratic, _cost_quadratic,
-          tuple(sample("f32[2, 3, 4, 6]", "f32[2, 3, 4, 6]", "f32[2, 3, 4, 5]", "f32[4, 4]", causal=c) for c in (True, False)),
-          attrs={"causal": flag()}, decompose=_decompose_quadratic, doc="relu2(q k^T + bias) v, masked where causal")
+    OpDef(
+        "quadratic_attention",
+        ("q", "k", "v", "bias"),
+        _infer_quadratic,
+        ref_quadratic,
+        _cost_quadratic,
+        tuple(
+            sample("f32[2, 3, 4, 6]", "f32[2, 3, 4, 6]", "f32[2, 3, 4, 5]", "f32[4, 4]", causal=c)
+            for c in (True, False)
+        ),
+        attrs={"causal": flag()},
+        decompose=_decompose_quadratic,
+        doc="relu2(q k^T + bias) v, masked where causal",
+    )
 )
 
 
@@ -85,14 +100,14 @@ def _infer_linear(
     check_heads(q, k, v)
     if q.rank != 4:
         raise IRError(f"q, k, v must be chunked, [b, g, n, s], got {q}")
-    if visible is not None and (visible.shape != (q.shape[0], q.shape[1], q.shape[1]) or visible.dtype is not DType.BOOL):
+    if visible is not None and (
+        visible.shape != (q.shape[0], q.shape[1], q.shape[1]) or visible.dtype is not DType.BOOL
+    ):
         raise IRError(f"visible must be bool of shape (b, g, g), got {visible}")
     return v
 
 
-def _ref_linear(
-    q: Any, k: Any, v: Any, visible: Any = None, *, causal: bool, cumsum: str, lin_norm: str
-) -> Any:
+def _ref_linear(q: Any, k: Any, v: Any, visible: Any = None, *, causal: bool, cumsum: str, lin_norm: str) -> Any:
     batch, chunks, n = q.shape[:3]
     mask = np.ones((batch, chunks, chunks)) if visible is None else visible.astype(np.float64)
     mask = np.tril(mask, -1) if causal else mask
@@ -146,9 +161,7 @@ def _sum_of_all(b: Builder, q: Value, k: Value, v: Value) -> Value:
     return b.reshape(b.matmul(b.reshape(q, shape=(batch, chunks * n, s)), total), shape=v.type.shape)
 
 
-def _masked(
-    b: Builder, q: Value, k: Value, v: Value, visible: Value, causal: bool, lin_norm: str
-) -> Value:
+def _masked(b: Builder, q: Value, k: Value, v: Value, visible: Value, causal: bool, lin_norm: str) -> Value:
     """Segments force the masked form (Code 7): mask[b, g, h] x states[b, h, s * e]"""
     batch, chunks, _, s = q.type.shape
     e, dtype = v.type.shape[-1], wide(v.type.dtype)
@@ -188,21 +201,42 @@ def _cost_linear(ins: Types, outs: Types, causal: bool, cumsum: str, lin_norm: s
 
 
 linear_attention = define_op(
-    OpDef("linear_attention", ("q", "k", "v", "visible?"), _infer_linear, _ref_linear, _cost_linear,
-          tuple(
-              sample("f32[2, 5, 3, 4]", "f32[2, 5, 3, 4]", "f32[2, 5, 3, 6]", *mask, causal=causal, cumsum=kind, lin_norm=norm)
-              for causal in (True, False)
-              for norm in ("none", "chunk", "chunk_mean")
-              for kind, mask in (("scan", ()), ("matmul", ()), ("native", ()), ("matmul", ("bool[2, 5, 5]",)))
-          ),
-          attrs={"causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM}, decompose=_decompose_linear,
-          doc="attention between chunks: q (sum of k^T v over the visible chunks), chunks strictly before where causal")
+    OpDef(
+        "linear_attention",
+        ("q", "k", "v", "visible?"),
+        _infer_linear,
+        _ref_linear,
+        _cost_linear,
+        tuple(
+            sample(
+                "f32[2, 5, 3, 4]",
+                "f32[2, 5, 3, 4]",
+                "f32[2, 5, 3, 6]",
+                *mask,
+                causal=causal,
+                cumsum=kind,
+                lin_norm=norm,
+            )
+            for causal in (True, False)
+            for norm in ("none", "chunk", "chunk_mean")
+            for kind, mask in (("scan", ()), ("matmul", ()), ("native", ()), ("matmul", ("bool[2, 5, 5]",)))
+        ),
+        attrs={"causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
+        decompose=_decompose_linear,
+        doc="attention between chunks: q (sum of k^T v over the visible chunks), chunks strictly before where causal",
+    )
 )
 
 
 def _infer_mixed(
-    quad_q: TensorType, quad_k: TensorType, lin_q: TensorType, lin_k: TensorType, v: TensorType, bias: TensorType,
-    segment_ids: TensorType | None = None, **_: Any,
+    quad_q: TensorType,
+    quad_k: TensorType,
+    lin_q: TensorType,
+    lin_k: TensorType,
+    v: TensorType,
+    bias: TensorType,
+    segment_ids: TensorType | None = None,
+    **_: Any,
 ) -> TensorType:
     check_heads(quad_q, quad_k, v)
     check_heads(lin_q, lin_k, v)
@@ -211,9 +245,19 @@ def _infer_mixed(
     return v
 
 
-def _ref_mixed(
-    quad_q: Any, quad_k: Any, lin_q: Any, lin_k: Any, v: Any, bias: Any, segment_ids: Any = None, *,
-    chunk: int, causal: bool, cumsum: str, lin_norm: str,
+def ref_mixed(
+    quad_q: Any,
+    quad_k: Any,
+    lin_q: Any,
+    lin_k: Any,
+    v: Any,
+    bias: Any,
+    segment_ids: Any = None,
+    *,
+    chunk: int,
+    causal: bool,
+    cumsum: str,
+    lin_norm: str,
 ) -> Any:
     """Chunk by chunk, as the paper tells it: no padding, the last chunk is simply shorter."""
     batch, length = v.shape[:2]
@@ -243,8 +287,19 @@ def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
 
 
 def _decompose_mixed(
-    b: Builder, quad_q: Value, quad_k: Value, lin_q: Value, lin_k: Value, v: Value, bias: Value,
-    segment_ids: Value | None = None, *, chunk: int, causal: bool, cumsum: str, lin_norm: str,
+    b: Builder,
+    quad_q: Value,
+    quad_k: Value,
+    lin_q: Value,
+    lin_k: Value,
+    v: Value,
+    bias: Value,
+    segment_ids: Value | None = None,
+    *,
+    chunk: int,
+    causal: bool,
+    cumsum: str,
+    lin_norm: str,
 ) -> Value:
     """Local + global over [b, g, chunk, *]; zeros that pad the last chunk add nothing."""
     quad_q, quad_k, lin_q, lin_k, values = (chunked(b, x, chunk) for x in (quad_q, quad_k, lin_q, lin_k, v))
@@ -288,16 +343,16 @@ def overlapping_chunks(b: Builder, segment_ids: Value, chunk: int, chunks: Size)
     return b.logical_and(b.less_equal(row(first), column(last)), b.less_equal(column(first), row(last)))
 
 
-def _cost_mixed(
-    ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, lin_norm: str
-) -> Cost:
+def _cost_mixed(ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, lin_norm: str) -> Cost:
     q, v, traffic = ins[0], ins[4], moved(ins, outs)
     assert q is not None and v is not None
     batch, length, s = q.sizes
     e, g = v.sizes[-1], -(-length // chunk)
     products = (
-        Contraction(batch * g, chunk, s, chunk), Contraction(batch * g, chunk, chunk, e),
-        Contraction(batch * g, s, chunk, e), Contraction(batch * g, chunk, s, e),
+        Contraction(batch * g, chunk, s, chunk),
+        Contraction(batch * g, chunk, chunk, e),
+        Contraction(batch * g, s, chunk, e),
+        Contraction(batch * g, chunk, s, e),
     )
     flops = batch * g * (4.0 * chunk * chunk + s * e)
     return Cost(flops, traffic.read, traffic.written, g if cumsum == "scan" else 1, products)
@@ -306,14 +361,20 @@ def _cost_mixed(
 _MIXED = ("f32[2, 7, 4]",) * 4 + ("f32[2, 7, 6]", "f32[3, 3]")
 
 mixed_chunk_attention = define_op(
-    OpDef("mixed_chunk_attention", ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias", "segment_ids?"),
-          _infer_mixed, _ref_mixed, _cost_mixed,
-          tuple(
-              sample(*_MIXED, *segments, chunk=3, causal=causal, cumsum=kind, lin_norm=norm)
-              for causal in (True, False)
-              for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
-              for segments in ((), ("i32[2, 7]",))
-          ),
-          attrs={"chunk": integer(least=1), "causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
-          decompose=_decompose_mixed, doc="quadratic attention within each chunk plus linear attention between chunks")
+    OpDef(
+        "mixed_chunk_attention",
+        ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias", "segment_ids?"),
+        _infer_mixed,
+        ref_mixed,
+        _cost_mixed,
+        tuple(
+            sample(*_MIXED, *segments, chunk=3, causal=causal, cumsum=kind, lin_norm=norm)
+            for causal in (True, False)
+            for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
+            for segments in ((), ("i32[2, 7]",))
+        ),
+        attrs={"chunk": integer(least=1), "causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
+        decompose=_decompose_mixed,
+        doc="quadratic attention within each chunk plus linear attention between chunks",
+    )
 )

@@ -15,7 +15,7 @@ from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
-from flashir.ops.norm import EPS, _ref_layer, _ref_scale, as_dtype
+from flashir.ops.norm import EPS, as_dtype, ref_layer, ref_scale
 from flashir.ops.opdef import (
     OpDef,
     ParamSpec,
@@ -26,7 +26,7 @@ from flashir.ops.opdef import (
     number,
     sample,
 )
-from flashir.ops.position import _ref_sinusoid
+from flashir.ops.position import ref_sinusoid
 from flashir.ops.prefix import check_body
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Params = Mapping[str, Any]
 
 
 def check_tokens(x: TensorType) -> None:
+    """Raises IRError unless x is float [b, t, d] with d known."""
     if x.rank != 3 or not x.dtype.is_float or isinstance(x.shape[-1], Dim):
         raise IRError(f"the operand must be float [b, t, d] with d known, got {x}")
 
@@ -49,6 +50,7 @@ def _same_tokens(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
 
 
 def width_of(x: TensorType) -> int:
+    """d of [b, t, d]."""
     width = x.shape[-1]
     assert isinstance(width, int)
     return width
@@ -61,17 +63,24 @@ def _infer_embed(ids: TensorType, vocab: int, dim: int, dtype: DType, **_: Attr)
 
 
 embed = define_op(
-    OpDef("embed", ("ids",), _infer_embed, lambda ids, p, **_: p["weight"][ids], copied,
-          (sample("i32[2, 3]", vocab=5, dim=4),),
-          attrs={"vocab": integer(least=1), "dim": integer(least=1), "dtype": dtype(DType.F32)},
-          decompose=lambda b, ids, p, **_: b.gather(p["weight"], ids),
-          params=lambda ids, vocab, dim, **_: {"weight": ParamSpec((vocab, dim), std=WEIGHT_STD)},
-          scope="embed", doc="token embedding, [b, t] -> [b, t, d]")
+    OpDef(
+        "embed",
+        ("ids",),
+        _infer_embed,
+        lambda ids, p, **_: p["weight"][ids],
+        copied,
+        (sample("i32[2, 3]", vocab=5, dim=4),),
+        attrs={"vocab": integer(least=1), "dim": integer(least=1), "dtype": dtype(DType.F32)},
+        decompose=lambda b, ids, p, **_: b.gather(p["weight"], ids),
+        params=lambda ids, vocab, dim, **_: {"weight": ParamSpec((vocab, dim), std=WEIGHT_STD)},
+        scope="embed",
+        doc="token embedding, [b, t] -> [b, t, d]",
+    )
 )
 
 
 def _ref_scaled_sin(x: Any, p: Params, **_: Attr) -> Any:
-    sin, cos = _ref_sinusoid(x.shape[1], x.shape[2] // 2, DType.F64)
+    sin, cos = ref_sinusoid(x.shape[1], x.shape[2] // 2, DType.F64)
     return x + np.concatenate([sin, cos], -1) * p["scale"]
 
 
@@ -88,9 +97,18 @@ def _infer_scaled_sin(x: TensorType, **_: Attr) -> TensorType:
 
 
 scaled_sin = define_op(
-    OpDef("scaled_sin", ("x",), _infer_scaled_sin, _ref_scaled_sin, elementwise(2), (sample("f32[2, 3, 8]"),),
-          decompose=_decompose_scaled_sin, params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
-          scope="pos", doc="x plus sinusoidal positions times a learned scale (Code 2)")
+    OpDef(
+        "scaled_sin",
+        ("x",),
+        _infer_scaled_sin,
+        _ref_scaled_sin,
+        elementwise(2),
+        (sample("f32[2, 3, 8]"),),
+        decompose=_decompose_scaled_sin,
+        params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
+        scope="pos",
+        doc="x plus sinusoidal positions times a learned scale (Code 2)",
+    )
 )
 
 
@@ -102,23 +120,34 @@ def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]
 
 
 def apply_norm(b: Builder, x: Value, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Value:
+    """That norm of x, with its parameters under `prefix`."""
     if norm == "scale_norm":
         return b.scale_normalization(x, p[f"{prefix}scale"], eps=eps)
     return b.layer_normalization(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps=eps)
 
 
 def ref_norm(x: Any, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Any:
+    """As `apply_norm`, in numpy."""
     if norm == "scale_norm":
-        return _ref_scale(x, p[f"{prefix}scale"], eps)
-    return _ref_layer(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps)
+        return ref_scale(x, p[f"{prefix}scale"], eps)
+    return ref_layer(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps)
 
 
 def _define_norm(norm: str, doc: str) -> OpDef:
     return define_op(
-        OpDef(norm, ("x",), _same_tokens, lambda x, p, eps, **_: ref_norm(x, p, norm, eps=eps), elementwise(8),
-              (sample("f32[2, 3, 8]"),), attrs={"eps": number(EPS, least=0)},
-              decompose=lambda b, x, p, eps, **_: apply_norm(b, x, p, norm, eps=eps),
-              params=lambda x, **_: norm_params(norm, width_of(x)), scope="final_norm", doc=doc)
+        OpDef(
+            norm,
+            ("x",),
+            _same_tokens,
+            lambda x, p, eps, **_: ref_norm(x, p, norm, eps=eps),
+            elementwise(8),
+            (sample("f32[2, 3, 8]"),),
+            attrs={"eps": number(EPS, least=0)},
+            decompose=lambda b, x, p, eps, **_: apply_norm(b, x, p, norm, eps=eps),
+            params=lambda x, **_: norm_params(norm, width_of(x)),
+            scope="final_norm",
+            doc=doc,
+        )
     )
 
 
@@ -154,11 +183,20 @@ def _cost_unembed(ins: Types, outs: Types, vocab: int, **_: Any) -> Cost:
 
 
 unembed = define_op(
-    OpDef("unembed", ("x",), _infer_unembed, lambda x, p, tied, **_: x @ (p["weight"].T if tied else p["weight"]),
-          _cost_unembed, (sample("f32[2, 3, 4]", vocab=5), sample("f32[2, 3, 4]", vocab=5, tied=False)),
-          attrs={"vocab": integer(least=1), "tied": flag(True, doc="the embedding's own weight, transposed")},
-          decompose=_decompose_unembed, params=_params_unembed, scope=lambda attrs: "embed" if attrs["tied"] else "unembed", inherit=_vocab_of_embed,
-          doc="logits in float32, [b, t, d] -> [b, t, vocab]")
+    OpDef(
+        "unembed",
+        ("x",),
+        _infer_unembed,
+        lambda x, p, tied, **_: x @ (p["weight"].T if tied else p["weight"]),
+        _cost_unembed,
+        (sample("f32[2, 3, 4]", vocab=5), sample("f32[2, 3, 4]", vocab=5, tied=False)),
+        attrs={"vocab": integer(least=1), "tied": flag(True, doc="the embedding's own weight, transposed")},
+        decompose=_decompose_unembed,
+        params=_params_unembed,
+        scope=lambda attrs: "embed" if attrs["tied"] else "unembed",
+        inherit=_vocab_of_embed,
+        doc="logits in float32, [b, t, d] -> [b, t, vocab]",
+    )
 )
 
 
@@ -176,7 +214,15 @@ def _ref_repeat(x: Any, *invariants: Any, body: Callable[..., Any], times: int) 
 
 
 repeat = define_op(
-    OpDef("repeat", ("x", "invariants*"), _infer_repeat, _ref_repeat,
-          lambda ins, outs, body, times: body.times(times), (), attrs={"times": integer(least=0)}, region=lambda types, attrs: types,
-          doc="layers with parameters of their own: x = body(x, *invariants), so many times")
+    OpDef(
+        "repeat",
+        ("x", "invariants*"),
+        _infer_repeat,
+        _ref_repeat,
+        lambda ins, outs, body, times: body.times(times),
+        (),
+        attrs={"times": integer(least=0)},
+        region=lambda types, attrs: types,
+        doc="layers with parameters of their own: x = body(x, *invariants), so many times",
+    )
 )

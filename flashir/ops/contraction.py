@@ -49,11 +49,20 @@ def _cost_matmul(ins: Types, outs: Types, transpose_x: bool, **_: Any) -> Cost:
 
 
 matmul = define_op(
-    OpDef("matmul", ("x", "y"), _infer_matmul, _ref_matmul, _cost_matmul,
-          (sample("f32[2, 3, 4]", "f32[4, 5]"), sample("f32[2, 4, 3]", "f32[2, 5, 4]", transpose_x=True, transpose_y=True),
-           sample("f32[0, 3, 4]", "f32[0, 4, 2]")),
-          attrs={"transpose_x": flag(False), "transpose_y": flag(False)},
-          doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed")
+    OpDef(
+        "matmul",
+        ("x", "y"),
+        _infer_matmul,
+        _ref_matmul,
+        _cost_matmul,
+        (
+            sample("f32[2, 3, 4]", "f32[4, 5]"),
+            sample("f32[2, 4, 3]", "f32[2, 5, 4]", transpose_x=True, transpose_y=True),
+            sample("f32[0, 3, 4]", "f32[0, 4, 2]"),
+        ),
+        attrs={"transpose_x": flag(False), "transpose_y": flag(False)},
+        doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed",
+    )
 )
 
 
@@ -70,9 +79,16 @@ def _cost_dense(ins: Types, outs: Types) -> Cost:
 
 
 dense = define_op(
-    OpDef("dense", ("x", "weight", "bias"), _infer_dense, lambda x, w, c: np.einsum("...k,kn->...n", x, w) + c, _cost_dense,
-          (sample("f32[2, 3, 4]", "f32[4, 5]", "f32[5]"), sample("f32[3, 4]", "f32[4, 2]", "f32[2]")),
-          decompose=lambda b, x, weight, bias: b.add(b.matmul(x, weight), bias), doc="x W + b, [.., k] -> [.., n]")
+    OpDef(
+        "dense",
+        ("x", "weight", "bias"),
+        _infer_dense,
+        lambda x, w, c: np.einsum("...k,kn->...n", x, w) + c,
+        _cost_dense,
+        (sample("f32[2, 3, 4]", "f32[4, 5]", "f32[5]"), sample("f32[3, 4]", "f32[4, 2]", "f32[2]")),
+        decompose=lambda b, x, weight, bias: b.add(b.matmul(x, weight), bias),
+        doc="x W + b, [.., k] -> [.., n]",
+    )
 )
 
 
@@ -167,27 +183,42 @@ def _sum_out(b: Builder, x: Value, term: str, kept: set[str]) -> tuple[Value, st
 
 
 einsum = define_op(
-    OpDef("einsum", ("x", "y"), _infer_einsum, lambda x, y, equation: np.einsum(equation, x, y, optimize=True), _cost_einsum,
-          (sample("f32[2, 3, 4, 5]", "f32[2, 3, 6, 5]", equation="bgns,bgms->bgnm"),
-           sample("f32[2, 3, 4, 5]", "f32[2, 3, 4, 6]", equation="bgns,bgne->bgse"),
-           sample("f32[2, 3, 4, 5]", "f32[2, 7, 3]", equation="bhse,bgh->bgse"),
-           sample("f32[2, 3]", "f32[4]", equation="bn,e->bne"), sample("f32[2, 3]", "f32[3, 5]", equation="bn,ne->e")),
-          attrs={"equation": text(doc="as in numpy, two operands, no dots")}, decompose=_decompose_einsum)
+    OpDef(
+        "einsum",
+        ("x", "y"),
+        _infer_einsum,
+        lambda x, y, equation: np.einsum(equation, x, y, optimize=True),
+        _cost_einsum,
+        (
+            sample("f32[2, 3, 4, 5]", "f32[2, 3, 6, 5]", equation="bgns,bgms->bgnm"),
+            sample("f32[2, 3, 4, 5]", "f32[2, 3, 4, 6]", equation="bgns,bgne->bgse"),
+            sample("f32[2, 3, 4, 5]", "f32[2, 7, 3]", equation="bhse,bgh->bgse"),
+            sample("f32[2, 3]", "f32[4]", equation="bn,e->bne"),
+            sample("f32[2, 3]", "f32[3, 5]", equation="bn,ne->e"),
+        ),
+        attrs={"equation": text(doc="as in numpy, two operands, no dots")},
+        decompose=_decompose_einsum,
+    )
 )
 
 
 def _infer_reduce(x: TensorType, axes: Sequence[int], keepdims: bool) -> TensorType:
     reduced = {axis_of(x, axis) for axis in axes}
-    return x.with_shape(
-        tuple(1 if i in reduced else n for i, n in enumerate(x.shape) if keepdims or i not in reduced)
-    )
+    return x.with_shape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape) if keepdims or i not in reduced))
 
 
 def _reduction(name: str, function: Any, *, empty: bool) -> OpDef:
     cases = (sample("f32[2, 3, 4]", axes=(1, 2)), sample("f32[2, 3]", axes=(-1,), keepdims=True))
     return define_op(
-        OpDef(name, ("x",), _infer_reduce, lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims), per_input(1),
-              cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()), attrs={"axes": listing(), "keepdims": flag(False)})
+        OpDef(
+            name,
+            ("x",),
+            _infer_reduce,
+            lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims),
+            per_input(1),
+            cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()),
+            attrs={"axes": listing(), "keepdims": flag(False)},
+        )
     )
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.graph import Attr, Value
+from flashir.ir.graph import Value
 from flashir.ir.types import DType, TensorType, broadcast_shapes
-from flashir.ops.costs import elementwise, free, generated
-from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, same_type, sample
+from flashir.ops.costs import elementwise, free
+from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, sample
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -50,12 +50,20 @@ def logical(*types: TensorType) -> TensorType:
 
 def _unary(name: str, ref: Callable[[Any], Any], weight: float, infer: Callable[..., TensorType] = floating) -> OpDef:
     return define_op(
-        OpDef(name, ("x",), infer, ref, elementwise(weight), (sample("f32[2, 3]"), sample("f32[]")), doc=ref.__doc__ or "")
+        OpDef(
+            name, ("x",), infer, ref, elementwise(weight), (sample("f32[2, 3]"), sample("f32[]")), doc=ref.__doc__ or ""
+        )
     )
 
 
-def _binary(name: str, ref: Callable[..., Any], weight: float = 1, infer: Callable[..., TensorType] = broadcast) -> OpDef:
-    cases: tuple[Sample, ...] = (sample("f32[2, 3]", "f32[3]"), sample("f32[2, 1, 4]", "f32[3, 1]"), sample("f32[]", "f32[2]"))
+def _binary(
+    name: str, ref: Callable[..., Any], weight: float = 1, infer: Callable[..., TensorType] = broadcast
+) -> OpDef:
+    cases: tuple[Sample, ...] = (
+        sample("f32[2, 3]", "f32[3]"),
+        sample("f32[2, 1, 4]", "f32[3, 1]"),
+        sample("f32[]", "f32[2]"),
+    )
     return define_op(OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases))
 
 
@@ -65,8 +73,15 @@ sin = _unary("sin", np.sin, TRANSCENDENTAL)
 cos = _unary("cos", np.cos, TRANSCENDENTAL)
 tanh = _unary("tanh", np.tanh, TRANSCENDENTAL)
 sqrt = define_op(
-    OpDef("sqrt", ("x",), floating, lambda x: np.sqrt(np.maximum(x, 0)), elementwise(4), (sample("f32[2, 3]"),),
-          doc="square root; 0 below 0")
+    OpDef(
+        "sqrt",
+        ("x",),
+        floating,
+        lambda x: np.sqrt(np.maximum(x, 0)),
+        elementwise(4),
+        (sample("f32[2, 3]"),),
+        doc="square root; 0 below 0",
+    )
 )
 reciprocal = define_op(OpDef("reciprocal", ("x",), floating, lambda x: 1 / x, elementwise(4), (sample("f32[2, 3]"),)))
 relu = _unary("relu", lambda x: np.maximum(x, 0), 1)
@@ -93,8 +108,15 @@ def _infer_select(condition: TensorType, x: TensorType, y: TensorType) -> Tensor
 
 
 select = define_op(
-    OpDef("select", ("condition", "x", "y"), _infer_select, np.where, elementwise(1),
-          (sample("bool[2, 3]", "f32[3]", "f32[]"),), doc="x where the condition holds, else y")
+    OpDef(
+        "select",
+        ("condition", "x", "y"),
+        _infer_select,
+        np.where,
+        elementwise(1),
+        (sample("bool[2, 3]", "f32[3]", "f32[]"),),
+        doc="x where the condition holds, else y",
+    )
 )
 
 
@@ -103,9 +125,16 @@ def _infer_cast(x: TensorType, dtype: DType) -> TensorType:
 
 
 cast = define_op(
-    OpDef("cast", ("x",), _infer_cast, lambda x, dtype: x.astype(dtype.oracle), elementwise(1),
-          (sample("f32[2, 3]", dtype=DType.F64), sample("i32[4]", dtype=DType.F32), sample("bool[4]", dtype=DType.F32)),
-          attrs={"dtype": dtype()}, doc="another element type; a bool becomes 0 or 1")
+    OpDef(
+        "cast",
+        ("x",),
+        _infer_cast,
+        lambda x, dtype: x.astype(dtype.oracle),
+        elementwise(1),
+        (sample("f32[2, 3]", dtype=DType.F64), sample("i32[4]", dtype=DType.F32), sample("bool[4]", dtype=DType.F32)),
+        attrs={"dtype": dtype()},
+        doc="another element type; a bool becomes 0 or 1",
+    )
 )
 
 
@@ -114,9 +143,16 @@ def _infer_constant(value: float, dtype: DType) -> TensorType:
 
 
 constant = define_op(
-    OpDef("constant", (), _infer_constant, lambda value, dtype: np.asarray(value, dtype.oracle), free,
-          (sample(value=1.5), sample(value=3, dtype=DType.I32)),
-          attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)}, doc="a number of shape []")
+    OpDef(
+        "constant",
+        (),
+        _infer_constant,
+        lambda value, dtype: np.asarray(value, dtype.oracle),
+        free,
+        (sample(value=1.5), sample(value=3, dtype=DType.I32)),
+        attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)},
+        doc="a number of shape []",
+    )
 )
 
 
@@ -125,8 +161,16 @@ def _silu(b: Builder, x: Value) -> Value:
 
 
 silu = define_op(
-    OpDef("silu", ("x",), floating, lambda x: x / (1 + np.exp(-x)), elementwise(TRANSCENDENTAL + 1),
-          (sample("f32[2, 3]"), sample("f32[]")), decompose=_silu, doc="x * sigmoid(x), also called swish")
+    OpDef(
+        "silu",
+        ("x",),
+        floating,
+        lambda x: x / (1 + np.exp(-x)),
+        elementwise(TRANSCENDENTAL + 1),
+        (sample("f32[2, 3]"), sample("f32[]")),
+        decompose=_silu,
+        doc="x * sigmoid(x), also called swish",
+    )
 )
 
 
@@ -136,13 +180,26 @@ def _relu2(b: Builder, x: Value) -> Value:
 
 
 relu2 = define_op(
-    OpDef("relu2", ("x",), floating, lambda x: np.square(np.maximum(x, 0)), elementwise(2),
-          (sample("f32[2, 3]"), sample("f32[]")), decompose=_relu2, doc="max(x, 0) squared (Code 6)")
+    OpDef(
+        "relu2",
+        ("x",),
+        floating,
+        lambda x: np.square(np.maximum(x, 0)),
+        elementwise(2),
+        (sample("f32[2, 3]"), sample("f32[]")),
+        decompose=_relu2,
+        doc="max(x, 0) squared (Code 6)",
+    )
 )
 
 
 def _divide_no_nan_ref(x: F64, y: F64) -> F64:
-    return np.divide(x, y, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=np.broadcast_to(y > 0, np.broadcast_shapes(x.shape, y.shape)))
+    return np.divide(
+        x,
+        y,
+        out=np.zeros(np.broadcast_shapes(x.shape, y.shape)),
+        where=np.broadcast_to(y > 0, np.broadcast_shapes(x.shape, y.shape)),
+    )
 
 
 def _divide_no_nan(b: Builder, x: Value, y: Value) -> Value:
@@ -151,8 +208,14 @@ def _divide_no_nan(b: Builder, x: Value, y: Value) -> Value:
 
 
 divide_no_nan = define_op(
-    OpDef("divide_no_nan", ("x", "y"), broadcast, _divide_no_nan_ref, elementwise(5),
-          (sample("f32[2, 3]", "f32[3]"),), decompose=_divide_no_nan, doc="x / y, and 0 where y is not positive (Code 7)")
+    OpDef(
+        "divide_no_nan",
+        ("x", "y"),
+        broadcast,
+        _divide_no_nan_ref,
+        elementwise(5),
+        (sample("f32[2, 3]", "f32[3]"),),
+        decompose=_divide_no_nan,
+        doc="x / y, and 0 where y is not positive (Code 7)",
+    )
 )
-
-__all__ = ["Attr", "broadcast", "floating", "generated", "same_type"]

@@ -37,7 +37,8 @@ def _infer_norm(x: TensorType, *affine: TensorType, eps: float) -> TensorType:
     return x
 
 
-def _ref_layer(x: Any, scale: Any, bias: Any, eps: float) -> Any:
+def ref_layer(x: Any, scale: Any, bias: Any, eps: float) -> Any:
+    """As `layer_normalization`, in numpy."""
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * scale + bias
 
 
@@ -51,13 +52,22 @@ def _decompose_layer(b: Builder, x: Value, scale: Value, bias: Value, eps: float
 
 
 layer_normalization = define_op(
-    OpDef("layer_normalization", ("x", "scale", "bias"), _infer_norm, _ref_layer, elementwise(8),
-          (sample("f32[2, 3, 8]", "f32[8]", "f32[8]"),), attrs={"eps": number(EPS, least=0)},
-          decompose=_decompose_layer, doc="zero mean, unit variance, then scale and bias")
+    OpDef(
+        "layer_normalization",
+        ("x", "scale", "bias"),
+        _infer_norm,
+        ref_layer,
+        elementwise(8),
+        (sample("f32[2, 3, 8]", "f32[8]", "f32[8]"),),
+        attrs={"eps": number(EPS, least=0)},
+        decompose=_decompose_layer,
+        doc="zero mean, unit variance, then scale and bias",
+    )
 )
 
 
-def _ref_scale(x: Any, scale: Any, eps: float) -> Any:
+def ref_scale(x: Any, scale: Any, eps: float) -> Any:
+    """As `scale_normalization`, in numpy."""
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * scale
 
 
@@ -71,7 +81,15 @@ def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float) -> Value:
 
 
 scale_normalization = define_op(
-    OpDef("scale_normalization", ("x", "scale"), _infer_norm, _ref_scale, elementwise(4),
-          (sample("f32[2, 3, 8]", "f32[]"), sample("f32[2, 8]", "f32[8]")), attrs={"eps": number(EPS, least=0)},
-          decompose=_decompose_scale, doc="unit root mean square, then scale")
+    OpDef(
+        "scale_normalization",
+        ("x", "scale"),
+        _infer_norm,
+        ref_scale,
+        elementwise(4),
+        (sample("f32[2, 3, 8]", "f32[]"), sample("f32[2, 8]", "f32[8]")),
+        attrs={"eps": number(EPS, least=0)},
+        decompose=_decompose_scale,
+        doc="unit root mean square, then scale",
+    )
 )

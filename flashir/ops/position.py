@@ -28,7 +28,8 @@ def _infer_sinusoid(length: Size, half: int, dtype: DType) -> tuple[TensorType, 
     return TensorType(dtype, (length, half)), TensorType(dtype, (length, half))
 
 
-def _ref_sinusoid(length: int, half: int, dtype: DType) -> tuple[Any, Any]:
+def ref_sinusoid(length: int, half: int, dtype: DType) -> tuple[Any, Any]:
+    """As `sinusoid`, in numpy."""
     angles = np.arange(length)[:, None] * MAX_PERIOD ** (-np.arange(half) / half)[None, :]
     return np.sin(angles), np.cos(angles)
 
@@ -64,10 +65,17 @@ def _first_rows(b: Builder, x: Value, length: Size, dtype: DType) -> Value:
 
 
 sinusoid = define_op(
-    OpDef("sinusoid", (), _infer_sinusoid, _ref_sinusoid, elementwise(2 * TRANSCENDENTAL),
-          (sample(length=7, half=4), sample(length=0, half=2), sample(length=200, half=3)),
-          attrs={"length": size(), "half": integer(least=1), "dtype": dtype(DType.F32)}, decompose=_decompose_sinusoid,
-          doc="sin and cos of position * 10000^(-i / half), [length, half] each")
+    OpDef(
+        "sinusoid",
+        (),
+        _infer_sinusoid,
+        ref_sinusoid,
+        elementwise(2 * TRANSCENDENTAL),
+        (sample(length=7, half=4), sample(length=0, half=2), sample(length=200, half=3)),
+        attrs={"length": size(), "half": integer(least=1), "dtype": dtype(DType.F32)},
+        decompose=_decompose_sinusoid,
+        doc="sin and cos of position * 10000^(-i / half), [length, half] each",
+    )
 )
 
 
@@ -79,8 +87,9 @@ def _infer_rope(x: TensorType, axis: int) -> TensorType:
     return x
 
 
-def _ref_rope(x: Any, axis: int) -> Any:
-    sin, cos = _ref_sinusoid(x.shape[axis], x.shape[-1] // 2, DType.F64)
+def ref_rope(x: Any, axis: int) -> Any:
+    """As `rope`, in numpy, by turning complex numbers."""
+    sin, cos = ref_sinusoid(x.shape[axis], x.shape[-1] // 2, DType.F64)
     spread = [1] * x.ndim
     spread[axis], spread[-1] = x.shape[axis], x.shape[-1] // 2
     turned = (x[..., : x.shape[-1] // 2] + 1j * x[..., x.shape[-1] // 2 :]) * (cos + 1j * sin).reshape(spread)
@@ -104,10 +113,17 @@ def _decompose_rope(b: Builder, x: Value, axis: int) -> Value:
 
 
 rope = define_op(
-    OpDef("rope", ("x",), _infer_rope, _ref_rope, elementwise(6),
-          (sample("f32[2, 5, 8]", axis=1), sample("f32[2, 5, 4, 8]", axis=1), sample("f32[3, 4]", axis=0)),
-          attrs={"axis": integer(1, least=0, doc="the axis that counts positions")}, decompose=_decompose_rope,
-          doc="rotary position embedding in halves (Code 3)")
+    OpDef(
+        "rope",
+        ("x",),
+        _infer_rope,
+        ref_rope,
+        elementwise(6),
+        (sample("f32[2, 5, 8]", axis=1), sample("f32[2, 5, 4, 8]", axis=1), sample("f32[3, 4]", axis=0)),
+        attrs={"axis": integer(1, least=0, doc="the axis that counts positions")},
+        decompose=_decompose_rope,
+        doc="rotary position embedding in halves (Code 3)",
+    )
 )
 
 
@@ -119,7 +135,8 @@ def _infer_bias(w: TensorType, n: Size) -> TensorType:
     return w.with_shape((n, n))
 
 
-def _ref_bias(w: Any, n: int) -> Any:
+def ref_bias(w: Any, n: int) -> Any:
+    """As `rel_pos_bias`, in numpy."""
     position = np.arange(n)
     return w[position[None, :] - position[:, None] + (len(w) - 1) // 2]
 
@@ -134,9 +151,17 @@ def _decompose_bias(b: Builder, w: Value, n: Size) -> Value:
 
 
 rel_pos_bias = define_op(
-    OpDef("rel_pos_bias", ("w",), _infer_bias, _ref_bias, copied,
-          (sample("f32[9]", n=5), sample("f32[9]", n=3)), attrs={"n": size(doc="positions")}, decompose=_decompose_bias,
-          doc="bias[i, j] = w[j - i + middle] (Code 4, the short form)")
+    OpDef(
+        "rel_pos_bias",
+        ("w",),
+        _infer_bias,
+        ref_bias,
+        copied,
+        (sample("f32[9]", n=5), sample("f32[9]", n=3)),
+        attrs={"n": size(doc="positions")},
+        decompose=_decompose_bias,
+        doc="bias[i, j] = w[j - i + middle] (Code 4, the short form)",
+    )
 )
 
 
@@ -146,8 +171,9 @@ def _infer_rope_bias(a: TensorType, b: TensorType, n: Size) -> TensorType:
     return a.with_shape((n, n))
 
 
-def _ref_rope_bias(a: Any, b: Any, n: int) -> Any:
-    return _ref_rope(np.tile(a, (n, 1)), 0) @ _ref_rope(np.tile(b, (n, 1)), 0).T
+def ref_rope_bias(a: Any, b: Any, n: int) -> Any:
+    """As `rope_rel_pos_bias`, in numpy: both vectors turned, all n^2 products taken."""
+    return ref_rope(np.tile(a, (n, 1)), 0) @ ref_rope(np.tile(b, (n, 1)), 0).T
 
 
 def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value:
@@ -177,7 +203,15 @@ def _cost_rope_bias(ins: Types, outs: Types, n: int) -> Cost:
 
 
 rope_rel_pos_bias = define_op(
-    OpDef("rope_rel_pos_bias", ("a", "b"), _infer_rope_bias, _ref_rope_bias, _cost_rope_bias,
-          (sample("f32[8]", "f32[8]", n=5),), attrs={"n": size(doc="positions")}, decompose=_decompose_rope_bias,
-          doc="bias[i, j] = <rope(a, i), rope(b, j)> (Code 4, the long form)")
+    OpDef(
+        "rope_rel_pos_bias",
+        ("a", "b"),
+        _infer_rope_bias,
+        ref_rope_bias,
+        _cost_rope_bias,
+        (sample("f32[8]", "f32[8]", n=5),),
+        attrs={"n": size(doc="positions")},
+        decompose=_decompose_rope_bias,
+        doc="bias[i, j] = <rope(a, i), rope(b, j)> (Code 4, the long form)",
+    )
 )

@@ -31,10 +31,16 @@ def _ref_cumsum(x: Any, axis: int, exclusive: bool) -> Any:
 
 
 cumsum = define_op(
-    OpDef("cumsum", ("x",), _infer_cumsum, _ref_cumsum, per_input(1),
-          (sample("f32[2, 3]", axis=1), sample("f32[2, 3, 4]", axis=1, exclusive=True), sample("f32[2, 0]", axis=1)),
-          attrs={"axis": integer(), "exclusive": flag(False)},
-          doc="running sum; exclusive: without the element itself")
+    OpDef(
+        "cumsum",
+        ("x",),
+        _infer_cumsum,
+        _ref_cumsum,
+        per_input(1),
+        (sample("f32[2, 3]", axis=1), sample("f32[2, 3, 4]", axis=1, exclusive=True), sample("f32[2, 0]", axis=1)),
+        attrs={"axis": integer(), "exclusive": flag(False)},
+        doc="running sum; exclusive: without the element itself",
+    )
 )
 
 
@@ -92,9 +98,17 @@ def _cost_scan(ins: Types, outs: Types, body: Cost, carries: int, axis: int) -> 
 
 
 scan = define_op(
-    OpDef("scan", ("operands*",), _infer_scan, _ref_scan, _cost_scan, (),
-          attrs={"carries": integer(1, least=0), "axis": integer(0, least=0)}, region=_scan_arguments,
-          doc="a loop along one axis that carries a state: carries and xs in, last carries and stacked ys out")
+    OpDef(
+        "scan",
+        ("operands*",),
+        _infer_scan,
+        _ref_scan,
+        _cost_scan,
+        (),
+        attrs={"carries": integer(1, least=0), "axis": integer(0, least=0)},
+        region=_scan_arguments,
+        doc="a loop along one axis that carries a state: carries and xs in, last carries and stacked ys out",
+    )
 )
 
 
@@ -117,8 +131,7 @@ def _decompose_prefix_sum(b: Builder, x: Value, cumsum: str) -> Value:
     if cumsum == "matmul":
         batch, count, *rest = x.type.shape
         flat = b.reshape(x, shape=(batch, count, _product(rest)))
-        total = b.reshape(b.matmul(strictly_lower(b, count, x.type.dtype), flat), shape=x.type.shape)
-        return total
+        return b.reshape(b.matmul(strictly_lower(b, count, x.type.dtype), flat), shape=x.type.shape)
     body = b.subgraph()
     step = x.type.with_shape((x.type.shape[0], *x.type.shape[2:]))
     state, item = body.input("state", step), body.input("x", step)
@@ -133,8 +146,15 @@ def _product(sizes: Any) -> Any:
 
 
 prefix_sum = define_op(
-    OpDef("prefix_sum", ("x",), _infer_prefix_sum, lambda x, cumsum: np.cumsum(x, axis=1) - x, moved,
-          tuple(sample("f32[2, 3, 4, 5]", cumsum=kind) for kind in ("scan", "matmul", "native")),
-          attrs={"cumsum": choice("scan", "matmul", "native")}, decompose=_decompose_prefix_sum,
-          doc="exclusive running sum over axis 1 (Eq. 8), by the strategy named")
+    OpDef(
+        "prefix_sum",
+        ("x",),
+        _infer_prefix_sum,
+        lambda x, cumsum: np.cumsum(x, axis=1) - x,
+        moved,
+        tuple(sample("f32[2, 3, 4, 5]", cumsum=kind) for kind in ("scan", "matmul", "native")),
+        attrs={"cumsum": choice("scan", "matmul", "native")},
+        decompose=_decompose_prefix_sum,
+        doc="exclusive running sum over axis 1 (Eq. 8), by the strategy named",
+    )
 )

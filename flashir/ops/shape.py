@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.dims import Dim, Size, divides, evaluate
+from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
 from flashir.ops.costs import copied, free, generated, moved
-from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, define_op, dtype, integer, listing, number, sample, size, text
+from flashir.ops.opdef import OpDef, ParamSpec, define_op, dtype, integer, listing, number, sample, size, text
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -48,9 +47,15 @@ def _infer_reshape(x: TensorType, shape: Shape) -> TensorType:
 
 
 reshape = define_op(
-    OpDef("reshape", ("x",), _infer_reshape, lambda x, shape: x.reshape(shape), free,
-          (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
-          attrs={"shape": listing(doc="sizes, row-major order kept")})
+    OpDef(
+        "reshape",
+        ("x",),
+        _infer_reshape,
+        lambda x, shape: x.reshape(shape),
+        free,
+        (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
+        attrs={"shape": listing(doc="sizes, row-major order kept")},
+    )
 )
 
 
@@ -61,8 +66,15 @@ def _infer_transpose(x: TensorType, perm: Sequence[int]) -> TensorType:
 
 
 transpose = define_op(
-    OpDef("transpose", ("x",), _infer_transpose, lambda x, perm: np.transpose(x, perm),
-          moved, (sample("f32[2, 3, 4]", perm=(2, 0, 1)),), attrs={"perm": listing()})
+    OpDef(
+        "transpose",
+        ("x",),
+        _infer_transpose,
+        lambda x, perm: np.transpose(x, perm),
+        moved,
+        (sample("f32[2, 3, 4]", perm=(2, 0, 1)),),
+        attrs={"perm": listing()},
+    )
 )
 
 
@@ -73,8 +85,15 @@ def _infer_broadcast(x: TensorType, shape: Shape) -> TensorType:
 
 
 broadcast_to = define_op(
-    OpDef("broadcast", ("x",), _infer_broadcast, lambda x, shape: np.broadcast_to(x, shape), moved,
-          (sample("f32[3, 1]", shape=(2, 3, 4)),), attrs={"shape": listing()})
+    OpDef(
+        "broadcast",
+        ("x",),
+        _infer_broadcast,
+        lambda x, shape: np.broadcast_to(x, shape),
+        moved,
+        (sample("f32[3, 1]", shape=(2, 3, 4)),),
+        attrs={"shape": listing()},
+    )
 )
 
 
@@ -89,10 +108,16 @@ def _ref_pad(x: Ref, axis: int, before: int, after: int, value: float) -> Ref:
 
 
 pad = define_op(
-    OpDef("pad", ("x",), _infer_pad, _ref_pad, moved,
-          (sample("f32[2, 3]", axis=1, after=2), sample("f32[2, 3]", axis=0, before=1, after=0, value=-1.0)),
-          attrs={"axis": integer(), "before": size(0), "after": size(0), "value": number(0.0)},
-          doc="a constant before and after, on one axis")
+    OpDef(
+        "pad",
+        ("x",),
+        _infer_pad,
+        _ref_pad,
+        moved,
+        (sample("f32[2, 3]", axis=1, after=2), sample("f32[2, 3]", axis=0, before=1, after=0, value=-1.0)),
+        attrs={"axis": integer(), "before": size(0), "after": size(0), "value": number(0.0)},
+        doc="a constant before and after, on one axis",
+    )
 )
 
 
@@ -109,9 +134,16 @@ def _ref_slice(x: Ref, axis: int, start: int, stop: int) -> Ref:
 
 
 slice_ = define_op(
-    OpDef("slice", ("x",), _infer_slice, _ref_slice, copied,
-          (sample("f32[2, 5]", axis=1, start=1, stop=4), sample("f32[4]", axis=0, start=0, stop=0)),
-          attrs={"axis": integer(), "start": size(0), "stop": size()}, doc="start <= index < stop on one axis")
+    OpDef(
+        "slice",
+        ("x",),
+        _infer_slice,
+        _ref_slice,
+        copied,
+        (sample("f32[2, 5]", axis=1, start=1, stop=4), sample("f32[4]", axis=0, start=0, stop=0)),
+        attrs={"axis": integer(), "start": size(0), "stop": size()},
+        doc="start <= index < stop on one axis",
+    )
 )
 
 
@@ -123,9 +155,15 @@ def _infer_split(x: TensorType, axis: int, sizes: Shape) -> tuple[TensorType, ..
 
 
 split = define_op(
-    OpDef("split", ("x",), _infer_split,
-          lambda x, axis, sizes: tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis)), moved,
-          (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),), attrs={"axis": integer(), "sizes": listing()})
+    OpDef(
+        "split",
+        ("x",),
+        _infer_split,
+        lambda x, axis, sizes: tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis)),
+        moved,
+        (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),),
+        attrs={"axis": integer(), "sizes": listing()},
+    )
 )
 
 
@@ -141,8 +179,15 @@ def _infer_concat(*xs: TensorType, axis: int) -> TensorType:
 
 
 concat = define_op(
-    OpDef("concat", ("xs*",), _infer_concat, lambda *xs, axis: np.concatenate(xs, axis=axis), moved,
-          (sample("f32[2, 3]", "f32[2, 1]", axis=1),), attrs={"axis": integer()})
+    OpDef(
+        "concat",
+        ("xs*",),
+        _infer_concat,
+        lambda *xs, axis: np.concatenate(xs, axis=axis),
+        moved,
+        (sample("f32[2, 3]", "f32[2, 1]", axis=1),),
+        attrs={"axis": integer()},
+    )
 )
 
 
@@ -152,8 +197,16 @@ def _infer_reverse(x: TensorType, axis: int) -> TensorType:
 
 
 reverse = define_op(
-    OpDef("reverse", ("x",), _infer_reverse, lambda x, axis: np.flip(x, axis), moved,
-          (sample("f32[2, 3]", axis=1),), attrs={"axis": integer()}, doc="the elements of one axis in reverse order")
+    OpDef(
+        "reverse",
+        ("x",),
+        _infer_reverse,
+        lambda x, axis: np.flip(x, axis),
+        moved,
+        (sample("f32[2, 3]", axis=1),),
+        attrs={"axis": integer()},
+        doc="the elements of one axis in reverse order",
+    )
 )
 
 
@@ -166,8 +219,15 @@ def _infer_gather(table: TensorType, ids: TensorType) -> TensorType:
 
 
 gather = define_op(
-    OpDef("gather", ("table", "ids"), _infer_gather, lambda table, ids: np.take(table, ids, axis=0), copied,
-          (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")), doc="rows of the table by number")
+    OpDef(
+        "gather",
+        ("table", "ids"),
+        _infer_gather,
+        lambda table, ids: np.take(table, ids, axis=0),
+        copied,
+        (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")),
+        doc="rows of the table by number",
+    )
 )
 
 
@@ -176,19 +236,35 @@ def _infer_iota(length: Size, dtype: DType) -> TensorType:
 
 
 iota = define_op(
-    OpDef("iota", (), _infer_iota, lambda length, dtype: np.arange(length, dtype=dtype.oracle), generated,
-          (sample(length=5), sample(length=0), sample(length=3, dtype=DType.F64)),
-          attrs={"length": size(), "dtype": dtype(DType.I32)}, doc="0, 1, .. length - 1")
+    OpDef(
+        "iota",
+        (),
+        _infer_iota,
+        lambda length, dtype: np.arange(length, dtype=dtype.oracle),
+        generated,
+        (sample(length=5), sample(length=0), sample(length=3, dtype=DType.F64)),
+        attrs={"length": size(), "dtype": dtype(DType.I32)},
+        doc="0, 1, .. length - 1",
+    )
 )
 
 size_of = define_op(
-    OpDef("size", (), lambda value, dtype: TensorType(dtype, ()), lambda value, dtype: np.asarray(value, dtype.oracle),
-          free, (sample(value=5), sample(value=7, dtype=DType.F32)),
-          attrs={"value": size(), "dtype": dtype(DType.I32)}, doc="a size as a number of shape []")
+    OpDef(
+        "size",
+        (),
+        lambda value, dtype: TensorType(dtype, ()),
+        lambda value, dtype: np.asarray(value, dtype.oracle),
+        free,
+        (sample(value=5), sample(value=7, dtype=DType.F32)),
+        attrs={"value": size(), "dtype": dtype(DType.I32)},
+        doc="a size as a number of shape []",
+    )
 )
 
 
-def _infer_param(name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, scope: str | None) -> TensorType:
+def _infer_param(
+    name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, scope: str | None
+) -> TensorType:
     return TensorType(dtype, shape)
 
 
@@ -197,21 +273,26 @@ def _own(name: str, shape: tuple[int, ...], mean: float, std: float, **_: Any) -
 
 
 param = define_op(
-    OpDef("param", (), _infer_param, lambda p, name, **_: p[name], free,
-          (sample(name="weight", shape=(2, 3)),),
-          attrs={"name": text(), "shape": listing(), "dtype": dtype(DType.F32), "mean": number(0.0), "std": number(0.0)},
-          params=_own, doc="a trainable parameter")
+    OpDef(
+        "param",
+        (),
+        _infer_param,
+        lambda p, name, **_: p[name],
+        free,
+        (sample(name="weight", shape=(2, 3)),),
+        attrs={"name": text(), "shape": listing(), "dtype": dtype(DType.F32), "mean": number(0.0), "std": number(0.0)},
+        params=_own,
+        doc="a trainable parameter",
+    )
 )
 
 
 def pad_to_multiple(b: Builder, x: Value, axis: int, multiple: int, value: float = 0.0) -> Value:
     """[.., t, ..] -> [.., multiple * ceildiv(t, multiple), ..]; the operand itself where it divides already."""
-    from flashir.ir.dims import ceildiv
-
     length = x.type.shape[axis]
     if divides(multiple, length):
         return x
-    return cast("Value", b.pad(x, axis=axis, after=ceildiv(length, multiple) * multiple - length, value=value))
+    return b.pad(x, axis=axis, after=ceildiv(length, multiple) * multiple - length, value=value)
 
 
 def bind_attrs(attrs: dict[str, Any], bindings: dict[str, int]) -> dict[str, Any]:
@@ -223,6 +304,3 @@ def bind_attrs(attrs: dict[str, Any], bindings: dict[str, int]) -> dict[str, Any
         return evaluate(value, bindings) if isinstance(value, Dim) else value
 
     return {name: bind(value) for name, value in attrs.items()}
-
-
-__all__ = ["AttrSpec", "prod"]

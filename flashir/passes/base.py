@@ -48,7 +48,9 @@ class Pass(ABC):
 
     def __str__(self) -> str:
         """As on the command line: `name{option=value}`, defaults left out."""
-        shown = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.repr and getattr(self, f.name) != f.default]
+        shown = [
+            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.repr and getattr(self, f.name) != f.default
+        ]
         return f"{self.name}{{{','.join(shown)}}}" if shown else self.name
 
 

@@ -60,7 +60,27 @@ def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
 
 
 FOLDABLE = frozenset(
-    ["neg", "exp", "sin", "cos", "tanh", "sqrt", "reciprocal", "relu", "sigmoid", "add", "sub", "mul", "div", "maximum", "minimum", "less", "less_equal", "logical_and", "cast"]
+    [
+        "neg",
+        "exp",
+        "sin",
+        "cos",
+        "tanh",
+        "sqrt",
+        "reciprocal",
+        "relu",
+        "sigmoid",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "maximum",
+        "minimum",
+        "less",
+        "less_equal",
+        "logical_and",
+        "cast",
+    ]
 )
 
 
@@ -141,7 +161,17 @@ def _size(b: Builder, node: Node) -> Value | None:
 
 
 FOLDERS: dict[str, Callable[[Builder, Node], Value | None]] = {
-    "add": _neutral(0, both=True), "sub": _neutral(0, both=False), "mul": _neutral(1, both=True),
-    "div": _neutral(1, both=False), "cast": _identity, "broadcast": _identity, "pad": _identity, "reshape": _reshape,
-    "transpose": _transpose, "slice": _slice, "concat": _concat, "split": _split, "size": _size,
+    "add": _neutral(0, both=True),
+    "sub": _neutral(0, both=False),
+    "mul": _neutral(1, both=True),
+    "div": _neutral(1, both=False),
+    "cast": _identity,
+    "broadcast": _identity,
+    "pad": _identity,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "concat": _concat,
+    "split": _split,
+    "size": _size,
 }

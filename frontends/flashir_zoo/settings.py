@@ -85,7 +85,7 @@ def block_attrs(model: str, settings: Settings) -> Settings:
 
 
 def _unknown(kind: str, name: Attr, known: Iterable[str]) -> list[str]:
-    return [] if name in known else [f"unknown {kind} {name!r}{suggest(str(name), known)}"]
+    return [] if name in tuple(known) else [f"unknown {kind} {name!r}{suggest(str(name), known)}"]
 
 
 def _number_or_auto(value: Attr) -> Attr:
