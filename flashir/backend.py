@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -50,18 +51,55 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What an artefact was found to be: one line for each check that it passed, for people to read."""
+
+    checks: tuple[str, ...]
+
+
 @runtime_checkable
 class Exporter(Backend, Protocol):
-    """A backend that can also write a model to disk."""
+    """A backend that can also write a model to disk, and read it back."""
 
     def export(self, model: Graph, graph: Graph, params: Params, out: Path, metadata: Mapping[str, str]) -> Path:
         """Write the artefact into the folder `out`, whole or not at all, and return its main file.
+
+        It is verified before it replaces what was there: whatever fails, the old artefact stays whole.
 
         Args:
             model: the model at the storey of blocks, choices made; its text goes into the artefact.
             graph: the same model lowered.
             params: by full name.
-            out: the folder.
+            out: the folder; made where it is missing.
             metadata: what else the artefact shall carry.
+
+        Raises:
+            TargetError: the graph holds what the format cannot say.
+            ParameterError: a parameter does not fit the element type it is written in.
+            ArtefactError: the files cannot be written, or do not pass the format's own checks.
+        """
+        ...
+
+    def verify(self, path: Path) -> Verified:
+        """Check an artefact with the tools of its own format; `export` has done so already.
+
+        Raises:
+            ArtefactError: what a check found.
+        """
+        ...
+
+    def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
+        """The model that an artefact holds, at the storey of blocks, and the artefact itself as something that runs.
+
+        Args:
+            path: the main file, or the folder it is in.
+            device: where to run, as in `compile`.
+            lean: take as little memory as possible, at the price of speed.
+
+        Raises:
+            ArtefactError: a file is missing, damaged (every digest is verified), or was not written by flashir.
+            IRError: the text of the model is not of this version of flashir.
+            TargetError: the device is not at hand.
         """
         ...

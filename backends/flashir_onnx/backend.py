@@ -1,11 +1,14 @@
-"""What the ONNX backend claims, and how it compiles."""
+"""What the ONNX backend claims, how it compiles, exports and loads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
-from flashir.backend import Params, Run
-from flashir.ir import Graph, Node
+import flashir
+from flashir.backend import Params, Run, Verified
+from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
 from flashir.passes.split_projections import SplitProjections
 
@@ -45,3 +48,26 @@ class OnnxBackend:
         from flashir_onnx.session import Session
 
         return Session(emit(graph, params), device)
+
+    def export(self, model: Graph, graph: Graph, params: Params, out: Path, metadata: Mapping[str, str]) -> Path:
+        """`out/model.onnx`, and a data file beside it where the weights are large. See Exporter."""
+        from flashir_onnx.artefact import MODEL, write
+        from flashir_onnx.emit import emit
+
+        about = {**metadata, MODEL: dumps(model), "flashir.version": flashir.__version__}
+        return write(emit(graph, params), about, out)
+
+    def verify(self, path: Path) -> Verified:
+        """What ONNX's own checker and shape inference say of a file. See Exporter."""
+        from flashir_onnx.verify import verify
+
+        return verify(path)
+
+    def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
+        """The model that an artefact carries, and a session on the artefact, digests verified. See Exporter."""
+        from flashir_onnx.artefact import MODEL, MODEL_FILE, read_metadata
+        from flashir_onnx.session import Session
+
+        path = path / MODEL_FILE if path.is_dir() else path
+        model = loads(read_metadata(path)[MODEL], str(path))
+        return model, Session(path, device, lean=lean)

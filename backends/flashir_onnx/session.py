@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import TargetError
+from flashir.errors import FlashirError, InputError, TargetError
 from flashir_onnx.emit import Emitted
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
+
+Array = npt.NDArray[Any]
 
 
 class Session:
@@ -24,6 +28,9 @@ class Session:
         device: `cpu` or `cuda`.
         threads: how many, 0 for one a core.
         lean: take as little memory as possible, at the price of speed.
+
+    Raises:
+        TargetError: the device is not at hand, or ONNX Runtime refuses the model.
     """
 
     def __init__(self, source: Path | Emitted, device: str = "cpu", *, threads: int = 0, lean: bool = False) -> None:
@@ -48,17 +55,55 @@ class Session:
             model: str | bytes = source.model.SerializeToString()
         else:
             model = str(source)
-        self._session = ort.InferenceSession(model, options, providers=[PROVIDERS[device]])
-        self._inputs = {each.name: _TYPES[each.type] for each in self._session.get_inputs()}
+        with _errors(TargetError, "ONNX Runtime does not load the model"):
+            self._session = ort.InferenceSession(model, options, providers=[PROVIDERS[device]])
+        self._inputs = {each.name: np.dtype(_TYPES[each.type]) for each in self._session.get_inputs()}
 
-    def __call__(self, arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Run once."""
-        feeds = zip(self._inputs.items(), arrays, strict=True)
-        return np.asarray(self._run({name: np.asarray(x, dtype, order="C") for (name, dtype), x in feeds}))
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
+        results = self.outputs(arrays)
+        if len(results) != 1:
+            raise TargetError(f"the model has {len(results)} results, wanted one", where="onnx")
+        return results[0]
 
-    def _run(self, feed: Mapping[str, npt.NDArray[Any]]) -> Any:
-        return self._session.run(None, dict(feed))[0]
+    def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once; every result.
 
+        Raises:
+            InputError: inputs that are missing, of another kind, or whose shapes do not fit.
+            TargetError: ONNX Runtime fails.
+        """
+        if len(arrays) != len(self._inputs):
+            raise InputError(
+                f"the model takes {len(self._inputs)} inputs ({', '.join(self._inputs)}), got {len(arrays)}"
+            )
+        pairs = zip(self._inputs.items(), arrays, strict=True)
+        feed = {name: _converted(name, np.asarray(array), dtype) for (name, dtype), array in pairs}
+        with _errors(TargetError, "ONNX Runtime fails"):
+            return tuple(np.asarray(result) for result in self._session.run(None, feed))
+
+
+def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array in the type wanted. Raises InputError where that would change its kind, as 1.5 to 1."""
+    if array.size and not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise InputError(f"{name} must hold {dtype} numbers, got {array.dtype}")
+    return np.asarray(array, dtype, order="C")
+
+
+@contextmanager
+def _errors(kind: type[FlashirError], what: str) -> Iterator[None]:
+    """Turns the exceptions of ONNX Runtime, which have no base of their own, into one of flashir's."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        if type(error).__name__ == "InvalidArgument":
+            kind, what = InputError, "ONNX Runtime refuses an input"
+        raise kind(f"{what}: {_PREFIX.sub('', str(error))}", where="onnx") from error
+
+
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 _TYPES: dict[str, Any] = {
     "tensor(double)": np.float64, "tensor(float)": np.float32, "tensor(float16)": np.float16,

@@ -1,7 +1,8 @@
-"""The weights of an ONNX model, kept as arrays until they are written: inside the file, or beside it past 2 GB."""
+"""The weights of an ONNX model, kept as arrays until they are written: inside the file, or in another beside it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -10,8 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-LARGE = 1024  # bytes from which a weight may live outside of the file
-LARGEST_FILE = 2**31 - 2**24  # protobuf stops at 2 GiB; the rest of the model needs a little
+from flashir.errors import ParameterError
+
+LARGE = 1024
+"""Bytes from which a weight may live outside of the file. Smaller ones may be shapes, which checkers need to see."""
+
+LARGEST_INSIDE = 2**27
+"""Bytes of weights up to which a model is one file, 128 MiB.
+
+To write and check one file takes five times its weights in memory (protobuf's own copy, its serialised form, and what
+the checkers parse), to write weights beside it takes the largest of them; protobuf itself ends at 2 GiB. Runtimes map a
+file beside the model into memory, where weights inside are parsed and copied.
+"""
+
 ALIGNMENT = 4096  # so that a runtime can map each weight into memory
 OUTSIDE = "weights"
 
@@ -25,19 +37,26 @@ class Weights:
     initializers: Initializers
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of all weights as written."""
         return sum(array.size * dtype.itemsize for array, dtype in self.initializers.values())
 
     @property
-    def fit_in_one_file(self) -> bool:
-        """Whether the whole model can be one file."""
-        return self.bytes <= LARGEST_FILE
+    def fit_inside(self) -> bool:
+        """Whether the model and its weights should be one file."""
+        return self.nbytes <= LARGEST_INSIDE
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """A weight as it is written."""
+        """A weight as it is written. Raises ParameterError where its numbers are too large for the type."""
         array, dtype = self.initializers[name]
-        return np.asarray(array, dtype, order="C")
+        try:
+            with np.errstate(over="raise"):
+                return np.asarray(array, dtype, order="C")
+        except FloatingPointError:
+            largest = np.abs(array).max()
+            raise ParameterError(
+                f"{name} has numbers up to {largest:.3g}, too large for {dtype}", mend="use float32"
+            ) from None
 
     def stand_ins(self) -> list[TensorProto]:
         """Every weight as a tensor: the small ones whole, of the large ones only name, type and shape."""
@@ -70,9 +89,22 @@ class Weights:
 
     def write(self, file: BinaryIO) -> None:
         """The large weights one after the other, each aligned; one at a time in memory."""
+        for block in self._blocks():
+            file.write(block)
+
+    def sha256(self) -> str:
+        """The digest of what `write` writes, in hexadecimal."""
+        digest = hashlib.sha256()
+        for block in self._blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
+    def _blocks(self) -> Iterator[memoryview]:
+        end = 0
         for name, offset in self._offsets().items():
-            file.write(b"\0" * (offset - file.tell()))
-            file.write(memoryview(self.array(name).reshape(-1)).cast("B"))
+            yield memoryview(bytes(offset - end))
+            yield self.array(name).reshape(-1).view(np.uint8).data
+            end = offset + self._size(name)
 
     def _offsets(self) -> dict[str, int]:
         offsets, end = {}, 0

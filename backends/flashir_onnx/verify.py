@@ -1,0 +1,58 @@
+"""What an ONNX file must pass before it becomes an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from onnx import AttributeProto, ModelProto, NodeProto, checker, shape_inference
+
+from flashir.backend import Verified
+from flashir.errors import ArtefactError
+
+SLOW = frozenset(("Einsum",))
+"""Operators that runtimes execute slowly, or not at all; lowering leaves none."""
+
+
+def verify(path: Path) -> Verified:
+    """Check an ONNX file with the tools of ONNX itself.
+
+    Both look into the functions of the model, and neither suffices: the checker alone sees operators and attributes
+    that do not exist, strict inference with data propagation alone sees a shape that is not the declared one.
+
+    Raises:
+        ArtefactError: what a check found.
+    """
+    try:
+        checker.check_model(str(path), full_check=True)
+        model = onnx.load(path, load_external_data=False)
+        shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise ArtefactError(f"ONNX refuses the model: {error}", where="onnx") from error
+    nodes = list(all_nodes(model))
+    if slow := sorted({node.op_type for node in nodes} & SLOW):
+        raise ArtefactError(f"the model has {' and '.join(slow)} nodes, which runtimes execute slowly", where="onnx")
+    opset = next(each.version for each in model.opset_import if not each.domain)
+    return Verified(
+        (
+            f"ONNX checker: opset {opset}, {len(nodes)} nodes, {len(model.functions)} functions",
+            "ONNX shape inference: strict, types checked",
+            "no Einsum",
+        )
+    )
+
+
+def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """The nodes of a model: of its graph, of its functions, and of the subgraphs in both."""
+    yield from _nodes(model.graph.node)
+    for function in model.functions:
+        yield from _nodes(function.node)
+
+
+def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _nodes(attribute.g.node)

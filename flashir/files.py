@@ -1,0 +1,112 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from flashir.errors import ArtefactError
+
+UNFINISHED = ".unfinished"
+"""How the name of a file ends while it is written; one that stays was left by a writer that got killed."""
+
+_MEND = {
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
+    errno.EROFS: "choose a place that you may write to",
+    errno.EISDIR: "choose another name, or remove the folder",
+}
+
+
+def atomic_write(
+    path: Path, write: Callable[[BinaryIO], object], check: Callable[[Path], object] | None = None
+) -> None:
+    """Write a file whole or not at all: whatever happens, `path` holds the old content or the new.
+
+    Args:
+        path: where the file goes; folders above it that are missing are made.
+        write: writes the content.
+        check: looks at the finished file under the temporary name that it is given, in the folder of `path`;
+            where it raises, `path` stays as it was.
+
+    Raises:
+        ArtefactError: the file cannot be written: a full disk, no permission, `path` is a folder.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+        try:
+            with unfinished.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if check is not None:
+                check(unfinished)
+            unfinished.replace(path)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns the errors of the file system into an ArtefactError that says what could not be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ArtefactError(f"cannot write: {reason}", where=str(path), mend=_MEND.get(error.errno or 0, "")) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns the errors of the file system into an ArtefactError that says what could not be read, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtefactError(f"cannot read: {error.strerror or error}", where=str(path)) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that writers of several files that belong together take turns; a kill lets go of it.
+
+    Systems without advisory locks (Windows) do without.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal. Raises ArtefactError where it cannot be read."""
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; systems that cannot open a folder do so by themselves."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
