@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from flashir.ir import AUTO, Builder, DType, Graph, TensorType, dumps, loads
     from flashir.models import load, model
     from flashir.parameters import init, load_params, save_params
-    from flashir.planning import Candidate, Plan, plan
-    from flashir.tune import tune
+    from flashir.passes.choose import Candidate
+    from flashir.planning import Plan, plan
+    from flashir.tune.search import tune
 
 __version__ = "0.1.0"
 
@@ -37,8 +38,9 @@ _HOMES = {
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
     "models": ("load", "model"),
     "parameters": ("init", "load_params", "save_params"),
-    "planning": ("Candidate", "Plan", "plan"),
-    "tune": ("tune",),
+    "passes.choose": ("Candidate",),
+    "planning": ("Plan", "plan"),
+    "tune.search": ("tune",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

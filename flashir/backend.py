@@ -62,7 +62,15 @@ class Verified:
 class Exporter(Backend, Protocol):
     """A backend that can also write a model to disk, and read it back."""
 
-    def export(self, model: Graph, graph: Graph, params: Params, out: Path, metadata: Mapping[str, str]) -> Path:
+    def export(
+        self,
+        model: Graph,
+        graph: Graph,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run], object] | None = None,
+    ) -> Path:
         """Write the artefact into the folder `out`, whole or not at all, and return its main file.
 
         It is verified before it replaces what was there: whatever fails, the old artefact stays whole.
@@ -73,6 +81,7 @@ class Exporter(Backend, Protocol):
             params: by full name.
             out: the folder; made where it is missing.
             metadata: what else the artefact shall carry.
+            check: is given the artefact as something that runs, before it is committed; what it raises prevents that.
 
         Raises:
             TargetError: the graph holds what the format cannot say.

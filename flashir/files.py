@@ -81,16 +81,18 @@ def reading(path: Path) -> Iterator[None]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, so that writers of several files that belong together take turns; a kill lets go of it.
 
-    Systems without advisory locks (Windows) do without.
+    Systems without advisory locks (Windows) do without. Raises ArtefactError where the folder cannot be opened.
     """
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with writing(folder):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +16,11 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx's own dependency
 from onnx import ModelProto, helper
 
+from flashir.backend import Run
 from flashir.errors import ArtefactError
 from flashir.files import UNFINISHED, atomic_write, locked, reading, sha256, writing
 from flashir_onnx.emit import Emitted
+from flashir_onnx.session import Session
 from flashir_onnx.verify import verify
 
 MODEL_FILE = "model.onnx"
@@ -27,7 +29,9 @@ _NO_DIGEST = "0" * 64
 _OURS = re.compile(rf"model-[0-9a-f]{{12}}\.data|\.model(\.onnx|-[0-9a-f]{{12}}\.data)\.[0-9a-f]+{UNFINISHED}")
 
 
-def write(emitted: Emitted, metadata: Mapping[str, str], out: Path) -> Path:
+def write(
+    emitted: Emitted, metadata: Mapping[str, str], out: Path, check: Callable[[Run], object] | None = None
+) -> Path:
     """Write, verify and only then commit an artefact. Returns the path of its `model.onnx`.
 
     The data file has a name that no other content has, so writing it harms no artefact that is there; renaming
@@ -35,7 +39,7 @@ def write(emitted: Emitted, metadata: Mapping[str, str], out: Path) -> Path:
     leaves the next export removes.
 
     Raises:
-        ArtefactError: the files cannot be written, or ONNX refuses the model.
+        ArtefactError: the files cannot be written, or ONNX refuses the model; and what `check` raises.
     """
     path, weights = out / MODEL_FILE, emitted.weights
     with writing(out):
@@ -52,7 +56,13 @@ def write(emitted: Emitted, metadata: Mapping[str, str], out: Path) -> Path:
                 metadata = {**metadata, DATA_DIGEST: digest}
             helper.set_model_props(model, {**metadata, DIGEST: _NO_DIGEST})
             content = _sealed(model.SerializeToString())
-            atomic_write(path, lambda file: file.write(content), check=verify)
+
+            def examine(unfinished: Path) -> None:
+                verify(unfinished)
+                if check is not None:
+                    check(Session(unfinished, lean=True))
+
+            atomic_write(path, lambda file: file.write(content), check=examine)
         finally:
             _sweep(out)
     return path

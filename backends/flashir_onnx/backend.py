@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,13 +49,21 @@ class OnnxBackend:
 
         return Session(emit(graph, params), device)
 
-    def export(self, model: Graph, graph: Graph, params: Params, out: Path, metadata: Mapping[str, str]) -> Path:
+    def export(
+        self,
+        model: Graph,
+        graph: Graph,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run], object] | None = None,
+    ) -> Path:
         """`out/model.onnx`, and a data file beside it where the weights are large. See Exporter."""
         from flashir_onnx.artefact import MODEL, write
         from flashir_onnx.emit import emit
 
         about = {**metadata, MODEL: dumps(model), "flashir.version": flashir.__version__}
-        return write(emit(graph, params), about, out)
+        return write(emit(graph, params), about, out, check)
 
     def verify(self, path: Path) -> Verified:
         """What ONNX's own checker and shape inference say of a file. See Exporter."""

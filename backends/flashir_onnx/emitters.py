@@ -67,12 +67,16 @@ def _reshape(scope: Scope, node: Node, x: str) -> str:
 
 
 def reshape(scope: Scope, x: str, before: Sequence[Size], after: Sequence[Size]) -> str:
-    """Reshape to a constant where sizes can be copied (0) or inferred (-1), else to sizes computed at run time."""
+    """Reshape to a constant where sizes can be copied (0) or one inferred (-1), else to sizes computed at run time.
+
+    Not both: of an empty tensor, as a batch of none, the inferred size would be anything.
+    """
     target: list[int] = []
     for axis, size in enumerate(after):
         kept = axis < len(before) and before[axis] == size
         target.append(size if isinstance(size, int) else 0 if kept else -1)
-    if target.count(-1) <= 1 and 0 not in after:
+    inferred, copied = target.count(-1), target.count(0)
+    if 0 not in after and (inferred == 0 or (inferred == 1 and copied == 0)):
         return scope.one("Reshape", x, _numbers(scope, *target))
     return scope.one("Reshape", x, scope.shape(*after), allowzero=1)
 

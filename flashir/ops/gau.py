@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flashir.errors import IRError
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention import ref_quadratic
 from flashir.ops.blocks import Params
 from flashir.ops.gated import (
     GATED,
     QK_SCALE,
+    SHORT_SPAN,
     bias_of,
     cost_gated,
     gated,
@@ -24,6 +26,13 @@ from flashir.ops.opdef import OpDef, ParamSpec, define_op, integer, sample
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
+
+
+def _infer_gau(x: TensorType, max_len: int, **attrs: Any) -> TensorType:
+    length = x.shape[1] if x.rank == 3 else 0
+    if max_len < SHORT_SPAN and isinstance(length, int) and length > max_len:
+        raise IRError(f"the relative bias spans max_len = {max_len} positions, the sequence has {length}: {x}")
+    return infer_gated(x, **attrs)
 
 
 def _params_gau(
@@ -63,7 +72,7 @@ gau = define_op(
     OpDef(
         "gau",
         ("x",),
-        infer_gated,
+        _infer_gau,
         _ref_gau,
         lambda ins, outs, **attrs: cost_gated(ins, outs, span=lambda t: t, **attrs),
         (

@@ -1,0 +1,164 @@
+"""compile: a model and its parameters as a function on arrays, on a device at hand."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir import inputs
+from flashir.backend import Backend, Run
+from flashir.cost import target as find_target
+from flashir.errors import InputError, TargetError
+from flashir.ir import Graph
+from flashir.lowering import Lowering
+from flashir.parameters import Params, checked, init, rechunked
+from flashir.passes.choose import settled_chunks
+from flashir.planning import Plan, Ranking, Workload, gigabytes, plan
+from flashir.registry import backend
+
+
+class Runnable:
+    """A compiled model: numpy in, numpy out.
+
+        logits = run(ids)                              # ids: whole numbers [b, t] -> float32 [b, t, vocab]
+        logits = run(ids, segment_ids=segment_ids)     # where the model has segments
+
+    Any batch and any length work, from 0 up.
+    """
+
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self.plan = plan
+        self._run = run
+        self._admitted: set[tuple[tuple[str, int], ...]] = set()
+
+    @property
+    def model(self) -> Graph:
+        """The model with every choice made."""
+        return self.plan.graph
+
+    def __call__(self, *given: npt.ArrayLike, **named: npt.ArrayLike | None) -> npt.NDArray[Any]:
+        """Run the model once.
+
+        Raises:
+            InputError: an input is missing, misshapen, of a wrong type, holds tokens outside the vocabulary, or is so
+                large that the machine has no memory for the run.
+        """
+        arrays = inputs.collect(self.model, given, named)
+        sizes = inputs.check(self.model, arrays)
+        self._admit(sizes)
+        return np.asarray(self._run(arrays))
+
+    def _admit(self, sizes: Mapping[str, int]) -> None:
+        """Refuse what an op cannot do, or memory cannot hold; sizes seen before pass at once."""
+        key = tuple(sizes.items())
+        if key in self._admitted:
+            return
+        inputs.specialise(self.model, sizes)
+        record = find_target(self.plan.target)
+        needed = Ranking(record, Workload()).needed(self.model, sizes)
+        if needed > record.memory:
+            shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+            raise InputError(
+                f"a run with {shown} needs {gigabytes(needed)}, {record.name} has {gigabytes(record.memory)}",
+                mend="use a smaller batch or a shorter length",
+            )
+        self._admitted.add(key)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready for a backend: choices made, parameters checked, lowered."""
+
+    plan: Plan
+    params: Params
+    lowered: Graph
+    backend: Backend
+
+
+def prepare(
+    model: Graph,
+    target: str,
+    params: Mapping[str, Any] | None,
+    *,
+    seed: int = 0,
+    rechunk: bool = False,
+    **choices: Any,
+) -> Prepared:
+    """Settle, check and lower a model, before any work starts. Arguments as for `compile`.
+
+    Without parameters, those of `init` with that seed are made, once the chunk is chosen.
+    """
+    found = backend(find_target(target).backend)
+    if params is None:
+        made = plan(model, target, **choices)
+        params = init(made.graph, seed)
+    elif rechunk and choices.get("chunk") is not None:
+        params = _rechunk(model, params, choices["chunk"])
+        made = plan(model, target, **choices)
+    else:
+        made = plan(model, target, params=params, **choices)
+    arrays = checked(made.graph, params)
+    return Prepared(made, arrays, Lowering.of(target).run(made.graph), found)
+
+
+def compile(
+    model: Graph,
+    target: str = "onnx:cpu",
+    params: Mapping[str, Any] | None = None,
+    *,
+    batch: int = 1,
+    seq_len: int = 4096,
+    policy: str = "quality",
+    chunk: int | None = None,
+    cumsum: str | None = None,
+    dtype: str | None = None,
+    rechunk: bool = False,
+) -> Runnable:
+    """A model as a function on arrays. What it leaves open is planned for the batch and length given.
+
+    Args:
+        model: any graph.
+        target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
+        params: by full name, as `init` or `load_params` give them; without any, `init(model)`.
+        batch, seq_len, policy: what is typical; other batches and lengths work too.
+        chunk, cumsum, dtype: settle these by hand.
+        rechunk: let `chunk` override the one that the parameters were made for; the model computes another function
+            then.
+
+    Raises:
+        SettingError, TargetError: as `plan`; and where the backend or device is not at hand.
+        ParameterError: parameters that are missing, extra, misshapen or not finite.
+    """
+    choices: dict[str, Any] = {
+        "batch": batch,
+        "seq_len": seq_len,
+        "policy": policy,
+        "chunk": chunk,
+        "cumsum": cumsum,
+        "dtype": dtype,
+    }
+    ready = prepare(model, target, params, rechunk=rechunk, **choices)
+    device = find_target(target).device
+    at_hand = ready.backend.devices()
+    if device not in at_hand:
+        raise TargetError(
+            f"{target} cannot run here: the devices at hand for {ready.backend.name} are {', '.join(at_hand)}",
+            mend="`flashir plan` and `flashir export` need no device",
+        )
+    return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, device))
+
+
+def _rechunk(model: Graph, params: Mapping[str, Any], chunk: int) -> Params:
+    before = settled_chunks(model)
+    if set(before) - {chunk}:
+        warnings.warn(
+            f"rechunked from {', '.join(map(str, before))} to {chunk}: the parameters were made for the former chunk, "
+            "and with the latter they compute another function",
+            stacklevel=3,
+        )
+    return rechunked(params, chunk)

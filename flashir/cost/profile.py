@@ -1,0 +1,76 @@
+"""Profiles: records as calibrated on the machine at hand, kept per device and library versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from flashir.cost.target import TABLES, Target, cores_at_hand, memory_at_hand
+
+SCHEMA = 1
+FITTED = ("peak", "vector", "bandwidth", "cache_bandwidth", "overlap", "launch", "step", "slowdown")
+
+
+def cache_folder() -> Path:
+    """Where profiles and tuning results are kept: `$FLASHIR_CACHE`, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("FLASHIR_CACHE")
+    return Path(given) if given else user_cache_path("flashir")
+
+
+def device_identity() -> str:
+    """The processor of this machine, and how many of its cores may be used."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name} x{cores_at_hand()}"
+
+
+def at_hand(record: Target) -> Target:
+    """The record for this machine: its memory, and the numbers that were fitted here, else scaled to its cores."""
+    here = replace(record.scaled_to(cores_at_hand()), memory=float(memory_at_hand()))
+    path = profile_path(record.name)
+    if not path.is_file():
+        return here
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["schema"] != SCHEMA or stored["key"] != profile_key(record.backend):
+            return here
+        return with_numbers(here, stored["numbers"], f"calibrated on this machine, {stored['date']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"the profile {path} cannot be read ({error}); run `flashir calibrate`", stacklevel=2)
+        return here
+
+
+def with_numbers(record: Target, numbers: dict[str, Any], source: str) -> Target:
+    """The record with fitted numbers, which have that source. Raises ValueError where one is no number of a record."""
+    if unknown := set(numbers) - set(FITTED):
+        raise ValueError(f"no fitted numbers: {', '.join(sorted(unknown))}")
+    fitted: dict[str, Any] = {
+        name: MappingProxyType({**getattr(record, name), **value}) if name in TABLES else float(value)
+        for name, value in numbers.items()
+    }
+    names = [f"{name}.{key}" for name in TABLES for key in numbers.get(name, {})] + list(numbers)
+    sources = MappingProxyType({**record.sources, **dict.fromkeys(names, source)})
+    return replace(record, **fitted, sources=sources)
+
+
+def profile_path(name: str) -> Path:
+    """The file that holds the profile of a target."""
+    return cache_folder() / "profiles" / f"{name.replace(':', '-')}.json"
+
+
+def profile_key(backend: str) -> dict[str, str]:
+    """What a profile holds for: the processor, and the versions of the libraries that run on it."""
+    from flashir.registry import backend as find
+
+    return {"device": device_identity(), **find(backend).versions()}

@@ -1,0 +1,139 @@
+"""Parameters of a model: made, checked, written and read. They are float32 arrays by full name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.errors import ParameterError, suggest
+from flashir.ir import Graph
+from flashir.ir.naming import parameters
+
+Params = Mapping[str, npt.NDArray[np.float32]]
+DIGESTS = "flashir.sha256"
+
+
+def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
+    """Fresh parameters, each drawn by its record: `mean + std * normal` (Codes 2 to 8).
+
+    Every parameter has a stream of its own, from the seed and its name, so that models that share a parameter's
+    name and shape share its values too. A chunk that is still `auto` counts as 256, the paper's.
+    """
+    made = {}
+    for name, spec in parameters(model).items():
+        if spec.std:
+            values = np.random.default_rng((seed, crc32(name.encode()))).standard_normal(spec.shape, np.float32)
+            values *= np.float32(spec.std)
+            values += np.float32(spec.mean)
+        else:
+            values = np.full(spec.shape, spec.mean, np.float32)
+        made[name] = values
+    return made
+
+
+def checked(model: Graph, params: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters as float32, in the order of the model.
+
+    Raises:
+        ParameterError: every one that is missing, extra, misshapen, no number, or not finite.
+    """
+    wanted = parameters(model)
+    problems = [f"{name} is missing: wanted shape {spec.shape}" for name, spec in wanted.items() if name not in params]
+    problems += [f"{name} is none of this model{suggest(name, wanted)}" for name in params if name not in wanted]
+    made = {}
+    for name, spec in wanted.items():
+        if name in params:
+            array = np.asarray(params[name])
+            problem = _problem(array, spec.shape)
+            if problem:
+                problems.append(f"{name} {problem}")
+            else:
+                made[name] = np.asarray(array, np.float32)
+    if problems:
+        raise ParameterError(problems, where=f"parameters of @{model.name}")
+    return made
+
+
+def save_params(params: Mapping[str, npt.NDArray[Any]], path: str | Path) -> None:
+    """Write a safetensors file, with a SHA-256 of every tensor in its metadata.
+
+    Raises:
+        ArtefactError: the file cannot be written; what stood there before is whole.
+    """
+    from safetensors.numpy import save_file
+
+    from flashir.files import atomic_write
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in params.items()}
+    digests = {name: _digest(array) for name, array in arrays.items()}
+    atomic_write(Path(path), lambda file: save_file(arrays, file.name, {DIGESTS: json.dumps(digests)}))
+
+
+def load_params(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """Read a safetensors file; where it carries digests, as those of `save_params` do, every tensor is verified.
+
+    Raises:
+        ParameterError: the file cannot be read, is cut short, or a tensor is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    try:
+        with safe_open(str(path), "numpy") as file:
+            digests = json.loads((file.metadata() or {}).get(DIGESTS, "{}"))
+            arrays.update((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise ParameterError(f"cannot read the parameters: {error}", where=str(path)) from None
+    damaged = list(_damaged(arrays, digests))
+    if damaged:
+        raise ParameterError(damaged, where=str(path), mend="the file changed since it was written; get a good copy")
+    return arrays
+
+
+def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters for another chunk: short relative biases keep the distances that both have, the rest is 0.
+
+    Raises:
+        ParameterError: one of the chunks is short, the other long (512 or more), which have other parameters (Code 4).
+    """
+    from flashir.ops.gated import SHORT_SPAN
+
+    made = dict(params)
+    for name, array in params.items():
+        if name.endswith(("rel_bias.a", "rel_bias.w")) and name.endswith("w") != (chunk < SHORT_SPAN):
+            raise ParameterError(f"{name} cannot become the bias of chunks of {chunk}", mend="train it for that chunk")
+        if name.endswith("rel_bias.w"):
+            change = chunk - (len(array) + 1) // 2
+            made[name] = np.pad(array, change) if change >= 0 else np.ascontiguousarray(array[-change:change])
+    return made
+
+
+def _problem(array: npt.NDArray[Any], shape: tuple[int, ...]) -> str | None:
+    if not np.issubdtype(array.dtype, np.floating):
+        return f"must hold floating-point numbers, got {array.dtype}"
+    if array.shape != shape:
+        return f"must have shape {shape}, got {array.shape}"
+    finite = np.isfinite(array)
+    if finite.all():
+        return None
+    first = tuple(int(index) for index in np.argwhere(~finite)[0])
+    return f"has {finite.size - np.count_nonzero(finite)} numbers that are not finite, the first at {first}"
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
+
+
+def _damaged(arrays: Mapping[str, npt.NDArray[Any]], digests: Mapping[str, str]) -> Iterator[str]:
+    for name, digest in digests.items():
+        if name not in arrays:
+            yield f"{name} is missing"
+        elif _digest(arrays[name]) != digest:
+            yield f"{name} is damaged: its SHA-256 is not the one that was written with it"

@@ -1,0 +1,165 @@
+"""choose-chunk and choose-cumsum: settle what a model leaves `auto`, by hand or by a ranking of the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flashir.errors import SettingError
+from flashir.ir.builder import Builder
+from flashir.ir.graph import AUTO, Attr, Graph, Node, Value
+from flashir.ops import OPS
+from flashir.passes.base import Pass
+from flashir.rewrite import Rule, rewrite
+
+STRATEGIES = ("scan", "matmul", "native")
+POLICIES = ("quality", "fastest")
+QUALITY_SLACK = 1.05  # the largest chunk may take this much longer than the fastest
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to settle a model, and what it takes.
+
+    Args:
+        chunk: tokens a chunk; None where the model has none.
+        cumsum: `scan`, `matmul` or `native`; None where nothing is summed up.
+        predicted_ms: milliseconds by the cost model.
+        peak_bytes: bytes of memory on one device, by the cost model.
+        measured_ms: milliseconds as measured, where they were.
+        terms: the predicted milliseconds of each kind.
+    """
+
+    chunk: int | None
+    cumsum: str | None
+    predicted_ms: float
+    peak_bytes: int
+    measured_ms: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ms(self) -> float:
+        """What is known best: as measured, else as predicted."""
+        return self.predicted_ms if self.measured_ms is None else self.measured_ms
+
+
+Rank = Callable[[Graph], Sequence[Candidate]]
+
+
+@dataclass(frozen=True)
+class ChooseChunk(Pass):
+    """`flash(%h) {chunk = auto}` -> `flash(%h) {chunk = 256}`
+
+    Args:
+        chunk: the chunk, set by hand; without one, the best that `rank` finds.
+        policy: `quality`, the largest chunk within 5% of the fastest (§4.3 finds larger ones better); or `fastest`.
+        rank: lists the candidates for a graph.
+    """
+
+    name = "choose-chunk"
+    optional = False
+    chunk: int | None = None
+    policy: str = "quality"
+    rank: Rank | None = field(default=None, repr=False)
+
+    def apply(self, graph: Graph) -> Graph:
+        """Set every open chunk. Raises SettingError where there is neither a chunk nor a ranking."""
+        if not any(is_open(node, "chunk") for node in graph.walk()):
+            return graph
+        chunk = self.chunk or best(ranked(self, self.rank, graph), self.policy).chunk
+        return _set(graph, "chunk", lambda node: chunk)
+
+
+@dataclass(frozen=True)
+class ChooseCumsum(Pass):
+    """`flash(%h) {cumsum = auto}` -> `flash(%h) {cumsum = "native"}`
+
+    Args:
+        cumsum: `scan`, `matmul` or `native`, set by hand; without one, the fastest that `rank` finds.
+        rank: lists the candidates for a graph.
+    """
+
+    name = "choose-cumsum"
+    optional = False
+    cumsum: str | None = None
+    rank: Rank | None = field(default=None, repr=False)
+
+    def apply(self, graph: Graph) -> Graph:
+        """Set every open strategy. Raises SettingError where there is neither a strategy nor a ranking."""
+        nodes = [node for node in graph.walk() if is_open(node, "cumsum")]
+        if not nodes:
+            return graph
+        strategy = self.cumsum
+        if strategy is None and any(len(strategies(node)) > 1 for node in nodes):
+            strategy = best(ranked(self, self.rank, graph), "fastest").cumsum
+        return _set(graph, "cumsum", lambda node: _applicable(node, strategy))
+
+
+def best(candidates: Sequence[Candidate], policy: str) -> Candidate:
+    """The candidate that the policy prefers. Raises SettingError for an unknown policy."""
+    if policy not in POLICIES:
+        raise SettingError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+    fastest = min(candidates, key=lambda candidate: candidate.ms)
+    if policy == "fastest":
+        return fastest
+    close = [each for each in candidates if each.ms <= QUALITY_SLACK * fastest.ms]
+    largest = max(each.chunk or 0 for each in close)
+    return min((each for each in close if (each.chunk or 0) == largest), key=lambda candidate: candidate.ms)
+
+
+def ranked(choice: Pass, rank: Rank | None, graph: Graph) -> Sequence[Candidate]:
+    """The candidates for a graph. Raises SettingError where nothing can rank them."""
+    if rank is None:
+        option = choice.name.removeprefix("choose-")
+        raise SettingError(f"{choice.name} needs a target to choose for", mend=f"or set {option} by hand")
+    return rank(graph)
+
+
+def strategies(node: Node) -> tuple[str, ...]:
+    """The ways in which a node could sum up its chunk states; none where it does not, one where segments force it."""
+    if "cumsum" not in node.attrs or not node.attrs["causal"] or node.attrs.get("use_global") is False:
+        return ()
+    masks = [i for i, name in enumerate(OPS[node.op].operands) if name in ("segment_ids?", "visible?")]
+    masked = any(i < len(node.inputs) and node.inputs[i] is not None for i in masks)
+    return ("matmul",) if masked else STRATEGIES
+
+
+def is_open(node: Node, attr: str) -> bool:
+    """Whether an attribute of the node is still `auto`."""
+    return node.attrs.get(attr) is AUTO
+
+
+def choosers(graph: Graph) -> Iterator[Node]:
+    """The nodes that have a chunk or a strategy, open or not."""
+    return (node for node in graph.walk() if "chunk" in node.attrs or "cumsum" in node.attrs)
+
+
+def settled_chunks(graph: Graph) -> tuple[int, ...]:
+    """The chunks that stand in a graph, each once, the smallest first."""
+    chunks = (node.attrs.get("chunk") for node in choosers(graph))
+    return tuple(sorted({chunk for chunk in chunks if isinstance(chunk, int)}))
+
+
+def reset(graph: Graph, attr: str) -> Graph:
+    """The graph with an attribute `auto` wherever it can be."""
+    return rewrite(graph, _setter(attr, lambda node: AUTO, lambda node: attr in node.attrs))
+
+
+def _applicable(node: Node, strategy: str | None) -> Attr:
+    """The strategy where the node has a choice, else the one it is bound to; any where it makes no difference."""
+    own = strategies(node)
+    return strategy if strategy in own else (own or STRATEGIES)[-1]
+
+
+def _set(graph: Graph, attr: str, value: Callable[[Node], Attr]) -> Graph:
+    return rewrite(graph, _setter(attr, value, lambda node: is_open(node, attr)))
+
+
+def _setter(attr: str, value: Callable[[Node], Attr], wanted: Callable[[Node], bool]) -> Rule:
+    def rule(b: Builder, node: Node) -> Sequence[Value] | None:
+        made = value(node) if wanted(node) else None
+        if made is None or node.attrs[attr] == made:
+            return None
+        return b.insert(node.op, node.inputs, {**node.attrs, attr: made}, node.region)
+
+    return rule

@@ -1,0 +1,283 @@
+"""plan: what chunk and which cumulative sum a model should have on a target, what it will take, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+from flashir.cost import Estimate, Target, estimate
+from flashir.cost import target as find_target
+from flashir.errors import ParameterError, SettingError, TargetError
+from flashir.ir import DType, Graph
+from flashir.ir.dims import Dim, symbols
+from flashir.ir.naming import parameters
+from flashir.lowering import Lowering
+from flashir.passes.base import Pass, Pipeline
+from flashir.passes.choose import (
+    POLICIES,
+    STRATEGIES,
+    Candidate,
+    ChooseChunk,
+    ChooseCumsum,
+    choosers,
+    reset,
+    settled_chunks,
+)
+from flashir.passes.dtype import SetDType
+from flashir.tune.space import Choice, choices
+from flashir.why import explain
+
+LONGEST = 2**32
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a plan is made for: rows a batch over all devices, tokens a row, and whether it trains."""
+
+    batch: int = 1
+    seq_len: int = 4096
+    training: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be a whole number from 1 to {LONGEST}, got {value!r}"
+            for name, value in (("batch", self.batch), ("seq_len", self.seq_len))
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LONGEST
+        ]
+        if problems:
+            raise SettingError(problems)
+
+    def sizes(self, graph: Graph, devices: int = 1) -> dict[str, int]:
+        """A number for each symbol of the graph: the first axis of an input counts rows, every other one tokens."""
+        found: dict[str, int] = {}
+        for value in graph.inputs:
+            for axis, size in enumerate(value.type.shape):
+                wanted = self.seq_len if axis else ceil(self.batch / devices)
+                if isinstance(size, Dim):
+                    found.update({name: wanted for name in symbols(size) if name not in found})
+        return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer of `plan`.
+
+    Args:
+        graph: the model with every choice made.
+        model: its name.
+        target, batch, seq_len, training: what was asked.
+        chunk: tokens a chunk; None where the model has none.
+        cumsum: `scan`, `matmul` or `native`; None where nothing is summed up.
+        predicted_ms: milliseconds of one run, or training step.
+        peak_bytes: bytes of memory on one device.
+        parameters: how many numbers the model learns.
+        candidates: every choice that was considered, in the order of chunks.
+        why: one sentence or two for people.
+    """
+
+    graph: Graph = field(repr=False)
+    model: str
+    target: str
+    batch: int
+    seq_len: int
+    training: bool
+    chunk: int | None
+    cumsum: str | None
+    predicted_ms: float
+    peak_bytes: int
+    parameters: int
+    candidates: tuple[Candidate, ...]
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as the command line prints it with `--json`."""
+        own = ("model", "target", "batch", "seq_len", "training", "chunk", "cumsum", "predicted_ms", "peak_bytes")
+        return {
+            **{name: getattr(self, name) for name in own},
+            "parameters": self.parameters,
+            "candidates": [_candidate_dict(each) for each in self.candidates],
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Lists the candidates of a graph with what each takes: the `rank` of choose-chunk and choose-cumsum."""
+
+    target: Target
+    workload: Workload
+    params: Mapping[str, Any] | None = None
+
+    def __call__(self, graph: Graph) -> tuple[Candidate, ...]:
+        """Every candidate, predicted. Raises TargetError where none fits the memory of the target."""
+        found = [self.predict(graph, choice) for choice in choices(graph, self.workload.seq_len, self.params)]
+        if not found:
+            raise ParameterError(
+                "the parameters fit none of the chunks that the model could have",
+                mend="set the chunk that they were trained with",
+            )
+        fitting = tuple(each for each in found if each.peak_bytes <= self.target.memory)
+        if not fitting:
+            least = min(each.peak_bytes for each in found)
+            raise TargetError(
+                f"the model needs at least {gigabytes(least)} on {self.target.name}, "
+                f"which has {gigabytes(self.target.memory)}",
+                mend="use a smaller batch or length, a smaller model, or more devices",
+            )
+        return fitting
+
+    def predict(self, graph: Graph, choice: Choice) -> Candidate:
+        """One candidate, from its lowered graph."""
+        made = self.estimate(choice.settle(graph))
+        return Candidate(choice.chunk, choice.cumsum, made.ms, made.peak_bytes, terms=made.terms)
+
+    def estimate(self, settled: Graph) -> Estimate:
+        """What a settled model takes."""
+        lowered = self._lowering.run(settled)
+        sizes = self.workload.sizes(settled, self.target.devices)
+        return estimate(lowered, self.target, sizes, training=self.workload.training)
+
+    def needed(self, settled: Graph, sizes: Mapping[str, int]) -> int:
+        """Bytes of memory that a run with these sizes takes."""
+        return estimate(self._lowering.run(settled), self.target, sizes).peak_bytes
+
+    @cached_property
+    def _lowering(self) -> Lowering:
+        return Lowering.of(self.target.name, check=False)
+
+
+def plan(
+    model: Graph,
+    target: str = "onnx:cpu",
+    batch: int = 1,
+    seq_len: int = 4096,
+    training: bool = False,
+    policy: str = "quality",
+    *,
+    chunk: int | None = None,
+    cumsum: str | None = None,
+    dtype: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    measured: bool = True,
+) -> Plan:
+    """Choose what the model leaves open, from the cost model of the target, or from what `tune` measured there.
+
+    Args:
+        model: any graph; what it has settled stays so.
+        target: such as `onnx:cpu` or `jax:tpu-v4x32`; its backend need not be installed.
+        batch: rows, over all devices.
+        seq_len: tokens a row.
+        training: plan a training step instead of one run forward.
+        policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
+        chunk, cumsum: settle these by hand.
+        dtype: the compute type: `float32`, `bfloat16` or `float16`; without one, the model's own.
+        params: the parameters, where they exist already: then the chunk must be one that they fit.
+        measured: use measurements of this machine where `tune` has stored them.
+
+    Raises:
+        SettingError: a setting is out of range, or does not apply to this model.
+        TargetError: the target is unknown, or the model does not fit its memory.
+        ParameterError: the parameters fit no chunk.
+    """
+    workload, record = Workload(batch, seq_len, training), find_target(target)
+    if policy not in POLICIES:
+        raise SettingError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+    graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
+    ranking = Ranking(record, workload, params)
+    candidates = ranking(graph)
+    if measured:
+        from flashir.tune.store import with_measurements
+
+        candidates = with_measurements(candidates, graph, record, workload)
+
+    def rank(partly: Graph) -> Sequence[Candidate]:
+        settled = next((node.attrs["chunk"] for node in choosers(partly) if "chunk" in node.attrs), None)
+        return [each for each in candidates if not isinstance(settled, int) or each.chunk == settled]
+
+    chosen = Pipeline((ChooseChunk(policy=policy, rank=rank), ChooseCumsum(rank=rank))).run(graph)
+    found = _of(chosen, candidates)
+    return Plan(
+        graph=chosen,
+        model=model.name,
+        target=target,
+        batch=batch,
+        seq_len=seq_len,
+        training=training,
+        chunk=found.chunk,
+        cumsum=found.cumsum,
+        predicted_ms=found.predicted_ms,
+        peak_bytes=found.peak_bytes,
+        parameters=parameter_count(chosen),
+        candidates=candidates,
+        why=explain(found, candidates, policy),
+    )
+
+
+def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | None, *, locked: bool) -> Graph:
+    """The graph with what a user set by hand.
+
+    Raises:
+        SettingError: a value is out of range, the model has nothing of the kind, or its chunk is locked.
+    """
+    settled = settled_chunks(graph)
+    problems = []
+    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
+        problems.append(f"chunk must be a whole number from 1, got {chunk!r}")
+    elif chunk is not None and not any("chunk" in node.attrs for node in choosers(graph)):
+        problems.append(f"chunk cannot be set: @{graph.name} has no op with one")
+    elif chunk is not None and locked and set(settled) - {chunk}:
+        problems.append(
+            f"chunk is locked to {', '.join(map(str, settled))}, got {chunk}: the parameters were made for it, "
+            "and with another chunk they compute another function"
+        )
+    if cumsum is not None and cumsum not in STRATEGIES:
+        problems.append(f"cumsum must be one of {', '.join(STRATEGIES)}, got {cumsum!r}")
+    if problems:
+        raise SettingError(problems, mend="--rechunk overrides the lock" if locked and settled else "")
+    passes: list[Pass] = [] if dtype is None else [SetDType(dtype)]
+    if chunk is not None:
+        graph = graph if locked and settled else reset(graph, "chunk")
+        passes.append(ChooseChunk(chunk))
+    if cumsum is not None:
+        graph = reset(graph, "cumsum")
+        passes.append(ChooseCumsum(cumsum))
+    return Pipeline(passes).run(graph)
+
+
+def parameter_count(graph: Graph) -> int:
+    """How many numbers a model learns."""
+    total = 0
+    for spec in parameters(graph).values():
+        count = 1
+        for size in spec.shape:
+            count *= size
+        total += count
+    return total
+
+
+def compute_type(graph: Graph) -> DType:
+    """The element type that the model computes in."""
+    floats = (v.type.dtype for node in graph.walk() for v in node.outputs if v.type.dtype.is_float)
+    return next(floats, DType.F32)
+
+
+def gigabytes(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _of(chosen: Graph, candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate that the passes settled on."""
+    attrs = [node.attrs for node in choosers(chosen)]
+    chunk = next((each["chunk"] for each in attrs if "chunk" in each), None)
+    close = [each for each in candidates if each.chunk in (chunk, None)]
+    cumsums = [each["cumsum"] for each in attrs if "cumsum" in each]
+    return next((each for each in close if each.cumsum in (*cumsums, None)), close[0])
+
+
+def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+    shown = {name: getattr(candidate, name) for name in ("chunk", "cumsum", "predicted_ms", "peak_bytes")}
+    return shown if candidate.measured_ms is None else {**shown, "measured_ms": candidate.measured_ms}

@@ -1,0 +1,1 @@
+"""Tuning: the space of choices, the search that measures them, and the store that remembers."""
