@@ -128,7 +128,7 @@ def _problem(array: npt.NDArray[Any], shape: tuple[int, ...]) -> str | None:
 
 
 def _digest(array: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _damaged(arrays: Mapping[str, npt.NDArray[Any]], digests: Mapping[str, str]) -> Iterator[str]:

@@ -17,11 +17,12 @@ from flashir.ir.naming import parameters
 from flashir.lowering import Lowering
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.choose import (
-    POLICIES,
     STRATEGIES,
     Candidate,
     ChooseChunk,
     ChooseCumsum,
+    best,
+    check_policy,
     choosers,
     reset,
     settled_chunks,
@@ -183,8 +184,7 @@ def plan(
         ParameterError: the parameters fit no chunk.
     """
     workload, record = Workload(batch, seq_len, training), find_target(target)
-    if policy not in POLICIES:
-        raise SettingError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+    check_policy(policy)
     graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
     ranking = Ranking(record, workload, params)
     candidates = ranking(graph)
@@ -193,12 +193,11 @@ def plan(
 
         candidates = with_measurements(candidates, graph, record, workload)
 
-    def rank(partly: Graph) -> Sequence[Candidate]:
-        settled = next((node.attrs["chunk"] for node in choosers(partly) if "chunk" in node.attrs), None)
-        return [each for each in candidates if not isinstance(settled, int) or each.chunk == settled]
+    def rank(_: Graph) -> Sequence[Candidate]:
+        return candidates
 
-    chosen = Pipeline((ChooseChunk(policy=policy, rank=rank), ChooseCumsum(rank=rank))).run(graph)
-    found = _of(chosen, candidates)
+    chosen = Pipeline((ChooseChunk(policy=policy, rank=rank), ChooseCumsum(policy=policy, rank=rank))).run(graph)
+    found = best(candidates, policy)
     return Plan(
         graph=chosen,
         model=model.name,
@@ -267,15 +266,6 @@ def compute_type(graph: Graph) -> DType:
 def gigabytes(count: float) -> str:
     """Bytes for people."""
     return f"{count / 2**30:.2f} GiB"
-
-
-def _of(chosen: Graph, candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that the passes settled on."""
-    attrs = [node.attrs for node in choosers(chosen)]
-    chunk = next((each["chunk"] for each in attrs if "chunk" in each), None)
-    close = [each for each in candidates if each.chunk in (chunk, None)]
-    cumsums = [each["cumsum"] for each in attrs if "cumsum" in each]
-    return next((each for each in close if each.cumsum in (*cumsums, None)), close[0])
 
 
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:

@@ -75,13 +75,15 @@ class ChooseCumsum(Pass):
     """`flash(%h) {cumsum = auto}` -> `flash(%h) {cumsum = "native"}`
 
     Args:
-        cumsum: `scan`, `matmul` or `native`, set by hand; without one, the fastest that `rank` finds.
+        cumsum: `scan`, `matmul` or `native`, set by hand; without one, that of the best that `rank` finds.
+        policy: as for choose-chunk.
         rank: lists the candidates for a graph.
     """
 
     name = "choose-cumsum"
     optional = False
     cumsum: str | None = None
+    policy: str = "quality"
     rank: Rank | None = field(default=None, repr=False)
 
     def apply(self, graph: Graph) -> Graph:
@@ -91,20 +93,25 @@ class ChooseCumsum(Pass):
             return graph
         strategy = self.cumsum
         if strategy is None and any(len(strategies(node)) > 1 for node in nodes):
-            strategy = best(ranked(self, self.rank, graph), "fastest").cumsum
+            strategy = best(ranked(self, self.rank, graph), self.policy).cumsum
         return _set(graph, "cumsum", lambda node: _applicable(node, strategy))
 
 
 def best(candidates: Sequence[Candidate], policy: str) -> Candidate:
     """The candidate that the policy prefers. Raises SettingError for an unknown policy."""
-    if policy not in POLICIES:
-        raise SettingError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+    check_policy(policy)
     fastest = min(candidates, key=lambda candidate: candidate.ms)
     if policy == "fastest":
         return fastest
     close = [each for each in candidates if each.ms <= QUALITY_SLACK * fastest.ms]
     largest = max(each.chunk or 0 for each in close)
     return min((each for each in close if (each.chunk or 0) == largest), key=lambda candidate: candidate.ms)
+
+
+def check_policy(policy: str) -> None:
+    """Raises SettingError for an unknown policy."""
+    if policy not in POLICIES:
+        raise SettingError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
 
 
 def ranked(choice: Pass, rank: Rank | None, graph: Graph) -> Sequence[Candidate]:
