@@ -6,15 +6,15 @@ import json
 import os
 import platform
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from flashir.cost.target import TABLES, Target, cores_at_hand, memory_at_hand
+from flashir.cost.target import RANGES, Target, cores_at_hand, memory_at_hand
 
 SCHEMA = 1
-FITTED = ("peak", "vector", "bandwidth", "cache_bandwidth", "overlap", "launch", "step", "slowdown")
 
 
 def cache_folder() -> Path:
@@ -51,17 +51,22 @@ def at_hand(record: Target) -> Target:
         return here
 
 
-def with_numbers(record: Target, numbers: dict[str, Any], source: str) -> Target:
-    """The record with fitted numbers, which have that source. Raises ValueError where one is no number of a record."""
-    if unknown := set(numbers) - set(FITTED):
-        raise ValueError(f"no fitted numbers: {', '.join(sorted(unknown))}")
-    fitted: dict[str, Any] = {
-        name: MappingProxyType({**getattr(record, name), **value}) if name in TABLES else float(value)
-        for name, value in numbers.items()
-    }
-    names = [f"{name}.{key}" for name in TABLES for key in numbers.get(name, {})] + list(numbers)
-    sources = MappingProxyType({**record.sources, **dict.fromkeys(names, source)})
-    return replace(record, **fitted, sources=sources)
+def with_numbers(record: Target, numbers: Mapping[str, float], source: str) -> Target:
+    """The record with other numbers, by name (`bandwidth`, `peak.f32`), which have that source.
+
+    Raises ValueError where one is no number, or not one that a device could have.
+    """
+    changed: dict[str, Any] = {}
+    for name, value in numbers.items():
+        table, _, key = name.partition(".")
+        low, high = RANGES.get(table, (1.0, 0.0))
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"{name} = {value!r}")
+        if key:
+            changed[table] = MappingProxyType({**changed.get(table, getattr(record, table)), key: float(value)})
+        else:
+            changed[table] = float(value)
+    return replace(record, **changed, sources=MappingProxyType({**record.sources, **dict.fromkeys(numbers, source)}))
 
 
 def profile_path(name: str) -> Path:

@@ -97,6 +97,16 @@ class Target:
         """The part of the name after the colon, without the count."""
         return _split(self.name)[1]
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the machine at hand, whatever it is."""
+        return self.device in ("cpu", "cuda")
+
+    def number(self, name: str) -> float:
+        """One number of the record by name, such as `bandwidth` or `peak.f32`."""
+        table, _, key = name.partition(".")
+        return float(getattr(self, table)[key] if key else getattr(self, table))
+
     def scaled_to(self, cores: int) -> Target:
         """The record for a machine with that many cores, where it scales with them."""
         if not self.cores or self.cores == cores:
@@ -121,10 +131,12 @@ def target(name: str) -> Target:
     if key not in known:
         raise TargetError(f"unknown target {key!r}{suggest(key, known)}", mend="`flashir targets` lists them all")
     found = _record(key)
-    if found.device == "cpu":
+    if found.is_here:
         from flashir.cost.profile import at_hand
 
         found = at_hand(found)
+    if found.is_here and devices > 1:
+        raise TargetError(f"{key} is the machine at hand, of which there is one, got {name!r}")
     return replace(found, name=name, devices=devices)
 
 

@@ -1,0 +1,86 @@
+"""The micro-kernels of calibration: small graphs, each slow for one reason, and what each one tells.
+
+They run through the target's own lowering and backend, so a number is what the backend makes of the op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flashir.ir import Builder, Graph, Value
+
+ROWS, WIDE, NARROW = 4096, 1536, 768  # a base layer at 4096 tokens
+CHUNK, KEY = 256, 128
+CHAIN = 64  # small ops in a row, so that one run is long enough to time
+STEPS = 256
+
+
+@dataclass(frozen=True)
+class MicroKernel:
+    """One graph to time.
+
+    Args:
+        name: what `fit` knows it by.
+        tells: the number that it decides, for people.
+        graph: builds it.
+    """
+
+    name: str
+    tells: str
+    graph: Callable[[], Graph]
+
+
+def _chain(name: str, shape: str, count: int, step: Callable[[Builder, Value, Value], Value]) -> Callable[[], Graph]:
+    """`count` applications of a step, each on the result of the one before."""
+
+    def build() -> Graph:
+        b = Builder(name)
+        x = y = b.input("x", f"f32[{shape}]")
+        for _ in range(count):
+            y = step(b, y, x)
+        return b.finish(b.reduce_sum(y, axes=tuple(range(y.type.rank))))
+
+    return build
+
+
+def _product(name: str, left: str, right: str, dtype: str = "f32") -> Callable[[], Graph]:
+    def build() -> Graph:
+        b = Builder(name)
+        return b.finish(b.matmul(b.input("x", f"{dtype}[{left}]"), b.input("y", f"{dtype}[{right}]")))
+
+    return build
+
+
+def _loop() -> Graph:
+    """A loop whose body does next to nothing."""
+    b = Builder("loop")
+    start, walked = b.input("start", "f32[1, 8]"), b.input("x", f"f32[1, {STEPS}, 8]")
+    body = b.subgraph()
+    state, x = body.input("state", start.type), body.input("item", start.type)
+    region = body.finish(body.add(state, x), state)
+    last, _ = b.results("scan", start, walked, carries=1, axis=1, body=region)
+    return b.finish(last)
+
+
+def _running_sum() -> Graph:
+    b = Builder("running_sum")
+    states = b.input("x", f"f32[1, {ROWS // CHUNK}, {KEY}, {WIDE}]")
+    return b.finish(b.cumsum(states, axis=1, exclusive=True))
+
+
+KERNELS = (
+    MicroKernel("product", "peak.f32", _product("product", f"{ROWS}, {NARROW}", f"{NARROW}, {WIDE}")),
+    MicroKernel("half", "peak.f16", _product("half", f"{ROWS // 8}, {NARROW}", f"{NARROW}, {WIDE}", "f16")),
+    MicroKernel(
+        "chunks",
+        "overlap",
+        _product("chunks", f"{ROWS // CHUNK}, {CHUNK}, {KEY}", f"{ROWS // CHUNK}, {KEY}, {WIDE}"),
+    ),
+    MicroKernel("sums", "bandwidth", _chain("sums", f"{ROWS}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
+    MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))),
+    MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
+    MicroKernel("small", "launch", _chain("small", "8", 4 * CHAIN, lambda b, x, y: b.add(x, y))),
+    MicroKernel("loop", "step", _loop),
+    MicroKernel("running_sum", "slowdown.cumsum", _running_sum),
+)
