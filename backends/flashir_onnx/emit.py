@@ -149,9 +149,16 @@ class _Emitter:
         outputs = [inside.one("Identity", self.name(inside, value), stem=value.name) for value in body.outputs]
         inputs = [value_info(inside.names[value], value.type, {}) for value in body.inputs]
         results = [value_info(name, value.type, {}) for name, value in zip(outputs, body.outputs, strict=True)]
-        walked, stacked = len(body.inputs) - carries, len(body.outputs) - carries
-        return scope.op(
+        walked = len(body.inputs) - carries
+        made = scope.op(
             "Scan", *(self.name(scope, value) for value in node.operands), outputs=len(node.outputs),
             body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=walked,
-            scan_input_axes=[axis] * walked, scan_output_axes=[axis] * stacked,
+            scan_input_axes=[axis] * walked,
         )  # fmt: skip
+        stacked = zip(made[carries:], node.outputs[carries:], strict=True)
+        return (*made[:carries], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
+
+
+def _from_front(scope: Scope, x: str, rank: int, axis: int) -> str:
+    """Moves the first axis to that place. Scan could do it as well, and crashes ONNX Runtime 1.32 where a size is 0."""
+    return scope.one("Transpose", x, perm=[*range(1, axis + 1), 0, *range(axis + 1, rank)]) if axis else x
