@@ -111,6 +111,7 @@ def compile(
     target: str = "onnx:cpu",
     params: Mapping[str, Any] | None = None,
     *,
+    seed: int = 0,
     batch: int = 1,
     seq_len: int = 4096,
     policy: str = "quality",
@@ -124,7 +125,8 @@ def compile(
     Args:
         model: any graph.
         target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
-        params: by full name, as `init` or `load_params` give them; without any, `init(model)`.
+        params: by full name, as `init` or `load_params` give them; without any, `init(model, seed)`.
+        seed: of the parameters, where there are none.
         batch, seq_len, policy: what is typical; other batches and lengths work too.
         chunk, cumsum, dtype: settle these by hand.
         rechunk: let `chunk` override the one that the parameters were made for; the model computes another function
@@ -142,7 +144,7 @@ def compile(
         "cumsum": cumsum,
         "dtype": dtype,
     }
-    ready = prepare(model, target, params, rechunk=rechunk, **choices)
+    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, **choices)
     device = find_target(target).device
     at_hand = ready.backend.devices()
     if device not in at_hand:

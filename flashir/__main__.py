@@ -1,0 +1,5 @@
+"""`python -m flashir`: the command line."""
+
+from flashir.cli import main
+
+main()

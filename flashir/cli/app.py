@@ -1,0 +1,55 @@
+"""The program and the list of its verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+import flashir
+from flashir.cli import calibrate, check, doctor, export, new, plan, run, show, targets, tune
+from flashir.cli.group import Cli, Verb
+from flashir.cli.help import Section
+
+app = typer.Typer(
+    name="flashir",
+    cls=Cli,
+    help="Compile gated-attention models: write one, look at it, choose its chunk for a device, export and run it.",
+    epilog="flashir new flash --size base --task lm -o model.fir\n"
+    "flashir plan model.fir --target onnx:cpu --seq-len 4096\n"
+    "flashir export model.fir --target onnx:cpu -o out/\n"
+    "flashir run out/ --text book.txt",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flashir {flashir.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of every error.", envvar="FLASHIR_DEBUG")
+    ] = False,
+) -> None:
+    """What stands before the verb; `--debug` is read where errors are shown."""
+
+
+_VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
+    Section.MODEL: (new.new, show.show),
+    Section.CHOOSE: (plan.plan, tune.tune),
+    Section.USE: (export.export, run.run, check.check),
+    Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
+}
+for _section, _functions in _VERBS.items():
+    for _function in _functions:
+        app.command(_function.__name__, cls=Verb, rich_help_panel=_section)(_function)

@@ -1,0 +1,7 @@
+"""flashir calibrate."""
+
+from __future__ import annotations
+
+
+def calibrate() -> None:
+    """(in the making)"""

@@ -1,0 +1,57 @@
+"""How a plan is shown to people: its candidates as a table, the chosen one marked, and why."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from flashir.cli import console
+from flashir.passes.choose import Candidate
+from flashir.planning import Plan
+
+BAR = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def show_plan(plan: Plan, word: str) -> None:
+    """Print a plan."""
+    rows = "row" if plan.batch == 1 else "rows"
+    work = f"{plan.batch} {rows} of {plan.seq_len} tokens{', a training step' if plan.training else ''}"
+    console.say(f"{word} on {plan.target}: {work}, {console.many(plan.parameters)} parameters", "bold")
+    console.say()
+    measured = any(each.measured_ms is not None for each in plan.candidates)
+    columns = ["", "chunk", "cumsum", "predicted", *(["measured"] if measured else []), "peak memory", ""]
+    table = console.table(*columns, right=("chunk", "predicted", "measured", "peak memory"))
+    slowest = max(each.ms for each in plan.candidates)
+    for each in plan.candidates:
+        chosen = (each.chunk, each.cumsum) == (plan.chunk, plan.cumsum)
+        table.add_row(
+            "*" if chosen else "",
+            "-" if each.chunk is None else str(each.chunk),
+            each.cumsum or "-",
+            console.milliseconds(each.predicted_ms),
+            *([_measured(each)] if measured else []),
+            console.size(each.peak_bytes),
+            _bar(each.ms / slowest if slowest else 0.0, chosen),
+            style="bold green" if chosen else None,
+        )
+    console.show(table)
+    console.say()
+    console.say(plan.why)
+
+
+def choice(plan: Plan) -> str:
+    """What was chosen, in a few words."""
+    parts = [f"chunk {plan.chunk}"] if plan.chunk is not None else []
+    parts += [f"cumsum {plan.cumsum}"] if plan.cumsum is not None else []
+    return ", ".join([*parts, f"{console.milliseconds(plan.predicted_ms)} predicted for {plan.seq_len} tokens"])
+
+
+def _measured(candidate: Candidate) -> str:
+    return "" if candidate.measured_ms is None else console.milliseconds(candidate.measured_ms)
+
+
+def _bar(share: float, chosen: bool) -> Text:
+    """A bar in eighths of a character."""
+    eighths = round(share * BAR * 8)
+    text = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+    return Text(text, "green" if chosen else "dim")

@@ -1,0 +1,91 @@
+"""flashir export: a model and its parameters as an artefact on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashir.cli import console, options
+
+
+def export(
+    model: options.Model,
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    target: options.Target = "onnx:cpu",
+    batch: options.Batch = 1,
+    seq_len: options.SeqLen = 4096,
+    params: options.Params = None,
+    seed: options.Seed = None,
+    chunk: options.Chunk = None,
+    cumsum: options.Cumsum = None,
+    dtype: options.ComputeType = None,
+    policy: options.ByPolicy = options.Policy.QUALITY,
+    rechunk: options.Rechunk = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Where to write it.  [default: MODEL-export]",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a model for a target, checked before it replaces what was there.
+
+    The artefact takes any batch and any length. It carries the text of the model and the choices made, and was run
+    against the float64 interpreter.
+
+    Examples:
+        flashir export flash --size small -o out/
+        flashir export model.fir --target onnx:cpu --params p.safetensors -o out/
+        flashir export checkpoint/ -o out/
+    """
+    from flashir.cli import source
+    from flashir.cli.candidates import choice
+    from flashir.export import export as write
+
+    found = source.find(model, settings, size, task)
+    arrays = found.parameters(params, seed)
+    folder = out or Path(f"{Path(model).stem or model}-export")
+    with console.err().status(f"exporting {model} for {target} and checking it"):
+        made = write(
+            found.model,
+            folder,
+            target,
+            arrays,
+            seed=seed or 0,
+            rechunk=rechunk,
+            batch=batch,
+            seq_len=seq_len,
+            policy=policy.value,
+            chunk=chunk,
+            cumsum=cumsum,
+            dtype=dtype,
+        )
+    files = {str(file): file.stat().st_size for file in sorted(made.path.parent.glob(f"{made.path.stem}*"))}
+    if as_json:
+        console.emit(
+            {
+                **made.plan.as_dict(),
+                "model": model,
+                "path": str(made.path),
+                "files": files,
+                "checks": list(made.checks),
+                "notes": list(made.notes),
+            }
+        )
+        return
+    for line in made.checks:
+        console.say(f"ok    {line}", "green")
+    for line in made.notes:
+        console.say(f"note  {line}", "yellow")
+    console.say(f"plan  {choice(made.plan)}. {made.plan.why}")
+    size_of_all = console.size(sum(files.values()))
+    console.say(f"{made.path}  ({size_of_all}, {console.many(made.plan.parameters)} parameters)", "bold")

@@ -1,0 +1,82 @@
+"""flashir new: a model of the zoo as IR text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashir.cli import console, options
+
+
+def new(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A name of the zoo, such as flash.")],
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    chunk: options.Chunk = None,
+    cumsum: options.Cumsum = None,
+    dtype: options.ComputeType = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Where to write it.", rich_help_panel=options.OUTPUT),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a checkpoint with fresh parameters instead, the chunk planned for onnx:cpu.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    seed: options.Seed = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that exists.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a model of the zoo as text, to read, edit and build on.
+
+    Without -o the text goes to standard output. What is not set stays open (`auto`), and is chosen for a device by
+    `plan`, `tune` or `export`.
+
+    Examples:
+        flashir new flash --size base --task lm -o model.fir
+        flashir new flash-quad -s d_model=512 -s depth=12 -s vocab=256
+        flashir new flash --size tiny --init checkpoint/ --seed 0
+    """
+    from flashir.cli import source
+    from flashir.errors import ArtefactError, InputError, SettingError
+    from flashir.files import atomic_write
+    from flashir.ir import dumps
+    from flashir.planning import by_hand, parameter_count, plan
+
+    if model not in source.zoo_names() and (Path(model).exists() or Path(model).suffix):
+        raise InputError("this is no name of the zoo", where=model, mend="`flashir show` prints a model from a file")
+    if out is not None and init is not None:
+        raise SettingError("give -o for the text or --init for a checkpoint, not both")
+    if seed is not None and init is None:
+        raise SettingError("--seed is for --init; a model as text has no parameters")
+    graph = by_hand(source.find(model, settings, size, task).model, chunk, cumsum, dtype, locked=False)
+    count = parameter_count(graph)
+    if init is not None:
+        from flashir.checkpoint import save_checkpoint
+        from flashir.parameters import init as fresh
+
+        graph = plan(graph).graph
+        written = str(save_checkpoint(graph, fresh(graph, seed or 0), init))
+    elif out is not None:
+        if out.exists() and not force:
+            raise ArtefactError("the file exists", where=str(out), mend="--force replaces it")
+        text = dumps(graph).encode()
+        atomic_write(out, lambda file: file.write(text))
+        written = str(out)
+    else:
+        written = ""
+    if as_json:
+        console.emit({"model": model, "path": written or None, "parameters": count, "text": dumps(graph)})
+    elif written:
+        console.say(f"{written}  ({console.many(count)} parameters)")
+    else:
+        typer.echo(dumps(graph), nl=False)

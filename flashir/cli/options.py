@@ -1,0 +1,108 @@
+"""The arguments and options that verbs share, each declared once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL, CHOICES, WORK, DATA, OUTPUT = "Model", "Choices", "Workload", "Parameters and inputs", "Output"
+
+
+class Policy(StrEnum):
+    """How to choose among chunks."""
+
+    QUALITY = "quality"
+    FASTEST = "fastest"
+
+
+class CumSum(StrEnum):
+    """How to sum up the states of chunks."""
+
+    SCAN = "scan"
+    MATMUL = "matmul"
+    NATIVE = "native"
+
+
+class Compute(StrEnum):
+    """The compute types."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a checkpoint folder.")
+]
+ModelOrExport = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A zoo name, a .fir file, a checkpoint folder, or what `flashir export` wrote."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s", "--set", metavar="KEY=VALUE", help="Set something of a zoo model; repeat for more.", rich_help_panel=MODEL
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Size of a zoo model: tiny, small, base, large, pg19.", rich_help_panel=MODEL),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Task of a zoo model: lm (causal) or mlm.", rich_help_panel=MODEL),
+]
+
+Chunk = Annotated[
+    int | None, typer.Option(metavar="N", help="Force the chunk size, in tokens.", rich_help_panel=CHOICES)
+]
+Cumsum = Annotated[CumSum | None, typer.Option(help="Force how chunk states are summed up.", rich_help_panel=CHOICES)]
+ComputeType = Annotated[Compute | None, typer.Option("--dtype", help="The compute type.", rich_help_panel=CHOICES)]
+ByPolicy = Annotated[
+    Policy,
+    typer.Option(
+        "--policy",
+        help="Among chunks: the largest within 5% of the fastest, or the fastest.",
+        rich_help_panel=CHOICES,
+    ),
+]
+Rechunk = Annotated[
+    bool,
+    typer.Option(
+        "--rechunk",
+        help="Let --chunk override the chunk that the parameters were made for; that changes what the model computes.",
+        rich_help_panel=CHOICES,
+    ),
+]
+
+Target = Annotated[
+    str,
+    typer.Option(
+        metavar="BACKEND:DEVICE", help="Such as onnx:cpu or jax:tpu-v4x32; see `flashir targets`.", rich_help_panel=WORK
+    ),
+]
+Batch = Annotated[int, typer.Option(metavar="N", help="Rows, over all devices.", rich_help_panel=WORK)]
+SeqLen = Annotated[int, typer.Option(metavar="N", help="Tokens a row.", rich_help_panel=WORK)]
+Training = Annotated[
+    bool, typer.Option("--training", help="A training step instead of one run forward.", rich_help_panel=WORK)
+]
+
+Params = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The parameters, a safetensors file. Without: those of a checkpoint, else fresh ones by --seed.",
+        rich_help_panel=DATA,
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Seed of fresh parameters.  [default: 0]", rich_help_panel=DATA)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON value for machines, and nothing else.", rich_help_panel=OUTPUT)
+]

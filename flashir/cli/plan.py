@@ -1,0 +1,53 @@
+"""flashir plan: the chunk and the cumulative sum that a device wants, from its cost model."""
+
+from __future__ import annotations
+
+from flashir.cli import console, options
+
+
+def plan(
+    model: options.Model,
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    target: options.Target = "onnx:cpu",
+    batch: options.Batch = 1,
+    seq_len: options.SeqLen = 4096,
+    training: options.Training = False,
+    chunk: options.Chunk = None,
+    cumsum: options.Cumsum = None,
+    dtype: options.ComputeType = None,
+    policy: options.ByPolicy = options.Policy.QUALITY,
+    as_json: options.Json = False,
+) -> None:
+    """Choose the chunk and the cumulative sum for a device, and predict time and memory.
+
+    The target's backend need not be installed, nor the device at hand. Where `flashir tune` has measured on this
+    machine, its measurements count.
+
+    Examples:
+        flashir plan flash --size base --seq-len 4096
+        flashir plan model.fir --target jax:tpu-v4x32 --batch 32 --seq-len 8192 --training --json
+        flashir plan flash -s vocab=256 --chunk 256 --policy fastest
+    """
+    from flashir import planning
+    from flashir.cli import source
+    from flashir.cli.candidates import show_plan
+
+    found = source.find(model, settings, size, task)
+    made = planning.plan(
+        found.model,
+        target,
+        batch,
+        seq_len,
+        training,
+        policy.value,
+        chunk=chunk,
+        cumsum=cumsum,
+        dtype=dtype,
+        params=found.params,
+    )
+    if as_json:
+        console.emit({**made.as_dict(), "model": model})
+    else:
+        show_plan(made, model)

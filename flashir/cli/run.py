@@ -1,0 +1,141 @@
+"""flashir run: a model on text or token ids."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cli.source import Source
+    from flashir.compiler import Runnable
+
+QUICK = 1.0  # seconds; a run that takes less is repeated, as the first is slower
+REPEATS = 3
+
+
+def run(
+    model: options.ModelOrExport,
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    target: options.Target = "onnx:cpu",
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text, its bytes the tokens. Without: standard input.", rich_help_panel=options.DATA
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Token ids [t] or [b, t] instead.", rich_help_panel=options.DATA),
+    ] = None,
+    segment_ids: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Segment ids, for a model with segments.", rich_help_panel=options.DATA),
+    ] = None,
+    offset: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Skip the first N tokens.", rich_help_panel=options.DATA)
+    ] = 0,
+    length: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Take at most N tokens.", rich_help_panel=options.DATA)
+    ] = None,
+    params: options.Params = None,
+    seed: options.Seed = None,
+    chunk: options.Chunk = None,
+    cumsum: options.Cumsum = None,
+    dtype: options.ComputeType = None,
+    policy: options.ByPolicy = options.Policy.QUALITY,
+    rechunk: options.Rechunk = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare with the float64 interpreter; an export is given the parameters of --params or --seed.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE.npy", help="Keep the logits.", rich_help_panel=options.OUTPUT),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run a model, or an export of one, and say how fast it is and how well it foresees the text.
+
+    With a vocabulary of 256 the tokens are the bytes of the text. The loss is that of the next token, for causal
+    models.
+
+    Examples:
+        flashir run flash --size tiny --text README.md --verify
+        cat book.txt | flashir run out/ --length 4096
+        flashir run checkpoint/ --ids tokens.npy -o logits.npy
+    """
+    import numpy as np
+
+    from flashir.cli import report, source, tokens
+    from flashir.files import atomic_write
+
+    choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
+    found = source.find(model, settings, size, task, exports=target)
+    _refuse_choices(found, choices)
+    source.only_one("--text", text, "--ids", ids)
+    if ids is not None:
+        given = tokens.cut(tokens.read_array(ids), offset, length)
+    else:
+        given = tokens.text_ids(found.model, text, offset, length)
+    segments = None if segment_ids is None else tokens.cut(tokens.read_array(segment_ids), offset, length)
+    arrays = found.parameters(params, seed)
+    batch, width = (*given.shape, 1)[:2]
+    compiled = _compiled(
+        found, target, arrays, seed or 0, {**choices, "batch": max(1, batch), "seq_len": max(1, width)}
+    )
+    named: dict[str, Any] = {} if segments is None else {compiled.model.inputs[-1].name: segments}
+    logits, seconds = _timed(lambda: compiled(given, **named))
+    if out is not None:
+        atomic_write(out, lambda file: np.save(file, logits))
+    result = report.Report.of(model, compiled.plan, given, logits, seconds, out)
+    if verify:
+        result = result.verified(compiled.model, arrays, seed or 0, [given, *named.values()], logits)
+    if as_json:
+        console.emit(result.as_dict())
+    else:
+        result.show()
+    result.stop_if_off()
+
+
+def _compiled(found: Source, target: str, arrays: Any, seed: int, choices: dict[str, Any]) -> Runnable:
+    """The model as a function: the artefact itself, or compiled now."""
+    from flashir.compiler import Runnable, compile
+    from flashir.planning import plan
+
+    if found.run is not None:
+        made = plan(found.model, target, choices["batch"], choices["seq_len"], measured=False)
+        return Runnable(made, found.run)
+    with console.err().status(f"compiling {found.word} for {target}"):
+        return compile(found.model, target, arrays, seed=seed, **choices)
+
+
+def _refuse_choices(found: Source, choices: dict[str, Any]) -> None:
+    """An artefact has its choices made. Raises SettingError where one is given."""
+    from flashir.errors import SettingError
+
+    given = [f"--{name}" for name in ("chunk", "cumsum", "dtype") if choices[name] is not None]
+    if found.kind == "export" and given:
+        raise SettingError(f"{', '.join(given)} cannot be set: {found.word} is exported, its choices are made")
+
+
+def _timed(call: Any) -> tuple[Any, float]:
+    """The result, and the seconds of the fastest of a few runs."""
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+        if sum(seconds) > QUICK:
+            break
+    return result, min(seconds)

@@ -1,0 +1,7 @@
+"""flashir show."""
+
+from __future__ import annotations
+
+
+def show() -> None:
+    """(in the making)"""

@@ -1,0 +1,188 @@
+"""What the word MODEL of a command line means: a model of the zoo, a file, a checkpoint, or an exported artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashir.errors import InputError, SettingError, TargetError, suggest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from flashir.backend import Run
+    from flashir.ir import Graph
+
+KINDS = "MODEL is a name of the zoo, a .fir file, or a checkpoint folder"
+ARTEFACTS = {"model.onnx": "onnx"}
+"""The main file of an artefact, by the backend that writes it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, and where it comes from.
+
+    Args:
+        word: MODEL as it was typed.
+        kind: `zoo`, `file`, `checkpoint` or `export`.
+        model: at the storey of blocks.
+        params: those of a checkpoint.
+        run: an artefact as something that runs, on `target`.
+        target: of an artefact, `backend:device`.
+    """
+
+    word: str
+    kind: str
+    model: Graph
+    params: Mapping[str, npt.NDArray[np.float32]] | None = None
+    run: Run | None = None
+    target: str | None = None
+
+    def parameters(self, file: Path | None, seed: int | None) -> Mapping[str, npt.NDArray[Any]] | None:
+        """The parameters to use: from `--params`, or those of the checkpoint; None for fresh ones by `--seed`.
+
+        Raises:
+            SettingError: two of them are given at once.
+            ParameterError: the file cannot be read, or is damaged.
+        """
+        given = [name for name, value in (("--params", file), ("--seed", seed)) if value is not None]
+        if len(given) == 2 or (given and self.params is not None):
+            both = " and ".join(given) if len(given) == 2 else f"{given[0]} and the parameters of the checkpoint"
+            raise SettingError(f"there can be only one set of parameters, got {both}")
+        if file is None:
+            return self.params
+        from flashir.parameters import load_params
+
+        return load_params(file)
+
+
+def find(
+    word: str,
+    settings: Iterable[str] | None = None,
+    size: str | None = None,
+    task: str | None = None,
+    *,
+    exports: str | None = None,
+    lean: bool = False,
+) -> Source:
+    """The model that a word means.
+
+    Args:
+        word: MODEL as typed. A name of the zoo comes first; `./flash` is the folder of that name.
+        settings: each `key=value`, for a model of the zoo.
+        size, task: settings too.
+        exports: accept an exported artefact, and run it on the device of this target.
+        lean: an artefact is only looked at; take little memory.
+
+    Raises:
+        SettingError: the word means nothing, or settings are malformed, unknown, or given for what has none.
+        FlashirError: what stands behind the word cannot be read.
+    """
+    given = read_settings(settings or (), size, task)
+    if word in (names := zoo_names()):
+        from flashir.models import model
+
+        return Source(word, "zoo", model(word, **given))
+    path = Path(word)
+    if not (path.exists() or path.suffix or "/" in word or "\\" in word):
+        kinds = f"{KINDS}, or what `flashir export` wrote" if exports else KINDS
+        raise SettingError(f"unknown model {word!r}{suggest(word, names)}", mend=kinds)
+    if given:
+        raise SettingError(
+            f"{', '.join(given)} cannot be set: {word} is no name of the zoo, so its settings stand in the model",
+            mend="--chunk, --cumsum and --dtype work for every model",
+        )
+    return _read(word, path, exports, lean)
+
+
+def zoo_names() -> list[str]:
+    """Every model that a frontend has by name."""
+    from flashir.registry import frontends
+
+    return [name for frontend in frontends() for name in frontend.models()]
+
+
+def read_settings(pairs: Iterable[str], size: str | None = None, task: str | None = None) -> dict[str, Any]:
+    """`depth=12 causal=true chunk=auto norm=scale_norm` as values. Raises SettingError with every problem."""
+    given: dict[str, Any] = {name: value for name, value in (("size", size), ("task", task)) if value is not None}
+    problems = []
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name or not text:
+            problems.append(f"a setting is given as -s key=value, got {pair!r}")
+        elif name in given:
+            problems.append(f"{name} is given twice")
+        else:
+            given[name] = _value(text.strip())
+    if problems:
+        raise SettingError(problems)
+    return given
+
+
+def only_one(name: str, value: object, other: str, second: object) -> None:
+    """Raises SettingError where two options that exclude each other are both given."""
+    if value is not None and second is not None:
+        raise SettingError(f"give {name} or {other}, not both")
+
+
+def _value(text: str) -> int | float | bool | str:
+    """A number, true or false; else the text itself, as in `auto` or `layer_norm`."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _read(word: str, path: Path, exports: str | None, lean: bool) -> Source:
+    """The model in a file or folder that need not exist."""
+    if path.is_dir():
+        from flashir.checkpoint import is_checkpoint, load_checkpoint
+
+        if is_checkpoint(path):
+            found = load_checkpoint(path)
+            return Source(word, "checkpoint", found.model, found.params)
+        artefact = next((path / name for name in ARTEFACTS if (path / name).is_file()), None)
+        if artefact is None:
+            raise InputError(
+                "this folder is neither a checkpoint (it has no manifest.json) nor an exported model (no model.onnx)",
+                where=word,
+                mend=KINDS,
+            )
+        return _artefact(word, artefact, exports, lean)
+    backends = {Path(name).suffix: backend for name, backend in ARTEFACTS.items()}
+    if path.suffix in backends:
+        return _artefact(word, path, exports, lean)
+    if path.suffix == ".safetensors":
+        raise InputError("these are parameters, not a model", where=word, mend="give them with --params")
+    from flashir.models import load
+
+    return Source(word, "file", load(path))
+
+
+def _artefact(word: str, path: Path, exports: str | None, lean: bool) -> Source:
+    """An artefact, every digest verified."""
+    from flashir.backend import Exporter
+    from flashir.registry import backend
+
+    if exports is None:
+        raise InputError(
+            "this is an exported model; its choices are made",
+            where=word,
+            mend="`flashir show`, `run` and `check` take it",
+        )
+    name = {Path(main).suffix: writer for main, writer in ARTEFACTS.items()}[path.suffix]
+    wanted, _, device = exports.partition(":")
+    if wanted != name:
+        raise TargetError(f"an artefact of {name} runs on {name}:.. only, got {exports!r}", where=word)
+    found = backend(name)
+    assert isinstance(found, Exporter)
+    model, run = found.load(path, device, lean=lean)
+    return Source(word, "export", model, run=run, target=exports)

@@ -1,0 +1,7 @@
+"""flashir targets."""
+
+from __future__ import annotations
+
+
+def targets() -> None:
+    """(in the making)"""

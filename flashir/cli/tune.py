@@ -1,0 +1,7 @@
+"""flashir tune."""
+
+from __future__ import annotations
+
+
+def tune() -> None:
+    """(in the making)"""
