@@ -63,6 +63,16 @@ def _loop() -> Graph:
     return b.finish(last)
 
 
+def _walk() -> Graph:
+    """A loop over chunks as large as those of a layer, whose body only changes their sign."""
+    b = Builder("walk")
+    start, walked = b.input("start", "f32[1, 8]"), b.input("x", f"f32[1, {ROWS // CHUNK}, {CHUNK}, {WIDE}]")
+    body = b.subgraph()
+    state, x = body.input("state", start.type), body.input("item", f"f32[1, {CHUNK}, {WIDE}]")
+    _, negated = b.results("scan", start, walked, carries=1, axis=1, body=body.finish(state, body.neg(x)))
+    return b.finish(negated)
+
+
 def _running_sum() -> Graph:
     b = Builder("running_sum")
     states = b.input("x", f"f32[1, {ROWS // CHUNK}, {KEY}, {WIDE}]")
@@ -80,7 +90,8 @@ KERNELS = (
     MicroKernel("sums", "bandwidth", _chain("sums", f"{ROWS}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
     MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))),
     MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
-    MicroKernel("small", "launch", _chain("small", "8", 4 * CHAIN, lambda b, x, y: b.add(x, y))),
+    MicroKernel("small", "launch", _chain("small", "8", 16 * CHAIN, lambda b, x, y: b.add(x, y))),
     MicroKernel("loop", "step", _loop),
+    MicroKernel("walk", "slowdown.scan", _walk),
     MicroKernel("running_sum", "slowdown.cumsum", _running_sum),
 )

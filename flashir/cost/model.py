@@ -97,6 +97,9 @@ class _Walk:
         else:
             carries, axis = int(str(node.attrs["carries"])), int(str(node.attrs["axis"]))
             rounds = region.type(node.operands[carries]).sizes[axis]
+            moved = sum(region.type(v).bytes for v in (*node.operands[carries:], *node.outputs[carries:]))
+            passes = times * self.passes * self.target.slowdown.get(node.op, 1.0)
+            seconds[TRAFFIC] += passes * moved / self.target.bandwidth
             seconds[STEP] += times * rounds * self.target.step * self.passes
         inside = self.graph(body, region.sizes, times * rounds, seconds)
         return inside * rounds if self.training else inside

@@ -61,7 +61,8 @@ class Target:
         step: seconds that one dependent step of a loop takes beside its work.
         fuses: whether elementwise ops join their neighbours in one kernel.
         all_reduce: bytes a second in a sum over all devices.
-        slowdown: how many times longer an op takes than its traffic says, per op.
+        slowdown: how many times longer an op takes than its traffic says, per op; for `scan`, how many passes over
+            what it walks and stacks it takes beside its body.
         cores: on which `peak` and `vector` were measured, where they scale with the cores at hand; 0 where not.
         devices: how many work together, each on its share of the batch.
         sources: where each number comes from, by its name.

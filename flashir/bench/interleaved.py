@@ -1,0 +1,59 @@
+"""Timing that holds on a noisy machine: all contestants in turn, medians, ratios round by round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The milliseconds of one contestant, a number a round."""
+
+    ms: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle of all rounds."""
+        return median(self.ms)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between them lies half of all rounds."""
+        if len(self.ms) < 2:
+            return self.ms[0], self.ms[0]
+        lower, _, upper = quantiles(self.ms, n=4)
+        return lower, upper
+
+    def ratio(self, other: Samples) -> float:
+        """How many times as long as the other: the median over the rounds, each compared with its own."""
+        return median(a / b for a, b in zip(self.ms, other.ms, strict=True))
+
+
+def interleaved(
+    contestants: Mapping[Name, Callable[[], object]],
+    rounds: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[Name, Samples]:
+    """Time every contestant once a round, after one round that is not counted.
+
+    Args:
+        contestants: what to call.
+        rounds: how often each is timed.
+        progress: told how many rounds are done, of how many.
+    """
+    times: dict[Name, list[float]] = {name: [] for name in contestants}
+    for run in contestants.values():
+        run()
+    for number in range(rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+        progress(number + 1, rounds)
+    return {name: Samples(tuple(ms)) for name, ms in times.items()}
