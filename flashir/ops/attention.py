@@ -13,7 +13,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv
 from flashir.ir.graph import AUTO
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import DType, Shape, TensorType, shape_text
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
@@ -36,17 +36,21 @@ FARTHEST = 2**31 - 1
 
 
 def check_heads(q: TensorType, k: TensorType, v: TensorType) -> None:
-    """Raises IRError unless q and k have one type and share all axes but the last with v."""
-    if q != k or q.shape[:-1] != v.shape[:-1] or q.dtype is not v.dtype:
+    """Raises IRError unless q and k have one type, [.., n, s], and share all axes but the last with v."""
+    if q.rank < 2 or q != k or q.shape[:-1] != v.shape[:-1] or q.dtype is not v.dtype:
         raise IRError(f"q and k must be alike, and v agree with them off its last axis, got {q}, {k}, {v}")
 
 
 def _infer_quadratic(q: TensorType, k: TensorType, v: TensorType, bias: TensorType, causal: bool) -> TensorType:
     check_heads(q, k, v)
-    n = q.shape[-2]
-    if bias.shape != (n, n):
-        raise IRError(f"bias must have shape (n, n) = ({n}, {n}), got {bias}")
+    check_bias(bias, v, q.shape[-2])
     return v
+
+
+def check_bias(bias: TensorType, v: TensorType, n: Size) -> None:
+    """Raises IRError unless the bias is [n, n] of v's element type."""
+    if bias.shape != (n, n) or bias.dtype is not v.dtype:
+        raise IRError(f"bias must have shape (n, n) = ({n}, {n}) and type {v.dtype}, got {bias}")
 
 
 def ref_quadratic(q: Any, k: Any, v: Any, bias: Any, causal: bool) -> Any:
@@ -236,13 +240,24 @@ def _infer_mixed(
     v: TensorType,
     bias: TensorType,
     segment_ids: TensorType | None = None,
+    *,
+    chunk: int,
     **_: Any,
 ) -> TensorType:
     check_heads(quad_q, quad_k, v)
     check_heads(lin_q, lin_k, v)
-    if segment_ids is not None and segment_ids.dtype not in (DType.I32, DType.I64):
-        raise IRError(f"segment_ids must be whole numbers, got {segment_ids}")
+    if v.rank != 3:
+        raise IRError(f"queries, keys and v must be [b, t, *], got {v}")
+    check_bias(bias, v, chunk)
+    if segment_ids is not None:  # rows that pad v have none
+        check_segments(segment_ids, (v.shape[0], *segment_ids.shape[1:2]))
     return v
+
+
+def check_segments(segment_ids: TensorType, shape: Shape) -> None:
+    """Raises IRError unless there is one whole number for each token."""
+    if segment_ids.dtype not in (DType.I32, DType.I64) or segment_ids.shape != shape or len(shape) != 2:
+        raise IRError(f"segment_ids must be whole numbers of shape {shape_text(shape)}, got {segment_ids}")
 
 
 def ref_mixed(
@@ -282,8 +297,9 @@ def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
     """Whether the ranges of ids of two chunks overlap (Code 7), for each row of the batch."""
     if segment_ids is None:
         return np.ones(1)
-    here, there = segment_ids[:, at], segment_ids[:, other]
-    return (here.min(1) <= there.max(1)) & (here.max(1) >= there.min(1))
+    ranges = (segment_ids[:, part] for part in (at, other))
+    (first, last), (start, end) = ((x.min(1, initial=FARTHEST), x.max(1, initial=-FARTHEST)) for x in ranges)
+    return (first <= end) & (last >= start)
 
 
 def _decompose_mixed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size
-from flashir.ir.types import Shape, TensorType, broadcast_shapes
-from flashir.ops.costs import Cost, Types, matrix_product, moved, per_input
+from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes
+from flashir.ops.costs import Contraction, Cost, Types, matrix_product, moved, per_input
+from flashir.ops.elementwise import floating
 from flashir.ops.opdef import OpDef, define_op, flag, listing, sample, text
 from flashir.ops.shape import axis_of
 
@@ -113,24 +114,26 @@ def einsum_letters(equation: str, types: Sequence[TensorType]) -> tuple[list[str
 
 
 def _infer_einsum(x: TensorType, y: TensorType, equation: str) -> TensorType:
+    if x.dtype is not y.dtype:
+        raise IRError(f"operands must have one element type, got {x} and {y}")
     _, out, sizes = einsum_letters(equation, (x, y))
     return x.with_shape(tuple(sizes[letter] for letter in out))
 
 
 def _cost_einsum(ins: Types, outs: Types, equation: str) -> Cost:
-    from flashir.ops.costs import Contraction
-
     present = [t for t in ins if t is not None]
     (x, y), out, sizes = einsum_letters(equation, present)
 
     def count(letters: str) -> int:
         return prod(n for n in (sizes[letter] for letter in letters) if isinstance(n, int))
 
-    both = set(x) & set(y)
-    batch, k = "".join(both & set(out)), "".join(both - set(out))
-    m, n = "".join(set(x) - both), "".join(set(y) - both)
+    both, kept = set(x) & set(y), set(out)
+    batch, k = "".join(both & kept), "".join(both - kept)
+    m, n = "".join((set(x) - both) & kept), "".join((set(y) - both) & kept)
+    summed = sum(t.count for t, term, other in zip(present, (x, y), (y, x)) if set(term) - set(other) - kept)
     traffic = moved(ins, outs)
-    return Cost(0, traffic.read, traffic.written, 1, (Contraction(count(batch), count(m), count(k), count(n)),))
+    product = Contraction(count(batch), count(m), count(k), count(n))
+    return Cost(float(summed), traffic.read, traffic.written, contractions=(product,))
 
 
 def _grouped(b: Builder, x: Value, term: str, groups: Sequence[str]) -> Value:
@@ -198,31 +201,51 @@ einsum = define_op(
         ),
         attrs={"equation": text(doc="as in numpy, two operands, no dots")},
         decompose=_decompose_einsum,
+        doc="sums of products over the axes that the result does not name",
     )
 )
 
 
 def _infer_reduce(x: TensorType, axes: Sequence[int], keepdims: bool) -> TensorType:
     reduced = {axis_of(x, axis) for axis in axes}
+    if len(reduced) != len(axes):
+        raise IRError(f"axes must name each axis of {x} once, got {tuple(axes)}")
+    if x.dtype is DType.BOOL:
+        raise IRError(f"the operand must hold numbers, got {x}", mend="cast a bool first")
     return x.with_shape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape) if keepdims or i not in reduced))
 
 
-def _reduction(name: str, function: Any, *, empty: bool) -> OpDef:
+def _infer_mean(x: TensorType, axes: Sequence[int], keepdims: bool) -> TensorType:
+    return floating(_infer_reduce(x, axes, keepdims))
+
+
+def _reduction(name: str, function: Any, doc: str, *, infer: Any = _infer_reduce, empty: bool = True) -> OpDef:
     cases = (sample("f32[2, 3, 4]", axes=(1, 2)), sample("f32[2, 3]", axes=(-1,), keepdims=True))
     return define_op(
         OpDef(
             name,
             ("x",),
-            _infer_reduce,
+            infer,
             lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims),
             per_input(1),
             cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()),
             attrs={"axes": listing(), "keepdims": flag(False)},
+            doc=doc,
         )
     )
 
 
-reduce_sum = _reduction("reduce_sum", np.sum, empty=True)
-reduce_mean = _reduction("reduce_mean", np.mean, empty=False)
-reduce_max = _reduction("reduce_max", np.max, empty=False)
-reduce_min = _reduction("reduce_min", np.min, empty=False)
+def _extreme(function: Any, bound: str) -> Callable[..., Any]:
+    """`np.max` or `np.min`, which of no elements is the infinity, or the whole number, at that bound."""
+
+    def reduce(x: Any, axis: Any, keepdims: bool) -> Any:
+        first = getattr(np.iinfo(x.dtype), bound) if x.dtype.kind == "i" else {"min": -np.inf, "max": np.inf}[bound]
+        return function(x, axis=axis, keepdims=keepdims, initial=first)
+
+    return reduce
+
+
+reduce_sum = _reduction("reduce_sum", np.sum, "the sum over some axes")
+reduce_mean = _reduction("reduce_mean", np.mean, "the mean over some axes", infer=_infer_mean, empty=False)
+reduce_max = _reduction("reduce_max", _extreme(np.max, "min"), "the largest over some axes; of none, -inf")
+reduce_min = _reduction("reduce_min", _extreme(np.min, "max"), "the smallest over some axes; of none, inf")

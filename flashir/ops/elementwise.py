@@ -24,14 +24,27 @@ TRANSCENDENTAL = 10
 
 def broadcast(*types: TensorType) -> TensorType:
     """Operands of one element type, shapes as numpy broadcasts them."""
-    if len({t.dtype for t in types}) > 1:
+    if len({t.dtype for t in types}) != 1:
         raise IRError(f"operands must have one element type, got {' and '.join(str(t.dtype) for t in types)}")
     return types[0].with_shape(broadcast_shapes(*(t.shape for t in types)))
 
 
+def numeric(*types: TensorType) -> TensorType:
+    """As `broadcast`, of numbers: a bool is none."""
+    if any(t.dtype is DType.BOOL for t in types):
+        raise IRError(f"operands must be numbers, got {' and '.join(map(str, types))}", mend="cast a bool first")
+    return broadcast(*types)
+
+
 def compared(*types: TensorType) -> TensorType:
-    """As `broadcast`, the result is bool."""
-    return broadcast(*types).with_dtype(DType.BOOL)
+    """As `numeric`, the result is bool."""
+    return numeric(*types).with_dtype(DType.BOOL)
+
+
+def divided(*types: TensorType) -> TensorType:
+    """As `broadcast`, of a floating-point type."""
+    floating(types[0])
+    return broadcast(*types)
 
 
 def floating(x: TensorType) -> TensorType:
@@ -48,30 +61,27 @@ def logical(*types: TensorType) -> TensorType:
     return broadcast(*types)
 
 
-def _unary(name: str, ref: Callable[[Any], Any], weight: float, infer: Callable[..., TensorType] = floating) -> OpDef:
-    return define_op(
-        OpDef(
-            name, ("x",), infer, ref, elementwise(weight), (sample("f32[2, 3]"), sample("f32[]")), doc=ref.__doc__ or ""
-        )
-    )
+def _unary(name: str, ref: Callable[[Any], Any], weight: float, doc: str) -> OpDef:
+    cases = (sample("f32[2, 3]"), sample("f32[]"))
+    return define_op(OpDef(name, ("x",), floating, ref, elementwise(weight), cases, doc=doc))
 
 
 def _binary(
-    name: str, ref: Callable[..., Any], weight: float = 1, infer: Callable[..., TensorType] = broadcast
+    name: str, ref: Callable[..., Any], doc: str, weight: float = 1, infer: Callable[..., TensorType] = numeric
 ) -> OpDef:
     cases: tuple[Sample, ...] = (
         sample("f32[2, 3]", "f32[3]"),
         sample("f32[2, 1, 4]", "f32[3, 1]"),
         sample("f32[]", "f32[2]"),
     )
-    return define_op(OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases))
+    return define_op(OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases, doc=doc))
 
 
-neg = _unary("neg", np.negative, 1)
-exp = _unary("exp", np.exp, TRANSCENDENTAL)
-sin = _unary("sin", np.sin, TRANSCENDENTAL)
-cos = _unary("cos", np.cos, TRANSCENDENTAL)
-tanh = _unary("tanh", np.tanh, TRANSCENDENTAL)
+neg = _unary("neg", np.negative, 1, "-x")
+exp = _unary("exp", np.exp, TRANSCENDENTAL, "e to the power of x")
+sin = _unary("sin", np.sin, TRANSCENDENTAL, "sine of x radians")
+cos = _unary("cos", np.cos, TRANSCENDENTAL, "cosine of x radians")
+tanh = _unary("tanh", np.tanh, TRANSCENDENTAL, "hyperbolic tangent")
 sqrt = define_op(
     OpDef(
         "sqrt",
@@ -83,21 +93,29 @@ sqrt = define_op(
         doc="square root; 0 below 0",
     )
 )
-reciprocal = define_op(OpDef("reciprocal", ("x",), floating, lambda x: 1 / x, elementwise(4), (sample("f32[2, 3]"),)))
-relu = _unary("relu", lambda x: np.maximum(x, 0), 1)
-sigmoid = _unary("sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL)
+reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x")
+relu = _unary("relu", lambda x: np.maximum(x, 0), 1, "max(x, 0)")
+sigmoid = _unary("sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL, "1 / (1 + e^-x)")
 
-add = _binary("add", np.add)
-sub = _binary("sub", np.subtract)
-mul = _binary("mul", np.multiply)
-div = _binary("div", np.divide, 4)
-maximum = _binary("maximum", np.maximum)
-minimum = _binary("minimum", np.minimum)
-less = _binary("less", np.less, infer=compared)
-less_equal = _binary("less_equal", np.less_equal, infer=compared)
+add = _binary("add", np.add, "x + y")
+sub = _binary("sub", np.subtract, "x - y")
+mul = _binary("mul", np.multiply, "x * y")
+div = _binary("div", np.divide, "x / y, of floating-point numbers", 4, divided)
+maximum = _binary("maximum", np.maximum, "the larger of x and y")
+minimum = _binary("minimum", np.minimum, "the smaller of x and y")
+less = _binary("less", np.less, "whether x < y", infer=compared)
+less_equal = _binary("less_equal", np.less_equal, "whether x <= y", infer=compared)
 
 logical_and = define_op(
-    OpDef("logical_and", ("x", "y"), logical, np.logical_and, elementwise(1), (sample("bool[2, 3]", "bool[3]"),))
+    OpDef(
+        "logical_and",
+        ("x", "y"),
+        logical,
+        np.logical_and,
+        elementwise(1),
+        (sample("bool[2, 3]", "bool[3]"),),
+        doc="whether x and y hold",
+    )
 )
 
 
@@ -211,7 +229,7 @@ divide_no_nan = define_op(
     OpDef(
         "divide_no_nan",
         ("x", "y"),
-        broadcast,
+        divided,
         _divide_no_nan_ref,
         elementwise(5),
         (sample("f32[2, 3]", "f32[3]"),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import divides
 from flashir.ir.graph import AUTO
-from flashir.ir.types import DType, TensorType
-from flashir.ops.attention import CUMSUM, LIN_NORM, chunked, overlapping_chunks, ref_mixed, unchunked
+from flashir.ir.types import TensorType
+from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
 from flashir.ops.blocks import Params
+from flashir.ops.costs import Cost, Types
 from flashir.ops.gated import (
     GATED,
     PAPER_CHUNK,
@@ -55,8 +57,7 @@ def _infer_flash(
         raise IRError("flash needs its local part, its global part, or both")
     if segment_ids is not None:
         valid = x.shape[1] if attrs["valid"] is None else attrs["valid"]
-        if segment_ids.dtype not in (DType.I32, DType.I64) or segment_ids.shape != (x.shape[0], valid):
-            raise IRError(f"segment_ids must be whole numbers of shape ({x.shape[0]}, {valid}), got {segment_ids}")
+        check_segments(segment_ids, (x.shape[0], valid))
     return infer_gated(x, **attrs)
 
 
@@ -160,6 +161,15 @@ def _decompose_flash(
     return gated(b, x, p, attend, heads=2 * (use_local + use_global), **attrs)
 
 
+def _cost_flash(
+    ins: Types, outs: Types, *, chunk: int, use_local: bool, use_global: bool, cumsum: str, **attrs: Any
+) -> Cost:
+    x = ins[0]
+    assert x is not None
+    cost = cost_gated(ins, outs, chunk=chunk if use_local else None, linear=use_global, **attrs)
+    return replace(cost, steps=-(-x.sizes[1] // chunk)) if use_global and cumsum == "scan" else cost
+
+
 def _flash_samples() -> tuple[Any, ...]:
     small: dict[str, Any] = {"key_dim": 4, "chunk": 3, "cumsum": "native"}
     return (
@@ -181,7 +191,7 @@ flash = define_op(
         ("x", "segment_ids?"),
         _infer_flash,
         _ref_flash,
-        lambda ins, outs, chunk, **attrs: cost_gated(ins, outs, span=lambda t: chunk, **attrs),
+        _cost_flash,
         _flash_samples(),
         attrs={
             **GATED,

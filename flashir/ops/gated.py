@@ -9,7 +9,7 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size
-from flashir.ir.types import TensorType
+from flashir.ir.types import LARGEST_SIZE, TensorType
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
 from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
@@ -72,7 +72,7 @@ GATED: dict[str, AttrSpec] = {
 def expanded(x: TensorType, expansion: float) -> int:
     """e, the expanded width. Raises IRError where it is not a whole number."""
     width = width_of(x) * expansion
-    if width != int(width) or width < 1:
+    if not 1 <= width <= LARGEST_SIZE or width != int(width):
         raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is no whole width")
     return int(width)
 
@@ -178,17 +178,17 @@ def infer_gated(x: TensorType, expansion: float, key_dim: int, **_: Any) -> Tens
 
 
 def cost_gated(
-    ins: Types, outs: Types, *, expansion: float, key_dim: int, span: Callable[[int], int], **_: Any
+    ins: Types, outs: Types, *, expansion: float, key_dim: int, chunk: int | None = None, linear: bool = False, **_: Any
 ) -> Cost:
-    """Projections and attention; `span` tells how many positions each token attends to, given the length."""
+    """The two projections, quadratic attention within each chunk (None for none), linear attention where it is."""
     x = ins[0]
     assert x is not None
     batch, t, d = x.sizes
     e, traffic = int(d * expansion), moved(ins, outs)
-    products = (
-        Contraction(1, batch * t, d, 2 * e + key_dim),
-        Contraction(batch, t, key_dim, span(t)),
-        Contraction(batch, t, span(t), e),
-        Contraction(1, batch * t, e, d),
-    )
-    return Cost(30.0 * batch * t * e, traffic.read, traffic.written, contractions=products)
+    products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e, d)]
+    if chunk:
+        chunks = batch * -(-t // chunk)
+        products += [Contraction(chunks, chunk, key_dim, chunk), Contraction(chunks, chunk, chunk, e)]
+    if linear:
+        products += [Contraction(batch, key_dim, t, e), Contraction(batch, t, key_dim, e)]
+    return Cost(30.0 * batch * t * e, traffic.read, traffic.written, contractions=tuple(products))

@@ -8,6 +8,7 @@ from flashir.errors import IRError
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention import ref_quadratic
 from flashir.ops.blocks import Params
+from flashir.ops.costs import Cost, Types
 from flashir.ops.gated import (
     GATED,
     QK_SCALE,
@@ -68,13 +69,19 @@ def _decompose_gau(
     return gated(b, x, p, attend, heads=2, **attrs)
 
 
+def _cost_gau(ins: Types, outs: Types, **attrs: Any) -> Cost:
+    x = ins[0]
+    assert x is not None
+    return cost_gated(ins, outs, chunk=x.sizes[1], **attrs)
+
+
 gau = define_op(
     OpDef(
         "gau",
         ("x",),
         _infer_gau,
         _ref_gau,
-        lambda ins, outs, **attrs: cost_gated(ins, outs, span=lambda t: t, **attrs),
+        _cost_gau,
         (
             sample("f32[2, 5, 4]", key_dim=6, max_len=7),
             sample("f32[2, 5, 4]", key_dim=6, max_len=600, causal=False),

@@ -32,8 +32,8 @@ def _infer_norm(x: TensorType, *affine: TensorType, eps: float) -> TensorType:
     if not x.dtype.is_float or not x.rank:
         raise IRError(f"the operand must be a float tensor with at least one axis, got {x}")
     for a in affine:
-        if a.shape not in ((), (x.shape[-1],)):
-            raise IRError(f"scale and bias must have shape [] or [{x.shape[-1]}], got {a}")
+        if a.shape not in ((), (x.shape[-1],)) or a.dtype is not x.dtype:
+            raise IRError(f"scale and bias must be {x.dtype}[] or {x.dtype}[{x.shape[-1]}], got {a}")
     return x
 
 

@@ -32,6 +32,7 @@ class AttrSpec:
         choices: the accepted values, where only some are.
         least: the smallest number accepted.
         auto: whether `auto` is accepted: the compiler chooses.
+        items: of a list, the accepted python types of its items.
         doc: one line for people.
     """
 
@@ -40,6 +41,7 @@ class AttrSpec:
     choices: tuple[Attr, ...] = ()
     least: float | None = None
     auto: bool = False
+    items: tuple[type, ...] = ()
     doc: str = ""
 
     def problem(self, name: str, value: Attr) -> str | None:
@@ -49,13 +51,20 @@ class AttrSpec:
             return None if self.auto else f"{name} must be {wanted}, got auto"
         if value is None:
             return None if self.default is None else f"{name} must be {wanted}, got none"
-        if not isinstance(value, self.kind) or (isinstance(value, bool) and bool not in self.kind):
+        if not _is_one_of(value, self.kind) or value != value:
             return f"{name} must be {wanted}, got {value!r}"
+        if isinstance(value, tuple) and not all(_is_one_of(item, self.items) for item in value):
+            return f"{name} must hold {' or '.join(kind.__name__ for kind in self.items)} alone, got {value!r}"
         if self.choices and value not in self.choices:
             return f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
         if self.least is not None and isinstance(value, (int, float)) and not value >= self.least:
             return f"{name} must be at least {self.least}, got {value}"
         return None
+
+
+def _is_one_of(value: Attr, kinds: tuple[type, ...]) -> bool:
+    """Whether the value is of one of those types; a bool is no int."""
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def integer(default: Any = REQUIRED, least: int | None = None, auto: bool = False, doc: str = "") -> AttrSpec:
@@ -89,8 +98,13 @@ def size(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
 
 
 def listing(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
-    """An attribute that is a list, of axes or sizes."""
-    return AttrSpec((tuple,), default, doc=doc)
+    """An attribute that is a list of axes, or of sizes that are known."""
+    return AttrSpec((tuple,), default, items=(int,), doc=doc)
+
+
+def sizes(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a list of sizes, known or symbolic."""
+    return AttrSpec((tuple,), default, items=(int, Dim), doc=doc)
 
 
 def dtype(default: Any = REQUIRED, doc: str = "") -> AttrSpec:

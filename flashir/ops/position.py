@@ -80,7 +80,8 @@ sinusoid = define_op(
 
 
 def _infer_rope(x: TensorType, axis: int) -> TensorType:
-    axis_of(x, axis)
+    if axis_of(x, axis) == x.rank - 1:
+        raise IRError(f"rope turns pairs of the last axis, so positions need an axis before it, got axis {axis} of {x}")
     last = x.shape[-1]
     if isinstance(last, Dim) or last % 2 or not x.dtype.is_float:
         raise IRError(f"rope turns pairs of the last axis, so it must be even, got {x}")

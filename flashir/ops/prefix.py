@@ -82,7 +82,7 @@ def _ref_scan(*operands: Any, body: Callable[..., tuple[Any, ...]], carries: int
     state, walked = operands[:carries], [np.moveaxis(x, axis, 0) for x in operands[carries:]]
     if not len(walked[0]):  # one step on zeros tells the shapes of the results
         ys = body(*state, *(np.zeros(x.shape[1:], x.dtype) for x in walked), index=0)[carries:]
-        return (*state, *(np.empty((*y.shape[:axis], 0, *y.shape[axis:])) for y in ys))
+        return (*state, *(np.empty((*y.shape[:axis], 0, *y.shape[axis:]), y.dtype) for y in ys))
     stacked = []
     for index, xs in enumerate(zip(*walked, strict=True)):
         results = body(*state, *xs, index=index)

@@ -11,7 +11,7 @@ from flashir.errors import IRError
 from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
 from flashir.ops.costs import copied, free, generated, moved
-from flashir.ops.opdef import OpDef, ParamSpec, define_op, dtype, integer, listing, number, sample, size, text
+from flashir.ops.opdef import OpDef, ParamSpec, define_op, dtype, integer, listing, number, sample, size, sizes, text
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -54,7 +54,8 @@ reshape = define_op(
         lambda x, shape: x.reshape(shape),
         free,
         (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
-        attrs={"shape": listing(doc="sizes, row-major order kept")},
+        attrs={"shape": sizes(doc="row-major order kept")},
+        doc="the same elements in another shape",
     )
 )
 
@@ -73,7 +74,8 @@ transpose = define_op(
         lambda x, perm: np.transpose(x, perm),
         moved,
         (sample("f32[2, 3, 4]", perm=(2, 0, 1)),),
-        attrs={"perm": listing()},
+        attrs={"perm": listing(doc="axis i of the result is axis perm[i] of x")},
+        doc="the axes in another order",
     )
 )
 
@@ -92,7 +94,8 @@ broadcast_to = define_op(
         lambda x, shape: np.broadcast_to(x, shape),
         moved,
         (sample("f32[3, 1]", shape=(2, 3, 4)),),
-        attrs={"shape": listing()},
+        attrs={"shape": sizes()},
+        doc="repeated along axes that are new or of size 1",
     )
 )
 
@@ -149,8 +152,8 @@ slice_ = define_op(
 
 def _infer_split(x: TensorType, axis: int, sizes: Shape) -> tuple[TensorType, ...]:
     axis = axis_of(x, axis)
-    if sum(sizes[1:], sizes[0]) != x.shape[axis]:
-        raise IRError(f"sizes {tuple(sizes)} must add up to {x.shape[axis]}, axis {axis} of {x}")
+    if not sizes or sum(sizes[1:], sizes[0]) != x.shape[axis]:
+        raise IRError(f"sizes {shape_text(sizes)} must add up to {x.shape[axis]}, axis {axis} of {x}")
     return tuple(with_axis(x, axis, length) for length in sizes)
 
 
@@ -162,18 +165,21 @@ split = define_op(
         lambda x, axis, sizes: tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis)),
         moved,
         (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),),
-        attrs={"axis": integer(), "sizes": listing()},
+        attrs={"axis": integer(), "sizes": sizes()},
+        doc="cut along one axis into parts of those sizes",
     )
 )
 
 
 def _infer_concat(*xs: TensorType, axis: int) -> TensorType:
+    if not xs:
+        raise IRError("concat needs at least one operand")
     first = xs[0]
     axis = axis_of(first, axis)
     total: Size = 0
     for x in xs:
         if x.rank != first.rank or with_axis(x, axis, 0) != with_axis(first, axis, 0):
-            raise IRError(f"operands must agree off axis {axis}, got {first} and {x}")
+            raise IRError(f"operands must agree in type off axis {axis}, got {first} and {x}")
         total = total + x.shape[axis]
     return with_axis(first, axis, total)
 
@@ -187,6 +193,7 @@ concat = define_op(
         moved,
         (sample("f32[2, 3]", "f32[2, 1]", axis=1),),
         attrs={"axis": integer()},
+        doc="joined along one axis",
     )
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from flashir.errors import TargetError
 from flashir.ir.builder import Builder
 from flashir.ir.graph import AUTO, Graph, Node, Value
-from flashir.ir.naming import full_name
+from flashir.ir.naming import full_name, with_scopes
 from flashir.ops.opdef import OPS, ParamSpec
 from flashir.passes.base import Pass
 from flashir.rewrite import Rule, rewrite
@@ -35,8 +35,8 @@ class Lower(Pass):
     claims: Claims = field(default=primitives, repr=False)
 
     def apply(self, graph: Graph) -> Graph:
-        """Lower every node."""
-        return rewrite(graph, descend(self.claims, self.target))
+        """Lower every node, once its parameters have their full names."""
+        return rewrite(with_scopes(graph), descend(self.claims, self.target))
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Decompose(Pass):
 
     def apply(self, graph: Graph) -> Graph:
         """Decompose those ops wherever they stand."""
-        return rewrite(graph, descend(lambda node: node.op not in self.ops, "all"))
+        return rewrite(with_scopes(graph), descend(lambda node: node.op not in self.ops, "all"))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,169 @@
+"""What holds of every op, tested from its record: each sample of each entry of OPS is a case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+import numpy as np
+import pytest
+
+from flashir import interpret
+from flashir.ir import Builder, dumps, loads
+from flashir.ir.verify import verify
+from flashir.ops import OPS, OpDef, Sample, opdef, sample
+from flashir.ops.opdef import REQUIRED, composites
+from flashir.passes.lower import Lower
+from tests.support import (
+    assert_equal_results,
+    cost_of,
+    graph_of,
+    lowered,
+    random_inputs,
+    random_parameters,
+)
+
+CASES = [
+    pytest.param(record, case, id=f"{record.name}-{i}")
+    for record in OPS.values()
+    for i, case in enumerate(record.samples)
+]
+COMPOSITE = [case for case in CASES if case.values[0].decompose is not None]
+RECORDS = [pytest.param(record, id=name) for name, record in OPS.items()]
+WITH_REGIONS = {"scan", "repeat"}  # their cases are written by hand, in test_regions.py
+
+every_case = pytest.mark.parametrize(("record", "case"), CASES)
+every_composite_case = pytest.mark.parametrize(("record", "case"), COMPOSITE)
+every_record = pytest.mark.parametrize("record", RECORDS)
+
+
+@every_case
+def test_results_have_the_inferred_types(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    results = interpret(graph, random_parameters(graph), *random_inputs(graph, high=case.high))
+    assert [(x.shape, x.dtype) for x in results] == [(v.type.sizes, v.type.dtype.oracle) for v in graph.outputs]
+
+
+@every_composite_case
+def test_the_reference_and_the_decomposition_agree(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
+    simpler = Lower().apply(graph)
+    assert all(opdef(node.op).is_primitive for node in simpler.walk())
+    assert_equal_results(interpret(simpler, params, *inputs), interpret(graph, params, *inputs))
+
+
+@every_composite_case
+def test_the_whole_lowering_keeps_the_meaning(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
+    assert_equal_results(interpret(lowered(graph), params, *inputs), interpret(graph, params, *inputs))
+
+
+@every_composite_case
+def test_the_decomposition_is_well_formed_and_keeps_the_types(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    simpler = Lower().apply(graph)
+    verify(simpler)
+    assert [v.type for v in simpler.outputs] == [v.type for v in graph.outputs]
+
+
+@every_composite_case
+def test_the_decomposition_takes_one_step_at_a_time(record: OpDef, case: Sample) -> None:
+    """Lowering to whatever the op is made of directly is well formed as well: a target may claim any storey."""
+    graph = graph_of(record, case)
+    step = Lower("one step", lambda node: node.op != record.name).apply(graph)
+    verify(step)
+    assert record.name not in {node.op for node in step.nodes}
+    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
+    assert_equal_results(interpret(step, params, *inputs), interpret(graph, params, *inputs))
+
+
+@every_case
+def test_the_cost_is_finite_and_not_negative(record: OpDef, case: Sample) -> None:
+    cost = cost_of(graph_of(record, case))
+    for amount in (cost.flops, cost.read, cost.written, cost.steps, cost.matrix_flops):
+        assert isfinite(amount)
+        assert amount >= 0
+
+
+@every_composite_case
+def test_the_cost_counts_the_products_that_the_decomposition_takes(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    stated, taken = cost_of(graph).matrix_flops, cost_of(Lower().apply(graph)).matrix_flops
+    if record.name in CHUNKED:  # where the last chunk is padded, and masks of G x G come on top
+        assert taken / 2 <= stated <= taken
+    elif record.name != "prefix_sum":  # a product is only one of its strategies
+        assert stated == taken
+
+
+@every_case
+def test_the_text_of_the_op_reads_back(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    assert loads(dumps(graph)) == graph
+    assert loads(dumps(graph, types=True)) == graph
+
+
+@every_record
+def test_the_record_is_complete(record: OpDef) -> None:
+    assert record.doc, "one line for people"
+    assert record.samples or record.name in WITH_REGIONS
+    assert callable(record.infer)
+    assert callable(record.ref)
+    assert callable(record.cost)
+    assert OPS[record.name] is record
+
+
+@every_record
+def test_defaults_are_values_that_the_attribute_accepts(record: OpDef) -> None:
+    for name, spec in record.attrs.items():
+        if spec.default is not REQUIRED:
+            assert (
+                replace(spec, default=REQUIRED if spec.default is not None else None).problem(name, spec.default)
+                is None
+            )
+
+
+@every_record
+def test_required_attributes_are_asked_for(record: OpDef) -> None:
+    required = [name for name, spec in record.attrs.items() if spec.default is REQUIRED]
+    if required:
+        with pytest.raises(Exception, match=f"{record.name} needs the attribute '{required[0]}'"):
+            record.complete({})
+    else:
+        assert set(record.complete({})) == set(record.attrs)
+
+
+@every_record
+def test_an_attribute_of_the_wrong_kind_is_refused(record: OpDef) -> None:
+    for name, spec in record.attrs.items():
+        assert spec.problem(name, object()) is not None  # type: ignore[arg-type]
+
+
+@every_record
+def test_too_few_operands_are_refused(record: OpDef) -> None:
+    least, _ = record.arity()
+    if least:
+        with pytest.raises(Exception, match=r"takes .*operands|needs"):
+            Builder().insert(record.name, [], {})
+
+
+def test_there_are_about_forty_primitives() -> None:
+    assert 30 <= sum(record.is_primitive for record in OPS.values()) <= 60
+    assert {"flash", "gau", "mixed_chunk_attention", "rope"} <= {record.name for record in composites()}
+
+
+def test_a_sample_that_lies_is_caught() -> None:
+    """The comparison above can fail: a reference that is a thousandth off does."""
+    record = OPS["relu2"]
+    graph = graph_of(record, sample("f32[4]"))
+    x = random_inputs(graph)
+    (right,) = interpret(graph, {}, *x)
+    with pytest.raises(AssertionError):
+        assert_equal_results((right * 1.001,), (right,))
+    with pytest.raises(AssertionError):
+        assert_equal_results((right[:2],), (right,))
+    assert np.any(right)
+
+
+CHUNKED = {"flash", "mixed_chunk_attention", "linear_attention"}

@@ -1,0 +1,84 @@
+"""What the tests of the compiler share: graphs of one op, random operands and parameters, costs, comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir import interpret
+from flashir.ir import Builder, DType, Graph, TensorType, Value, parse_type
+from flashir.ir.naming import parameters
+from flashir.lowering import Lowering
+from flashir.ops import OPS, Cost, OpDef, Sample
+from flashir.ops.shape import bind_attrs
+
+Array = npt.NDArray[Any]
+TIGHT = 1e-9
+
+
+def graph_of(record: OpDef, case: Sample) -> Graph:
+    """The graph of one op, its operands the inputs, all its results the outputs."""
+    b = Builder(record.name)
+    operands = [None if text is None else b.input(f"x{i}", text) for i, text in enumerate(case.operands)]
+    return b.finish(*b.insert(record.name, operands, case.attrs))
+
+
+def random_array(type_: TensorType, seed: int, high: int = 5) -> Array:
+    """Unit-scale floats, whole numbers below `high`, or coin flips, always the same for the same seed."""
+    random = np.random.default_rng(seed)
+    if type_.dtype.is_float:
+        return random.normal(size=type_.sizes)
+    return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.oracle)
+
+
+def random_inputs(graph: Graph, sizes: Mapping[str, int] | None = None, high: int = 5) -> list[Array]:
+    """Operands for every input of the graph, its symbols replaced by those sizes."""
+    return [random_array(value.type.bind(sizes or {}), seed, high) for seed, value in enumerate(graph.inputs)]
+
+
+def random_parameters(graph: Graph) -> dict[str, Array]:
+    """Unit-scale parameters, whatever a model would start with."""
+    specs = parameters(graph).items()
+    return {name: np.random.default_rng(1000 + i).normal(size=spec.shape) for i, (name, spec) in enumerate(specs)}
+
+
+def lowered(graph: Graph) -> Graph:
+    """The graph at the lowest storey, by the lowering that every target runs."""
+    return Lowering("primitives").run(graph)
+
+
+def assert_equal_results(got: tuple[Array, ...], wanted: tuple[Array, ...], tolerance: float = TIGHT) -> None:
+    """Equal in number, shapes and values, relative to the largest of each."""
+    assert len(got) == len(wanted)
+    for x, y in zip(got, wanted, strict=True):
+        assert x.shape == y.shape
+        scale = np.max(np.abs(y), initial=1.0, where=np.isfinite(y)) if y.dtype.kind == "f" else 1.0
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * scale)
+
+
+def assert_same_function(one: Graph, other: Graph, sizes: Mapping[str, int] | None = None, high: int = 5) -> None:
+    """Both graphs give the same results for the same random inputs and parameters."""
+    inputs, params = random_inputs(one, sizes, high), random_parameters(one)
+    assert_equal_results(interpret(other, params, *inputs), interpret(one, params, *inputs))
+
+
+def cost_of(graph: Graph, sizes: Mapping[str, int] | None = None) -> Cost:
+    """The cost of a whole graph, node by node."""
+    total, sizes = Cost(steps=0), dict(sizes or {})
+
+    def bound(values: tuple[Value | None, ...]) -> tuple[TensorType | None, ...]:
+        return tuple(None if value is None else value.type.bind(sizes) for value in values)
+
+    for node in graph.nodes:
+        body = {} if node.region is None else {"body": cost_of(node.region, sizes)}
+        attrs = bind_attrs(dict(node.attrs), sizes)
+        total = total + OPS[node.op].cost(bound(node.inputs), bound(node.outputs), **attrs, **body)
+    return total
+
+
+def typed(text: str) -> TensorType:
+    """A type from its text."""
+    return parse_type(text)
