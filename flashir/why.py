@@ -6,39 +6,39 @@ from collections.abc import Sequence
 
 from flashir.passes.choose import QUALITY_SLACK, Candidate
 
+TIE = 0.001  # closer than this, two candidates take the same time
+
 
 def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
     """What spoke for the chosen candidate, against the best with another chunk and the best with another strategy."""
     if len(candidates) == 1:
-        return _single(chosen)
-    parts = [_chunk(chosen, candidates, policy), _cumsum(chosen, candidates)]
-    return " ".join(part for part in parts if part)
+        return _alone(chosen)
+    return " ".join(part for part in (_chunk(chosen, candidates, policy), _cumsum(chosen, candidates)) if part)
 
 
-def _single(chosen: Candidate) -> str:
+def _alone(chosen: Candidate) -> str:
     dearest = max(chosen.terms, key=lambda term: chosen.terms[term])
     share = chosen.terms[dearest] / max(chosen.predicted_ms, 1e-12)
-    fixed = "" if chosen.chunk is None and chosen.cumsum is None else "Nothing was left open. "
-    return f"{fixed}{share:.0%} of the time goes to {dearest}."
+    settled = "" if chosen.chunk is None and chosen.cumsum is None else "Nothing was left to choose. "
+    return f"{settled}{share:.0%} of the time goes to {dearest}."
 
 
 def _chunk(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
     others = [each for each in candidates if each.chunk != chosen.chunk]
     if not others or chosen.chunk is None:
         return ""
-    fastest = min(candidates, key=lambda each: each.ms)
-    if policy == "fastest" or chosen.chunk == fastest.chunk:
+    if policy == "fastest":
         rival = min(others, key=lambda each: each.ms)
-        claim = "is the fastest"
-        if policy == "quality":
-            larger = [each for each in others if each.chunk is not None and each.chunk > chosen.chunk]
-            rival = min(larger, key=lambda each: each.ms, default=rival)
-            claim = f"is the largest within {QUALITY_SLACK - 1:.0%} of the fastest"
-        return f"Chunk {chosen.chunk} {claim}: {_against(chosen, rival, f'chunk {rival.chunk}')}."
-    return (
-        f"Chunk {chosen.chunk} is the largest within {QUALITY_SLACK - 1:.0%} of the fastest, which is chunk "
-        f"{fastest.chunk} ({_ms(fastest.ms)} against {_ms(chosen.ms)})."
-    )
+        return f"Chunk {chosen.chunk} is the fastest: chunk {rival.chunk} {_against(rival, chosen)}."
+    fastest = min(candidates, key=lambda each: each.ms)
+    larger = [each for each in others if each.chunk is not None and each.chunk > chosen.chunk]
+    claim = f"Chunk {chosen.chunk} is the largest within {QUALITY_SLACK - 1:.0%} of the fastest"
+    if chosen.chunk != fastest.chunk:
+        claim += f", which is chunk {fastest.chunk}"
+    if not larger:
+        return f"{claim}: it {_against(chosen, fastest)}." if chosen.chunk != fastest.chunk else f"{claim}."
+    rival = min(larger, key=lambda each: each.ms)
+    return f"{claim}: chunk {rival.chunk} {_against(rival, fastest)}."
 
 
 def _cumsum(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
@@ -46,18 +46,24 @@ def _cumsum(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
     if not others:
         return ""
     rival = min(others, key=lambda each: each.ms)
-    return f"Cumulative sum by {chosen.cumsum}: {_against(chosen, rival, str(rival.cumsum))}."
+    return f"Cumulative sum by {chosen.cumsum}: {rival.cumsum} {_against(rival, chosen)}."
 
 
-def _against(chosen: Candidate, rival: Candidate, name: str) -> str:
-    """`scan takes 21% longer, most of it for sequential steps (4.10 ms against 0.02 ms)`"""
-    longer = rival.ms / max(chosen.ms, 1e-12) - 1
-    gaps = {term: rival.terms[term] - chosen.terms.get(term, 0.0) for term in rival.terms}
-    term = max(gaps, key=lambda each: gaps[each] if longer >= 0 else -gaps[each])
-    measured = " as measured" if chosen.measured_ms is not None and rival.measured_ms is not None else ""
-    verdict = f"{name} takes {abs(longer):.1%} {'longer' if longer >= 0 else 'less'}{measured}"
-    return f"{verdict}, most of it for {term} ({_ms(rival.terms[term])} against {_ms(chosen.terms.get(term, 0.0))})"
+def _against(slow: Candidate, fast: Candidate) -> str:
+    """`takes 21% longer, most of it for sequential steps (4.1 ms against 0 ms)`"""
+    longer = slow.ms / max(fast.ms, 1e-12) - 1
+    measured = " as measured" if None not in (slow.measured_ms, fast.measured_ms) else ""
+    if abs(longer) < TIE:
+        return f"takes the same time{measured}"
+    gaps = {term: slow.terms[term] - fast.terms.get(term, 0.0) for term in slow.terms}
+    term = max(gaps, key=lambda each: gaps[each])
+    verdict = f"takes {abs(longer):.1%} {'longer' if longer > 0 else 'less'}{measured}"
+    if gaps[term] <= 0:
+        return verdict
+    return f"{verdict}, most of it for {term} ({_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))})"
 
 
-def _ms(value: float) -> str:
-    return f"{value:.3g} ms"
+def _time(ms: float) -> str:
+    if ms >= 1000:
+        return f"{ms / 1000:.3g} s"
+    return f"{ms:.3g} ms" if ms >= 1e-3 else "none"
