@@ -38,6 +38,22 @@ def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
     return made
 
 
+def unit(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
+    """Parameters at which every term of a model matters, to compare two ways of computing it.
+
+    Those of `init` are so small that attention adds a millionth to the logits, where its errors hide. These are
+    normal, each divided so that what it makes is of size one: matrices by the root of what they sum over, the two
+    whose products are summed in a long relative bias by the fourth root.
+    """
+    made = {}
+    for name, spec in parameters(model).items():
+        summed = spec.shape[0] if name.endswith(".weight") and "embed" not in name and spec.shape else 1
+        size = spec.shape[0] ** 0.25 if name.endswith(("rel_bias.a", "rel_bias.b")) else summed**0.5
+        values = np.random.default_rng((seed, crc32(name.encode()))).standard_normal(spec.shape, np.float32)
+        made[name] = np.asarray(values / np.float32(max(size, 1)), np.float32)
+    return made
+
+
 def checked(model: Graph, params: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
     """The parameters as float32, in the order of the model.
 

@@ -1,7 +1,157 @@
-"""flashir doctor."""
+"""flashir doctor: whether everything that flashir needs is there and works."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 
-def doctor() -> None:
-    """(in the making)"""
+import typer
+
+from flashir.cli import console, options
+
+LIBRARIES = ("numpy", "networkx", "lark", "onnx", "onnxruntime", "safetensors", "typer", "rich", "platformdirs")
+KNOWN_BACKENDS = ("onnx", "torch", "jax")
+
+
+class State(StrEnum):
+    """How something is: fine, missing but not needed, or broken."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: State
+    detail: str
+    mend: str = ""
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Look at this installation and machine, and try a small export; exit 1 where something is broken.
+
+    Examples:
+        flashir doctor
+        flashir doctor --json
+    """
+    with console.err().status("looking around"):
+        findings = list(examine())
+    broken = [finding for finding in findings if finding.state is State.BROKEN]
+    if as_json:
+        console.emit({"ok": not broken, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _show(findings)
+    if broken:
+        console.note(f"broken: {', '.join(finding.what for finding in broken)}", "bold red")
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Everything that is looked at, in order."""
+    for what, look in (("python", _python), ("machine", _machine)):
+        yield _tried(what, look)
+    yield from _libraries()
+    yield from _backends()
+    for what, look in (("cache", _cache), ("tuning store", _store), ("self test", _self_test)):
+        yield _tried(what, look)
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    """What a look finds; whatever it raises is the finding."""
+    from flashir.errors import FlashirError
+
+    try:
+        return Finding(what, State.OK, look())
+    except FlashirError as error:
+        return Finding(what, State.BROKEN, "; ".join(error.problems), error.mend)
+    except Exception as error:
+        return Finding(what, State.BROKEN, f"{type(error).__name__}: {error}")
+
+
+def _python() -> str:
+    import platform
+
+    import flashir
+
+    return f"{platform.python_version()} on {platform.platform()}, flashir {flashir.__version__}"
+
+
+def _machine() -> str:
+    import os
+
+    from flashir.cost.profile import device_identity
+    from flashir.cost.target import memory_at_hand
+
+    threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
+    limits = "".join(f", {name}={value}" for name, value in threads.items())
+    return f"{device_identity()} cores, {console.size(memory_at_hand())} of memory{limits}"
+
+
+def _libraries() -> Iterator[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in LIBRARIES:
+        try:
+            yield Finding(name, State.OK, version(name))
+        except PackageNotFoundError:
+            yield Finding(name, State.BROKEN, "not installed", "pip install flashir")
+
+
+def _backends() -> Iterator[Finding]:
+    from flashir.cli.machine import Presence
+    from flashir.registry import backend_names
+
+    for name in dict.fromkeys((*KNOWN_BACKENDS, *backend_names())):
+        found = Presence.of(name)
+        what = f"backend {name}"
+        if found.installed:
+            versions = ", ".join(f"{library} {number}" for library, number in found.versions)
+            yield Finding(what, State.OK, f"{versions}; at hand: {', '.join(found.devices) or 'no device'}")
+        else:
+            yield Finding(what, State.BROKEN if name == "onnx" else State.ABSENT, found.problem, found.mend)
+
+
+def _cache() -> str:
+    from flashir.cost.profile import cache_folder
+    from flashir.files import atomic_write
+
+    folder = cache_folder()
+    probe = folder / "probe"
+    atomic_write(probe, lambda file: file.write(b"flashir"))
+    probe.unlink()
+    profiles = sorted(path.stem for path in (folder / "profiles").glob("*.json"))
+    return f"{folder} is writable; calibrated: {', '.join(profiles) or 'nothing yet'}"
+
+
+def _store() -> str:
+    from flashir.tune import store
+
+    state: Callable[[], str] | None = getattr(store, "state", None)
+    return state() if state is not None else "empty"
+
+
+def _self_test() -> str:
+    """A tiny model, exported to a temporary folder, against the interpreter."""
+    from tempfile import TemporaryDirectory
+
+    from flashir.export import export
+    from flashir.models import model
+
+    with TemporaryDirectory(prefix="flashir-") as folder:
+        made = export(model("flash", size="tiny"), folder, batch=1, seq_len=128)
+    return f"a tiny model exported for onnx:cpu; {made.checks[-1]}"
+
+
+def _show(findings: list[Finding]) -> None:
+    styles = {State.OK: "green", State.ABSENT: "dim", State.BROKEN: "bold red"}
+    table = console.table("", "", "")
+    table.show_header = False
+    for finding in findings:
+        detail = f"{finding.detail}; {finding.mend}" if finding.mend else finding.detail
+        table.add_row(finding.state.value, finding.what, detail, style=styles[finding.state])
+    console.show(table)

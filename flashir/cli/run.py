@@ -82,7 +82,7 @@ def run(
 
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
     found = source.find(model, settings, size, task, exports=target)
-    _refuse_choices(found, choices)
+    found.refuse_choices(choices)
     source.only_one("--text", text, "--ids", ids)
     if ids is not None:
         given = tokens.cut(tokens.read_array(ids), offset, length)
@@ -118,15 +118,6 @@ def _compiled(found: Source, target: str, arrays: Any, seed: int, choices: dict[
         return Runnable(made, found.run)
     with console.err().status(f"compiling {found.word} for {target}"):
         return compile(found.model, target, arrays, seed=seed, **choices)
-
-
-def _refuse_choices(found: Source, choices: dict[str, Any]) -> None:
-    """An artefact has its choices made. Raises SettingError where one is given."""
-    from flashir.errors import SettingError
-
-    given = [f"--{name}" for name in ("chunk", "cumsum", "dtype") if choices[name] is not None]
-    if found.kind == "export" and given:
-        raise SettingError(f"{', '.join(given)} cannot be set: {found.word} is exported, its choices are made")
 
 
 def _timed(call: Any) -> tuple[Any, float]:

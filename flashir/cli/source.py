@@ -58,6 +58,12 @@ class Source:
 
         return load_params(file)
 
+    def refuse_choices(self, choices: Mapping[str, Any]) -> None:
+        """An artefact has its choices made. Raises SettingError where one is given."""
+        given = [f"--{name}" for name in ("chunk", "cumsum", "dtype") if choices[name] is not None]
+        if self.kind == "export" and given:
+            raise SettingError(f"{', '.join(given)} cannot be set: {self.word} is exported, its choices are made")
+
 
 def find(
     word: str,
@@ -127,6 +133,14 @@ def only_one(name: str, value: object, other: str, second: object) -> None:
     """Raises SettingError where two options that exclude each other are both given."""
     if value is not None and second is not None:
         raise SettingError(f"give {name} or {other}, not both")
+
+
+def whole_numbers(name: str, text: str, least: int) -> list[int]:
+    """`1,2,3` as numbers. Raises SettingError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= least for part in parts):
+        raise SettingError(f"{name} must be whole numbers from {least}, such as 1,64,65, got {text!r}")
+    return [int(part) for part in parts]
 
 
 def _value(text: str) -> int | float | bool | str:

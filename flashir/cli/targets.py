@@ -1,7 +1,132 @@
-"""flashir targets."""
+"""flashir targets: the devices that flashir knows, and every number it knows of them."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
 
-def targets() -> None:
-    """(in the making)"""
+import typer
+
+from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cost import Target
+
+UNITS = {
+    "peak": (1e12, "Tflop/s"),
+    "vector": (1e9, "Gop/s"),
+    "bandwidth": (1e9, "GB/s"),
+    "cache_bandwidth": (1e9, "GB/s"),
+    "cache": (2**20, "MiB"),
+    "memory": (2**30, "GiB"),
+    "launch": (1e-6, "µs"),
+    "step": (1e-6, "µs"),
+    "all_reduce": (1e9, "GB/s"),
+    "slowdown": (1.0, "x"),
+}
+
+
+def targets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One target, to see every number and its source.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the devices that can be planned for, and which of them are at hand.
+
+    A target is `backend:device`, with `xN` for N devices. `cpu` and `cuda` are the machine at hand. Planning needs
+    neither the backend nor the device.
+
+    Examples:
+        flashir targets
+        flashir targets onnx:cpu
+        flashir targets jax:tpu-v4x32 --json
+    """
+    from flashir.cli.machine import Presence
+    from flashir.cost import target, target_names
+
+    if name is not None:
+        record = target(name)
+        if as_json:
+            console.emit(_as_dict(record, Presence.of(record.backend)))
+        else:
+            _show_one(record)
+        return
+    records = [target(each) for each in target_names()]
+    found = {backend: Presence.of(backend) for backend in sorted({record.backend for record in records})}
+    if as_json:
+        console.emit([_as_dict(record, found[record.backend]) for record in records])
+        return
+    right = ("peak f32", "best peak", "bandwidth", "memory")
+    table = console.table("target", "", *right, "backend", "device", right=right)
+    for record in records:
+        presence = found[record.backend]
+        here = record.device in presence.devices
+        best = max(record.peak, key=lambda dtype: record.peak[dtype])
+        table.add_row(
+            record.name,
+            record.title,
+            _number("peak", record.peak.get("f32", 0.0)),
+            f"{_number('peak', record.peak[best])} {best}",
+            _number("bandwidth", record.bandwidth),
+            console.size(record.memory),
+            "installed" if presence.installed else presence.mend or "not installed",
+            "at hand" if here else "-",
+            style="bold green" if here else None if presence.installed else "dim",
+        )
+    console.show(table)
+
+
+def numbers(record: Target) -> dict[str, float]:
+    """Every number of a record by name, as `peak.f32`."""
+    from dataclasses import fields
+
+    found: dict[str, float] = {}
+    for each in fields(record):
+        value: Any = getattr(record, each.name)
+        if each.name in ("peak", "slowdown"):
+            found |= {f"{each.name}.{key}": number for key, number in value.items()}
+        elif each.name == "tile":
+            found |= {f"tile.{axis}": size for axis, size in zip("mnk", value, strict=True)}
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[each.name] = value
+    return found
+
+
+def shown(name: str, value: float) -> str:
+    """One number with its unit."""
+    return _number(name.partition(".")[0], value)
+
+
+def source_of(record: Target, name: str) -> str:
+    """Where one number comes from."""
+    return record.sources.get(name) or record.sources.get(name.partition(".")[0], "")
+
+
+def _number(name: str, value: float) -> str:
+    scale, unit = UNITS.get(name, (1.0, ""))
+    return f"{value / scale:,.4g} {unit}".strip()
+
+
+def _as_dict(record: Target, presence: Any) -> dict[str, Any]:
+    values = {n: {"value": value, "source": source_of(record, n)} for n, value in numbers(record).items()}
+    return {
+        "target": record.name,
+        "title": record.title,
+        "backend": record.backend,
+        "device": record.device,
+        "installed": presence.installed,
+        "at_hand": record.device in presence.devices,
+        "fuses": record.fuses,
+        "numbers": values,
+    }
+
+
+def _show_one(record: Target) -> None:
+    console.say(f"{record.name}  {record.title}", "bold")
+    console.say()
+    table = console.table("number", "value", "source", right=("value",))
+    for name, value in numbers(record).items():
+        table.add_row(name, shown(name, value), source_of(record, name))
+    console.show(table)
+    console.say()
+    console.say(f"elementwise ops {'join' if record.fuses else 'do not join'} their neighbours in one kernel")

@@ -1,0 +1,45 @@
+"""What this machine has: backends, devices, libraries, the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from flashir.errors import FlashirError
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether a backend is there.
+
+    Args:
+        name: of the backend.
+        installed: whether it loads, and its framework with it.
+        devices: those at hand.
+        versions: of its libraries.
+        problem, mend: what is wrong, and what to do about it.
+    """
+
+    name: str
+    installed: bool
+    devices: tuple[str, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    problem: str = ""
+    mend: str = ""
+
+    @staticmethod
+    @cache
+    def of(name: str) -> Presence:
+        """Look for a backend; nothing is raised."""
+        from flashir.registry import backend, backend_names
+
+        if name not in backend_names():
+            return Presence(name, False, problem="this version of flashir has no such backend", mend="not available")
+        try:
+            found = backend(name)
+            versions = tuple(found.versions().items())
+            return Presence(name, True, found.devices(), versions)
+        except FlashirError as error:
+            return Presence(name, False, problem="; ".join(error.problems), mend=error.mend)
+        except ImportError as error:
+            return Presence(name, False, problem=str(error), mend=f"pip install 'flashir[{name}]'")

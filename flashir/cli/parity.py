@@ -1,0 +1,77 @@
+"""Parity: a model on a target against the float64 interpreter, at the lengths where chunks begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flashir.cli.meter import Step
+from flashir.compiler import Runnable
+from flashir.export import TOLERANCE, relative_error, sample_inputs
+from flashir.interpreter import interpret
+from flashir.planning import Plan, Workload, compute_type
+
+NO_CHUNK = 64  # what stands in for the chunk of a model without one
+BUDGET = 2e11  # arithmetic of the interpreter, a few seconds of it: lengths beyond are left out
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: a batch and a length on a target; `problem` where it could not be made."""
+
+    target: str
+    batch: int
+    length: int
+    error: float | None
+    limit: float
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether both computed the same."""
+        return self.error is not None and self.error <= self.limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        made = {"target": self.target, "batch": self.batch, "length": self.length, "relative_error": self.error}
+        return {**made, "tolerance": self.limit, "ok": self.ok, **({"problem": self.problem} if self.problem else {})}
+
+
+def compare(run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int, int]], step: Step) -> Iterator[Row]:
+    """Each (batch, length), compared."""
+    from flashir.errors import FlashirError
+
+    limit = TOLERANCE[compute_type(run.model)]
+    for done, (batch, length) in enumerate(cases):
+        step(f"{run.plan.target}  {batch} x {length}", done, len(cases))
+        arrays = sample_inputs(run.model, Workload(max(1, batch), max(1, length)).sizes(run.model), seed=length)
+        arrays = [array[:batch, :length] if array.ndim > 1 else array for array in arrays]
+        try:
+            got = run(*arrays)
+        except FlashirError as error:
+            yield Row(run.plan.target, batch, length, None, limit, "; ".join(error.problems))
+            continue
+        yield Row(run.plan.target, batch, length, relative_error(got, interpret(run.model, params, *arrays)[0]), limit)
+
+
+def cases(plan: Plan, lengths: Sequence[int] | None, batches: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
+    """The (batch, length) pairs to compare, and the lengths that would take too long.
+
+    Without `lengths`: one token, a chunk, one less, one more, and into the fourth chunk, as many as the interpreter
+    does in a few seconds; the one that crosses into a second chunk always.
+    """
+    if lengths is not None:
+        return [(batch, length) for length in lengths for batch in batches], []
+    chunk = plan.chunk or NO_CHUNK
+    every = [each for each in (chunk + 1, 1, chunk, chunk - 1, 3 * chunk + 2) if each]
+    spent = 0.0
+    kept: list[tuple[int, int]] = []
+    for batch in batches:
+        for length in every:
+            work = 2.0 * plan.parameters * batch * length
+            if spent + work <= BUDGET or not kept:
+                spent += work
+                kept.append((batch, length))
+    left_out = sorted(set(every) - {length for _, length in kept})
+    return sorted(set(kept), key=lambda case: (case[1], case[0])), left_out
