@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flashir.errors import FlashirError, IRError
-from flashir.ir.graph import Attr, Graph, Node, Value
+from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Attr, Graph, Node, Value
 from flashir.ir.types import DType, TensorType
 from flashir.ops.opdef import OpDef, opdef
 
@@ -29,6 +29,8 @@ class Builder:
     """
 
     def __init__(self, name: str = "main") -> None:
+        if not MODEL_NAME.match(name):
+            raise IRError(f"a model must be named by letters, digits and _.+-, got {name!r}")
         self.name = name
         self.inputs: list[Value] = []
         self.nodes: list[Node] = []
@@ -57,7 +59,8 @@ class Builder:
         """Add a node and return its results. Raises FlashirError that names the op and what is wrong with it."""
         record = opdef(op)
         try:
-            complete = record.complete(attrs or {}, tuple(self.nodes) if record.inherit else ())
+            given = {name: _frozen(value) for name, value in (attrs or {}).items()}
+            complete = record.complete(given, tuple(self.nodes) if record.inherit else ())
             operands = self._operands(record, inputs)
             types = infer_types(record, [v.type if v else None for v in operands], complete, region)
         except FlashirError as error:
@@ -123,7 +126,7 @@ class Builder:
         for name in named[len(inputs) - record.arity()[0] :] if optional else ():
             inputs.append(optional.pop(name, None))
         region = attrs.pop("body", None)
-        return self.insert(op, inputs, {k: _frozen(v) for k, v in attrs.items()}, region)
+        return self.insert(op, inputs, attrs, region)
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         if op.startswith("_"):
@@ -144,14 +147,18 @@ class Builder:
         if len(inputs) < least or (most is not None and len(inputs) > most):
             wanted = str(least) if most == least else f"{least} to {most}" if most is not None else f"at least {least}"
             raise IRError(f"{record.name} takes {wanted} operands ({', '.join(record.operands)}), got {len(inputs)}")
-        if any(value is None for value in inputs[:least]):
-            raise IRError(f"{record.name} needs all of its first {least} operands")
+        if any(value is None for value in (inputs if most is None else inputs[:least])):
+            raise IRError(
+                f"{record.name} needs all of its operands that are not optional ({', '.join(record.operands)})"
+            )
         dtypes = (v.type.dtype for v in inputs if isinstance(v, Value))
         like = next((dtype for dtype in dtypes if dtype is not DType.BOOL), DType.F32)
         return tuple(self.constant(v, like) if isinstance(v, (int, float, np.number)) else v for v in inputs)
 
     def _fresh(self, stem: str, given: bool = True) -> str:
         """The name itself where it is given and free, else the first free `stem_k`."""
+        if not VALUE_NAME.match(stem):
+            raise IRError(f"a value must be named by letters, digits, _ and ., got {stem!r}")
         name = stem
         while name in self._taken or not given:
             given = True
@@ -177,4 +184,8 @@ def _names(first: str, others: Sequence[Value]) -> list[str]:
 
 
 def _frozen(value: Any) -> Attr:
-    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+    """Lists as tuples, numbers of numpy as those of python."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    attr: Attr = value.item() if isinstance(value, np.generic) else value
+    return attr

@@ -16,6 +16,12 @@ from flashir.errors import IRError
 
 Size = Union[int, "Dim"]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+RESERVED = frozenset(
+    ["true", "false", "none", "auto", "inf", "nan", "ceildiv", "f64", "f32", "f16", "bf16", "i64", "i32", "bool"]
+)
+MOST_TERMS = 1024
+HIGHEST_DEGREE = 32
+LARGEST_COEFFICIENT = 2**63
 
 
 @dataclass(frozen=True, order=True)
@@ -62,9 +68,10 @@ class Dim:
         return _polynomial((*self.terms, *_terms(other)))
 
     def __mul__(self, other: Size) -> Size:
-        return _polynomial(
-            tuple((tuple(sorted(m + n, key=str)), c * k) for m, c in self.terms for n, k in _terms(other))
-        )
+        others = _terms(other)
+        if len(self.terms) * len(others) > MOST_TERMS**2:
+            raise IRError("a size is too long a polynomial")
+        return _polynomial(tuple((tuple(sorted(m + n, key=str)), c * k) for m, c in self.terms for n, k in others))
 
     def __neg__(self) -> Size:
         return self * -1
@@ -80,8 +87,8 @@ class Dim:
 
 def symbol(name: str) -> Dim:
     """The symbolic size `name`. Raises IRError where it is no identifier."""
-    if not _IDENTIFIER.match(name):
-        raise IRError(f"a symbolic size must be an identifier, got {name!r}")
+    if not _IDENTIFIER.match(name) or name in RESERVED:
+        raise IRError(f"a symbolic size must be an identifier that means nothing else, got {name!r}")
     return Dim((((Symbol(name),), 1),))
 
 
@@ -159,6 +166,8 @@ def _polynomial(terms: tuple[tuple[Monomial, int], ...]) -> Size:
     for monomial, coefficient in terms:
         sums[monomial] = sums.get(monomial, 0) + coefficient
     kept = {m: c for m, c in sums.items() if c}
+    if len(kept) > MOST_TERMS or any(len(m) > HIGHEST_DEGREE or abs(c) > LARGEST_COEFFICIENT for m, c in kept.items()):
+        raise IRError("a size is too long a polynomial, or has too large a number in it")
     if not any(kept):
         return kept.get((), 0)
     return Dim(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), [str(a) for a in item[0]]))))

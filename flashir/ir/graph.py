@@ -6,6 +6,7 @@ their own that see nothing but their inputs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,6 +17,10 @@ from flashir.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     import networkx as nx
+
+
+MODEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*\Z")  # as in the grammar
+VALUE_NAME = re.compile(r"[A-Za-z_0-9][A-Za-z0-9_.]*\Z")
 
 
 class Auto:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from flashir.errors import FlashirError, IRError
 from flashir.ir.builder import infer_types
-from flashir.ir.graph import Graph, Node, Value
+from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Graph, Node, Value
 from flashir.ir.printer import node_text
 from flashir.ops.opdef import OPS, opdef
 
@@ -23,7 +23,11 @@ def verify(graph: Graph) -> None:
 def _problems(graph: Graph, where: str) -> Iterator[str]:
     known: set[Value] = set()
     names: set[str] = set()
+    if not MODEL_NAME.match(graph.name):
+        yield f"{graph.name!r} is no name for a model"
     for value in graph.inputs:
+        if not VALUE_NAME.match(value.name):
+            yield f"{value.name!r} is no name for a value"
         if value.name in names:
             yield f"{value} is an input twice"
         names.add(value.name)
@@ -48,9 +52,12 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
     for value in node.operands:
         if value not in known:
             yield f"{node.op} uses {value}: {value.type}, which no node before it makes"
+    made_here = [value.name for value in node.outputs]
     for value in node.outputs:
-        if value.name in names:
+        if value.name in names or made_here.count(value.name) > 1:
             yield f"{value} is defined twice"
+        if not VALUE_NAME.match(value.name):
+            yield f"{value.name!r} is no name for a value"
     try:
         record = opdef(node.op)
         least, most = record.arity()

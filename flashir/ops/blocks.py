@@ -28,12 +28,14 @@ from flashir.ops.opdef import (
 )
 from flashir.ops.position import ref_sinusoid
 from flashir.ops.prefix import check_body
+from flashir.ops.shape import rows
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
 WEIGHT_STD = 0.02  # Codes 4, 6 and 8
+MOST_LAYERS = 10_000
 
 Params = Mapping[str, Any]
 
@@ -67,7 +69,7 @@ embed = define_op(
         "embed",
         ("ids",),
         _infer_embed,
-        lambda ids, p, **_: p["weight"][ids],
+        lambda ids, p, **_: rows(p["weight"], ids),
         copied,
         (sample("i32[2, 3]", vocab=5, dim=4),),
         attrs={"vocab": integer(least=1), "dim": integer(least=1), "dtype": dtype(DType.F32)},
@@ -201,6 +203,8 @@ unembed = define_op(
 
 
 def _infer_repeat(x: TensorType, *invariants: TensorType, body: Graph, times: int) -> TensorType:
+    if times > MOST_LAYERS:
+        raise IRError(f"times must be at most {MOST_LAYERS}, got {times}")
     check_body("repeat", body, [x, *invariants], [x])
     if len(body.outputs) != 1:
         raise IRError(f"the body of repeat must yield one value, it yields {len(body.outputs)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.dims import divides
+from flashir.ir.dims import ceildiv, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
@@ -120,8 +120,9 @@ def _decompose_flash(
     scope: str | None,
     **attrs: Any,
 ) -> Value:
-    t = x.type.shape[1]
-    if not divides(chunk, t):  # pad once, on the narrow residual stream
+    t, valid = x.type.shape[1], attrs["valid"]
+    whole = t if valid is None or attrs["causal"] else ceildiv(valid, chunk) * chunk
+    if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream; average over no empty chunk
         settings = dict(
             attrs,
             chunk=chunk,
@@ -132,9 +133,11 @@ def _decompose_flash(
             cumsum=cumsum,
             lin_norm=lin_norm,
             scope=scope,
-            valid=t,
         )
-        return b.slice(b.flash(pad_to_multiple(b, x, 1, chunk), segment_ids, **settings), axis=1, stop=t)
+        settings["valid"] = t if valid is None else valid
+        padded = pad_to_multiple(b, x, 1, chunk) if whole == t else b.slice(x, axis=1, stop=whole)
+        out = b.flash(padded, segment_ids, **settings)
+        return b.slice(out, axis=1, stop=t) if whole == t else b.pad(out, axis=1, after=t - whole)
 
     def attend(heads: list[Value], v: Value) -> Value:
         if use_local:

@@ -60,7 +60,7 @@ def _decompose_gau(
     def attend(heads: list[Value], v: Value) -> Value:
         q, k = heads
         if qk_scale == "length":
-            length = b.size(value=attrs["valid"] or n, dtype=DType.F32)
+            length = b.size(value=n if attrs["valid"] is None else attrs["valid"], dtype=DType.F32)
             q = b.mul(q, as_dtype(b, b.reciprocal(b.maximum(length, 1.0)), q.type.dtype))
         elif qk_scale != "none":
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else attrs["key_dim"] ** -0.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.errors import IRError
+from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Cost, Types, copied, elementwise, moved
@@ -138,6 +138,8 @@ def _infer_bias(w: TensorType, n: Size) -> TensorType:
 
 def ref_bias(w: Any, n: int) -> Any:
     """As `rel_pos_bias`, in numpy."""
+    if 2 * n - 1 > len(w):
+        raise InputError(f"a length of {n} is more than the {(len(w) + 1) // 2} positions that the relative bias spans")
     position = np.arange(n)
     return w[position[None, :] - position[:, None] + (len(w) - 1) // 2]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.errors import IRError
+from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
 from flashir.ops.costs import copied, free, generated, moved
@@ -217,6 +217,13 @@ reverse = define_op(
 )
 
 
+def rows(table: Ref, ids: Ref) -> Ref:
+    """As `gather`, in numpy. Raises InputError where there is no such row: numpy would count negative ones back."""
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+        raise InputError(f"ids must lie between 0 and {len(table) - 1}, got {ids.min()} .. {ids.max()}")
+    return np.take(table, ids, axis=0)
+
+
 def _infer_gather(table: TensorType, ids: TensorType) -> TensorType:
     if ids.dtype not in (DType.I32, DType.I64):
         raise IRError(f"ids must be whole numbers, got {ids}")
@@ -230,7 +237,7 @@ gather = define_op(
         "gather",
         ("table", "ids"),
         _infer_gather,
-        lambda table, ids: np.take(table, ids, axis=0),
+        rows,
         copied,
         (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")),
         doc="rows of the table by number",

@@ -91,8 +91,9 @@ def _fold_constants(b: Builder, node: Node) -> Value | None:
     numbers = [constant_of(b, value) for value in node.operands]
     if any(number is None for number in numbers):
         return None
-    made = OPS[node.op].ref(*(np.asarray(n) for n in numbers), **node.attrs)
-    return b.constant(np.asarray(made).item(), node.output.type.dtype)
+    with np.errstate(all="ignore"):
+        made = np.asarray(OPS[node.op].ref(*(np.asarray(n) for n in numbers), **node.attrs))
+    return b.constant(made.item(), node.output.type.dtype) if np.isfinite(made) else None
 
 
 def _if_same_type(node: Node, x: Value | None) -> Value | None:

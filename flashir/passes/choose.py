@@ -27,6 +27,7 @@ class Candidate:
         predicted_ms: milliseconds by the cost model.
         peak_bytes: bytes of memory on one device, by the cost model.
         measured_ms: milliseconds as measured, where they were.
+        correction: what the prediction is multiplied by where it competes with measurements of others.
         terms: the predicted milliseconds of each kind.
     """
 
@@ -35,12 +36,13 @@ class Candidate:
     predicted_ms: float
     peak_bytes: int
     measured_ms: float | None = None
+    correction: float = 1.0
     terms: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ms(self) -> float:
-        """What is known best: as measured, else as predicted."""
-        return self.predicted_ms if self.measured_ms is None else self.measured_ms
+        """What is known best: as measured, else as predicted and corrected."""
+        return self.predicted_ms * self.correction if self.measured_ms is None else self.measured_ms
 
 
 Rank = Callable[[Graph], Sequence[Candidate]]

@@ -50,7 +50,12 @@ def _invariant_nodes(body: Graph) -> list[Node]:
     known = set(body.inputs[1:])
     found = []
     for node in body.nodes:
-        if OPS[node.op].params is None and known.issuperset(node.operands):
+        if not _owns_parameters(node) and known.issuperset(node.operands):
             known.update(node.outputs)
             found.append(node)
     return found
+
+
+def _owns_parameters(node: Node) -> bool:
+    inside = () if node.region is None else node.region.walk()
+    return any(OPS[each.op].params is not None for each in (node, *inside))

@@ -55,7 +55,8 @@ def _length_to_pad(graph: Graph) -> Size | None:
     chunks = [node.attrs["chunk"] for node in nodes if node.op == "flash"]
     lengths = {node.operands[0].type.shape[1] for node in nodes if node.op == "embed"}
     results = {node.output for node in nodes if node.op == "unembed"}
-    whole = all(node.op in ROW_BY_ROW for node in nodes) and set(graph.outputs) <= results
+    tokens_alone = not any(value.type.dtype.is_float for value in graph.inputs)  # else rows come in that are not padded
+    whole = tokens_alone and all(node.op in ROW_BY_ROW for node in nodes) and set(graph.outputs) <= results
     if not whole or not chunks or len(lengths) != 1 or not all(isinstance(chunk, int) for chunk in chunks):
         return None
     length = lengths.pop()

@@ -1,0 +1,146 @@
+"""What an op refuses, and that it says the name, what was wanted and what it got."""
+
+from __future__ import annotations
+
+import pytest
+
+from flashir import Builder, FlashirError, loads
+from flashir.ir import DType
+
+REFUSED = [
+    # elementwise
+    ("add", ["f32[2]", "f16[2]"], {}, "one element type, got f32 and f16"),
+    ("add", ["bool[2]", "bool[2]"], {}, "must be numbers, got bool"),
+    ("less", ["bool[2]", "bool[2]"], {}, "must be numbers"),
+    ("add", ["f32[2, 3]", "f32[4]"], {}, r"\[2, 3\] and \[4\] do not broadcast"),
+    ("add", ["f32[T]", "f32[B]"], {}, "do not broadcast"),
+    ("div", ["i32[2]", "i32[2]"], {}, "floating-point"),
+    ("exp", ["i32[2]"], {}, "floating-point"),
+    ("logical_and", ["f32[2]", "f32[2]"], {}, "must be bool"),
+    ("select", ["f32[2]", "f32[2]", "f32[2]"], {}, "the condition must be bool"),
+    ("constant", [], {"value": float("nan")}, "got nan"),
+    # shape
+    ("reshape", ["f32[2, 3]"], {"shape": (4,)}, r"\[4\] has 4 elements, the operand f32\[2, 3\] has 6"),
+    ("reshape", ["f32[2, 3]"], {"shape": ("a", 2.0)}, "shape must hold int or Dim alone"),
+    ("reshape", ["f32[2, 3]"], {"shape": (-2, -3)}, "between 0"),
+    ("transpose", ["f32[2, 3]"], {"perm": (0, 0)}, "each axis .* once"),
+    ("broadcast", ["f32[2]"], {"shape": (3,)}, "do not broadcast"),
+    ("pad", ["f32[2]"], {"axis": 1}, "axis 1 is out of range"),
+    ("pad", ["f32[2]"], {"axis": 0, "after": -1}, "after must be at least 0"),
+    ("slice", ["f32[4]"], {"axis": 0, "start": 3, "stop": 2}, "does not lie in"),
+    ("slice", ["f32[4]"], {"axis": 0, "stop": 5}, "does not lie in"),
+    ("split", ["f32[4]"], {"axis": 0, "sizes": (1, 2)}, "must add up to 4"),
+    ("split", ["f32[4]"], {"axis": 0, "sizes": ()}, "must add up to 4"),
+    ("concat", ["f32[2]", "f32[2, 2]"], {"axis": 0}, "must agree"),
+    ("concat", ["f32[2]", "i32[2]"], {"axis": 0}, "must agree"),
+    ("concat", [], {"axis": 0}, "at least one operand"),
+    ("gather", ["f32[2]", "f32[2]"], {}, "whole numbers"),
+    ("gather", ["f32[]", "i32[2]"], {}, "at least one axis"),
+    ("reverse", ["f32[]"], {"axis": 0}, "out of range"),
+    ("param", [], {"name": "w", "shape": (2.5,)}, "must hold int"),
+    # contraction
+    ("matmul", ["f32[2]", "f32[2, 3]"], {}, "at least two axes"),
+    ("matmul", ["f32[2, 3]", "f32[4, 3]"], {}, "must be equal, got 3 and 4"),
+    ("matmul", ["f32[2, 3]", "f16[3, 4]"], {}, "one element type"),
+    ("dense", ["f32[2, 3]", "f32[3, 4]", "f32[5]"], {}, r"weight must be \[k, n\] and bias \[n\]"),
+    ("einsum", ["f32[2, 3]", "f32[3, 4]"], {"equation": "ab,bc"}, "must look like"),
+    ("einsum", ["f32[2, 3]", "f32[3, 4]"], {"equation": "ab,bc,cd->ad"}, "takes 3 operands, got 2"),
+    ("einsum", ["f32[2, 3]", "f32[4, 4]"], {"equation": "ab,bc->ac"}, "both 3 and 4"),
+    ("einsum", ["f32[2, 3]", "f32[3, 4]"], {"equation": "ab,bc->ad"}, "must name axes of the operands"),
+    ("einsum", ["f32[2, 2]", "f32[2, 4]"], {"equation": "aa,ac->c"}, "must name each axis"),
+    ("einsum", ["f32[2, 3]", "f16[3, 4]"], {"equation": "ab,bc->ac"}, "one element type"),
+    ("reduce_sum", ["f32[2, 3]"], {"axes": (2,)}, "axis 2 is out of range"),
+    ("reduce_sum", ["f32[2, 3]"], {"axes": (1, -1)}, "once"),
+    ("reduce_sum", ["f32[2, 3]"], {"axes": ("a",)}, "must hold int alone"),
+    ("reduce_sum", ["bool[2]"], {"axes": (0,)}, "must hold numbers"),
+    ("reduce_mean", ["i32[2]"], {"axes": (0,)}, "floating-point"),
+    # prefix, norm, position
+    ("cumsum", ["f32[2]"], {"axis": 1}, "out of range"),
+    ("prefix_sum", ["f32[2]"], {"cumsum": "scan"}, "axis 1"),
+    ("prefix_sum", ["f32[2, 3]"], {"cumsum": "scam"}, "must be one of 'scan', 'matmul', 'native', got 'scam'"),
+    ("layer_normalization", ["f32[2, 8]", "f32[8]", "f32[7]"], {}, r"f32\[8\], got f32\[7\]"),
+    ("layer_normalization", ["f32[2, 8]", "f32[8]", "f16[8]"], {}, "got f16"),
+    ("scale_normalization", ["i32[2, 8]", "i32[]"], {}, "float tensor"),
+    ("sinusoid", [], {"length": 3, "half": 0}, "half must be at least 1"),
+    ("rope", ["f32[2, 5, 7]"], {}, "must be even"),
+    ("rope", ["f32[4]"], {"axis": 0}, "axis before it"),
+    ("rope", ["f32[]"], {}, "out of range"),
+    ("rel_pos_bias", ["f32[8]"], {"n": 2}, r"\[2 \* span - 1\]"),
+    ("rel_pos_bias", ["f32[9]"], {"n": 6}, "at least 11 weights"),
+    ("rope_rel_pos_bias", ["f32[8]", "f32[6]"], {"n": 6}, "one even size"),
+    # attention
+    ("quadratic_attention", ["f32[4]", "f32[4]", "f32[4]", "f32[1, 1]"], {"causal": True}, "must be alike"),
+    (
+        "quadratic_attention",
+        ["f32[2, 256, 4]", "f32[2, 256, 4]", "f32[2, 256, 4]", "f32[256, 128]"],
+        {"causal": True},
+        r"bias must have shape \(n, n\) = \(256, 256\).*got f32\[256, 128\]",
+    ),
+    ("linear_attention", ["f32[2, 3, 4]"] * 3, {"causal": True}, "must be chunked"),
+    ("linear_attention", ["f32[2, 3, 4, 5]"] * 3 + ["bool[2, 3]"], {"causal": True}, r"visible must be bool"),
+    ("mixed_chunk_attention", ["f32[4, 4]"] * 5 + ["f32[3, 3]"], {"chunk": 3, "causal": True}, r"\[b, t, \*\]"),
+    ("mixed_chunk_attention", ["f32[2, 4, 4]"] * 5 + ["f32[4, 4]"], {"chunk": 3, "causal": True}, r"\(3, 3\)"),
+    (
+        "mixed_chunk_attention",
+        ["f32[2, 4, 4]"] * 5 + ["f32[3, 3]", "f32[2, 4]"],
+        {"chunk": 3, "causal": True},
+        "segment_ids must be whole numbers",
+    ),
+    # blocks
+    ("embed", ["f32[2, 3]"], {"vocab": 5, "dim": 4}, "whole numbers"),
+    ("embed", ["i32[2, 3]"], {"vocab": 0, "dim": 4}, "vocab must be at least 1"),
+    ("scaled_sin", ["f32[2, 3, 5]"], {}, "even width"),
+    ("layer_norm", ["f32[2, 3]"], {}, r"float \[b, t, d\]"),
+    ("layer_norm", ["f32[2, 3, D]"], {}, "d known"),
+    ("offset_scale", ["f32[2, 3, 4]", "f32[5, 4]", "f32[4, 4]"], {}, "gamma and beta"),
+    ("gau", ["f32[2, 3, 4]"], {"key_dim": 3}, "must be even"),
+    ("gau", ["f32[2, 3, 5]"], {"expansion": 1.5}, "no whole width"),
+    ("gau", ["f32[2, 3, 4]"], {"expansion": float("inf")}, "no whole width"),
+    ("gau", ["f32[2, 3, 4]"], {"expansion": 1e300}, "no whole width"),
+    ("gau", ["f32[2, 9, 4]"], {"max_len": 8}, "max_len = 8 positions, the sequence has 9"),
+    ("flash", ["f32[2, 3, 4]"], {"chunk": 0}, "chunk must be at least 1"),
+    ("flash", ["f32[2, 3, 4]"], {"chunk": "atuo"}, "chunk must be int or auto"),
+    ("flash", ["f32[2, 3, 4]"], {"norm": "batch"}, "must be one of"),
+    ("flash", ["f32[2, 3, 4]"], {"use_local": False, "use_global": False}, "local part"),
+    ("flash", ["f32[2, 3, 4]", "i32[2, 4]"], {"chunk": 2}, r"segment_ids .* \[2, 3\]"),
+    ("flash", ["f32[2, 3, 4]"], {"chnk": 2}, "no attribute 'chnk'; did you mean 'chunk'"),
+]
+
+
+@pytest.mark.parametrize(("op", "operands", "attrs", "problem"), REFUSED)
+def test_it_is_refused_with_what_was_wanted_and_what_was_got(op, operands, attrs, problem) -> None:  # type: ignore[no-untyped-def]
+    b = Builder()
+    inputs = [b.input(f"x{i}", text) for i, text in enumerate(operands)]
+    with pytest.raises(FlashirError, match=problem) as refused:
+        b.insert(op, inputs, attrs)
+    assert op in refused.value.message
+
+
+def test_an_op_that_is_unknown_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(FlashirError, match="unknown op 'reul2'; did you mean 'relu2'"):
+        Builder().insert("reul2", [])
+
+
+def test_every_problem_of_an_op_is_told_at_once() -> None:
+    b = Builder()
+    with pytest.raises(FlashirError) as refused:
+        b.insert("flash", [b.input("x", "f32[2, 3, 4]")], {"chunk": 0, "norm": "batch", "bogus": 1})
+    assert len(refused.value.problems) == 3
+
+
+def test_a_type_that_an_attribute_wants_is_no_string() -> None:
+    b = Builder()
+    with pytest.raises(FlashirError, match="dtype must be DType"):
+        b.cast(b.input("x", "f32[2]"), dtype="f16")
+    assert b.cast(b.inputs[0], dtype=DType.F16).type.dtype is DType.F16
+
+
+def test_an_absent_operand_is_refused_where_none_is_optional() -> None:
+    b = Builder()
+    x = b.input("x", "f32[2]")
+    with pytest.raises(FlashirError, match="concat"):
+        b.insert("concat", [x, None, x], {"axis": 0})
+    with pytest.raises(FlashirError, match="add"):
+        b.insert("add", [None, x])
+    with pytest.raises(FlashirError, match="flash takes 1 to 2 operands"):
+        loads("model @m(%x: f32[2, 3, 4]) { %a = flash(%x, %x, %x) {chunk = 2} return %a }")
