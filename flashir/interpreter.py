@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import InputError
-from flashir.ir.dims import Dim, Symbol
-from flashir.ir.graph import Graph, Node, Value
-from flashir.ir.naming import expand, full_name, round_symbol, with_scopes
+from flashir.errors import InputError, ParameterError, SettingError
+from flashir.ir.dims import Dim, Symbol, evaluate, symbols
+from flashir.ir.graph import AUTO, Graph, Node, Value
+from flashir.ir.naming import expand, full_name, parameters, round_symbol, with_scopes
 from flashir.ops.opdef import OPS
 from flashir.ops.shape import bind_attrs
 
@@ -29,15 +29,41 @@ def interpret(
         inputs: one array for each input of the graph, in order, or by name.
 
     Raises:
-        InputError: an input is missing or its shape does not fit.
+        InputError: an input is missing, unknown, or of a type or shape that does not fit; an id is out of range.
+        ParameterError: every parameter that is missing or misshapen.
+        SettingError: a chunk is still open.
     """
-    inputs = (*inputs, *(named[value.name] for value in graph.inputs[len(inputs) :] if value.name in named))
-    if len(inputs) != len(graph.inputs):
+    by_name = dict(zip((value.name for value in graph.inputs), inputs), **named)
+    if len(by_name) != len(inputs) + len(named) or set(by_name) != {value.name for value in graph.inputs}:
         wanted = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
-        raise InputError(f"the model takes ({wanted}), got {len(inputs)} inputs")
-    arrays = [np.asarray(x, v.type.dtype.oracle) for x, v in zip(inputs, graph.inputs, strict=True)]
+        got = ", ".join([*map(str, range(len(inputs))), *named])
+        raise InputError(f"the model takes ({wanted}), got inputs ({got})")
+    if any(node.attrs.get("chunk") is AUTO for node in graph.walk()):
+        raise SettingError("the chunk is part of the model, and still auto", mend="run choose-chunk, or set it")
+    arrays = [_oracle(by_name[value.name], value) for value in graph.inputs]
     sizes = bind_sizes(graph, [x.shape for x in arrays])
-    return _Run(params, sizes).graph(with_scopes(graph), arrays, {})
+    _check_parameters(graph, params)
+    with np.errstate(all="ignore"):  # infinities are numbers, as on every target
+        return _Run(params, sizes).graph(with_scopes(graph), arrays, {})
+
+
+def _oracle(given: npt.ArrayLike, value: Value) -> Oracle:
+    array = np.asarray(given)
+    wanted = value.type.dtype.oracle
+    if array.size and not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise InputError(f"{value.name} must be {value.type}, got {array.dtype}")
+    return array.astype(wanted)
+
+
+def _check_parameters(graph: Graph, params: Mapping[str, npt.ArrayLike]) -> None:
+    problems = []
+    for name, spec in parameters(graph).items():
+        if name not in params:
+            problems.append(f"the parameter {name} {spec.shape} is missing")
+        elif np.shape(params[name]) != spec.shape:
+            problems.append(f"the parameter {name} must have shape {spec.shape}, got {np.shape(params[name])}")
+    if problems:
+        raise ParameterError(problems)
 
 
 def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
@@ -53,6 +79,15 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
             expected = wanted if name is None else sizes.setdefault(name, got)
             if not isinstance(expected, Dim) and expected != got:
                 problems.append(f"axis {axis} of {value.name} ({value.type}) must be {expected}, got {got}")
+    for value, shape in () if problems else zip(graph.inputs, shapes, strict=True):
+        for axis, (wanted, got) in enumerate(zip(value.type.shape, shape, strict=True)):
+            unknown = symbols(wanted) - set(sizes)
+            if unknown:
+                problems.append(f"axis {axis} of {value.name} is {wanted}: no input has an axis {min(unknown)}")
+            elif evaluate(wanted, sizes) != got:
+                problems.append(
+                    f"axis {axis} of {value.name} ({value.type}) must be {evaluate(wanted, sizes)}, got {got}"
+                )
     if problems:
         raise InputError(problems)
     return sizes

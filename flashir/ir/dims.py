@@ -16,9 +16,8 @@ from flashir.errors import IRError
 
 Size = Union[int, "Dim"]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-RESERVED = frozenset(
-    ["true", "false", "none", "auto", "inf", "nan", "ceildiv", "f64", "f32", "f16", "bf16", "i64", "i32", "bool"]
-)
+_WORDS = ("true", "false", "none", "auto", "inf", "nan", "ceildiv")  # of the grammar
+RESERVED = frozenset((*_WORDS, "f64", "f32", "f16", "bf16", "i64", "i32", "bool"))
 MOST_TERMS = 1024
 HIGHEST_DEGREE = 32
 LARGEST_COEFFICIENT = 2**63

@@ -19,6 +19,7 @@ from flashir.ops.opdef import opdef
 
 DEEPEST = 64
 LONGEST = 64 * 2**20
+_HAS_PLACE = re.compile(r"(.*:)?\d+:\d+(: .*)?\Z", re.DOTALL)
 _BRACKETS = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|[\[({]|[\])}]')
 
 
@@ -72,12 +73,16 @@ def _parse(text: str, start: str, source: str) -> Any:
     if len(text) > LONGEST:
         raise IRError(f"the text has {len(text)} characters, more than {LONGEST}", where=source)
     _check_depth(text, source)
+    parser = _lark().parse_interactive(text, start)
+    ended = read = None  # the token that ended what was last put together, and the one after it
     try:
-        return _lark().parse(text, start=start)
-    except lark.exceptions.VisitError as error:
-        if isinstance(error.orig_exc, FlashirError):
-            raise type(error.orig_exc)(error.orig_exc.problems, where=source) from None
-        raise
+        for token in parser.iter_parse():
+            ended, read = read, token
+        ended = read
+        return parser.feed_eof(read)
+    except FlashirError as error:
+        place = _Place(ended.line, ended.column) if ended is not None else _Place(1, 1)
+        raise IRError(error.problems, where=_where(source, place), mend=error.mend) from None
     except lark.UnexpectedInput as error:
         raise _syntax_error(error, text, source) from None
 
@@ -268,7 +273,9 @@ def _model(parsed: Any, source: str) -> Graph:
     outputs = _build(builder, values, statements, returned, source)
     if types is not None and types != tuple(v.type for v in outputs):
         got = ", ".join(str(v.type) for v in outputs)
-        raise IRError(f"the model returns {got}, its head says {', '.join(map(str, types))}", where=source)
+        place = _Place(name.line, name.column)
+        head = ", ".join(map(str, types))
+        raise IRError(f"the model returns {got}, its head says {head}", where=_where(source, place))
     return builder.finish(*outputs)
 
 
@@ -282,7 +289,7 @@ def _build(
         try:
             made = _insert(builder, values, statement, statements, source)
         except FlashirError as error:
-            if re.match(r"(.*:)?\d+:\d+\Z", error.where):
+            if _HAS_PLACE.match(error.where):
                 raise
             where = f"{place}: {error.where}" if error.where else place
             raise IRError(error.problems, where=where, mend=error.mend) from None

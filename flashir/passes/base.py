@@ -47,11 +47,20 @@ class Pass(ABC):
         return PassResult(made, made != graph)
 
     def __str__(self) -> str:
-        """As on the command line: `name{option=value}`, defaults left out."""
+        """As on the command line: `name{option=value other=a,b}`, defaults left out; `parse_pipeline` reads it."""
         shown = [
-            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.repr and getattr(self, f.name) != f.default
+            f"{f.name}={option_text(getattr(self, f.name))}"
+            for f in fields(self)
+            if f.repr and getattr(self, f.name) != f.default
         ]
-        return f"{self.name}{{{','.join(shown)}}}" if shown else self.name
+        return f"{self.name}{{{' '.join(shown)}}}" if shown else self.name
+
+
+def option_text(value: object) -> str:
+    """An option's value as text; items of a tuple stand between commas."""
+    if isinstance(value, tuple):
+        return ",".join(map(option_text, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 @dataclass(frozen=True)

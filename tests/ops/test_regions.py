@@ -36,7 +36,7 @@ def test_scan_carries_a_state_and_stacks_what_each_step_yields(length: int) -> N
 def test_scan_of_whole_numbers_stays_whole_even_without_steps() -> None:
     graph = loads(RUNNING_MEAN.replace("f32", "i32"))
     for length in (0, 2):
-        results = interpret(graph, {}, np.zeros(2), np.ones((2, length)), np.ones((2, length)))
+        results = interpret(graph, {}, np.zeros(2, int), *[np.ones((2, length), int)] * 2)
         assert [x.dtype for x in results] == [np.dtype(np.int64)] * 3
 
 

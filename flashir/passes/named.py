@@ -1,0 +1,97 @@
+"""Passes by name: `pad,lower,decompose{ops=einsum,dense},canonicalise` -> the passes, options as their fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from flashir.errors import SettingError, suggest
+from flashir.passes.base import Pass
+from flashir.passes.canonicalise import Canonicalise
+from flashir.passes.choose import ChooseChunk, ChooseCumsum
+from flashir.passes.dtype import SetDType
+from flashir.passes.hoist import Hoist
+from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
+from flashir.passes.pad import PadTokens
+from flashir.passes.scopes import NameParameters
+from flashir.passes.split_projections import SplitProjections
+
+PASSES: dict[str, type[Pass]] = {
+    each.name: each
+    for each in (
+        Canonicalise,
+        ChooseChunk,
+        ChooseCumsum,
+        Decompose,
+        EinsumToMatmul,
+        Hoist,
+        Lower,
+        NameParameters,
+        PadTokens,
+        SetDType,
+        SplitProjections,
+    )
+}
+_ONE = re.compile(r"\s*(?P<name>[a-z0-9-]+)\s*(?:\{(?P<options>[^{}]*)\})?\s*(?:,|\Z)")
+_OPTION = re.compile(r"\s*(?P<name>\w+)=(?P<value>\S*)\s*")
+
+
+def parse_pipeline(text: str) -> tuple[Pass, ...]:
+    """The passes that a text such as `choose-chunk{chunk=256 policy=fastest},lower` names, in order.
+
+    Raises SettingError for a pass or option that is unknown, and a value that does not fit its option.
+    """
+    return tuple(_passes(text))
+
+
+def _passes(text: str) -> Iterator[Pass]:
+    position = 0
+    while position < len(text.rstrip()):
+        found = _ONE.match(text, position)
+        if found is None:
+            raise SettingError(f"passes must look like 'pad,lower{{target=cpu}}', got {text[position:]!r}")
+        position = found.end()
+        name = found["name"]
+        if name not in PASSES:
+            raise SettingError(f"unknown pass {name!r}{suggest(name, PASSES)}")
+        yield PASSES[name](**_options(PASSES[name], found["options"] or ""))
+
+
+def _options(kind: type[Pass], text: str) -> dict[str, Any]:
+    """`chunk=256 policy=fastest` -> the fields of the pass."""
+    hints = get_type_hints(kind)
+    known = [each.name for each in fields(kind) if each.repr]
+    options: dict[str, Any] = {}
+    position = 0
+    while position < len(text):
+        found = _OPTION.match(text, position)
+        if found is None:
+            raise SettingError(f"options of {kind.name} must look like 'name=value', got {text[position:]!r}")
+        position = found.end()
+        name, value = found["name"], found["value"]
+        if name not in known:
+            raise SettingError(f"the pass {kind.name} has no option {name!r}{suggest(name, known)}")
+        try:
+            options[name] = _reader(hints[name])(value)
+        except (KeyError, ValueError):
+            wanted = getattr(hints[name], "__name__", None) or str(hints[name])
+            raise SettingError(f"{name} of {kind.name} must be {wanted}, got {value!r}") from None
+    return options
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    """What makes a value of that type from text."""
+    if get_origin(hint) is tuple:
+        item = _reader(get_args(hint)[0])
+        return lambda text: tuple(item(part) for part in text.split(",") if part)
+    kinds = get_args(hint) or (hint,)
+    if NoneType in kinds:
+        inner = _reader(next(kind for kind in kinds if kind is not NoneType))
+        return lambda text: None if text == "none" else inner(text)
+    if hint is bool:
+        return {"true": True, "false": False}.__getitem__
+    read: Callable[[str], Any] = hint
+    return read
