@@ -1,7 +1,192 @@
-"""flashir show."""
+"""flashir show: a model as text at any storey, or as a page to explore."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-def show() -> None:
-    """(in the making)"""
+import typer
+
+from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cli.stages import Stages
+    from flashir.ir import Graph
+
+VIEW = "View"
+
+
+def show(
+    model: options.ModelOrExport,
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="blocks (as written), attention, primitives, or lowered for --target; repeat for more.",
+            rich_help_panel=VIEW,
+        ),
+    ] = None,
+    types: Annotated[
+        bool, typer.Option("--types", help="The type of every result beside it.", rich_help_panel=VIEW)
+    ] = False,
+    params: Annotated[
+        bool, typer.Option("--params", help="The parameters and their shapes instead.", rich_help_panel=VIEW)
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A page to explore in a browser: every stage drawn.", rich_help_panel=VIEW),
+    ] = None,
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Apply these passes to the model: name,name{option=value}.", rich_help_panel="Passes"
+        ),
+    ] = None,
+    print_after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PASS", help="Print after this pass, or after all.", rich_help_panel="Passes"),
+    ] = None,
+    dump_ir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write NNN-pass.fir after each pass.", rich_help_panel="Passes"),
+    ] = None,
+    fuel: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Run only N of the optional passes.", rich_help_panel="Passes"),
+    ] = None,
+    target: options.Target = "onnx:cpu",
+    batch: options.Batch = 1,
+    seq_len: options.SeqLen = 4096,
+    chunk: options.Chunk = None,
+    cumsum: options.Cumsum = None,
+    dtype: options.ComputeType = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a page that exists.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Print a model as text, at any stage of its lowering, or draw it as a page.
+
+    What the model leaves open is planned for --target before it is lowered. The page needs no network: one file with
+    a graph for each stage, the cost of every node, and the text beside it.
+
+    Examples:
+        flashir show flash --size base
+        flashir show model.fir --stage attention --types
+        flashir show flash --size tiny --stage lowered --target onnx:cpu --print-after hoist
+        flashir show flash --html flash.html
+    """
+    from flashir.cli import source
+    from flashir.cli.stages import stages
+    from flashir.planning import by_hand
+
+    found = source.find(model, settings, size, task, exports=target, lean=True)
+    found.refuse_choices({"chunk": chunk, "cumsum": cumsum, "dtype": dtype})
+    graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None)
+    if passes is not None:
+        graph = _applied(graph, passes)
+    instruments = {"print_after": tuple(print_after or ()), "dump_ir": dump_ir, "fuel": fuel}
+    made = stages(graph, target, instruments, batch, seq_len)
+    if html is not None:
+        written = _write_page(html, model, made, batch, seq_len, force)
+        if as_json:
+            console.emit({"model": model, "html": str(html), "bytes": written})
+        else:
+            console.say(f"{html}  ({console.size(written)}), open it in a browser")
+        return
+    lowered = bool(instruments["print_after"]) or dump_ir is not None or fuel is not None
+    wanted = list(dict.fromkeys(stage or (["lowered"] if lowered else ["blocks"])))
+    graphs = {name: made.at(name) for name in wanted}
+    if as_json:
+        console.emit(_as_dict(model, graph, graphs, made, types))
+    elif params:
+        _show_parameters(graph)
+    else:
+        _print(graphs, made, types)
+
+
+def _print(graphs: dict[str, Graph], made: Stages, types: bool) -> None:
+    from flashir.ir import dumps
+
+    for text in made.printed:
+        typer.echo(text)
+    for name, graph in graphs.items():
+        heading = f"// {name}{f' for {made.target}' if name == 'lowered' else ''}\n" if len(graphs) > 1 else ""
+        typer.echo(heading + dumps(graph, types=types), nl=len(graphs) > 1)
+
+
+def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, types: bool) -> dict[str, Any]:
+    from flashir.ir import dumps
+    from flashir.ir.naming import parameters
+    from flashir.planning import parameter_count
+
+    return {
+        "model": word,
+        "parameters": parameter_count(graph),
+        "shapes": {name: list(spec.shape) for name, spec in parameters(graph).items()},
+        "stages": {
+            name: {"nodes": sum(1 for _ in each.walk()), "text": dumps(each, types=types)}
+            for name, each in graphs.items()
+        },
+        "printed": made.printed,
+    }
+
+
+def _show_parameters(graph: Graph) -> None:
+    from math import prod
+
+    from flashir.ir.naming import parameters
+    from flashir.planning import parameter_count
+
+    table = console.table("parameter", "shape", "numbers", right=("numbers",))
+    for name, spec in parameters(graph).items():
+        table.add_row(name, str(list(spec.shape)), f"{prod(spec.shape):,}")
+    console.show(table)
+    console.say()
+    console.say(f"{parameter_count(graph):,} numbers in {len(parameters(graph)):,} parameters", "bold")
+
+
+def _applied(graph: Graph, text: str) -> Graph:
+    """The graph after passes by name. Raises SettingError where one is unknown."""
+    from flashir import passes
+    from flashir.errors import SettingError
+    from flashir.passes.base import Pipeline
+
+    parse = getattr(passes, "parse_pipeline", None)
+    if parse is None:
+        raise SettingError("this version of flashir applies no passes by name")
+    return Pipeline(parse(text)).run(graph)
+
+
+def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, force: bool) -> int:
+    """Write the page; how many bytes it has."""
+    from flashir.cli.page import Stage, page
+    from flashir.cli.stages import STAGES
+    from flashir.cost import target as find_target
+    from flashir.errors import ArtefactError
+    from flashir.files import atomic_write
+    from flashir.planning import Workload, plan
+
+    if file.exists() and not force:
+        raise ArtefactError("the file exists", where=str(file), mend="--force replaces it")
+    planned = plan(made.settled, made.target, batch, seq_len)
+    summary = {
+        "parameters": console.many(planned.parameters),
+        "chunk": "-" if planned.chunk is None else str(planned.chunk),
+        "cumsum": planned.cumsum or "-",
+        made.target: f"{console.milliseconds(planned.predicted_ms)} predicted for {batch} x {seq_len} tokens",
+        "memory": console.size(planned.peak_bytes),
+    }
+    record = find_target(made.target)
+    titles = {"lowered": f"lowered for {made.target}"}
+    shown = []
+    for name, about in STAGES.items():
+        graph = made.at(name)
+        shown.append(Stage(name, titles.get(name, name), about, graph, made.settled if name == "blocks" else graph))
+    sizes = Workload(batch, seq_len).sizes(made.settled, record.devices)
+    content = page(word, summary, shown, record, sizes).encode()
+    atomic_write(file, lambda stream: stream.write(content))
+    return len(content)

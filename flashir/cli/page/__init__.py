@@ -1,0 +1,124 @@
+"""The page of `flashir show --html`: one file that needs no network, with a graph to explore at every storey."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import flashir
+from flashir.cli.page.draw import Drawing
+from flashir.cli.page.facts import facts
+from flashir.cli.page.scene import scene
+from flashir.cli.page.text import html_lines
+from flashir.cost import Target
+from flashir.ir import Graph, Node
+
+HERE = Path(__file__).parent
+MARGIN = 30
+
+FAMILIES = {
+    "block": "block",
+    "attention": "attention",
+    "contraction": "product",
+    "elementwise": "elementwise",
+    "norm": "norm, sum",
+    "position": "position",
+    "prefix": "prefix sum",
+    "shape": "shape",
+    "source": "parameter, constant",
+    "loop": "loop",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A tab of the page: its title, a line about it, the graph, and the same graph with every choice made."""
+
+    key: str
+    title: str
+    about: str
+    graph: Graph
+    settled: Graph
+
+
+def page(
+    title: str, summary: Mapping[str, str], stages: Sequence[Stage], target: Target, sizes: Mapping[str, int]
+) -> str:
+    """The whole page.
+
+    Args:
+        title: MODEL as typed.
+        summary: facts about the model, for the head of the page.
+        stages: at least one.
+        target: where costs are shown for.
+        sizes: a number for each symbol, for costs.
+    """
+    tabs, sections, data = [], [], {}
+    for stage in stages:
+        numbers, found = _numbered(stage, sizes, target)
+        data[stage.key] = found
+        tabs.append(
+            f'<button class="tab" data-stage="{escape(stage.key)}" title="{escape(stage.about)}">'
+            f"{escape(stage.title)}<small>{len(found)}</small></button>"
+        )
+        sections.append(_section(stage, numbers, found))
+    chips = "".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in summary.items())
+    legend = "".join(
+        f'<button class="{name}" data-family="{name}">{label}</button>' for name, label in FAMILIES.items()
+    )
+    template = Template((HERE / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(title),
+        version=escape(flashir.__version__),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        chips=chips,
+        tabs="".join(tabs),
+        legend=legend,
+        sections="".join(sections),
+        data=json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026"),
+    )
+
+
+def _section(stage: Stage, numbers: dict[int, int], found: Sequence[dict[str, Any]]) -> str:
+    """A stage: its drawing and its text."""
+    made = scene(stage.graph, numbers)
+    times = [(each["cost"] or {}).get("ms", 0.0) for each in found]
+    whole = sum(ms for ms, each in zip(times, found) if not each["loop"]) or 1.0
+    shares = {number: ms / whole for number, ms in enumerate(times)}
+    for number, each in enumerate(found):
+        each["share"] = shares[number]
+    most = max((share for number, share in shares.items() if not found[number]["loop"]), default=1.0) or 1.0
+    drawing = "".join(Drawing({number: share / most for number, share in shares.items()}).scene(made))
+    width, height = made.layout.width + 2 * MARGIN, made.layout.height + 2 * MARGIN
+    return (
+        f'<section data-stage="{escape(stage.key)}" hidden>'
+        f'<div class="canvas"><svg data-width="{width:.0f}" data-height="{height:.0f}" role="img" '
+        f'aria-label="the graph of {escape(stage.title)}"><g class="world"><g transform="translate({MARGIN} {MARGIN})">'
+        f'{drawing}</g></g></svg></div><aside class="text"><p>{escape(stage.about)}</p>'
+        f'<div class="code">{html_lines(stage.graph, numbers)}</div></aside></section>'
+    )
+
+
+def _numbered(stage: Stage, sizes: Mapping[str, int], target: Target) -> tuple[dict[int, int], list[dict[str, Any]]]:
+    """A number for each node, by its `id`, and what there is to know of each, in the order of numbers."""
+    numbers: dict[int, int] = {}
+    found: list[dict[str, Any]] = []
+    for (node, times), settled in zip(_walk(stage.graph, 1), stage.settled.walk(), strict=True):
+        numbers[id(node)] = len(found)
+        found.append({**facts(node, settled, sizes, target, times), "loop": node.region is not None})
+    return numbers, found
+
+
+def _walk(graph: Graph, times: int) -> Iterator[tuple[Node, int]]:
+    """Every node, and how often it runs: once a round of each repeat around it."""
+    for node in graph.nodes:
+        yield node, times
+        if node.region is not None:
+            rounds = node.attrs["times"] if node.op == "repeat" else 1
+            yield from _walk(node.region, times * (rounds if isinstance(rounds, int) else 1))

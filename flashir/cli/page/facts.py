@@ -1,0 +1,141 @@
+"""What there is to know of one node: types, attributes, parameters, and what it costs on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from flashir.cost import Target
+from flashir.errors import FlashirError
+from flashir.ir import Graph, Node, TensorType, Value
+from flashir.ir.naming import full_name
+from flashir.ir.printer import attr_text
+from flashir.ops import OPS, Cost
+from flashir.ops.shape import bind_attrs
+
+Sizes = Mapping[str, int]
+UNSEEN = ("scope", "std", "mean", "valid")  # attributes that say nothing on a card
+TELLING = ("chunk", "cumsum", "expansion", "key_dim", "heads", "causal")  # those that a card has whatever they are
+
+
+def family(node: Node) -> str:
+    """The kind of op, which decides its colour."""
+    record = OPS[node.op]
+    if node.op in ("param", "constant", "iota", "size"):
+        return "source"
+    if node.region is not None:
+        return "loop"
+    if record.params is not None:
+        return "block"
+    home = record.ref.__module__.rpartition(".")[2]
+    return home if home in ("attention", "contraction", "norm", "position", "prefix", "shape") else "elementwise"
+
+
+def storey(node: Node) -> str:
+    """Where an op stands: among the blocks, the parts of attention, or the primitives."""
+    record = OPS[node.op]
+    if record.params is not None and node.op != "param":
+        return "block"
+    return "primitive" if record.is_primitive else "composite"
+
+
+def attributes(node: Node, *, every: bool = False) -> list[tuple[str, str]]:
+    """The attributes of a node as text; those at their default only where `every` is asked for."""
+    specs = OPS[node.op].attrs
+    return [
+        (name, attr_text(value))
+        for name, value in node.attrs.items()
+        if every
+        or (name in TELLING and OPS[node.op].params is not None)
+        or not (name in UNSEEN or (type(specs[name].default) is type(value) and specs[name].default == value))
+    ]
+
+
+def facts(node: Node, settled: Node, sizes: Sizes, target: Target, times: int) -> dict[str, Any]:
+    """Everything that the page shows of a node.
+
+    Args:
+        node: as the page shows it.
+        settled: the same with every choice made, for the cost.
+        sizes: a number for each symbol.
+        target: where the cost is shown for.
+        times: how often it runs.
+    """
+    record = OPS[node.op]
+    names = [name.rstrip("?*") for name in record.operands]
+    return {
+        "op": node.op,
+        "storey": storey(node),
+        "doc": record.doc,
+        "results": [[str(value), str(value.type)] for value in node.outputs],
+        "operands": [
+            [names[min(place, len(names) - 1)] if names else "", str(value), str(value.type)]
+            for place, value in enumerate(node.inputs)
+            if value is not None
+        ],
+        "attributes": [[name, text] for name, text in attributes(node, every=True)],
+        "parameters": _parameters(node),
+        "times": times,
+        "cost": _cost_facts(settled, sizes, target, times),
+    }
+
+
+def seconds(cost: Cost, target: Target) -> float:
+    """About how long an op takes alone: the longer of its arithmetic and its traffic, and its start."""
+    if cost.steps == 0:
+        return 0.0
+    arithmetic = cost.matrix_flops / (target.peak["f32"] * target.efficiency) + cost.flops / target.vector
+    return max(arithmetic, cost.bytes / target.bandwidth) + target.launch
+
+
+def cost_of(node: Node, sizes: Sizes) -> Cost | None:
+    """What the record of an op says it costs; None where a choice is still open."""
+    try:
+        attrs: dict[str, Any] = bind_attrs(dict(node.attrs), dict(sizes))
+        if node.region is not None:
+            inside = _body_cost(node.region, sizes)
+            if inside is None:
+                return None
+            attrs["body"] = inside
+        return OPS[node.op].cost(_bound(node.inputs, sizes), _bound(node.outputs, sizes), **attrs)
+    except (FlashirError, TypeError, KeyError):
+        return None
+
+
+def _body_cost(body: Graph, sizes: Sizes) -> Cost | None:
+    total = Cost(steps=0)
+    for node in body.nodes:
+        cost = cost_of(node, sizes)
+        if cost is None:
+            return None
+        total = total + cost
+    return total
+
+
+def _bound(values: tuple[Value | None, ...], sizes: Sizes) -> tuple[TensorType | None, ...]:
+    return tuple(None if value is None else value.type.bind(sizes) for value in values)
+
+
+def _parameters(node: Node) -> list[list[str]]:
+    record = OPS[node.op]
+    if record.params is None:
+        return []
+    specs = record.params(*(value.type if value else None for value in node.inputs), **node.attrs)
+    named = node.attrs.get("scope") is not None
+    return [
+        [full_name(node, local) if named else local, str(list(spec.shape)), f"{prod(spec.shape):,}"]
+        for local, spec in specs.items()
+    ]
+
+
+def _cost_facts(node: Node, sizes: Sizes, target: Target, times: int) -> dict[str, float] | None:
+    cost = cost_of(node, sizes)
+    if cost is None:
+        return None
+    return {
+        "matrix": float(cost.matrix_flops) * times,
+        "vector": float(cost.flops) * times,
+        "bytes": float(cost.bytes) * times,
+        "ms": 1e3 * seconds(cost, target) * times,
+    }
