@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import flashir
 import numpy as np
 import numpy.typing as npt
+
+import flashir
 from flashir.ir import Graph
 from flashir.ir.naming import parameters
 from flashir.lowering import Lowering
@@ -25,16 +26,20 @@ def flash(chunk: int = 4, cumsum: str = "scan", **settings: Any) -> Graph:
 
 
 def unit_params(model: Graph, seed: int = 0) -> dict[str, Array]:
-    """Every parameter drawn from a standard normal; matrices over the square root of what they sum over.
+    """Every parameter from a standard normal, divided so that what it makes is of size one as well.
 
-    At the paper's start (deviation 0.02) attention adds a millionth to the logits, and its errors hide. Here every
-    gamma, beta, bias and scale is of size one, and sums over a width keep the size of what they sum.
+    At the paper's start (deviation 0.02) attention adds a millionth to the logits, and its errors hide. Here gamma,
+    beta, biases, scales and `rel_bias.w` are of size one; matrices are divided by the root of what they sum over, and
+    `rel_bias.a` and `b`, whose products are summed, by the fourth root.
     """
     rng = np.random.default_rng(seed)
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
-        matrix = len(shape) == 2 and name.endswith(".weight") and not name.startswith("embed")
-        return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[0] if matrix else 1), np.float32)
+        if name.endswith((".a", ".b")):
+            size = shape[0] ** 0.25
+        else:
+            size = shape[0] ** 0.5 if name.endswith(("proj_in.weight", "proj_out.weight")) else 1
+        return np.asarray(rng.standard_normal(shape) / size, np.float32)
 
     return {name: draw(name, spec.shape) for name, spec in parameters(model).items()}
 

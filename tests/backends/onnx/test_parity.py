@@ -6,12 +6,12 @@ from functools import cache
 from itertools import combinations, product
 from typing import Any
 
-import flashir
 import numpy as np
 import pytest
+
+import flashir
 from flashir import Graph, interpret
 from flashir.errors import FlashirError
-
 from tests.backends.onnx.support import SMALL, Array, error, flash, session, tokens, unit_params
 
 TOLERANCE = 1e-4
@@ -53,7 +53,7 @@ def test_the_short_selection_covers_every_pair_of_settings() -> None:
         assert {(s[one], s[two]) for s in COVER} == {(s[one], s[two]) for s in GRID}
 
 
-@pytest.mark.parametrize("chunk", [4, 128])
+@pytest.mark.parametrize("chunk", [4, 16, 128])
 @pytest.mark.parametrize("lin_norm", LIN_NORM)
 def test_every_parameter_matters(chunk: int, lin_norm: str) -> None:
     """With the parameters that the grid uses, a term that is missing is far above the tolerance."""

@@ -1,0 +1,102 @@
+"""Every op on JAX against its reference: each sample of each entry of OPS is a case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flashir import interpret
+from flashir.errors import TargetError
+from flashir.ir import Builder, DType
+from flashir.ops import OPS, OpDef, Sample
+from flashir_jax.backend import COMPOSITES
+from flashir_jax.functions import STRUCTURED
+from flashir_jax.rules import RULES
+from tests.backends.jax.support import Array, applied
+from tests.support import graph_of, random_array, random_inputs, random_parameters
+
+CASES = [
+    pytest.param(record, case, id=f"{record.name}-{i}")
+    for record in OPS.values()
+    for i, case in enumerate(record.samples)
+    if "f64" not in str(case.attrs.get("dtype"))
+]
+
+
+@pytest.mark.parametrize(("record", "case"), CASES)
+def test_every_op(record: OpDef, case: Sample) -> None:
+    graph = graph_of(record, case)
+    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
+    wanted = interpret(graph, params, *inputs)
+    for got, expected, value in zip(applied(graph).results(params, *inputs), wanted, graph.outputs, strict=True):
+        assert got.shape == expected.shape
+        assert str(got.dtype) == {"f32": "float32", "i32": "int32", "bool": "bool"}[str(value.type.dtype)]
+        scale = np.max(np.abs(expected), initial=1.0, where=np.isfinite(expected)) if expected.dtype.kind == "f" else 1
+        np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_the_table_holds_what_is_claimed() -> None:
+    assert set(RULES) | STRUCTURED == {name for name, op in OPS.items() if op.is_primitive} | COMPOSITES | STRUCTURED
+
+
+def test_the_extremes_of_no_whole_numbers_are_the_ends_of_the_type() -> None:
+    b = Builder("extremes")
+    x = b.input("x", "i32[0, 2]")
+    graph = b.finish(b.reduce_max(x, axes=(0,)), b.reduce_min(x, axes=(0,)))
+    most, least = applied(graph)({}, np.zeros((0, 2), np.int32))
+    assert most.tolist() == [np.iinfo(np.int32).min] * 2
+    assert least.tolist() == [np.iinfo(np.int32).max] * 2
+
+
+def test_a_row_that_is_not_there_is_not_a_number() -> None:
+    b = Builder("rows")
+    graph = b.finish(b.gather(b.input("table", "f32[3, 2]"), b.input("ids", "i32[2]")))
+    rows = np.asarray(applied(graph)({}, np.ones((3, 2)), np.array([2, 3])))
+    assert np.isfinite(rows[0]).all()
+    assert np.isnan(rows[1]).all()
+
+
+def scan_of(shape: str, axis: int) -> Array:
+    """A scan that carries the sum and yields it doubled, along an axis."""
+    b = Builder("loop")
+    x = b.input("x", shape)
+    step = x.type.with_shape((*x.type.shape[:axis], *x.type.shape[axis + 1 :]))
+    body = b.subgraph()
+    state, item = body.input("state", step), body.input("item", step)
+    total = body.add(state, item)
+    zeros = b.broadcast(b.constant(0.0), shape=step.shape)
+    graph = b.finish(*b.results("scan", zeros, x, carries=1, axis=axis, body=body.finish(total, body.add(total, item))))
+    array = random_array(x.type, 1)
+    for got, expected in zip(applied(graph).results({}, array), interpret(graph, {}, array), strict=True):
+        np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-5, atol=1e-6)
+    return array
+
+
+@pytest.mark.parametrize("shape", ["f32[3, 4, 2]", "f32[3, 0, 2]"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_scan(shape: str, axis: int) -> None:
+    scan_of(shape, axis)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 5, 33])
+def test_running_sums_of_any_length(length: int, exclusive: bool) -> None:
+    b = Builder("sums")
+    graph = b.finish(b.cumsum(b.input("x", "f32[2, T]"), axis=-1, exclusive=exclusive))
+    x = np.random.default_rng(0).standard_normal((2, length))
+    np.testing.assert_allclose(applied(graph)({}, x), interpret(graph, {}, x)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_float64_is_refused_where_64_bits_are_disabled() -> None:
+    b = Builder("wide")
+    graph = b.finish(b.cast(b.input("x", "f32[2]"), dtype=DType.F64))
+    with pytest.raises(TargetError, match="64 bits disabled"):
+        applied(graph)({}, np.ones(2))
+
+
+def test_what_is_not_lowered_is_named() -> None:
+    from flashir_jax import function
+    from tests.backends.jax.support import flash
+
+    with pytest.raises(TargetError, match=r"no rule for embed, flash, .*lower"):
+        function(flash())
