@@ -11,7 +11,9 @@ Names are imported when first used, so that `import flashir` costs next to nothi
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'flashir' has no attribute {name!r}")
     return getattr(import_module(f"flashir.{_HOME_OF[name]}"), name)
+
+
+class _Package(ModuleType):
+    """This module. `flashir.tune` and `flashir.export` stay functions when the modules of those names get loaded."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -189,29 +189,53 @@ def plan(
     ranking = Ranking(record, workload, params)
     candidates = ranking(graph)
     if measured:
-        from flashir.tune.store import with_measurements
+        from flashir.tune.evidence import with_measurements
 
         candidates = with_measurements(candidates, graph, record, workload)
 
+    return planned(model, graph, candidates, target, workload, policy)
+
+
+def planned(
+    model: Graph,
+    graph: Graph,
+    candidates: tuple[Candidate, ...],
+    target: str,
+    workload: Workload,
+    policy: str,
+    *,
+    among: Sequence[Candidate] | None = None,
+) -> Plan:
+    """The plan that a policy makes of candidates.
+
+    Args:
+        model: as it was asked about.
+        graph: the model with what was set by hand; its open choices are the candidates'.
+        candidates: all of them.
+        target, workload, policy: what was asked.
+        among: those that may be chosen; without any, all.
+    """
+    eligible = candidates if among is None else among
+
     def rank(_: Graph) -> Sequence[Candidate]:
-        return candidates
+        return eligible
 
     chosen = Pipeline((ChooseChunk(policy=policy, rank=rank), ChooseCumsum(policy=policy, rank=rank))).run(graph)
-    found = best(candidates, policy)
+    found = best(eligible, policy)
     return Plan(
         graph=chosen,
         model=model.name,
         target=target,
-        batch=batch,
-        seq_len=seq_len,
-        training=training,
+        batch=workload.batch,
+        seq_len=workload.seq_len,
+        training=workload.training,
         chunk=found.chunk,
         cumsum=found.cumsum,
         predicted_ms=found.predicted_ms,
         peak_bytes=found.peak_bytes,
         parameters=parameter_count(chosen),
         candidates=candidates,
-        why=explain(found, candidates, policy),
+        why=explain(found, eligible, policy),
     )
 
 

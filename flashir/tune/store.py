@@ -1,9 +1,302 @@
-"""The store of measurements (in the making)."""
+"""The store: what was measured, in one SQLite file that several tuners may write at once.
+
+A trial belongs to the settled model, not to the model that was asked about: one and the same trial serves
+`chunk = auto`, `--chunk 256` and a file that says `chunk = 256`. Every tuner adds rows of its own, so none loses
+what another found; where both measured the same, the later one counts.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from flashir.errors import ArtefactError
+from flashir.files import atomic_write, reading
+from flashir.ir import Graph, dumps
+from flashir.tune.place import store_path
+
+SCHEMA = 1
+FORMAT = "flashir-tune"
+OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
+WRITER_WAITS_S = 30.0
+READER_WAITS_S = 1.0
+LISTED = 20  # problems of a file that are shown
+
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=1000)]
+Count = Annotated[int, Meta(ge=1, le=2**32)]
+Milliseconds = Annotated[float, Meta(gt=0, le=1e12)]
 
 
-def with_measurements(candidates: Any, graph: Any, record: Any, workload: Any) -> Any:
-    return candidates
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, measured by one tuner.
+
+    Args:
+        model: SHA-256 of the IR text of the settled model; its element types stand in there.
+        target: such as `onnx:cpu`.
+        device: the processor it ran on.
+        versions: of the libraries that ran it, and of the driver where there is one; as JSON.
+        training: whether a training step was measured.
+        batch: rows.
+        seq_len: tokens a row.
+        tuning: the tuner that measured it; its later rounds replace its earlier ones.
+        chunk, cumsum: the choice, for people; the model has them too.
+        predicted_ms: milliseconds by the cost model at that time.
+        measured_ms: the median, in milliseconds.
+        spread_ms: the range of the middle half of the runs, in milliseconds.
+        runs: how many there were.
+        date: when, in UTC.
+    """
+
+    model: Digest
+    target: Name
+    device: Name
+    versions: Name
+    training: bool
+    batch: Count
+    seq_len: Count
+    tuning: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    chunk: Count | None
+    cumsum: Annotated[str, Meta(pattern="^[a-z_]{1,32}$")] | None
+    predicted_ms: Milliseconds
+    measured_ms: Milliseconds
+    spread_ms: Annotated[float, Meta(ge=0, le=1e12)]
+    runs: Count
+    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")]
+
+
+COLUMNS = tuple(each.name for each in fields(Trial))
+KEY = COLUMNS[: COLUMNS.index("tuning") + 1]
+
+_CREATE = f"""CREATE TABLE trials (
+    model TEXT NOT NULL, target TEXT NOT NULL, device TEXT NOT NULL, versions TEXT NOT NULL,
+    training INTEGER NOT NULL, batch INTEGER NOT NULL, seq_len INTEGER NOT NULL, tuning TEXT NOT NULL,
+    chunk INTEGER, cumsum TEXT, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL, spread_ms REAL NOT NULL,
+    runs INTEGER NOT NULL, date TEXT NOT NULL, PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
+_ADD = f"""INSERT INTO trials ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
+    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS[len(KEY) :])}
+    WHERE excluded.date > date"""
+
+
+def digest(settled: Graph) -> str:
+    """What a model is known by: the SHA-256 of its IR text."""
+    return sha256(dumps(settled).encode()).hexdigest()
+
+
+def bucket(seq_len: int) -> tuple[int, int]:
+    """The lengths that share their measurements: those up to the next power of two, above the one before."""
+    top = 1 << (seq_len - 1).bit_length()
+    return top // 2 + 1, top
+
+
+def new_tuning() -> str:
+    """A name for a tuner that no other has."""
+    return secrets.token_hex(8)
+
+
+def now() -> str:
+    """The time as trials carry it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Store:
+    """The trials in one file. A context manager; every call is a transaction of its own.
+
+    Args:
+        path: the file; by default that of this user.
+        write: make the file where it is missing. Without it, the file is never changed.
+
+    Raises:
+        ArtefactError: the file cannot be opened, is damaged, or is no store of this version. So does every method.
+    """
+
+    def __init__(self, path: Path | None = None, *, write: bool = False) -> None:
+        self.path = path or store_path()
+        with self._errors():
+            if write:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            uri = f"{self.path.absolute().as_uri()}?{self._mode(write)}"
+            wait = WRITER_WAITS_S if write else READER_WAITS_S
+            self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
+        try:
+            with self._errors():
+                self._empty = self._inspect()
+                if write:
+                    self._connection.execute("PRAGMA synchronous = NORMAL")
+                    self._create()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def add(self, *trials: Trial) -> int:
+        """Add trials, all or none; of the same tuner and model the latest stays. Returns how many count."""
+        with self._errors(), self._transaction():
+            before = self._connection.total_changes
+            self._connection.executemany(_ADD, [astuple(trial) for trial in trials])
+            return self._connection.total_changes - before
+
+    def all(self) -> list[Trial]:
+        """Every trial, the oldest first."""
+        return self._select("ORDER BY date, model", ())
+
+    def find(
+        self, models: Sequence[str], place: dict[str, str], *, training: bool, batch: int, seq_len: int
+    ) -> list[Trial]:
+        """The trials of these models at lengths near this one, the oldest first.
+
+        Args:
+            models: their digests.
+            place: `target`, `device` and `versions`.
+            training, batch: as measured.
+            seq_len: every length in its bucket counts.
+        """
+        where = (
+            f"WHERE model IN ({', '.join('?' * len(models))}) AND target = ? AND device = ? AND versions = ? "
+            "AND training = ? AND batch = ? AND seq_len BETWEEN ? AND ? ORDER BY date"
+        )
+        names = ("target", "device", "versions")
+        return self._select(where, (*models, *(place[name] for name in names), training, batch, *bucket(seq_len)))
+
+    def _select(self, where: str, values: Sequence[Any]) -> list[Trial]:
+        if self._empty:
+            return []
+        with self._errors():
+            rows = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM trials {where}", values).fetchall()
+            try:
+                named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+                return msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
+            except msgspec.ValidationError as error:
+                raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), mend=_ANEW) from None
+
+    def _mode(self, write: bool) -> str:
+        """SQLite's own options. A folder that may not be written to cannot hold the side files of a WAL."""
+        if write:
+            return "mode=rwc"
+        return "mode=ro" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
+
+    def _inspect(self) -> bool:
+        """Whether the file is empty. Raises ArtefactError where it belongs to somebody else."""
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables and not application:
+            return True
+        if application != OURS:
+            raise ArtefactError("a SQLite file, but not a store of flashir", where=str(self.path), mend=_ANEW)
+        if schema != SCHEMA:
+            raise ArtefactError(
+                f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
+                where=str(self.path),
+                mend=_ANEW,
+            )
+        return False
+
+    def _create(self) -> None:
+        """The table, unless another tuner was faster."""
+        if not self._empty:
+            return
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        with self._transaction():
+            if self._inspect():
+                self._connection.execute(_CREATE)
+                self._connection.execute(f"PRAGMA application_id = {OURS}")
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        self._empty = False
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            mend = "see who else uses it, or whether you may" if "locked" in str(error) else _ALLOWED
+            raise ArtefactError(f"the store cannot be used: {error}", where=str(self.path), mend=mend) from error
+        except sqlite3.Error as error:
+            raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), mend=_ANEW) from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ArtefactError(f"the store cannot be used: {reason}", where=str(self.path), mend=_ALLOWED) from error
+
+
+_ANEW = "move the file away; `flashir tune` starts a new one"
+_ALLOWED = "see that the file and its folder may be read and written, or set FLASHIR_CACHE to another folder"
+
+
+class _Exchange(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON form of a store; its trials are looked at one by one, so that all problems are seen."""
+
+    format: str
+    schema: int
+    trials: list[msgspec.Raw]
+
+
+def export_json(path: str | Path) -> int:
+    """Write every trial of the store as JSON; returns how many. Raises ArtefactError."""
+    trials: list[Trial] = []
+    if store_path().exists():
+        with Store() as store:
+            trials = store.all()
+    text = msgspec.json.format(msgspec.json.encode({"format": FORMAT, "schema": SCHEMA, "trials": trials}), indent=1)
+    atomic_write(Path(path), lambda file: file.write(text + b"\n"))
+    return len(trials)
+
+
+def import_json(path: str | Path) -> int:
+    """Add the trials of a file that `export_json` wrote, all or none; returns how many were new.
+
+    Raises:
+        ArtefactError: everything that is wrong with the file, or the store cannot be used.
+    """
+    with reading(Path(path)):
+        text = Path(path).read_bytes()
+    try:
+        found = msgspec.json.decode(text, type=_Exchange)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtefactError(f"no export of a store: {error}", where=str(path)) from None
+    wanted = {"format": FORMAT, "schema": SCHEMA}
+    problems = [
+        f"{name} must be {value!r}, got {getattr(found, name)!r}"
+        for name, value in wanted.items()
+        if getattr(found, name) != value
+    ]
+    trials = list(_decoded(found.trials, problems))
+    if problems:
+        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        raise ArtefactError([*problems[:LISTED], *more], where=str(path), mend="nothing was imported")
+    with Store(write=True) as store:
+        return store.add(*trials)
+
+
+def _decoded(raw: Iterable[msgspec.Raw], problems: list[str]) -> Iterator[Trial]:
+    for index, each in enumerate(raw):
+        try:
+            yield msgspec.json.decode(each, type=Trial)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            problems.append(f"trial {index}: {error}")

@@ -1,0 +1,107 @@
+"""What measurements say of candidates: of those that were measured, and of those that were not.
+
+Measured and predicted times do not compare: where the model is 30% too fast throughout, whatever was not measured
+would win. So a candidate that was not measured competes with its prediction times what the others were found to
+take over theirs, by its strategy and by its chunk, and with some doubt on top.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from flashir.cost.target import Target
+from flashir.errors import ArtefactError, TargetError
+from flashir.ir import Graph
+from flashir.passes.choose import Candidate
+from flashir.tune.place import store_path, where
+from flashir.tune.space import Choice
+
+if TYPE_CHECKING:
+    from flashir.planning import Workload
+
+DOUBT = 1.15
+"""How much slower than expected a candidate that was not measured may be: it wins only where it is better even so."""
+
+
+def with_measurements(
+    candidates: Sequence[Candidate], graph: Graph, record: Target, workload: Workload, *, doubt: float = DOUBT
+) -> tuple[Candidate, ...]:
+    """The candidates with what the store knows of them.
+
+    One that was measured at this very length gets `measured_ms`. One that was measured at another length of the same
+    bucket, and one that was not measured at all, gets a `correction` of its prediction. A store that cannot be used
+    is a miss, with one warning.
+
+    Args:
+        candidates: predicted.
+        graph: the model with its choices open.
+        record: the target.
+        workload: what is planned for.
+        doubt: how much slower than expected those that were not measured shall count.
+    """
+    if not os.path.exists(store_path()):  # before SQLite is even loaded
+        return tuple(candidates)
+    from flashir.tune.store import Store, Trial, digest
+
+    try:
+        place = where(record)
+    except TargetError:
+        return tuple(candidates)
+    models = [digest(Choice(each.chunk, each.cumsum).settle(graph)) for each in candidates]
+    try:
+        with Store() as store:
+            trials = store.find(
+                models, place, training=workload.training, batch=workload.batch, seq_len=workload.seq_len
+            )
+    except ArtefactError as error:
+        warnings.warn(f"measurements are left out: {error}", stacklevel=3)
+        return tuple(candidates)
+    known: dict[str, Trial] = {}
+    for trial in sorted(trials, key=lambda each: (each.seq_len == workload.seq_len, each.date)):
+        known[trial.model] = trial  # the same length beats another, later beats earlier
+    ratios: dict[int, float] = {}
+    made = list(candidates)
+    for index, (candidate, model) in enumerate(zip(candidates, models, strict=True)):
+        trial_of = known.get(model)
+        if trial_of is None:
+            continue
+        if trial_of.seq_len == workload.seq_len:
+            made[index] = replace(candidate, measured_ms=trial_of.measured_ms)
+            ratios[index] = trial_of.measured_ms / candidate.predicted_ms
+        else:
+            ratios[index] = trial_of.measured_ms / trial_of.predicted_ms
+            made[index] = replace(candidate, correction=ratios[index])
+    return corrected(made, ratios, doubt)
+
+
+def corrected(
+    candidates: Sequence[Candidate], ratios: Mapping[int, float], doubt: float = DOUBT
+) -> tuple[Candidate, ...]:
+    """The candidates, those without a ratio corrected by the ratios of the others.
+
+    Args:
+        candidates: some measured.
+        ratios: measured over predicted, by the position of the candidate.
+        doubt: how much slower than expected the others shall count.
+    """
+    if not ratios:
+        return tuple(candidates)
+    level = median(ratios.values())
+
+    def share(attr: str, value: int | str | None) -> float:
+        """By how much those with this chunk, or strategy, are off beyond what all are."""
+        own = [ratio for index, ratio in ratios.items() if getattr(candidates[index], attr) == value]
+        return median(own) / level if own else 1.0
+
+    def correction(candidate: Candidate) -> float:
+        shares = share("chunk", candidate.chunk) * share("cumsum", candidate.cumsum)
+        return candidate.correction * level * shares * doubt
+
+    return tuple(
+        each if index in ratios else replace(each, correction=correction(each)) for index, each in enumerate(candidates)
+    )

@@ -1,0 +1,183 @@
+"""Measures candidates for real: compiled for the device, checked, timed.
+
+A candidate is measured in parts (see `parts`): its layers by themselves, and the model without layers, which all
+candidates share and which is timed less often. Nothing is compiled before it is asked for, and what a candidate
+has of its own is dropped when it is closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+from statistics import median
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.backend import Backend, Run
+from flashir.errors import ArtefactError
+from flashir.export import SHORTEST_CHECK, TOLERANCE, relative_error, sample_inputs
+from flashir.interpreter import interpret
+from flashir.ir import Graph, dumps
+from flashir.lowering import Lowering
+from flashir.parameters import init
+from flashir.passes.choose import Candidate, choosers
+from flashir.planning import Workload, compute_type
+from flashir.tune.parts import Part, parts
+from flashir.tune.space import Choice
+
+SHARED_RUNS = 5
+"""The latest times of a part that all candidates have in common, whose median counts for all of them."""
+SHARED_EVERY = 4
+"""Such a part is timed once for so many samples, when it has been timed often enough."""
+SHORTEST_MS = 5.0
+"""A sample is the mean of so many runs that they take this long together: clocks and schedulers are coarse."""
+COMPARED = 1 << 20
+"""Numbers of a result that are kept to compare with others of the same chunk."""
+
+
+class Measurer(Protocol):
+    """Opens candidates, times them one sample at a time, and closes them."""
+
+    def open(self, candidate: Candidate) -> None:
+        """Compile, warm up and check a candidate. Whatever it raises disqualifies the candidate."""
+        ...
+
+    def sample(self, candidate: Candidate) -> float:
+        """Milliseconds of one run of an open candidate. Whatever it raises disqualifies the candidate."""
+        ...
+
+    def close(self, candidate: Candidate) -> None:
+        """Let go of a candidate; one that is not open is no error."""
+        ...
+
+
+@dataclass
+class _Piece:
+    """A part that is compiled."""
+
+    run: Run
+    inputs: list[npt.NDArray[Any]]
+    repeats: int = 1
+
+    def sample(self) -> float:
+        """Milliseconds of one run."""
+        start = perf_counter()
+        for _ in range(self.repeats):
+            self.run(self.inputs)
+        return 1e3 * (perf_counter() - start) / self.repeats
+
+
+@dataclass
+class _SharedPiece(_Piece):
+    """A part that all candidates have in common."""
+
+    asked: int = 0
+    latest: list[float] = field(default_factory=list)
+
+    def sample(self) -> float:
+        """Milliseconds of one run, the median of the latest."""
+        if len(self.latest) < SHARED_RUNS or self.asked % SHARED_EVERY == 0:
+            self.latest = [*self.latest[1 - SHARED_RUNS :], super().sample()]
+        self.asked += 1
+        return median(self.latest)
+
+
+class DeviceMeasurer:
+    """Measures the candidates of one model on a device at hand.
+
+    Args:
+        graph: the model with its choices open.
+        target: its name.
+        backend: the target's.
+        device: the target's, at hand.
+        workload: the batch and length to measure at.
+    """
+
+    def __init__(self, graph: Graph, target: str, backend: Backend, device: str, workload: Workload) -> None:
+        self.graph = graph
+        self.target = target
+        self.backend = backend
+        self.device = device
+        self.workload = workload
+        self._sizes = workload.sizes(graph)
+        self._open: dict[Choice, list[tuple[_Piece, float]]] = {}
+        self._shared: dict[str, _SharedPiece] = {}
+        self._results: dict[tuple[int | None, int], npt.NDArray[Any]] = {}
+
+    def open(self, candidate: Candidate) -> None:
+        """Compile each part, warm it up, and compare what it computes.
+
+        The first candidate of each chunk is compared with the float64 interpreter, on an input just longer than a
+        chunk; those that follow are compared with it at the full length, as they must compute the same.
+
+        Raises:
+            ArtefactError: it computes something else.
+            FlashirError, MemoryError, and whatever the framework has: it cannot be compiled or run.
+        """
+        choice = Choice(candidate.chunk, candidate.cumsum)
+        split = enumerate(parts(choice.settle(self.graph)))
+        self._open[choice] = [(self._piece(part, candidate, index), part.weight) for index, part in split]
+
+    def sample(self, candidate: Candidate) -> float:
+        """Milliseconds of one run of the whole model."""
+        pieces = self._open[Choice(candidate.chunk, candidate.cumsum)]
+        return sum(weight * piece.sample() for piece, weight in pieces)
+
+    def close(self, candidate: Candidate) -> None:
+        """Let go of what the candidate has of its own."""
+        self._open.pop(Choice(candidate.chunk, candidate.cumsum), None)
+
+    def _piece(self, part: Part, candidate: Candidate, index: int) -> _Piece:
+        if any(True for _ in choosers(part.graph)):
+            return _Piece(*self._compile(part.graph, candidate.chunk, index))
+        text = dumps(part.graph)
+        if text not in self._shared:
+            self._shared[text] = _SharedPiece(*self._compile(part.graph, None, index))
+        return self._shared[text]
+
+    def _compile(self, graph: Graph, chunk: int | None, index: int) -> tuple[Run, list[npt.NDArray[Any]], int]:
+        """A part that runs and was checked, its inputs, and how many runs make a sample."""
+        params = init(graph)
+        lowered = Lowering.of(self.target, check=False).run(graph)
+        run = self.backend.compile(lowered, params, self.device)
+        seen = self._results.get((chunk, index))
+        if seen is None:
+            _check(graph, params, run, chunk)
+        inputs = sample_inputs(graph, self._sizes)
+        start = perf_counter()
+        result = _thinned(run(inputs))  # warms up, too
+        first_ms = 1e3 * (perf_counter() - start)
+        if seen is None:
+            _finite(result)
+            self._results[chunk, index] = result
+        else:
+            _agree(result, seen, graph, "the same chunk with another cumulative sum")
+        return run, inputs, max(1, ceil(SHORTEST_MS / max(first_ms, 1e-3)))
+
+
+def _check(graph: Graph, params: Any, run: Run, chunk: int | None) -> None:
+    """Compare with the interpreter. Raises ArtefactError."""
+    length = (chunk or SHORTEST_CHECK - 1) + 1  # the second chunk has seen the first
+    arrays = sample_inputs(graph, Workload(1, length).sizes(graph))
+    _agree(run(arrays), interpret(graph, params, *arrays)[0], graph, f"the interpreter on {length} tokens")
+
+
+def _agree(got: npt.NDArray[Any], wanted: npt.NDArray[Any], graph: Graph, what: str) -> None:
+    error, limit = relative_error(got, wanted), TOLERANCE[compute_type(graph)]
+    if not error <= limit:
+        raise ArtefactError(f"differs from {what} by {error:.1e}, more than {limit:.0e}")
+
+
+def _finite(result: npt.NDArray[Any]) -> None:
+    if not np.isfinite(result).all():
+        raise ArtefactError("computes numbers that are not finite")
+
+
+def _thinned(result: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers from all over a result, at most `COMPARED`."""
+    flat = np.asarray(result).reshape(-1)
+    step = -(-flat.size // COMPARED) | 1  # odd, so that it does not walk down one column
+    return np.array(flat[::step])

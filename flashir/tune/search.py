@@ -1,0 +1,171 @@
+"""tune: measure what a model leaves open, on the device at hand, and keep what was found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from flashir.cost import Target
+from flashir.cost import target as find_target
+from flashir.errors import ArtefactError, SettingError, TargetError
+from flashir.ir import Graph
+from flashir.passes.choose import Candidate, check_policy
+from flashir.planning import Plan, Ranking, Workload, by_hand, planned
+from flashir.registry import backend
+from flashir.tune.contest import Contest, Keep
+from flashir.tune.evidence import with_measurements
+from flashir.tune.measure import DeviceMeasurer
+from flashir.tune.place import where
+from flashir.tune.progress import Progress, Silent, candidate_name
+from flashir.tune.space import Choice
+from flashir.tune.store import Store, Trial, digest, new_tuning, now
+from flashir.tune.timing import Timing
+
+
+def tune(
+    model: Graph,
+    target: str = "onnx:cpu",
+    batch: int = 1,
+    seq_len: int = 4096,
+    training: bool = False,
+    policy: str = "quality",
+    *,
+    chunk: int | None = None,
+    cumsum: str | None = None,
+    dtype: str | None = None,
+    budget_s: float | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Choose what the model leaves open by measuring on the device at hand.
+
+    About a third of the candidates are measured: those that the cost model finds the best, and those about which what
+    was measured leaves doubt. Every one is checked against the interpreter before it is timed. Results go to the store
+    as they come, where `plan` finds them; Ctrl-C loses none.
+
+    Args:
+        model: any graph; what it has settled stays so.
+        target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
+        batch: rows.
+        seq_len: tokens a row.
+        training: refused so far: no backend here trains.
+        policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
+        chunk, cumsum: settle these by hand.
+        dtype: the compute type; without one, the model's own.
+        budget_s: seconds after which nothing more is begun; without it, as long as it takes.
+        progress: is told what happens.
+
+    Returns:
+        The plan, chosen among what was measured; `measured_ms` is in every candidate that was.
+
+    Raises:
+        SettingError: a setting is out of range, or does not apply to this model.
+        TargetError: the target is unknown or not at hand, the model does not fit its memory, or no candidate could be
+            measured.
+    """
+    workload, record = Workload(batch, seq_len, training), find_target(target)
+    check_policy(policy)
+    if budget_s is not None and not budget_s > 0:
+        raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
+    _check_at_hand(record, training)
+    graph = by_hand(model, chunk, cumsum, dtype, locked=False)
+    candidates = _unmeasured(with_measurements(Ranking(record, workload)(graph), graph, record, workload, doubt=1.0))
+    with ExitStack() as stack:
+        contest = Contest(
+            candidates,
+            DeviceMeasurer(graph, target, backend(record.backend), record.device, workload),
+            policy,
+            progress or Silent(),
+            budget_s,
+            stack.enter_context(_keeping(graph, record, workload)),
+        )
+        found = contest.run()
+    measured = [each for each in found if each.measured_ms is not None]
+    skipped = [f"{candidate_name(found[index])}: {reason}" for index, reason in contest.skipped.items()]
+    if not measured:
+        raise TargetError(skipped, where=f"no candidate could be measured on {target}")
+    made = planned(model, graph, found, target, workload, policy, among=measured)
+    return replace(made, why=" ".join([made.why, _said(len(measured), len(found)), *_lines(skipped)]))
+
+
+def _check_at_hand(record: Target, training: bool) -> None:
+    """Raises TargetError where the target cannot be measured here."""
+    found = backend(record.backend)
+    found.versions()
+    plan_instead = "`flashir plan` needs no device"
+    if training:
+        raise TargetError(
+            f"training cannot be measured on {record.name}: {record.backend} only runs models forward here",
+            mend="`flashir plan --training` predicts it",
+        )
+    if record.devices > 1:
+        raise TargetError(f"{record.name} cannot be measured: one device at a time is", mend=plan_instead)
+    if record.device not in found.devices():
+        at_hand = ", ".join(found.devices())
+        raise TargetError(
+            f"{record.name} cannot be measured here: the devices at hand for {found.name} are {at_hand}",
+            mend=plan_instead,
+        )
+
+
+def _unmeasured(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """What earlier measurements say, as expectations: this contest measures anew."""
+    return tuple(
+        each if each.measured_ms is None else replace(each, measured_ms=None, correction=each.ms / each.predicted_ms)
+        for each in candidates
+    )
+
+
+@contextmanager
+def _keeping(graph: Graph, record: Target, workload: Workload) -> Iterator[Keep]:
+    """What puts measurements into the store. Where that fails, one warning says so, and tuning goes on without."""
+    tuning, place = new_tuning(), where(record)
+    stores: list[Store] = []
+
+    def trial(candidate: Candidate, timing: Timing) -> Trial:
+        return Trial(
+            model=digest(Choice(candidate.chunk, candidate.cumsum).settle(graph)),
+            **place,
+            training=workload.training,
+            batch=workload.batch,
+            seq_len=workload.seq_len,
+            tuning=tuning,
+            chunk=candidate.chunk,
+            cumsum=candidate.cumsum,
+            predicted_ms=candidate.predicted_ms,
+            measured_ms=timing.ms,
+            spread_ms=timing.spread_ms,
+            runs=timing.runs,
+            date=now(),
+        )
+
+    def keep(measured: Sequence[tuple[Candidate, Timing]]) -> None:
+        if not stores:
+            return
+        try:
+            stores[0].add(*(trial(candidate, timing) for candidate, timing in measured))
+        except ArtefactError as error:
+            stores.clear()
+            _warn(error)
+
+    with ExitStack() as stack:
+        try:
+            stores.append(stack.enter_context(Store(write=True)))
+        except ArtefactError as error:
+            _warn(error)
+        yield keep
+
+
+def _warn(error: ArtefactError) -> None:
+    warnings.warn(f"measurements are not kept: {error}", stacklevel=2)
+
+
+def _said(measured: int, total: int) -> str:
+    if total == 1:
+        return "Measured on this machine."
+    return f"{measured} of {total} candidates were measured on this machine."
+
+
+def _lines(skipped: Sequence[str]) -> list[str]:
+    return [f"Left out: {'; '.join(skipped)}."] if skipped else []

@@ -1,0 +1,64 @@
+"""From samples to times that compare: what the machine was up to in a round is taken out of all that it timed then.
+
+A machine that others use is twice as slow in one minute as in the next. Candidates are timed in turn, so a round hits
+all alike; but not all are there in every round. So a sample is taken as the time of its candidate times the slowness
+of its round, and both are fitted by Tukey's median polish, on logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from statistics import median, quantiles
+
+SWEEPS = 8  # of the polish; it settles after two or three
+Rounds = Mapping[int, float]
+"""Milliseconds by the number of the round."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one candidate.
+
+    Args:
+        ms: the median, in milliseconds, as in a round that is like most.
+        spread_ms: the range of the middle half of the runs, in milliseconds.
+        runs: how many there were.
+    """
+
+    ms: float
+    spread_ms: float
+    runs: int
+
+    @property
+    def doubt(self) -> float:
+        """By what share the median may be off: twice its standard error, were the runs normal."""
+        return 2 * 0.93 * self.spread_ms / sqrt(self.runs) / self.ms
+
+
+def timings(samples: Mapping[int, Rounds]) -> dict[int, Timing]:
+    """The timing of each candidate, from its samples."""
+    logs = {i: {r: log(max(ms, 1e-6)) for r, ms in rounds.items()} for i, rounds in samples.items() if rounds}
+    slowness = _polish(logs)
+    return {i: _timing([exp(x - slowness.get(r, 0.0)) for r, x in rounds.items()]) for i, rounds in logs.items()}
+
+
+def _polish(logs: Mapping[int, Rounds]) -> dict[int, float]:
+    """How slow each round was, where several candidates were in it: one alone says nothing of the machine."""
+    every = sorted({r for rounds in logs.values() for r in rounds})
+    members = {r: [i for i, rounds in logs.items() if r in rounds] for r in every}
+    slowness = {r: 0.0 for r in every if len(members[r]) > 1}
+    for _ in range(SWEEPS):
+        own = {}
+        for i, rounds in logs.items():
+            shared = [x - slowness[r] for r, x in rounds.items() if r in slowness]
+            own[i] = median(shared or rounds.values())
+        slowness = {r: median(logs[i][r] - own[i] for i in members[r]) for r in slowness}
+    usual = median(slowness.values()) if slowness else 0.0
+    return {r: value - usual for r, value in slowness.items()}
+
+
+def _timing(ms: Sequence[float]) -> Timing:
+    low, _, high = quantiles(ms, n=4, method="inclusive") if len(ms) > 1 else (0.0, 0.0, 0.0)
+    return Timing(median(ms), high - low, len(ms))
