@@ -97,8 +97,8 @@ def ceildiv(numerator: Size, denominator: int) -> Size:
         raise IRError(f"ceildiv needs a positive divisor, got {denominator}")
     if denominator == 1:
         return numerator
-    whole = _polynomial(tuple((m, c // denominator) for m, c in _terms(numerator) if c % denominator == 0))
-    rest = _polynomial(tuple((m, c) for m, c in _terms(numerator) if c % denominator))
+    whole = _polynomial(tuple((m, c // denominator) for m, c in _terms(numerator)))
+    rest = _polynomial(tuple((m, c % denominator) for m, c in _terms(numerator)))
     if isinstance(rest, int):
         return whole + -(-rest // denominator)
     return whole + Dim((((CeilDiv(rest, denominator),), 1),))

@@ -84,18 +84,18 @@ def _parse(text: str, start: str, source: str) -> Any:
         place = _Place(ended.line, ended.column) if ended is not None else _Place(1, 1)
         raise IRError(error.problems, where=_where(source, place), mend=error.mend) from None
     except lark.UnexpectedInput as error:
-        raise _syntax_error(error, text, source) from None
+        raise _syntax_error(error, parser.accepts(), text, source) from None
 
 
-def _syntax_error(error: Any, text: str, source: str) -> IRError:
+def _syntax_error(error: Any, accepted: set[str], text: str, source: str) -> IRError:
     import lark
 
     if isinstance(error, lark.UnexpectedToken):
         if error.token.type == "$END":
-            return IRError(f"the text ends too early; {_wanted(error)}", where=_where(source, _end(text)))
+            return IRError(f"the text ends too early; {_wanted(accepted)}", where=_where(source, _end(text)))
         place = _Place(error.line, error.column)
         return IRError(
-            f"unexpected {str(error.token)!r}; {_wanted(error)}\n{_shown(text, place)}", where=_where(source, place)
+            f"unexpected {str(error.token)!r}; {_wanted(accepted)}\n{_shown(text, place)}", where=_where(source, place)
         )
     place = _Place(error.line, error.column)
     return IRError(
@@ -103,7 +103,7 @@ def _syntax_error(error: Any, text: str, source: str) -> IRError:
     )
 
 
-def _wanted(error: Any) -> str:
+def _wanted(accepted: set[str]) -> str:
     names = {t.name: t.pattern.value for t in _lark().terminals if type(t.pattern).__name__ == "PatternStr"}
     plain = {
         "VALUE": "a value such as %x",
@@ -111,8 +111,8 @@ def _wanted(error: Any) -> str:
         "GLOBAL": "a name such as @model",
         "INT": "a number",
     }
-    kinds = sorted({plain.get(name, repr(names.get(name, name.lower()))) for name in error.accepts or error.expected})
-    return f"wanted {' or '.join(kinds)}"
+    kinds = sorted({plain.get(name, repr(names.get(name, name.lower()))) for name in accepted - {"$END"}})
+    return f"wanted {' or '.join(kinds) or 'the end of the text'}"
 
 
 def _end(text: str) -> _Place:
@@ -199,7 +199,7 @@ def _lark() -> Any:
 
         def string(self, items: list[Any]) -> Any:
             try:
-                return ("string", json.loads(str(items[0])))
+                return _Text(json.loads(str(items[0])))
             except json.JSONDecodeError as error:
                 raise IRError(f"the string {items[0]} is malformed: {error.msg}") from None
 
@@ -238,6 +238,11 @@ class _Word:
     name: str
 
 
+@dataclass(frozen=True)
+class _Text:
+    content: str
+
+
 def _too_large(text: str) -> int:
     raise IRError(f"the number {text[:20]}.. is too large")
 
@@ -251,14 +256,14 @@ def _size(item: Any) -> Size:
 
 
 def _attr(item: Any) -> Attr:
-    """A parsed value as an attribute: words are constants, types or symbols; strings lose their mark."""
+    """A parsed value as an attribute: words are constants, types or symbols, unlike strings."""
     if isinstance(item, _Word):
         words: dict[str, Attr] = {"true": True, "false": False, "auto": AUTO, "none": None, "inf": float("inf")}
         if item.name in words:
             return words[item.name]
         return DType(item.name) if item.name in DTYPE_NAMES else symbol(item.name)
-    if isinstance(item, tuple) and len(item) == 2 and item[0] == "string":
-        return str(item[1])
+    if isinstance(item, _Text):
+        return item.content
     attr: Attr = item
     return attr
 
@@ -284,8 +289,8 @@ def _build(
 ) -> tuple[Value, ...]:
     for statement in statements:
         place = _where(source, _Place(statement.op.line, statement.op.column))
-        for token in statement.results:
-            _declare(values, token, source)
+        for position, token in enumerate(statement.results):
+            _declare(values, token, source, statement.results[:position])
         try:
             made = _insert(builder, values, statement, statements, source)
         except FlashirError as error:
@@ -351,8 +356,8 @@ def _region(
     return inner.finish(*_build(inner, values, statements, yielded, source))
 
 
-def _declare(values: dict[str, Value], token: Any, source: str) -> None:
-    if str(token) in values:
+def _declare(values: dict[str, Value], token: Any, source: str, beside: Sequence[Any] = ()) -> None:
+    if str(token) in values or token in beside:
         raise IRError(f"{token} is defined twice", where=_where(source, _Place(token.line, token.column)))
 
 

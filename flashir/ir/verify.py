@@ -64,7 +64,7 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
         if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
             raise IRError(f"takes {least} operands or more ({', '.join(record.operands)}), got {len(node.inputs)}")
         if record.complete(node.attrs) != dict(node.attrs):
-            yield f"{node.op} lacks attributes: it has {sorted(node.attrs)}, wants {sorted(record.attrs)}"
+            raise IRError(f"lacks attributes: it has {sorted(node.attrs)}, wants {sorted(record.attrs)}")
         types = infer_types(record, [v.type if v else None for v in node.inputs], node.attrs, node.region)
     except FlashirError as error:
         yield f"{node.op}: {error.message}"
