@@ -26,7 +26,7 @@ from flashir.registry import backend
 
 ROUNDS = 25
 WIDEST_SPREAD = 0.5
-SWEEPS, HALVINGS = 6, 40
+SWEEPS, HALVINGS = 4, 30
 
 
 @dataclass(frozen=True)

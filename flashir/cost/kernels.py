@@ -90,7 +90,7 @@ KERNELS = (
     MicroKernel("sums", "bandwidth", _chain("sums", f"{ROWS}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
     MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))),
     MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
-    MicroKernel("small", "launch", _chain("small", "8", 16 * CHAIN, lambda b, x, y: b.add(x, y))),
+    MicroKernel("small", "launch", _chain("small", "8", 4 * CHAIN, lambda b, x, y: b.add(x, y))),
     MicroKernel("loop", "step", _loop),
     MicroKernel("walk", "slowdown.scan", _walk),
     MicroKernel("running_sum", "slowdown.cumsum", _running_sum),

@@ -1,0 +1,138 @@
+"""The cost model: what it must say of graphs whose cost is plain to see, and laws that hold for all."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import flashir
+from flashir.cost import estimate, target
+from flashir.cost.groups import Region
+from flashir.cost.model import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
+from flashir.ir import Builder
+from flashir.lowering import Lowering
+from flashir.planning import Workload
+
+RECORD = replace(
+    target("torch:a100"),
+    efficiency=1.0,
+    tile=(1, 1, 1),
+    overlap=1.0,
+    cache=1e4,
+    launch=1e-5,
+    step=1e-3,
+    peak={"f32": 1e12},
+    bandwidth=1e12,
+    cache_bandwidth=1e13,
+    slowdown={"scan": 1.0},
+)
+
+
+def product(m=100, k=200, n=300):
+    b = Builder("product")
+    return b.finish(b.matmul(b.input("x", f"f32[{m}, {k}]"), b.input("y", f"f32[{k}, {n}]")))
+
+
+def elementwise(count, size=10**6):
+    b = Builder("chain")
+    x = b.input("x", f"f32[{size}]")
+    y = x
+    for _ in range(count):
+        y = b.add(y, x)
+    return b.finish(y)
+
+
+def test_a_product_takes_its_flops_over_the_peak():
+    found = estimate(product(1000, 1000, 1000), RECORD, {})
+    assert found.terms[MATRIX] == pytest.approx(1e3 * 2 * 1000**3 / 1e12)
+    assert found.terms[LAUNCH] == pytest.approx(0.01)
+
+
+def test_a_thin_product_takes_its_traffic():
+    found = estimate(product(10**6, 1, 1), RECORD, {})
+    assert found.ms == pytest.approx(1e3 * 4 * (2 * 10**6 + 1) / 1e12 + 0.01, rel=1e-3)
+
+
+def test_sizes_are_rounded_up_to_the_tile_and_the_waste_is_named():
+    tiled = replace(RECORD, tile=(128, 128, 128))
+    found = estimate(product(129, 128, 128), tiled, {})
+    assert found.terms[WASTE] == pytest.approx(found.terms[MATRIX] * (256 / 129 - 1))
+
+
+def test_a_fusing_target_runs_a_chain_as_one_kernel():
+    fused = Region(elementwise(8), {}, fuses=True)
+    apart = Region(elementwise(8), {}, fuses=False)
+    assert len(fused.kernels) == 1 and len(apart.kernels) == 8
+    assert fused.kernels[0].bytes == 4 * 2 * 10**6
+    assert sum(kernel.bytes for kernel in apart.kernels) == pytest.approx(4 * 10**6 * (2 + 7 * 3))
+
+
+def test_a_product_and_what_follows_it_are_one_kernel_where_the_target_fuses():
+    b = Builder("epilogue")
+    x, y = b.input("x", "f32[8, 8]"), b.input("y", "f32[8, 8]")
+    graph = b.finish(b.relu(b.add(b.matmul(x, y), x)))
+    assert len(Region(graph, {}, fuses=True).kernels) == 1
+
+
+def test_a_loop_takes_a_step_a_round():
+    b = Builder("loop")
+    start, walked = b.input("start", "f32[4]"), b.input("x", "f32[50, 4]")
+    body = b.subgraph()
+    state, item = body.input("state", "f32[4]"), body.input("item", "f32[4]")
+    last, _ = b.results("scan", start, walked, carries=1, axis=0, body=body.finish(body.add(state, item), state))
+    found = estimate(b.finish(last), RECORD, {})
+    assert found.terms[STEP] == pytest.approx(1e3 * 50 * 1e-3)
+    assert found.terms[LAUNCH] == pytest.approx(1e3 * 50 * 1e-5)
+
+
+def test_a_repeat_takes_its_body_so_many_times():
+    def layers(times):
+        model = flashir.model("flash", size="tiny", depth=times, chunk=16, cumsum="native")
+        return estimate(Lowering.of("onnx:cpu").run(model), target("onnx:cpu"), {"B": 1, "T": 64}).ms
+
+    assert layers(7) - layers(5) == pytest.approx(layers(4) - layers(2))
+
+
+def test_memory_is_the_weights_and_what_is_alive_at_once():
+    size = 10**6
+    found = estimate(elementwise(8, size), RECORD, {})
+    assert found.peak_bytes == 2 * 4 * size  # one result dies as the next is made; the input is the caller's
+
+
+def test_training_keeps_every_result_and_adds_the_backward():
+    graph = elementwise(8)
+    forward, step = estimate(graph, RECORD, {}), estimate(graph, RECORD, {}, training=True)
+    assert step.peak_bytes == 8 * 4 * 10**6
+    assert step.terms[TRAFFIC] == pytest.approx(3 * forward.terms[TRAFFIC])
+
+
+def test_several_devices_sum_up_their_gradients():
+    model = flashir.model("flash", size="tiny", chunk=16, cumsum="matmul")
+    lowered = Lowering.of("jax:tpu-v4").run(model)
+    alone, many = (estimate(lowered, target(f"jax:tpu-v4{n}"), {"B": 1, "T": 64}, training=True) for n in ("", "x8"))
+    assert alone.terms.get(REDUCE, 0.0) == 0.0
+    assert many.terms[REDUCE] > 0
+
+
+@given(
+    chunk=st.sampled_from((16, 64)),
+    cumsum=st.sampled_from(("scan", "matmul", "native")),
+    name=st.sampled_from(("onnx:cpu", "jax:tpu-v4", "torch:v100")),
+    seq_len=st.integers(1, 3000),
+    batch=st.integers(1, 8),
+    training=st.booleans(),
+)
+def test_terms_add_up_and_more_work_never_takes_less(chunk, cumsum, name, seq_len, batch, training):
+    model = flashir.model("flash", size="tiny", chunk=chunk, cumsum=cumsum)
+    lowered = Lowering.of(name, check=False).run(model)
+    record = replace(target(name), cache=1.0)  # without the jump where tensors leave the cache
+
+    def found(workload):
+        return estimate(lowered, record, workload.sizes(model), training=training)
+
+    once = found(Workload(batch, seq_len))
+    assert once.ms == pytest.approx(sum(once.terms.values()))
+    assert all(value >= -1e-12 for value in once.terms.values())
+    assert found(Workload(batch + 1, seq_len)).ms >= once.ms
+    assert found(Workload(batch, seq_len + chunk)).peak_bytes >= once.peak_bytes
