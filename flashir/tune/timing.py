@@ -38,10 +38,16 @@ class Timing:
 
 
 def timings(samples: Mapping[int, Rounds]) -> dict[int, Timing]:
-    """The timing of each candidate, from its samples."""
+    """The timing of each candidate, from its samples.
+
+    The spread of one is not less than that of all: the fit can go right through the samples of some.
+    """
     logs = {i: {r: log(max(ms, 1e-6)) for r, ms in rounds.items()} for i, rounds in samples.items() if rounds}
     slowness = _polish(logs)
-    return {i: _timing([exp(x - slowness.get(r, 0.0)) for r, x in rounds.items()]) for i, rounds in logs.items()}
+    steady = {i: [exp(x - slowness.get(r, 0.0)) for r, x in rounds.items()] for i, rounds in logs.items()}
+    medians = {i: median(each) for i, each in steady.items()}
+    common = _middle([ms / medians[i] for i, each in steady.items() for ms in each])
+    return {i: Timing(medians[i], max(_middle(each), common * medians[i]), len(each)) for i, each in steady.items()}
 
 
 def _polish(logs: Mapping[int, Rounds]) -> dict[int, float]:
@@ -59,6 +65,9 @@ def _polish(logs: Mapping[int, Rounds]) -> dict[int, float]:
     return {r: value - usual for r, value in slowness.items()}
 
 
-def _timing(ms: Sequence[float]) -> Timing:
-    low, _, high = quantiles(ms, n=4, method="inclusive") if len(ms) > 1 else (0.0, 0.0, 0.0)
-    return Timing(median(ms), high - low, len(ms))
+def _middle(values: Sequence[float]) -> float:
+    """The range of the middle half."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return high - low

@@ -1,0 +1,129 @@
+"""How tuning is shown while it runs, on stderr: a live table on a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import monotonic
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flashir.cli import console
+from flashir.passes.choose import Candidate
+from flashir.tune.progress import Progress, candidate_name
+
+REFRESH_S = 0.1
+BAR = 40
+
+
+def progress() -> Progress:
+    """What suits standard error as it is now."""
+    errors = console.err()
+    return LiveProgress(errors) if errors.is_terminal else PlainProgress(errors)
+
+
+class PlainProgress:
+    """A line for every candidate that is taken up, measured or left out."""
+
+    def __init__(self, to: Console | None = None) -> None:
+        self._to = to or console.err()
+
+    def started(self, total: int) -> None:
+        """Says how many will be measured."""
+        self._say(f"measuring up to {total} {'candidate' if total == 1 else 'candidates'}")
+
+    def measuring(self, candidate: Candidate, round: int) -> None:
+        """Says once that a candidate is taken up."""
+        if not round:
+            predicted = console.milliseconds(candidate.predicted_ms)
+            self._say(f"{candidate_name(candidate)}: compiling and checking, {predicted} predicted")
+
+    def measured(self, candidate: Candidate, spread_ms: float) -> None:
+        """Says what was measured."""
+        found, spread = console.milliseconds(candidate.ms), console.milliseconds(spread_ms)
+        self._say(f"{candidate_name(candidate)}: {found} measured, spread {spread}")
+
+    def skipped(self, candidate: Candidate, reason: str) -> None:
+        """Says why a candidate is left out."""
+        self._say(f"{candidate_name(candidate)}: left out, {reason}")
+
+    def finished(self) -> None:
+        """Nothing."""
+
+    def _say(self, line: str) -> None:
+        self._to.print(line, soft_wrap=True)
+
+
+@dataclass
+class _Row:
+    """A candidate in the table, and how it is doing."""
+
+    candidate: Candidate
+    state: str = ""
+    style: str = ""
+    spread_ms: float | None = None
+
+
+@dataclass
+class LiveProgress:
+    """A table of the candidates taken up so far, drawn between two samples and never during one; gone at the end."""
+
+    to: Console
+    total: int = 0
+    _rows: dict[str, _Row] = field(default_factory=dict)
+    _live: Live | None = None
+    _drawn: float = 0.0
+
+    def started(self, total: int) -> None:
+        """Begins to draw."""
+        self.total = total
+        self._live = Live(self._table(), console=self.to, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def measuring(self, candidate: Candidate, round: int) -> None:
+        """Shows the round."""
+        state = f"round {round}" if round else "compiling and checking"
+        self._set(_Row(candidate, state, "bold"), now=not round)
+
+    def measured(self, candidate: Candidate, spread_ms: float) -> None:
+        """Shows the time."""
+        self._set(_Row(candidate, "measured", "green", spread_ms), now=True)
+
+    def skipped(self, candidate: Candidate, reason: str) -> None:
+        """Shows why a candidate is left out."""
+        self._set(_Row(candidate, f"left out: {reason}", "yellow"), now=True)
+
+    def finished(self) -> None:
+        """Ends drawing, and gives the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _set(self, row: _Row, *, now: bool) -> None:
+        self._rows[candidate_name(row.candidate)] = row
+        if self._live is not None and (now or monotonic() - self._drawn >= REFRESH_S):
+            self._drawn = monotonic()
+            self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for name in ("chunk", "cumsum", "predicted", "measured", "spread", "state"):
+            numbers = name in ("chunk", "predicted", "measured", "spread")
+            table.add_column(name, justify="right" if numbers else "left", no_wrap=name != "state")
+        for row in self._rows.values():
+            each, measured = row.candidate, row.candidate.measured_ms
+            table.add_row(
+                "-" if each.chunk is None else str(each.chunk),
+                each.cumsum or "-",
+                console.milliseconds(each.predicted_ms),
+                "" if measured is None else console.milliseconds(measured),
+                "" if row.spread_ms is None else console.milliseconds(row.spread_ms),
+                Text(row.state),
+                style=row.style,
+            )
+        done = sum(row.state == "measured" for row in self._rows.values())
+        bar = ProgressBar(total=max(self.total, done, 1), completed=done, width=BAR)
+        return Group(table, bar, Text(f"{done} of about {self.total} measured; what is measured is kept", style="dim"))
