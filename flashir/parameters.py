@@ -87,7 +87,7 @@ def save_params(params: Mapping[str, npt.NDArray[Any]], path: str | Path) -> Non
 
     from flashir.files import atomic_write
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in params.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in params.items()}
     digests = {name: _digest(array) for name, array in arrays.items()}
     atomic_write(Path(path), lambda file: save_file(arrays, file.name, {DIGESTS: json.dumps(digests)}))
 

@@ -129,10 +129,13 @@ def _cache() -> str:
 
 
 def _store() -> str:
-    from flashir.tune import store
+    from flashir.tune.place import store_path
+    from flashir.tune.store import Store
 
-    state: Callable[[], str] | None = getattr(store, "state", None)
-    return state() if state is not None else "empty"
+    if not store_path().exists():
+        return "no measurements yet; `flashir tune` makes some"
+    with Store() as store:
+        return f"{len(store.all())} measurements in {store_path()}"
 
 
 def _self_test() -> str:

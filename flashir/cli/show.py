@@ -81,13 +81,14 @@ def show(
     """
     from flashir.cli import source
     from flashir.cli.stages import stages
+    from flashir.passes import Pipeline, parse_pipeline
     from flashir.planning import by_hand
 
     found = source.find(model, settings, size, task, exports=target, lean=True)
     found.refuse_choices({"chunk": chunk, "cumsum": cumsum, "dtype": dtype})
     graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None)
     if passes is not None:
-        graph = _applied(graph, passes)
+        graph = Pipeline(parse_pipeline(passes)).run(graph)
     instruments = {"print_after": tuple(print_after or ()), "dump_ir": dump_ir, "fuel": fuel}
     made = stages(graph, target, instruments, batch, seq_len)
     if html is not None:
@@ -147,18 +148,6 @@ def _show_parameters(graph: Graph) -> None:
     console.show(table)
     console.say()
     console.say(f"{parameter_count(graph):,} numbers in {len(parameters(graph)):,} parameters", "bold")
-
-
-def _applied(graph: Graph, text: str) -> Graph:
-    """The graph after passes by name. Raises SettingError where one is unknown."""
-    from flashir import passes
-    from flashir.errors import SettingError
-    from flashir.passes.base import Pipeline
-
-    parse = getattr(passes, "parse_pipeline", None)
-    if parse is None:
-        raise SettingError("this version of flashir applies no passes by name")
-    return Pipeline(parse(text)).run(graph)
 
 
 def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, force: bool) -> int:

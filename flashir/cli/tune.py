@@ -1,7 +1,98 @@
-"""flashir tune."""
+"""flashir tune: the chunk and the cumulative sum that a device wants, measured."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def tune() -> None:
-    """(in the making)"""
+import typer
+
+from flashir.cli import console, options
+
+STORE = "Store"
+
+
+def tune(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a checkpoint folder."),
+    ] = None,
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    target: options.Target = "onnx:cpu",
+    batch: options.Batch = 1,
+    seq_len: options.SeqLen = 4096,
+    training: options.Training = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Begin nothing more after that.", rich_help_panel=options.WORK),
+    ] = None,
+    chunk: options.Chunk = None,
+    cumsum: options.Cumsum = None,
+    dtype: options.ComputeType = None,
+    policy: options.ByPolicy = options.Policy.QUALITY,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write all measurements kept so far.", rich_help_panel=STORE),
+    ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="FILE.json", help="Add measurements from elsewhere.", rich_help_panel=STORE),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Choose the chunk and the cumulative sum by measuring on the device at hand.
+
+    Candidates are measured in the order of the cost model, interleaved, and each is checked against the interpreter.
+    Measurements are kept as they come, `plan` uses them, and Ctrl-C loses none.
+
+    Examples:
+        flashir tune flash --size small --seq-len 4096
+        flashir tune model.fir --target onnx:cpu --budget 60 --json
+        flashir tune --export measured.json
+        flashir tune --import measured.json
+    """
+    if export is not None or import_ is not None:
+        _exchange(model, export, import_, as_json)
+        return
+    from flashir.cli import progress, source
+    from flashir.cli.candidates import show_plan
+    from flashir.errors import SettingError
+    from flashir.tune.search import tune as measure
+
+    if model is None:
+        raise SettingError("MODEL is missing", mend="without one, only --export and --import work")
+    found = source.find(model, settings, size, task)
+    made = measure(
+        found.model,
+        target,
+        batch,
+        seq_len,
+        training,
+        policy.value,
+        chunk=chunk,
+        cumsum=cumsum,
+        dtype=dtype,
+        budget_s=budget,
+        progress=progress.progress(),
+    )
+    if as_json:
+        console.emit({**made.as_dict(), "model": model})
+    else:
+        show_plan(made, model)
+
+
+def _exchange(model: str | None, out: Path | None, into: Path | None, as_json: bool) -> None:
+    """Write the store to a file, or add a file to it."""
+    from flashir.errors import SettingError
+    from flashir.tune.store import export_json, import_json
+
+    if model is not None or (out is not None and into is not None):
+        raise SettingError("--export and --import stand alone: give one of them, and no MODEL")
+    count = export_json(out) if out is not None else import_json(into or Path())
+    file = out or into
+    if as_json:
+        console.emit({"file": str(file), "measurements": count})
+    else:
+        console.say(f"{count} measurements {'written to' if out is not None else 'added from'} {file}")

@@ -52,6 +52,7 @@
       if (value >= limit) return `${(value / limit).toPrecision(3)} ${letter}`;
     return String(value);
   };
+  const time = (ms) => ms >= 1000 ? `${(ms / 1000).toPrecision(3)} s` : ms >= 0.1 || !ms ? `${+ms.toPrecision(3)} ms` : `${+(1000 * ms).toPrecision(3)} µs`;
   const rows = (title, pairs) => {
     if (!pairs.length) return [];
     const table = make("table");
@@ -76,12 +77,15 @@
       fill.style.width = `${Math.min(100, 100 * node.share)}%`;
       bar.append(fill);
       parts.push(...rows("cost", [
-        ["time, about", `${ms.toPrecision(3)} ms · ${(100 * node.share).toFixed(1)}%`], ["matrix flops", count(matrix)],
+        ["time, about", `${time(ms)} · ${(100 * node.share).toFixed(1)}%`], ["matrix flops", count(matrix)],
         ["other arithmetic", count(vector)], ["traffic", `${count(bytes)}B`],
-        ...(bytes ? [["flops per byte", ((matrix + vector) / bytes).toPrecision(3)]] : []),
+        ...(bytes ? [["flops per byte", String(+((matrix + vector) / bytes).toPrecision(3))]] : []),
       ]), bar);
     }
     inspector.className = `inspector ${card ? card.classList[1] || card.classList[0] : ""} ${pinned === number ? "pinned" : ""}`;
+    const area = canvasOf(stage).getBoundingClientRect();
+    const hidden = card && card.getBoundingClientRect().left - area.left < 370 && !card.classList.contains("frame");
+    inspector.style.left = `${hidden ? Math.max(14, area.width - 344) : 14}px`;
     inspector.replaceChildren(...parts);
     inspector.hidden = false;
   };
@@ -189,9 +193,9 @@
     section(key).querySelector(".code").addEventListener("click", (event) => {
       const line = event.target.closest("[data-node]");
       if (!line) return;
-      pin(+line.dataset.node, false);
       const card = section(key).querySelector(`svg [data-node="${line.dataset.node}"]`);
       if (card) reveal(card);
+      pin(+line.dataset.node, false);
     });
   }
   document.addEventListener("keydown", (event) => {
@@ -209,8 +213,8 @@
   const [first, number] = location.hash.slice(1).split("/");
   open(decodeURIComponent(first));
   if (number !== undefined && data[stage][+number]) {
-    pin(+number, true);
     const card = section(stage).querySelector(`svg [data-node="${+number}"]`);
     if (card) reveal(card);
+    pin(+number, true);
   }
 })();

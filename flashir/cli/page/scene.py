@@ -12,7 +12,7 @@ from flashir.ir import Graph, Node, Value
 TITLE, SMALL = 7.4, 6.35  # width of a character
 CARD_PAD, LINE, HEAD = 14.0, 15.0, 20.0
 LONGEST = 34
-MOST_LINES = 2
+MOST_LINES = 3
 FRAME, FRAME_HEAD, FRAME_LOW = 26.0, 62.0, 34.0
 
 
@@ -143,7 +143,7 @@ def _pill(title: str, text: str, kind: str) -> Item:
 
 
 def _wrapped(shown: list[str]) -> list[str]:
-    """Attributes in lines that are not too long, two at most."""
+    """Attributes in lines that are not too long, few enough."""
     lines: list[str] = []
     for text in shown:
         if lines and len(lines[-1]) + len(text) + 2 <= LONGEST:

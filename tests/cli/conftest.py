@@ -1,0 +1,81 @@
+"""The command line in this process, with a cache of its own, and small models to give it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import flashir
+from flashir.cli.app import app
+
+TINY = ("flash", "--size", "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FLASHIR_DEBUG", raising=False)
+
+
+class Cli:
+    """Runs a command line; `ok`, `json` and `fails` say how it must end."""
+
+    def __call__(self, *args: object, input: bytes | str | None = None) -> Result:
+        return CliRunner().invoke(app, [str(arg) for arg in args], input=input)
+
+    def ok(self, *args: object, input: bytes | str | None = None) -> str:
+        result = self(*args, input=input)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, *args: object, input: bytes | str | None = None, code: int = 0) -> Any:
+        result = self(*args, "--json", input=input)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    def fails(self, *args: object, input: bytes | str | None = None, code: int = 2) -> str:
+        """What stands on stderr; stdout stays empty, and there is no traceback."""
+        result = self(*args, input=input)
+        assert result.exit_code == code, result.output
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        assert result.stderr.startswith("error:")
+        return result.stderr
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return Cli()
+
+
+@pytest.fixture
+def fir(tmp_path: Path) -> Path:
+    """A tiny model as a file."""
+    path = tmp_path / "tiny.fir"
+    path.write_text(flashir.dumps(flashir.model("flash", size="tiny")), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A tiny model with chunks of 64 and its parameters."""
+    model = flashir.model("flash", size="tiny", chunk=64)
+    return flashir.save_checkpoint(model, flashir.init(model, seed=3), tmp_path / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model as ONNX, with the parameters of seed 0."""
+    model = flashir.model("flash", size="tiny", chunk=64, cumsum="native")
+    return flashir.export(model, tmp_path_factory.mktemp("export"), target="onnx:cpu").path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"The quick brown fox jumps over the lazy dog. " * 5)
+    return path
