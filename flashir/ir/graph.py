@@ -46,6 +46,10 @@ class Value:
     def __str__(self) -> str:
         return f"%{self.name}"
 
+    def __hash__(self) -> int:
+        """By name alone, which is unique in a graph: values are looked up far more often than types are compared."""
+        return hash(self.name)
+
 
 @dataclass(frozen=True)
 class Node:

@@ -31,7 +31,8 @@ def hoist(b: Builder, node: Node) -> Sequence[Value] | None:
     if node.op != "repeat" or body is None:
         return None
     invariant = _invariant_nodes(body)
-    inside = [each for each in body.nodes if each not in invariant]
+    numbers = {id(each) for each in invariant}
+    inside = [each for each in body.nodes if id(each) not in numbers]
     wanted = {value for each in inside for value in each.operands} | set(body.outputs)
     moved = [value for each in invariant for value in each.outputs if value in wanted and each.op not in CHEAP]
     if not moved:
@@ -40,7 +41,7 @@ def hoist(b: Builder, node: Node) -> Sequence[Value] | None:
     for each in invariant:
         operands = [None if value is None else outside[value] for value in each.inputs]
         outside.update(zip(each.outputs, b.insert(each.op, operands, each.attrs, each.region), strict=True))
-    kept = [each for each in body.nodes if each in inside or each.op in CHEAP]
+    kept = [each for each in body.nodes if id(each) not in numbers or each.op in CHEAP]
     slimmer = replace(body, inputs=(*body.inputs, *moved), nodes=tuple(kept))
     return b.insert(node.op, (*node.operands, *(outside[value] for value in moved)), node.attrs, slimmer)
 

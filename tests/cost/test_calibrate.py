@@ -60,7 +60,7 @@ def test_calibrating_keeps_a_profile_that_later_plans_use(monkeypatch):
 def test_a_busy_machine_is_told_so_and_nothing_is_kept(monkeypatch):
     monkeypatch.setattr(module, "ROUNDS", 3)
     monkeypatch.setattr(module, "WIDEST_SPREAD", -1.0)
-    with pytest.raises(TargetError, match="quartiles .* apart") as caught:
+    with pytest.raises(TargetError, match=r"quartiles .* apart") as caught:
         calibrate("onnx:cpu")
     assert len(caught.value.problems) == len(KERNELS)
     assert not profile_path("onnx:cpu").exists()

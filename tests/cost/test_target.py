@@ -26,7 +26,7 @@ def test_every_number_of_a_record_has_its_source(name):
     record = target(name)
     text = (RECORDS / f"{name.replace(':', '-', 1)}.toml").read_text()
     numbers = len(re.findall(r"\{ value = ", text))
-    assert len([key for key in record.sources]) == numbers
+    assert len(record.sources) == numbers
     assert all(source.strip() for source in record.sources.values())
 
 

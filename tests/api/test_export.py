@@ -1,0 +1,84 @@
+"""export: what is written, what is checked before it replaces what was there, and what stays when that fails."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+import flashir
+from flashir.errors import ArtefactError, SettingError, TargetError
+from flashir.export import relative_error
+from flashir.registry import backend
+
+
+@pytest.fixture(scope="module")
+def model():
+    return flashir.model("flash", size="tiny")
+
+
+def test_an_export_is_planned_checked_and_says_so(model, tmp_path):
+    found = flashir.export(model, tmp_path / "out", seq_len=512)
+    assert found.path == tmp_path / "out" / "model.onnx"
+    assert found.plan.chunk in (64, 128, 256, 512)
+    assert any("ONNX checker" in check for check in found.checks)
+    assert any("float64 interpreter" in check for check in found.checks)
+
+
+def test_the_artefact_carries_its_model_and_computes_it(model, tmp_path):
+    found = flashir.export(model, tmp_path, chunk=16, seed=5)
+    loaded, run = backend("onnx").load(found.path, "cpu")
+    assert loaded == found.plan.graph
+    ids = np.random.default_rng(0).integers(0, 256, (2, 50))
+    wanted = flashir.interpret(loaded, flashir.init(loaded, 5), ids)[0]
+    assert relative_error(run([ids]), wanted) < 1e-4
+
+
+def test_the_choices_stand_in_the_metadata(model, tmp_path):
+    import onnx
+
+    found = flashir.export(model, tmp_path, chunk=16, cumsum="scan")
+    props = {each.key: each.value for each in onnx.load(found.path).metadata_props}
+    plan = json.loads(props["flashir.plan"])
+    assert (plan["chunk"], plan["cumsum"], plan["target"]) == (16, "scan", "onnx:cpu")
+
+
+def test_float16_is_checked_by_what_float16_can_do(model, tmp_path):
+    found = flashir.export(model, tmp_path, chunk=16, dtype="float16")
+    assert any("2e-02 allowed" in check for check in found.checks)
+
+
+def test_what_onnx_runtime_cannot_compute_in_is_refused_before_anything_is_written(model, tmp_path):
+    with pytest.raises(TargetError, match="bf16"):
+        flashir.export(model, tmp_path / "out", chunk=16, dtype="bfloat16")
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_an_artefact_that_differs_from_the_interpreter_does_not_replace_the_old_one(model, tmp_path, monkeypatch):
+    old = flashir.export(model, tmp_path, chunk=16).path.read_bytes()
+    monkeypatch.setattr(import_module("flashir.export"), "interpret", lambda *_: (np.ones((1, 17, 256)),))
+    with pytest.raises(ArtefactError, match="differs from the interpreter"):
+        flashir.export(model, tmp_path, chunk=16, seed=1)
+    assert (tmp_path / "model.onnx").read_bytes() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_model_that_divides_by_the_length_says_what_that_means(tmp_path):
+    quad = flashir.model("flash-quad", size="tiny")
+    assert any("generalises badly" in note for note in flashir.export(quad, tmp_path).notes)
+    other = flashir.model("flash-quad", size="tiny", qk_scale="max_len")
+    assert not flashir.export(other, tmp_path).notes
+
+
+def test_settings_are_checked_before_work_starts(model, tmp_path):
+    with pytest.raises(SettingError, match="cumsum must be one of"):
+        flashir.export(model, tmp_path, cumsum="loop")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match="cannot write"):
+        flashir.export(model, tmp_path / "file", chunk=16)
+
+
+def test_an_empty_result_is_no_difference():
+    assert relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+    assert relative_error(np.zeros(3), np.zeros(4)) == float("inf")
+    assert not relative_error(np.array([np.nan]), np.array([1.0])) <= 1e9

@@ -1,0 +1,170 @@
+"""plan: candidates, policies, what a user sets by hand, and the reasons given."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import flashir
+from flashir.errors import FlashirError, ParameterError, SettingError, TargetError
+from flashir.ir import Builder
+from flashir.passes.choose import QUALITY_SLACK, Candidate, best, settled_chunks
+from flashir.planning import Workload
+from flashir.why import explain
+
+TARGETS = ("onnx:cpu", "jax:tpu-v4", "torch:v100", "torch:h200")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return flashir.model("flash", size="tiny")
+
+
+def plan(model, target="onnx:cpu", **options):
+    return flashir.plan(model, target, measured=False, **options)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_plan_settles_the_model_and_lists_what_it_considered(model, target, training):
+    found = plan(model, target, seq_len=2048, training=training)
+    assert settled_chunks(found.graph) == (found.chunk,)
+    assert {(each.chunk, each.cumsum) for each in found.candidates} == {
+        (chunk, cumsum) for chunk in (64, 128, 256, 512, 1024) for cumsum in ("scan", "matmul", "native")
+    }
+    assert (found.chunk, found.cumsum) in {(each.chunk, each.cumsum) for each in found.candidates}
+    assert found.predicted_ms > 0 and found.peak_bytes > 4 * found.parameters
+    assert found.why
+
+
+def test_the_json_of_a_plan_is_the_contract(model):
+    found = plan(model, seq_len=512).as_dict()
+    wanted = "model target batch seq_len training chunk cumsum predicted_ms peak_bytes parameters candidates"
+    assert set(wanted.split()) <= set(found)
+    assert set(found["candidates"][0]) == {"chunk", "cumsum", "predicted_ms", "peak_bytes"}
+
+
+def test_fastest_takes_the_fastest_and_quality_the_largest_close_to_it(model):
+    fastest, quality = (plan(model, policy=policy, seq_len=4096) for policy in ("fastest", "quality"))
+    least = min(each.predicted_ms for each in fastest.candidates)
+    assert fastest.predicted_ms == least
+    close = [each for each in quality.candidates if each.predicted_ms <= QUALITY_SLACK * least]
+    assert quality.chunk == max(each.chunk for each in close)
+
+
+CHOICES = st.tuples(st.sampled_from((64, 128, 256)), st.sampled_from("abc"))
+
+
+@given(st.dictionaries(CHOICES, st.floats(0.1, 10), min_size=1))
+def test_policies_hold_for_any_times(times):
+    candidates = [Candidate(chunk, cumsum, ms, 0, terms={"work": ms}) for (chunk, cumsum), ms in times.items()]
+    fastest, quality = best(candidates, "fastest"), best(candidates, "quality")
+    assert fastest.ms == min(times.values())
+    assert quality.ms <= QUALITY_SLACK * fastest.ms
+    assert not any(c.chunk > quality.chunk and c.ms <= QUALITY_SLACK * fastest.ms for c in candidates)
+    assert explain(quality, candidates, "quality")
+
+
+def test_what_was_measured_outweighs_what_was_predicted():
+    candidates = [Candidate(64, "scan", 1.0, 0, measured_ms=9.0), Candidate(64, "native", 2.0, 0, measured_ms=3.0)]
+    assert best(candidates, "fastest").cumsum == "native"
+
+
+def test_a_length_below_a_chunk_leaves_larger_chunks_out(model):
+    assert {each.chunk for each in plan(model, seq_len=100).candidates} == {64, 128}
+
+
+def test_models_without_a_choice_say_so():
+    quad = plan(flashir.model("flash-quad", size="tiny"), seq_len=128)
+    assert (quad.chunk, quad.cumsum, len(quad.candidates)) == (None, None, 1)
+    both = plan(flashir.model("flash", size="tiny", task="mlm"), seq_len=256)
+    assert both.chunk is not None and both.cumsum is None  # nothing is summed up in order
+    masked = plan(flashir.model("flash", size="tiny", segments=True), seq_len=256)
+    assert masked.cumsum == "matmul"  # segments force the masked form
+
+
+def test_by_hand_beats_the_cost_model(model):
+    found = plan(model, chunk=48, cumsum="scan")
+    assert (found.chunk, found.cumsum, len(found.candidates)) == (48, "scan", 1)
+    again = plan(found.graph, chunk=96)
+    assert again.chunk == 96  # no parameters, no lock
+
+
+def test_the_chunk_is_locked_once_parameters_exist(model):
+    settled = plan(model, chunk=64).graph
+    params = flashir.init(settled)
+    assert plan(settled, params=params).chunk == 64
+    with pytest.raises(SettingError, match=r"locked to 64, got 128.*another function") as caught:
+        plan(settled, params=params, chunk=128)
+    assert "--rechunk" in caught.value.mend
+
+
+def test_parameters_tell_the_chunk_of_an_open_model(model):
+    for chunk in (40, 64, 256):
+        assert plan(model, params=flashir.init(plan(model, chunk=chunk).graph)).chunk == chunk
+    assert plan(model, params=flashir.init(model)).chunk == 256
+    long = plan(model, params=flashir.init(plan(model, chunk=1024).graph))
+    assert {each.chunk for each in long.candidates} == {512, 1024}
+    with pytest.raises(ParameterError, match="fit none of the chunks"):
+        plan(model, params={"layers.0.rel_bias.w": flashir.init(model)["layers.0.rel_bias.w"][:10]})
+
+
+def test_a_plan_that_does_not_fit_is_refused_with_the_number():
+    large = flashir.model("flash-quad", size="pg19")
+    with pytest.raises(TargetError, match=r"needs at least \d+\.\d+ GiB on torch:v100, which has 16\.00 GiB"):
+        plan(large, "torch:v100", batch=64, seq_len=8192, training=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"batch": 0}, "batch must be a whole number from 1"),
+        ({"seq_len": -5}, "seq_len must be a whole number from 1"),
+        ({"seq_len": 2**40}, "seq_len must be a whole number from 1"),
+        ({"policy": "best"}, "policy must be one of quality, fastest"),
+        ({"chunk": 0}, "chunk must be a whole number from 1"),
+        ({"cumsum": "loop"}, "cumsum must be one of scan, matmul, native"),
+        ({"dtype": "float8"}, "unknown element type 'float8'"),
+        ({"target": "onnx:tpu"}, "unknown target 'onnx:tpu'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(model, options, told):
+    with pytest.raises(FlashirError, match=told):
+        plan(model, **options)
+
+
+def test_a_model_without_chunks_takes_none():
+    with pytest.raises(SettingError, match="has no op with one"):
+        plan(flashir.model("flash-quad", size="tiny"), chunk=64)
+
+
+def test_choices_differ_between_targets_and_say_the_term_that_decided():
+    base = flashir.model("flash", size="base")
+    plans = [plan(base, target, batch=32, seq_len=2048) for target in ("onnx:cpu", "jax:tpu-v4", "jax:tpu-v4x32")]
+    assert len({(found.chunk, found.cumsum) for found in plans}) > 1
+    terms = ("matrix products", "memory traffic", "sequential steps", "tile waste", "kernel launches")
+    assert all(any(term in found.why for term in terms) for found in plans)
+
+
+def test_sizes_come_from_the_workload():
+    b = Builder("two")
+    x, y = b.input("x", "f32[N, 4]"), b.input("y", "f32[N, M]")
+    graph = b.finish(b.matmul(x, y, transpose_x=True))
+    assert Workload(8, 100).sizes(graph, devices=3) == {"N": 3, "M": 100}
+
+
+def test_a_stack_of_a_users_own_is_planned_like_any_other():
+    b = Builder("mixture")
+    ids = b.input("ids", "i32[B, T]")
+    x = b.scaled_sin(b.embed(ids, vocab=256, dim=32))
+
+    def group(b, h):
+        for _ in range(3):
+            h = b.flash(h, key_dim=8)
+        return b.gau(h, key_dim=8)
+
+    x = b.repeat(x, times=2, body=group)
+    graph = b.finish(b.unembed(b.layer_norm(x)))
+    found = plan(graph, seq_len=1024)
+    names = flashir.init(found.graph)
+    assert settled_chunks(found.graph) == (found.chunk,)
+    assert {f"layers.{i}.proj_in.weight" for i in range(8)} <= set(names)
