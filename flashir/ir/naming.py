@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size, substitute, symbol
@@ -23,14 +23,14 @@ _INDEX = re.compile(r"\{([^}]*)\}")
 
 @dataclass
 class _Layers:
-    """The count of layers so far, and the parts that the current one has."""
+    """The count of layers so far, and the parts that the current one has; None where the next block opens a layer."""
 
     first: Size = 0
     opened: int = 0
-    parts: set[str] = field(default_factory=set)
+    parts: set[str] | None = None
 
     def place(self, part: str) -> Size:
-        if not self.opened or part in self.parts:
+        if self.parts is None or part in self.parts:
             self.opened += 1
             self.parts = set()
         self.parts.add(part)
@@ -114,7 +114,7 @@ def _named_repeat(node: Node, layers: _Layers, depth: int) -> Node:
     first = layers.first + layers.opened
     inner = _Layers(first + symbol(round_symbol(depth)) * counted.opened)
     layers.opened += counted.opened * times
-    layers.parts = set()
+    layers.parts = None
     return replace(node, region=_named(node.region, inner, depth + 1, {}))
 
 
