@@ -117,8 +117,7 @@ def _ref_linear(q: Any, k: Any, v: Any, visible: Any = None, *, causal: bool, cu
     mask = np.tril(mask, -1) if causal else mask
     if lin_norm == "chunk_mean":
         mask = mask / np.maximum(mask.sum(-1, keepdims=True), 1)
-    state = np.einsum("bgh,bhx->bgx", mask, np.einsum("bgns,bgne->bgse", k, v).reshape(batch, chunks, -1))
-    state = state.reshape(batch, chunks, k.shape[-1], v.shape[-1])
+    state = np.einsum("bgh,bhse->bgse", mask, np.einsum("bgns,bgne->bgse", k, v))
     return np.einsum("bgns,bgse->bgne", q, state) / (1 if lin_norm == "none" else n)
 
 

@@ -1,0 +1,146 @@
+"""A pass changes the graph, never the function: random graphs before and after, through the interpreter."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashir import Graph, loads
+from flashir.ir import symbol
+from flashir.ir.naming import parameters, with_scopes
+from flashir.ir.verify import verify
+from flashir.lowering import Lowering
+from flashir.ops import opdef
+from flashir.passes import Pass
+from flashir.passes.canonicalise import Canonicalise
+from flashir.passes.choose import ChooseChunk, ChooseCumsum
+from flashir.passes.hoist import Hoist
+from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
+from flashir.passes.pad import PadTokens
+from flashir.passes.scopes import NameParameters
+from flashir.passes.split_projections import SplitProjections
+from tests.strategies import blocks, primitive_graphs
+from tests.support import assert_same_function
+
+LENGTHS = st.integers(0, 13)
+BATCHES = st.integers(0, 2)
+EVERY_PASS = [
+    NameParameters(),
+    PadTokens(),
+    Lower(),
+    Decompose(("flash", "gau", "mixed_chunk_attention")),
+    EinsumToMatmul(),
+    Hoist(),
+    Canonicalise(),
+    SplitProjections(),
+]
+each_pass = pytest.mark.parametrize("each", EVERY_PASS, ids=str)
+
+
+@each_pass
+@settings(max_examples=12)
+@given(graph=blocks(), batch=BATCHES, length=LENGTHS)
+def test_a_pass_keeps_the_meaning_of_blocks(each: Pass, graph: Graph, batch: int, length: int) -> None:
+    check(graph, each.apply(graph), {"B": batch, "T": length})
+
+
+@each_pass
+@settings(max_examples=12)
+@given(graph=blocks().map(with_scopes).map(Lower().apply), length=LENGTHS)
+def test_a_pass_keeps_the_meaning_of_what_is_lowered(each: Pass, graph: Graph, length: int) -> None:
+    check(graph, each.apply(graph), {"B": 1, "T": length})
+
+
+@each_pass
+@given(graph=primitive_graphs(), batch=st.integers(0, 4))
+def test_a_pass_keeps_the_meaning_of_primitives(each: Pass, graph: Graph, batch: int) -> None:
+    check(graph, each.apply(graph), {"B": batch})
+
+
+@settings(max_examples=50)
+@given(graph=blocks(), batch=BATCHES, length=LENGTHS)
+def test_the_whole_lowering_keeps_the_meaning(graph: Graph, batch: int, length: int) -> None:
+    check_lowering(graph, batch, length)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500)
+@given(graph=blocks(), batch=BATCHES, length=LENGTHS)
+def test_it_does_so_on_many_more_graphs(graph: Graph, batch: int, length: int) -> None:
+    check_lowering(graph, batch, length)
+
+
+def check_lowering(graph: Graph, batch: int, length: int) -> None:
+    made = Lowering("primitives").run(graph)
+    assert all(opdef(node.op).is_primitive for node in made.walk())
+    check(graph, made, {"B": batch, "T": length})
+
+
+@pytest.mark.parametrize(
+    "claimed", ["flash", "gau", "mixed_chunk_attention", "linear_attention", "rope", "dense", "silu"]
+)
+@settings(max_examples=10)
+@given(graph=blocks(), length=LENGTHS)
+def test_it_does_so_whatever_the_target_claims(claimed: str, graph: Graph, length: int) -> None:
+    lowering = Lowering("primitives", lambda node: node.op == claimed or opdef(node.op).is_primitive)
+    check(graph, lowering.run(graph), {"B": 1, "T": length})
+
+
+@settings(max_examples=15)
+@given(graph=st.sampled_from([3, 4, 6]).flatmap(lambda t: blocks(length=t)))
+def test_it_does_so_where_the_length_is_known(graph: Graph) -> None:
+    check(graph, Lowering("primitives").run(graph), {"B": 2})
+
+
+@settings(max_examples=15)
+@given(graph=blocks(length=symbol("T") * 6), rounds=st.integers(0, 2))
+def test_it_does_so_where_every_chunk_is_known_to_be_whole(graph: Graph, rounds: int) -> None:
+    """The length is six times another one, so that all these chunks but 4 divide it and nothing is padded."""
+    by_length = loads(str(graph).replace("model @stack(", "model @stack(%t: f32[T], "))
+    check(by_length, Lowering("primitives").run(by_length), {"B": 1, "T": rounds})
+
+
+@settings(max_examples=15)
+@given(graph=blocks(open_choices=True), chunk=st.integers(1, 5), cumsum=st.sampled_from(["scan", "matmul", "native"]))
+def test_a_model_whose_choices_are_made_lowers(graph: Graph, chunk: int, cumsum: str) -> None:
+    chosen = ChooseCumsum(cumsum).apply(ChooseChunk(chunk).apply(graph))
+    check(chosen, Lowering("primitives").run(chosen), {"B": 1, "T": 5})
+
+
+@settings(max_examples=10)
+@given(graph=blocks(), length=LENGTHS)
+def test_strategies_of_the_cumulative_sum_are_one_function(graph: Graph, length: int) -> None:
+    for strategy in ("scan", "matmul", "native"):
+        changed = loads(re.sub('cumsum = "[a-z]+"', f'cumsum = "{strategy}"', str(graph)))
+        check(graph, Lowering("primitives").run(changed), {"B": 1, "T": length})
+
+
+@given(graph=blocks() | primitive_graphs(), each=st.sampled_from(EVERY_PASS))
+def test_a_pass_says_whether_it_changed_anything(graph: Graph, each: Pass) -> None:
+    result = each(graph)
+    assert result.modified == (result.graph != graph)
+
+
+@given(graph=primitive_graphs() | blocks().map(with_scopes).map(Lower().apply))
+def test_what_is_canonical_stays_as_it_is(graph: Graph) -> None:
+    once = Canonicalise().apply(graph)
+    assert Canonicalise().apply(once) == once
+    assert len(list(once.walk())) <= len(list(graph.walk()))
+
+
+@settings(max_examples=15)
+@given(graph=blocks())
+def test_what_is_lowered_stays_as_it_is(graph: Graph) -> None:
+    once = Lower().apply(graph)
+    assert Lower().apply(once) == once
+
+
+def check(before: Graph, after: Graph, sizes: dict[str, int]) -> None:
+    verify(after)
+    assert [v.type for v in after.outputs] == [v.type for v in before.outputs]
+    given, kept = parameters(before), parameters(after)
+    assert all(given[name].shape == spec.shape for name, spec in kept.items())
+    assert_same_function(before, after, sizes)
