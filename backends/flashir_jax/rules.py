@@ -1,0 +1,185 @@
+"""The table: one rule for each op, from arrays to arrays. Loops stand in `functions.py`, which walks the graph.
+
+A rule takes the sizes of the graph's symbols, the node and its operands, and returns the result, or a tuple of them.
+Sizes are numbers, or what JAX has for a size that is open in an export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flashir.ir import DType, Node, Size, evaluate
+from flashir_jax.positions import sinusoid, wide_sinusoid
+from flashir_jax.types import accumulator, element_type
+
+Sizes = Mapping[str, Any]
+Rule = Callable[..., Any]
+
+
+def _as(function: Callable[..., Any]) -> Rule:
+    """The JAX function of the operands as they are."""
+    return lambda sizes, node, *operands: function(*operands)
+
+
+def _attr(node: Node, name: str) -> Any:
+    return node.attrs[name]
+
+
+def _type(node: Node) -> np.dtype[Any]:
+    """The JAX type of the first result."""
+    return element_type(node.output.type.dtype)
+
+
+def _shape(sizes: Sizes, shape: Sequence[Size]) -> tuple[Any, ...]:
+    return tuple(evaluate(size, sizes) for size in shape)
+
+
+def _sqrt(x: Any) -> Any:
+    return jnp.sqrt(jnp.maximum(x, 0))
+
+
+def _cast(sizes: Sizes, node: Node, x: Any) -> Any:
+    return x.astype(_type(node))
+
+
+def _constant(sizes: Sizes, node: Node) -> Any:
+    return np.asarray(_attr(node, "value"), _type(node))
+
+
+def _size(sizes: Sizes, node: Node) -> Any:
+    return jnp.asarray(evaluate(_attr(node, "value"), sizes)).astype(_type(node))
+
+
+def _iota(sizes: Sizes, node: Node) -> Any:
+    return lax.iota(_type(node), evaluate(_attr(node, "length"), sizes))
+
+
+def _reshape(sizes: Sizes, node: Node, x: Any) -> Any:
+    return jnp.reshape(x, _shape(sizes, _attr(node, "shape")))
+
+
+def _transpose(sizes: Sizes, node: Node, x: Any) -> Any:
+    return jnp.transpose(x, _attr(node, "perm"))
+
+
+def _broadcast(sizes: Sizes, node: Node, x: Any) -> Any:
+    return jnp.broadcast_to(x, _shape(sizes, _attr(node, "shape")))
+
+
+def _pad(sizes: Sizes, node: Node, x: Any) -> Any:
+    widths: list[tuple[Any, Any, int]] = [(0, 0, 0)] * np.ndim(x)
+    before, after = _shape(sizes, (_attr(node, "before"), _attr(node, "after")))
+    widths[_attr(node, "axis")] = (before, after, 0)
+    return lax.pad(x, np.asarray(_attr(node, "value"), x.dtype), widths)
+
+
+def _slice(sizes: Sizes, node: Node, x: Any) -> Any:
+    """As in numpy, what lies outside is left out: 1 to T of a sequence without tokens is nothing."""
+    axis = _attr(node, "axis")
+    start, stop = _shape(sizes, (_attr(node, "start"), _attr(node, "stop")))
+    if all(isinstance(size, int) for size in (start, stop, x.shape[axis])):
+        start = min(start, x.shape[axis])
+        stop = min(max(start, stop), x.shape[axis])
+    return lax.slice_in_dim(x, start, stop, axis=axis)
+
+
+def _split(sizes: Sizes, node: Node, x: Any) -> tuple[Any, ...]:
+    ends = np.cumsum([0, *_shape(sizes, _attr(node, "sizes"))])
+    axis = _attr(node, "axis")
+    return tuple(lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in pairwise(ends))
+
+
+def _concat(sizes: Sizes, node: Node, *xs: Any) -> Any:
+    return jnp.concatenate(xs, axis=_attr(node, "axis"))
+
+
+def _reverse(sizes: Sizes, node: Node, x: Any) -> Any:
+    return jnp.flip(x, _attr(node, "axis"))
+
+
+def _gather(sizes: Sizes, node: Node, table: Any, ids: Any) -> Any:
+    """A row that is not there is not a number, rather than another row."""
+    return jnp.take(table, ids, axis=0, mode="fill")
+
+
+def _matmul(sizes: Sizes, node: Node, x: Any, y: Any) -> Any:
+    """Products of narrow numbers are summed in float32."""
+    m, n = (-1 if _attr(node, "transpose_x") else -2), (-2 if _attr(node, "transpose_y") else -1)
+    wide = accumulator(x.dtype)
+    if y.ndim == 2 and m == -2:
+        dims: Any = (((x.ndim - 1,), (1 if n == -2 else 0,)), ((), ()))
+    elif x.shape[:-2] == y.shape[:-2]:
+        batch = tuple(range(x.ndim - 2))
+        dims = (((x.ndim - 3 - m,), (y.ndim - 3 - n,)), (batch, batch))  # of the last two axes, the other one
+    else:
+        left, right = (x.swapaxes(-1, -2) if m == -1 else x), (y.swapaxes(-1, -2) if n == -2 else y)
+        return jnp.matmul(left, right, preferred_element_type=wide).astype(x.dtype)
+    return lax.dot_general(x, y, dims, preferred_element_type=wide).astype(x.dtype)
+
+
+def _reduce(function: Callable[..., Any]) -> Rule:
+    def rule(sizes: Sizes, node: Node, x: Any) -> Any:
+        return function(x, axis=_attr(node, "axes"), keepdims=_attr(node, "keepdims"))
+
+    return rule
+
+
+def _extreme(function: Callable[..., Any], bound: str) -> Rule:
+    """The largest or smallest; of none, the end of the type at that bound."""
+
+    def rule(sizes: Sizes, node: Node, x: Any) -> Any:
+        first = {"min": -np.inf, "max": np.inf}[bound]
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            first = getattr(np.iinfo(x.dtype), bound)
+        initial = np.asarray(first, x.dtype)
+        return function(x, axis=_attr(node, "axes"), keepdims=_attr(node, "keepdims"), initial=initial)
+
+    return rule
+
+
+def _cumsum(sizes: Sizes, node: Node, x: Any) -> Any:
+    """Sums of neighbours, of neighbours' sums, and so on; one after the other where the length is open.
+
+    Not jnp.cumsum, which XLA computes as sums over windows: its work grows as the square of the length.
+    """
+    axis, exclusive = _attr(node, "axis") % x.ndim, _attr(node, "exclusive")
+    items = jnp.moveaxis(x.astype(accumulator(x.dtype)), axis, 0)
+    zero = jnp.zeros(items.shape[1:], items.dtype)
+    if not isinstance(items.shape[0], int):
+
+        def step(state: Any, item: Any) -> tuple[Any, Any]:
+            return state + item, state if exclusive else state + item
+
+        _, sums = lax.scan(step, zero, items)
+    elif exclusive:  # of all but the last, one place on: to subtract the element would round, and look at it
+        sums = jnp.concatenate([zero[None], lax.associative_scan(jnp.add, items[:-1])])[: len(items)]
+    else:
+        sums = lax.associative_scan(jnp.add, items)
+    return jnp.moveaxis(sums, 0, axis).astype(x.dtype)
+
+
+def _sinusoid(sizes: Sizes, node: Node) -> tuple[Any, Any]:
+    make = wide_sinusoid if _attr(node, "dtype") is DType.F64 else sinusoid
+    sin, cos = make(evaluate(_attr(node, "length"), sizes), _attr(node, "half"))
+    return sin.astype(_type(node)), cos.astype(_type(node))
+
+
+RULES: dict[str, Rule] = {
+    "add": _as(jnp.add), "sub": _as(jnp.subtract), "mul": _as(jnp.multiply), "div": _as(jnp.divide),
+    "neg": _as(jnp.negative), "exp": _as(jnp.exp), "sin": _as(jnp.sin), "cos": _as(jnp.cos), "tanh": _as(jnp.tanh),
+    "relu": _as(jax.nn.relu), "sigmoid": _as(jax.nn.sigmoid), "silu": _as(jax.nn.silu), "sqrt": _as(_sqrt),
+    "reciprocal": _as(jnp.reciprocal), "maximum": _as(jnp.maximum), "minimum": _as(jnp.minimum),
+    "less": _as(jnp.less), "less_equal": _as(jnp.less_equal), "logical_and": _as(jnp.logical_and),
+    "select": _as(jnp.where), "cast": _cast, "constant": _constant, "size": _size, "iota": _iota,
+    "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "pad": _pad, "slice": _slice,
+    "split": _split, "concat": _concat, "reverse": _reverse, "gather": _gather, "matmul": _matmul, "cumsum": _cumsum,
+    "reduce_sum": _reduce(jnp.sum), "reduce_mean": _reduce(jnp.mean), "reduce_max": _extreme(jnp.max, "min"),
+    "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid,
+}  # fmt: skip

@@ -1,0 +1,114 @@
+"""Functions that run on a device: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from flashir.errors import InputError, TargetError
+from flashir.ir import Graph
+from flashir_jax.functions import function
+from flashir_jax.layout import Stack
+from flashir_jax.types import element_type
+
+Array = npt.NDArray[Any]
+
+PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "tpu": "tpu"}
+"""The JAX platform of a device, by how the name of the device begins."""
+
+
+def platform_of(device: str) -> str:
+    """`tpu-v4` -> `tpu`. Raises TargetError where JAX has no such platform."""
+    platform = PLATFORMS.get(device.partition("-")[0])
+    if platform is None:
+        raise TargetError(f"JAX has no device {device!r}", where="jax", mend="use cpu, cuda, or a tpu such as tpu-v4")
+    return platform
+
+
+def device_names() -> tuple[str, ...]:
+    """The devices that JAX finds on this machine, as targets name them: `cpu`, `cuda`, `tpu-v4`."""
+    return tuple(name for platform in PLATFORMS.values() if (name := _name(platform)) is not None)
+
+
+def _name(platform: str) -> str | None:
+    try:
+        first = jax.devices(platform)[0]
+    except RuntimeError:
+        return None
+    return first.device_kind.lower().replace(" ", "-") if platform == "tpu" else platform
+
+
+def device_of(name: str) -> Any:
+    """The first JAX device of that name. Raises TargetError where there is none."""
+    platform = platform_of(name)
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError as error:
+        raise TargetError(
+            f"JAX has no device {name!r} here: {error}", where="jax", mend="choose one that `flashir targets` lists"
+        ) from error
+
+
+class Session:
+    """A function of (stacked parameters, *inputs) with its parameters on a device.
+
+    Arrays in the order of the inputs -> its one result. It is compiled once for every shape that it meets.
+
+    Args:
+        call: to be traced.
+        graph: what the inputs are.
+        parameters: what `call` takes.
+        arrays: the parameters, stacked.
+        device: where to run.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        graph: Graph,
+        parameters: Mapping[str, Stack],
+        arrays: Mapping[str, Any],
+        device: str = "cpu",
+    ) -> None:
+        self._device = device_of(device)
+        self._inputs = graph.inputs
+
+        def exact(params: Mapping[str, Any], *inputs: Any) -> Any:
+            with jax.default_matmul_precision(
+                "highest"
+            ):  # float32 products as such: accelerators would take fewer bits
+                return call(params, *inputs)
+
+        self._call = jax.jit(exact)
+        self._params = {
+            name: jax.device_put(np.asarray(array, element_type(parameters[name].dtype)), self._device)
+            for name, array in arrays.items()
+        }
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """Run once.
+
+        Raises:
+            InputError: the number of inputs or their shapes do not fit.
+            TargetError: JAX fails, as when memory runs out.
+        """
+        if len(arrays) != len(self._inputs):
+            wanted = ", ".join(value.name for value in self._inputs)
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays)}")
+        pairs = zip(arrays, self._inputs, strict=True)
+        feed = [np.asarray(x, element_type(value.type.dtype)) for x, value in pairs]
+        try:
+            with jax.default_device(self._device):
+                return np.asarray(self._call(self._params, *feed))
+        except jax.errors.JaxRuntimeError as error:
+            raise TargetError(f"JAX fails: {error}", where="jax") from error
+
+
+def compiled(graph: Graph, params: Mapping[str, Any], device: str = "cpu") -> Session:
+    """A lowered graph and its parameters by full name as something that runs."""
+    apply = function(graph)
+    return Session(apply, graph, apply.parameters, apply.stack(params), device)

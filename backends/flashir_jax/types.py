@@ -1,0 +1,44 @@
+"""Element types of the IR as JAX has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashir.errors import TargetError
+from flashir.ir import DType
+
+_TYPES: dict[DType, Any] = {
+    DType.F64: jnp.float64, DType.F32: jnp.float32, DType.F16: jnp.float16, DType.BF16: jnp.bfloat16,
+    DType.I64: jnp.int64, DType.I32: jnp.int32, DType.BOOL: jnp.bool_,
+}  # fmt: skip
+
+
+def element_type(dtype: DType) -> np.dtype[Any]:
+    """The JAX type of an element type.
+
+    Where the user has not enabled 64 bits, whole numbers are int32, which holds every token id, and float64 is an
+    error: JAX would compute in float32 without a word.
+
+    Raises:
+        TargetError: float64, and JAX has 64 bits disabled.
+    """
+    if jax.dtypes.result_type(float) != np.float64:
+        if dtype is DType.F64:
+            raise TargetError(
+                "the graph computes in float64, and JAX has 64 bits disabled",
+                where="jax",
+                mend="jax.config.update('jax_enable_x64', True), or use float32",
+            )
+        dtype = DType.I32 if dtype is DType.I64 else dtype
+    found: np.dtype[Any] = np.dtype(_TYPES[dtype])
+    return found
+
+
+def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which sums of such numbers are kept: float32 for the narrow floats, else the type itself."""
+    narrow = bool(jnp.issubdtype(dtype, jnp.floating)) and dtype.itemsize < 4
+    return np.dtype(np.float32) if narrow else dtype
