@@ -14,7 +14,6 @@ from math import ceil
 from time import monotonic
 
 from flashir.passes.choose import QUALITY_SLACK, Candidate, best
-from flashir.tune.evidence import DOUBT as DOUBTED
 from flashir.tune.evidence import corrected
 from flashir.tune.measure import Measurer
 from flashir.tune.progress import Progress, Silent
@@ -87,7 +86,7 @@ class Contest:
             for index in self._open:  # where an error or Ctrl-C came
                 self.measurer.close(self.candidates[index])
             self.progress.finished()
-        return self._known(DOUBTED)
+        return self._known(cautious=True)
 
     def _wave(self) -> list[int]:
         """What to measure next; nothing where the choice is certain, or enough was measured."""
@@ -97,11 +96,11 @@ class Contest:
             return self._first()
         left = [i for i in self._eligible() if i not in self.samples]
         if len(self.samples) < self.limit:
-            now = self._known(1.0)
+            now = self._known(cautious=False)
             hopeful = [i for i in left if self._hope(now[i], now) < 1]
             favourite = self._best(now)
             return [favourite] if favourite in hopeful else sorted(hopeful, key=lambda i: self._hope(now[i], now))[:1]
-        favourite = self._best(self._known(DOUBTED))
+        favourite = self._best(self._known(cautious=True))
         return [favourite] if favourite in left else []
 
     def _first(self) -> list[int]:
@@ -140,12 +139,12 @@ class Contest:
             return fastest
         return chosen.ms if candidate.chunk == chosen.chunk else QUALITY_SLACK * fastest
 
-    def _known(self, doubt: float) -> tuple[Candidate, ...]:
-        """All candidates as they are known now, those that were not measured slower by this doubt."""
+    def _known(self, *, cautious: bool) -> tuple[Candidate, ...]:
+        """All candidates as they are known now."""
         times = {i: timing.ms for i, timing in timings(self.samples).items()}
         ratios = {i: ms / self.candidates[i].ms for i, ms in times.items()}
         made = [replace(each, measured_ms=times.get(i)) for i, each in enumerate(self.candidates)]
-        return corrected(made, ratios, doubt)
+        return corrected(made, ratios, cautious=cautious)
 
     def _admit(self, wave: Sequence[int]) -> None:
         for index in wave:
@@ -181,7 +180,7 @@ class Contest:
 
     def _drop(self, slack: float) -> None:
         """Close those that can no longer be chosen, with this much slack."""
-        found, now = timings(self.samples), self._known(1.0)
+        found, now = timings(self.samples), self._known(cautious=False)
         sure = min((found[i] for i in self._open), key=lambda each: each.ms, default=None)
         for index in tuple(self._open):
             least = found[index].ms * (1 - found[index].doubt)

@@ -29,7 +29,7 @@ DOUBT = 1.15
 
 
 def with_measurements(
-    candidates: Sequence[Candidate], graph: Graph, record: Target, workload: Workload, *, doubt: float = DOUBT
+    candidates: Sequence[Candidate], graph: Graph, record: Target, workload: Workload, *, cautious: bool = True
 ) -> tuple[Candidate, ...]:
     """The candidates with what the store knows of them.
 
@@ -42,7 +42,7 @@ def with_measurements(
         graph: the model with its choices open.
         record: the target.
         workload: what is planned for.
-        doubt: how much slower than expected those that were not measured shall count.
+        cautious: as for `corrected`.
     """
     if not os.path.exists(store_path()):  # before SQLite is even loaded
         return tuple(candidates)
@@ -76,18 +76,19 @@ def with_measurements(
         else:
             ratios[index] = trial_of.measured_ms / trial_of.predicted_ms
             made[index] = replace(candidate, correction=ratios[index])
-    return corrected(made, ratios, doubt)
+    return corrected(made, ratios, cautious=cautious)
 
 
 def corrected(
-    candidates: Sequence[Candidate], ratios: Mapping[int, float], doubt: float = DOUBT
+    candidates: Sequence[Candidate], ratios: Mapping[int, float], *, cautious: bool = True
 ) -> tuple[Candidate, ...]:
     """The candidates, those without a ratio corrected by the ratios of the others.
 
     Args:
         candidates: some measured.
         ratios: measured over predicted, by the position of the candidate.
-        doubt: how much slower than expected the others shall count.
+        cautious: of the others expect rather too little: that one strategy or chunk beat its predictions says nothing
+            for what was not measured, and some doubt comes on top. Otherwise, what is most likely.
     """
     if not ratios:
         return tuple(candidates)
@@ -96,11 +97,12 @@ def corrected(
     def share(attr: str, value: int | str | None) -> float:
         """By how much those with this chunk, or strategy, are off beyond what all are."""
         own = [ratio for index, ratio in ratios.items() if getattr(candidates[index], attr) == value]
-        return median(own) / level if own else 1.0
+        found = median(own) / level if own else 1.0
+        return max(found, 1.0) if cautious else found
 
     def correction(candidate: Candidate) -> float:
         shares = share("chunk", candidate.chunk) * share("cumsum", candidate.cumsum)
-        return candidate.correction * level * shares * doubt
+        return candidate.correction * level * shares * (DOUBT if cautious else 1.0)
 
     return tuple(
         each if index in ratios else replace(each, correction=correction(each)) for index, each in enumerate(candidates)

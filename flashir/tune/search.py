@@ -70,7 +70,9 @@ def tune(
         raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
     _check_at_hand(record, training)
     graph = by_hand(model, chunk, cumsum, dtype, locked=False)
-    candidates = _unmeasured(with_measurements(Ranking(record, workload)(graph), graph, record, workload, doubt=1.0))
+    candidates = _unmeasured(
+        with_measurements(Ranking(record, workload)(graph), graph, record, workload, cautious=False)
+    )
     with ExitStack() as stack:
         contest = Contest(
             candidates,

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -91,8 +91,8 @@ _ADD = f"""INSERT INTO trials ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * le
 
 
 def digest(settled: Graph) -> str:
-    """What a model is known by: the SHA-256 of its IR text."""
-    return sha256(dumps(settled).encode()).hexdigest()
+    """What a model is known by, whatever its name: the SHA-256 of its IR text."""
+    return sha256(dumps(replace(settled, name="model")).encode()).hexdigest()
 
 
 def bucket(seq_len: int) -> tuple[int, int]:
@@ -269,7 +269,7 @@ def export_json(path: str | Path) -> int:
 
 
 def import_json(path: str | Path) -> int:
-    """Add the trials of a file that `export_json` wrote, all or none; returns how many were new.
+    """Add the trials of a file that `export_json` wrote, all or none; returns how many were new, or newer.
 
     Raises:
         ArtefactError: everything that is wrong with the file, or the store cannot be used.

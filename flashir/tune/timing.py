@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import median, quantiles
 
-SWEEPS = 8  # of the polish; it settles after two or three
+SWEEPS = 30  # of the polish; each at least halves what is left to settle
 Rounds = Mapping[int, float]
 """Milliseconds by the number of the round."""
 

@@ -1,0 +1,103 @@
+"""What the tests of tuning share: trials, candidates, a measurer that knows the times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flashir.passes.choose import STRATEGIES, Candidate
+from flashir.tune.space import CHUNKS, Choice
+from flashir.tune.store import Trial, new_tuning, now
+
+GRID = tuple(Choice(chunk, cumsum) for chunk in CHUNKS for cumsum in STRATEGIES)
+TRIAL = Trial(
+    model="0" * 64,
+    target="onnx:cpu",
+    device="a processor x2",
+    versions="{}",
+    training=False,
+    batch=1,
+    seq_len=512,
+    tuning="0" * 16,
+    chunk=64,
+    cumsum="native",
+    predicted_ms=1.0,
+    measured_ms=2.0,
+    spread_ms=0.1,
+    runs=3,
+    date="2026-01-01T00:00:00.000000+00:00",
+)
+
+
+def trial(**changes: Any) -> Trial:
+    """A trial of a tuner of its own, just measured."""
+    return replace(TRIAL, **{"tuning": new_tuning(), "date": now(), **changes})
+
+
+def candidates(predicted: Mapping[Choice, float]) -> tuple[Candidate, ...]:
+    """Candidates with these predictions, in milliseconds."""
+    return tuple(
+        Candidate(each.chunk, each.cumsum, ms, 1, terms={"matrix products": ms}) for each, ms in predicted.items()
+    )
+
+
+def choice_of(candidate: Candidate) -> Choice:
+    """The choice that a candidate stands for."""
+    return Choice(candidate.chunk, candidate.cumsum)
+
+
+class FakeMeasurer:
+    """Knows the times. `broken` cannot be opened, `failing` fail when they run."""
+
+    def __init__(
+        self, times: Mapping[Choice, float], broken: tuple[Choice, ...] = (), failing: tuple[Choice, ...] = ()
+    ) -> None:
+        self.times, self.broken, self.failing = times, broken, failing
+        self.opened: list[Choice] = []
+        self.open_now: set[Choice] = set()
+        self.order: list[Choice] = []
+
+    def open(self, candidate: Candidate) -> None:
+        choice = choice_of(candidate)
+        if choice in self.broken:
+            raise MemoryError("no memory\nfor this")
+        self.opened.append(choice)
+        self.open_now.add(choice)
+
+    def sample(self, candidate: Candidate) -> float:
+        choice = choice_of(candidate)
+        assert choice in self.open_now
+        if choice in self.failing:
+            raise RuntimeError("out of memory")
+        self.order.append(choice)
+        return self.times[choice]
+
+    def close(self, candidate: Candidate) -> None:
+        self.open_now.discard(choice_of(candidate))
+
+
+class Log:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    def started(self, total: int) -> None:
+        self.events.append(("started", total))
+
+    def measuring(self, candidate: Candidate, round: int) -> None:
+        self.events.append(("measuring", (choice_of(candidate), round)))
+
+    def measured(self, candidate: Candidate, spread_ms: float) -> None:
+        self.events.append(("measured", choice_of(candidate)))
+
+    def skipped(self, candidate: Candidate, reason: str) -> None:
+        self.events.append(("skipped", (choice_of(candidate), reason)))
+
+    def finished(self) -> None:
+        self.events.append(("finished", None))
+
+    def of(self, kind: str) -> list[Any]:
+        """What was said in events of a kind."""
+        return [what for name, what in self.events if name == kind]

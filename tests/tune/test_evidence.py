@@ -1,0 +1,194 @@
+"""What a plan makes of measurements: the measured ones count, and no other wins on an optimistic prediction."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import flashir
+from flashir.cost import target
+from flashir.planning import Plan
+from flashir.tune.evidence import DOUBT, corrected
+from flashir.tune.place import store_path, where
+from flashir.tune.space import Choice
+from flashir.tune.store import Store, digest
+from tests.tune.support import candidates, trial
+
+MODEL = flashir.model("flash", size="tiny")
+
+
+def keep(choice: Choice, ms: float, seq_len: int = 512, predicted_ms: float = 1.0) -> None:
+    """Put a measurement of this machine into the store."""
+    with Store(write=True) as store:
+        store.add(
+            trial(
+                **where(target("onnx:cpu")),
+                model=digest(choice.settle(MODEL)),
+                chunk=choice.chunk,
+                cumsum=choice.cumsum,
+                measured_ms=ms,
+                predicted_ms=predicted_ms,
+                seq_len=seq_len,
+            )
+        )
+
+
+def plan(**changes: object) -> Plan:
+    return flashir.plan(MODEL, seq_len=512, **changes)  # type: ignore[arg-type]
+
+
+def measured(made: Plan) -> dict[Choice, float]:
+    return {Choice(c.chunk, c.cumsum): c.measured_ms for c in made.candidates if c.measured_ms is not None}
+
+
+def test_without_a_store_the_plan_is_the_models_alone() -> None:
+    made = plan()
+    assert made == plan(measured=False)
+    assert not measured(made)
+    assert not store_path().exists()
+
+
+def test_a_plan_without_a_store_loads_no_sqlite() -> None:
+    code = (
+        "import sys, flashir; flashir.plan(flashir.model('flash', size='tiny'), seq_len=128); "
+        "print(sorted({'sqlite3', 'msgspec', 'onnxruntime'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def test_measurements_decide() -> None:
+    slow = dict.fromkeys((Choice(64, "native"), Choice(64, "matmul"), Choice(128, "native")), 10.0)
+    for choice, ms in {**slow, Choice(256, "scan"): 1.0}.items():
+        keep(choice, ms)
+    made = plan(policy="fastest")
+    assert (made.chunk, made.cumsum) == (256, "scan")
+    assert measured(made) == {**slow, Choice(256, "scan"): 1.0}
+    assert measured(plan(chunk=256)) == {Choice(256, "scan"): 1.0}, "the settled model is the same model"
+    assert not measured(plan(measured=False))
+    assert not measured(plan(batch=2))
+
+
+def test_an_optimistic_prediction_does_not_win() -> None:
+    best = plan(measured=False, policy="fastest")
+    keep(Choice(best.chunk, best.cumsum), 100 * best.predicted_ms)  # the model is far too optimistic throughout
+    made = plan(policy="fastest")
+    assert (made.chunk, made.cumsum) == (best.chunk, best.cumsum)
+    assert all(each.ms > 50 * each.predicted_ms for each in made.candidates)
+
+
+def test_what_was_measured_badly_does_not_win_either() -> None:
+    predicted = {Choice(c.chunk, c.cumsum): c.predicted_ms for c in plan(measured=False).candidates}
+    for cumsum in ("scan", "matmul", "native"):
+        keep(Choice(512, cumsum), predicted[Choice(512, cumsum)])  # as `tune --chunk 512` does
+    assert plan(policy="fastest").chunk != 512
+
+
+def test_a_near_length_corrects_the_prediction() -> None:
+    keep(Choice(64, "native"), 30.0, seq_len=300, predicted_ms=10.0)
+    made = plan()
+    assert not measured(made)
+    near = next(each for each in made.candidates if (each.chunk, each.cumsum) == (64, "native"))
+    assert near.correction == pytest.approx(3.0)
+    keep(Choice(64, "native"), 5.0)
+    assert measured(plan()) == {Choice(64, "native"): 5.0}
+
+
+def test_later_measurements_count() -> None:
+    keep(Choice(64, "native"), 5.0)
+    keep(Choice(64, "native"), 6.0)
+    assert measured(plan()) == {Choice(64, "native"): 6.0}
+
+
+def test_corrections_are_by_strategy_and_by_chunk() -> None:
+    found = candidates({Choice(c, s): 1.0 for c in (64, 128) for s in ("scan", "native")})
+    ratios = {0: 4.0, 1: 2.0, 2: 8.0}  # 64 scan, 64 native, 128 scan
+    made = corrected([replace(each, measured_ms=ratios.get(i)) for i, each in enumerate(found)], ratios, cautious=False)
+    assert made[3].ms == pytest.approx(4.0 * (8.0 / 4.0) * (2.0 / 4.0))
+    assert corrected(made, {}) == made
+    assert corrected(found, {0: 1.0})[1].correction == DOUBT
+    assert corrected(found, ratios)[3].correction == pytest.approx(4.0 * (8.0 / 4.0) * DOUBT), "native gets no credit"
+
+
+def break_garbage() -> None:
+    store_path().write_bytes(b"garbage" * 1000)
+
+
+def break_foreign() -> None:
+    with sqlite3.connect(store_path()) as other:
+        other.execute("CREATE TABLE songs (name TEXT)")
+    other.close()
+
+
+def break_schema() -> None:
+    keep(Choice(64, "native"), 5.0)
+    with sqlite3.connect(store_path()) as other:
+        other.execute("PRAGMA user_version = 99")
+    other.close()
+
+
+def break_pages() -> None:
+    keep(Choice(64, "native"), 5.0)
+    content = bytearray(store_path().read_bytes())
+    content[100:] = b"\xa5" * (len(content) - 100)
+    store_path().write_bytes(bytes(content))
+
+
+def break_folder() -> None:
+    store_path().mkdir()
+
+
+@pytest.mark.parametrize("damage", [break_garbage, break_foreign, break_schema, break_pages, break_folder])
+def test_a_broken_store_is_a_miss_with_one_warning(cache: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    cache.mkdir()
+    damage()
+    with pytest.warns(UserWarning, match="measurements are left out") as caught:
+        made = plan()
+    assert len(caught) == 1
+    assert str(store_path()) in str(caught[0].message)
+    assert made == plan(measured=False)
+
+
+def test_a_locked_store_is_a_miss_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flashir.tune import store
+
+    monkeypatch.setattr(store, "READER_WAITS_S", 0.05)
+    keep(Choice(64, "native"), 5.0)
+    holder = sqlite3.connect(store_path(), isolation_level=None)
+    try:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        holder.execute("UPDATE trials SET runs = 4")
+        with pytest.warns(UserWarning, match="locked") as caught:
+            assert not measured(plan())
+        assert len(caught) == 1
+    finally:
+        holder.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measured(plan())
+
+
+def test_an_empty_store_is_a_plain_miss(cache: Path) -> None:
+    cache.mkdir()
+    store_path().touch()
+    assert not measured(plan())
+
+
+def test_without_the_backend_nothing_is_looked_up(cache: Path) -> None:
+    cache.mkdir()
+    break_garbage()
+    made = flashir.plan(MODEL, target="jax:tpu-v4", seq_len=512) if not _installed("jax") else plan(measured=False)
+    assert not measured(made)
+
+
+def _installed(name: str) -> bool:
+    from flashir.registry import backend_names
+
+    return name in backend_names()

@@ -1,0 +1,200 @@
+"""The store keeps every trial, whoever writes; what is no store is refused by name; JSON there and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+import flashir
+from flashir.errors import ArtefactError
+from flashir.tune.place import store_path
+from flashir.tune.space import Choice
+from flashir.tune.store import SCHEMA, Store, bucket, digest, export_json, import_json
+from tests.tune.support import TRIAL, trial
+
+PLACE = {"target": TRIAL.target, "device": TRIAL.device, "versions": TRIAL.versions}
+
+
+def find(store: Store, **changes: object) -> list[object]:
+    asked = {"training": False, "batch": 1, "seq_len": 512, **changes}
+    return list(store.find([TRIAL.model], PLACE, **asked))  # type: ignore[arg-type]
+
+
+def test_a_trial_is_found_under_what_it_holds_for() -> None:
+    with Store(write=True) as store:
+        store.add(TRIAL)
+        assert find(store) == [TRIAL]
+        assert find(store, seq_len=300) == [TRIAL]
+        assert not find(store, seq_len=513)
+        assert not find(store, seq_len=256)
+        assert not find(store, batch=2)
+        assert not find(store, training=True)
+        for name in PLACE:
+            other = {**PLACE, name: "another"}
+            assert not store.find([TRIAL.model], other, training=False, batch=1, seq_len=512)
+        assert not store.find(["1" * 64], PLACE, training=False, batch=1, seq_len=512)
+
+
+@pytest.mark.parametrize(("length", "wanted"), [(1, (1, 1)), (2, (2, 2)), (3, (3, 4)), (4096, (2049, 4096))])
+def test_lengths_share_a_bucket_up_to_a_power_of_two(length: int, wanted: tuple[int, int]) -> None:
+    assert bucket(length) == wanted
+
+
+def test_a_later_round_replaces_an_earlier_one_of_the_same_tuner_only() -> None:
+    early, other = trial(tuning="1" * 16), trial(tuning="2" * 16)
+    late = trial(tuning="1" * 16, runs=6, measured_ms=3.0)
+    with Store(write=True) as store:
+        store.add(early, other)
+        store.add(late)
+        store.add(early)
+        assert find(store) == [other, late]
+
+
+def test_reading_never_makes_a_file(cache: Path) -> None:
+    with pytest.raises(ArtefactError, match="unable to open"):
+        Store()
+    assert not cache.exists()
+
+
+def test_a_settled_model_is_known_however_it_came_to_be() -> None:
+    auto = Choice(128, "scan").settle(flashir.model("flash", size="tiny"))
+    given = flashir.model("flash", size="tiny", chunk=128, cumsum="scan")
+    renamed = flashir.loads(flashir.dumps(given).replace("@flash", "@mine"))
+    assert digest(auto) == digest(given) == digest(renamed)
+    assert digest(given) != digest(flashir.model("flash", size="tiny", chunk=64, cumsum="scan"))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"garbage" * 100, "not a database"),
+        (b"SQLite format 3\x00" + b"\xff" * 4000, "damaged|not a database"),
+    ],
+)
+def test_a_file_that_is_no_database_is_refused(cache: Path, content: bytes, complaint: str) -> None:
+    cache.mkdir()
+    store_path().write_bytes(content)
+    for write in (False, True):
+        with pytest.raises(ArtefactError, match=complaint) as raised:
+            Store(write=write)
+        assert str(store_path()) in str(raised.value)
+        assert "move the file away" in raised.value.mend
+    assert store_path().read_bytes() == content
+
+
+def test_the_database_of_another_program_is_left_alone(cache: Path) -> None:
+    cache.mkdir()
+    with sqlite3.connect(store_path()) as other:
+        other.execute("CREATE TABLE trials (somebody TEXT)")
+    other.close()
+    for write in (False, True):
+        with pytest.raises(ArtefactError, match="not a store of flashir"):
+            Store(write=write)
+
+
+def test_another_schema_is_refused_with_both_numbers() -> None:
+    with Store(write=True) as store:
+        store.add(TRIAL)
+    with sqlite3.connect(store_path()) as other:
+        other.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    other.close()
+    with pytest.raises(ArtefactError, match=f"must have schema {SCHEMA}, got {SCHEMA + 1}"):
+        Store(write=True)
+
+
+def test_a_row_that_makes_no_sense_is_damage() -> None:
+    with Store(write=True) as store:
+        store.add(TRIAL)
+        with sqlite3.connect(store_path()) as other:
+            other.execute("UPDATE trials SET measured_ms = -1")
+        other.close()
+        with pytest.raises(ArtefactError, match="a trial is damaged"):
+            store.all()
+
+
+def test_a_folder_in_place_of_the_store_is_refused(cache: Path) -> None:
+    store_path().mkdir(parents=True)
+    with pytest.raises(ArtefactError, match="cannot be used"):
+        Store(write=True)
+
+
+WRITER = """
+import sys
+from flashir.tune.store import Store
+from tests.tune.support import trial
+for n in range(25):
+    with Store(write=True) as store:
+        store.add(trial(tuning=sys.argv[1] * 16, seq_len=n + 1), trial(tuning=sys.argv[1] * 16, seq_len=n + 101))
+"""
+
+
+def test_four_writers_at_once_lose_no_trial(cache: Path) -> None:
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, name], env=env, cwd=root) for name in "abcd"]
+    assert [each.wait(timeout=120) for each in writers] == [0, 0, 0, 0]
+    with Store() as store:
+        assert len(store.all()) == 4 * 25 * 2
+
+
+def test_json_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [trial(chunk=None, cumsum=None), trial(seq_len=7), trial(training=True)]
+    with Store(write=True) as store:
+        store.add(*trials)
+        kept = store.all()
+    assert export_json(tmp_path / "all.json") == 3
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "elsewhere"))
+    assert import_json(tmp_path / "all.json") == 3
+    with Store() as store:
+        assert store.all() == kept
+    assert import_json(tmp_path / "all.json") == 0
+
+
+def test_a_store_that_is_not_there_exports_nothing(tmp_path: Path) -> None:
+    assert export_json(tmp_path / "none.json") == 0
+    assert import_json(tmp_path / "none.json") == 0
+
+
+def test_an_import_says_all_that_is_wrong_and_imports_nothing(tmp_path: Path) -> None:
+    good = asdict(TRIAL)
+    bad = [good, {**good, "runs": 0}, {**good, "model": "x"}, {**good, "measured_ms": "fast"}, 7]
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps({"format": "flashir-tune", "schema": SCHEMA + 1, "trials": bad}))
+    with pytest.raises(ArtefactError) as raised:
+        import_json(file)
+    problems = "\n".join(raised.value.problems)
+    assert len(raised.value.problems) == 5
+    for word in (
+        f"schema must be {SCHEMA}",
+        "trial 1",
+        "runs",
+        "trial 2",
+        "model",
+        "trial 3",
+        "measured_ms",
+        "trial 4",
+    ):
+        assert word in problems
+    assert not store_path().exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"\xff\xfe", b"[]", b"{}", b'{"format": 1}', b"[" * 100_000, b'{"trials": [NaN]}'],
+)
+def test_garbage_is_no_export(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "garbage.json").write_bytes(content)
+    with pytest.raises(ArtefactError, match="no export of a store"):
+        import_json(tmp_path / "garbage.json")
+
+
+def test_an_import_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="cannot read"):
+        import_json(tmp_path / "nowhere.json")

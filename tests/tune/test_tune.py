@@ -1,0 +1,164 @@
+"""tune on this machine, with models that take milliseconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flashir
+from flashir.errors import SettingError, TargetError
+from flashir.planning import Workload
+from flashir.registry import backend
+from flashir.tune import search
+from flashir.tune.measure import DeviceMeasurer
+from flashir.tune.place import store_path
+from flashir.tune.store import Store
+from tests.tune.support import Choice as Pick
+from tests.tune.support import Log, candidates
+
+TINY = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32)
+
+
+def tune(model: flashir.Graph = TINY, **changes: Any) -> flashir.Plan:
+    return flashir.tune(model, **{"seq_len": 100, **changes})
+
+
+def test_tune_measures_some_and_plan_finds_them() -> None:
+    log = Log()
+    made = tune(progress=log)
+    measured = [each for each in made.candidates if each.measured_ms is not None]
+    assert 0 < len(measured) <= max(3, len(made.candidates) // 3 + 1)
+    assert all(each.measured_ms > 0 for each in measured if each.measured_ms)
+    assert (made.chunk, made.cumsum) in {(each.chunk, each.cumsum) for each in measured}
+    assert "measured on this machine" in made.why
+    assert not log.of("skipped")
+    later = flashir.plan(TINY, seq_len=100)
+    assert [each.measured_ms for each in later.candidates] == pytest.approx(
+        [each.measured_ms for each in made.candidates]
+    )
+    assert (later.chunk, later.cumsum) == (made.chunk, made.cumsum)
+    assert "measured_ms" in str(later.as_dict()["candidates"])
+
+
+def test_nothing_to_choose_is_measured_once() -> None:
+    made = tune(flashir.model("flash-quad", size="tiny", vocab=32))
+    assert (made.chunk, made.cumsum) == (None, None)
+    assert [each.measured_ms is not None for each in made.candidates] == [True]
+    assert "Measured on this machine" in made.why
+
+
+def test_a_deep_model_with_segments_in_parts() -> None:
+    model = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32, depth=6, segments=True)
+    made = tune(model, chunk=64)
+    assert (made.chunk, made.cumsum) == (64, "matmul")
+    assert made.candidates[0].measured_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"training": True}, TargetError, "training cannot be measured"),
+        ({"target": "onnx:cpux2"}, TargetError, "cpux2"),
+        ({"target": "onnx:nowhere"}, TargetError, "unknown target"),
+        ({"policy": "best"}, SettingError, "policy must be"),
+        ({"budget_s": 0}, SettingError, "budget_s must be more than 0"),
+        ({"budget_s": float("nan")}, SettingError, "budget_s must be more than 0"),
+        ({"chunk": -1}, SettingError, "chunk must be"),
+        ({"seq_len": 0}, SettingError, "seq_len must be"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_any_work(
+    changes: dict[str, Any], error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "DeviceMeasurer", None)
+    with pytest.raises(error, match=said):
+        tune(**changes)
+    assert not store_path().exists()
+
+
+def test_a_device_that_is_not_at_hand_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(backend("onnx")), "devices", lambda self: ("cuda",))
+    with pytest.raises(TargetError, match="the devices at hand for onnx are cuda"):
+        tune()
+
+
+def test_a_store_that_cannot_be_written_costs_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="measurements are not kept") as caught:
+        made = tune(chunk=64, cumsum="native")
+    assert len(caught) == 1
+    assert made.candidates[0].measured_ms is not None
+
+
+class Wrong:
+    """A backend that computes something else for one strategy, and crashes for another."""
+
+    def __init__(self, wrong: str, crash: str) -> None:
+        self.wrong, self.crash, self.true = wrong, crash, backend("onnx")
+
+    def compile(self, graph: flashir.Graph, params: Any, device: str) -> Any:
+        run = self.true.compile(graph, params, device)
+        scans = any(node.op == "scan" for node in graph.walk())
+        if scans and self.crash == "scan":
+            raise MemoryError("out of memory")
+        return (lambda arrays: run(arrays) * 1.01) if scans and self.wrong == "scan" else run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.true, name)
+
+
+@pytest.mark.parametrize(("wrong", "crash", "said"), [("scan", "", "differs from"), ("", "scan", "out of memory")])
+@pytest.mark.parametrize("first", ["scan", "native"])
+def test_a_candidate_that_computes_something_else_cannot_win(wrong: str, crash: str, said: str, first: str) -> None:
+    measurer = DeviceMeasurer(TINY, "onnx:cpu", Wrong(wrong, crash), "cpu", Workload(1, 200))
+    found = candidates({Pick(64, "scan"): 1.0, Pick(64, "native"): 1.0})
+    for candidate in found if first == "scan" else found[::-1]:
+        if candidate.cumsum == "scan":
+            with pytest.raises((flashir.FlashirError, MemoryError), match=said):
+                measurer.open(candidate)
+        else:
+            measurer.open(candidate)
+            assert measurer.sample(candidate) > 0
+
+
+def test_all_candidates_that_fail_are_an_error_that_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, graph: Any, params: Any, device: str) -> Any:
+        def run(arrays: Sequence[Any]) -> Any:
+            return np.full((1, 1), np.nan)
+
+        return run
+
+    monkeypatch.setattr(type(backend("onnx")), "compile", broken)
+    with pytest.raises(TargetError, match="no candidate could be measured") as raised:
+        tune(chunk=64)
+    assert len(raised.value.problems) == 3
+    assert "chunk 64, native: differs from the interpreter" in str(raised.value)
+
+
+def test_two_tuners_at_once_lose_no_trial(cache: Path) -> None:
+    code = (
+        "import flashir; flashir.tune(flashir.model('flash', size='tiny', d_model=16, key_dim=8, vocab=32), "
+        "seq_len=100, chunk=64)"
+    )
+    tuners = [subprocess.Popen([sys.executable, "-c", code], env=os.environ.copy()) for _ in range(2)]
+    assert [each.wait(timeout=120) for each in tuners] == [0, 0]
+    with Store() as store:
+        trials = store.all()
+    assert len({each.tuning for each in trials}) == 2
+    assert len(trials) == 6
+
+
+def test_the_functions_stay_functions_beside_modules_of_the_same_name() -> None:
+    from flashir.export import sample_inputs
+
+    assert callable(flashir.tune)
+    assert callable(flashir.export)
+    assert callable(sample_inputs)
