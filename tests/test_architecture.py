@@ -1,0 +1,234 @@
+"""Who may import whom, how long a file may be, and what is public: the house, kept by a test."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = {"torch", "jax", "jaxlib", "onnx", "onnxruntime", "onnx_ir", "tensorflow"}
+LONGEST = 400
+SECONDS_TO_IMPORT = 0.3
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the module that is asked for, the names taken from it, and where."""
+
+    module: str
+    names: tuple[str, ...]
+    line: int
+    lazy: bool
+    typing: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """One python file: its module name and its syntax."""
+
+    path: Path
+    module: str
+    tree: ast.Module
+
+    def imports(self) -> Iterator[Import]:
+        yield from _imports(self.tree, lazy=False, typing=False)
+
+    @property
+    def package(self) -> str:
+        """`flashir.ops` for `flashir.ops.flash`, `flashir.interpreter` for itself."""
+        return ".".join(self.module.split(".")[:2])
+
+
+def _imports(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, (), child.lineno, lazy, typing) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield Import(child.module or "", tuple(a.name for a in child.names), child.lineno, lazy, typing)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            checking = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+            yield from _imports(child, lazy=lazy or inside, typing=typing or checking)
+
+
+def sources(*folders: str) -> list[Source]:
+    found = []
+    for folder in folders:
+        base = ROOT if folder == "flashir" else ROOT / folder
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            module = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+            found.append(Source(path, module, ast.parse(path.read_text(encoding="utf-8"))))
+    return found
+
+
+COMPILER = sources("flashir")
+PLUGINS = sources("backends", "frontends")
+PLUGIN_NAMES = {source.module.split(".")[0] for source in PLUGINS}
+
+
+def each_source(found: list[Source]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("source", found, ids=lambda source: source.module)
+
+
+def told(source: Source, faults: list[Import]) -> str:
+    return ", ".join(f"{source.path.relative_to(ROOT)}:{each.line} imports {each.module}" for each in faults)
+
+
+@each_source(COMPILER)
+def test_the_compiler_imports_a_framework_lazily_or_not_at_all(source: Source) -> None:
+    faults = [each for each in source.imports() if each.module.split(".")[0] in FRAMEWORKS and not each.lazy]
+    assert not faults, told(source, faults)
+
+
+@pytest.mark.parametrize("package", ["ir", "ops", "rewrite", "passes", "interpreter", "lowering", "errors", "models"])
+def test_the_core_imports_no_framework_at_all(package: str) -> None:
+    for source in COMPILER:
+        if source.package == f"flashir.{package}":
+            faults = [each for each in source.imports() if each.module.split(".")[0] in FRAMEWORKS]
+            assert not faults, told(source, faults)
+
+
+@each_source(COMPILER)
+def test_the_compiler_knows_plug_ins_by_their_entry_points_alone(source: Source) -> None:
+    names = {*PLUGIN_NAMES, "backends", "frontends"}
+    faults = [each for each in source.imports() if each.module.split(".")[0] in names]
+    assert not faults, told(source, faults)
+
+
+@each_source(PLUGINS)
+def test_plug_ins_do_not_import_each_other(source: Source) -> None:
+    own = source.module.split(".")[0]
+    faults = [each for each in source.imports() if each.module.split(".")[0] in PLUGIN_NAMES - {own}]
+    assert not faults, told(source, faults)
+
+
+# Lower storeys first: each may import those before it, and itself.
+STOREYS = [
+    {"flashir.errors"},
+    {"flashir.ir", "flashir.ops"},  # an op's decompose takes the builder, the builder looks ops up
+    {"flashir.rewrite", "flashir.interpreter"},
+    {"flashir.passes"},
+    {"flashir.lowering", "flashir.backend", "flashir.frontend", "flashir.registry", "flashir.models"},
+]
+
+
+@pytest.mark.parametrize("height", range(len(STOREYS)), ids=lambda height: "+".join(sorted(STOREYS[height])))
+def test_a_storey_imports_only_those_below(height: int) -> None:
+    allowed = set().union(*STOREYS[: height + 1])
+    for source in COMPILER:
+        if source.package in STOREYS[height]:
+            ours = [each for each in source.imports() if each.module.split(".")[0] == "flashir"]
+            faults = [each for each in ours if ".".join(each.module.split(".")[:2]) not in allowed and not each.typing]
+            assert not faults, told(source, faults)
+
+
+def test_ops_know_the_builder_by_its_type_alone() -> None:
+    for source in COMPILER:
+        if source.package == "flashir.ops":
+            faults = [each for each in source.imports() if each.module == "flashir.ir.builder" and not each.typing]
+            assert not faults, told(source, faults)
+
+
+@each_source([*COMPILER, *PLUGINS])
+def test_nothing_private_crosses_a_module(source: Source) -> None:
+    faults = [
+        each
+        for each in source.imports()
+        for part in (*each.names, *each.module.split("."))
+        if part.startswith("_") and not part.endswith("__")
+        if each.module.split(".")[0] in {"flashir", *PLUGIN_NAMES}
+    ]
+    assert not faults, told(source, faults)
+
+
+@each_source([*COMPILER, *PLUGINS])
+def test_a_file_holds_one_idea(source: Source) -> None:
+    assert len(source.path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@each_source([*COMPILER, *PLUGINS])
+def test_what_is_public_says_what_it_is(source: Source) -> None:
+    if source.path.read_text(encoding="utf-8").strip():
+        assert ast.get_docstring(source.tree), "the module needs a docstring"
+    missing = [name for name, node in public(source.tree) if not ast.get_docstring(node)]
+    assert not missing
+
+
+def public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """Functions and classes, and the methods of public classes, whose names do not start with _."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+            yield f"{prefix}{child.name}", child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child, f"{child.name}.")
+
+
+def test_names_of_plug_ins_shadow_no_framework() -> None:
+    for folder in ("backends", "frontends"):
+        assert not (ROOT / folder / "__init__.py").exists()
+        assert not {path.name for path in (ROOT / folder).iterdir()} & FRAMEWORKS
+
+
+def test_tests_shadow_nothing_either() -> None:
+    folders = {path.name for path in (ROOT / "tests").rglob("*") if path.is_dir()}
+    assert not [path for path in (ROOT / "tests").rglob("__init__.py") if path.parent.name in FRAMEWORKS]
+    assert "flashir" not in folders
+
+
+def in_a_fresh_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def test_importing_flashir_loads_nothing_it_does_not_need() -> None:
+    loaded = in_a_fresh_python("import sys, flashir; print(*sys.modules)").split()
+    ours = {name for name in loaded if name.split(".")[0] == "flashir"}
+    assert ours == {"flashir"}
+    heavy = {*FRAMEWORKS, *PLUGIN_NAMES, "numpy", "networkx", "lark", "typer", "rich", "msgspec", "safetensors"}
+    assert not heavy & {name.split(".")[0] for name in loaded}
+
+
+def test_reading_and_lowering_a_model_loads_no_framework() -> None:
+    code = """
+import sys, flashir
+from flashir.lowering import Lowering
+text = "model @m(%x: f32[T]) { %y = silu(%x) return %y }"
+flashir.interpret(Lowering("none").run(flashir.loads(text)), {}, [1.0])
+print(*sys.modules)
+"""
+    assert not FRAMEWORKS & {name.split(".")[0] for name in in_a_fresh_python(code).split()}
+
+
+def test_flashir_is_imported_in_no_time() -> None:
+    """The best of three, for the machine may be busy."""
+    code = "import time; t = time.perf_counter(); import flashir; print(time.perf_counter() - t)"
+    assert min(float(in_a_fresh_python(code)) for _ in range(3)) < SECONDS_TO_IMPORT
+
+
+def test_every_public_name_can_be_imported() -> None:
+    import flashir
+
+    for name in flashir.__all__:
+        assert getattr(flashir, name) is not None
+    assert set(flashir.__all__) <= set(dir(flashir))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        flashir.nothing  # noqa: B018
+
+
+def test_the_tests_of_this_file_can_fail() -> None:
+    tree = ast.parse(
+        "import torch\nfrom flashir.ir import _x\n"
+        "def f():\n    import jax\n"
+        "if TYPE_CHECKING:\n    import onnx\n"
+        "class A:\n    def m(self): ...\n"
+    )
+    found = {each.module: each for each in Source(ROOT, "m", tree).imports()}
+    assert (found["torch"].lazy, found["jax"].lazy) == (False, True)
+    assert found["onnx"].typing
+    assert found["flashir.ir"].names == ("_x",)
+    assert [name for name, _ in public(tree)] == ["f", "A", "A.m"]
