@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from flashir.cost import Target
 from flashir.cost import target as find_target
@@ -14,7 +13,7 @@ from flashir.ir import Graph
 from flashir.passes.choose import Candidate, check_policy
 from flashir.planning import Plan, Ranking, Workload, by_hand, planned
 from flashir.registry import backend
-from flashir.tune.contest import Contest, Keep
+from flashir.tune.contest import Contest
 from flashir.tune.evidence import with_measurements
 from flashir.tune.measure import DeviceMeasurer
 from flashir.tune.place import where
@@ -70,23 +69,29 @@ def tune(
         raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
     _check_at_hand(record, training)
     graph = by_hand(model, chunk, cumsum, dtype, locked=False)
-    candidates = _unmeasured(
-        with_measurements(Ranking(record, workload)(graph), graph, record, workload, cautious=False)
-    )
-    with ExitStack() as stack:
+    predicted = Ranking(record, workload)(graph)
+    store = _opened()
+    try:
+        if store is not None:
+            predicted = with_measurements(predicted, graph, record, workload, cautious=False)
         contest = Contest(
-            candidates,
+            _unmeasured(predicted),
             DeviceMeasurer(graph, target, backend(record.backend), record.device, workload),
             policy,
             progress or Silent(),
             budget_s,
-            stack.enter_context(_keeping(graph, record, workload)),
+            _Keeper(graph, record, workload, store),
         )
         found = contest.run()
+    finally:
+        if store is not None:
+            store.close()
     measured = [each for each in found if each.measured_ms is not None]
     skipped = [f"{candidate_name(found[index])}: {reason}" for index, reason in contest.skipped.items()]
     if not measured:
-        raise TargetError(skipped, where=f"no candidate could be measured on {target}")
+        same = len(set(contest.skipped.values())) == 1
+        reasons = list(contest.skipped.values())[:1] if same else skipped
+        raise TargetError(reasons, where=f"no candidate could be measured on {target}")
     made = planned(model, graph, found, target, workload, policy, among=measured)
     return replace(made, why=" ".join([made.why, _said(len(measured), len(found)), *_lines(skipped)]))
 
@@ -119,20 +124,45 @@ def _unmeasured(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     )
 
 
-@contextmanager
-def _keeping(graph: Graph, record: Target, workload: Workload) -> Iterator[Keep]:
-    """What puts measurements into the store. Where that fails, one warning says so, and tuning goes on without."""
-    tuning, place = new_tuning(), where(record)
-    stores: list[Store] = []
+def _opened() -> Store | None:
+    """The store of this user; none, with a warning, where it cannot be used."""
+    try:
+        return Store(write=True)
+    except ArtefactError as error:
+        _warn(error)
+        return None
 
-    def trial(candidate: Candidate, timing: Timing) -> Trial:
+
+@dataclass
+class _Keeper:
+    """Puts measurements into the store. Where that fails, one warning says so, and tuning goes on without."""
+
+    graph: Graph
+    record: Target
+    workload: Workload
+    store: Store | None
+
+    def __post_init__(self) -> None:
+        self.tuning, self.place = new_tuning(), where(self.record)
+
+    def __call__(self, measured: Sequence[tuple[Candidate, Timing]]) -> None:
+        if self.store is None:
+            return
+        try:
+            self.store.add(*(self._trial(candidate, timing) for candidate, timing in measured))
+        except ArtefactError as error:
+            self.store.close()
+            self.store = None
+            _warn(error)
+
+    def _trial(self, candidate: Candidate, timing: Timing) -> Trial:
         return Trial(
-            model=digest(Choice(candidate.chunk, candidate.cumsum).settle(graph)),
-            **place,
-            training=workload.training,
-            batch=workload.batch,
-            seq_len=workload.seq_len,
-            tuning=tuning,
+            model=digest(Choice(candidate.chunk, candidate.cumsum).settle(self.graph)),
+            **self.place,
+            training=self.workload.training,
+            batch=self.workload.batch,
+            seq_len=self.workload.seq_len,
+            tuning=self.tuning,
             chunk=candidate.chunk,
             cumsum=candidate.cumsum,
             predicted_ms=candidate.predicted_ms,
@@ -142,25 +172,9 @@ def _keeping(graph: Graph, record: Target, workload: Workload) -> Iterator[Keep]
             date=now(),
         )
 
-    def keep(measured: Sequence[tuple[Candidate, Timing]]) -> None:
-        if not stores:
-            return
-        try:
-            stores[0].add(*(trial(candidate, timing) for candidate, timing in measured))
-        except ArtefactError as error:
-            stores.clear()
-            _warn(error)
-
-    with ExitStack() as stack:
-        try:
-            stores.append(stack.enter_context(Store(write=True)))
-        except ArtefactError as error:
-            _warn(error)
-        yield keep
-
 
 def _warn(error: ArtefactError) -> None:
-    warnings.warn(f"measurements are not kept: {error}", stacklevel=2)
+    warnings.warn(f"measurements are not kept: {error}", stacklevel=4)
 
 
 def _said(measured: int, total: int) -> str:

@@ -144,6 +144,10 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; a second time is no error."""
         self._connection.close()
 
     def add(self, *trials: Trial) -> int:
