@@ -58,6 +58,7 @@ def check(
     cumsum: options.Cumsum = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
+    rechunk: options.Rechunk = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare a model on one or more targets with the float64 interpreter; exit 1 where they differ.
@@ -77,6 +78,7 @@ def check(
     wanted = None if lengths is None else source.whole_numbers("--lengths", lengths, least=0)
     rows_of = source.whole_numbers("--batches", batches, least=0)
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "seq_len": seq_len}
+    choices["rechunk"] = rechunk
     names = list(dict.fromkeys(target or ["onnx:cpu"]))
     rows: list[Row] = []
     left_out: set[int] = set()
@@ -115,11 +117,13 @@ def _compiled(
         found.refuse_choices(choices)
         made = planning.plan(found.model, name, seq_len=choices["seq_len"], measured=False)
         return Runnable(made, found.run), checked(found.model, init(found.model, seed) if params is None else params)
-    made = planning.plan(found.model, name, params=params, **choices)
-    if params is None:
-        params = init(made.graph, seed) if scale is Scale.INIT else unit(made.graph, seed)
-    params = checked(made.graph, params)
-    return compile(made.graph, name, params), params
+    if params is not None:
+        run = compile(found.model, name, params, **choices)
+        return run, checked(run.model, found.rechunked(params, choices["chunk"], choices["rechunk"]))
+    rest = {key: value for key, value in choices.items() if key != "rechunk"}
+    graph = planning.plan(found.model, name, **rest).graph
+    params = init(graph, seed) if scale is Scale.INIT else unit(graph, seed)
+    return compile(graph, name, params), params
 
 
 def _show(rows: list[Row], left_out: list[int]) -> None:

@@ -18,6 +18,7 @@ def plan(
     cumsum: options.Cumsum = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
+    rechunk: options.Rechunk = False,
     as_json: options.Json = False,
 ) -> None:
     """Choose the chunk and the cumulative sum for a device, and predict time and memory.
@@ -45,7 +46,7 @@ def plan(
         chunk=chunk,
         cumsum=cumsum,
         dtype=dtype,
-        params=found.params,
+        params=None if rechunk and chunk is not None else found.params,
     )
     if as_json:
         console.emit({**made.as_dict(), "model": model})

@@ -100,7 +100,9 @@ def run(
         atomic_write(out, lambda file: np.save(file, logits))
     result = report.Report.of(model, compiled.plan, given, logits, seconds, out)
     if verify:
-        result = result.verified(compiled.model, arrays, seed or 0, [given, *named.values()], logits)
+        result = result.verified(
+            compiled.model, found.rechunked(arrays, chunk, rechunk), seed or 0, [given, *named.values()], logits
+        )
     if as_json:
         console.emit(result.as_dict())
     else:

@@ -63,6 +63,7 @@ def show(
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     dtype: options.ComputeType = None,
+    rechunk: options.Rechunk = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a page that exists.", rich_help_panel=options.OUTPUT)
     ] = False,
@@ -86,7 +87,7 @@ def show(
 
     found = source.find(model, settings, size, task, exports=target, lean=True)
     found.refuse_choices({"chunk": chunk, "cumsum": cumsum, "dtype": dtype})
-    graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None)
+    graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)
     if passes is not None:
         graph = Pipeline(parse_pipeline(passes)).run(graph)
     instruments = {"print_after": tuple(print_after or ()), "dump_ir": dump_ir, "fuel": fuel}

@@ -58,6 +58,14 @@ class Source:
 
         return load_params(file)
 
+    def rechunked(self, params: Any, chunk: int | None, rechunk: bool) -> Any:
+        """The parameters as they are after `--rechunk`; the same where it changes nothing."""
+        if params is None or chunk is None or not rechunk:
+            return params
+        from flashir.parameters import rechunked
+
+        return rechunked(params, chunk)
+
     def refuse_choices(self, choices: Mapping[str, Any]) -> None:
         """An artefact has its choices made. Raises SettingError where one is given."""
         given = [f"--{name}" for name in ("chunk", "cumsum", "dtype") if choices[name] is not None]

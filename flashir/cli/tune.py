@@ -32,6 +32,7 @@ def tune(
     cumsum: options.Cumsum = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
+    rechunk: options.Rechunk = False,
     export: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", help="Write all measurements kept so far.", rich_help_panel=STORE),
@@ -59,21 +60,20 @@ def tune(
     from flashir.cli import progress, source
     from flashir.cli.candidates import show_plan
     from flashir.errors import SettingError
+    from flashir.planning import by_hand
     from flashir.tune.search import tune as measure
 
     if model is None:
         raise SettingError("MODEL is missing", mend="without one, only --export and --import work")
     found = source.find(model, settings, size, task)
+    graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)
     made = measure(
-        found.model,
+        graph,
         target,
         batch,
         seq_len,
         training,
         policy.value,
-        chunk=chunk,
-        cumsum=cumsum,
-        dtype=dtype,
         budget_s=budget,
         progress=progress.progress(),
     )

@@ -86,6 +86,8 @@ def test_settings_are_for_the_zoo(cli: Cli, fir: Path, checkpoint: Path) -> None
 def test_the_chunk_of_a_model_with_parameters_is_locked(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     message = cli.fails("export", checkpoint, "--chunk", 128, "-o", tmp_path / "out")
     assert "locked to 64" in message and "--rechunk" in message
+    for line in (("plan", checkpoint), ("tune", checkpoint), ("show", checkpoint), ("check", checkpoint)):
+        assert "locked to 64" in cli.fails(*line, "--chunk", 128)
     result = cli("export", checkpoint, "--chunk", 128, "--rechunk", "-o", tmp_path / "out")
     assert result.exit_code == 0
     warned = [line for line in result.stderr.splitlines() if line]

@@ -174,6 +174,13 @@ def test_run_of_a_bidirectional_model_has_no_loss(cli: Cli, text: Path) -> None:
     assert cli.json("run", *TINY, "--task", "mlm", "--text", text)["loss"] is None
 
 
+def test_rechunk_where_the_parameters_were_made_for_another_chunk(cli: Cli, checkpoint: Path, text: Path) -> None:
+    line = (checkpoint, "--chunk", 128, "--rechunk")
+    assert cli.json("plan", *line)["chunk"] == 128
+    assert cli.json("run", *line, "--text", text, "--verify")["ok"]
+    assert cli.json("check", *line, "--lengths", "129")["ok"]
+
+
 def test_run_with_segments(cli: Cli, text: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "segments.npy", np.repeat([0, 1, 2], 75))
     given = ("--text", text, "--segment-ids", tmp_path / "segments.npy", "--verify")
@@ -219,3 +226,15 @@ def test_doctor_finds_a_cache_that_cannot_be_written(cli: Cli, tmp_path: Path, m
     monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "file"))
     result = cli("doctor")
     assert result.exit_code == 1 and "broken: cache" in result.stderr
+
+
+def test_tune_measures_and_plan_finds_it(cli: Cli, tmp_path: Path) -> None:
+    line = (*TINY, "--seq-len", 128, "--chunk", 64)
+    made = cli.json("tune", *line, "--budget", 20)
+    assert set(made) - {"why"} == PLAN_FIELDS
+    measured = [each for each in made["candidates"] if "measured_ms" in each]
+    assert measured and all(each["measured_ms"] > 0 for each in measured)
+    assert any("measured_ms" in each for each in cli.json("plan", *line)["candidates"])
+    out = tmp_path / "store.json"
+    assert cli.json("tune", "--export", out) == {"file": str(out), "measurements": len(measured)}
+    assert cli.json("tune", "--import", out)["measurements"] == 0
