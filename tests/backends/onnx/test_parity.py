@@ -12,6 +12,7 @@ import pytest
 import flashir
 from flashir import Graph, interpret
 from flashir.errors import FlashirError
+from flashir.ir import Builder
 from tests.backends.onnx.support import SMALL, Array, error, flash, session, tokens, unit_params
 
 TOLERANCE = 1e-4
@@ -121,6 +122,23 @@ def test_empty_and_several(cumsum: str, causal: bool, segments: bool, batch: int
 def test_float16(cumsum: str, causal: bool, segments: bool) -> None:
     model = flash(16, cumsum, causal=causal, segments=segments, dtype="float16")
     check(model, (0, 1, 16, 50), tolerance=2e-2)
+
+
+@causal_or_not
+@pytest.mark.parametrize("max_len", [48, 600], ids=["short_bias", "long_bias"])
+def test_float16_in_gau(causal: bool, max_len: int) -> None:
+    model = flashir.model("flash-quad", **SMALL, max_len=max_len, causal=causal, dtype="float16")
+    check(model, (0, 1, 48), tolerance=2e-2)
+
+
+@every_cumsum
+def test_float16_states_are_summed_in_float32(cumsum: str) -> None:
+    """In float16, 2048 + 1 is 2048: a sum of ones would stop there."""
+    b = Builder("states")
+    x = b.input("x", "f16[1, 3000, 1, 2]")
+    model = b.finish(b.linear_attention(x, x, x, causal=True, cumsum=cumsum, lin_norm="none"))
+    ones = np.ones((1, 3000, 1, 2), np.float16)
+    assert error(session(model, {})([ones]), interpret(model, {}, ones)[0]) < 1e-3
 
 
 @every_cumsum
