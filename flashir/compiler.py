@@ -18,8 +18,9 @@ from flashir.ir import Graph
 from flashir.lowering import Lowering
 from flashir.parameters import Params, checked, init, rechunked
 from flashir.passes.choose import settled_chunks
-from flashir.planning import Plan, Ranking, Workload, gigabytes, plan
-from flashir.registry import backend
+from flashir.planning import Plan, Ranking, gigabytes, plan
+from flashir.registry import backend_of
+from flashir.workload import Workload
 
 
 class Runnable:
@@ -93,7 +94,8 @@ def prepare(
 
     Without parameters, those of `init` with that seed are made, once the chunk is chosen.
     """
-    found = backend(find_target(target).backend)
+    find_target(target)
+    found = backend_of(target)
     if params is None:
         made = plan(model, target, **choices)
         params = init(made.graph, seed)

@@ -18,7 +18,8 @@ from flashir.errors import ArtefactError, TargetError
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
-from flashir.planning import Plan, Workload, compute_type
+from flashir.planning import Plan, compute_type
+from flashir.workload import Workload
 
 SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is no chunk
 TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil
 from typing import Any
 
 from flashir.cost import Estimate, Target, estimate
 from flashir.cost import target as find_target
 from flashir.errors import ParameterError, SettingError, TargetError
 from flashir.ir import DType, Graph
-from flashir.ir.dims import Dim, symbols
 from flashir.ir.naming import parameters
 from flashir.lowering import Lowering
 from flashir.passes.base import Pass, Pipeline
@@ -30,36 +28,7 @@ from flashir.passes.choose import (
 from flashir.passes.dtype import SetDType
 from flashir.tune.space import Choice, choices
 from flashir.why import explain
-
-LONGEST = 2**32
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a plan is made for: rows a batch over all devices, tokens a row, and whether it trains."""
-
-    batch: int = 1
-    seq_len: int = 4096
-    training: bool = False
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be a whole number from 1 to {LONGEST}, got {value!r}"
-            for name, value in (("batch", self.batch), ("seq_len", self.seq_len))
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LONGEST
-        ]
-        if problems:
-            raise SettingError(problems)
-
-    def sizes(self, graph: Graph, devices: int = 1) -> dict[str, int]:
-        """A number for each symbol of the graph: the first axis of an input counts rows, every other one tokens."""
-        found: dict[str, int] = {}
-        for value in graph.inputs:
-            for axis, size in enumerate(value.type.shape):
-                wanted = self.seq_len if axis else ceil(self.batch / devices)
-                if isinstance(size, Dim):
-                    found.update({name: wanted for name in symbols(size) if name not in found})
-        return found
+from flashir.workload import Workload
 
 
 @dataclass(frozen=True)

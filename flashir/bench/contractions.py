@@ -24,8 +24,8 @@ from flashir.cost import target as find_target
 from flashir.export import sample_inputs
 from flashir.ir import Builder, Graph, Node, TensorType, Value
 from flashir.lowering import Lowering
-from flashir.planning import Workload
 from flashir.registry import backend
+from flashir.workload import Workload
 
 PRODUCTS = ("matmul", "dense")
 

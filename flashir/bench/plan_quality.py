@@ -17,8 +17,9 @@ from flashir.bench.interleaved import Samples, interleaved
 from flashir.export import sample_inputs
 from flashir.ir import Graph
 from flashir.passes.choose import Candidate
-from flashir.planning import Plan, Workload
+from flashir.planning import Plan
 from flashir.tune.space import Choice
+from flashir.workload import Workload
 
 
 @dataclass(frozen=True)

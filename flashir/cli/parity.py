@@ -10,7 +10,8 @@ from flashir.cli.meter import Step
 from flashir.compiler import Runnable
 from flashir.export import TOLERANCE, relative_error, sample_inputs
 from flashir.interpreter import interpret
-from flashir.planning import Plan, Workload, compute_type
+from flashir.planning import Plan, compute_type
+from flashir.workload import Workload
 
 NO_CHUNK = 64  # what stands in for the chunk of a model without one
 BUDGET = 2e11  # arithmetic of the interpreter, a few seconds of it: lengths beyond are left out

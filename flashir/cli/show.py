@@ -158,7 +158,8 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
     from flashir.cost import target as find_target
     from flashir.errors import ArtefactError
     from flashir.files import atomic_write
-    from flashir.planning import Workload, plan
+    from flashir.planning import plan
+    from flashir.workload import Workload
 
     if file.exists() and not force:
         raise ArtefactError("the file exists", where=str(file), mend="--force replaces it")

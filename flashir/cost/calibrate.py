@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from flashir.backend import Run
+from flashir.cost.catalogue import target
 from flashir.cost.kernels import KERNELS, MicroKernel
 from flashir.cost.model import estimate
 from flashir.cost.profile import SCHEMA, profile_key, profile_path, with_numbers
-from flashir.cost.target import RANGES, Target, target
+from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
 from flashir.files import atomic_write
 from flashir.ir import Graph

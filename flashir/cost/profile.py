@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from flashir.cost.target import RANGES, Target, cores_at_hand, memory_at_hand
+from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
+from flashir.cost.target import RANGES, Target
 
 SCHEMA = 1
 
@@ -23,16 +23,6 @@ def cache_folder() -> Path:
 
     given = os.environ.get("FLASHIR_CACHE")
     return Path(given) if given else user_cache_path("flashir")
-
-
-def device_identity() -> str:
-    """The processor of this machine, and how many of its cores may be used."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name} x{cores_at_hand()}"
 
 
 def at_hand(record: Target) -> Target:

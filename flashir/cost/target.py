@@ -1,23 +1,17 @@
-"""Target: what the cost model knows of a device, as one frozen record read from TOML.
+"""Target: what the cost model knows of a device, as one frozen record.
 
 Every number in a record stands beside its source: a data sheet, a measurement, or a stated assumption.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
 
-from flashir.errors import TargetError, suggest
+from flashir.errors import TargetError
 
-RECORDS = Path(__file__).parent / "targets"
 _NAME = re.compile(r"(?P<backend>[a-z0-9_]+):(?P<device>[a-z0-9_-]+?)(x(?P<devices>\d+))?")
 MOST_DEVICES = 2**16
 
@@ -96,7 +90,7 @@ class Target:
     @property
     def device(self) -> str:
         """The part of the name after the colon, without the count."""
-        return _split(self.name)[1]
+        return split_name(self.name)[1]
 
     @property
     def is_here(self) -> bool:
@@ -117,100 +111,7 @@ class Target:
         return replace(self, peak=peak, vector=self.vector * more, cores=cores)
 
 
-def target(name: str) -> Target:
-    """The record of a target: for the machine at hand as last calibrated, else as shipped.
-
-    Args:
-        name: such as `onnx:cpu`, `torch:h200` or `jax:tpu-v4x32`.
-
-    Raises:
-        TargetError: the name is malformed or unknown, or the record is.
-    """
-    backend, device, devices = _split(name)
-    key = f"{backend}:{device}"
-    known = target_names()
-    if key not in known:
-        raise TargetError(f"unknown target {key!r}{suggest(key, known)}", mend="`flashir targets` lists them all")
-    found = _record(key)
-    if found.is_here:
-        from flashir.cost.profile import at_hand
-
-        found = at_hand(found)
-    if found.is_here and devices > 1:
-        raise TargetError(f"{key} is the machine at hand, of which there is one, got {name!r}")
-    return replace(found, name=name, devices=devices)
-
-
-def target_names() -> tuple[str, ...]:
-    """Every target with a record, without counts of devices."""
-    return tuple(sorted(path.stem.replace("-", ":", 1) for path in RECORDS.glob("*.toml")))
-
-
-def parse_record(text: str, where: str) -> Target:
-    """A record from TOML text, each number as `{value = .., source = ".."}`.
-
-    Raises:
-        TargetError: every number that is missing, negative, absurd or without a source.
-    """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"the record is not TOML: {error}", where=where) from None
-    problems: list[str] = []
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for name in ("name", "title", "fuses"):
-        wanted = bool if name == "fuses" else str
-        if not isinstance(table.get(name), wanted):
-            problems.append(f"{name} must be a {wanted.__name__}, got {table.get(name)!r}")
-        values[name] = table.pop(name, None)
-    for spec in fields(Target):
-        if spec.name in RANGES and spec.name in table:
-            values[spec.name] = _numbers(spec.name, table.pop(spec.name), problems, sources)
-        elif spec.name in RANGES and spec.name not in ("slowdown", "cores"):
-            problems.append(f"{spec.name} is missing")
-    problems += [f"there is no number {name!r}{suggest(name, RANGES)}" for name in table]
-    if isinstance(values["name"], str) and not _NAME.fullmatch(values["name"]):
-        problems.append(f"name must look like 'onnx:cpu', got {values['name']!r}")
-    if problems:
-        raise TargetError(problems, where=where)
-    return Target(**values, sources=MappingProxyType(sources))
-
-
-def _numbers(name: str, given: Any, problems: list[str], sources: dict[str, str]) -> Any:
-    """A number, a table of numbers, or the three of a tile."""
-    if name in TABLES:
-        if not isinstance(given, dict):
-            problems.append(f"{name} must be a table, got {given!r}")
-            return {}
-        return MappingProxyType(
-            {key: _number(f"{name}.{key}", RANGES[name], each, problems, sources) for key, each in given.items()}
-        )
-    if name == "tile":
-        listed = given.get("value") if isinstance(given, dict) else None
-        if not isinstance(listed, list) or len(listed) != 3:
-            problems.append(f"tile must hold three sizes, m, n and k, got {given!r}")
-            return (1, 1, 1)
-        return tuple(int(_number(name, RANGES[name], {**given, "value": n}, problems, sources)) for n in listed)
-    return _number(name, RANGES[name], given, problems, sources)
-
-
-def _number(name: str, bounds: tuple[float, float], given: Any, problems: list[str], sources: dict[str, str]) -> float:
-    if not isinstance(given, dict) or set(given) != {"value", "source"}:
-        problems.append(f'{name} must be {{value = .., source = ".."}}, got {given!r}')
-        return 1.0
-    value, source = given["value"], given["source"]
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not bounds[0] <= value <= bounds[1]:
-        problems.append(f"{name} must be a number from {bounds[0]:g} to {bounds[1]:g}, got {value!r}")
-        return 1.0
-    if not isinstance(source, str) or not source.strip():
-        problems.append(f"{name} must say its source")
-        return 1.0
-    sources[name] = source
-    return float(value)
-
-
-def _split(name: str) -> tuple[str, str, int]:
+def split_name(name: str) -> tuple[str, str, int]:
     """`jax:tpu-v4x32` -> jax, tpu-v4, 32. Raises TargetError."""
     found = _NAME.fullmatch(name)
     devices = int(found["devices"] or 1) if found else 0
@@ -220,22 +121,3 @@ def _split(name: str) -> tuple[str, str, int]:
             mend="`flashir targets` lists them all",
         )
     return found["backend"], found["device"], devices
-
-
-@cache
-def _record(key: str) -> Target:
-    path = RECORDS / f"{key.replace(':', '-')}.toml"
-    return parse_record(path.read_text(encoding="utf-8"), path.name)
-
-
-def cores_at_hand() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_at_hand() -> int:
-    """Bytes of main memory of this machine; where a container is limited, its limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else ""
-    return min(total, int(text)) if text.isdigit() else total

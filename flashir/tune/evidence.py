@@ -22,7 +22,7 @@ from flashir.tune.place import store_path, where
 from flashir.tune.space import Choice
 
 if TYPE_CHECKING:
-    from flashir.planning import Workload
+    from flashir.workload import Workload
 
 DOUBT = 1.15
 """How much slower than expected a candidate that was not measured may be: it wins only where it is better even so."""

@@ -24,9 +24,10 @@ from flashir.ir import Graph, dumps
 from flashir.lowering import Lowering
 from flashir.parameters import init
 from flashir.passes.choose import Candidate, choosers
-from flashir.planning import Workload, compute_type
+from flashir.planning import compute_type
 from flashir.tune.parts import Part, parts
 from flashir.tune.space import Choice
+from flashir.workload import Workload
 
 SHARED_RUNS = 5
 """The latest times of a part that all candidates have in common, whose median counts for all of them."""

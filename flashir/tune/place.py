@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from flashir.cost.profile import cache_folder, device_identity
+from flashir.cost.machine import device_identity
+from flashir.cost.profile import cache_folder
 from flashir.cost.target import Target
 
 NAME = "tune.sqlite"

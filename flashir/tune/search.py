@@ -11,7 +11,7 @@ from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, SettingError, TargetError
 from flashir.ir import Graph
 from flashir.passes.choose import Candidate, check_policy
-from flashir.planning import Plan, Ranking, Workload, by_hand, planned
+from flashir.planning import Plan, Ranking, by_hand, planned
 from flashir.registry import backend
 from flashir.tune.contest import Contest
 from flashir.tune.evidence import with_measurements
@@ -21,6 +21,7 @@ from flashir.tune.progress import Progress, Silent, candidate_name
 from flashir.tune.space import Choice
 from flashir.tune.store import Store, Trial, digest, new_tuning, now
 from flashir.tune.timing import Timing
+from flashir.workload import Workload
 
 
 def tune(

@@ -8,8 +8,8 @@ import flashir
 from flashir.errors import FlashirError, ParameterError, SettingError, TargetError
 from flashir.ir import Builder
 from flashir.passes.choose import QUALITY_SLACK, Candidate, best, settled_chunks
-from flashir.planning import Workload
 from flashir.why import explain
+from flashir.workload import Workload
 
 TARGETS = ("onnx:cpu", "jax:tpu-v4", "torch:v100", "torch:h200")
 

@@ -12,7 +12,7 @@ from flashir.cost.groups import Region
 from flashir.cost.model import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
 from flashir.ir import Builder
 from flashir.lowering import Lowering
-from flashir.planning import Workload
+from flashir.workload import Workload
 
 RECORD = replace(
     target("torch:a100"),

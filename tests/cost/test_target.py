@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from flashir.cost.target import RECORDS, parse_record, target, target_names
+from flashir.cost import target, target_names
+from flashir.cost.catalogue import RECORDS
+from flashir.cost.records import parse_record
 from flashir.errors import TargetError
 
 WRONG_NAMES = (

@@ -14,12 +14,12 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError, SettingError, TargetError
-from flashir.planning import Workload
 from flashir.registry import backend
 from flashir.tune import search
 from flashir.tune.measure import DeviceMeasurer
 from flashir.tune.place import store_path
 from flashir.tune.store import Store
+from flashir.workload import Workload
 from tests.tune.support import Choice as Pick
 from tests.tune.support import Log, candidates
 

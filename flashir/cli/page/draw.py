@@ -52,6 +52,7 @@ class Drawing:
         box = item.box
         left, top = x + box.x, y + box.y
         number = "" if item.number is None else f' data-node="{item.number}" tabindex="0"'
+        number += f' data-folds="{" ".join(map(str, item.folds))}"' if item.folds else ""
         parts = [f'<g class="{item.kind} {item.family}"{number} transform="translate({left:.1f} {top:.1f})">']
         radius = box.height / 2 if item.kind == "pill" else ROUND
         parts.append(f'<rect width="{box.width:.1f}" height="{box.height:.1f}" rx="{radius:.1f}"/>')

@@ -20,10 +20,16 @@
     const svg = section(stage).querySelector("svg"), canvas = canvasOf(stage);
     const width = +svg.dataset.width, height = +svg.dataset.height;
     const whole = Math.min(canvas.clientWidth / width, canvas.clientHeight / height);
-    const k = Math.min(1.25, Math.max(whole, Math.min(canvas.clientWidth / width, 0.62)));
+    const k = Math.min(1.25, Math.max(whole, Math.min(canvas.clientWidth / width, 0.62), 0.4));
     const y = height * k < canvas.clientHeight ? (canvas.clientHeight - height * k) / 2 : 0;
     views[stage] = { k, x: (canvas.clientWidth - width * k) / 2, y };
     apply();
+    const start = svg.querySelector(".pill.input");
+    if (start && width * k > canvas.clientWidth) {
+      const box = start.getBoundingClientRect(), area = canvas.getBoundingClientRect();
+      views[stage].x += area.left + area.width / 2 - (box.left + box.right) / 2;
+      apply();
+    }
   };
   const zoom = (factor, x, y) => {
     const view = views[stage], k = Math.min(4, Math.max(0.05, view.k * factor));
@@ -105,6 +111,7 @@
     mark(number, "on");
     for (const edge of within(`.edge[data-to="${number}"]`)) { edge.classList.add("from"); if (edge.dataset.from) mark(edge.dataset.from, "from"); }
     for (const edge of within(`.edge[data-from="${number}"]`)) { edge.classList.add("to"); if (edge.dataset.to) mark(edge.dataset.to, "to"); }
+    for (const reader of within(`[data-folds~="${number}"]`)) mark(reader.dataset.node, "to");
     inspect(number);
     const line = section(stage).querySelector(`.line[data-node="${number}"]`);
     if (scroll && line) line.scrollIntoView({ block: "center" });

@@ -27,6 +27,7 @@ class Item:
         node: the node that it stands for.
         number: of the node in its page; None where it stands for none.
         box: its place.
+        folds: the numbers of the constants that are written on it.
         inside: what a frame holds.
     """
 
@@ -38,6 +39,7 @@ class Item:
     node: Node | None = None
     number: int | None = None
     inside: Scene | None = None
+    folds: tuple[int, ...] = ()
 
 
 @dataclass
@@ -117,7 +119,7 @@ def _item(node: Node, numbers: dict[int, int], constants: list[Node]) -> Item:
     box = Box(width, HEAD + LINE * len(lines) + 13)
     operands = [v for v in node.operands if v not in {c.output for c in constants}]
     box.ins, box.outs = _ports(len(operands), width), _ports(len(node.outputs), width)
-    return Item("card", kind, node.op, lines, box, node, number)
+    return Item("card", kind, node.op, lines, box, node, number, folds=tuple(numbers[id(c)] for c in constants))
 
 
 def _frame(node: Node, number: int, numbers: dict[int, int]) -> Item:

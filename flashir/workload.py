@@ -1,0 +1,39 @@
+"""What a plan is made for, and a measurement of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from flashir.errors import SettingError
+from flashir.ir import Dim, Graph, symbols
+
+LONGEST = 2**32
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a plan is made for: rows a batch over all devices, tokens a row, and whether it trains."""
+
+    batch: int = 1
+    seq_len: int = 4096
+    training: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be a whole number from 1 to {LONGEST}, got {value!r}"
+            for name, value in (("batch", self.batch), ("seq_len", self.seq_len))
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LONGEST
+        ]
+        if problems:
+            raise SettingError(problems)
+
+    def sizes(self, graph: Graph, devices: int = 1) -> dict[str, int]:
+        """A number for each symbol of the graph: the first axis of an input counts rows, every other one tokens."""
+        found: dict[str, int] = {}
+        for value in graph.inputs:
+            for axis, size in enumerate(value.type.shape):
+                wanted = self.seq_len if axis else ceil(self.batch / devices)
+                if isinstance(size, Dim):
+                    found.update({name: wanted for name in symbols(size) if name not in found})
+        return found
