@@ -215,7 +215,11 @@
     else if (event.key === "-") zoom(0.8, canvas.clientWidth / 2, canvas.clientHeight / 2);
     else if (event.key === "Enter" && document.activeElement.dataset.node) pin(+document.activeElement.dataset.node, true);
   });
-  window.addEventListener("resize", fit);
+  window.addEventListener("resize", () => {
+    const card = pinned === null ? null : section(stage).querySelector(`svg [data-node="${pinned}"]`);
+    if (card) reveal(card);
+    else fit();
+  });
 
   const [first, number] = location.hash.slice(1).split("/");
   open(decodeURIComponent(first));
