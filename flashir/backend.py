@@ -51,6 +51,15 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class PerDevice(Backend, Protocol):
+    """A backend for which devices differ in what it claims, or exports."""
+
+    def on(self, device: str) -> Backend:
+        """This backend for a device, at hand or not, such as `tpu-v4`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Verified:
     """What an artefact was found to be: one line for each check that it passed, for people to read."""

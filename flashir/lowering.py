@@ -34,13 +34,12 @@ class Lowering:
     @staticmethod
     def of(target: str, *, check: bool = True) -> Lowering:
         """The lowering for a target by name; down to primitives where its backend is not installed."""
-        from flashir.registry import backend, backend_names
+        from flashir.registry import backend_names, backend_of
 
-        name = target.partition(":")[0]
-        if name not in backend_names():
+        if target.partition(":")[0] not in backend_names():
             return Lowering(target, check=check)
         try:
-            found = backend(name)
+            found = backend_of(target)
         except TargetError:
             return Lowering(target, check=check)
         return Lowering(target, found.claims, found.passes(), check)

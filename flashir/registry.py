@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
-from flashir.backend import Backend
+from flashir.backend import Backend, PerDevice
 from flashir.errors import TargetError, suggest
 from flashir.frontend import Frontend
 
@@ -25,6 +25,13 @@ def backend_names() -> tuple[str, ...]:
 def backend(name: str) -> Backend:
     """The backend of that name. Raises TargetError where it is unknown, duplicated or does not load."""
     return _load(BACKENDS, name, Backend)  # type: ignore[type-abstract]  # a protocol stands for its instances here
+
+
+def backend_of(target: str) -> Backend:
+    """The backend of a target such as `jax:tpu-v4`, for its device where that matters. Raises as `backend` does."""
+    name, _, device = target.partition(":")
+    found = backend(name)
+    return found.on(device) if isinstance(found, PerDevice) else found
 
 
 @cache

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
 
-from flashir.backend import Params, Run
+from flashir.backend import Params, Run, Verified
 from flashir.errors import TargetError
-from flashir.ir import Graph, Node
+from flashir.ir import Graph, Node, dumps, loads
 from flashir.ops import OPS
 from flashir.passes.base import Pass
 
@@ -21,11 +25,17 @@ def need_jax() -> None:
         raise TargetError("JAX is not installed", where="jax", mend="pip install 'flashir[jax]'")
 
 
+@dataclass(frozen=True)
 class JaxBackend:
-    """Pure functions, compiled by XLA."""
+    """Pure functions, compiled by XLA, for one kind of device."""
 
-    name = "jax"
-    extra = "jax"
+    name: ClassVar[str] = "jax"
+    extra: ClassVar[str] = "jax"
+    device: str = "cpu"
+
+    def on(self, device: str) -> JaxBackend:
+        """This backend for a device: `cpu`, `cuda`, or a tpu such as `tpu-v4`. See PerDevice."""
+        return replace(self, device=device)
 
     def versions(self) -> dict[str, str]:
         """Those of jax and jaxlib. Raises TargetError where they are not installed."""
@@ -53,3 +63,57 @@ class JaxBackend:
         from flashir_jax.session import compiled
 
         return compiled(graph, params, device)
+
+    def export(
+        self,
+        model: Graph,
+        graph: Graph,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run], object] | None = None,
+    ) -> Path:
+        """`out/model.jax`, the function and the parameters beside it. See Exporter.
+
+        The function is for the platform of the device and for cpu, so that it can be run, and checked, anywhere.
+        """
+        need_jax()
+        from flashir_jax.artefact import MODEL, write
+        from flashir_jax.export import exported
+        from flashir_jax.functions import function
+        from flashir_jax.session import platform_of
+
+        apply = function(graph)
+        platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))
+        about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
+
+        def examine(path: Path) -> None:
+            if check is not None:
+                check(self.load(path, "cpu")[1])
+
+        content = exported(apply, platforms)
+        return write(out, content, params, apply.parameters, platforms, about, check=examine)
+
+    def verify(self, path: Path) -> Verified:
+        """What an artefact holds, every digest verified, and where what it holds could be run. See Exporter."""
+        need_jax()
+        from flashir_jax.verify import verify
+
+        return verify(_main_file(path), self.devices())
+
+    def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
+        """The model that an artefact carries, and its function with its parameters on the device. See Exporter."""
+        need_jax()
+        from flashir_jax.artefact import MODEL, read_manifest
+        from flashir_jax.verify import session
+
+        path = _main_file(path)
+        manifest = read_manifest(path)
+        model = loads(manifest.metadata[MODEL], str(path))
+        return model, session(path, manifest, model, device)
+
+
+def _main_file(path: Path) -> Path:
+    from flashir_jax.artefact import MAIN_FILE
+
+    return path / MAIN_FILE if path.is_dir() else path

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flashir.errors import TargetError
+from flashir.errors import InputError, TargetError
 from flashir.interpreter import bind_sizes
 from flashir.ir import Graph, Node, Value
 from flashir.ir.naming import round_symbol
@@ -99,9 +99,11 @@ class Function:
 
     def results(self, params: Mapping[str, Any], *inputs: Any) -> tuple[Any, ...]:
         """Every result of the graph. Raises as a call does."""
-        arrays = [
-            jnp.asarray(x, element_type(value.type.dtype)) for x, value in zip(inputs, self.graph.inputs, strict=True)
-        ]
+        wanted = self.graph.inputs
+        if len(inputs) != len(wanted):
+            shown = ", ".join(f"{value.name}: {value.type}" for value in wanted)
+            raise InputError(f"@{self.graph.name} takes ({shown}), got {len(inputs)} inputs", where="jax")
+        arrays = [jnp.asarray(x, element_type(v.type.dtype)) for x, v in zip(inputs, wanted, strict=True)]
         sizes: Sizes = bind_sizes(self.graph, [x.shape for x in arrays])
         return _Scope(sizes, self.stack(params), self.remat).run(self.graph, arrays)
 

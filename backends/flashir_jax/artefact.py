@@ -1,0 +1,192 @@
+"""The artefact on disk: `model.jax`, and beside it the function and the parameters, which it names by digest.
+
+    model.jax                      the model as text, the choices made, platforms, the digests of all three
+    model-<digest>.stablehlo            the function of (stacked parameters, *inputs), as jax.export writes it
+    model-<digest>.safetensors          the parameters by full name, float32
+
+Neither file beside it has a name that other content has, so writing them harms no artefact that is there; renaming
+model.jax into place commits all three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from flashir.errors import ArtefactError
+from flashir.files import UNFINISHED, atomic_write, locked, reading, sha256, writing
+from flashir.ir import DType
+from flashir_jax.layout import Stack
+
+MAIN_FILE = "model.jax"
+FUNCTION, PARAMETERS = "stablehlo", "safetensors"
+MODEL = "flashir.model"
+SCHEMA = 1
+_NO_DIGEST = ""
+_NAME = r"model-[0-9a-f]{12}\.(stablehlo|safetensors)"
+_OURS = re.compile(rf"{_NAME}|\.model(\.jax|-[0-9a-f]{{12}}\.\w+)\.[0-9a-f]+{re.escape(UNFINISHED)}")
+
+Content = Callable[[BinaryIO], object]
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one parameter of the function is stacked: see `Stack`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    rounds: tuple[tuple[str, int], ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `model.jax` says.
+
+    Args:
+        schema: of this record.
+        metadata: the IR text of the model, the choices made, versions.
+        platforms: what the function runs on.
+        notes: what is particular about it, for people.
+        parameters: what the function takes first, by the name it has there.
+        files: the digest of each file beside this one, by its suffix.
+        sha256: of this record with the digest left empty.
+    """
+
+    schema: int
+    metadata: dict[str, str]
+    platforms: tuple[str, ...]
+    notes: tuple[str, ...]
+    parameters: dict[str, Layout]
+    files: dict[str, str]
+    sha256: str = _NO_DIGEST
+
+    def stacks(self) -> dict[str, Stack]:
+        """The parameters of the function."""
+        return {n: Stack(n, each.shape, DType.named(each.dtype), each.rounds) for n, each in self.parameters.items()}
+
+    def digest(self) -> str:
+        """The digest of the record, in hexadecimal."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, sha256=_NO_DIGEST))).hexdigest()
+
+
+def write(
+    out: Path,
+    function: bytes,
+    params: Mapping[str, npt.NDArray[Any]],
+    stacks: Mapping[str, Stack],
+    platforms: tuple[str, ...],
+    metadata: Mapping[str, str],
+    notes: tuple[str, ...] = (),
+    check: Callable[[Path], object] | None = None,
+) -> Path:
+    """Write an artefact whole or not at all. Returns the path of its `model.jax`.
+
+    Args:
+        out: the folder; made where it is missing.
+        function: as `exported` made it.
+        params: by full name.
+        stacks: how the function takes them.
+        platforms, metadata, notes: see Manifest.
+        check: is given the main file under a temporary name, in its place but for that; what it raises prevents all.
+
+    Raises:
+        ArtefactError: the files cannot be written; and what `check` raises.
+    """
+    path = out / MAIN_FILE
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        try:
+            weights = save({name: np.asarray(array, order="C") for name, array in params.items()})
+            files = {FUNCTION: _put(out, FUNCTION, function), PARAMETERS: _put(out, PARAMETERS, weights)}
+            layouts = {name: Layout(stack.shape, str(stack.dtype), stack.rounds) for name, stack in stacks.items()}
+            manifest = Manifest(SCHEMA, dict(metadata), platforms, notes, layouts, files)
+            manifest = msgspec.structs.replace(manifest, sha256=manifest.digest())
+            content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+            atomic_write(path, lambda file: file.write(content), check=check)
+        finally:
+            _sweep(out)
+    return path
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The main file of an artefact, its digest and those of the files beside it verified.
+
+    Raises:
+        ArtefactError: a file is missing, cannot be read, is no artefact of flashir, or is damaged.
+    """
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise ArtefactError(
+            f"this is no artefact of flashir for JAX: {error}", where=str(path), mend="export the model again"
+        ) from error
+    _expect(manifest.sha256, manifest.digest(), path)
+    if manifest.schema != SCHEMA:
+        raise ArtefactError(
+            f"it is of schema {manifest.schema}, wanted {SCHEMA}", where=str(path), mend="export the model again"
+        )
+    for kind in (FUNCTION, PARAMETERS):
+        beside = file_of(path, manifest, kind)
+        if not beside.is_file():
+            raise ArtefactError(f"its file {beside.name} is missing", where=str(path), mend="move all of them together")
+        _expect(manifest.files[kind], sha256(beside), beside)
+    return manifest
+
+
+def file_of(path: Path, manifest: Manifest, kind: str) -> Path:
+    """The file of that kind beside the main file."""
+    return path.with_name(_name(kind, manifest.files[kind]))
+
+
+def read_params(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The parameters by full name. Raises ArtefactError where they cannot be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"cannot read the parameters: {error}", where=str(path)) from error
+
+
+def _put(out: Path, kind: str, content: bytes) -> str:
+    """Write a file under the name of its digest, and return that."""
+    digest = hashlib.sha256(content).hexdigest()
+    atomic_write(out / _name(kind, digest), lambda file: file.write(content))
+    return digest
+
+
+def _name(kind: str, digest: str) -> str:
+    return f"model-{digest[:12]}.{kind}"
+
+
+def _expect(wanted: str, got: str, path: Path) -> None:
+    if got != wanted:
+        raise ArtefactError(
+            f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
+            where=str(path),
+            mend="export the model again",
+        )
+
+
+def _sweep(out: Path) -> None:
+    """Remove what earlier exports into this folder left: files that model.jax does not name, unfinished ones."""
+    with suppress(OSError, msgspec.MsgspecError):  # a manifest that cannot be read may name any of them
+        named = set(_named(out / MAIN_FILE))
+        for file in out.iterdir():
+            if _OURS.fullmatch(file.name) and file.name not in named:
+                file.unlink(missing_ok=True)
+
+
+def _named(path: Path) -> Iterator[str]:
+    if path.exists():
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        yield from (_name(kind, digest) for kind, digest in manifest.files.items())

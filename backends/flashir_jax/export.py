@@ -1,0 +1,87 @@
+"""A function as portable StableHLO, by jax.export: for platforms that need not be at hand, any batch, any length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flashir.errors import ArtefactError, InputError, TargetError
+from flashir.interpreter import bind_sizes
+from flashir.ir import DType, Graph, evaluate
+from flashir.ir.dims import symbols
+from flashir_jax.functions import Function
+from flashir_jax.layout import Stack
+from flashir_jax.session import exactly
+from flashir_jax.types import element_type
+
+_DIMENSION = re.compile(r"(?!(floordiv|mod|max|min)\Z)[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
+    """The function of (stacked parameters, *inputs) for those platforms, serialised, sizes open as in the graph.
+
+    Raises:
+        TargetError: the graph cannot be traced with its sizes open, or JAX cannot export for a platform.
+    """
+    export = _jax_export()
+    names = sorted({name for value in apply.graph.inputs for size in value.type.shape for name in symbols(size)})
+    wrong = [name for name in names if not _DIMENSION.match(name)]
+    if wrong:
+        raise TargetError(f"jax.export takes no size called {', '.join(wrong)}", where="jax", mend="rename it")
+    sizes = dict(zip(names, export.symbolic_shape(", ".join(names)) if names else (), strict=True))
+    inputs = [
+        _spec(tuple(evaluate(n, sizes) for n in value.type.shape), value.type.dtype) for value in apply.graph.inputs
+    ]
+    try:
+        made = export.export(jax.jit(exactly(apply)), platforms=platforms)(specs(apply.parameters), *inputs)
+        return bytes(made.serialize())
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise TargetError(f"JAX cannot export @{apply.graph.name} for {' and '.join(platforms)}: {error}") from error
+
+
+def specs(parameters: Mapping[str, Stack]) -> dict[str, Any]:
+    """The shapes and types of the stacked parameters."""
+    return {name: _spec(stack.stacked_shape, stack.dtype) for name, stack in parameters.items()}
+
+
+def imported(content: bytes | bytearray, where: str) -> Any:
+    """What `exported` serialised. Raises ArtefactError where it is nothing of the kind, or of another JAX."""
+    try:
+        return _jax_export().deserialize(bytearray(content))
+    except Exception as error:  # the reader raises whatever a wrong byte leads it to
+        raise ArtefactError(
+            f"this JAX ({jax.__version__}) cannot read the function: {error}",
+            where=where,
+            mend="export the model again; JAX reads what releases of the last half year wrote",
+        ) from error
+
+
+def callable_of(function: Any, graph: Graph) -> Callable[..., Any]:
+    """An exported function as one that takes no rows or no tokens too: open sizes of jax.export start at 1."""
+
+    def call(params: Mapping[str, Any], *inputs: Any) -> Any:
+        if all(x.size for x in inputs):
+            return function.call(params, *inputs)
+        types = [value.type.bind(bind_sizes(graph, [x.shape for x in inputs])) for value in graph.outputs]
+        if any(type_.count for type_ in types):
+            raise InputError("this artefact takes no empty inputs", where="jax")
+        made = tuple(jnp.zeros(type_.sizes, element_type(type_.dtype)) for type_ in types)
+        return made[0] if len(made) == 1 else made
+
+    return call
+
+
+def _spec(shape: tuple[Any, ...], dtype: DType) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, element_type(dtype))  # type: ignore[no-untyped-call]
+
+
+def _jax_export() -> Any:
+    try:
+        from jax import export
+    except ImportError as error:  # JAX 0.6.0 forgot to ask for absl
+        raise TargetError(f"jax.export does not load: {error}", where="jax", mend="pip install -U jax") from error
+    return export
