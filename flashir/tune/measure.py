@@ -1,7 +1,7 @@
 """Measures candidates for real: compiled for the device, checked, timed.
 
-A candidate is measured in parts (see `parts`): its layers by themselves, and the model without layers, which all
-candidates share and which is timed less often. Nothing is compiled before it is asked for, and what a candidate
+A model that takes long is measured in parts (see `parts`): its layers by themselves, and the model without layers,
+which all candidates share and which is timed less often. Nothing is compiled before it is asked for, and what a candidate
 has of its own is dropped when it is closed.
 """
 
@@ -35,6 +35,8 @@ SHARED_EVERY = 4
 """Such a part is timed once for so many samples, when it has been timed often enough."""
 SHORTEST_MS = 5.0
 """A sample is the mean of so many runs that they take this long together: clocks and schedulers are coarse."""
+WHOLE_MS = 100.0
+"""Models that are predicted to take less are measured whole: what it costs to start a run tells in their parts."""
 COMPARED = 1 << 20
 """Numbers of a result that are kept to compare with others of the same chunk."""
 
@@ -104,6 +106,7 @@ class DeviceMeasurer:
         self.device = device
         self.workload = workload
         self._sizes = workload.sizes(graph)
+        self._in_parts: bool | None = None
         self._open: dict[Choice, list[tuple[_Piece, float]]] = {}
         self._shared: dict[str, _SharedPiece] = {}
         self._results: dict[tuple[int | None, int], npt.NDArray[Any]] = {}
@@ -119,8 +122,11 @@ class DeviceMeasurer:
             FlashirError, MemoryError, and whatever the framework has: it cannot be compiled or run.
         """
         choice = Choice(candidate.chunk, candidate.cumsum)
-        split = enumerate(parts(choice.settle(self.graph)))
-        self._open[choice] = [(self._piece(part, candidate, index), part.weight) for index, part in split]
+        if self._in_parts is None:  # the first decides for all, so that they compare
+            self._in_parts = candidate.predicted_ms >= WHOLE_MS
+        model = choice.settle(self.graph)
+        split = parts(model) if self._in_parts else (Part(model, 1.0),)
+        self._open[choice] = [(self._piece(part, candidate, index), part.weight) for index, part in enumerate(split)]
 
     def sample(self, candidate: Candidate) -> float:
         """Milliseconds of one run of the whole model."""

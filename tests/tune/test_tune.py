@@ -15,7 +15,7 @@ import pytest
 import flashir
 from flashir.errors import ArtefactError, SettingError, TargetError
 from flashir.registry import backend
-from flashir.tune import search
+from flashir.tune import measure, search
 from flashir.tune.measure import DeviceMeasurer
 from flashir.tune.place import store_path
 from flashir.tune.store import Store
@@ -54,7 +54,9 @@ def test_nothing_to_choose_is_measured_once() -> None:
     assert "Measured on this machine" in made.why
 
 
-def test_a_deep_model_with_segments_in_parts() -> None:
+@pytest.mark.parametrize("whole_ms", [0.0, 1e9])
+def test_a_deep_model_with_segments_whole_and_in_parts(whole_ms: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "WHOLE_MS", whole_ms)
     model = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32, depth=6, segments=True)
     made = tune(model, chunk=64)
     assert (made.chunk, made.cumsum) == (64, "matmul")
