@@ -1,8 +1,8 @@
 """Measures candidates for real: compiled for the device, checked, timed.
 
 A model that takes long is measured in parts (see `parts`): its layers by themselves, and the model without layers,
-which all candidates share and which is timed less often. Nothing is compiled before it is asked for, and what a candidate
-has of its own is dropped when it is closed.
+which all candidates share and which is timed less often. Nothing is compiled before it is asked for, and what a
+candidate has of its own is dropped when it is closed.
 """
 
 from __future__ import annotations
