@@ -1,10 +1,10 @@
 """A deep model as parts that add up: the model without its layers, and a few of the layers by themselves.
 
 The layers of a `repeat` are alike, so N of them take N / 2 times what two take. Measured on two cores of a CPU by ONNX
-Runtime, for flash of width 512 with 12 layers at 1024 and 2048 tokens, the sum of the parts is within 2% of the whole
-on a quiet machine and within 6% on a busy one, at a sixth of the time and with a sixth of the weights in memory. All
-candidates share the part without the layers, and the layers of all are alike, so what is off is off for all. A model
-of width 64 is not measured that way: there the sum was up to twice the whole.
+Runtime, for flash of width 512 with 12 layers at 1024 and 2048 tokens, the sum of the parts is within 4% of the whole
+where little else runs (a busy machine drowns the difference), at a sixth of the time and with a sixth of the weights
+in memory. All candidates share the part without the layers, and the layers of all are alike, so what is off is off for
+all. A model of width 64 is not measured that way: there the sum was up to twice the whole.
 """
 
 from __future__ import annotations
