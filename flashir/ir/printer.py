@@ -68,7 +68,7 @@ def _attrs(node: Node) -> str:
 
 
 def _is_default(default: object, value: Attr) -> bool:
-    return type(default) is type(value) and default == value
+    return repr(default) == repr(value)  # -0.0 is not 0.0, nor is 1.0 1
 
 
 def _names(values: Iterable[Value]) -> str:

@@ -45,8 +45,8 @@ class RewritingBuilder(Builder):
 
 
 def _key(node: Node) -> Any:
-    """What two nodes that do the same have in common; 1, 1.0 and true are different attributes."""
-    return node.op, node.inputs, tuple((k, type(v), v) for k, v in node.attrs.items()), node.region
+    """What two nodes that do the same have in common; 1, 1.0 and true are different attributes, so are 0.0 and -0.0."""
+    return node.op, node.inputs, tuple((k, repr(v)) for k, v in node.attrs.items()), node.region
 
 
 def rewrite(graph: Graph, *rules: Rule, inputs: Sequence[TensorType] | None = None) -> Graph:

@@ -111,6 +111,11 @@ def test_one_as_a_number_a_whole_number_and_a_truth_are_three_constants() -> Non
     assert len(Canonicalise().apply(b.finish(*made)).nodes) == 3
 
 
+def test_zero_and_minus_zero_are_two_constants() -> None:
+    graph = canonical(lambda b, x: b.div(b.mul(x, b.constant(0.0)), b.mul(x, b.constant(-0.0))))
+    assert [node.op for node in graph.nodes].count("constant") == 2
+
+
 def test_equal_loops_are_merged() -> None:
     text = """
     model @m(%x: f32[4]) {
