@@ -14,6 +14,7 @@ import numpy as np
 
 from flashir.errors import FlashirError, IRError
 from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Attr, Graph, Node, Value
+from flashir.ir.syntax import parse_type
 from flashir.ir.types import DType, TensorType
 from flashir.ops.opdef import OpDef, opdef
 
@@ -41,8 +42,6 @@ class Builder:
     def input(self, name: str, type_: TensorType | str) -> Value:
         """Add an input of the graph. The type may be IR text: `"f32[B, T, 768]"`."""
         if isinstance(type_, str):
-            from flashir.ir.parser import parse_type
-
             type_ = parse_type(type_)
         value = Value(self._fresh(name), type_)
         self.inputs.append(value)

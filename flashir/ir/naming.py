@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from flashir.errors import IRError
 from flashir.ir.dims import Size, substitute, symbol
 from flashir.ir.graph import Graph, Node
-from flashir.ir.parser import parse_size
+from flashir.ir.syntax import parse_size
 from flashir.ops.opdef import OPS, ParamSpec
 
 ROUNDS = "ijklmn"
