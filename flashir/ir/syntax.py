@@ -33,6 +33,8 @@ def parse_size(text: str) -> Size:
 
 @dataclass(frozen=True)
 class Place:
+    """A place in a text, counted from 1."""
+
     line: int
     column: int
 
@@ -42,6 +44,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Statement:
+    """`%a, %b = op(%x, name = %y) {attr = 1} (%h) { .. yield %z } : type, type`, as it stands in the text."""
+
     results: tuple[Any, ...]
     op: Any
     operands: tuple[tuple[str | None, Any], ...]
@@ -51,6 +55,7 @@ class Statement:
 
 
 def parse(text: str, start: str, source: str) -> Any:
+    """The `model`, `type` or `size` (start) that a text is. Raises IRError, with the name of the source."""
     import lark
 
     if len(text) > LONGEST:
@@ -83,7 +88,8 @@ def _syntax_error(error: Any, accepted: set[str], text: str, source: str) -> IRE
         )
     place = Place(error.line, error.column)
     return IRError(
-        f"unexpected character {text[error.pos_in_stream]!r}\n{_shown(text, place)}", where=where_in(source, place)
+        f"unexpected character {text[error.pos_in_stream]!r}\n{_shown(text, place)}",
+        where=where_in(source, place),
     )
 
 
@@ -111,6 +117,7 @@ def _shown(text: str, place: Place) -> str:
 
 
 def where_in(source: str, place: Any) -> str:
+    """`source:line:column`"""
     return f"{source}:{place}" if source else str(place)
 
 
