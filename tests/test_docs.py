@@ -1,0 +1,62 @@
+"""What the README and the guides show is true: their code runs, their commands exist, their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import flashir
+from flashir.ops import OPS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("guide", ["add-an-op", "write-a-pass"])
+def test_the_code_of_a_guide_runs(guide):
+    before = set(OPS)
+    try:
+        for code in blocks((ROOT / f"docs/guides/{guide}.md").read_text(), "python"):
+            exec(compile(code, guide, "exec"), {})
+    finally:
+        for name in set(OPS) - before:
+            del OPS[name]
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flashir.export(flashir.model("flash", size="tiny", chunk=16), "out/")
+    for code in blocks(README, "python"):
+        exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_stack_of_the_readme_is_the_same_in_text_and_in_python():
+    (text,) = blocks(README, "text")
+    code = next(code for code in blocks(README, "python") if "Builder" in code)
+    scope = {}
+    exec(compile(code.split("plan = ")[0], "README.md", "exec"), scope)
+    written, built = flashir.loads(text), scope["mixture"]
+
+    def ops(graph):
+        return [(node.op, dict(node.attrs)) for node in graph.walk()]
+
+    assert ops(written) == ops(built)
+
+
+def test_the_commands_of_the_readme_exist():
+    from flashir.cli.app import app
+
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for verb in re.findall(r"flashir ([a-z]+)", README):
+        assert verb in names | {"compiles"}, verb
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
