@@ -1,0 +1,40 @@
+"""What PyTorch does natively, beside the primitives: an op, and the condition under which it is claimed.
+
+A claim is made without PyTorch, for a plan needs none. Every name here has an emitter in `emitters.py`. A kernel for,
+say, `mixed_chunk_attention` on one kind of device is one more line: `"mixed_chunk_attention": on("cuda")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flashir.ir import Node
+from flashir.ops import OPS
+
+Condition = Callable[[Node, str], bool]
+"""The node and the device (`cpu`, `cuda`, `h100`, ..) -> whether it is done natively."""
+
+
+def always(node: Node, device: str) -> bool:
+    """Whatever the operands."""
+    return True
+
+
+def vectors(node: Node, device: str) -> bool:
+    """Where scale and bias are vectors: `layer_norm` takes no single numbers."""
+    return all(value.type.rank == 1 for value in node.operands[1:])
+
+
+NATIVE: dict[str, Condition] = {
+    "dense": always,
+    "layer_normalization": vectors,
+    "offset_scale": always,
+    "relu2": always,
+    "silu": always,
+}
+
+
+def claims(node: Node, device: str) -> bool:
+    """Whether the backend does a node as it is."""
+    condition = NATIVE.get(node.op)
+    return OPS[node.op].is_primitive if condition is None else condition(node, device)

@@ -1,0 +1,215 @@
+"""The table: one emitter for each op that PyTorch can do.
+
+An emitter takes the scope, the node and what stands for its operands, and returns the fx node of its result, or one
+for each of several. Constants are numbers to those in `NUMBERS`, tensors to all others.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.nn import functional
+
+from flashir.ir import DType, Node, TensorType
+from flashir_torch.scope import Made, Scope
+from flashir_torch.types import TYPES, number
+
+Emitter = Callable[..., "Made | tuple[Made, ...]"]
+
+
+def _as(function: Callable[..., Any]) -> Emitter:
+    """The PyTorch function of the operands as they are."""
+    return lambda scope, node, *operands: scope.call(function, *operands)
+
+
+def _type(node: Node, operand: int = 0) -> TensorType:
+    return node.operands[operand].type
+
+
+def _attr(node: Node, name: str) -> Any:
+    return node.attrs[name]
+
+
+def _bound(kind: str, function: Callable[..., Any]) -> Emitter:
+    """`maximum` or `minimum`; of a tensor and a number, a clamp."""
+
+    def emit(scope: Scope, node: Node, x: Made, y: Made) -> fx.Node:
+        if isinstance(x, fx.Node) and isinstance(y, fx.Node):
+            return scope.call(function, x, y)
+        x, y = (x, y) if isinstance(x, fx.Node) else (y, x)
+        return scope.method("clamp", x, min=y) if kind == "min" else scope.method("clamp", x, max=y)
+
+    return emit
+
+
+def _sqrt(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.call(torch.sqrt, scope.method("clamp", x, min=0, stem="positive"))
+
+
+def _cast(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.method("to", x, TYPES[_attr(node, "dtype")])
+
+
+def _constant(scope: Scope, node: Node) -> Made:
+    return number(_attr(node, "value"), _attr(node, "dtype"))
+
+
+def _size(scope: Scope, node: Node) -> fx.Node:
+    return scope.full((), scope.size(_attr(node, "value")), _attr(node, "dtype"))
+
+
+def _iota(scope: Scope, node: Node) -> fx.Node:
+    return scope.call(torch.arange, scope.size(_attr(node, "length")), **scope.like(_attr(node, "dtype")))
+
+
+def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.method("reshape", x, scope.shape(_attr(node, "shape")))
+
+
+def _transpose(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.method("permute", x, _attr(node, "perm"))
+
+
+def _broadcast(scope: Scope, node: Node, x: Made) -> fx.Node:
+    if not isinstance(x, fx.Node):
+        return scope.full(_attr(node, "shape"), x, node.output.type.dtype)
+    return scope.method("expand", x, scope.shape(_attr(node, "shape")))
+
+
+def _pads(type_: TensorType, axis: int, before: Any, after: Any) -> list[Any]:
+    """As `constant_pad_nd` wants them: pairs from the last axis on."""
+    return [0, 0] * (type_.rank - 1 - axis % type_.rank) + [before, after]
+
+
+def _pad(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    pads = _pads(_type(node), *(_attr(node, "axis"), *scope.shape((_attr(node, "before"), _attr(node, "after")))))
+    return scope.call(torch.constant_pad_nd, x, pads, number(_attr(node, "value"), _type(node).dtype))
+
+
+def _slice(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    """As in numpy, what lies outside is left out: 1 to T of a sequence without tokens is nothing."""
+    axis, start, stop = (_attr(node, name) for name in ("axis", "start", "stop"))
+    if start == 0:
+        return scope.method("narrow", x, axis, 0, scope.size(stop))
+    index = (slice(None),) * (axis % _type(node).rank) + (slice(scope.size(start), scope.size(stop)),)
+    return scope.call(operator.getitem, x, index)
+
+
+def _split(scope: Scope, node: Node, x: fx.Node) -> tuple[fx.Node, ...]:
+    sizes = list(scope.shape(_attr(node, "sizes")))
+    made = scope.method("split", x, sizes, dim=_attr(node, "axis"), stem="split")
+    return tuple(scope.call(operator.getitem, made, i, stem=value.name) for i, value in enumerate(node.outputs))
+
+
+def _concat(scope: Scope, node: Node, *xs: fx.Node) -> fx.Node:
+    return scope.call(torch.cat, xs, dim=_attr(node, "axis"))
+
+
+def _reverse(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.method("flip", x, _attr(node, "axis"))
+
+
+def _gather(scope: Scope, node: Node, table: fx.Node, ids: fx.Node) -> fx.Node:
+    """Rows of a matrix are an embedding; its gradient, and that of `index_select`, adds rows up without sorting."""
+    if _type(node).rank == 2:
+        return scope.call(functional.embedding, ids, table)
+    flat = scope.method("flatten", ids, stem="ids")
+    picked = scope.method("index_select", table, 0, flat, stem="picked")
+    return scope.method("view", picked, scope.shape(node.output.type.shape))
+
+
+def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
+    """Transposes are views, which the product reads in place."""
+    if _attr(node, "transpose_x"):
+        x = scope.method("transpose", x, -1, -2, stem="transposed")
+    if _attr(node, "transpose_y"):
+        y = scope.method("transpose", y, -1, -2, stem="transposed")
+    return scope.call(operator.matmul, x, y)
+
+
+def _dense(scope: Scope, node: Node, x: fx.Node, weight: fx.Node, bias: fx.Node) -> fx.Node:
+    """`linear` wants [out, in]: a view, which it reads in place."""
+    return scope.call(functional.linear, x, scope.method("t", weight, stem="weight"), bias)
+
+
+def _offset_scale(scope: Scope, node: Node, z: fx.Node, gamma: fx.Node, beta: fx.Node) -> fx.Node:
+    """[b, 1, t, s] * [h, 1, s] + [h, 1, s] in one pass"""
+    heads = scope.method("unsqueeze", z, 1, stem="z")
+    gamma, beta = (scope.method("unsqueeze", x, 1, stem=name) for x, name in ((gamma, "gamma"), (beta, "beta")))
+    return scope.call(torch.addcmul, beta, heads, gamma)
+
+
+def _relu2(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.call(torch.square, scope.call(torch.relu, x, stem="relu"))
+
+
+def _layer_normalization(scope: Scope, node: Node, x: fx.Node, scale: fx.Node, bias: fx.Node) -> fx.Node:
+    width = scope.shape(_type(node).shape[-1:])
+    return scope.call(functional.layer_norm, x, width, scale, bias, eps=_attr(node, "eps"))
+
+
+def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    """Exclusive: the sum of what stands one place before, for to subtract the element would round, and look at it."""
+    type_, axis = _type(node), _attr(node, "axis")
+    if _attr(node, "exclusive"):
+        moved = scope.call(torch.constant_pad_nd, x, _pads(type_, axis, 1, 0), stem="moved")
+        x = scope.method("narrow", moved, axis, 0, scope.size(type_.shape[axis]), stem="before")
+    if type_.dtype not in (DType.F16, DType.BF16):
+        return scope.call(torch.cumsum, x, dim=axis, dtype=TYPES[type_.dtype])
+    total = scope.call(torch.cumsum, x, dim=axis, dtype=torch.float32, stem="total")
+    return scope.method("to", total, TYPES[type_.dtype])
+
+
+def _reduce(function: Callable[..., Any]) -> Emitter:
+    """A sum or mean, which keeps the type. No axes are none, which to PyTorch would be all."""
+
+    def emit(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+        if not _attr(node, "axes"):
+            return x
+        type_, axes, keep = TYPES[_type(node).dtype], _attr(node, "axes"), _attr(node, "keepdims")
+        if type_.is_floating_point:
+            return scope.call(function, x, dim=axes, keepdim=keep)
+        return scope.call(function, x, dim=axes, keepdim=keep, dtype=type_)
+
+    return emit
+
+
+def _extreme(function: Callable[..., Any], bound: str) -> Emitter:
+    """The largest or smallest; of none, the end of the type at that bound, which is put beside what may be none."""
+
+    def emit(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+        type_ = _type(node)
+        if not _attr(node, "axes"):
+            return x
+        infinite = {"min": -np.inf, "max": np.inf}[bound]
+        end = infinite if type_.dtype.is_float else getattr(torch.iinfo(TYPES[type_.dtype]), bound)
+        for axis in _attr(node, "axes"):
+            size = type_.shape[axis]
+            if not isinstance(size, int) or not size:
+                x = scope.call(torch.constant_pad_nd, x, _pads(type_, axis, 0, 1), end, stem="padded")
+        return scope.call(function, x, dim=_attr(node, "axes"), keepdim=_attr(node, "keepdims"))
+
+    return emit
+
+
+NUMBERS = frozenset(("add", "sub", "mul", "div", "maximum", "minimum", "less", "less_equal", "select", "broadcast"))
+"""The ops whose emitters take a constant as a number, as long as one operand is a tensor."""
+
+EMITTERS: dict[str, Emitter] = {
+    "add": _as(operator.add), "sub": _as(operator.sub), "mul": _as(operator.mul), "div": _as(operator.truediv),
+    "neg": _as(operator.neg), "exp": _as(torch.exp), "sin": _as(torch.sin), "cos": _as(torch.cos),
+    "tanh": _as(torch.tanh), "relu": _as(torch.relu), "relu2": _relu2, "sigmoid": _as(torch.sigmoid),
+    "silu": _as(functional.silu), "sqrt": _sqrt, "reciprocal": _as(torch.reciprocal),
+    "maximum": _bound("min", torch.maximum), "minimum": _bound("max", torch.minimum), "less": _as(operator.lt),
+    "less_equal": _as(operator.le), "logical_and": _as(torch.logical_and), "select": _as(torch.where), "cast": _cast,
+    "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
+    "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
+    "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
+    "layer_normalization": _layer_normalization, "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
+    "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),
+}  # fmt: skip

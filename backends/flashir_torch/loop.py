@@ -1,0 +1,56 @@
+"""The loop of a `scan`: over slices that one `unbind` makes, whose gradient is one `stack`.
+
+To take slice by slice would give each a gradient as large as the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Body = Callable[..., tuple[Tensor, ...]]
+
+
+def scan(
+    body: Body, carries: int, axis: int, operands: Sequence[Tensor], captured: Sequence[Any]
+) -> tuple[Tensor, ...]:
+    """Carries and what is walked over -> last carries and stacked results.
+
+    Args:
+        body: (carries, items, captured) -> (carries, results).
+        carries: how many of the operands are carried.
+        axis: walked along by the others, and stacked along by the results.
+        operands: carries, then what is walked over.
+        captured: what every round sees unchanged.
+    """
+    if torch.compiler.is_exporting():
+        return _exported(body, carries, axis, operands, captured)
+    state, walked = tuple(operands[:carries]), operands[carries:]
+    rounds = list(zip(*(x.unbind(axis) for x in walked), strict=True))
+    made = []
+    for items in rounds:
+        results = body(*state, *items, *captured)
+        state = results[:carries]
+        made.append(results[carries:])
+    if rounds:
+        return (*state, *(torch.stack(ys, axis) for ys in zip(*made, strict=True)))
+    zeros = (x.new_zeros((*x.shape[:axis], *x.shape[axis + 1 :])) for x in walked)
+    results = body(*state, *zeros, *captured)  # a round that does not count tells shapes and types
+    return (*state, *(y.unsqueeze(axis).narrow(axis, 0, 0) for y in results[carries:]))
+
+
+def _exported(
+    body: Body, carries: int, axis: int, operands: Sequence[Tensor], captured: Sequence[Any]
+) -> tuple[Tensor, ...]:
+    """As one operator of the exported program, so that the number of rounds stays open. It needs one at least."""
+    from torch._higher_order_ops.scan import scan as loop
+
+    def step(state: tuple[Tensor, ...], items: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        results = body(*state, *items, *captured)
+        return results[:carries], tuple(y.clone() for y in results[carries:])  # it must not return what it was given
+
+    last, made = loop(step, tuple(operands[:carries]), tuple(operands[carries:]), dim=axis)
+    return (*last, *(y.movedim(0, axis) for y in made))

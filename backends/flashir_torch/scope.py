@@ -1,0 +1,242 @@
+"""Where nodes are emitted: the main graph, or that of a module inside it (a layer, the body of a `scan`).
+
+A module inside sees nothing of the graph around it. What it needs from there, a size or a parameter that is not its
+own, becomes a further input.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from flashir.errors import TargetError
+from flashir.ir import Dim, DType, Size, Value
+from flashir.ir.dims import CeilDiv, Symbol
+from flashir_torch.names import identifier
+from flashir_torch.types import TYPES
+
+Made = fx.Node | float | int | bool
+"""What stands for a value: a node, or the number that a constant is."""
+
+Parameters = Callable[[str], torch.nn.Parameter]
+"""The parameter of a full name, one object however often it is asked for."""
+
+
+class Scope(ABC):
+    """A graph in the making, and what stands for each IR value in it."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.graph = fx.Graph()
+        self.values: dict[Value, Made] = {}
+        self.attributes: dict[str, Any] = {}
+        self.hint = ""
+
+    @abstractmethod
+    def parameter(self, name: str) -> fx.Node:
+        """The parameter of that full name."""
+
+    @abstractmethod
+    def size(self, size: Size) -> fx.Node | int:
+        """A size, as a number that is known or read at run time."""
+
+    @abstractmethod
+    def device(self) -> fx.Node | None:
+        """The device that the graph runs on; None where nothing tells."""
+
+    def call(self, function: Callable[..., Any], *args: Any, stem: str = "", **kwargs: Any) -> fx.Node:
+        """`stem = function(*args, **kwargs)`, under the name of the value in the making where no stem is given."""
+        return self.graph.create_node("call_function", function, args, kwargs, identifier(stem or self.hint))
+
+    def method(self, name: str, *args: Any, stem: str = "", **kwargs: Any) -> fx.Node:
+        """`stem = args[0].name(*args[1:], **kwargs)`"""
+        return self.graph.create_node("call_method", name, args, kwargs, identifier(stem or self.hint))
+
+    def attribute(self, path: str, content: Any) -> fx.Node:
+        """`self.path`, which the module will have."""
+        self.attributes[path] = content
+        return self.graph.create_node("get_attr", path, name=identifier(path.replace(".", "_")))
+
+    def submodule(self, path: str, content: torch.nn.Module, *args: Any) -> fx.Node:
+        """`self.path(*args)`"""
+        self.attributes[path] = content
+        return self.graph.create_node("call_module", path, args, name=identifier(path.replace(".", "_")))
+
+    def shape(self, sizes: Sequence[Size]) -> tuple[fx.Node | int, ...]:
+        """Sizes, as `size` gives them."""
+        return tuple(self.size(size) for size in sizes)
+
+    def full(self, shape: Sequence[Size], value: Any, dtype: DType, stem: str = "") -> fx.Node:
+        """A new tensor of one number."""
+        return self.call(torch.full, self.shape(shape), value, **self.like(dtype), stem=stem)
+
+    def like(self, dtype: DType) -> dict[str, Any]:
+        """The arguments that make a new tensor one of that type, where the graph runs."""
+        device = self.device()
+        return {"dtype": TYPES[dtype], **({} if device is None else {"device": device})}
+
+    def tensor(self, value: Value) -> fx.Node:
+        """What stands for the value, as a tensor; a constant becomes one of shape []."""
+        made = self.values[value]
+        if not isinstance(made, fx.Node):
+            made = self.values[value] = self.full((), made, value.type.dtype, stem=value.name)
+        return made
+
+    def results(self, made: fx.Node, outputs: Sequence[Value], *, several: bool) -> dict[Value, fx.Node]:
+        """What stands for each result of a call: an item of the tuple where it has `several`, else itself."""
+        if not several:
+            return {outputs[0]: made}
+        return {v: self.call(operator.getitem, made, i, stem=v.name) for i, v in enumerate(outputs)}
+
+    def finish(self, outputs: Sequence[Value], name: str, *, several: bool) -> fx.GraphModule:
+        """The finished module; it returns a tuple where it has `several` results."""
+        results = tuple(self.tensor(value) for value in outputs)
+        self.graph.output(results if several else results[0])
+        for node in reversed(self.graph.nodes):
+            if not node.users and node.op in ("call_function", "call_method", "get_attr"):
+                self.graph.erase_node(node)
+        return fx.GraphModule(self.attributes, self.graph, class_name=name)
+
+
+class MainScope(Scope):
+    """The main graph: sizes are read off its inputs, parameters are its attributes."""
+
+    def __init__(self, parameters: Parameters, inputs: Sequence[Value]) -> None:
+        super().__init__(parameters)
+        self._read: dict[str, tuple[fx.Node, int]] = {}
+        self._sizes: dict[Any, fx.Node] = {}
+        self._loaded: dict[str, fx.Node] = {}
+        self._device: fx.Node | None = None
+        taken: set[str] = set()
+        for value in inputs:
+            name = identifier(value.name)
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            node = self.values[value] = self.graph.create_node("placeholder", name, name=name)
+            for axis, size in enumerate(value.type.shape):
+                match size:
+                    case Dim(terms=(((Symbol(name=symbol),), 1),)):
+                        self._read.setdefault(symbol, (node, axis))
+
+    def parameter(self, name: str) -> fx.Node:
+        """An attribute under its full name."""
+        if name not in self._loaded:
+            self._loaded[name] = self.attribute(name, self.parameters(name))
+        return self._loaded[name]
+
+    def device(self) -> fx.Node | None:
+        """That of the first input, or of a parameter."""
+        if self._device is None:
+            first = next((node for node in self.graph.nodes if node.op in ("placeholder", "get_attr")), None)
+            if first is not None:
+                self._device = self.call(getattr, first, "device", stem="place")
+        return self._device
+
+    def size(self, size: Size) -> fx.Node | int:
+        """A sum of products of what is read off the inputs."""
+        if isinstance(size, int):
+            return size
+        if size not in self._sizes:
+            total: Any = 0
+            for monomial, coefficient in sorted(size.terms, key=lambda term: term[1] < 0):
+                product: Any = abs(coefficient)
+                for atom in monomial:
+                    factor = self._atom(atom)
+                    product = factor if product == 1 else self.call(operator.mul, product, factor, stem="size")
+                if coefficient > 0:
+                    total = product if total == 0 else self.call(operator.add, total, product, stem="size")
+                else:
+                    total = self.call(operator.sub, total, product, stem="size")
+            self._sizes[size] = total
+        return self._sizes[size]
+
+    def _atom(self, atom: Symbol | CeilDiv) -> fx.Node:
+        if atom not in self._sizes:
+            self._sizes[atom] = self._symbol(atom.name) if isinstance(atom, Symbol) else self._ceildiv(atom)
+        return self._sizes[atom]
+
+    def _ceildiv(self, atom: CeilDiv) -> fx.Node:
+        """At least one chunk, even of an empty sequence: then loops have a round, and exports have no special case."""
+        above = self.size(atom.numerator + (atom.denominator - 1))
+        whole = self.call(operator.floordiv, above, atom.denominator, stem="chunks")
+        return self.call(torch.sym_max, whole, 1, stem="chunks")
+
+    def _symbol(self, symbol: str) -> fx.Node:
+        if symbol not in self._read:
+            raise TargetError(f"the size {symbol} cannot be read off any input", where="torch")
+        node, axis = self._read[symbol]
+        return self.method("size", node, axis, stem=symbol)
+
+
+class InnerScope(Scope):
+    """The graph of a module inside.
+
+    Args:
+        outer: the scope that calls it.
+        inputs: its inputs, by the names they have inside.
+        prefix: parameters whose full names begin so are its own; others are captured.
+    """
+
+    def __init__(self, outer: Scope, inputs: Sequence[Value], prefix: str = "") -> None:
+        super().__init__(outer.parameters)
+        self.outer = outer
+        self.prefix = prefix
+        self.captured: list[fx.Node | int] = []
+        self._inside: dict[Any, fx.Node] = {}
+        self._last: fx.Node | None = None
+        self._device: fx.Node | None = None
+        for value in inputs:
+            self.values[value] = self._placeholder(value.name)
+
+    def parameter(self, name: str) -> fx.Node:
+        """An attribute under the rest of its name, or an input."""
+        if not self.prefix or not name.startswith(self.prefix):
+            return self._capture(name, name, lambda: self.outer.parameter(name))
+        if name not in self._inside:
+            self._inside[name] = self.attribute(name.removeprefix(self.prefix), self.parameters(name))
+        return self._inside[name]
+
+    def size(self, size: Size) -> fx.Node | int:
+        """An input where it is not known."""
+        if isinstance(size, int):
+            return size
+        return self._capture(size, _stem(size), lambda: self.outer.size(size))
+
+    def device(self) -> fx.Node | None:
+        """That of the first input."""
+        if self._device is None:
+            first = next(iter(self.values.values()))
+            self._device = self.call(getattr, first, "device", stem="place")
+        return self._device
+
+    def _capture(self, key: Any, stem: str, outside: Callable[[], Any]) -> fx.Node:
+        if key not in self._inside:
+            self.captured.append(outside())
+            self._inside[key] = self._placeholder(stem)
+        return self._inside[key]
+
+    def _placeholder(self, stem: str) -> fx.Node:
+        """A further input; all of them stand before the first op."""
+        name = identifier(stem)
+        taken = {node.name for node in self.graph.nodes}
+        while name in taken:
+            name += "_"
+        first = self._last is None
+        with self.graph.inserting_before(None) if first else self.graph.inserting_after(self._last):
+            self._last = self.graph.create_node("placeholder", name, name=name)
+        return self._last
+
+
+def _stem(size: Dim) -> str:
+    match size.terms:
+        case (((Symbol(name=name),), 1),):
+            return name
+        case (((CeilDiv(),), 1),):
+            return "chunks"
+    return "size"

@@ -1,0 +1,81 @@
+"""Modules that run on a device: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from flashir.errors import InputError, TargetError
+from flashir.ir import Graph
+from flashir_torch.devices import device_of
+from flashir_torch.emit import module
+from flashir_torch.types import TYPES
+
+Array = npt.NDArray[Any]
+
+
+class Session:
+    """A module that has its parameters on the device. Arrays in the order of the inputs -> its one result.
+
+    Args:
+        call: the module.
+        graph: what the inputs are.
+        device: where to run.
+    """
+
+    def __init__(self, call: Callable[..., Any], graph: Graph, device: torch.device) -> None:
+        self._call = call
+        self._inputs = graph.inputs
+        self._device = device
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
+        results = self.outputs(arrays)
+        if len(results) != 1:
+            raise TargetError(f"the model has {len(results)} results, wanted one", where="torch")
+        return results[0]
+
+    def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once; every result, those in narrow floating-point types as float32.
+
+        Raises:
+            InputError: inputs that are missing, of another kind, or that PyTorch refuses.
+        """
+        if len(arrays) != len(self._inputs):
+            shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
+            raise InputError(f"the model takes ({shown}), got {len(arrays)} inputs", where="torch")
+        with torch.inference_mode():
+            tensors = [
+                _tensor(value.name, array, TYPES[value.type.dtype]).to(self._device)
+                for value, array in zip(self._inputs, arrays, strict=True)
+            ]
+            try:
+                made = self._call(*tensors)
+            except (RuntimeError, IndexError) as error:
+                raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
+            results = made if isinstance(made, tuple) else (made,)
+            return tuple(_array(result) for result in results)
+
+
+def compiled(graph: Graph, params: Mapping[str, Array], device: str) -> Session:
+    """A lowered graph with its parameters on a device. Raises TargetError, ParameterError."""
+    place = device_of(device)
+    made = module(graph, params).requires_grad_(False).eval().to(place)
+    return Session(made, graph, place)
+
+
+def _tensor(name: str, array: Array, dtype: torch.dtype) -> torch.Tensor:
+    """The array in the type wanted. Raises InputError where that would change its kind, as 1.5 to 1."""
+    whole, wanted_whole = array.dtype.kind in "iub", not dtype.is_floating_point
+    if array.size and wanted_whole and not whole:
+        raise InputError(f"{name} must hold {dtype} numbers, got {array.dtype}", where="torch")
+    return torch.tensor(array, dtype=dtype)
+
+
+def _array(result: torch.Tensor) -> Array:
+    narrow = result.dtype in (torch.float16, torch.bfloat16)
+    return np.asarray((result.float() if narrow else result).cpu().numpy())
