@@ -10,7 +10,12 @@ TIE = 0.001  # closer than this, two candidates take the same time
 
 
 def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
-    """What spoke for the chosen candidate, against the best with another chunk and the best with another strategy."""
+    """What spoke for the chosen candidate, against the best with another chunk and the best with another strategy.
+
+    One that was measured is compared with others that were: what is unmeasured could only be guessed at.
+    """
+    if chosen.measured_ms is not None:
+        candidates = [each for each in candidates if each.measured_ms is not None]
     if len(candidates) == 1:
         return _alone(chosen)
     return " ".join(part for part in (_chunk(chosen, candidates, policy), _cumsum(chosen, candidates)) if part)
@@ -58,7 +63,7 @@ def _against(slow: Candidate, fast: Candidate) -> str:
     gaps = {term: slow.terms[term] - fast.terms.get(term, 0.0) for term in slow.terms}
     term = max(gaps, key=lambda each: gaps[each])
     verdict = f"takes {abs(longer):.1%} {'longer' if longer > 0 else 'less'}{measured}"
-    if gaps[term] <= 0:
+    if gaps[term] < TIE * fast.predicted_ms:
         return verdict
     return f"{verdict}, most of it for {term} ({_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))})"
 

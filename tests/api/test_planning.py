@@ -168,3 +168,12 @@ def test_a_stack_of_a_users_own_is_planned_like_any_other():
     names = flashir.init(found.graph)
     assert settled_chunks(found.graph) == (found.chunk,)
     assert {f"layers.{i}.proj_in.weight" for i in range(8)} <= set(names)
+
+
+def test_reasons_compare_what_was_measured_with_what_was_measured():
+    measured = Candidate(64, "native", 1.0, 0, measured_ms=2.0, terms={"matrix products": 1.0})
+    slower = Candidate(64, "matmul", 1.0, 0, measured_ms=2.5, terms={"matrix products": 1.0})
+    guessed = Candidate(128, "native", 9.0, 0, terms={"matrix products": 9.0})
+    told = explain(measured, [measured, slower, guessed], "fastest")
+    assert "matmul takes 25.0% longer as measured." in told
+    assert "128" not in told
