@@ -14,10 +14,12 @@ def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> 
 
     One that was measured is compared with others that were: what is unmeasured could only be guessed at.
     """
+    if len(candidates) == 1:
+        return _alone(chosen)
     if chosen.measured_ms is not None:
         candidates = [each for each in candidates if each.measured_ms is not None]
     if len(candidates) == 1:
-        return _alone(chosen)
+        return "No other candidate was measured."
     return " ".join(part for part in (_chunk(chosen, candidates, policy), _cumsum(chosen, candidates)) if part)
 
 
