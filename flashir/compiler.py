@@ -60,6 +60,8 @@ class Runnable:
         if key in self._admitted:
             return
         inputs.specialise(self.model, sizes)
+        if 0 in sizes.values():  # nothing to hold
+            return
         record = find_target(self.plan.target)
         needed = Ranking(record, Workload()).needed(self.model, sizes)
         if needed > record.memory:

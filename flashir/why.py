@@ -24,9 +24,11 @@ def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> 
 
 
 def _alone(chosen: Candidate) -> str:
-    dearest = max(chosen.terms, key=lambda term: chosen.terms[term])
-    share = chosen.terms[dearest] / max(chosen.predicted_ms, 1e-12)
     settled = "" if chosen.chunk is None and chosen.cumsum is None else "Nothing was left to choose. "
+    if not chosen.predicted_ms:
+        return f"{settled}There is nothing to compute."
+    dearest = max(chosen.terms, key=lambda term: chosen.terms[term])
+    share = chosen.terms[dearest] / chosen.predicted_ms
     return f"{settled}{share:.0%} of the time goes to {dearest}."
 
 

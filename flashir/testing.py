@@ -1,0 +1,172 @@
+"""The conformance suite: what every backend must do, ours or a third party's.
+
+import pytest
+from flashir.testing import cases
+
+@pytest.mark.parametrize("case", cases("mine:cpu"), ids=str)
+def test_conformance(case):
+    case.check()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.compiler import compile
+from flashir.errors import FlashirError, InputError, ParameterError
+from flashir.export import TOLERANCE, relative_error, sample_inputs
+from flashir.interpreter import interpret
+from flashir.ir import Builder, DType, Graph, TensorType
+from flashir.models import model
+from flashir.ops import OPS, OpDef, Sample
+from flashir.parameters import unit
+from flashir.planning import compute_type
+from flashir.workload import Workload
+
+Array = npt.NDArray[Any]
+CHUNK = 16
+LENGTHS = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 2)
+SMALL: dict[str, Any] = {"d_model": 32, "depth": 2, "key_dim": 8, "vocab": 61}
+
+MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(
+        ("flash", {"task": task, "cumsum": cumsum, "lin_norm": lin_norm})
+        for task, cumsum, lin_norm in (
+            ("lm", "scan", "chunk_mean"),
+            ("lm", "matmul", "chunk"),
+            ("lm", "native", "none"),
+            ("mlm", "native", "chunk_mean"),
+            ("mlm", "native", "none"),
+        )
+    ),
+    ("flash", {"segments": True}),
+    ("flash", {"segments": True, "task": "mlm"}),
+    ("flash", {"use_global": False}),
+    ("flash", {"use_local": False, "cumsum": "scan"}),
+    ("flash", {"qk_scale": "sqrt_key", "expansion": 1.5}),
+    *(("flash-quad", {"task": task, "max_len": 64, "qk_scale": "length"}) for task in ("lm", "mlm")),
+    ("flash-quad", {"max_len": 1024, "qk_scale": "max_len"}),
+)
+"""Models of the suite, each with the settings that set it apart."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that a backend must do; `check` raises AssertionError, with the numbers, where it does not.
+
+    Args:
+        name: for people.
+        check: does it and looks at the result.
+    """
+
+    name: str
+    check: Callable[[], None] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def cases(target: str) -> Iterator[Case]:
+    """Every case for a target whose device is at hand: each op, whole models, and what must be refused."""
+    for record in OPS.values():
+        for number, sample in enumerate(record.samples):
+            yield Case(f"{record.name}-{number}", lambda r=record, s=sample: _check_op(target, r, s))  # type: ignore[misc]
+    for name, settings in MODELS:
+        shown = "-".join(f"{key}={value}" for key, value in settings.items())
+        yield Case(f"{name}-{shown}", lambda n=name, s=settings: _check_model(target, n, s))  # type: ignore[misc]
+    yield Case("causality", lambda: _check_causality(target))
+    yield Case("refusals", lambda: _check_refusals(target))
+
+
+def agree(got: Array, wanted: Array, limit: float) -> None:
+    """Raises AssertionError where two results differ by more than `limit`, relative to the largest of `wanted`."""
+    assert got.shape == wanted.shape, f"wanted shape {wanted.shape}, got {got.shape}"
+    if wanted.dtype.kind != "f":
+        assert np.array_equal(got, wanted), "whole numbers differ"
+        return
+    error = relative_error(got, wanted)
+    assert error <= limit, f"{error:.1e} off, {limit:.0e} allowed"
+
+
+def _check_op(target: str, record: OpDef, sample: Sample) -> None:
+    """Each result of an op, on unit-scale operands."""
+    for position in range(len(_graph_of(record, sample, 0)[1])):
+        graph, _ = _graph_of(record, sample, position)
+        random = np.random.default_rng(position)
+        operands = [_drawn(value.type, random, sample.high) for value in graph.inputs]
+        params = unit(graph)
+        run = compile(graph, target, params)
+        limit = TOLERANCE[compute_type(graph)]
+        agree(run(*operands), interpret(graph, params, *operands)[0], limit)
+
+
+def _drawn(type_: TensorType, random: np.random.Generator, high: int) -> Array:
+    """Unit-scale floats, whole numbers below `high`, or coin flips."""
+    if type_.dtype.is_float:
+        return random.standard_normal(type_.sizes)
+    return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.oracle)
+
+
+def _graph_of(record: OpDef, sample: Sample, position: int) -> tuple[Graph, tuple[Any, ...]]:
+    """The graph of one op with one of its results, and all of them."""
+    b = Builder(record.name)
+    operands = [None if text is None else b.input(f"x{i}", text) for i, text in enumerate(sample.operands)]
+    results = b.insert(record.name, operands, sample.attrs)
+    return b.finish(results[position]), results
+
+
+def _small(name: str, settings: Mapping[str, Any]) -> Graph:
+    chunk = {"chunk": CHUNK} if name == "flash" else {}
+    return model(name, **SMALL, **chunk, **settings)
+
+
+def _check_model(target: str, name: str, settings: Mapping[str, Any]) -> None:
+    """A model at the lengths where chunks begin and end, for two rows, and for none."""
+    graph = _small(name, settings)
+    params = unit(graph)
+    run = compile(graph, target, params)
+    for batch, length in (*((2, length) for length in LENGTHS), (0, CHUNK)):
+        arrays = [x[:batch, :length] for x in sample_inputs(graph, Workload(2, max(length, 1)).sizes(graph), length)]
+        agree(run(*arrays), interpret(run.model, params, *arrays)[0], TOLERANCE[compute_type(graph)])
+
+
+def _check_causality(target: str) -> None:
+    """Another token changes no logit before it, bit for bit."""
+    for cumsum in ("scan", "matmul", "native"):
+        graph = _small("flash", {"cumsum": cumsum})
+        run = compile(graph, target, unit(graph))
+        (ids,) = sample_inputs(graph, Workload(1, 3 * CHUNK).sizes(graph))
+        before = run(ids)
+        for position in (1, CHUNK - 1, CHUNK, 2 * CHUNK + 3):
+            other = ids.copy()
+            other[0, position] = (other[0, position] + 1) % SMALL["vocab"]
+            after = run(other)
+            assert np.array_equal(before[:, :position], after[:, :position]), (
+                f"{cumsum}: token {position} is seen before"
+            )
+            assert not np.array_equal(before[:, position:], after[:, position:])
+
+
+def _check_refusals(target: str) -> None:
+    """What is wrong is refused before it runs, with an error of its own kind."""
+    graph = _small("flash", {})
+    params = unit(graph)
+    run = compile(graph, target, params)
+    _refused(lambda: run(np.array([[0, SMALL["vocab"]]])), InputError)
+    _refused(lambda: run(np.array([[-1]])), InputError)
+    _refused(lambda: run(np.array([0.5])), InputError)
+    damaged = {**params, "layers.1.norm.scale": np.full_like(params["layers.1.norm.scale"], np.nan)}
+    _refused(lambda: compile(graph, target, damaged), ParameterError)
+
+
+def _refused(act: Callable[[], object], kind: type[FlashirError]) -> None:
+    try:
+        act()
+    except kind:
+        return
+    raise AssertionError(f"wanted {kind.__name__}, nothing was raised")
