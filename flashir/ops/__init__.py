@@ -1,6 +1,22 @@
 """The ops, one file a family. `OPS` holds every record; importing this package fills it."""
 
-from flashir.ops import attention, blocks, contraction, elementwise, flash, gated, gau, norm, position, prefix, shape
+from flashir.ops import (
+    attention,
+    blocks,
+    contraction,
+    elementwise,
+    ffn,
+    flash,
+    gated,
+    gau,
+    heads,
+    mhsa,
+    norm,
+    position,
+    prefix,
+    shape,
+    softmax,
+)
 from flashir.ops.costs import Contraction, Cost
 from flashir.ops.opdef import OPS, AttrSpec, OpDef, ParamSpec, Sample, define_op, opdef, sample
 
@@ -17,13 +33,17 @@ __all__ = [
     "contraction",
     "define_op",
     "elementwise",
+    "ffn",
     "flash",
     "gated",
     "gau",
+    "heads",
+    "mhsa",
     "norm",
     "opdef",
     "position",
     "prefix",
     "sample",
     "shape",
+    "softmax",
 ]

@@ -1,4 +1,4 @@
-"""Blocks that own parameters: embed, scaled_sin, the norms, unembed; and repeat, which stacks blocks.
+"""Blocks that own parameters: embed, the positions, the norms, unembed; and repeat, which stacks blocks.
 
 A block's `ref` and `decompose` find their parameters in `p` under the names of the contract.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.errors import IRError
+from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.types import DType, TensorType
@@ -110,6 +110,36 @@ scaled_sin = define_op(
         params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
         scope="pos",
         doc="x plus sinusoidal positions times a learned scale (Code 2)",
+    )
+)
+
+
+def _infer_learned(x: TensorType, max_len: int, **_: Any) -> TensorType:
+    check_tokens(x)
+    if isinstance(x.shape[1], int) and x.shape[1] > max_len:
+        raise IRError(f"the positions learned are max_len = {max_len}, the sequence has {x.shape[1]}: {x}")
+    return x
+
+
+def _ref_learned(x: Any, p: Params, max_len: int, **_: Any) -> Any:
+    if x.shape[1] > max_len:
+        raise InputError(f"a length of {x.shape[1]} is more than the {max_len} positions that are learned")
+    return x + p["weight"][: x.shape[1]]
+
+
+learned_position = define_op(
+    OpDef(
+        "learned_position",
+        ("x",),
+        _infer_learned,
+        _ref_learned,
+        elementwise(1),
+        (sample("f32[2, 3, 4]", max_len=5), sample("f32[2, 0, 4]", max_len=1)),
+        attrs={"max_len": integer(1024, least=1, doc="positions learned, and so the longest sequence")},
+        decompose=lambda b, x, p, **_: b.add(x, b.gather(p["weight"], b.iota(length=x.type.shape[1]))),
+        params=lambda x, max_len, **_: {"weight": ParamSpec((max_len, width_of(x)), std=WEIGHT_STD)},
+        scope="pos",
+        doc="x plus a learned vector for each position (Gehring et al. 2017)",
     )
 )
 

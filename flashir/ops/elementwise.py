@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi
+from math import sqrt as sqrt_of
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ F64 = np.ndarray[Any, np.dtype[np.float64]]
 
 # Operations that one element of a function costs, beside 1 for an addition.
 TRANSCENDENTAL = 10
+GELU_RATE, GELU_CUBE = sqrt_of(2 / pi), 0.044715
 
 
 def broadcast(*types: TensorType) -> TensorType:
@@ -188,6 +191,26 @@ silu = define_op(
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_silu,
         doc="x * sigmoid(x), also called swish",
+    )
+)
+
+
+def _gelu(b: Builder, x: Value) -> Value:
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2"""
+    inner = b.mul(b.add(b.mul(b.mul(x, x), GELU_RATE * GELU_CUBE), GELU_RATE), x)
+    return b.mul(b.mul(x, 0.5), b.add(b.tanh(inner), 1.0))
+
+
+gelu = define_op(
+    OpDef(
+        "gelu",
+        ("x",),
+        floating,
+        lambda x: x / (1 + np.exp(np.minimum(-2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3), 700))),
+        elementwise(TRANSCENDENTAL + 7),
+        (sample("f32[2, 3]"), sample("f32[]")),
+        decompose=_gelu,
+        doc="x times the normal distribution up to x, by its tanh form (Hendrycks & Gimpel 2016)",
     )
 )
 

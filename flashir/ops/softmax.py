@@ -1,0 +1,116 @@
+"""Softmax, and the attention of the transformers: softmax(q k^T) v.
+
+Axes: b batch, h heads, t and m positions, s key, e value.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.dims import Size
+from flashir.ir.types import TensorType
+from flashir.ops.attention import check_heads
+from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
+from flashir.ops.elementwise import TRANSCENDENTAL, floating
+from flashir.ops.norm import as_dtype, wide
+from flashir.ops.opdef import OpDef, define_op, flag, number, sample
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+SOFTMAX_WEIGHT = TRANSCENDENTAL + 4  # the largest, a difference, its power, their sum, a quotient
+
+
+def _infer_softmax(x: TensorType) -> TensorType:
+    if not x.rank:
+        raise IRError(f"softmax runs over the last axis, got {x}")
+    return floating(x)
+
+
+def ref_softmax(x: Any) -> Any:
+    """As `softmax`, in numpy."""
+    powers = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _decompose_softmax(b: Builder, x: Value) -> Value:
+    """e^(x - max) / sum(e^(x - max)), the sum in float32 at least"""
+    h = as_dtype(b, x, wide(x.type.dtype))
+    powers = b.exp(b.sub(h, b.reduce_max(h, axes=(-1,), keepdims=True)))
+    total = b.reduce_sum(powers, axes=(-1,), keepdims=True)
+    return as_dtype(b, b.mul(powers, b.reciprocal(total)), x.type.dtype)
+
+
+softmax = define_op(
+    OpDef(
+        "softmax",
+        ("x",),
+        _infer_softmax,
+        ref_softmax,
+        elementwise(SOFTMAX_WEIGHT),
+        (sample("f32[2, 3, 5]"), sample("f32[4]"), sample("f32[2, 0, 3]"), sample("f32[2, 0, 0]")),
+        decompose=_decompose_softmax,
+        doc="e^x, divided by its sum over the last axis; no row may be -inf alone",
+    )
+)
+
+
+def until_now(b: Builder, length: Size) -> Value:
+    """bool [t, m]: whether position m is not after t"""
+    index = b.iota(length=length)
+    return b.less_equal(b.reshape(index, shape=(1, length)), b.reshape(index, shape=(length, 1)))
+
+
+def _infer_attention(q: TensorType, k: TensorType, v: TensorType, **_: Any) -> TensorType:
+    check_heads(q, k, v)
+    return floating(v)
+
+
+def ref_softmax_attention(q: Any, k: Any, v: Any, causal: bool, scale: float) -> Any:
+    """As `softmax_attention`, in numpy."""
+    scores = np.einsum("...ts,...ms->...tm", q, k) * scale
+    if causal:
+        scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
+    return np.einsum("...tm,...me->...te", ref_softmax(scores), v)
+
+
+def _decompose_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool, scale: float) -> Value:
+    """softmax(scale q k^T) v; what is masked is -inf before the softmax"""
+    scores = b.matmul(b.mul(q, scale), k, transpose_y=True)
+    if causal:
+        scores = b.select(until_now(b, q.type.shape[-2]), scores, float("-inf"))
+    return b.matmul(b.softmax(scores), v)
+
+
+def cost_softmax_attention(ins: Types, outs: Types, **_: Any) -> Cost:
+    """The two products of [t, m], and the softmax between them."""
+    q, v, traffic = ins[0], ins[2], moved(ins, outs)
+    assert q is not None and v is not None
+    *batch, t, s = q.sizes
+    count = prod(batch)
+    products = (Contraction(count, t, s, t), Contraction(count, t, t, v.sizes[-1]))
+    return Cost(float(SOFTMAX_WEIGHT) * count * t * t, traffic.read, traffic.written, contractions=products)
+
+
+softmax_attention = define_op(
+    OpDef(
+        "softmax_attention",
+        ("q", "k", "v"),
+        _infer_attention,
+        ref_softmax_attention,
+        cost_softmax_attention,
+        tuple(
+            sample(f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 6]", causal=causal, scale=scale)
+            for t, scale in ((5, 0.5), (1, 1.0), (0, 0.5))
+            for causal in (True, False)
+        ),
+        attrs={"causal": flag(), "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA")},
+        decompose=_decompose_attention,
+        doc="softmax(scale q k^T) v over [b, h, t, s]; causal: no position sees one after it",
+    )
+)

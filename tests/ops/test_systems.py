@@ -1,0 +1,188 @@
+"""The systems that FLASH is compared with, against transcriptions of their own: one token, one head at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flashir
+from flashir import interpret
+from flashir.errors import FlashirError
+from flashir.ir import Builder, Graph
+from tests.support import Array, assert_equal_results, lowered, random_array, random_inputs, random_parameters, typed
+
+causal_or_not = pytest.mark.parametrize("causal", [True, False])
+
+
+def block(name: str, length: int, d: int = 8, **attrs: Any) -> tuple[Graph, dict[str, Array], Array]:
+    """One block over f32[2, length, d], random parameters and operands."""
+    b = Builder(name)
+    graph = b.finish(b.insert(name, (b.input("x", f"f32[2, {length}, {d}]"),), attrs)[0])
+    (x,) = random_inputs(graph)
+    return graph, random_parameters(graph), x
+
+
+def is_both(graph: Graph, params: dict[str, Array], x: Array, wanted: Array) -> None:
+    """The interpreter's reading of the block and that of its lowering are as wanted."""
+    assert_equal_results(interpret(graph, params, x), (wanted,))
+    assert_equal_results(interpret(lowered(graph), params, x), (wanted,))
+
+
+def normed(x: Array, p: dict[str, Array], name: str) -> Array:
+    """LayerNorm, row by row."""
+    out = np.empty_like(x)
+    for at in np.ndindex(*x.shape[:-1]):
+        row = x[at]
+        out[at] = (row - row.mean()) / np.sqrt(((row - row.mean()) ** 2).mean() + 1e-5)
+    return out * p[f"{name}.scale"] + p[f"{name}.bias"]
+
+
+def rotated(x: Array, position: float) -> Array:
+    """Code 3 for one vector."""
+    half = len(x) // 2
+    angle = position * 10000.0 ** -(np.arange(half) / half)
+    return np.concatenate(
+        [
+            x[:half] * np.cos(angle) - x[half:] * np.sin(angle),
+            x[half:] * np.cos(angle) + x[:half] * np.sin(angle),
+        ]
+    )
+
+
+def heads_of(x: Array, p: dict[str, Array], heads: int, part: str = "layers.0.attn") -> list[Array]:
+    """q, k, v, each [b, h, t, s]."""
+    h, d = normed(x, p, f"{part}.norm"), x.shape[-1]
+    qkv = h @ p[f"{part}.qkv.weight"] + p[f"{part}.qkv.bias"]
+    s = d // heads
+    return [
+        np.stack([qkv[:, :, i * d + head * s : i * d + (head + 1) * s] for head in range(heads)], 1) for i in range(3)
+    ]
+
+
+def joined(x: Array, out: Array, p: dict[str, Array], part: str = "layers.0.attn") -> Array:
+    """Heads [b, h, t, s] side by side, projected, on top of x."""
+    rows = np.concatenate([out[:, head] for head in range(out.shape[1])], -1)
+    return x + rows @ p[f"{part}.out.weight"] + p[f"{part}.out.bias"]
+
+
+def softmaxed(scores: list[float]) -> Array:
+    powers = np.exp(np.array(scores) - max(scores))
+    return np.asarray(powers / powers.sum())
+
+
+def turned(x: Array, rope: bool) -> Array:
+    """Every vector of [b, h, t, s] by its position."""
+    out = x.copy()
+    for b, h, t in np.ndindex(*x.shape[:3]):
+        out[b, h, t] = rotated(x[b, h, t], t) if rope else x[b, h, t]
+    return out
+
+
+@causal_or_not
+@pytest.mark.parametrize("rope", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 6])
+def test_mhsa(length: int, rope: bool, causal: bool) -> None:
+    graph, p, x = block("mhsa", length, heads=2, rope=rope, causal=causal)
+    q, k, v = heads_of(x, p, 2)
+    q, k, out = turned(q, rope), turned(k, rope), np.zeros_like(v)
+    for b, h, t in np.ndindex(*out.shape[:3]):
+        seen = range(t + 1) if causal else range(length)
+        weights = softmaxed([q[b, h, t] @ k[b, h, m] / 2 for m in seen])  # sqrt(s) = 2
+        out[b, h, t] = sum(w * v[b, h, m] for w, m in zip(weights, seen))
+    is_both(graph, p, x, joined(x, out, p))
+
+
+def test_a_causal_softmax_knows_nothing_of_what_follows() -> None:
+    graph, p, x = block("mhsa", 9, heads=2)
+    later = x.copy()
+    later[:, 5:] = 1e3
+    for made in (graph, lowered(graph)):
+        before, after = interpret(made, p, x)[0], interpret(made, p, later)[0]
+        assert np.array_equal(before[:, :5], after[:, :5])
+        assert not np.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_gelu_is_the_tanh_form() -> None:
+    b = Builder()
+    x = np.linspace(-8, 8, 33)
+    graph = b.finish(b.gelu(b.input("x", "f32[33]")))
+    wanted = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    assert_equal_results(interpret(lowered(graph), {}, x), (wanted,))
+    assert_equal_results(interpret(graph, {}, x), (wanted,))
+
+
+def test_a_softmax_of_large_numbers_does_not_overflow() -> None:
+    b = Builder()
+    graph = b.finish(b.softmax(b.input("x", "f32[3]")))
+    wanted = np.array([0.0, 1.0, np.exp(-700.0)])
+    for made in (graph, lowered(graph)):
+        np.testing.assert_allclose(interpret(made, {}, np.array([-1e4, 1e4, 1e4 - 700]))[0], wanted, rtol=1e-9)
+
+
+def gelu(x: Array) -> Array:
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def test_the_feed_forward_blocks() -> None:
+    graph, p, x = block("mlp", 5)
+    h = normed(x, p, "layers.0.ffn.norm")
+    p = {name.removeprefix("layers.0.ffn."): value for name, value in p.items()}
+    assert p["up.weight"].shape == (8, 32)
+    wanted = x + gelu(h @ p["up.weight"] + p["up.bias"]) @ p["down.weight"] + p["down.bias"]
+    is_both(graph, random_parameters(graph), x, wanted)
+
+    graph, p, x = block("glu", 5)
+    h = normed(x, p, "layers.0.ffn.norm")
+    p = {name.removeprefix("layers.0.ffn."): value for name, value in p.items()}
+    assert p["gate.weight"].shape == (8, 21)  # 8 d / 3, rounded down
+    hidden = gelu(h @ p["gate.weight"] + p["gate.bias"]) * (h @ p["up.weight"] + p["up.bias"])
+    is_both(graph, random_parameters(graph), x, x + hidden @ p["down.weight"] + p["down.bias"])
+
+
+def test_learned_positions_are_added_and_end() -> None:
+    graph, p, x = block("learned_position", 5, max_len=7)
+    is_both(graph, p, x, x + p["pos.weight"][:5])
+    with pytest.raises(FlashirError, match="max_len = 4, the sequence has 5"):
+        block("learned_position", 5, max_len=4)
+    b = Builder()
+    free = b.finish(b.learned_position(b.input("x", "f32[B, T, 8]"), max_len=4))
+    for made in (free, lowered(free)):
+        with pytest.raises(FlashirError):
+            interpret(made, {"pos.weight": p["pos.weight"][:4]}, random_array(typed("f32[2, 5, 8]"), 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "message"),
+    [
+        ("mhsa", {"heads": 3}, "heads must divide the width, got 3 heads"),
+        ("mhsa", {"heads": 8}, "heads must have an even width, got 1"),
+        ("mlp", {"expansion": 0.3}, "no whole width"),
+        ("mlp", {"expansion": 0}, "gives no width"),
+        ("glu", {"expansion": 0}, "gives no width"),
+        ("glu", {"activation": "relu"}, "no attribute 'activation'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, attrs: dict[str, Any], message: str) -> None:
+    with pytest.raises(FlashirError, match=message):
+        block(name, 4, **attrs)
+
+
+def test_attention_and_feed_forward_are_parts_of_one_layer() -> None:
+    model = flashir.loads(
+        """
+        model @m(%x: f32[B, T, 8]) -> f32[B, T, 8] {
+          %y = repeat(%x) {times = 2} (%h) {
+            %a = mhsa(%h) {heads = 2}
+            %f = mlp(%a)
+            yield %f
+          }
+          return %y
+        }
+        """
+    )
+    names = set(flashir.init(model))
+    parts = {".".join(name.split(".")[:3]) for name in names}
+    assert parts == {f"layers.{i}.{part}" for i in range(2) for part in ("attn", "ffn")}
+    assert "layers.1.attn.qkv.weight" in names and "layers.0.ffn.down.bias" in names
