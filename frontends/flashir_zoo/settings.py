@@ -1,27 +1,19 @@
-"""The settings of the zoo: sizes and tasks of the paper, and what a user may set beside them."""
+"""The settings of the zoo: those of a size and a task of the paper, and what a user may set beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from flashir.errors import SettingError, suggest
 from flashir.ir import AUTO, Attr, DType
 from flashir.ops import OPS, AttrSpec
+from flashir_zoo.systems import SYSTEMS, Settings
 
-Settings = dict[str, Attr]
-
-SIZES: dict[str, Settings] = {
-    "tiny": {"d_model": 64, "depth": 2, "key_dim": 16, "vocab": 256},  # for tests
-    "small": {"d_model": 512, "depth": 24},
-    "base": {"d_model": 768, "depth": 24},  # Tables 7 and 8
-    "large": {"d_model": 1024, "depth": 24},
-    "pg19": {"d_model": 1024, "depth": 72},  # Table 9
-}
 TASKS: dict[str, Settings] = {
     "lm": {"causal": True, "norm": "layer_norm"},  # Table 8
     "mlm": {"causal": False, "norm": "scale_norm"},  # Table 7
 }
+HEAD_WIDTH = 64  # in Tables 7 to 9: 12 heads of 768, 16 of 1024
 
 _EVERY_MODEL = {
     "d_model": AttrSpec((int,), least=2, doc="width of the residual stream"),
@@ -33,45 +25,37 @@ _EVERY_MODEL = {
 _SEGMENTS = {"segments": AttrSpec((bool,), False, doc="a second input, segment_ids (Code 7)")}
 
 
-@dataclass(frozen=True)
-class System:
-    """A system of the paper: the block its layers are, and a line about it."""
-
-    block: str
-    doc: str
-    segments: bool
-
-    def specs(self) -> dict[str, AttrSpec]:
-        """What may be set: what every model has, and what its block takes."""
-        own = {name: spec for name, spec in OPS[self.block].attrs.items() if name not in ("scope", "valid")}
-        return {**_EVERY_MODEL, **(_SEGMENTS if self.segments else {}), **own}
-
-
-SYSTEMS = {
-    "flash": System("flash", "gated attention units with mixed chunk attention, linear in the length", segments=True),
-    "flash-quad": System("gau", "gated attention units with quadratic attention", segments=False),
-}
-
-
 def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
-    """Every setting of a model: those given, then those of its task and size, then the defaults.
+    """Every setting of a model: those given, then its own, those of its task and size, then the defaults.
 
     Raises:
         SettingError: an unknown model, and every setting that is unknown or wrong.
     """
     if model not in SYSTEMS:
         raise SettingError(f"unknown model {model!r}{suggest(model, SYSTEMS)}")
-    specs = SYSTEMS[model].specs()
+    system = SYSTEMS[model]
+    specs = {**_EVERY_MODEL, **(_SEGMENTS if system.segments else {}), **system.specs()}
     causal = given.get("causal", True)
     size, task = given.get("size", "base"), given.get("task", "lm" if causal else "mlm")
-    problems = [*_unknown("size", size, SIZES), *_unknown("task", task, TASKS)]
+    problems = [*_unknown("size", size, system.sizes), *_unknown("task", task, TASKS)]
     own = {name: _number_or_auto(value) for name, value in given.items() if name not in ("size", "task")}
     problems += [f"{model} has no setting {n!r}{suggest(n, [*specs, 'size', 'task'])}" for n in own if n not in specs]
     problems += [p for n, value in own.items() if n in specs and (p := specs[n].problem(n, value))]
     if problems:
         raise SettingError(problems, where=model)
     chosen = {name: spec.default for name, spec in specs.items()}
-    return {**chosen, **SIZES[str(size)], **TASKS[str(task)], **own}
+    sized = system.sizes[str(size)]
+    chosen |= {**sized, **TASKS[str(task)], **system.own, **own}
+    if "heads" in specs and "heads" not in own and ("heads" not in sized or "d_model" in own):
+        chosen["heads"] = _heads(chosen["d_model"])
+    return chosen
+
+
+def _heads(d_model: Attr) -> int:
+    """As many as make each 64 wide or less, of an even width for rope; one where no number of heads does."""
+    assert isinstance(d_model, int)
+    wide = range(min(HEAD_WIDTH, d_model), 0, -1)
+    return next((d_model // s for s in wide if d_model % s == 0 and s % 2 == 0), 1)
 
 
 def dtype_of(settings: Settings) -> DType:
@@ -79,9 +63,9 @@ def dtype_of(settings: Settings) -> DType:
     return DType.named(str(settings["dtype"]))
 
 
-def block_attrs(model: str, settings: Settings) -> Settings:
-    """The settings that the layers take as attributes."""
-    return {name: value for name, value in settings.items() if name in OPS[SYSTEMS[model].block].attrs}
+def attrs_of(block: str, settings: Settings) -> Settings:
+    """The settings that a block takes as attributes."""
+    return {name: value for name, value in settings.items() if name in OPS[block].attrs}
 
 
 def _unknown(kind: str, name: Attr, known: Iterable[str]) -> list[str]:

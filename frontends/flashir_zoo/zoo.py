@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashir.ir import Attr, Builder, Graph, Value
-from flashir_zoo.settings import SYSTEMS, block_attrs, dtype_of, resolve
+from flashir_zoo.settings import attrs_of, dtype_of, resolve
+from flashir_zoo.systems import SYSTEMS
 
 
 class Zoo:
-    """The paper's systems: `flash` and `flash-quad`, in every size and for both tasks."""
+    """The paper's systems: FLASH and what it is compared with, in every size and for both tasks."""
 
     name = "zoo"
 
@@ -19,20 +20,28 @@ class Zoo:
         return {name: system.doc for name, system in SYSTEMS.items()}
 
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
-        """tokens [b, t] -> logits [b, t, vocab]: embed, ScaledSin, the layers, a last norm, the tied embedding.
+        """tokens [b, t] -> logits [b, t, vocab]: embed, positions, the layers, a last norm, the tied embedding.
 
         Raises SettingError with every setting that is unknown or wrong.
         """
         chosen: dict[str, Any] = resolve(model, settings)
-        block, attrs = SYSTEMS[model].block, block_attrs(model, chosen)
-        b = Builder(model.replace("-", "_"))
+        system = SYSTEMS[model]
+        b = Builder(graph_name(model))
         ids = b.input("ids", "i32[B, T]")
         segments = [b.input("segment_ids", "i32[B, T]")] if chosen.get("segments") else []
-        x = b.scaled_sin(b.embed(ids, vocab=chosen["vocab"], dim=chosen["d_model"], dtype=dtype_of(chosen)))
+        embedded = b.embed(ids, vocab=chosen["vocab"], dim=chosen["d_model"], dtype=dtype_of(chosen))
+        (x,) = b.insert(system.position, (embedded,), attrs_of(system.position, chosen))
 
         def layer(b: Builder, h: Value, *segments: Value) -> Value:
-            return b.insert(block, (h, *segments), attrs)[0]
+            for block in system.blocks:
+                (h,) = b.insert(block, (h, *segments), attrs_of(block, chosen))
+            return h
 
         x = b.repeat(x, *segments, times=chosen["depth"], body=layer)
         norm = b.insert(str(chosen["norm"]), (x,))[0]
         return b.finish(b.unembed(norm, tied=chosen["tied"]))
+
+
+def graph_name(model: str) -> str:
+    """The model's name in letters and underscores: `transformer++` is `transformer_plus_plus`."""
+    return model.replace("-", "_").replace("+", "_plus")

@@ -18,6 +18,7 @@ from flashir_onnx.session import Session
 
 Array = npt.NDArray[Any]
 SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "key_dim": 8, "vocab": 11}
+MATRICES = tuple(f"{name}.weight" for name in ("proj_in", "proj_out", "qkv", "out", "up", "gate", "down"))
 
 
 def flash(chunk: int = 4, cumsum: str = "scan", **settings: Any) -> Graph:
@@ -35,11 +36,8 @@ def unit_params(model: Graph, seed: int = 0) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
-        if name.endswith((".a", ".b")):
-            size = shape[0] ** 0.25
-        else:
-            size = shape[0] ** 0.5 if name.endswith(("proj_in.weight", "proj_out.weight")) else 1
-        return np.asarray(rng.standard_normal(shape) / size, np.float32)
+        power = 0.25 if name.endswith((".a", ".b")) else 0.5 if name.endswith(MATRICES) else 0
+        return np.asarray(rng.standard_normal(shape) / (shape or (1,))[0] ** power, np.float32)
 
     return {name: draw(name, spec.shape) for name, spec in parameters(model).items()}
 

@@ -1,0 +1,69 @@
+"""The systems of the paper: what a layer of each is made of, and its sizes (Figure 3, Tables 7 to 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flashir.ir import Attr
+from flashir.ops import OPS, AttrSpec
+
+Settings = dict[str, Attr]
+
+GATED: dict[str, Settings] = {  # layers of one gated unit each
+    "tiny": {"d_model": 64, "depth": 2, "key_dim": 16, "vocab": 256},  # for tests
+    "small": {"d_model": 512, "depth": 24},
+    "base": {"d_model": 768, "depth": 24},  # Tables 7 and 8
+    "large": {"d_model": 1024, "depth": 24},
+    "pg19": {"d_model": 1024, "depth": 72},  # Table 9
+}
+PAIRS: dict[str, Settings] = {  # layers of attention and feed-forward; heads of 64 but for tests
+    "tiny": {"d_model": 64, "depth": 2, "heads": 4, "vocab": 256},
+    "small": {"d_model": 512, "depth": 8},
+    "base": {"d_model": 768, "depth": 12},
+    "large": {"d_model": 1024, "depth": 24},
+    "pg19": {"d_model": 1024, "depth": 36},
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """A system of the paper.
+
+    Args:
+        blocks: what a layer is made of, in order.
+        doc: a line for people.
+        sizes: settings by the name of a size.
+        position: the block that adds absolute positions.
+        own: settings in which it differs from the defaults, whatever the task.
+        segments: whether it can take segments.
+    """
+
+    blocks: tuple[str, ...]
+    doc: str
+    sizes: Mapping[str, Settings] = field(repr=False)
+    position: str = "scaled_sin"
+    own: Settings = field(default_factory=dict)
+    segments: bool = False
+
+    def specs(self) -> dict[str, AttrSpec]:
+        """What its blocks take, by name."""
+        taken = {name: spec for block in (self.position, *self.blocks) for name, spec in OPS[block].attrs.items()}
+        return {name: spec for name, spec in taken.items() if name not in ("scope", "valid")}
+
+
+SYSTEMS = {
+    "flash": System(
+        ("flash",), "gated attention units with mixed chunk attention, linear in the length", GATED, segments=True
+    ),
+    "flash-quad": System(("gau",), "gated attention units with quadratic attention", GATED),
+    "transformer": System(
+        ("mhsa", "mlp"),
+        "softmax attention and MLP, positions learned",
+        PAIRS,
+        position="learned_position",
+        own={"rope": False, "norm": "layer_norm"},
+    ),
+    "transformer+": System(("mhsa", "mlp"), "transformer with RoPE and ScaledSin", PAIRS),
+    "transformer++": System(("mhsa", "glu"), "transformer+ with gated linear units for its MLPs", PAIRS),
+}
