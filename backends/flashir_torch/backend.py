@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import Params, Run
+from flashir.backend import Params, Run, Verified
 from flashir.errors import TargetError
-from flashir.ir import Graph, Node
+from flashir.ir import Graph, Node, dumps
 from flashir.passes.base import Pass
 from flashir_torch.claims import claims
 
@@ -58,3 +60,45 @@ class TorchBackend:
         from flashir_torch.session import compiled
 
         return compiled(graph, params, device)
+
+    def export(
+        self,
+        model: Graph,
+        graph: Graph,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run], object] | None = None,
+    ) -> Path:
+        """`out/model.pt2`, as `torch.export` writes it, for any batch and length. See Exporter.
+
+        It is made, and checked, on the processor; `load` moves it to a device.
+        """
+        need_torch()
+        from flashir_torch.artefact import MODEL, write
+        from flashir_torch.export import exported, without_loops
+
+        about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
+        program = exported(without_loops(model, graph, self), params)
+        return write(program, about, out, check)
+
+    def verify(self, path: Path) -> Verified:
+        """Every digest, what else the archive holds, and the program run at the smallest sizes. See Exporter."""
+        need_torch()
+        from flashir_torch.verify import verify
+
+        return verify(_main_file(path))
+
+    def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
+        """The model that an artefact carries, and its program on the device. See Exporter."""
+        need_torch()
+        from flashir_torch.artefact import read
+
+        loaded = read(_main_file(path))
+        return loaded.model, loaded.session(device)
+
+
+def _main_file(path: Path) -> Path:
+    from flashir_torch.artefact import MAIN_FILE
+
+    return path / MAIN_FILE if path.is_dir() else path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,25 @@ def _iota(scope: Scope, node: Node) -> fx.Node:
 
 
 def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
-    return scope.method("reshape", x, scope.shape(_attr(node, "shape")))
+    """Axes of size 1 are dropped and added, and one axis is cut up, by name: views for certain, unlike `reshape`.
+
+    Exports need no guards for those, and where they were wrong, a view would fail rather than copy.
+    """
+    before, after = list(_type(node).shape), list(_attr(node, "shape"))
+    units = tuple(axis for axis, size in enumerate(before) if size == 1)
+    if units and len(units) < len(before) and 1 not in after:
+        before = [size for size in before if size != 1]
+        x = scope.method("squeeze", x, units, stem="" if before == after else "squeezed")
+    if before == after:
+        return x
+    start = next((i for i, pair in enumerate(zip(before, after)) if pair[0] != pair[1]), min(len(before), len(after)))
+    tail = len(before) - start - 1  # what stays behind the one axis that is cut up
+    if [size for size in after if size != 1] == before and after.count(1) == 1:
+        return scope.method("unsqueeze", x, after.index(1))
+    pieces = after[start : len(after) - tail]
+    if 0 <= tail <= len(after) - start - 2 and prod(pieces, start=1) == before[start]:
+        return scope.method("unflatten", x, start, scope.shape(pieces))
+    return scope.method("reshape", x, scope.shape(after))
 
 
 def _transpose(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
@@ -102,7 +121,8 @@ def _slice(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 
 def _split(scope: Scope, node: Node, x: fx.Node) -> tuple[fx.Node, ...]:
     sizes = list(scope.shape(_attr(node, "sizes")))
-    made = scope.method("split", x, sizes, dim=_attr(node, "axis"), stem="split")
+    axis = _attr(node, "axis")
+    made = scope.method("split", x, sizes, dim=-1 if axis == _type(node).rank - 1 else axis, stem="split")
     return tuple(scope.call(operator.getitem, made, i, stem=value.name) for i, value in enumerate(node.outputs))
 
 
@@ -124,17 +144,44 @@ def _gather(scope: Scope, node: Node, table: fx.Node, ids: fx.Node) -> fx.Node:
 
 
 def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
-    """Transposes are views, which the product reads in place."""
+    """Transposes are views, which the product reads in place.
+
+    `matmul` itself decides by sizes and strides what to copy: exports would be bound to the decision. So of two
+    batches of matrices it is `bmm`, and a matrix by itself is expanded to one.
+    """
+    left, right = _type(node, 0), _type(node, 1)
     if _attr(node, "transpose_x"):
         x = scope.method("transpose", x, -1, -2, stem="transposed")
     if _attr(node, "transpose_y"):
         y = scope.method("transpose", y, -1, -2, stem="transposed")
-    return scope.call(operator.matmul, x, y)
+    if right.rank == 3 and left.rank == 2:
+        x = scope.method("expand", x, (scope.size(right.shape[0]), -1, -1), stem="expanded")
+    if right.rank == 3 and (left.rank == 2 or left.shape[:1] == right.shape[:1]):
+        return scope.call(torch.bmm, x, y)
+    return scope.call(operator.matmul, _whole(scope, x), y)
+
+
+def _whole(scope: Scope, x: fx.Node) -> fx.Node:
+    """The operand itself; of a part that has gaps between its rows, a copy without.
+
+    `contiguous`, which copies only where it must, would bind an export to the decision.
+    """
+    return scope.method("clone", x, memory_format=torch.contiguous_format, stem="whole") if _has_gaps(x) else x
+
+
+def _has_gaps(x: fx.Node) -> bool:
+    """Whether this is a view of a part along another axis than the last."""
+    while x.target in ("squeeze", "unsqueeze", "unflatten") and isinstance(x.args[0], fx.Node):
+        x = x.args[0]
+    if x.target is operator.getitem and isinstance(x.args[0], fx.Node):
+        cut = x.args[0]
+        return bool(cut.target == "split" and cut.kwargs["dim"] != -1)
+    return bool(x.target == "narrow" and x.args[1] != -1)
 
 
 def _dense(scope: Scope, node: Node, x: fx.Node, weight: fx.Node, bias: fx.Node) -> fx.Node:
     """`linear` wants [out, in]: a view, which it reads in place."""
-    return scope.call(functional.linear, x, scope.method("t", weight, stem="weight"), bias)
+    return scope.call(functional.linear, _whole(scope, x), scope.method("t", weight, stem="weight"), bias)
 
 
 def _offset_scale(scope: Scope, node: Node, z: fx.Node, gamma: fx.Node, beta: fx.Node) -> fx.Node:

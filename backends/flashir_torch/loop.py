@@ -52,5 +52,6 @@ def _exported(
         results = body(*state, *items, *captured)
         return results[:carries], tuple(y.clone() for y in results[carries:])  # it must not return what it was given
 
-    last, made = loop(step, tuple(operands[:carries]), tuple(operands[carries:]), dim=axis)
+    first = tuple(x.clone(memory_format=torch.contiguous_format) for x in operands[:carries])
+    last, made = loop(step, first, tuple(operands[carries:]), dim=axis)
     return (*last, *(y.movedim(0, axis) for y in made))

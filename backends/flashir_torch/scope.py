@@ -118,11 +118,22 @@ class MainScope(Scope):
             while name in taken:
                 name += "_"
             taken.add(name)
-            node = self.values[value] = self.graph.create_node("placeholder", name, name=name)
-            for axis, size in enumerate(value.type.shape):
-                match size:
-                    case Dim(terms=(((Symbol(name=symbol),), 1),)):
-                        self._read.setdefault(symbol, (node, axis))
+            self.values[value] = self.graph.create_node("placeholder", name, name=name)
+        for value in inputs:
+            self._bind(value)
+
+    def _bind(self, value: Value) -> None:
+        """Note where sizes can be read; an input whose sizes others tell too is seen in those, so that they agree."""
+        node = self.values[value]
+        assert isinstance(node, fx.Node)
+        known = False
+        for axis, size in enumerate(value.type.shape):
+            match size:
+                case Dim(terms=(((Symbol(name=symbol),), 1),)):
+                    known = known or symbol in self._read
+                    self._read.setdefault(symbol, (node, axis))
+        if known:
+            self.values[value] = self.method("view", node, self.shape(value.type.shape), stem=node.name)
 
     def parameter(self, name: str) -> fx.Node:
         """An attribute under its full name."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from flashir.errors import InputError, TargetError
-from flashir.ir import Graph
+from flashir.ir import DType, Graph, Value
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
 from flashir_torch.types import TYPES
@@ -25,12 +25,16 @@ class Session:
         call: the module.
         graph: what the inputs are.
         device: where to run.
+        whole: the type in which it takes whole numbers, where that is not the graph's.
     """
 
-    def __init__(self, call: Callable[..., Any], graph: Graph, device: torch.device) -> None:
+    def __init__(
+        self, call: Callable[..., Any], graph: Graph, device: torch.device, whole: torch.dtype | None = None
+    ) -> None:
         self._call = call
         self._inputs = graph.inputs
         self._device = device
+        self._types = [input_type(value, whole) for value in graph.inputs]
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
@@ -50,15 +54,21 @@ class Session:
             raise InputError(f"the model takes ({shown}), got {len(arrays)} inputs", where="torch")
         with torch.inference_mode():
             tensors = [
-                _tensor(value.name, array, TYPES[value.type.dtype]).to(self._device)
-                for value, array in zip(self._inputs, arrays, strict=True)
+                _tensor(value.name, np.asarray(array), dtype).to(self._device)
+                for value, array, dtype in zip(self._inputs, arrays, self._types, strict=True)
             ]
             try:
                 made = self._call(*tensors)
-            except (RuntimeError, IndexError) as error:
+            except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
                 raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
             results = made if isinstance(made, tuple) else (made,)
             return tuple(_array(result) for result in results)
+
+
+def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:
+    """The type of an input; `whole` where it holds whole numbers and that is given."""
+    is_whole = value.type.dtype in (DType.I32, DType.I64)
+    return whole if is_whole and whole is not None else TYPES[value.type.dtype]
 
 
 def compiled(graph: Graph, params: Mapping[str, Array], device: str) -> Session:

@@ -1,0 +1,94 @@
+"""The artefact on disk: `model.pt2`, the program and its weights as `torch.export` writes them, sealed.
+
+`torch.export.load("model.pt2")` reads it without flashir; the model as text and the choices made are its extra files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch.export import ExportedProgram
+
+from flashir.backend import Run
+from flashir.errors import ArtefactError
+from flashir.files import atomic_write
+from flashir.ir import Graph, loads
+from flashir_torch.archive import check_content, check_seal, seal
+from flashir_torch.devices import device_of
+from flashir_torch.export import WHOLE
+from flashir_torch.session import Session
+
+MAIN_FILE = "model.pt2"
+MODEL = "flashir.model"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An artefact that was read.
+
+    Args:
+        model: at the storey of blocks.
+        metadata: what else it carries.
+        program: what runs.
+    """
+
+    model: Graph
+    metadata: Mapping[str, str]
+    program: ExportedProgram
+
+    def session(self, device: str) -> Session:
+        """The program on a device. Raises TargetError where it is not at hand."""
+        place, program = device_of(device), self.program
+        if place.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, place)
+        return Session(program.module(), self.model, place, WHOLE)
+
+
+def write(
+    program: ExportedProgram, metadata: Mapping[str, str], out: Path, check: Callable[[Run], object] | None = None
+) -> Path:
+    """Write, verify and only then commit an artefact. Returns the path of its `model.pt2`.
+
+    Raises:
+        ArtefactError: the file cannot be written or read back; and what `check` raises.
+    """
+    from flashir_torch.verify import verify
+
+    def fill(file: BinaryIO) -> None:
+        torch.export.save(program, file, extra_files=dict(metadata))
+        seal(file)
+
+    def examine(unfinished: Path) -> None:
+        verify(unfinished)
+        if check is not None:
+            check(read(unfinished).session("cpu"))
+
+    path = out / MAIN_FILE
+    atomic_write(path, fill, check=examine)
+    return path
+
+
+def read(path: Path) -> Loaded:
+    """Read an artefact, once its digest has been verified and its content found harmless.
+
+    Raises:
+        ArtefactError: it is missing, damaged, none of flashir's, or PyTorch cannot read it.
+        IRError: the text of the model is not of this version of flashir.
+    """
+    check_seal(path)
+    check_content(path)
+    metadata: dict[str, str] = {MODEL: ""}
+    try:
+        with path.open("rb") as file:
+            program = torch.export.load(file, extra_files=metadata)
+    except Exception as error:  # PyTorch raises errors of many kinds here, with no base of their own
+        raise ArtefactError(f"PyTorch cannot load it: {error}", where=str(path)) from error
+    if not metadata[MODEL]:
+        raise ArtefactError("this program carries no flashir model", where=str(path), mend="export it with flashir")
+    return Loaded(loads(metadata[MODEL], str(path)), metadata, program)

@@ -1,0 +1,72 @@
+"""Lowered graph -> torch.export.ExportedProgram, for every batch and every length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram, export
+from torch.fx.experimental import _config
+
+from flashir.backend import Backend
+from flashir.errors import TargetError
+from flashir.ir import Dim as Size
+from flashir.ir import Graph
+from flashir.ir.dims import evaluate, symbols
+from flashir.lowering import Lowering
+from flashir.passes.base import Pipeline
+from flashir.passes.choose import ChooseCumsum, reset
+from flashir_torch.emit import module
+from flashir_torch.session import input_type
+
+WHOLE = torch.int64
+"""The type in which a program takes whole numbers: what tokenizers give."""
+
+FIRST_EXAMPLE = 3  # sizes of the example, no two alike, so that none passes for another
+
+
+def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
+    """The lowered graph; of a model that sums its states up in a loop, one that does so in a product.
+
+    They are one function. A loop over an open number of chunks would be `torch.scan`, a prototype that leaves its
+    marks: programs with it refuse a single chunk.
+    """
+    if not any(node.op == "scan" for node in graph.walk()):
+        return graph
+    unrolled = Pipeline([ChooseCumsum("matmul")]).run(reset(model, "cumsum"))
+    return Lowering("torch:cpu", backend.claims, backend.passes()).run(unrolled)
+
+
+def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
+    """The program of a lowered graph, on the processor.
+
+    Raises:
+        TargetError: PyTorch cannot export the graph, and why.
+        ParameterError: as `module`.
+    """
+    net = module(graph, params).requires_grad_(False).eval()
+    names = sorted({name for value in graph.inputs for size in value.type.shape for name in symbols(size)})
+    sizes = dict(zip(names, count(FIRST_EXAMPLE, 2)))
+    shapes = [[evaluate(size, sizes) for size in value.type.shape] for value in graph.inputs]
+    types = [input_type(value, WHOLE) for value in graph.inputs]
+    example = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, types, strict=True))
+    dynamic = tuple(
+        {axis: Dim.DYNAMIC for axis, size in enumerate(value.type.shape) if isinstance(size, Size)}
+        for value in graph.inputs
+    )
+    try:
+        with torch.no_grad(), _no_size_is_special():
+            return export(net, example, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:  # PyTorch raises errors of many kinds here, with no base of their own
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise TargetError(f"PyTorch cannot export @{graph.name}: {reason}", where="torch") from error
+
+
+@contextmanager
+def _no_size_is_special() -> Iterator[None]:
+    """Sizes of 0 and 1 as any others, which by default a program is not made for."""
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        yield

@@ -1,0 +1,53 @@
+"""What a PyTorch archive must pass before it becomes an artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flashir.backend import Verified
+from flashir.errors import ArtefactError, FlashirError
+from flashir.export import sample_inputs
+from flashir.ir import Graph
+from flashir.ir.dims import symbols
+from flashir_torch.artefact import Loaded, read
+
+SMALLEST = (0, 1, 2)
+"""The sizes that programs refuse most easily."""
+
+
+def verify(path: Path) -> Verified:
+    """Read an artefact, every check of `read` passed, and run it with every open size at its smallest.
+
+    Raises:
+        ArtefactError: what a check found.
+    """
+    loaded = read(path)
+    ops = sum(node.op == "call_function" for node in loaded.program.graph.nodes)
+    return Verified(
+        (
+            "sha256 of the whole file",
+            "no pickled tensors, no expressions but of sizes",
+            f"torch.export.load: {ops} operators, {len(loaded.program.state_dict)} parameters",
+            *_smallest(loaded, path),
+        )
+    )
+
+
+def _smallest(loaded: Loaded, path: Path) -> tuple[str, ...]:
+    names = _open_sizes(loaded.model)
+    if not names:
+        return ()
+    run = loaded.session("cpu")
+    for size in SMALLEST:
+        try:
+            run.outputs(sample_inputs(loaded.model, dict.fromkeys(names, size)))
+        except FlashirError as error:
+            shown = ", ".join(f"{name} = {size}" for name in names)
+            raise ArtefactError(
+                f"the program does not run with {shown}: {error.problems[0]}", where=str(path)
+            ) from error
+    return (f"run with {', '.join(names)} = {', '.join(map(str, SMALLEST))}",)
+
+
+def _open_sizes(model: Graph) -> list[str]:
+    return sorted({name for value in model.inputs for size in value.type.shape for name in symbols(size)})
