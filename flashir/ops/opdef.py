@@ -5,10 +5,11 @@ A record with `decompose` is composite, one without is primitive. Adding a compo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashir.errors import SettingError, suggest
 from flashir.ir.dims import Dim, Size
@@ -16,10 +17,9 @@ from flashir.ir.graph import AUTO, Attr, Auto, Node
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import CostRule
 
-if TYPE_CHECKING:
-    pass
-
 REQUIRED = object()
+PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
+"""A name such as `proj_in.weight` or `layers.{4*i + 2}`: it becomes a key of files, and an attribute in other code."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class AttrSpec:
         least: the smallest number accepted.
         auto: whether `auto` is accepted: the compiler chooses.
         items: of a list, the accepted python types of its items.
+        pattern: of a string, the regular expression that all of it must match.
         doc: one line for people.
     """
 
@@ -42,6 +43,7 @@ class AttrSpec:
     least: float | None = None
     auto: bool = False
     items: tuple[type, ...] = ()
+    pattern: str = ""
     doc: str = ""
 
     def problem(self, name: str, value: Attr) -> str | None:
@@ -55,6 +57,8 @@ class AttrSpec:
             return f"{name} must be {wanted}, got {value!r}"
         if isinstance(value, tuple) and not all(_is_one_of(item, self.items) for item in value):
             return f"{name} must hold {' or '.join(kind.__name__ for kind in self.items)} alone, got {value!r}"
+        if isinstance(value, str) and self.pattern and not re.fullmatch(self.pattern, value):
+            return f"{name} must be a name such as 'proj_in.weight' or 'layers.{{i}}', got {value!r}"
         if self.choices and value not in self.choices:
             return f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
         if self.least is not None and isinstance(value, (int, float)) and not value >= self.least:
@@ -85,6 +89,11 @@ def flag(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
 def text(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
     """An attribute that is a string."""
     return AttrSpec((str,), default, doc=doc)
+
+
+def parameter_name(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is the name of a parameter, or the part before it."""
+    return AttrSpec((str,), default, pattern=PARAMETER_NAME, doc=doc)
 
 
 def choice(*choices: str, default: Any = REQUIRED, auto: bool = False, doc: str = "") -> AttrSpec:
@@ -218,7 +227,7 @@ def define_op(op: OpDef) -> OpDef:
     if op.name in OPS:
         raise SettingError(f"the op {op.name!r} is defined twice")
     if op.params is not None:
-        scope = {"scope": text(None, doc="where its parameters stand; numbered by position where not given")}
+        scope = {"scope": parameter_name(None, doc="where its parameters stand; numbered by position where not given")}
         op = OpDef(**{**op.__dict__, "attrs": MappingProxyType({**op.attrs, **scope})})
     OPS[op.name] = op
     return op

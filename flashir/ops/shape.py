@@ -11,7 +11,19 @@ from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
 from flashir.ops.costs import copied, free, generated, moved
-from flashir.ops.opdef import OpDef, ParamSpec, define_op, dtype, integer, listing, number, sample, size, sizes, text
+from flashir.ops.opdef import (
+    OpDef,
+    ParamSpec,
+    define_op,
+    dtype,
+    integer,
+    listing,
+    number,
+    parameter_name,
+    sample,
+    size,
+    sizes,
+)
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -294,7 +306,13 @@ param = define_op(
         lambda p, name, **_: p[name],
         free,
         (sample(name="weight", shape=(2, 3)),),
-        attrs={"name": text(), "shape": listing(), "dtype": dtype(DType.F32), "mean": number(0.0), "std": number(0.0)},
+        attrs={
+            "name": parameter_name(),
+            "shape": listing(),
+            "dtype": dtype(DType.F32),
+            "mean": number(0.0),
+            "std": number(0.0),
+        },
         params=_own,
         doc="a trainable parameter",
     )

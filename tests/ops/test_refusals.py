@@ -144,3 +144,12 @@ def test_an_absent_operand_is_refused_where_none_is_optional() -> None:
         b.insert("add", [None, x])
     with pytest.raises(FlashirError, match="flash takes 1 to 2 operands"):
         loads("model @m(%x: f32[2, 3, 4]) { %a = flash(%x, %x, %x) {chunk = 2} return %a }")
+
+
+@pytest.mark.parametrize("name", ["a b", "../up", 'x"y', "x;import os", "{", "layers.{i", "x\ny", "<b>"])
+def test_what_is_no_name_of_a_parameter_is_refused(name: str) -> None:
+    b = Builder("named")
+    with pytest.raises(FlashirError, match="must be a name such as"):
+        b.param(name=name, shape=(2,))
+    with pytest.raises(FlashirError, match="must be a name such as"):
+        b.scaled_sin(b.input("x", "f32[1, 2, 4]"), scope=name)
