@@ -12,10 +12,12 @@ from flashir.ops import (
     heads,
     mhsa,
     norm,
+    performer,
     position,
     prefix,
     shape,
     softmax,
+    token_attention,
 )
 from flashir.ops.costs import Contraction, Cost
 from flashir.ops.opdef import OPS, AttrSpec, OpDef, ParamSpec, Sample, define_op, opdef, sample
@@ -41,9 +43,11 @@ __all__ = [
     "mhsa",
     "norm",
     "opdef",
+    "performer",
     "position",
     "prefix",
     "sample",
     "shape",
     "softmax",
+    "token_attention",
 ]

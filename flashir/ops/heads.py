@@ -64,12 +64,22 @@ def head_params(x: TensorType, norm: str, **_: Any) -> dict[str, ParamSpec]:
 
 def multi_head(b: Builder, x: Value, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool) -> Value:
     """x + merged(attend(q, k, v)) W_out, where q, k, v are [b, h, t, s]; q and k turned where `rope` says so."""
-    d = width_of(x.type)
-    qkv = b.dense(apply_norm(b, x, p, norm, "norm."), p["qkv.weight"], p["qkv.bias"])
-    q, k, v = (cut_heads(b, each, heads) for each in b.results("split", qkv, axis=-1, sizes=(d, d, d)))
+    q, k, v = (cut_heads(b, each, heads) for each in projected(b, x, p, norm))
     if rope:
         q, k = b.rope(q, axis=2), b.rope(k, axis=2)
-    together = b.reshape(b.transpose(attend(q, k, v), perm=(0, 2, 1, 3)), shape=x.type.shape)
+    return merged(b, x, p, attend(q, k, v))
+
+
+def projected(b: Builder, x: Value, p: Params, norm: str) -> tuple[Value, ...]:
+    """q, k, v of all heads side by side, [b, t, d] each"""
+    d = width_of(x.type)
+    qkv = b.dense(apply_norm(b, x, p, norm, "norm."), p["qkv.weight"], p["qkv.bias"])
+    return b.results("split", qkv, axis=-1, sizes=(d, d, d))
+
+
+def merged(b: Builder, x: Value, p: Params, out: Value) -> Value:
+    """[b, h, t, s] -> x + out W_out, [b, t, d]"""
+    together = b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=x.type.shape)
     return b.add(b.dense(together, p["out.weight"], p["out.bias"]), x)
 
 
@@ -80,14 +90,35 @@ def cut_heads(b: Builder, x: Value, heads: int) -> Value:
     return b.transpose(apart, perm=(0, 2, 1, 3))
 
 
+def rows_of_heads(b: Builder, x: Value) -> Value:
+    """[b, h, t, s] -> [b * h, t, s]"""
+    batch, heads, length, s = x.type.shape
+    return b.reshape(x, shape=(batch * heads, length, s))
+
+
+def inverse_root(q: Value) -> float:
+    """1 / sqrt(s) of [b, h, t, s], what MHSA scales its scores by."""
+    s = q.type.shape[-1]
+    assert isinstance(s, int)
+    return float(s**-0.5)
+
+
 def ref_multi_head(x: Any, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool, **_: Any) -> Any:
     """As `multi_head`, in numpy."""
-    q, k, v = np.split(ref_norm(x, p, norm, "norm.") @ p["qkv.weight"] + p["qkv.bias"], 3, axis=-1)
-    q, k, v = (ref_cut_heads(each, heads) for each in (q, k, v))
+    q, k, v = (ref_cut_heads(each, heads) for each in ref_projected(x, p, norm))
     if rope:
         q, k = ref_rope(q, 2), ref_rope(k, 2)
-    together = np.concatenate(list(np.moveaxis(attend(q, k, v), 1, 0)), axis=-1)
-    return x + together @ p["out.weight"] + p["out.bias"]
+    return ref_merged(x, p, attend(q, k, v))
+
+
+def ref_projected(x: Any, p: Params, norm: str) -> list[Any]:
+    """As `projected`, in numpy."""
+    return np.split(ref_norm(x, p, norm, "norm.") @ p["qkv.weight"] + p["qkv.bias"], 3, axis=-1)
+
+
+def ref_merged(x: Any, p: Params, out: Any) -> Any:
+    """As `merged`, in numpy."""
+    return x + np.concatenate(list(np.moveaxis(out, 1, 0)), axis=-1) @ p["out.weight"] + p["out.bias"]
 
 
 def ref_cut_heads(x: Any, heads: int) -> Any:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Contraction, Cost, Types
-from flashir.ops.heads import HEADS, SCOPE, cost_heads, head_params, infer_heads, multi_head, ref_multi_head
+from flashir.ops.heads import (
+    HEADS,
+    SCOPE,
+    cost_heads,
+    head_params,
+    infer_heads,
+    inverse_root,
+    multi_head,
+    ref_multi_head,
+)
 from flashir.ops.opdef import OpDef, define_op, sample
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax_attention
 
@@ -27,15 +36,9 @@ def _decompose_mhsa(
     b: Builder, x: Value, p: Params, heads: int, causal: bool, norm: str, rope: bool, scope: str | None
 ) -> Value:
     def attend(q: Value, k: Value, v: Value) -> Value:
-        return b.softmax_attention(q, k, v, causal=causal, scale=_width(q) ** -0.5)
+        return b.softmax_attention(q, k, v, causal=causal, scale=inverse_root(q))
 
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
-
-
-def _width(q: Value) -> int:
-    s = q.type.shape[-1]
-    assert isinstance(s, int)
-    return s
 
 
 def _cost_mhsa(ins: Types, outs: Types, heads: int, **_: Any) -> Cost:

@@ -66,4 +66,5 @@ SYSTEMS = {
     ),
     "transformer+": System(("mhsa", "mlp"), "transformer with RoPE and ScaledSin", PAIRS),
     "transformer++": System(("mhsa", "glu"), "transformer+ with gated linear units for its MLPs", PAIRS),
+    "performer": System(("performer", "mlp"), "linear attention with the ReLU kernel, token by token", PAIRS),
 }

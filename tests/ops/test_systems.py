@@ -94,16 +94,6 @@ def test_mhsa(length: int, rope: bool, causal: bool) -> None:
     is_both(graph, p, x, joined(x, out, p))
 
 
-def test_a_causal_softmax_knows_nothing_of_what_follows() -> None:
-    graph, p, x = block("mhsa", 9, heads=2)
-    later = x.copy()
-    later[:, 5:] = 1e3
-    for made in (graph, lowered(graph)):
-        before, after = interpret(made, p, x)[0], interpret(made, p, later)[0]
-        assert np.array_equal(before[:, :5], after[:, :5])
-        assert not np.allclose(before[:, 5:], after[:, 5:])
-
-
 def test_gelu_is_the_tanh_form() -> None:
     b = Builder()
     x = np.linspace(-8, 8, 33)
@@ -186,3 +176,49 @@ def test_attention_and_feed_forward_are_parts_of_one_layer() -> None:
     parts = {".".join(name.split(".")[:3]) for name in names}
     assert parts == {f"layers.{i}.{part}" for i in range(2) for part in ("attn", "ffn")}
     assert "layers.1.attn.qkv.weight" in names and "layers.0.ffn.down.bias" in names
+
+
+@causal_or_not
+@pytest.mark.parametrize("length", [0, 1, 6])
+def test_performer(length: int, causal: bool) -> None:
+    """Eq. 6, token by token: a state of s x s and a sum of keys are all that is kept."""
+    graph, p, x = block("performer", length, heads=2, causal=causal, cumsum="native", tile=4)
+    q, k, v = heads_of(x, p, 2)
+    q, k = (np.maximum(turned(each, True), 0) + 1e-3 for each in (q, k))
+    out = np.zeros_like(v)
+    for b, h in np.ndindex(*out.shape[:2]):
+        state, total = np.zeros((4, 4)), np.zeros(4)
+        for t in range(length):
+            state, total = state + np.outer(k[b, h, t], v[b, h, t]), total + k[b, h, t]
+            out[b, h, t] = q[b, h, t] @ state / (q[b, h, t] @ total)
+        for t in range(0 if causal else length):
+            out[b, h, t] = q[b, h, t] @ state / (q[b, h, t] @ total)
+    is_both(graph, p, x, joined(x, out, p))
+
+
+@pytest.mark.parametrize("cumsum", ["scan", "matmul", "native"])
+@pytest.mark.parametrize("tile", [1, 2, 3, 7, 16])
+def test_neither_tile_nor_strategy_changes_the_performer(cumsum: str, tile: int) -> None:
+    graph, p, x = block("performer", 7, heads=2, cumsum="native", tile=4)
+    other, _, _ = block("performer", 7, heads=2, cumsum=cumsum, tile=tile)
+    assert_equal_results(interpret(lowered(other), p, x), interpret(lowered(graph), p, x))
+
+
+CAUSAL: list[tuple[str, dict[str, Any]]] = [
+    ("mhsa", {}),
+    *(("performer", {"cumsum": kind, "tile": tile}) for kind in ("scan", "matmul", "native") for tile in (1, 3)),
+]
+
+
+@pytest.mark.parametrize(("name", "attrs"), CAUSAL)
+def test_no_token_sees_those_after_it(name: str, attrs: dict[str, Any]) -> None:
+    """Bit for bit, at every cut."""
+    graph, p, x = block(name, 9, heads=2, **attrs)
+    made = lowered(graph)
+    (before,) = interpret(made, p, x)
+    for t in range(8):
+        later = x.copy()
+        later[:, t + 1 :] = random_array(typed(f"f32[2, {8 - t}, 8]"), 7) * 9
+        (after,) = interpret(made, p, later)
+        assert np.array_equal(before[:, : t + 1], after[:, : t + 1])
+        assert not np.allclose(before[:, t + 1 :], after[:, t + 1 :])

@@ -12,9 +12,10 @@ from flashir.errors import FlashirError
 from flashir.ir import Graph
 from flashir.planning import parameter_count
 from flashir_zoo import Zoo
+from flashir_zoo.systems import SYSTEMS as SYSTEM_TABLE
 
 SIZES = ("tiny", "small", "base", "large", "pg19")
-SYSTEMS = ("flash", "flash-quad", "transformer", "transformer+", "transformer++")
+SYSTEMS = ("flash", "flash-quad", "transformer", "transformer+", "transformer++", "performer")
 PAIRS = tuple(name for name in SYSTEMS if not name.startswith("flash"))
 
 every_system = pytest.mark.parametrize("name", SYSTEMS)
@@ -26,6 +27,7 @@ COUNTS = [  # Tables 7 and 8, then Table 9
     ("transformer", "base", 110),
     ("transformer+", "base", 110),
     ("transformer++", "base", 110),
+    ("performer", "base", 110),
     ("flash", "pg19", 496),
     ("flash-quad", "pg19", 496),
     ("transformer+", "pg19", 486),
@@ -158,7 +160,8 @@ def test_several_mistakes_are_told_at_once() -> None:
 
 @every_system
 def test_a_model_runs_in_the_interpreter(name: str) -> None:
-    settled = {"chunk": 4, "cumsum": "native"} if name == "flash" else {}
-    model = flashir.model(name, size="tiny", **settled)
+    settled = {"chunk": 4, "cumsum": "native"}
+    own = SYSTEM_TABLE[name].specs()
+    model = flashir.model(name, size="tiny", **{key: value for key, value in settled.items() if key in own})
     (logits,) = flashir.interpret(model, flashir.init(model), np.arange(10).reshape(2, 5))
     assert logits.shape == (2, 5, 256) and np.isfinite(logits).all()

@@ -1,0 +1,110 @@
+"""Linear attention token by token (Eq. 6), computed tile by tile.
+
+Axes: b batch, h heads, t length, g tiles, n within a tile, s key, e value. A tile is a way to compute, not part of the
+model: within a tile a masked product, between tiles a state that is summed up. Tiles of one token are the loop over
+tokens of the paper's Performer; with `cumsum = matmul` they are its Performer-Matmul (Table 10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.types import TensorType
+from flashir.ops.attention import CUMSUM, check_heads, chunked, unchunked
+from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.elementwise import floating
+from flashir.ops.heads import rows_of_heads
+from flashir.ops.opdef import OpDef, Sample, define_op, flag, integer, sample
+from flashir.ops.softmax import until_now
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+TILE = integer(128, least=1, doc="tokens computed together; the function is the same for every tile")
+
+
+def _infer(q: TensorType, k: TensorType, v: TensorType, **_: Any) -> TensorType:
+    check_heads(q, k, v)
+    if q.rank != 4:
+        raise IRError(f"q, k, v must be [b, h, t, *], got {q}")
+    return floating(v)
+
+
+def ref_token_attention(q: Any, k: Any, v: Any, causal: bool, **_: Any) -> Any:
+    """As `token_linear_attention`, in numpy: all t^2 products."""
+    products = np.einsum("bhts,bhms->bhtm", q, k)
+    return (np.tril(products) if causal else products) @ v
+
+
+def _decompose(b: Builder, q: Value, k: Value, v: Value, causal: bool, cumsum: str, tile: int) -> Value:
+    """q_t (sum over m <= t of k_m^T v_m): tiles before this one by their sum, this one by tril(q k^T) v"""
+    if not causal:
+        return b.matmul(q, b.matmul(k, v, transpose_x=True))
+    rows = [rows_of_heads(b, x) for x in (q, k, v)]
+    queries, keys, values = (chunked(b, x, tile) for x in rows)
+    seen = b.select(until_now(b, tile), b.matmul(queries, keys, transpose_y=True), 0.0)
+    before = b.linear_attention(queries, keys, values, causal=True, cumsum=cumsum, lin_norm="none")
+    out = unchunked(b, b.add(b.matmul(seen, values), before), v.type.shape[2])
+    return b.reshape(out, shape=v.type.shape)
+
+
+def token_products(count: int, t: int, s: int, e: int, causal: bool, cumsum: str, tile: int) -> tuple[Contraction, ...]:
+    """The products of `count` heads: two where not causal, four for each tile where it is; a mask of tiles beside."""
+    if not causal:
+        return Contraction(count, s, t, e), Contraction(count, t, s, e)
+    g = -(-t // tile)
+    tiles = count * g
+    mask = (Contraction(count, g, g, s * e),) if cumsum == "matmul" else ()
+    return (
+        Contraction(tiles, tile, s, tile),
+        Contraction(tiles, tile, tile, e),
+        Contraction(tiles, s, tile, e),
+        Contraction(tiles, tile, s, e),
+        *mask,
+    )
+
+
+def token_steps(t: int, causal: bool, cumsum: str, tile: int) -> int:
+    """As many as tiles where a loop carries the state."""
+    return -(-t // tile) if causal and cumsum == "scan" else 1
+
+
+def _cost(ins: Types, outs: Types, causal: bool, cumsum: str, tile: int) -> Cost:
+    q, v, traffic = ins[0], ins[2], moved(ins, outs)
+    assert q is not None and v is not None
+    batch, heads, t, s = q.sizes
+    products = token_products(batch * heads, t, s, v.sizes[-1], causal, cumsum, tile)
+    return replace(traffic, flops=2.0 * v.count, steps=token_steps(t, causal, cumsum, tile), contractions=products)
+
+
+def _samples() -> tuple[Sample, ...]:
+    def case(t: int, causal: bool, cumsum: str, tile: int) -> Sample:
+        q, v = f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 6]"
+        return sample(q, q, v, causal=causal, cumsum=cumsum, tile=tile)
+
+    several = [
+        case(t, True, kind, tile)
+        for t, tile in ((7, 3), (6, 3), (4, 1), (2, 5))
+        for kind in ("scan", "matmul", "native")
+    ]
+    return (*several, case(0, True, "matmul", 3), case(0, True, "native", 3), case(7, False, "native", 3))
+
+
+token_linear_attention = define_op(
+    OpDef(
+        "token_linear_attention",
+        ("q", "k", "v"),
+        _infer,
+        ref_token_attention,
+        _cost,
+        _samples(),
+        attrs={"causal": flag(), "cumsum": CUMSUM, "tile": TILE},
+        decompose=_decompose,
+        doc="q_t (sum of k_m^T v_m over all m, or m <= t where causal) over [b, h, t, s], divided by nothing (Eq. 6)",
+    )
+)
