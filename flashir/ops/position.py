@@ -98,7 +98,7 @@ def ref_rope(x: Any, axis: int) -> Any:
 
 
 def _decompose_rope(b: Builder, x: Value, axis: int) -> Value:
-    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin]"""
+    """Turned by tables of sin and cos that are spread along the axis"""
     last = x.type.shape[-1]
     assert isinstance(last, int)
     spread: list[Size] = [1] * (x.type.rank - axis)
@@ -107,6 +107,13 @@ def _decompose_rope(b: Builder, x: Value, axis: int) -> Value:
         b.reshape(table, shape=tuple(spread))
         for table in b.results("sinusoid", length=x.type.shape[axis], half=last // 2, dtype=x.type.dtype)
     )
+    return turned(b, x, sin, cos)
+
+
+def turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
+    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin], the halves of the last axis"""
+    last = x.type.shape[-1]
+    assert isinstance(last, int)
     x1, x2 = b.results("split", x, axis=-1, sizes=(last // 2, last // 2))
     first = b.sub(b.mul(x1, cos), b.mul(x2, sin))
     second = b.add(b.mul(x2, cos), b.mul(x1, sin))

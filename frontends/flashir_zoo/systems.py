@@ -67,4 +67,6 @@ SYSTEMS = {
     "transformer+": System(("mhsa", "mlp"), "transformer with RoPE and ScaledSin", PAIRS),
     "transformer++": System(("mhsa", "glu"), "transformer+ with gated linear units for its MLPs", PAIRS),
     "performer": System(("performer", "mlp"), "linear attention with the ReLU kernel, token by token", PAIRS),
+    "combiner": System(("combiner", "mlp"), "softmax over the own chunk and summaries of the others", PAIRS),
+    "mc-transformer++": System(("mc_mhsa", "glu"), "transformer++ with mixed chunk attention (4.3)", PAIRS),
 }

@@ -166,4 +166,12 @@ def test_a_sample_that_lies_is_caught() -> None:
     assert np.any(right)
 
 
-CHUNKED = {"flash", "mixed_chunk_attention", "linear_attention", "performer", "token_linear_attention"}
+CHUNKED = {
+    "flash",
+    "linear_attention",
+    "mc_mhsa",
+    "mixed_chunk_attention",
+    "mixed_head_attention",
+    "performer",
+    "token_linear_attention",
+}

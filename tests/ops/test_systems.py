@@ -151,6 +151,9 @@ def test_learned_positions_are_added_and_end() -> None:
         ("mlp", {"expansion": 0.3}, "no whole width"),
         ("mlp", {"expansion": 0}, "gives no width"),
         ("glu", {"expansion": 0}, "gives no width"),
+        ("combiner", {"chunk": 0}, "chunk must be at least 1"),
+        ("performer", {"tile": 0}, "tile must be at least 1"),
+        ("performer", {"chunk": 4}, "no attribute 'chunk'"),
         ("glu", {"activation": "relu"}, "no attribute 'activation'"),
     ],
 )
@@ -204,8 +207,79 @@ def test_neither_tile_nor_strategy_changes_the_performer(cumsum: str, tile: int)
     assert_equal_results(interpret(lowered(other), p, x), interpret(lowered(graph), p, x))
 
 
+@causal_or_not
+@pytest.mark.parametrize("length", [0, 1, 4, 6, 7])
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_combiner(length: int, chunk: int, causal: bool) -> None:
+    """Appendix A, token by token: what a token sees is itself a list of keys and values."""
+    graph, p, x = block("combiner", length, heads=2, causal=causal, chunk=chunk)
+    part = "layers.0.attn"
+    q, k, v = heads_of(x, p, 2)
+    chunks = [range(at, min(at + chunk, length)) for at in range(0, length, chunk)]
+    summaries = []
+    for name, each in (("summary_k", k), ("summary_v", v)):
+        whole = np.concatenate([each[:, 0], each[:, 1]], -1)
+        made = [whole[:, list(at)].mean(1) @ p[f"{part}.{name}.weight"] + p[f"{part}.{name}.bias"] for at in chunks]
+        summaries.append(made)
+    q, k, out = turned(q, True), turned(k, True), np.zeros_like(v)
+    for b, h, t in np.ndindex(*out.shape[:3]):
+        own, half = t // chunk, slice(4 * h, 4 * h + 4)
+        seen = [(k[b, h, m], v[b, h, m]) for m in chunks[own] if m <= t or not causal]
+        for c in range(len(chunks)):
+            if c < own or (c > own and not causal):
+                middle = c * chunk + chunk // 2
+                seen.append((rotated(summaries[0][c][b, half], middle), summaries[1][c][b, half]))
+        weights = softmaxed([q[b, h, t] @ key / 2 for key, _ in seen])
+        out[b, h, t] = sum(w * value for w, (_, value) in zip(weights, seen))
+    is_both(graph, p, x, joined(x, out, p))
+
+
+@causal_or_not
+@pytest.mark.parametrize("name", ["combiner", "mc_mhsa"])
+def test_one_chunk_is_softmax_attention(name: str, causal: bool) -> None:
+    """Where one chunk holds the sequence, nothing is summarised; bidirectional MC-TFM++ still adds its linear part."""
+    cumsum = {"cumsum": "native"} if name == "mc_mhsa" else {}
+    graph, p, x = block(name, 6, heads=2, chunk=8, causal=causal, **cumsum)
+    whole, _, _ = block("mhsa", 6, heads=2, causal=causal)
+    same = np.allclose(interpret(lowered(graph), p, x)[0], interpret(lowered(whole), p, x)[0], rtol=1e-12)
+    assert same == (causal or name == "combiner")
+
+
+@causal_or_not
+@pytest.mark.parametrize("lin_norm", ["none", "chunk", "chunk_mean"])
+@pytest.mark.parametrize("length", [0, 1, 3, 6, 8])
+def test_mc_mhsa(length: int, lin_norm: str, causal: bool) -> None:
+    """Section 4.3, token by token: softmax over its chunk, and every token of the chunks it sees, unweighted."""
+    graph, p, x = block("mc_mhsa", length, heads=2, causal=causal, chunk=3, cumsum="native", lin_norm=lin_norm)
+    q, k, v = heads_of(x, p, 2)
+    q, k, out = turned(q, True), turned(k, True), np.zeros_like(v)
+    count = -(-length // 3)
+    for b, h, t in np.ndindex(*out.shape[:3]):
+        g = t // 3
+        own = [m for m in range(length) if m // 3 == g and (m <= t or not causal)]
+        weights = softmaxed([q[b, h, t] @ k[b, h, m] / 2 for m in own])
+        out[b, h, t] = sum(w * v[b, h, m] for w, m in zip(weights, own))
+        chunks = g if causal else count
+        norm = {"none": 1, "chunk": 3, "chunk_mean": 3 * max(chunks, 1)}[lin_norm]
+        for m in range(length):
+            if m // 3 < chunks:
+                out[b, h, t] += q[b, h, t] @ k[b, h, m] / 2 / norm * v[b, h, m]
+    is_both(graph, p, x, joined(x, out, p))
+
+
+@causal_or_not
+@pytest.mark.parametrize("cumsum", ["scan", "matmul", "native"])
+def test_no_strategy_changes_mc_mhsa(cumsum: str, causal: bool) -> None:
+    graph, p, x = block("mc_mhsa", 7, heads=2, chunk=2, cumsum="native", causal=causal)
+    other, _, _ = block("mc_mhsa", 7, heads=2, chunk=2, cumsum=cumsum, causal=causal)
+    assert_equal_results(interpret(lowered(other), p, x), interpret(lowered(graph), p, x))
+
+
 CAUSAL: list[tuple[str, dict[str, Any]]] = [
     ("mhsa", {}),
+    ("combiner", {"chunk": 2}),
+    ("combiner", {"chunk": 16}),
+    *(("mc_mhsa", {"cumsum": kind, "chunk": 2}) for kind in ("scan", "matmul", "native")),
     *(("performer", {"cumsum": kind, "tile": tile}) for kind in ("scan", "matmul", "native") for tile in (1, 3)),
 ]
 

@@ -15,7 +15,16 @@ from flashir_zoo import Zoo
 from flashir_zoo.systems import SYSTEMS as SYSTEM_TABLE
 
 SIZES = ("tiny", "small", "base", "large", "pg19")
-SYSTEMS = ("flash", "flash-quad", "transformer", "transformer+", "transformer++", "performer")
+SYSTEMS = (
+    "flash",
+    "flash-quad",
+    "transformer",
+    "transformer+",
+    "transformer++",
+    "performer",
+    "combiner",
+    "mc-transformer++",
+)
 PAIRS = tuple(name for name in SYSTEMS if not name.startswith("flash"))
 
 every_system = pytest.mark.parametrize("name", SYSTEMS)
@@ -28,10 +37,12 @@ COUNTS = [  # Tables 7 and 8, then Table 9
     ("transformer+", "base", 110),
     ("transformer++", "base", 110),
     ("performer", "base", 110),
+    ("combiner", "base", 124),
     ("flash", "pg19", 496),
     ("flash-quad", "pg19", 496),
     ("transformer+", "pg19", 486),
     ("transformer++", "pg19", 486),
+    ("combiner", "pg19", 562),
 ]
 
 

@@ -18,7 +18,8 @@ from flashir_onnx.session import Session
 
 Array = npt.NDArray[Any]
 SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "key_dim": 8, "vocab": 11}
-MATRICES = tuple(f"{name}.weight" for name in ("proj_in", "proj_out", "qkv", "out", "up", "gate", "down"))
+DENSE = ("proj_in", "proj_out", "qkv", "out", "summary_k", "summary_v", "up", "gate", "down")
+MATRICES = tuple(f"{name}.weight" for name in DENSE)
 
 
 def flash(chunk: int = 4, cumsum: str = "scan", **settings: Any) -> Graph:
