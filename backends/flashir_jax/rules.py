@@ -174,8 +174,8 @@ def _sinusoid(sizes: Sizes, node: Node) -> tuple[Any, Any]:
 RULES: dict[str, Rule] = {
     "add": _as(jnp.add), "sub": _as(jnp.subtract), "mul": _as(jnp.multiply), "div": _as(jnp.divide),
     "neg": _as(jnp.negative), "exp": _as(jnp.exp), "sin": _as(jnp.sin), "cos": _as(jnp.cos), "tanh": _as(jnp.tanh),
-    "relu": _as(jax.nn.relu), "sigmoid": _as(jax.nn.sigmoid), "silu": _as(jax.nn.silu), "sqrt": _as(_sqrt),
-    "reciprocal": _as(jnp.reciprocal), "maximum": _as(jnp.maximum), "minimum": _as(jnp.minimum),
+    "erf": _as(lax.erf), "relu": _as(jax.nn.relu), "sigmoid": _as(jax.nn.sigmoid), "silu": _as(jax.nn.silu),
+    "sqrt": _as(_sqrt), "reciprocal": _as(jnp.reciprocal), "maximum": _as(jnp.maximum), "minimum": _as(jnp.minimum),
     "less": _as(jnp.less), "less_equal": _as(jnp.less_equal), "logical_and": _as(jnp.logical_and),
     "select": _as(jnp.where), "cast": _cast, "constant": _constant, "size": _size, "iota": _iota,
     "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "pad": _pad, "slice": _slice,

@@ -188,4 +188,5 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _as("Gather", axis=0), "matmul": _matmul, "dense": _dense, "silu": _silu, "cumsum": _cumsum,
     "reduce_sum": _reduce_sum, "reduce_mean": _reduce("ReduceMean"), "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"), "layer_normalization": _layer_normalization, "softmax": _as("Softmax", axis=-1),
+    "erf": _as("Erf"),
 }  # fmt: skip

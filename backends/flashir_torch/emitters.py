@@ -250,8 +250,8 @@ NUMBERS = frozenset(("add", "sub", "mul", "div", "maximum", "minimum", "less", "
 EMITTERS: dict[str, Emitter] = {
     "add": _as(operator.add), "sub": _as(operator.sub), "mul": _as(operator.mul), "div": _as(operator.truediv),
     "neg": _as(operator.neg), "exp": _as(torch.exp), "sin": _as(torch.sin), "cos": _as(torch.cos),
-    "tanh": _as(torch.tanh), "relu": _as(torch.relu), "relu2": _relu2, "sigmoid": _as(torch.sigmoid),
-    "silu": _as(functional.silu), "sqrt": _sqrt, "reciprocal": _as(torch.reciprocal),
+    "tanh": _as(torch.tanh), "erf": _as(torch.erf), "relu": _as(torch.relu), "relu2": _relu2,
+    "sigmoid": _as(torch.sigmoid), "silu": _as(functional.silu), "sqrt": _sqrt, "reciprocal": _as(torch.reciprocal),
     "maximum": _bound("min", torch.maximum), "minimum": _bound("max", torch.minimum), "less": _as(operator.lt),
     "less_equal": _as(operator.le), "logical_and": _as(torch.logical_and), "select": _as(torch.where), "cast": _cast,
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,

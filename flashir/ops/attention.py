@@ -1,4 +1,4 @@
-"""Attention: quadratic (Code 6), chunked linear (Eq. 7, 8), and the two mixed (Code 8).
+"""Attention between chunks: linear (Eq. 7, 8), and mixed with quadratic attention within them (Code 8).
 
 Axes: b batch, t length, g chunks, n and m positions within a chunk, s key, e expanded.
 Queries come scaled: the attention ops themselves scale nothing but the global part, by `lin_norm`.
@@ -18,6 +18,7 @@ from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
 from flashir.ops.prefix import strictly_lower
+from flashir.ops.quadratic import check_bias, check_heads
 from flashir.ops.shape import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -33,69 +34,6 @@ LIN_NORM = choice(
 )
 CUMSUM = choice("scan", "matmul", "native", default=AUTO, auto=True, doc="how chunk states are summed up")
 FARTHEST = 2**31 - 1
-
-
-def check_heads(q: TensorType, k: TensorType, v: TensorType) -> None:
-    """Raises IRError unless q and k have one type, [.., n, s], and share all axes but the last with v."""
-    if q.rank < 2 or q != k or q.shape[:-1] != v.shape[:-1] or q.dtype is not v.dtype:
-        raise IRError(f"q and k must be alike, and v agree with them off its last axis, got {q}, {k}, {v}")
-
-
-def _infer_quadratic(q: TensorType, k: TensorType, v: TensorType, bias: TensorType, causal: bool) -> TensorType:
-    check_heads(q, k, v)
-    check_bias(bias, v, q.shape[-2])
-    return v
-
-
-def check_bias(bias: TensorType, v: TensorType, n: Size) -> None:
-    """Raises IRError unless the bias is [n, n] of v's element type."""
-    if bias.shape != (n, n) or bias.dtype is not v.dtype:
-        raise IRError(f"bias must have shape (n, n) = ({n}, {n}) and type {v.dtype}, got {bias}")
-
-
-def ref_quadratic(q: Any, k: Any, v: Any, bias: Any, causal: bool) -> Any:
-    """As `quadratic_attention`, in numpy."""
-    kernel = np.square(np.maximum(np.einsum("...ns,...ms->...nm", q, k) + bias, 0))
-    return (np.tril(kernel) if causal else kernel) @ v
-
-
-def _decompose_quadratic(b: Builder, q: Value, k: Value, v: Value, bias: Value, causal: bool) -> Value:
-    """relu2(q k^T + bias) v; a masked bias is -inf there, so that the mask costs nothing a chunk"""
-    if causal:
-        n = bias.type.shape[0]
-        index = b.iota(length=n)
-        visible = b.less_equal(b.reshape(index, shape=(1, n)), b.reshape(index, shape=(n, 1)))
-        bias = b.select(visible, bias, float("-inf"))
-    kernel = b.relu2(b.add(b.matmul(q, k, transpose_y=True), bias))
-    return b.matmul(kernel, v)
-
-
-def _cost_quadratic(ins: Types, outs: Types, causal: bool) -> Cost:
-    q, v = ins[0], ins[2]
-    assert q is not None and v is not None
-    *batch, n, s = q.sizes
-    count = int(np.prod(batch))
-    traffic = moved(ins, outs)
-    products = (Contraction(count, n, s, n), Contraction(count, n, n, v.sizes[-1]))
-    return Cost(4.0 * count * n * n, traffic.read, traffic.written, contractions=products)
-
-
-quadratic_attention = define_op(
-    OpDef(
-        "quadratic_attention",
-        ("q", "k", "v", "bias"),
-        _infer_quadratic,
-        ref_quadratic,
-        _cost_quadratic,
-        tuple(
-            sample("f32[2, 3, 4, 6]", "f32[2, 3, 4, 6]", "f32[2, 3, 4, 5]", "f32[4, 4]", causal=c)
-            for c in (True, False)
-        ),
-        attrs={"causal": flag()},
-        decompose=_decompose_quadratic,
-        doc="relu2(q k^T + bias) v, masked where causal",
-    )
-)
 
 
 def _infer_linear(
@@ -247,7 +185,7 @@ def _infer_mixed(
     check_heads(lin_q, lin_k, v)
     if v.rank != 3:
         raise IRError(f"queries, keys and v must be [b, t, *], got {v}")
-    check_bias(bias, v, chunk)
+    check_bias(bias, v, chunk, chunk)
     if segment_ids is not None:  # rows that pad v have none
         check_segments(segment_ids, (v.shape[0], *segment_ids.shape[1:2]))
     return v

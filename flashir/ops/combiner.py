@@ -14,7 +14,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.types import DType, TensorType
-from flashir.ops.attention import check_heads, chunked, unchunked
+from flashir.ops.attention import chunked, unchunked
 from flashir.ops.blocks import WEIGHT_STD, Params, width_of
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
@@ -37,6 +37,7 @@ from flashir.ops.mixed_heads import CHUNK, SCALE, tokens_of_chunks
 from flashir.ops.norm import as_dtype
 from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
 from flashir.ops.position import ref_rope, turned
+from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
 
 if TYPE_CHECKING:

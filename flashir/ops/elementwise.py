@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import erf as erf_of
 from math import pi
 from math import sqrt as sqrt_of
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ F64 = np.ndarray[Any, np.dtype[np.float64]]
 # Operations that one element of a function costs, beside 1 for an addition.
 TRANSCENDENTAL = 10
 GELU_RATE, GELU_CUBE = sqrt_of(2 / pi), 0.044715
+LAPLACE_MEAN, LAPLACE_DEVIATION = sqrt_of(1 / 2), sqrt_of(1 / (4 * pi))  # where value and slope are those of relu2
 
 
 def broadcast(*types: TensorType) -> TensorType:
@@ -84,6 +86,7 @@ neg = _unary("neg", np.negative, 1, "-x")
 exp = _unary("exp", np.exp, TRANSCENDENTAL, "e to the power of x")
 sin = _unary("sin", np.sin, TRANSCENDENTAL, "sine of x radians")
 cos = _unary("cos", np.cos, TRANSCENDENTAL, "cosine of x radians")
+erf = _unary("erf", lambda x: np.vectorize(erf_of, otypes=[np.float64])(x), TRANSCENDENTAL, "the error function")
 tanh = _unary("tanh", np.tanh, TRANSCENDENTAL, "hyperbolic tangent")
 sqrt = define_op(
     OpDef(
@@ -230,6 +233,24 @@ relu2 = define_op(
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_relu2,
         doc="max(x, 0) squared (Code 6)",
+    )
+)
+
+
+def _laplace(b: Builder, x: Value) -> Value:
+    return b.mul(b.add(b.erf(b.mul(b.sub(x, LAPLACE_MEAN), 1 / (LAPLACE_DEVIATION * sqrt_of(2)))), 1.0), 0.5)
+
+
+laplace = define_op(
+    OpDef(
+        "laplace",
+        ("x",),
+        floating,
+        lambda x: 0.5 + 0.5 * erf.ref((x - np.sqrt(0.5)) * np.sqrt(2 * np.pi)),
+        elementwise(TRANSCENDENTAL + 4),
+        (sample("f32[2, 3]"), sample("f32[]")),
+        decompose=_laplace,
+        doc="(1 + erf((x - mean) / (deviation sqrt 2))) / 2, close to relu2 and bounded by 1 (Mega, Ma et al. 2022)",
     )
 )
 

@@ -161,7 +161,7 @@ def _decompose_flash(
             out = b.linear_attention(q, k, values, visible, causal=attrs["causal"], cumsum=cumsum, lin_norm=lin_norm)
         return unchunked(b, out, t)
 
-    return gated(b, x, p, attend, heads=2 * (use_local + use_global), **attrs)
+    return gated(b, x, p, attend, cheap=2 * (use_local + use_global), **attrs)
 
 
 def _cost_flash(

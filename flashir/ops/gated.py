@@ -85,7 +85,7 @@ def bias_params(span: int) -> dict[str, ParamSpec]:
 
 
 def gated_params(
-    x: TensorType, expansion: float, key_dim: int, norm: str, heads: int, span: int | None
+    x: TensorType, expansion: float, key_dim: int, norm: str, cheap: int, span: int | None, gating: bool = True
 ) -> dict[str, ParamSpec]:
     """The parameters of a gated block with that many cheap heads, and a bias where there is a span."""
     d, e = width_of(x), expanded(x, expansion)
@@ -94,10 +94,10 @@ def gated_params(
         **norm_params(norm, d, "norm."),
         "proj_in.weight": ParamSpec((d, inside), std=WEIGHT_STD),
         "proj_in.bias": ParamSpec((inside,)),
-        "offset_scale.gamma": ParamSpec((heads, key_dim), std=WEIGHT_STD),
-        "offset_scale.beta": ParamSpec((heads, key_dim)),
+        "offset_scale.gamma": ParamSpec((cheap, key_dim), std=WEIGHT_STD),
+        "offset_scale.beta": ParamSpec((cheap, key_dim)),
         **({} if span is None else bias_params(span)),
-        "proj_out.weight": ParamSpec((e, d), std=WEIGHT_STD),
+        "proj_out.weight": ParamSpec((e if gating else 2 * e, d), std=WEIGHT_STD),
         "proj_out.bias": ParamSpec((d,)),
     }
 
@@ -128,21 +128,33 @@ def gated(
     norm: str,
     causal: bool,
     valid: Size | None,
-    heads: int,
+    cheap: int,
+    heads: int = 1,
+    gating: bool = True,
 ) -> Value:
-    """x + (u * attend(heads, v)) W_out, with [u, v, z] = silu(norm(x) W_in) and cheap heads of z (Code 8)."""
+    """x + (u * attend(q.., v)) W_out, with [u, v, z] = silu(norm(x) W_in) and cheap heads q.. of z (Code 8).
+
+    Args:
+        b, x, p: the builder, the tokens [b, t, d], the parameters of the block.
+        attend: the cheap heads [b, t, s], in a list, and v [b, t, e] -> [b, t, e].
+        expansion, key_dim, norm, causal, valid: the attributes of the block.
+        cheap: how many cheap heads.
+        heads: how many parts each is cut in; positions turn each part by itself.
+        gating: where not, u stands beside what is attended to instead of multiplying it.
+    """
     e, t = expanded(x.type, expansion), x.type.shape[1]
     h = b.dense(apply_norm(b, x, p, norm, "norm."), p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
     if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
         token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
         v = b.select(token, v, 0.0)
-    queries = b.rope(b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"]), axis=2)
-    apart = b.results("split", queries, axis=1, sizes=(1,) * heads)
-    out = b.dense(
-        b.mul(u, attend([b.reshape(q, shape=z.type.shape) for q in apart], v)), p["proj_out.weight"], p["proj_out.bias"]
-    )
-    return b.add(out, x)
+    queries = b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"])
+    cut = (*queries.type.shape[:-1], heads, key_dim // heads)
+    turned = b.rope(queries if heads == 1 else b.reshape(queries, shape=cut), axis=2)
+    apart = b.results("split", turned, axis=1, sizes=(1,) * cheap)
+    attended = attend([b.reshape(q, shape=z.type.shape) for q in apart], v)
+    joined = b.mul(u, attended) if gating else b.concat(u, attended, axis=-1)
+    return b.add(b.dense(joined, p["proj_out.weight"], p["proj_out.bias"]), x)
 
 
 def ref_gated(
@@ -154,6 +166,8 @@ def ref_gated(
     key_dim: int,
     norm: str,
     valid: int | None,
+    heads: int = 1,
+    gating: bool = True,
     **_: Any,
 ) -> Any:
     """As `gated`, in numpy."""
@@ -161,34 +175,51 @@ def ref_gated(
     e = int(x.shape[-1] * expansion)
     h = ref_norm(tokens, p, norm, "norm.") @ p["proj_in.weight"] + p["proj_in.bias"]
     u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
-    base = ref_rope(z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"], 1)
-    heads = [base[:, :, i] for i in range(base.shape[2])]
+    base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]
+    turned = np.concatenate([ref_rope(part, 1) for part in np.split(base, heads, axis=-1)], axis=-1)
+    attended = attend([turned[:, :, i] for i in range(turned.shape[2])], v)
+    joined = u * attended if gating else np.concatenate([u, attended], -1)
     out = np.zeros_like(x)
-    out[:, : tokens.shape[1]] = (u * attend(heads, v)) @ p["proj_out.weight"] + p["proj_out.bias"] + tokens
+    out[:, : tokens.shape[1]] = joined @ p["proj_out.weight"] + p["proj_out.bias"] + tokens
     return out
 
 
-def infer_gated(x: TensorType, expansion: float, key_dim: int, **_: Any) -> TensorType:
+def infer_gated(x: TensorType, expansion: float, key_dim: int, heads: int = 1, **_: Any) -> TensorType:
     """The type of x. Raises IRError where the widths do not fit."""
     check_tokens(x)
-    expanded(x, expansion)
-    if key_dim % 2:
-        raise IRError(f"key_dim must be even, for rope turns pairs, got {key_dim}")
+    e = expanded(x, expansion)
+    if heads > 1 and (key_dim % heads or e % heads):
+        raise IRError(f"heads must divide key_dim and the expanded width, got {heads} for {key_dim} and {e}")
+    if key_dim // heads % 2:
+        each = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
+        raise IRError(f"key_dim must be even, for rope turns pairs, got {each}")
     return x
 
 
 def cost_gated(
-    ins: Types, outs: Types, *, expansion: float, key_dim: int, chunk: int | None = None, linear: bool = False, **_: Any
+    ins: Types,
+    outs: Types,
+    *,
+    expansion: float,
+    key_dim: int,
+    chunk: int | None = None,
+    linear: bool = False,
+    heads: int = 1,
+    gating: bool = True,
+    **_: Any,
 ) -> Cost:
     """The two projections, quadratic attention within each chunk (None for none), linear attention where it is."""
     x = ins[0]
     assert x is not None
     batch, t, d = x.sizes
     e, traffic = int(d * expansion), moved(ins, outs)
-    products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e, d)]
+    products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e if gating else 2 * e, d)]
     if chunk:
-        chunks = batch * -(-t // chunk)
-        products += [Contraction(chunks, chunk, key_dim, chunk), Contraction(chunks, chunk, chunk, e)]
+        chunks = batch * -(-t // chunk) * heads
+        products += [
+            Contraction(chunks, chunk, key_dim // heads, chunk),
+            Contraction(chunks, chunk, chunk, e // heads),
+        ]
     if linear:
         products += [Contraction(batch, key_dim, t, e), Contraction(batch, t, key_dim, e)]
     return Cost(30.0 * batch * t * e, traffic.read, traffic.written, contractions=tuple(products))

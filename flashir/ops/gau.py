@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.types import DType, TensorType
-from flashir.ops.attention import ref_quadratic
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Cost, Types
 from flashir.ops.gated import (
@@ -21,8 +23,10 @@ from flashir.ops.gated import (
     ref_bias_of,
     ref_gated,
 )
+from flashir.ops.heads import cut_heads
 from flashir.ops.norm import as_dtype
-from flashir.ops.opdef import OpDef, ParamSpec, define_op, integer, sample
+from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
+from flashir.ops.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -37,42 +41,73 @@ def _infer_gau(x: TensorType, max_len: int, **attrs: Any) -> TensorType:
 
 
 def _params_gau(
-    x: TensorType, expansion: float, key_dim: int, norm: str, max_len: int, **_: Any
+    x: TensorType, expansion: float, key_dim: int, norm: str, max_len: int, gating: bool, **_: Any
 ) -> dict[str, ParamSpec]:
-    return gated_params(x, expansion, key_dim, norm, 2, max_len)
+    return gated_params(x, expansion, key_dim, norm, 2, max_len, gating)
 
 
-def _ref_gau(x: Any, p: Params, *, causal: bool, qk_scale: str, max_len: int, key_dim: int, **attrs: Any) -> Any:
-    def attend(heads: list[Any], v: Any) -> Any:
-        q, k = heads
+def _ref_gau(
+    x: Any,
+    p: Params,
+    *,
+    causal: bool,
+    qk_scale: str,
+    max_len: int,
+    key_dim: int,
+    heads: int,
+    attention: str,
+    **attrs: Any,
+) -> Any:
+    def attend(cheap: list[Any], v: Any) -> Any:
         n = v.shape[1]
-        divisor = {"length": max(n, 1), "none": 1, "max_len": max_len, "sqrt_key": key_dim**0.5}[qk_scale]
-        return ref_quadratic(q / divisor, k, v, ref_bias_of(p, n, max_len), causal)
+        width = key_dim / heads
+        divisor = {"length": max(n, 1), "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
+        bias = ref_bias_of(p, n, max_len)
+        parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)
+        return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, causal, attention) for q, k, v_h in parts], -1)
 
-    return ref_gated(x, p, attend, key_dim=key_dim, **attrs)
+    return ref_gated(x, p, attend, key_dim=key_dim, heads=heads, **attrs)
 
 
 def _decompose_gau(
-    b: Builder, x: Value, p: Params, *, qk_scale: str, max_len: int, scope: str | None, **attrs: Any
+    b: Builder,
+    x: Value,
+    p: Params,
+    *,
+    qk_scale: str,
+    max_len: int,
+    heads: int,
+    attention: str,
+    scope: str | None,
+    **attrs: Any,
 ) -> Value:
-    n = x.type.shape[1]
+    n, valid = x.type.shape[1], attrs["valid"]
 
-    def attend(heads: list[Value], v: Value) -> Value:
-        q, k = heads
+    def attend(cheap: list[Value], v: Value) -> Value:
+        q, k = cheap
         if qk_scale == "length":
-            length = b.size(value=n if attrs["valid"] is None else attrs["valid"], dtype=DType.F32)
+            length = b.size(value=n if valid is None else valid, dtype=DType.F32)
             q = b.mul(q, as_dtype(b, b.reciprocal(b.maximum(length, 1.0)), q.type.dtype))
         elif qk_scale != "none":
-            q = b.mul(q, 1 / max_len if qk_scale == "max_len" else attrs["key_dim"] ** -0.5)
-        return b.quadratic_attention(q, k, v, bias_of(b, p, n, max_len), causal=attrs["causal"])
+            q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
+        bias = bias_of(b, p, n, max_len)
+        if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
+            bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
+        if heads == 1:
+            return b.quadratic_attention(q, k, v, bias, causal=attrs["causal"], kernel=attention)
+        q, k, values = (cut_heads(b, each, heads) for each in (q, k, v))
+        out = b.quadratic_attention(q, k, values, bias, causal=attrs["causal"], kernel=attention)
+        return b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=v.type.shape)
 
-    return gated(b, x, p, attend, heads=2, **attrs)
+    return gated(b, x, p, attend, cheap=2, heads=heads, **attrs)
 
 
-def _cost_gau(ins: Types, outs: Types, **attrs: Any) -> Cost:
+def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
     x = ins[0]
     assert x is not None
-    return cost_gated(ins, outs, chunk=x.sizes[1], **attrs)
+    batch, t, _ = x.sizes
+    cost = cost_gated(ins, outs, chunk=t, **attrs)
+    return replace(cost, flops=cost.flops + KERNEL_WEIGHT[attention] * batch * attrs["heads"] * t * t)
 
 
 gau = define_op(
@@ -88,8 +123,19 @@ gau = define_op(
             sample("f32[1, 3, 4]", key_dim=2, expansion=1.5, max_len=3, qk_scale="sqrt_key", norm="scale_norm"),
             sample("f32[1, 3, 4]", key_dim=2, max_len=4, qk_scale="max_len", causal=False),
             sample("f32[1, 0, 4]", key_dim=2, max_len=4),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="softmax", heads=2, qk_scale="sqrt_key"),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="laplace", gating=False),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="softmax", causal=False),
+            sample("f32[1, 0, 4]", key_dim=4, max_len=4, attention="softmax", heads=2, gating=False),
         ),
-        attrs={**GATED, "qk_scale": QK_SCALE, "max_len": integer(8192, least=1, doc="span of the relative bias")},
+        attrs={
+            **GATED,
+            "qk_scale": QK_SCALE,
+            "max_len": integer(8192, least=1, doc="span of the relative bias"),
+            "attention": KERNEL,
+            "heads": integer(1, least=1, doc="parts that attend by themselves, of width s / heads (Table 1)"),
+            "gating": flag(True, doc="u times what is attended to; where not, both side by side (Table 1)"),
+        },
         decompose=_decompose_gau,
         params=_params_gau,
         scope="layers",

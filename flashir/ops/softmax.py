@@ -13,11 +13,11 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size
 from flashir.ir.types import TensorType
-from flashir.ops.attention import check_heads
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL, floating
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, flag, number, sample
+from flashir.ops.quadratic import check_heads
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder

@@ -14,11 +14,12 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.types import TensorType
-from flashir.ops.attention import CUMSUM, check_heads, chunked, unchunked
+from flashir.ops.attention import CUMSUM, chunked, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import rows_of_heads
 from flashir.ops.opdef import OpDef, Sample, define_op, flag, integer, sample
+from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import until_now
 
 if TYPE_CHECKING:

@@ -65,6 +65,7 @@ FOLDABLE = frozenset(
         "exp",
         "sin",
         "cos",
+        "erf",
         "tanh",
         "sqrt",
         "reciprocal",

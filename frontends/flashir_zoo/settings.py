@@ -46,7 +46,8 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
     chosen = {name: spec.default for name, spec in specs.items()}
     sized = system.sizes[str(size)]
     chosen |= {**sized, **TASKS[str(task)], **system.own, **own}
-    if "heads" in specs and "heads" not in own and ("heads" not in sized or "d_model" in own):
+    many = "heads" in specs and specs["heads"].default != 1
+    if many and "heads" not in own and ("heads" not in sized or "d_model" in own):
         chosen["heads"] = _heads(chosen["d_model"])
     return chosen
 
