@@ -12,14 +12,14 @@ Settings = dict[str, Attr]
 
 GATED: dict[str, Settings] = {  # layers of one gated unit each
     "tiny": {"d_model": 64, "depth": 2, "key_dim": 16, "vocab": 256},  # for tests
-    "small": {"d_model": 512, "depth": 24},
+    "small": {"d_model": 512, "depth": 15},  # Figure 3
     "base": {"d_model": 768, "depth": 24},  # Tables 7 and 8
-    "large": {"d_model": 1024, "depth": 24},
+    "large": {"d_model": 1024, "depth": 46},  # Figure 3
     "pg19": {"d_model": 1024, "depth": 72},  # Table 9
 }
 PAIRS: dict[str, Settings] = {  # layers of attention and feed-forward; heads of 64 but for tests
     "tiny": {"d_model": 64, "depth": 2, "heads": 4, "vocab": 256},
-    "small": {"d_model": 512, "depth": 8},
+    "small": {"d_model": 512, "depth": 8},  # Figure 3, and as the others in the tables
     "base": {"d_model": 768, "depth": 12},
     "large": {"d_model": 1024, "depth": 24},
     "pg19": {"d_model": 1024, "depth": 36},
