@@ -50,11 +50,13 @@ def head_width(x: TensorType, heads: int) -> int:
     return width_of(x) // heads
 
 
-def head_params(x: TensorType, norm: str, **_: Any) -> dict[str, ParamSpec]:
-    """The norm and the two projections."""
+def head_params(x: TensorType, norm: str, gating: bool = False, **_: Any) -> dict[str, ParamSpec]:
+    """The norm and the two projections, and that of the gate where there is one."""
     d = width_of(x)
+    gate = {"gate.weight": ParamSpec((d, d), std=WEIGHT_STD), "gate.bias": ParamSpec((d,))}
     return {
         **norm_params(norm, d, "norm."),
+        **(gate if gating else {}),
         "qkv.weight": ParamSpec((d, 3 * d), std=WEIGHT_STD),
         "qkv.bias": ParamSpec((3 * d,)),
         "out.weight": ParamSpec((d, d), std=WEIGHT_STD),

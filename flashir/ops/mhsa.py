@@ -1,53 +1,95 @@
-"""mhsa: multi-head self-attention with softmax, the attention of the transformers."""
+"""mhsa: multi-head self-attention, the attention of the transformers, with the changes of Table 2."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flashir.ops.blocks import Params
+import numpy as np
+
+from flashir.ir.types import DType
+from flashir.ops.blocks import Params, apply_norm, ref_norm
 from flashir.ops.costs import Contraction, Cost, Types
 from flashir.ops.heads import (
     HEADS,
     SCOPE,
     cost_heads,
+    cut_heads,
     head_params,
     infer_heads,
     inverse_root,
     multi_head,
+    ref_cut_heads,
     ref_multi_head,
 )
-from flashir.ops.opdef import OpDef, define_op, sample
-from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax_attention
+from flashir.ops.norm import as_dtype
+from flashir.ops.opdef import OpDef, choice, define_op, flag, sample
+from flashir.ops.quadratic import KERNEL_WEIGHT, ref_quadratic
+from flashir.ops.softmax import ref_softmax_attention
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
 
-def _ref_mhsa(x: Any, p: Params, causal: bool, **attrs: Any) -> Any:
+def _ref_mhsa(x: Any, p: Params, causal: bool, attention: str, gating: bool, **attrs: Any) -> Any:
     def attend(q: Any, k: Any, v: Any) -> Any:
-        return ref_softmax_attention(q, k, v, causal, 1 / q.shape[-1] ** 0.5)
+        length, s = q.shape[-2:]
+        if attention == "softmax":
+            out = ref_softmax_attention(q, k, v, causal, 1 / s**0.5)
+        else:
+            out = ref_quadratic(q / s**0.5, k, v, 0, causal) / max(length, 1)
+        if gating:
+            gate = ref_norm(x, p, attrs["norm"], "norm.") @ p["gate.weight"] + p["gate.bias"]
+            out = out * ref_cut_heads(gate / (1 + np.exp(-gate)), attrs["heads"])
+        return out
 
     return ref_multi_head(x, p, attend, **attrs)
 
 
 def _decompose_mhsa(
-    b: Builder, x: Value, p: Params, heads: int, causal: bool, norm: str, rope: bool, scope: str | None
+    b: Builder,
+    x: Value,
+    p: Params,
+    heads: int,
+    causal: bool,
+    norm: str,
+    rope: bool,
+    attention: str,
+    gating: bool,
+    scope: str | None,
 ) -> Value:
     def attend(q: Value, k: Value, v: Value) -> Value:
-        return b.softmax_attention(q, k, v, causal=causal, scale=inverse_root(q))
+        if attention == "softmax":
+            out = b.softmax_attention(q, k, v, causal=causal, scale=inverse_root(q))
+        else:
+            out = _relu2_attention(b, q, k, v, causal)
+        if gating:
+            gate = b.silu(b.dense(apply_norm(b, x, p, norm, "norm."), p["gate.weight"], p["gate.bias"]))
+            out = b.mul(out, cut_heads(b, gate, heads))
+        return out
 
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
 
 
-def _cost_mhsa(ins: Types, outs: Types, heads: int, **_: Any) -> Cost:
+def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool) -> Value:
+    """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
+    length, dtype = q.type.shape[2], q.type.dtype
+    root = b.sqrt(b.maximum(b.size(value=length, dtype=DType.F32), 1.0))
+    q = b.mul(b.mul(q, inverse_root(q)), as_dtype(b, b.reciprocal(root), dtype))
+    bias = b.broadcast(b.constant(0.0, dtype), shape=(length, length))
+    return b.quadratic_attention(q, k, v, bias, causal=causal)
+
+
+def _cost_mhsa(ins: Types, outs: Types, heads: int, attention: str, gating: bool, **_: Any) -> Cost:
     x = ins[0]
     assert x is not None
     batch, t, d = x.sizes
-    products = (Contraction(batch * heads, t, d // heads, t), Contraction(batch * heads, t, t, d // heads))
+    products = [Contraction(batch * heads, t, d // heads, t), Contraction(batch * heads, t, t, d // heads)]
+    if gating:
+        products.append(Contraction(1, batch * t, d, d))
     cost = cost_heads(ins, outs, *products)
-    return replace(cost, flops=cost.flops + float(SOFTMAX_WEIGHT) * batch * heads * t * t)
+    return replace(cost, flops=cost.flops + KERNEL_WEIGHT[attention] * batch * heads * t * t)
 
 
 mhsa = define_op(
@@ -62,8 +104,18 @@ mhsa = define_op(
             sample("f32[2, 5, 8]", heads=2, causal=False, norm="scale_norm"),
             sample("f32[1, 3, 6]", heads=2, rope=False),
             sample("f32[1, 0, 4]", heads=1),
+            sample("f32[2, 5, 8]", heads=2, attention="relu2"),
+            sample("f32[2, 5, 8]", heads=2, attention="relu2", causal=False, gating=True),
+            sample("f32[2, 5, 8]", heads=1, gating=True),
+            sample("f32[1, 0, 4]", heads=1, attention="relu2", gating=True),
         ),
-        attrs=HEADS,
+        attrs={
+            **HEADS,
+            "attention": choice(
+                "softmax", "relu2", default="softmax", doc="what becomes of scores; relu2 over the mean (Table 2)"
+            ),
+            "gating": flag(False, doc="what is attended to times silu(norm(x) W_gate) (Table 2)"),
+        },
         decompose=_decompose_mhsa,
         params=head_params,
         scope=SCOPE,

@@ -94,6 +94,25 @@ def test_mhsa(length: int, rope: bool, causal: bool) -> None:
     is_both(graph, p, x, joined(x, out, p))
 
 
+@causal_or_not
+@pytest.mark.parametrize(("attention", "gating"), [("softmax", True), ("relu2", False), ("relu2", True)])
+def test_the_rows_of_table_2(attention: str, gating: bool, causal: bool) -> None:
+    graph, p, x = block("mhsa", 5, heads=2, attention=attention, gating=gating, causal=causal)
+    q, k, v = heads_of(x, p, 2)
+    q, k, out = turned(q, True), turned(k, True), np.zeros_like(v)
+    for b, h, t in np.ndindex(*out.shape[:3]):
+        seen = range(t + 1) if causal else range(5)
+        scores = [q[b, h, t] @ k[b, h, m] / 2 for m in seen]
+        weights = softmaxed(scores) if attention == "softmax" else np.maximum(scores, 0) ** 2 / 5
+        out[b, h, t] = sum(w * v[b, h, m] for w, m in zip(weights, seen))
+    if gating:
+        part = "layers.0.attn"
+        gate = normed(x, p, f"{part}.norm") @ p[f"{part}.gate.weight"] + p[f"{part}.gate.bias"]
+        gate = gate / (1 + np.exp(-gate))
+        out = out * np.stack([gate[..., :4], gate[..., 4:]], 1)
+    is_both(graph, p, x, joined(x, out, p))
+
+
 def test_gelu_is_the_tanh_form() -> None:
     b = Builder()
     x = np.linspace(-8, 8, 33)
@@ -152,6 +171,7 @@ def test_learned_positions_are_added_and_end() -> None:
         ("mlp", {"expansion": 0}, "gives no width"),
         ("glu", {"expansion": 0}, "gives no width"),
         ("combiner", {"chunk": 0}, "chunk must be at least 1"),
+        ("mhsa", {"attention": "laplace"}, "attention must be one of 'softmax', 'relu2'"),
         ("performer", {"tile": 0}, "tile must be at least 1"),
         ("performer", {"chunk": 4}, "no attribute 'chunk'"),
         ("glu", {"activation": "relu"}, "no attribute 'activation'"),
@@ -277,6 +297,7 @@ def test_no_strategy_changes_mc_mhsa(cumsum: str, causal: bool) -> None:
 
 CAUSAL: list[tuple[str, dict[str, Any]]] = [
     ("mhsa", {}),
+    ("mhsa", {"attention": "relu2", "gating": True}),
     ("combiner", {"chunk": 2}),
     ("combiner", {"chunk": 16}),
     *(("mc_mhsa", {"cumsum": kind, "chunk": 2}) for kind in ("scan", "matmul", "native")),

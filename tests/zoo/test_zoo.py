@@ -176,3 +176,8 @@ def test_a_model_runs_in_the_interpreter(name: str) -> None:
     model = flashir.model(name, size="tiny", **{key: value for key, value in settled.items() if key in own})
     (logits,) = flashir.interpret(model, flashir.init(model), np.arange(10).reshape(2, 5))
     assert logits.shape == (2, 5, 256) and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("row", [{}, {"attention": "relu2"}, {"heads": 1}], ids=str)
+def test_rows_of_table_2_add_no_parameters(row: dict[str, Any]) -> None:
+    assert round(parameter_count(flashir.model("transformer+", **row)) / 1e6) == 110

@@ -58,6 +58,17 @@ def test_no_token_sees_those_after_it(name: str) -> None:
         assert not np.array_equal(after[:, t + 1 :], before[:, t + 1 :])
 
 
+@every_task
+@pytest.mark.parametrize("row", [{"attention": "relu2"}, {"heads": 1}, {"gating": True}], ids=str)
+def test_the_rows_of_table_2(row: dict[str, Any], task: str) -> None:
+    model = flashir.model("transformer+", **settings("transformer+", task=task, **row))
+    params = unit_params(model)
+    run = session(model, params)
+    for length in (0, 1, 9):
+        ids = tokens(model, 2, length)
+        assert error(run(ids), interpret(model, params, *ids)[0]) < TOLERANCE, length
+
+
 @every_name
 def test_float16(name: str) -> None:
     model = flashir.model(name, **settings(name, dtype="float16"))
