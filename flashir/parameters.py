@@ -119,7 +119,7 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
     Raises:
         ParameterError: one of the chunks is short, the other long (512 or more), which have other parameters (Code 4).
     """
-    from flashir.ops.gated import SHORT_SPAN
+    from flashir.ops.bias import SHORT_SPAN
 
     made = dict(params)
     for name, array in params.items():

@@ -2,6 +2,7 @@
 
 from flashir.ops import (
     attention,
+    bias,
     blocks,
     combiner,
     contraction,
@@ -20,6 +21,7 @@ from flashir.ops import (
     quadratic,
     shape,
     softmax,
+    summaries,
     token_attention,
 )
 from flashir.ops.costs import Contraction, Cost
@@ -34,6 +36,7 @@ __all__ = [
     "ParamSpec",
     "Sample",
     "attention",
+    "bias",
     "blocks",
     "combiner",
     "contraction",
@@ -55,5 +58,6 @@ __all__ = [
     "sample",
     "shape",
     "softmax",
+    "summaries",
     "token_attention",
 ]

@@ -37,7 +37,12 @@ FARTHEST = 2**31 - 1
 
 
 def _infer_linear(
-    q: TensorType, k: TensorType, v: TensorType, visible: TensorType | None = None, **_: Any
+    q: TensorType,
+    k: TensorType,
+    v: TensorType,
+    visible: TensorType | None = None,
+    weights: TensorType | None = None,
+    **_: Any,
 ) -> TensorType:
     check_heads(q, k, v)
     if q.rank != 4:
@@ -46,28 +51,43 @@ def _infer_linear(
         visible.shape != (q.shape[0], q.shape[1], q.shape[1]) or visible.dtype is not DType.BOOL
     ):
         raise IRError(f"visible must be bool of shape (b, g, g), got {visible}")
+    if weights is not None and weights != TensorType(wide(v.dtype), (q.shape[0], q.shape[1], q.shape[1])):
+        raise IRError(f"weights must be {wide(v.dtype)} of shape (b, g, g), got {weights}")
     return v
 
 
-def _ref_linear(q: Any, k: Any, v: Any, visible: Any = None, *, causal: bool, cumsum: str, lin_norm: str) -> Any:
+def _ref_linear(
+    q: Any, k: Any, v: Any, visible: Any = None, weights: Any = None, *, causal: bool, cumsum: str, lin_norm: str
+) -> Any:
     batch, chunks, n = q.shape[:3]
     mask = np.ones((batch, chunks, chunks)) if visible is None else visible.astype(np.float64)
     mask = np.tril(mask, -1) if causal else mask
     if lin_norm == "chunk_mean":
         mask = mask / np.maximum(mask.sum(-1, keepdims=True), 1)
+    if weights is not None:
+        mask = mask * weights
     state = np.einsum("bgh,bhse->bgse", mask, np.einsum("bgns,bgne->bgse", k, v))
     return np.einsum("bgns,bgse->bgne", q, state) / (1 if lin_norm == "none" else n)
 
 
 def _decompose_linear(
-    b: Builder, q: Value, k: Value, v: Value, visible: Value | None = None, *, causal: bool, cumsum: str, lin_norm: str
+    b: Builder,
+    q: Value,
+    k: Value,
+    v: Value,
+    visible: Value | None = None,
+    weights: Value | None = None,
+    *,
+    causal: bool,
+    cumsum: str,
+    lin_norm: str,
 ) -> Value:
     """q (sum over visible chunks of k^T v), the norm spread over k (1 / n) and q (1 / number of chunks)"""
     chunks, n = q.type.shape[1:3]
     if lin_norm != "none":
         k = b.mul(k, 1.0 / _known(n))
-    if visible is not None:
-        return _masked(b, q, k, v, visible, causal, lin_norm)
+    if visible is not None or weights is not None:
+        return _masked(b, q, k, v, visible, weights, causal, lin_norm)
     if lin_norm == "chunk_mean" and causal:
         seen = b.maximum(b.iota(length=chunks, dtype=wide(q.type.dtype)), 1.0)
         q = b.mul(q, as_dtype(b, b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1)), q.type.dtype))
@@ -102,15 +122,20 @@ def _sum_of_all(b: Builder, q: Value, k: Value, v: Value) -> Value:
     return b.reshape(b.matmul(b.reshape(q, shape=(batch, chunks * n, s)), total), shape=v.type.shape)
 
 
-def _masked(b: Builder, q: Value, k: Value, v: Value, visible: Value, causal: bool, lin_norm: str) -> Value:
-    """Segments force the masked form (Code 7): mask[b, g, h] x states[b, h, s * e]"""
+def _masked(
+    b: Builder, q: Value, k: Value, v: Value, visible: Value | None, weights: Value | None, causal: bool, lin_norm: str
+) -> Value:
+    """Segments (Code 7) and weights (Appendix A) force the masked form: mask[b, g, h] x states[b, h, s * e]"""
     batch, chunks, _, s = q.type.shape
     e, dtype = v.type.shape[-1], wide(v.type.dtype)
-    mask = b.cast(visible, dtype=dtype)
+    whole = b.broadcast(b.constant(1.0, dtype), shape=(batch, chunks, chunks))
+    mask = whole if visible is None else b.cast(visible, dtype=dtype)
     if causal:
         mask = b.mul(mask, strictly_lower(b, chunks, dtype))
     if lin_norm == "chunk_mean":
         mask = b.divide_no_nan(mask, b.reduce_sum(mask, axes=(-1,), keepdims=True))
+    if weights is not None:
+        mask = b.mul(mask, weights)
     states = b.reshape(_states(b, k, v), shape=(batch, chunks, s * e))
     summed = b.reshape(b.matmul(mask, states), shape=(batch, chunks, s, e))
     return b.matmul(q, as_dtype(b, summed, q.type.dtype))
@@ -144,7 +169,7 @@ def _cost_linear(ins: Types, outs: Types, causal: bool, cumsum: str, lin_norm: s
 linear_attention = define_op(
     OpDef(
         "linear_attention",
-        ("q", "k", "v", "visible?"),
+        ("q", "k", "v", "visible?", "weights?"),
         _infer_linear,
         _ref_linear,
         _cost_linear,
@@ -161,6 +186,19 @@ linear_attention = define_op(
             for causal in (True, False)
             for norm in ("none", "chunk", "chunk_mean")
             for kind, mask in (("scan", ()), ("matmul", ()), ("native", ()), ("matmul", ("bool[2, 5, 5]",)))
+        )
+        + tuple(
+            sample(
+                "f32[2, 5, 3, 4]",
+                "f32[2, 5, 3, 4]",
+                "f32[2, 5, 3, 6]",
+                mask,
+                "f32[2, 5, 5]",
+                causal=causal,
+                cumsum="matmul",
+            )
+            for causal in (True, False)
+            for mask in (None, "bool[2, 5, 5]")
         ),
         attrs={"causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_linear,
@@ -210,22 +248,34 @@ def ref_mixed(
     causal: bool,
     cumsum: str,
     lin_norm: str,
+    overlap: bool = False,
+    chunk_weights: Any = None,
 ) -> Any:
-    """Chunk by chunk, as the paper tells it: no padding, the last chunk is simply shorter."""
+    """Chunk by chunk, as the paper tells it: no padding, the last chunk is simply shorter.
+
+    With `overlap` a chunk also sees the one before, and the bias is [2 chunk, 2 chunk], its own positions the last;
+    `chunk_weights` [b, g, h] weigh the states.
+    """
     batch, length = v.shape[:2]
     spans = [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]
     states = np.array([np.einsum("bns,bne->bse", lin_k[:, at], v[:, at]) for at in spans])
     out = np.zeros_like(v)
     for g, at in enumerate(spans):
         n = at.stop - at.start
-        kernel = np.square(np.maximum(quad_q[:, at] @ quad_k[:, at].swapaxes(1, 2) + bias[:n, :n], 0))
-        out[:, at] = (np.tril(kernel) if causal else kernel) @ v[:, at]
+        earlier = min(chunk, at.start) if overlap else 0
+        keys = slice(at.start - earlier, at.stop)
+        first = chunk if overlap else 0
+        scores = quad_q[:, at] @ quad_k[:, keys].swapaxes(1, 2) + bias[first : first + n, first - earlier : first + n]
+        kernel = np.square(np.maximum(scores, 0))
+        out[:, at] = (np.tril(kernel, earlier) if causal else kernel) @ v[:, keys]
         weights = np.array([_sees(segment_ids, at, other) for other in spans]).reshape(len(spans), -1)
         weights = np.broadcast_to(weights, (len(spans), batch)).astype(np.float64).copy()
         if causal:
             weights[g:] = 0
         if lin_norm == "chunk_mean":
             weights /= np.maximum(weights.sum(0), 1)
+        if chunk_weights is not None:
+            weights *= chunk_weights[:, g].T
         out[:, at] += lin_q[:, at] @ np.einsum("hb,hbse->bse", weights, states) / (1 if lin_norm == "none" else chunk)
     return out
 

@@ -12,165 +12,197 @@ from flashir.ir.dims import ceildiv, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
-from flashir.ops.blocks import Params
-from flashir.ops.costs import Cost, Types
+from flashir.ops.bias import BIAS_WIDTH, bias_of, ref_bias_of
+from flashir.ops.blocks import WEIGHT_STD, Params
+from flashir.ops.costs import Contraction, Cost, Types
 from flashir.ops.gated import (
     GATED,
     PAPER_CHUNK,
     QK_SCALE,
-    bias_of,
     cost_gated,
     gated,
     gated_params,
     infer_gated,
-    ref_bias_of,
     ref_gated,
 )
-from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
+from flashir.ops.opdef import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
+from flashir.ops.position import ref_rope_bias
 from flashir.ops.shape import pad_to_multiple
+from flashir.ops.summaries import ref_summary_weights
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
 
+HEADS = ("quad_q", "quad_k", "lin_q", "lin_k", "sum_q", "sum_k")
+
+
+def cheap_heads(use_local: bool, use_global: bool, summaries: str, head_order: str, **_: Any) -> list[str]:
+    """The cheap heads that the parts need, as the rows of gamma and beta stand. Raises IRError where one lacks."""
+    if not (use_local or use_global):
+        raise IRError("flash needs its local part, its global part, or both")
+    if summaries == "attend" and not use_global:
+        raise IRError("summaries of chunks attend in the global part, which is off")
+    needed = HEADS[:2] * use_local + HEADS[2:4] * use_global + HEADS[4:] * (summaries == "attend")
+    order = head_order.split()
+    if len(set(order)) != len(order) or not set(needed) <= set(order) <= set(HEADS):
+        raise IRError(f"head_order must name {', '.join(needed)}, each once, got {head_order!r}")
+    return [name for name in order if name in needed]
+
+
+def _span(chunk: Any, overlap: bool) -> int:
+    """How many positions the bias spans: those that a chunk sees."""
+    return (PAPER_CHUNK if chunk is AUTO else chunk) * (2 if overlap else 1)
+
+
 def _params_flash(
     x: TensorType,
     segment_ids: TensorType | None = None,
     *,
-    expansion: float,
-    key_dim: int,
-    norm: str,
     chunk: Any,
     use_local: bool,
-    use_global: bool,
-    **_: Any,
+    overlap: bool,
+    summaries: str,
+    **attrs: Any,
 ) -> dict[str, ParamSpec]:
-    span = (PAPER_CHUNK if chunk is AUTO else chunk) if use_local else None
-    return gated_params(x, expansion, key_dim, norm, 2 * (use_local + use_global), span)
+    cheap = cheap_heads(use_local, summaries=summaries, **attrs)
+    made = gated_params(x, len(cheap), _span(chunk, overlap) if use_local else None, **attrs)
+    between = {f"sum_bias.{name}": ParamSpec((BIAS_WIDTH,), std=WEIGHT_STD) for name in "ab"}
+    return {**made, **(between if summaries == "attend" else {})}
 
 
-def _infer_flash(
-    x: TensorType, segment_ids: TensorType | None = None, *, use_local: bool, use_global: bool, **attrs: Any
-) -> TensorType:
-    if not (use_local or use_global):
-        raise IRError("flash needs its local part, its global part, or both")
+def _infer_flash(x: TensorType, segment_ids: TensorType | None = None, **attrs: Any) -> TensorType:
+    cheap_heads(**attrs)
+    if attrs["overlap"] and not attrs["use_local"]:
+        raise IRError("chunks overlap in the local part, which is off")
     if segment_ids is not None:
         valid = x.shape[1] if attrs["valid"] is None else attrs["valid"]
         check_segments(segment_ids, (x.shape[0], valid))
     return infer_gated(x, **attrs)
 
 
-def _flash_divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int) -> float:
+def _divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int, **_: Any) -> float:
     return float({"length": chunk, "none": 1, "max_len": max_len, "sqrt_key": key_dim**0.5}[qk_scale])
 
 
-def _ref_flash(
-    x: Any,
-    segment_ids: Any = None,
-    *,
-    p: Params,
-    chunk: int,
-    causal: bool,
-    cumsum: str,
-    lin_norm: str,
-    qk_scale: str,
-    max_len: int,
-    use_local: bool,
-    use_global: bool,
-    key_dim: int,
-    **attrs: Any,
-) -> Any:
-    def attend(heads: list[Any], v: Any) -> Any:
-        none = [np.zeros((*v.shape[:2], key_dim))] * 2
-        quad_q, quad_k = heads[:2] if use_local else none
-        lin_q, lin_k = heads[-2:] if use_global else none
-        bias = ref_bias_of(p, chunk, chunk) if use_local else np.full((chunk, chunk), -1.0)
-        divisor = _flash_divisor(qk_scale, chunk, key_dim, max_len)
+def _ref_flash(x: Any, segment_ids: Any = None, *, p: Params, **attrs: Any) -> Any:
+    chunk, causal, overlap = attrs["chunk"], attrs["causal"], attrs["overlap"]
+
+    def attend(cheap: list[Any], v: Any) -> Any:
+        named = dict.fromkeys(HEADS, np.zeros((*v.shape[:2], attrs["key_dim"])))
+        named |= dict(zip(cheap_heads(**attrs), cheap, strict=True))
+        span = _span(chunk, overlap)
+        bias = (
+            ref_bias_of(p, attrs["rel_bias"], span, span, causal) if attrs["use_local"] else np.full((span, span), -1.0)
+        )
+        attended = attrs["summaries"] == "attend"
         return ref_mixed(
-            quad_q / divisor,
-            quad_k,
-            lin_q,
-            lin_k,
+            named["quad_q"] / _divisor(**attrs),
+            named["quad_k"],
+            named["lin_q"],
+            named["lin_k"],
             v,
             bias,
             segment_ids,
             chunk=chunk,
             causal=causal,
-            cumsum=cumsum,
-            lin_norm=lin_norm,
+            cumsum=attrs["cumsum"],
+            lin_norm=attrs["lin_norm"],
+            overlap=overlap,
+            chunk_weights=_ref_weights(named["sum_q"], named["sum_k"], p, chunk, causal) if attended else None,
         )
 
-    return ref_gated(x, p, attend, key_dim=key_dim, **attrs)
+    return ref_gated(x, p, attend, **attrs)
+
+
+def _ref_weights(q: Any, k: Any, p: Params, chunk: int, causal: bool) -> Any:
+    """How much chunks count for each other, [b, g, h]."""
+    batch, length, s = q.shape
+    chunks = -(-length // chunk)
+    q, k = (np.pad(x, ((0, 0), (0, chunks * chunk - length), (0, 0))).reshape(batch, chunks, chunk, s) for x in (q, k))
+    return ref_summary_weights(q, k, ref_rope_bias(p["sum_bias.a"], p["sum_bias.b"], chunks), causal, length)
 
 
 def _decompose_flash(
-    b: Builder,
-    x: Value,
-    segment_ids: Value | None = None,
-    *,
-    p: Params,
-    chunk: int,
-    qk_scale: str,
-    max_len: int,
-    use_local: bool,
-    use_global: bool,
-    cumsum: str,
-    lin_norm: str,
-    scope: str | None,
-    **attrs: Any,
+    b: Builder, x: Value, segment_ids: Value | None = None, *, p: Params, scope: str | None, **attrs: Any
 ) -> Value:
-    t, valid = x.type.shape[1], attrs["valid"]
-    whole = t if valid is None or attrs["causal"] else ceildiv(valid, chunk) * chunk
+    chunk, causal, valid, t = attrs["chunk"], attrs["causal"], attrs["valid"], x.type.shape[1]
+    whole = t if valid is None or causal else ceildiv(valid, chunk) * chunk
     if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream; average over no empty chunk
-        settings = dict(
-            attrs,
-            chunk=chunk,
-            qk_scale=qk_scale,
-            max_len=max_len,
-            use_local=use_local,
-            use_global=use_global,
-            cumsum=cumsum,
-            lin_norm=lin_norm,
-            scope=scope,
-        )
-        settings["valid"] = t if valid is None else valid
+        settings = {**attrs, "scope": scope, "valid": t if valid is None else valid}
         padded = pad_to_multiple(b, x, 1, chunk) if whole == t else b.slice(x, axis=1, stop=whole)
         out = b.flash(padded, segment_ids, **settings)
         return b.slice(out, axis=1, stop=t) if whole == t else b.pad(out, axis=1, after=t - whole)
 
-    def attend(heads: list[Value], v: Value) -> Value:
-        if use_local:
-            heads[0] = b.mul(heads[0], 1 / _flash_divisor(qk_scale, chunk, attrs["key_dim"], max_len))
-        if use_local and use_global:
-            return b.mixed_chunk_attention(
-                *heads,
-                v,
-                bias_of(b, p, chunk, chunk),
-                segment_ids,
-                chunk=chunk,
-                causal=attrs["causal"],
-                cumsum=cumsum,
-                lin_norm=lin_norm,
-            )
-        q, k, values = (chunked(b, part, chunk) for part in (*heads, v))
-        if use_local:
-            out = b.quadratic_attention(q, k, values, bias_of(b, p, chunk, chunk), causal=attrs["causal"])
-        else:
+    def attend(cheap: list[Value], v: Value) -> Value:
+        heads = dict(zip(cheap_heads(**attrs), cheap, strict=True))
+        if attrs["use_local"]:
+            heads["quad_q"] = b.mul(heads["quad_q"], 1 / _divisor(**attrs))
+        plain = not attrs["overlap"] and attrs["summaries"] == "sum"
+        if plain and attrs["use_local"] and attrs["use_global"]:
+            sums = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
+            bias = bias_of(b, p, attrs["rel_bias"], chunk, chunk, causal)
+            return b.mixed_chunk_attention(*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, **sums)
+        parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
+        values = chunked(b, v, chunk)
+        made = []
+        if attrs["use_local"]:
+            made.append(_local(b, parts["quad_q"], parts["quad_k"], values, p, attrs))
+        if attrs["use_global"]:
             visible = None if segment_ids is None else overlapping_chunks(b, segment_ids, chunk, values.type.shape[1])
-            out = b.linear_attention(q, k, values, visible, causal=attrs["causal"], cumsum=cumsum, lin_norm=lin_norm)
-        return unchunked(b, out, t)
+            weights = _weights(b, parts, p, attrs) if attrs["summaries"] == "attend" else None
+            sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
+            made.append(b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, **sums))
+        return unchunked(b, made[0] if len(made) == 1 else b.add(*made), t)
 
-    return gated(b, x, p, attend, cheap=2 * (use_local + use_global), **attrs)
+    kept = {name: attrs[name] for name in GATED}
+    return gated(b, x, p, attend, cheap=len(cheap_heads(**attrs)), **kept)
 
 
-def _cost_flash(
-    ins: Types, outs: Types, *, chunk: int, use_local: bool, use_global: bool, cumsum: str, **attrs: Any
-) -> Cost:
+def _local(b: Builder, q: Value, k: Value, v: Value, p: Params, attrs: dict[str, Any]) -> Value:
+    """Quadratic attention within each chunk; with `overlap`, to the chunk before as well (section 3.2.1)."""
+    chunk, span = attrs["chunk"], _span(attrs["chunk"], attrs["overlap"])
+    bias = bias_of(b, p, attrs["rel_bias"], span, span, attrs["causal"])
+    if attrs["overlap"]:
+        k, v = (b.concat(_one_on(b, x), x, axis=2) for x in (k, v))
+        bias = b.slice(bias, axis=0, start=chunk, stop=span)
+    return b.quadratic_attention(q, k, v, bias, causal=attrs["causal"])
+
+
+def _one_on(b: Builder, x: Value) -> Value:
+    """[b, g, n, *], each chunk in the place of the next; zeros, which add nothing, in the first."""
+    return b.slice(b.pad(x, axis=1, before=1), axis=1, stop=x.type.shape[1])
+
+
+def _weights(b: Builder, parts: dict[str, Value], p: Params, attrs: dict[str, Any]) -> Value:
+    """How much chunks count for each other by their summaries (Appendix A), [b, g, h]."""
+    bias = b.rope_rel_pos_bias(p["sum_bias.a"], p["sum_bias.b"], n=parts["sum_q"].type.shape[1])
+    return b.summary_weights(parts["sum_q"], parts["sum_k"], bias, causal=attrs["causal"], tokens=attrs["valid"])
+
+
+def _cost_flash(ins: Types, outs: Types, *, chunk: int, cumsum: str, **attrs: Any) -> Cost:
     x = ins[0]
     assert x is not None
-    cost = cost_gated(ins, outs, chunk=chunk if use_local else None, linear=use_global, **attrs)
-    return replace(cost, steps=-(-x.sizes[1] // chunk)) if use_global and cumsum == "scan" else cost
+    batch, t, d = x.sizes
+    keys = _span(chunk, attrs["overlap"]) if attrs["use_local"] else 0
+    cost = cost_gated(ins, outs, chunk=chunk, keys=keys, linear=attrs["use_global"], **attrs)
+    g, s = -(-t // chunk), attrs["key_dim"]
+    if attrs["summaries"] == "attend":
+        e = int(d * attrs["expansion"])
+        masked = (Contraction(batch, g, s, g), Contraction(batch, g, g, s * e))
+        return replace(cost, contractions=(*cost.contractions, *masked))
+    return replace(cost, steps=g) if attrs["use_global"] and cumsum == "scan" else cost
+
+
+_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"overlap": True},
+    {"overlap": True, "use_global": False, "rel_bias": "t5"},
+    {"overlap": True, "chunk": 300},
+    {"summaries": "attend"},
+    {"summaries": "attend", "use_local": False, "lin_norm": "none"},
+    {"head_order": "quad_q lin_q quad_k lin_k", "token_shift": True, "rope_dims": 2, "rope_interleaved": True},
+)
 
 
 def _flash_samples() -> tuple[Any, ...]:
@@ -185,6 +217,13 @@ def _flash_samples() -> tuple[Any, ...]:
         sample("f32[1, 5, 4]", "i32[1, 5]", **{**small, "use_local": False}),
         sample("f32[1, 2, 4]", **{**small, "chunk": 512, "expansion": 1}),
         sample("f32[1, 0, 4]", **small),
+        *(
+            sample("f32[2, 8, 4]", *segments, **{**small, **setting}, causal=causal)
+            for setting in _SETTINGS
+            for segments in ((), ("i32[2, 8]",))
+            for causal in (True, False)
+        ),
+        sample("f32[1, 0, 4]", **small, overlap=True, summaries="attend", rel_bias="t5"),
     )
 
 
@@ -204,6 +243,14 @@ flash = define_op(
             "qk_scale": QK_SCALE,
             "use_local": flag(True, doc="quadratic attention within chunks"),
             "use_global": flag(True, doc="linear attention between chunks"),
+            "overlap": flag(False, doc="each chunk also sees the one before (section 3.2.1)"),
+            "summaries": choice(
+                "sum",
+                "attend",
+                default="sum",
+                doc="states of chunks: summed up, or weighed by their summaries (Appendix A)",
+            ),
+            "head_order": text(" ".join(HEADS), doc="the cheap heads in the order of the rows of gamma and beta"),
             "max_len": integer(8192, least=1, doc="the divisor of qk_scale = max_len"),
         },
         decompose=_decompose_flash,

@@ -10,10 +10,11 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size
 from flashir.ir.types import LARGEST_SIZE, TensorType
+from flashir.ops.bias import REL_BIAS, bias_params
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
 from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
-from flashir.ops.position import ref_bias, ref_rope, ref_rope_bias
+from flashir.ops.position import ref_rope
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -28,8 +29,6 @@ QK_SCALE = choice(
     doc="scores divided by: the length, or the chunk in flash (Code 6, 8); nothing (Eq. 5); max_len; sqrt(s)",
 )
 
-SHORT_SPAN = 512  # below it the bias has one weight a distance (Code 4)
-BIAS_WIDTH = 128
 PAPER_CHUNK = 256  # Tables 5 and 6
 
 
@@ -65,6 +64,12 @@ GATED: dict[str, AttrSpec] = {
     "key_dim": integer(128, least=2, doc="s, width of queries and keys; even, for rope"),
     "causal": flag(True, doc="a token sees none after it"),
     "norm": choice("layer_norm", "scale_norm", default="layer_norm"),
+    "rel_bias": REL_BIAS,
+    "rope_dims": integer(
+        None, least=2, doc="how many numbers of q and k positions turn, the first ones; all where none"
+    ),
+    "rope_interleaved": flag(False, doc="positions turn neighbours, (0, 1), (2, 3), .., instead of halves"),
+    "token_shift": flag(False, doc="half the channels, the first, are those of the token before"),
     "valid": size(None, doc="how many rows are tokens, where the rest is padding"),
 }
 
@@ -77,15 +82,17 @@ def expanded(x: TensorType, expansion: float) -> int:
     return int(width)
 
 
-def bias_params(span: int) -> dict[str, ParamSpec]:
-    """The relative bias over `span` positions (Code 4): short spans have a weight a distance."""
-    if span < SHORT_SPAN:
-        return {"rel_bias.w": ParamSpec((2 * span - 1,), std=WEIGHT_STD)}
-    return {f"rel_bias.{name}": ParamSpec((BIAS_WIDTH,), std=WEIGHT_STD) for name in "ab"}
-
-
 def gated_params(
-    x: TensorType, expansion: float, key_dim: int, norm: str, cheap: int, span: int | None, gating: bool = True
+    x: TensorType,
+    cheap: int,
+    span: int | None,
+    *,
+    expansion: float,
+    key_dim: int,
+    norm: str,
+    rel_bias: str,
+    gating: bool = True,
+    **_: Any,
 ) -> dict[str, ParamSpec]:
     """The parameters of a gated block with that many cheap heads, and a bias where there is a span."""
     d, e = width_of(x), expanded(x, expansion)
@@ -96,22 +103,10 @@ def gated_params(
         "proj_in.bias": ParamSpec((inside,)),
         "offset_scale.gamma": ParamSpec((cheap, key_dim), std=WEIGHT_STD),
         "offset_scale.beta": ParamSpec((cheap, key_dim)),
-        **({} if span is None else bias_params(span)),
+        **({} if span is None else bias_params(rel_bias, span)),
         "proj_out.weight": ParamSpec((e if gating else 2 * e, d), std=WEIGHT_STD),
         "proj_out.bias": ParamSpec((d,)),
     }
-
-
-def bias_of(b: Builder, p: Params, n: Size, span: int) -> Value:
-    """[n, n], the bias of n positions from parameters that span `span` (Code 4)."""
-    if span < SHORT_SPAN:
-        return b.rel_pos_bias(p["rel_bias.w"], n=n)
-    return b.rope_rel_pos_bias(p["rel_bias.a"], p["rel_bias.b"], n=n)
-
-
-def ref_bias_of(p: Params, n: int, span: int) -> Any:
-    """As `bias_of`, in numpy."""
-    return ref_bias(p["rel_bias.w"], n) if span < SHORT_SPAN else ref_rope_bias(p["rel_bias.a"], p["rel_bias.b"], n)
 
 
 Attend = Callable[..., Any]
@@ -131,30 +126,43 @@ def gated(
     cheap: int,
     heads: int = 1,
     gating: bool = True,
+    token_shift: bool = False,
+    rope_dims: int | None = None,
+    rope_interleaved: bool = False,
+    rel_bias: str = "paper",
 ) -> Value:
     """x + (u * attend(q.., v)) W_out, with [u, v, z] = silu(norm(x) W_in) and cheap heads q.. of z (Code 8).
 
     Args:
         b, x, p: the builder, the tokens [b, t, d], the parameters of the block.
         attend: the cheap heads [b, t, s], in a list, and v [b, t, e] -> [b, t, e].
-        expansion, key_dim, norm, causal, valid: the attributes of the block.
+        expansion, key_dim, norm, causal, valid, token_shift, rope_dims, rope_interleaved, rel_bias: as in `GATED`.
         cheap: how many cheap heads.
         heads: how many parts each is cut in; positions turn each part by itself.
         gating: where not, u stands beside what is attended to instead of multiplying it.
     """
     e, t = expanded(x.type, expansion), x.type.shape[1]
-    h = b.dense(apply_norm(b, x, p, norm, "norm."), p["proj_in.weight"], p["proj_in.bias"])
+    normed = apply_norm(b, x, p, norm, "norm.")
+    h = b.dense(shifted(b, normed) if token_shift else normed, p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
     if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
         token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
         v = b.select(token, v, 0.0)
     queries = b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"])
     cut = (*queries.type.shape[:-1], heads, key_dim // heads)
-    turned = b.rope(queries if heads == 1 else b.reshape(queries, shape=cut), axis=2)
+    queries = queries if heads == 1 else b.reshape(queries, shape=cut)
+    turned = b.rope(queries, axis=2, dims=rope_dims, interleaved=rope_interleaved)
     apart = b.results("split", turned, axis=1, sizes=(1,) * cheap)
     attended = attend([b.reshape(q, shape=z.type.shape) for q in apart], v)
     joined = b.mul(u, attended) if gating else b.concat(u, attended, axis=-1)
     return b.add(b.dense(joined, p["proj_out.weight"], p["proj_out.bias"]), x)
+
+
+def shifted(b: Builder, x: Value) -> Value:
+    """[b, t, d], the first half of the channels one token on"""
+    d, t = width_of(x.type), x.type.shape[1]
+    late, now = b.results("split", x, axis=-1, sizes=(d // 2, d - d // 2))
+    return b.concat(b.slice(b.pad(late, axis=1, before=1), axis=1, stop=t), now, axis=-1)
 
 
 def ref_gated(
@@ -168,15 +176,24 @@ def ref_gated(
     valid: int | None,
     heads: int = 1,
     gating: bool = True,
+    token_shift: bool,
+    rope_dims: int | None,
+    rope_interleaved: bool,
     **_: Any,
 ) -> Any:
     """As `gated`, in numpy."""
     tokens = x if valid is None else x[:, :valid]
     e = int(x.shape[-1] * expansion)
-    h = ref_norm(tokens, p, norm, "norm.") @ p["proj_in.weight"] + p["proj_in.bias"]
+    normed = ref_norm(tokens, p, norm, "norm.")
+    if token_shift:
+        half = x.shape[-1] // 2
+        normed[:, 1:, :half], normed[:, :1, :half] = normed[:, :-1, :half].copy(), 0
+    h = normed @ p["proj_in.weight"] + p["proj_in.bias"]
     u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
     base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]
-    turned = np.concatenate([ref_rope(part, 1) for part in np.split(base, heads, axis=-1)], axis=-1)
+    turned = np.concatenate(
+        [ref_rope(part, 1, rope_dims, rope_interleaved) for part in np.split(base, heads, axis=-1)], axis=-1
+    )
     attended = attend([turned[:, :, i] for i in range(turned.shape[2])], v)
     joined = u * attended if gating else np.concatenate([u, attended], -1)
     out = np.zeros_like(x)
@@ -184,7 +201,9 @@ def ref_gated(
     return out
 
 
-def infer_gated(x: TensorType, expansion: float, key_dim: int, heads: int = 1, **_: Any) -> TensorType:
+def infer_gated(
+    x: TensorType, expansion: float, key_dim: int, heads: int = 1, rope_dims: int | None = None, **_: Any
+) -> TensorType:
     """The type of x. Raises IRError where the widths do not fit."""
     check_tokens(x)
     e = expanded(x, expansion)
@@ -193,6 +212,8 @@ def infer_gated(x: TensorType, expansion: float, key_dim: int, heads: int = 1, *
     if key_dim // heads % 2:
         each = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
         raise IRError(f"key_dim must be even, for rope turns pairs, got {each}")
+    if rope_dims is not None and (rope_dims % 2 or rope_dims > key_dim // heads):
+        raise IRError(f"rope_dims must be even, and at most the width of a head, {key_dim // heads}, got {rope_dims}")
     return x
 
 
@@ -202,23 +223,24 @@ def cost_gated(
     *,
     expansion: float,
     key_dim: int,
-    chunk: int | None = None,
+    chunk: int,
+    keys: int,
     linear: bool = False,
     heads: int = 1,
     gating: bool = True,
     **_: Any,
 ) -> Cost:
-    """The two projections, quadratic attention within each chunk (None for none), linear attention where it is."""
+    """The two projections, quadratic attention of each chunk to so many keys, linear attention where it is."""
     x = ins[0]
     assert x is not None
     batch, t, d = x.sizes
     e, traffic = int(d * expansion), moved(ins, outs)
     products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e if gating else 2 * e, d)]
-    if chunk:
-        chunks = batch * -(-t // chunk) * heads
+    if keys:
+        chunks = batch * -(-t // max(chunk, 1)) * heads
         products += [
-            Contraction(chunks, chunk, key_dim // heads, chunk),
-            Contraction(chunks, chunk, chunk, e // heads),
+            Contraction(chunks, chunk, key_dim // heads, keys),
+            Contraction(chunks, chunk, keys, e // heads),
         ]
     if linear:
         products += [Contraction(batch, key_dim, t, e), Contraction(batch, t, key_dim, e)]

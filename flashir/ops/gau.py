@@ -9,18 +9,16 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.types import DType, TensorType
+from flashir.ops.bias import SHORT_SPAN, bias_of, ref_bias_of
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Cost, Types
 from flashir.ops.gated import (
     GATED,
     QK_SCALE,
-    SHORT_SPAN,
-    bias_of,
     cost_gated,
     gated,
     gated_params,
     infer_gated,
-    ref_bias_of,
     ref_gated,
 )
 from flashir.ops.heads import cut_heads
@@ -35,15 +33,13 @@ if TYPE_CHECKING:
 
 def _infer_gau(x: TensorType, max_len: int, **attrs: Any) -> TensorType:
     length = x.shape[1] if x.rank == 3 else 0
-    if max_len < SHORT_SPAN and isinstance(length, int) and length > max_len:
+    if max_len < SHORT_SPAN and attrs["rel_bias"] == "paper" and isinstance(length, int) and length > max_len:
         raise IRError(f"the relative bias spans max_len = {max_len} positions, the sequence has {length}: {x}")
     return infer_gated(x, **attrs)
 
 
-def _params_gau(
-    x: TensorType, expansion: float, key_dim: int, norm: str, max_len: int, gating: bool, **_: Any
-) -> dict[str, ParamSpec]:
-    return gated_params(x, expansion, key_dim, norm, 2, max_len, gating)
+def _params_gau(x: TensorType, max_len: int, **attrs: Any) -> dict[str, ParamSpec]:
+    return gated_params(x, 2, max_len, **attrs)
 
 
 def _ref_gau(
@@ -62,7 +58,7 @@ def _ref_gau(
         n = v.shape[1]
         width = key_dim / heads
         divisor = {"length": max(n, 1), "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
-        bias = ref_bias_of(p, n, max_len)
+        bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal)
         parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)
         return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, causal, attention) for q, k, v_h in parts], -1)
 
@@ -90,7 +86,7 @@ def _decompose_gau(
             q = b.mul(q, as_dtype(b, b.reciprocal(b.maximum(length, 1.0)), q.type.dtype))
         elif qk_scale != "none":
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
-        bias = bias_of(b, p, n, max_len)
+        bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])
         if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
             bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
         if heads == 1:
@@ -106,7 +102,7 @@ def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
     x = ins[0]
     assert x is not None
     batch, t, _ = x.sizes
-    cost = cost_gated(ins, outs, chunk=t, **attrs)
+    cost = cost_gated(ins, outs, chunk=t, keys=t, **attrs)
     return replace(cost, flops=cost.flops + KERNEL_WEIGHT[attention] * batch * attrs["heads"] * t * t)
 
 
@@ -127,6 +123,10 @@ gau = define_op(
             sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="laplace", gating=False),
             sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="softmax", causal=False),
             sample("f32[1, 0, 4]", key_dim=4, max_len=4, attention="softmax", heads=2, gating=False),
+            sample("f32[2, 5, 4]", key_dim=6, max_len=4, rel_bias="t5", token_shift=True, rope_dims=4),
+            sample("f32[1, 5, 3]", key_dim=8, max_len=5, heads=2, rope_dims=2, rope_interleaved=True, token_shift=True),
+            sample("f32[1, 3, 4]", key_dim=4, causal=False, rel_bias="t5", rope_interleaved=True),
+            sample("f32[1, 0, 4]", key_dim=4, max_len=4, token_shift=True),
         ),
         attrs={
             **GATED,

@@ -13,7 +13,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Cost, Types, copied, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL
 from flashir.ops.norm import as_dtype, wide
-from flashir.ops.opdef import OpDef, define_op, dtype, integer, sample, size
+from flashir.ops.opdef import OpDef, define_op, dtype, flag, integer, sample, size
 from flashir.ops.shape import axis_of
 
 if TYPE_CHECKING:
@@ -79,35 +79,55 @@ sinusoid = define_op(
 )
 
 
-def _infer_rope(x: TensorType, axis: int) -> TensorType:
+def _infer_rope(x: TensorType, axis: int, dims: int | None, interleaved: bool) -> TensorType:
     if axis_of(x, axis) == x.rank - 1:
         raise IRError(f"rope turns pairs of the last axis, so positions need an axis before it, got axis {axis} of {x}")
     last = x.shape[-1]
-    if isinstance(last, Dim) or last % 2 or not x.dtype.is_float:
-        raise IRError(f"rope turns pairs of the last axis, so it must be even, got {x}")
+    if isinstance(last, Dim) or (last if dims is None else dims) % 2 or not x.dtype.is_float:
+        raise IRError(f"rope turns pairs of the last axis, so it must be even, got {x}" + _of(dims))
+    if dims is not None and dims > last:
+        raise IRError(f"rope cannot turn more than there is, got {x}" + _of(dims))
     return x
 
 
-def ref_rope(x: Any, axis: int) -> Any:
+def _of(dims: int | None) -> str:
+    return "" if dims is None else f" with dims = {dims}"
+
+
+def ref_rope(x: Any, axis: int, dims: int | None = None, interleaved: bool = False) -> Any:
     """As `rope`, in numpy, by turning complex numbers."""
-    sin, cos = ref_sinusoid(x.shape[axis], x.shape[-1] // 2, DType.F64)
+    width = x.shape[-1] if dims is None else dims
+    first, second = (
+        (slice(0, width, 2), slice(1, width, 2)) if interleaved else (slice(width // 2), slice(width // 2, width))
+    )
+    sin, cos = ref_sinusoid(x.shape[axis], width // 2, DType.F64)
     spread = [1] * x.ndim
-    spread[axis], spread[-1] = x.shape[axis], x.shape[-1] // 2
-    turned = (x[..., : x.shape[-1] // 2] + 1j * x[..., x.shape[-1] // 2 :]) * (cos + 1j * sin).reshape(spread)
-    return np.concatenate([turned.real, turned.imag], -1)
+    spread[axis], spread[-1] = x.shape[axis], width // 2
+    pairs = (x[..., first] + 1j * x[..., second]) * (cos + 1j * sin).reshape(spread)
+    out = np.array(x)
+    out[..., first], out[..., second] = pairs.real, pairs.imag
+    return out
 
 
-def _decompose_rope(b: Builder, x: Value, axis: int) -> Value:
-    """Turned by tables of sin and cos that are spread along the axis"""
+def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleaved: bool) -> Value:
+    """Turned by tables of sin and cos that are spread along the axis; what comes after `dims` stays as it is"""
     last = x.type.shape[-1]
     assert isinstance(last, int)
+    width = last if dims is None else dims
+    if width < last:
+        head, rest = b.results("split", x, axis=-1, sizes=(width, last - width))
+        return b.concat(b.rope(head, axis=axis, interleaved=interleaved), rest, axis=-1)
     spread: list[Size] = [1] * (x.type.rank - axis)
     spread[0], spread[-1] = x.type.shape[axis], last // 2
     sin, cos = (
         b.reshape(table, shape=tuple(spread))
         for table in b.results("sinusoid", length=x.type.shape[axis], half=last // 2, dtype=x.type.dtype)
     )
-    return turned(b, x, sin, cos)
+    if not interleaved:
+        return turned(b, x, sin, cos)
+    pairs = b.reshape(x, shape=(*x.type.shape[:-1], last // 2, 2))  # the two of a pair on an axis of their own
+    out = turned(b, pairs, *(b.reshape(each, shape=(*each.type.shape, 1)) for each in (sin, cos)))
+    return b.reshape(out, shape=x.type.shape)
 
 
 def turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
@@ -127,8 +147,19 @@ rope = define_op(
         _infer_rope,
         ref_rope,
         elementwise(6),
-        (sample("f32[2, 5, 8]", axis=1), sample("f32[2, 5, 4, 8]", axis=1), sample("f32[3, 4]", axis=0)),
-        attrs={"axis": integer(1, least=0, doc="the axis that counts positions")},
+        (
+            sample("f32[2, 5, 8]", axis=1),
+            sample("f32[2, 5, 4, 8]", axis=1),
+            sample("f32[3, 4]", axis=0),
+            sample("f32[2, 5, 3, 8]", axis=1, interleaved=True),
+            sample("f32[2, 5, 3, 8]", axis=1, dims=4, interleaved=True),
+            sample("f32[2, 5, 3, 8]", axis=1, dims=4),
+        ),
+        attrs={
+            "axis": integer(1, least=0, doc="the axis that counts positions"),
+            "dims": integer(None, least=2, doc="how many of the last axis are turned, the first ones; all where none"),
+            "interleaved": flag(False, doc="pairs are neighbours, (0, 1), (2, 3), .., instead of one of each half"),
+        },
         decompose=_decompose_rope,
         doc="rotary position embedding in halves (Code 3)",
     )
@@ -193,6 +224,8 @@ def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value
     """
     half = a.type.shape[0]
     assert isinstance(half, int)
+    if n == 0:
+        return builder.broadcast(builder.constant(0.0, a.type.dtype), shape=(0, 0))
     half //= 2
     a1, a2 = builder.results("split", a, axis=0, sizes=(half, half))
     b1, b2 = builder.results("split", b, axis=0, sizes=(half, half))

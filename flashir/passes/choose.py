@@ -128,8 +128,9 @@ def strategies(node: Node) -> tuple[str, ...]:
     """The ways in which a node could sum up its chunk states; none where it does not, one where segments force it."""
     if "cumsum" not in node.attrs or not node.attrs.get("causal", True) or node.attrs.get("use_global") is False:
         return ()
-    masks = [i for i, name in enumerate(OPS[node.op].operands) if name in ("segment_ids?", "visible?")]
+    masks = [i for i, name in enumerate(OPS[node.op].operands) if name in ("segment_ids?", "visible?", "weights?")]
     masked = any(i < len(node.inputs) and node.inputs[i] is not None for i in masks)
+    masked = masked or node.attrs.get("summaries") == "attend"
     return ("matmul",) if masked else STRATEGIES
 
 
