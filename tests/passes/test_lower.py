@@ -90,11 +90,38 @@ def test_a_length_of_whole_chunks_is_not_padded(length: str) -> None:
 
 @pytest.mark.parametrize(
     ("op", "attrs"),
-    [("gau", "key_dim = 2"), ("flash", "key_dim = 2, chunk = auto"), ("relu", ""), ("cumsum", "axis = 1")],
+    [
+        ("gau", "key_dim = 2"),
+        ("flash", "key_dim = 2, chunk = auto"),
+        ("relu", ""),
+        ("cumsum", "axis = 1"),
+        ("mhsa", "heads = 2, causal = false"),
+        ("mhsa", 'heads = 2, attention = "relu2"'),
+        ("combiner", "heads = 2, chunk = 3, causal = false"),
+        ("learned_position", "max_len = 4"),
+    ],
 )
 def test_a_model_with_another_op_between_its_tokens_is_not_padded(op: str, attrs: str) -> None:
     text = MODEL.replace("  %z = unembed(%y)", f"  %w = {op}(%y) {{{attrs}}}\n  %z = unembed(%w)")
     assert PadTokens().apply(loads(text)) == loads(text)
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("mhsa", "heads = 2"),
+        ("performer", 'heads = 2, tile = 2, cumsum = "native"'),
+        ("combiner", "heads = 2, chunk = 2"),
+        ("mc_mhsa", 'heads = 2, chunk = 2, cumsum = "native"'),
+        ("glu", ""),
+    ],
+)
+def test_causal_heads_do_not_mind_the_padding(op: str, attrs: str) -> None:
+    graph = loads(MODEL.replace("  %z = unembed(%y)", f"  %w = {op}(%y) {{{attrs}}}\n  %z = unembed(%w)"))
+    made = PadTokens().apply(graph)
+    assert ops(made).count("pad") == ops(made).count("slice") == 1
+    for length in (0, 1, 3, 4, 7):
+        assert_same_function(graph, made, {"B": 2, "T": length})
 
 
 def test_a_model_to_which_rows_are_added_from_outside_is_not_padded() -> None:
