@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flashir.ir import Graph
 
 KINDS = "MODEL is a name of the zoo, a .fir file, or a checkpoint folder"
-ARTEFACTS = {"model.onnx": "onnx"}
+ARTEFACTS = {"model.onnx": "onnx", "model.pt2": "torch", "model.jax": "jax"}
 """The main file of an artefact, by the backend that writes it."""
 
 
@@ -174,7 +174,8 @@ def _read(word: str, path: Path, exports: str | None, lean: bool) -> Source:
         artefact = next((path / name for name in ARTEFACTS if (path / name).is_file()), None)
         if artefact is None:
             raise InputError(
-                "this folder is neither a checkpoint (it has no manifest.json) nor an exported model (no model.onnx)",
+                "this folder is neither a checkpoint (it has no manifest.json) nor an exported model "
+                f"(no {' or '.join(ARTEFACTS)})",
                 where=word,
                 mend=KINDS,
             )
@@ -203,7 +204,11 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool) -> Source:
     name = {Path(main).suffix: writer for main, writer in ARTEFACTS.items()}[path.suffix]
     wanted, _, device = exports.partition(":")
     if wanted != name:
-        raise TargetError(f"an artefact of {name} runs on {name}:.. only, got {exports!r}", where=word)
+        raise TargetError(
+            f"an artefact of {name} runs on {name}:.. only, got {exports!r}",
+            where=word,
+            mend=f"--target {name}:{device}",
+        )
     found = backend(name)
     assert isinstance(found, Exporter)
     model, run = found.load(path, device, lean=lean)
