@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from torch import fx
 from torch.export import ExportedProgram
 
 from flashir.backend import Run
@@ -39,6 +40,11 @@ class Loaded:
     model: Graph
     metadata: Mapping[str, str]
     program: ExportedProgram
+
+    @property
+    def nodes(self) -> Iterator[fx.Node]:
+        """What the program is made of."""
+        return iter(self.program.graph.nodes)
 
     def session(self, device: str) -> Session:
         """The program on a device. Raises TargetError where it is not at hand."""

@@ -27,10 +27,13 @@ def vectors(node: Node, device: str) -> bool:
 
 NATIVE: dict[str, Condition] = {
     "dense": always,
+    "gelu": always,
     "layer_normalization": vectors,
     "offset_scale": always,
     "relu2": always,
     "silu": always,
+    "softmax": always,
+    "softmax_attention": always,
 }
 
 

@@ -68,7 +68,8 @@ class _Emitter:
             scope.hint = node.output.name if node.outputs else node.op
             made = self.node(scope, node, rounds)
             results = made if isinstance(made, tuple) else (made,)
-            scope.values.update(zip(node.outputs, results, strict=True))
+            for value, result in zip(node.outputs, results, strict=True):
+                scope.stands_for(value, result)
 
     def node(self, scope: Scope, node: Node, rounds: Rounds) -> Any:
         if node.op == "param":

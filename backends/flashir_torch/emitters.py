@@ -17,15 +17,16 @@ from torch import fx
 from torch.nn import functional
 
 from flashir.ir import DType, Node, TensorType
+from flashir_torch.reuse import PRODUCT
 from flashir_torch.scope import Made, Scope
 from flashir_torch.types import TYPES, number
 
 Emitter = Callable[..., "Made | tuple[Made, ...]"]
 
 
-def _as(function: Callable[..., Any]) -> Emitter:
+def _as(function: Callable[..., Any], **fixed: Any) -> Emitter:
     """The PyTorch function of the operands as they are."""
-    return lambda scope, node, *operands: scope.call(function, *operands)
+    return lambda scope, node, *operands: scope.call(function, *operands, **fixed)
 
 
 def _type(node: Node, operand: int = 0) -> TensorType:
@@ -154,11 +155,16 @@ def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
         x = scope.method("transpose", x, -1, -2, stem="transposed")
     if _attr(node, "transpose_y"):
         y = scope.method("transpose", y, -1, -2, stem="transposed")
+    if right.rank == 2:
+        return scope.call(operator.matmul, _whole(scope, x), y)
     if right.rank == 3 and left.rank == 2:
         x = scope.method("expand", x, (scope.size(right.shape[0]), -1, -1), stem="expanded")
     if right.rank == 3 and (left.rank == 2 or left.shape[:1] == right.shape[:1]):
-        return scope.call(torch.bmm, x, y)
-    return scope.call(operator.matmul, _whole(scope, x), y)
+        made = scope.call(torch.bmm, x, y)
+    else:
+        made = scope.call(operator.matmul, _whole(scope, x), y)
+    made.meta[PRODUCT] = True
+    return made
 
 
 def _whole(scope: Scope, x: fx.Node) -> fx.Node:
@@ -198,6 +204,11 @@ def _relu2(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 def _layer_normalization(scope: Scope, node: Node, x: fx.Node, scale: fx.Node, bias: fx.Node) -> fx.Node:
     width = scope.shape(_type(node).shape[-1:])
     return scope.call(functional.layer_norm, x, width, scale, bias, eps=_attr(node, "eps"))
+
+
+def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.Node) -> fx.Node:
+    causal, scale = _attr(node, "causal"), float(_attr(node, "scale"))
+    return scope.call(functional.scaled_dot_product_attention, q, k, v, is_causal=causal, scale=scale)
 
 
 def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
@@ -257,6 +268,8 @@ EMITTERS: dict[str, Emitter] = {
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
-    "layer_normalization": _layer_normalization, "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
+    "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
+    "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
+    "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),
 }  # fmt: skip

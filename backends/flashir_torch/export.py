@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -31,13 +30,18 @@ FIRST_EXAMPLE = 3  # sizes of the example, no two alike, so that none passes for
 def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
     """The lowered graph; of a model that sums its states up in a loop, one that does so in a product.
 
-    They are one function. A loop over an open number of chunks would be `torch.scan`, a prototype that leaves its
-    marks: programs with it refuse a single chunk.
+    They are one function. A loop over an open number of chunks would be `torch.scan`, a prototype: it refuses to walk
+    over nothing, and binds the program to what it saw of the sizes. That is left to models that write a loop out.
     """
-    if not any(node.op == "scan" for node in graph.walk()):
+    if not has_loops(graph):
         return graph
     unrolled = Pipeline([ChooseCumsum("matmul")]).run(reset(model, "cumsum"))
     return Lowering("torch:cpu", backend.claims, backend.passes()).run(unrolled)
+
+
+def has_loops(graph: Graph) -> bool:
+    """Whether a `scan` is left."""
+    return any(node.op == "scan" for node in graph.walk())
 
 
 def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
@@ -57,16 +61,9 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
         {axis: Dim.DYNAMIC for axis, size in enumerate(value.type.shape) if isinstance(size, Size)}
         for value in graph.inputs
     )
-    try:
-        with torch.no_grad(), _no_size_is_special():
+    try:  # oblivious: sizes of 0 and 1 are as any others, which by default a program is not made for
+        with torch.no_grad(), _config.patch(backed_size_oblivious=not has_loops(graph)):  # type: ignore[attr-defined]
             return export(net, example, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # PyTorch raises errors of many kinds here, with no base of their own
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise TargetError(f"PyTorch cannot export @{graph.name}: {reason}", where="torch") from error
-
-
-@contextmanager
-def _no_size_is_special() -> Iterator[None]:
-    """Sizes of 0 and 1 as any others, which by default a program is not made for."""
-    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        yield

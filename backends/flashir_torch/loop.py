@@ -54,4 +54,4 @@ def _exported(
 
     first = tuple(x.clone(memory_format=torch.contiguous_format) for x in operands[:carries])
     last, made = loop(step, first, tuple(operands[carries:]), dim=axis)
-    return (*last, *(y.movedim(0, axis) for y in made))
+    return (*last, *made)

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from flashir.errors import ParameterError
 
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
+_PART = re.compile(r"[A-Za-z0-9_+-]+\Z")  # as IR text allows, and harmless in quotes
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_]")
 _RESERVED = frozenset(("self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"))
 _TAKEN = frozenset(dir(fx.GraphModule)) | frozenset(vars(nn.Module())) | {"graph", "meta"}

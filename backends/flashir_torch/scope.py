@@ -18,6 +18,7 @@ from flashir.errors import TargetError
 from flashir.ir import Dim, DType, Size, Value
 from flashir.ir.dims import CeilDiv, Symbol
 from flashir_torch.names import identifier
+from flashir_torch.reuse import TYPE, reuse
 from flashir_torch.types import TYPES
 
 Made = fx.Node | float | int | bool
@@ -87,6 +88,12 @@ class Scope(ABC):
             made = self.values[value] = self.full((), made, value.type.dtype, stem=value.name)
         return made
 
+    def stands_for(self, value: Value, made: Made) -> None:
+        """Enter what stands for a value; a node remembers its type."""
+        self.values[value] = made
+        if isinstance(made, fx.Node):
+            made.meta.setdefault(TYPE, value.type)
+
     def results(self, made: fx.Node, outputs: Sequence[Value], *, several: bool) -> dict[Value, fx.Node]:
         """What stands for each result of a call: an item of the tuple where it has `several`, else itself."""
         if not several:
@@ -97,6 +104,7 @@ class Scope(ABC):
         """The finished module; it returns a tuple where it has `several` results."""
         results = tuple(self.tensor(value) for value in outputs)
         self.graph.output(results if several else results[0])
+        reuse(self.graph)
         for node in reversed(self.graph.nodes):
             if not node.users and node.op in ("call_function", "call_method", "get_attr"):
                 self.graph.erase_node(node)
