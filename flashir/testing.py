@@ -30,8 +30,20 @@ from flashir.workload import Workload
 
 Array = npt.NDArray[Any]
 CHUNK = 16
+CUMSUM = ("scan", "matmul", "native")
 LENGTHS = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 2)
-SMALL: dict[str, Any] = {"d_model": 32, "depth": 2, "key_dim": 8, "vocab": 61}
+SMALL: dict[str, Any] = {"d_model": 32, "depth": 2, "vocab": 61}
+OWN: dict[str, dict[str, Any]] = {
+    "flash": {"key_dim": 8, "chunk": CHUNK},
+    "flash-quad": {"key_dim": 8},
+    "transformer": {"heads": 4, "max_len": 64},
+    "transformer+": {"heads": 4},
+    "transformer++": {"heads": 4},
+    "performer": {"heads": 4, "tile": CHUNK},
+    "combiner": {"heads": 4, "chunk": CHUNK},
+    "mc-transformer++": {"heads": 4, "chunk": CHUNK},
+}
+"""What each system needs beside, to be small and to have its chunks begin and end at the same lengths."""
 
 MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     *(
@@ -51,6 +63,10 @@ MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("flash", {"qk_scale": "sqrt_key", "expansion": 1.5}),
     *(("flash-quad", {"task": task, "max_len": 64, "qk_scale": "length"}) for task in ("lm", "mlm")),
     ("flash-quad", {"max_len": 1024, "qk_scale": "max_len"}),
+    *((name, {"task": task}) for name in ("transformer", "transformer++", "combiner") for task in ("lm", "mlm")),
+    ("transformer+", {"attention": "relu2", "gating": True}),
+    *((name, {"cumsum": cumsum}) for name in ("performer", "mc-transformer++") for cumsum in CUMSUM),
+    *((name, {"task": "mlm", "cumsum": "native"}) for name in ("performer", "mc-transformer++")),
 )
 """Models of the suite, each with the settings that set it apart."""
 
@@ -121,8 +137,7 @@ def _graph_of(record: OpDef, sample: Sample, position: int) -> tuple[Graph, tupl
 
 
 def _small(name: str, settings: Mapping[str, Any]) -> Graph:
-    chunk = {"chunk": CHUNK} if name == "flash" else {}
-    return model(name, **SMALL, **chunk, **settings)
+    return model(name, **SMALL, **OWN[name], **settings)
 
 
 def _check_model(target: str, name: str, settings: Mapping[str, Any]) -> None:
@@ -137,8 +152,8 @@ def _check_model(target: str, name: str, settings: Mapping[str, Any]) -> None:
 
 def _check_causality(target: str) -> None:
     """Another token changes no logit before it, bit for bit."""
-    for cumsum in ("scan", "matmul", "native"):
-        graph = _small("flash", {"cumsum": cumsum})
+    for name, cumsum in (*(("flash", each) for each in CUMSUM), ("performer", "native"), ("combiner", "")):
+        graph = _small(name, {"cumsum": cumsum} if cumsum else {})
         run = compile(graph, target, unit(graph))
         (ids,) = sample_inputs(graph, Workload(1, 3 * CHUNK).sizes(graph))
         before = run(ids)
@@ -147,7 +162,7 @@ def _check_causality(target: str) -> None:
             other[0, position] = (other[0, position] + 1) % SMALL["vocab"]
             after = run(other)
             assert np.array_equal(before[:, :position], after[:, :position]), (
-                f"{cumsum}: token {position} is seen before"
+                f"{name} {cumsum}: token {position} is seen before"
             )
             assert not np.array_equal(before[:, position:], after[:, position:])
 
