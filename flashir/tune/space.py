@@ -43,15 +43,16 @@ def _chunks(graph: Graph, seq_len: int, params: Mapping[str, Any] | None) -> lis
     if params is None:
         whole = min((chunk for chunk in CHUNKS if chunk >= seq_len), default=CHUNKS[-1])
         return [chunk for chunk in CHUNKS if chunk <= whole]
-    spans = sorted({*CHUNKS, *_spans(graph, params)})
+    spans = sorted({*CHUNKS, *_spans(params)})
     return [chunk for chunk in spans if _fits(ChooseChunk(chunk).apply(graph), params)]
 
 
-def _spans(graph: Graph, params: Mapping[str, Any]) -> Iterator[int]:
-    """The chunks that short relative biases were made for: [2n - 1] weights."""
-    for name in parameters(graph):
-        if name.endswith("rel_bias.w") and name in params and len(params[name].shape) == 1:
-            yield (len(params[name]) + 1) // 2
+def _spans(params: Mapping[str, Any]) -> Iterator[int]:
+    """The chunks that short relative biases may be made for: [2n - 1] weights, n one chunk, or two that overlap."""
+    for name, array in params.items():
+        if name.endswith("rel_bias.w") and len(array.shape) == 1:
+            span = (len(array) + 1) // 2
+            yield from (span, span // 2) if span > 1 else (span,)
 
 
 def _fits(graph: Graph, params: Mapping[str, Any]) -> bool:

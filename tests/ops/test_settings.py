@@ -189,3 +189,10 @@ def test_attending_summaries_are_masked_products_alone() -> None:
     model = flashir.model("flash", size="tiny", summaries="attend", chunk=64)
     plan = flashir.plan(model, target="onnx:cpu", seq_len=256)
     assert plan.cumsum == "matmul"
+
+
+def test_parameters_of_chunks_that_overlap_tell_the_chunk() -> None:
+    """The bias spans two chunks."""
+    params = flashir.init(flashir.model("flash", size="tiny", overlap=True, chunk=48))
+    plan = flashir.plan(flashir.model("flash", size="tiny", overlap=True), seq_len=256, params=params)
+    assert plan.chunk == 48
