@@ -1,13 +1,17 @@
 """Memory used again: what is added to a product of attention that nobody else needs is added in its place.
 
 A large tensor is costly to allocate: its pages are faulted in one by one. The gradients of a product and of a sum need
-neither's result, so it may be overwritten; that of a relu needs the result of the relu alone. Not so products with a
-weight: under autocast they are narrow, and what is added to them is the residual stream, which must not become so.
+neither's result, so it may be overwritten; that of a relu needs the result of the relu alone.
+
+Under autocast a product is narrow, and what is added in its place becomes so. That is right where both are products,
+and where a relu makes scores of the sum, for another product. All other sums stay: the residual stream, and the state
+of a loop, which must not stop growing.
 """
 
 from __future__ import annotations
 
 import operator
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx
@@ -20,7 +24,7 @@ SUM = "add_"
 
 
 def reuse(graph: fx.Graph) -> None:
-    """`y = x @ w; z = y + b` -> `z = y.add_(b)`, and `r = relu(z)` -> `r = relu_(z)`, where all have one type."""
+    """`y = q @ k; z = y + b; r = relu(z)` -> `z = y.add_(b); r = relu_(z)`, where all have one type."""
     for node in graph.nodes:
         if node.target is operator.add:
             _add_in_place(node)
@@ -30,10 +34,18 @@ def reuse(graph: fx.Graph) -> None:
 
 def _add_in_place(node: fx.Node) -> None:
     for x, y in (node.args, reversed(node.args)):
-        if isinstance(x, fx.Node) and PRODUCT in x.meta and len(x.users) == 1 and _same_type(x, node):
+        if _is_product(x) and len(x.users) == 1 and _same_type(x, node) and (_is_product(y) or _is_for_relu(node)):
             node.op, node.target, node.args = "call_method", SUM, (x, y)
             return
 
 
 def _same_type(x: fx.Node, node: fx.Node) -> bool:
     return TYPE in x.meta and x.meta[TYPE] == node.meta.get(TYPE)
+
+
+def _is_product(x: Any) -> TypeGuard[fx.Node]:
+    return isinstance(x, fx.Node) and PRODUCT in x.meta
+
+
+def _is_for_relu(node: fx.Node) -> bool:
+    return all(user.target is torch.relu for user in node.users)
