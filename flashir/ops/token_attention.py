@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
-TILE = integer(128, least=1, doc="tokens computed together; the function is the same for every tile")
+TILE = integer(64, least=1, doc="tokens computed together; the function is the same for every tile")
 
 
 def _infer(q: TensorType, k: TensorType, v: TensorType, **_: Any) -> TensorType:
