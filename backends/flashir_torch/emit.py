@@ -25,7 +25,7 @@ Rounds = Mapping[str, int]
 """The number of the round of each `repeat` around a node, by its symbol."""
 
 
-def module(graph: Graph, params: Mapping[str, Any]) -> fx.GraphModule:
+def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) -> fx.GraphModule:
     """The module of a lowered graph, to run, train or compile. Its arguments are the graph's inputs, in order.
 
     Parameters are registered under their full names, which `state_dict` gives back; the layers of a `repeat` are
@@ -34,6 +34,7 @@ def module(graph: Graph, params: Mapping[str, Any]) -> fx.GraphModule:
     Args:
         graph: lowered for PyTorch, as `flashir.lowering.Lowering.of("torch:cpu")` does.
         params: arrays by full name; they are copied.
+        exporting: make it for `torch.export`: no size decides what is copied, at the price of a few copies.
 
     Raises:
         TargetError: the graph holds ops that PyTorch has no emitter for.
@@ -46,20 +47,21 @@ def module(graph: Graph, params: Mapping[str, Any]) -> fx.GraphModule:
             where="torch",
             mend="lower the graph first: flashir_torch.lower(model)",
         )
-    return _Emitter(params).run(graph)
+    return _Emitter(params, exporting).run(graph)
 
 
 class _Emitter:
     """Walks a graph and its regions; keeps the parameters, one object each, and the layers."""
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
+    def __init__(self, params: Mapping[str, Any], exporting: bool) -> None:
         self.arrays = params
+        self.exporting = exporting
         self.parameters: dict[str, nn.Parameter] = {}
         self.types: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         self.layers: set[str] = set()
 
     def run(self, graph: Graph) -> fx.GraphModule:
-        main = MainScope(self.parameter, graph.inputs)
+        main = MainScope(self.parameter, graph.inputs, self.exporting)
         self.nodes(main, graph.nodes, {})
         return main.finish(graph.outputs, "Model", several=len(graph.outputs) != 1)
 

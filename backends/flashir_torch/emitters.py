@@ -24,6 +24,16 @@ from flashir_torch.types import TYPES, number
 Emitter = Callable[..., "Made | tuple[Made, ...]"]
 
 
+def _whole(scope: Scope, view: fx.Node) -> fx.Node:
+    """The view itself; in an export, a copy without gaps.
+
+    There `reshape` and `matmul` would look at sizes and strides, copy or not, and bind the program to the decision.
+    """
+    if not scope.exporting:
+        return view
+    return scope.method("clone", view, memory_format=torch.contiguous_format, stem="whole")
+
+
 def _as(function: Callable[..., Any], **fixed: Any) -> Emitter:
     """The PyTorch function of the operands as they are."""
     return lambda scope, node, *operands: scope.call(function, *operands, **fixed)
@@ -88,11 +98,18 @@ def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     pieces = after[start : len(after) - tail]
     if 0 <= tail <= len(after) - start - 2 and prod(pieces, start=1) == before[start]:
         return scope.method("unflatten", x, start, scope.shape(pieces))
-    return scope.method("reshape", x, scope.shape(after))
+    return scope.method("reshape", _whole(scope, x) if _is_part(x) else x, scope.shape(after))
+
+
+def _is_part(x: fx.Node) -> bool:
+    """Whether this is a view of what `split` made."""
+    while x.target in ("squeeze", "unsqueeze", "unflatten") and isinstance(x.args[0], fx.Node):
+        x = x.args[0]
+    return x.target is operator.getitem and isinstance(x.args[0], fx.Node) and x.args[0].target == "split"
 
 
 def _transpose(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
-    return scope.method("permute", x, _attr(node, "perm"))
+    return _whole(scope, scope.method("permute", x, _attr(node, "perm")))
 
 
 def _broadcast(scope: Scope, node: Node, x: Made) -> fx.Node:
@@ -115,16 +132,17 @@ def _slice(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     """As in numpy, what lies outside is left out: 1 to T of a sequence without tokens is nothing."""
     axis, start, stop = (_attr(node, name) for name in ("axis", "start", "stop"))
     if start == 0:
-        return scope.method("narrow", x, axis, 0, scope.size(stop))
+        return _whole(scope, scope.method("narrow", x, axis, 0, scope.size(stop)))
     index = (slice(None),) * (axis % _type(node).rank) + (slice(scope.size(start), scope.size(stop)),)
-    return scope.call(operator.getitem, x, index)
+    return _whole(scope, scope.call(operator.getitem, x, index))
 
 
 def _split(scope: Scope, node: Node, x: fx.Node) -> tuple[fx.Node, ...]:
-    sizes = list(scope.shape(_attr(node, "sizes")))
-    axis = _attr(node, "axis")
-    made = scope.method("split", x, sizes, dim=-1 if axis == _type(node).rank - 1 else axis, stem="split")
-    return tuple(scope.call(operator.getitem, made, i, stem=value.name) for i, value in enumerate(node.outputs))
+    """Parts along the last axis stay views in exports too: they are the widest, and products read them in place."""
+    sizes, axis = list(scope.shape(_attr(node, "sizes"))), _attr(node, "axis") % _type(node).rank
+    made = scope.method("split", x, sizes, dim=axis, stem="split")
+    parts = (scope.call(operator.getitem, made, i, stem=value.name) for i, value in enumerate(node.outputs))
+    return tuple(parts if axis == _type(node).rank - 1 else (_whole(scope, part) for part in parts))
 
 
 def _concat(scope: Scope, node: Node, *xs: fx.Node) -> fx.Node:
@@ -145,49 +163,33 @@ def _gather(scope: Scope, node: Node, table: fx.Node, ids: fx.Node) -> fx.Node:
 
 
 def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
-    """Transposes are views, which the product reads in place.
+    """Transposes are views, which the product reads in place. Of two batches of matrices it is `bmm`.
 
-    `matmul` itself decides by sizes and strides what to copy: exports would be bound to the decision. So of two
-    batches of matrices it is `bmm`, and a matrix by itself is expanded to one.
+    In exports always, for `matmul` looks at sizes and strides to decide what to copy, and binds the program to that.
     """
     left, right = _type(node, 0), _type(node, 1)
+    flat = scope.exporting and left.rank == right.rank == 4 and left.shape[:2] == right.shape[:2]
+    if flat:
+        x, y = (scope.method("flatten", each, 0, 1, stem="matrices") for each in (x, y))
     if _attr(node, "transpose_x"):
         x = scope.method("transpose", x, -1, -2, stem="transposed")
     if _attr(node, "transpose_y"):
         y = scope.method("transpose", y, -1, -2, stem="transposed")
-    if right.rank == 2:
-        return scope.call(operator.matmul, _whole(scope, x), y)
     if right.rank == 3 and left.rank == 2:
         x = scope.method("expand", x, (scope.size(right.shape[0]), -1, -1), stem="expanded")
-    if right.rank == 3 and (left.rank == 2 or left.shape[:1] == right.shape[:1]):
-        made = scope.call(torch.bmm, x, y)
-    else:
-        made = scope.call(operator.matmul, _whole(scope, x), y)
-    made.meta[PRODUCT] = True
+    batched = right.rank == 3 and (left.rank == 2 or left.shape[:1] == right.shape[:1])
+    if flat:
+        product = scope.call(torch.bmm, x, y, stem="product")
+        return scope.method("unflatten", product, 0, scope.shape(left.shape[:2]))
+    made = scope.call(torch.bmm if batched else operator.matmul, x, y)
+    if right.rank > 2:
+        made.meta[PRODUCT] = True
     return made
-
-
-def _whole(scope: Scope, x: fx.Node) -> fx.Node:
-    """The operand itself; of a part that has gaps between its rows, a copy without.
-
-    `contiguous`, which copies only where it must, would bind an export to the decision.
-    """
-    return scope.method("clone", x, memory_format=torch.contiguous_format, stem="whole") if _has_gaps(x) else x
-
-
-def _has_gaps(x: fx.Node) -> bool:
-    """Whether this is a view of a part along another axis than the last."""
-    while x.target in ("squeeze", "unsqueeze", "unflatten") and isinstance(x.args[0], fx.Node):
-        x = x.args[0]
-    if x.target is operator.getitem and isinstance(x.args[0], fx.Node):
-        cut = x.args[0]
-        return bool(cut.target == "split" and cut.kwargs["dim"] != -1)
-    return bool(x.target == "narrow" and x.args[1] != -1)
 
 
 def _dense(scope: Scope, node: Node, x: fx.Node, weight: fx.Node, bias: fx.Node) -> fx.Node:
     """`linear` wants [out, in]: a view, which it reads in place."""
-    return scope.call(functional.linear, _whole(scope, x), scope.method("t", weight, stem="weight"), bias)
+    return scope.call(functional.linear, x, scope.method("t", weight, stem="weight"), bias)
 
 
 def _offset_scale(scope: Scope, node: Node, z: fx.Node, gamma: fx.Node, beta: fx.Node) -> fx.Node:

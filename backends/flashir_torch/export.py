@@ -51,7 +51,7 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
         TargetError: PyTorch cannot export the graph, and why.
         ParameterError: as `module`.
     """
-    net = module(graph, params).requires_grad_(False).eval()
+    net = module(graph, params, exporting=True).requires_grad_(False).eval()
     names = sorted({name for value in graph.inputs for size in value.type.shape for name in symbols(size)})
     sizes = dict(zip(names, count(FIRST_EXAMPLE, 2)))
     shapes = [[evaluate(size, sizes) for size in value.type.shape] for value in graph.inputs]

@@ -29,10 +29,16 @@ Parameters = Callable[[str], torch.nn.Parameter]
 
 
 class Scope(ABC):
-    """A graph in the making, and what stands for each IR value in it."""
+    """A graph in the making, and what stands for each IR value in it.
 
-    def __init__(self, parameters: Parameters) -> None:
+    Args:
+        parameters: where they come from.
+        exporting: whether it is for `torch.export`, which must not see sizes decide.
+    """
+
+    def __init__(self, parameters: Parameters, exporting: bool) -> None:
         self.parameters = parameters
+        self.exporting = exporting
         self.graph = fx.Graph()
         self.values: dict[Value, Made] = {}
         self.attributes: dict[str, Any] = {}
@@ -114,8 +120,8 @@ class Scope(ABC):
 class MainScope(Scope):
     """The main graph: sizes are read off its inputs, parameters are its attributes."""
 
-    def __init__(self, parameters: Parameters, inputs: Sequence[Value]) -> None:
-        super().__init__(parameters)
+    def __init__(self, parameters: Parameters, inputs: Sequence[Value], exporting: bool) -> None:
+        super().__init__(parameters, exporting)
         self._read: dict[str, tuple[fx.Node, int]] = {}
         self._sizes: dict[Any, fx.Node] = {}
         self._loaded: dict[str, fx.Node] = {}
@@ -203,7 +209,7 @@ class InnerScope(Scope):
     """
 
     def __init__(self, outer: Scope, inputs: Sequence[Value], prefix: str = "") -> None:
-        super().__init__(outer.parameters)
+        super().__init__(outer.parameters, outer.exporting)
         self.outer = outer
         self.prefix = prefix
         self.captured: list[fx.Node | int] = []
