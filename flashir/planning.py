@@ -12,6 +12,7 @@ from flashir.cost import target as find_target
 from flashir.errors import ParameterError, SettingError, TargetError
 from flashir.ir import DType, Graph
 from flashir.ir.naming import parameters
+from flashir.ir.types import LARGEST_SIZE
 from flashir.lowering import Lowering
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.choose import (
@@ -216,8 +217,9 @@ def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | No
     """
     settled = settled_chunks(graph)
     problems = []
-    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
-        problems.append(f"chunk must be a whole number from 1, got {chunk!r}")
+    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
+    if chunk is not None and not (whole and 1 <= chunk <= LARGEST_SIZE):
+        problems.append(f"chunk must be a whole number from 1 to {LARGEST_SIZE}, got {chunk!r}")
     elif chunk is not None and not any("chunk" in node.attrs for node in choosers(graph)):
         problems.append(f"chunk cannot be set: @{graph.name} has no op with one")
     elif chunk is not None and locked and set(settled) - {chunk}:
@@ -227,6 +229,8 @@ def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | No
         )
     if cumsum is not None and cumsum not in STRATEGIES:
         problems.append(f"cumsum must be one of {', '.join(STRATEGIES)}, got {cumsum!r}")
+    elif cumsum is not None and not any("cumsum" in node.attrs for node in choosers(graph)):
+        problems.append(f"cumsum cannot be set: @{graph.name} has no op with one")
     if problems:
         raise SettingError(problems, mend="--rechunk overrides the lock" if locked and settled else "")
     passes: list[Pass] = [] if dtype is None else [SetDType(dtype)]

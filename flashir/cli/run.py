@@ -94,7 +94,8 @@ def run(
     compiled = _compiled(
         found, target, arrays, seed or 0, {**choices, "batch": max(1, batch), "seq_len": max(1, width)}
     )
-    named: dict[str, Any] = {} if segments is None else {compiled.model.inputs[-1].name: segments}
+    second = next((value.name for value in compiled.model.inputs[1:]), "segment_ids")
+    named: dict[str, Any] = {} if segments is None else {second: segments}
     logits, seconds = _timed(lambda: compiled(given, **named))
     if out is not None:
         atomic_write(out, lambda file: np.save(file, logits))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from flashir.errors import FlashirError, IRError
+from flashir.files import atomic_write
 from flashir.ir.graph import Graph
 from flashir.ir.printer import dumps
 from flashir.ir.verify import verify
@@ -123,6 +124,5 @@ class Pipeline:
         if name in self.print_after or "all" in self.print_after:
             self.show(f"// after {name}\n{dumps(graph, types=True)}")
         if self.dump_dir is not None:
-            self.dump_dir.mkdir(parents=True, exist_ok=True)
-            file = f"{number:03d}-{re.sub('[^a-z0-9-]', '_', name)}.fir"
-            (self.dump_dir / file).write_text(dumps(graph, types=True), encoding="utf-8")
+            file = self.dump_dir / f"{number:03d}-{re.sub('[^a-z0-9-]', '_', name)}.fir"
+            atomic_write(file, lambda stream: stream.write(dumps(graph, types=True).encode()))

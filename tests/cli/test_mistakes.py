@@ -27,6 +27,8 @@ Words = tuple[str, ...]
         (("plan", "flash", "--target", "onnx"), ("'onnx:cpu'", "flashir targets")),
         (("plan", "flash", "--batch", "0", "--seq-len", "-1"), ("2 problems", "batch", "seq_len")),
         (("plan", "flash-quad", "--chunk", "64"), ("has no op with one",)),
+        (("plan", "flash-quad", "--cumsum", "scan"), ("cumsum cannot be set", "has no op with one")),
+        (("plan", "flash", "--chunk", "9" * 20), ("chunk must be a whole number from 1 to 1099511627776",)),
         (("plan", "flash", "--chunk", "0"), ("chunk must be a whole number from 1",)),
         (("plan", "flash", "--policy", "slowest"), ("--policy", "quality")),
         (("plan", "flash", "--wide"), ("--wide", "flashir plan --help")),
@@ -166,6 +168,17 @@ def test_a_file_that_is_no_array(cli: Cli, fir: Path) -> None:
 
 def test_missing_segments(cli: Cli) -> None:
     assert "segment_ids" in cli.fails("run", *TINY, "-s", "segments=true", input="x")
+
+
+def test_segments_for_a_model_without(cli: Cli, tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([1, 2]))
+    message = cli.fails("run", *TINY, "--ids", tmp_path / "ids.npy", "--segment-ids", tmp_path / "ids.npy")
+    assert "no input 'segment_ids'" in message
+
+
+def test_a_file_where_passes_should_be_dumped(cli: Cli, fir: Path) -> None:
+    message = cli.fails("show", fir, "--stage", "lowered", "--dump-ir", fir)
+    assert "cannot write" in message and str(fir) in message
 
 
 def test_a_full_disk(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
