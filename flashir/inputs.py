@@ -14,7 +14,7 @@ from flashir.ir import DType, Graph, TensorType, Value
 from flashir.rewrite import rewrite
 
 Array = npt.NDArray[Any]
-LARGEST_INT32 = 2**31 - 2  # one less than what pads segment ids
+INT32 = np.iinfo(np.int32)
 
 
 def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
@@ -34,7 +34,14 @@ def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> lis
     problems += [f"the input {name!r} is missing" for name in names if name not in found]
     if problems:
         raise InputError(problems, mend=f"the model takes ({wanted})")
-    return [np.asarray(found[name]) for name in names]
+    return [_array(name, found[name]) for name in names]
+
+
+def _array(name: str, given: Any) -> Array:
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # rows of several lengths
+        raise InputError(f"{name} must be an array: {error}") from None
 
 
 def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
@@ -81,9 +88,9 @@ def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
     if value.type.dtype.is_float or value.type.dtype is DType.BOOL or not x.size:
         return
     rows = vocabulary(model, value)
-    low, high, what = (-LARGEST_INT32, LARGEST_INT32, "numbers") if rows is None else (0, rows - 1, "token ids")
-    outside = (x < low) | (x > high)
-    if outside.any():
+    low, high, what = (INT32.min, INT32.max, "numbers") if rows is None else (0, rows - 1, "token ids")
+    if x.min() < low or x.max() > high:
+        outside = (x < low) | (x > high)
         first = tuple(int(index) for index in np.argwhere(outside)[0])
         count = np.count_nonzero(outside)
         yield f"{value.name} has {count} {what} outside {low} .. {high}, the first at {first}: {x[first]}"

@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import ParameterError, suggest
+from flashir.errors import ParameterError, SettingError, suggest
 from flashir.ir import Graph
 from flashir.ir.naming import parameters
 
@@ -25,7 +25,12 @@ def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
 
     Every parameter has a stream of its own, from the seed and its name, so that models that share a parameter's
     name and shape share its values too. A chunk that is still `auto` counts as 256, the paper's.
+
+    Raises:
+        SettingError: the seed is no whole number from 0.
     """
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise SettingError(f"seed must be a whole number from 0, got {seed!r}")
     made = {}
     for name, spec in parameters(model).items():
         if spec.std:
@@ -62,16 +67,14 @@ def checked(model: Graph, params: Mapping[str, Any]) -> dict[str, npt.NDArray[np
     """
     wanted = parameters(model)
     problems = [f"{name} is missing: wanted shape {spec.shape}" for name, spec in wanted.items() if name not in params]
-    problems += [f"{name} is none of this model{suggest(name, wanted)}" for name in params if name not in wanted]
+    problems += [f"{name} is none of this model{suggest(str(name), wanted)}" for name in params if name not in wanted]
     made = {}
     for name, spec in wanted.items():
         if name in params:
-            array = np.asarray(params[name])
-            problem = _problem(array, spec.shape)
-            if problem:
-                problems.append(f"{name} {problem}")
-            else:
-                made[name] = np.asarray(array, np.float32)
+            try:
+                made[name] = _float32(params[name], spec.shape)
+            except ValueError as error:
+                problems.append(f"{name} {error}")
     if problems:
         raise ParameterError(problems, where=f"parameters of @{model.name}")
     return made
@@ -131,16 +134,24 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
     return made
 
 
-def _problem(array: npt.NDArray[Any], shape: tuple[int, ...]) -> str | None:
+def _float32(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The array in float32. Raises ValueError with what is wrong with it."""
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise ValueError(f"must be an array of shape {shape}, got rows of several lengths") from None
     if not np.issubdtype(array.dtype, np.floating):
-        return f"must hold floating-point numbers, got {array.dtype}"
+        raise ValueError(f"must hold floating-point numbers, got {array.dtype}")
     if array.shape != shape:
-        return f"must have shape {shape}, got {array.shape}"
-    finite = np.isfinite(array)
-    if finite.all():
-        return None
-    first = tuple(int(index) for index in np.argwhere(~finite)[0])
-    return f"has {finite.size - np.count_nonzero(finite)} numbers that are not finite, the first at {first}"
+        raise ValueError(f"must have shape {shape}, got {array.shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so found below
+        made = np.asarray(array, np.float32)
+    finite = np.isfinite(made)
+    if not finite.all():
+        first = tuple(int(index) for index in np.argwhere(~finite)[0])
+        count = finite.size - np.count_nonzero(finite)
+        raise ValueError(f"has {count} numbers that are not finite, the first at {first}")
+    return made
 
 
 def _digest(array: npt.NDArray[Any]) -> str:

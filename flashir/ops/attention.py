@@ -33,7 +33,7 @@ LIN_NORM = choice(
     doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8)",
 )
 CUMSUM = choice("scan", "matmul", "native", default=AUTO, auto=True, doc="how chunk states are summed up")
-FARTHEST = 2**31 - 1
+LEAST, MOST = -(2**31), 2**31 - 1  # what segment ids can be; the ids of no token at all run from MOST to LEAST
 
 
 def _infer_linear(
@@ -285,7 +285,7 @@ def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
     if segment_ids is None:
         return np.ones(1)
     ranges = (segment_ids[:, part] for part in (at, other))
-    (first, last), (start, end) = ((x.min(1, initial=FARTHEST), x.max(1, initial=-FARTHEST)) for x in ranges)
+    (first, last), (start, end) = ((x.min(1, initial=MOST), x.max(1, initial=LEAST)) for x in ranges)
     return (first <= end) & (last >= start)
 
 
@@ -334,8 +334,8 @@ def overlapping_chunks(b: Builder, segment_ids: Value, chunk: int, chunks: Size)
         filled = b.pad(segment_ids, axis=1, after=chunks * chunk - length, value=fill)
         return b.reshape(filled, shape=(batch, chunks, chunk))
 
-    first = b.reduce_min(ends(FARTHEST), axes=(2,))
-    last = b.reduce_max(ends(-FARTHEST), axes=(2,))
+    first = b.reduce_min(ends(MOST), axes=(2,))
+    last = b.reduce_max(ends(LEAST), axes=(2,))
 
     def row(x: Value) -> Value:
         return b.reshape(x, shape=(batch, chunks, 1))

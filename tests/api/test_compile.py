@@ -7,6 +7,7 @@ import flashir
 from flashir.compiler import Runnable
 from flashir.errors import FlashirError, InputError, ParameterError, SettingError, TargetError
 from flashir.export import relative_error
+from flashir.parameters import unit
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,7 @@ def test_an_open_model_takes_the_chunk_of_its_parameters():
         (np.array([["a"]]), "ids must hold whole numbers"),
         (np.array([1, 2, 3]), "ids must have 2 axes"),
         (np.zeros((2, 3, 4), int), "ids must have 2 axes"),
+        ([[1], [2, 3]], "ids must be an array"),
     ],
 )
 def test_inputs_that_make_no_sense_are_refused(run, ids, told):
@@ -86,6 +88,20 @@ def test_inputs_are_named_in_the_refusal(run):
         run(tokens(1, 4), ids=tokens(1, 4))
     with pytest.raises(InputError, match="takes 1 inputs, got 2"):
         run(tokens(1, 4), tokens(1, 4))
+
+
+def test_segment_ids_may_be_any_of_32_bits():
+    model = flashir.model("flash", size="tiny", chunk=4, segments=True, causal=False)
+    params = unit(model)
+    run = flashir.compile(model, params=params)
+    ids, least, most = tokens(2, 6), -(2**31), 2**31 - 1
+    segment_ids = np.array([[0, 0, least, most, least, least], [0, 0, 0, 0, most, most]])
+    wanted = flashir.interpret(model, params, ids, segment_ids)[0]
+    near = flashir.interpret(model, params, ids, np.clip(segment_ids, -1, 1))[0]
+    assert np.array_equal(wanted, near)
+    assert relative_error(run(ids, segment_ids=segment_ids), near) < 1e-5
+    with pytest.raises(InputError, match=r"segment_ids has 12 numbers outside -2147483648 \.\. 2147483647"):
+        run(ids, segment_ids=np.full(ids.shape, 2**31))
 
 
 def test_a_run_that_memory_cannot_hold_is_refused_before_it_starts(run):
@@ -109,11 +125,15 @@ def test_every_problem_of_the_parameters_is_listed(model, params):
     broken["layers.1.norm.scale"] = np.full(64, np.nan, np.float32)
     broken["layers.0.proj_in.bias"] = np.zeros(272, int)
     broken["layers.9.norm.scale"] = np.zeros(64, np.float32)
+    broken["pos.scale"] = 1e300  # finite, but no float32
+    broken["final_norm.bias"] = [[1.0], [2.0, 3.0]]
+    broken[3] = np.zeros(1, np.float32)
     with pytest.raises(ParameterError) as caught:
         flashir.compile(model, params=broken)
     told = str(caught.value)
-    assert len(caught.value.problems) == 5
-    for part in ("embed.weight is missing", "(64,), got (3,)", "64 numbers that are not finite", "int64", "layers.9"):
+    assert len(caught.value.problems) == 8
+    parts = ("embed.weight is missing", "(64,), got (3,)", "64 numbers that are not finite", "int64", "layers.9")
+    for part in (*parts, "pos.scale has 1 numbers", "final_norm.bias must be an array", "3 is none of this model"):
         assert part in told
 
 

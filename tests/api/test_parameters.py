@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.errors import ArtefactError, ParameterError
+from flashir.errors import ArtefactError, ParameterError, SettingError
 from flashir.parameters import rechunked
 
 
@@ -28,6 +28,12 @@ def test_a_seed_tells_every_parameter(model):
     assert all(np.array_equal(once[name], again[name]) for name in once)
     assert not np.array_equal(once["embed.weight"], other["embed.weight"])
     assert all(array.dtype == np.float32 for array in once.values())
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None, True])
+def test_a_seed_is_a_whole_number(model, seed):
+    with pytest.raises(SettingError, match="seed must be a whole number from 0, got"):
+        flashir.init(model, seed)
 
 
 def test_parameters_start_as_the_paper_says(model):
