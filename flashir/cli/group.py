@@ -103,4 +103,4 @@ def _show_warning(
 ) -> None:
     errors = console.err()
     errors.print("warning:", style="bold yellow", end=" ")
-    errors.print(" ".join(str(message).split()), soft_wrap=True)
+    errors.print("; ".join(" ".join(part.split()) for part in str(message).splitlines() if part), soft_wrap=True)

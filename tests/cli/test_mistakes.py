@@ -191,6 +191,15 @@ def test_a_full_disk(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "m.fir").exists() and not list(tmp_path.glob("out/*"))
 
 
+def test_a_damaged_store_is_one_warning_on_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path))
+    (tmp_path / "tune.sqlite").write_bytes(b"nothing of the kind" * 20)
+    result = cli("plan", *TINY)
+    assert result.exit_code == 0
+    (warned,) = [line for line in result.stderr.splitlines() if line]
+    assert warned.startswith("warning: measurements are left out") and "database; move the file away;" in warned
+
+
 def test_a_bug_asks_to_be_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
