@@ -33,7 +33,6 @@ LIN_NORM = choice(
     doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8)",
 )
 CUMSUM = choice("scan", "matmul", "native", default=AUTO, auto=True, doc="how chunk states are summed up")
-LEAST, MOST = -(2**31), 2**31 - 1  # what segment ids can be; the ids of no token at all run from MOST to LEAST
 
 
 def _infer_linear(
@@ -285,7 +284,7 @@ def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
     if segment_ids is None:
         return np.ones(1)
     ranges = (segment_ids[:, part] for part in (at, other))
-    (first, last), (start, end) = ((x.min(1, initial=MOST), x.max(1, initial=LEAST)) for x in ranges)
+    (first, last), (start, end) = ((x.min(1), x.max(1)) for x in ranges)
     return (first <= end) & (last >= start)
 
 
@@ -327,15 +326,16 @@ def unchunked(b: Builder, x: Value, length: Size) -> Value:
 
 
 def overlapping_chunks(b: Builder, segment_ids: Value, chunk: int, chunks: Size) -> Value:
-    """[b, t] -> bool [b, g, h]: whether the id ranges of two chunks overlap (Code 7)"""
+    """[b, t] -> bool [b, g, h]: whether the id ranges of two chunks overlap (Code 7)
+
+    What pads the last chunk takes the id of the chunk's own first token, so it widens no range, whatever ids may be.
+    """
     batch, length = segment_ids.type.shape
-
-    def ends(fill: int) -> Value:
-        filled = b.pad(segment_ids, axis=1, after=chunks * chunk - length, value=fill)
-        return b.reshape(filled, shape=(batch, chunks, chunk))
-
-    first = b.reduce_min(ends(MOST), axes=(2,))
-    last = b.reduce_max(ends(LEAST), axes=(2,))
+    ids = b.reshape(b.pad(segment_ids, axis=1, after=chunks * chunk - length), shape=(batch, chunks, chunk))
+    if chunks * chunk != length:
+        token = b.less(b.iota(length=chunks * chunk), b.size(value=length))
+        ids = b.select(b.reshape(token, shape=(chunks, chunk)), ids, b.slice(ids, axis=2, stop=1))
+    first, last = b.reduce_min(ids, axes=(2,)), b.reduce_max(ids, axes=(2,))
 
     def row(x: Value) -> Value:
         return b.reshape(x, shape=(batch, chunks, 1))

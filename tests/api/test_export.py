@@ -9,6 +9,7 @@ import pytest
 import flashir
 from flashir.errors import ArtefactError, SettingError, TargetError
 from flashir.export import relative_error
+from flashir.parameters import unit
 from flashir.registry import backend
 
 
@@ -82,3 +83,18 @@ def test_an_empty_result_is_no_difference():
     assert relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
     assert relative_error(np.zeros(3), np.zeros(4)) == float("inf")
     assert not relative_error(np.array([np.nan]), np.array([1.0])) <= 1e9
+
+
+def test_segments_of_a_bare_artefact_may_have_any_id(tmp_path):
+    import onnxruntime
+
+    model = flashir.model("flash", size="tiny", chunk=8, segments=True, lin_norm="none")
+    path = flashir.export(model, tmp_path, params=unit(model)).path
+    ids = np.random.default_rng(0).integers(0, 256, (2, 21))
+    session = onnxruntime.InferenceSession(str(path))
+    small = np.sort(np.random.default_rng(1).integers(0, 4, ids.shape), axis=1)
+    (wanted,) = session.run(None, {"input_ids": ids, "segment_ids": small})
+    for shift in (2**31, 2**40, -(2**40), 2**62):
+        (got,) = session.run(None, {"input_ids": ids, "segment_ids": small + shift})
+        assert np.array_equal(got, wanted)
+    assert relative_error(wanted, flashir.interpret(model, unit(model), ids, small)[0]) < 1e-4
