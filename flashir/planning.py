@@ -27,9 +27,11 @@ from flashir.passes.choose import (
     settled_chunks,
 )
 from flashir.passes.dtype import SetDType
-from flashir.tune.space import Choice, choices
+from flashir.tune.space import Choice, choices, misfits
 from flashir.why import explain
 from flashir.workload import Workload
+
+UNLOCK = "--rechunk overrides the lock"
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def plan(
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
+    if chunk is not None and params is not None and (wrong := misfits(graph, params)):
+        raise SettingError(wrong, where=f"chunk {chunk} is not that of the parameters", mend=UNLOCK)
     ranking = Ranking(record, workload, params)
     candidates = ranking(graph)
     if measured:
@@ -232,7 +236,7 @@ def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | No
     elif cumsum is not None and not any("cumsum" in node.attrs for node in choosers(graph)):
         problems.append(f"cumsum cannot be set: @{graph.name} has no op with one")
     if problems:
-        raise SettingError(problems, mend="--rechunk overrides the lock" if locked and settled else "")
+        raise SettingError(problems, mend=UNLOCK if locked and settled else "")
     passes: list[Pass] = [] if dtype is None else [SetDType(dtype)]
     if chunk is not None:
         graph = graph if locked and settled else reset(graph, "chunk")

@@ -55,6 +55,16 @@ def _spans(params: Mapping[str, Any]) -> Iterator[int]:
             yield from (span, span // 2) if span > 1 else (span,)
 
 
+def misfits(graph: Graph, params: Mapping[str, Any]) -> list[str]:
+    """The relative biases that were made for another chunk than the graph has settled on, each with both shapes."""
+    specs = parameters(graph)
+    return [
+        f"{name} has shape {params[name].shape}, with this chunk it would be {spec.shape}"
+        for name, spec in specs.items()
+        if "rel_bias" in name and name in params and params[name].shape != spec.shape
+    ]
+
+
 def _fits(graph: Graph, params: Mapping[str, Any]) -> bool:
     specs = parameters(graph)
     return all(name in specs for name in params if "rel_bias" in name) and all(

@@ -177,3 +177,10 @@ def test_reasons_compare_what_was_measured_with_what_was_measured():
     told = explain(measured, [measured, slower, guessed], "fastest")
     assert "matmul takes 25.0% longer as measured." in told
     assert "128" not in told
+
+
+def test_a_chunk_by_hand_must_be_that_of_the_parameters(model):
+    params = flashir.init(plan(model, chunk=16).graph)
+    assert plan(model, chunk=16, params=params).chunk == 16
+    with pytest.raises(SettingError, match=r"chunk 8 is not that of the parameters[\s\S]*\(31,\).*\(15,\)"):
+        plan(model, chunk=8, params=params)
