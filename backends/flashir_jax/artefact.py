@@ -1,11 +1,12 @@
 """The artefact on disk: `model.jax`, and beside it the function and the parameters, which it names by digest.
 
-    model.jax                      the model as text, the choices made, platforms, the digests of all three
-    model-<digest>.stablehlo            the function of (stacked parameters, *inputs), as jax.export writes it
-    model-<digest>.safetensors          the parameters by full name, float32
+    model.jax                       the model as text, the choices made, platforms, the digests of all files
+    model-<digest>.stablehlo        the function of (stacked parameters, *inputs), as jax.export writes it; one for all
+                                    platforms, or one for each where they differ
+    model-<digest>.safetensors      the parameters by full name, float32
 
-Neither file beside it has a name that other content has, so writing them harms no artefact that is there; renaming
-model.jax into place commits all three.
+No file beside it has a name that other content has, so writing them harms no artefact that is there; renaming model.jax
+into place commits all of them.
 """
 
 from __future__ import annotations
@@ -53,24 +54,29 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         schema: of this record.
         metadata: the IR text of the model, the choices made, versions.
-        platforms: what the function runs on.
         notes: what is particular about it, for people.
-        parameters: what the function takes first, by the name it has there.
-        files: the digest of each file beside this one, by its suffix.
+        functions: the digest of the function for each platform.
+        parameters: the digest of the parameters.
+        layouts: what the function takes first, by the name it has there.
         sha256: of this record with the digest left empty.
     """
 
     schema: int
     metadata: dict[str, str]
-    platforms: tuple[str, ...]
     notes: tuple[str, ...]
-    parameters: dict[str, Layout]
-    files: dict[str, str]
+    functions: dict[str, str]
+    parameters: str
+    layouts: dict[str, Layout]
     sha256: str = _NO_DIGEST
 
     def stacks(self) -> dict[str, Stack]:
         """The parameters of the function."""
-        return {n: Stack(n, each.shape, DType.named(each.dtype), each.rounds) for n, each in self.parameters.items()}
+        return {n: Stack(n, each.shape, DType.named(each.dtype), each.rounds) for n, each in self.layouts.items()}
+
+    def files(self) -> dict[str, str]:
+        """The names of the files beside the main one, and their digests."""
+        kinds = [(FUNCTION, digest) for digest in self.functions.values()] + [(PARAMETERS, self.parameters)]
+        return {file_name(kind, digest): digest for kind, digest in kinds}
 
     def digest(self) -> str:
         """The digest of the record, in hexadecimal."""
@@ -79,10 +85,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def write(
     out: Path,
-    function: bytes,
+    functions: Mapping[str, bytes],
     params: Mapping[str, npt.NDArray[Any]],
     stacks: Mapping[str, Stack],
-    platforms: tuple[str, ...],
     metadata: Mapping[str, str],
     notes: tuple[str, ...] = (),
     check: Callable[[Path], object] | None = None,
@@ -91,10 +96,10 @@ def write(
 
     Args:
         out: the folder; made where it is missing.
-        function: as `exported` made it.
+        functions: for each platform, as `exported` made it.
         params: by full name.
-        stacks: how the function takes them.
-        platforms, metadata, notes: see Manifest.
+        stacks: how the functions take them.
+        metadata, notes: see Manifest.
         check: is given the main file under a temporary name, in its place but for that; what it raises prevents all.
 
     Raises:
@@ -106,9 +111,14 @@ def write(
     with locked(out):
         try:
             weights = save({name: np.asarray(array, order="C") for name, array in params.items()})
-            files = {FUNCTION: _put(out, FUNCTION, function), PARAMETERS: _put(out, PARAMETERS, weights)}
-            layouts = {name: Layout(stack.shape, str(stack.dtype), stack.rounds) for name, stack in stacks.items()}
-            manifest = Manifest(SCHEMA, dict(metadata), platforms, notes, layouts, files)
+            manifest = Manifest(
+                SCHEMA,
+                dict(metadata),
+                notes,
+                functions={platform: _put(out, FUNCTION, content) for platform, content in functions.items()},
+                parameters=_put(out, PARAMETERS, weights),
+                layouts={name: Layout(stack.shape, str(stack.dtype), stack.rounds) for name, stack in stacks.items()},
+            )
             manifest = msgspec.structs.replace(manifest, sha256=manifest.digest())
             content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
             atomic_write(path, lambda file: file.write(content), check=check)
@@ -136,17 +146,17 @@ def read_manifest(path: Path) -> Manifest:
         raise ArtefactError(
             f"it is of schema {manifest.schema}, wanted {SCHEMA}", where=str(path), mend="export the model again"
         )
-    for kind in (FUNCTION, PARAMETERS):
-        beside = file_of(path, manifest, kind)
+    for name, digest in manifest.files().items():
+        beside = path.with_name(name)
         if not beside.is_file():
-            raise ArtefactError(f"its file {beside.name} is missing", where=str(path), mend="move all of them together")
-        _expect(manifest.files[kind], sha256(beside), beside)
+            raise ArtefactError(f"its file {name} is missing", where=str(path), mend="move all of them together")
+        _expect(digest, sha256(beside), beside)
     return manifest
 
 
-def file_of(path: Path, manifest: Manifest, kind: str) -> Path:
-    """The file of that kind beside the main file."""
-    return path.with_name(_name(kind, manifest.files[kind]))
+def file_name(kind: str, digest: str) -> str:
+    """The name of a file beside the main one."""
+    return f"model-{digest[:12]}.{kind}"
 
 
 def read_params(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -160,12 +170,8 @@ def read_params(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _put(out: Path, kind: str, content: bytes) -> str:
     """Write a file under the name of its digest, and return that."""
     digest = hashlib.sha256(content).hexdigest()
-    atomic_write(out / _name(kind, digest), lambda file: file.write(content))
+    atomic_write(out / file_name(kind, digest), lambda file: file.write(content))
     return digest
-
-
-def _name(kind: str, digest: str) -> str:
-    return f"model-{digest[:12]}.{kind}"
 
 
 def _expect(wanted: str, got: str, path: Path) -> None:
@@ -188,5 +194,4 @@ def _sweep(out: Path) -> None:
 
 def _named(path: Path) -> Iterator[str]:
     if path.exists():
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-        yield from (_name(kind, digest) for kind, digest in manifest.files.items())
+        yield from msgspec.json.decode(path.read_bytes(), type=Manifest).files()

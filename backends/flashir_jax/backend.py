@@ -14,6 +14,7 @@ from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.ops import OPS
 from flashir.passes.base import Pass
+from flashir_jax.pallas.claims import KERNELS, has_kernel
 
 COMPOSITES = frozenset(("silu", "sinusoid"))
 """What is done whole beside the primitives; all else XLA fuses as well from its parts."""
@@ -50,8 +51,10 @@ class JaxBackend:
         return device_names()
 
     def claims(self, node: Node) -> bool:
-        """Every primitive, and a few composites. Without JAX too: a plan needs no JAX."""
-        return OPS[node.op].is_primitive or node.op in COMPOSITES
+        """Every primitive, a few composites, and on a TPU what has a kernel. Without JAX too: a plan needs no JAX."""
+        return (
+            OPS[node.op].is_primitive or node.op in COMPOSITES or (self.device.startswith("tpu") and has_kernel(node))
+        )
 
     def passes(self) -> tuple[Pass, ...]:
         """None: XLA does the rest."""
@@ -75,7 +78,7 @@ class JaxBackend:
     ) -> Path:
         """`out/model.jax`, the function and the parameters beside it. See Exporter.
 
-        The function is for the platform of the device and for cpu, so that it can be run, and checked, anywhere.
+        The function is for the platform of the device and for cpu too, so that it can be run, and checked, anywhere.
         """
         need_jax()
         from flashir_jax.artefact import MODEL, write
@@ -85,14 +88,19 @@ class JaxBackend:
 
         apply = function(graph)
         platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))
+        kernels = sorted({node.op for node in graph.walk()} & KERNELS)
+        if kernels:  # one platform's code has no place in another's module
+            functions = {platform: exported(apply, (platform,)) for platform in platforms}
+        else:
+            functions = dict.fromkeys(platforms, exported(apply, platforms))
+        notes = (f"on a tpu, {' and '.join(kernels)} is a Pallas kernel; on cpu, its parts",) if kernels else ()
         about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
 
         def examine(path: Path) -> None:
             if check is not None:
                 check(self.load(path, "cpu")[1])
 
-        content = exported(apply, platforms)
-        return write(out, content, params, apply.parameters, platforms, about, check=examine)
+        return write(out, functions, params, apply.parameters, about, notes, check=examine)
 
     def verify(self, path: Path) -> Verified:
         """What an artefact holds, every digest verified, and where what it holds could be run. See Exporter."""

@@ -16,7 +16,7 @@ from flashir.ir.dims import symbols
 from flashir_jax.functions import Function
 from flashir_jax.layout import Stack
 from flashir_jax.session import exactly
-from flashir_jax.types import element_type
+from flashir_jax.types import element_type, enough_bits, in_float64
 
 _DIMENSION = re.compile(r"(?!(floordiv|mod|max|min)\Z)[A-Za-z][A-Za-z0-9_]*\Z")
 
@@ -33,12 +33,14 @@ def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
     if wrong:
         raise TargetError(f"jax.export takes no size called {', '.join(wrong)}", where="jax", mend="rename it")
     sizes = dict(zip(names, export.symbolic_shape(", ".join(names)) if names else (), strict=True))
-    inputs = [
-        _spec(tuple(evaluate(n, sizes) for n in value.type.shape), value.type.dtype) for value in apply.graph.inputs
-    ]
     try:
-        made = export.export(jax.jit(exactly(apply)), platforms=platforms)(specs(apply.parameters), *inputs)
-        return bytes(made.serialize())
+        with enough_bits(in_float64(apply.graph)):
+            inputs = [
+                _spec(tuple(evaluate(n, sizes) for n in value.type.shape), value.type.dtype)
+                for value in apply.graph.inputs
+            ]
+            made = export.export(jax.jit(exactly(apply)), platforms=platforms)(specs(apply.parameters), *inputs)
+            return bytes(made.serialize())
     except (NotImplementedError, ValueError, TypeError) as error:
         raise TargetError(f"JAX cannot export @{apply.graph.name} for {' and '.join(platforms)}: {error}") from error
 

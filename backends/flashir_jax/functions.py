@@ -18,6 +18,7 @@ from flashir.ir.naming import round_symbol
 from flashir.lowering import Lowering
 from flashir.planning import plan
 from flashir_jax.layout import Stack, depends_on, layout, stacked, unstacked
+from flashir_jax.pallas.table import TABLE, on_tpu, parts
 from flashir_jax.rules import RULES, Sizes
 from flashir_jax.types import element_type
 
@@ -49,7 +50,7 @@ def function(graph: Graph, *, remat: bool = False) -> Function:
     Raises:
         TargetError: the graph holds ops that JAX has no rule for.
     """
-    unknown = sorted({node.op for node in graph.walk()} - RULES.keys() - STRUCTURED)
+    unknown = sorted({node.op for node in graph.walk()} - RULES.keys() - TABLE.keys() - STRUCTURED)
     if unknown:
         raise TargetError(
             f"JAX has no rule for {', '.join(unknown)} of @{graph.name}",
@@ -132,6 +133,8 @@ class _Scope:
             return self.repeat(node, *operands)
         if node.op == "scan":
             return self.scan(node, operands)
+        if node.op in TABLE:
+            return on_tpu(node, lambda *inputs: self.run(parts(node), inputs)[0], *operands)
         return RULES[node.op](self.sizes, node, *operands)
 
     def repeat(self, node: Node, x: Any, *invariants: Any) -> Any:

@@ -97,15 +97,17 @@ def layout(graph: Graph) -> dict[str, Stack]:
 def stacked(stacks: Mapping[str, Stack], params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters by the names of the graph, from those by full name; what is stacked already stays as it is.
 
+    A model may own parameters that nothing in its lowered graph needs; those are left out.
+
     Raises:
-        ParameterError: every parameter that is missing, or none of the model's.
+        ParameterError: every parameter that is missing, and the first that is misshapen.
     """
     wanted = {name: [name] if name in params else list(stack.names()) for name, stack in stacks.items()}
     known = {full for names in wanted.values() for full in names}
-    problems = [f"{full} is missing" for full in sorted(known) if full not in params]
-    problems += [f"{name} is none of this model{suggest(name, known)}" for name in params if name not in known]
-    if problems:
-        raise ParameterError(problems, where="jax")
+    others = [name for name in params if name not in known]
+    missing = [f"{full} is missing{suggest(full, others) if others else ''}" for full in known if full not in params]
+    if missing:
+        raise ParameterError(sorted(missing), where="jax")
     return {name: stack.stack(params) for name, stack in stacks.items()}
 
 

@@ -13,7 +13,7 @@ from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
-from flashir_jax.types import element_type
+from flashir_jax.types import element_type, enough_bits, in_float64
 
 Array = npt.NDArray[Any]
 
@@ -86,18 +86,13 @@ class Session:
     ) -> None:
         self._device = device_of(device)
         self._inputs = graph.inputs
-
-        def exact(params: Mapping[str, Any], *inputs: Any) -> Any:
-            with jax.default_matmul_precision(
-                "highest"
-            ):  # float32 products as such: accelerators would take fewer bits
-                return call(params, *inputs)
-
-        self._call = jax.jit(exact)
-        self._params = {
-            name: jax.device_put(np.asarray(array, element_type(parameters[name].dtype)), self._device)
-            for name, array in arrays.items()
-        }
+        self._wide = in_float64(graph)
+        self._call = jax.jit(call)
+        with enough_bits(self._wide):
+            self._params = {
+                name: jax.device_put(np.asarray(array, element_type(parameters[name].dtype)), self._device)
+                for name, array in arrays.items()
+            }
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once.
@@ -110,9 +105,9 @@ class Session:
             wanted = ", ".join(value.name for value in self._inputs)
             raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays)}")
         pairs = zip(arrays, self._inputs, strict=True)
-        feed = [np.asarray(x, element_type(value.type.dtype)) for x, value in pairs]
         try:
-            with jax.default_device(self._device):
+            with enough_bits(self._wide), jax.default_device(self._device):
+                feed = [np.asarray(x, element_type(value.type.dtype)) for x, value in pairs]
                 return np.asarray(self._call(self._params, *feed))
         except jax.errors.JaxRuntimeError as error:
             raise TargetError(f"JAX fails: {error}", where="jax") from error

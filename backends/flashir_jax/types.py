@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
 from flashir.errors import TargetError
-from flashir.ir import DType
+from flashir.ir import DType, Graph
 
 _TYPES: dict[DType, Any] = {
     DType.F64: jnp.float64, DType.F32: jnp.float32, DType.F16: jnp.float16, DType.BF16: jnp.bfloat16,
@@ -42,3 +44,18 @@ def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in which sums of such numbers are kept: float32 for the narrow floats, else the type itself."""
     narrow = bool(jnp.issubdtype(dtype, jnp.floating)) and dtype.itemsize < 4
     return np.dtype(np.float32) if narrow else dtype
+
+
+def in_float64(graph: Graph) -> bool:
+    """Whether anything in a graph computes in float64."""
+    values = (*graph.inputs, *(value for node in graph.walk() for value in node.outputs))
+    return any(value.type.dtype is DType.F64 for value in values)
+
+
+def enough_bits(wide: bool) -> AbstractContextManager[Any]:
+    """64 bits enabled where they are needed, for as long as the context lasts; else the setting as it is."""
+    if not wide:
+        return nullcontext()
+    home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # where it was in older versions
+    found: AbstractContextManager[Any] = home.enable_x64(True)
+    return found

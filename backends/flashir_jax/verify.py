@@ -8,7 +8,7 @@ from typing import Any
 from flashir.backend import Verified
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph
-from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_of, read_manifest, read_params
+from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_name, read_manifest, read_params
 from flashir_jax.export import callable_of, imported, specs
 from flashir_jax.layout import stacked
 from flashir_jax.session import Session, platform_of
@@ -21,22 +21,29 @@ def verify(path: Path, devices: tuple[str, ...]) -> Verified:
         ArtefactError: a file is missing or damaged, or they do not belong together.
     """
     manifest = read_manifest(path)
-    function = _function(path, manifest)
-    params = read_params(file_of(path, manifest, PARAMETERS))
+    modules = {digest: _function(path, manifest, platform) for platform, digest in manifest.functions.items()}
+    params = read_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
     stacked(manifest.stacks(), params)
-    here = {platform_of(device) for device in devices}
-    absent = [platform for platform in manifest.platforms if platform not in here]
-    inputs = ", ".join(str(each) for each in function.in_avals[len(manifest.parameters) :])
-    checks = [
-        f"jax.export: calling convention {function.calling_convention_version}, inputs {inputs}",
-        f"{len(params)} parameters as {len(manifest.parameters)} arrays, every digest verified",
-    ]
-    if absent:
-        checks.append(
-            f"one StableHLO module for {' and '.join(manifest.platforms)}; {' and '.join(absent)} is not at hand, "
-            f"so the module has been run on {' and '.join(p for p in manifest.platforms if p in here)} alone"
-        )
-    return Verified((*checks, *manifest.notes))
+    first = next(iter(modules.values()))
+    inputs = ", ".join(str(each) for each in first.in_avals[len(manifest.layouts) :])
+    checks = (
+        f"jax.export: calling convention {first.calling_convention_version}, inputs {inputs}",
+        f"{len(params)} parameters as {len(manifest.layouts)} arrays, every digest verified",
+        *_what_ran(manifest, {platform_of(device) for device in devices}),
+        *manifest.notes,
+    )
+    return Verified(checks)
+
+
+def _what_ran(manifest: Manifest, here: set[str]) -> tuple[str, ...]:
+    """Which platforms could not be tried, and what stands for them."""
+    absent = [platform for platform in manifest.functions if platform not in here]
+    if not absent:
+        return ()
+    names, shared = " and ".join(manifest.functions), len(set(manifest.functions.values())) == 1
+    what = f"one StableHLO module for {names}" if shared else f"a StableHLO module each for {names}"
+    rest = "it runs" if shared else "only the other runs"
+    return (f"{what}; {' and '.join(absent)} is not at hand, {rest} on cpu here",)
 
 
 def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Session:
@@ -46,23 +53,24 @@ def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Sessio
         ArtefactError: the files do not belong together.
         TargetError: the device is not at hand, or the artefact is not for it.
     """
-    if platform_of(device) not in manifest.platforms:
+    platform = platform_of(device)
+    if platform not in manifest.functions:
         raise TargetError(
-            f"the artefact is for {' and '.join(manifest.platforms)}, wanted {device}",
+            f"the artefact is for {' and '.join(manifest.functions)}, wanted {device}",
             where=str(path),
             mend=f"export the model for jax:{device}",
         )
     stacks = manifest.stacks()
-    arrays = stacked(stacks, read_params(file_of(path, manifest, PARAMETERS)))
-    return Session(callable_of(_function(path, manifest), model), model, stacks, arrays, device)
+    arrays = stacked(stacks, read_params(path.with_name(file_name(PARAMETERS, manifest.parameters))))
+    return Session(callable_of(_function(path, manifest, platform), model), model, stacks, arrays, device)
 
 
-def _function(path: Path, manifest: Manifest) -> Any:
-    file = file_of(path, manifest, FUNCTION)
+def _function(path: Path, manifest: Manifest, platform: str) -> Any:
+    file = path.with_name(file_name(FUNCTION, manifest.functions[platform]))
     function = imported(file.read_bytes(), str(file))
     wanted = {name: (spec.shape, spec.dtype) for name, spec in specs(manifest.stacks()).items()}
     leaves = function.in_avals[: len(wanted)]
     taken = {name: (leaf.shape, leaf.dtype) for name, leaf in zip(sorted(wanted), leaves)}  # as JAX orders a dict
-    if taken != wanted or set(function.platforms) != set(manifest.platforms):
+    if taken != wanted or platform not in function.platforms:
         raise ArtefactError("the function does not take the parameters of the artefact", where=str(file))
     return function

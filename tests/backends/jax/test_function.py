@@ -108,12 +108,20 @@ def test_full_names_and_stacks_give_the_same() -> None:
 def test_parameters_that_do_not_fit_are_named() -> None:
     apply, params = deep(2), flashir.init(flash())
     del params["layers.1.proj_in.bias"]
-    params["layers.7.proj_in.bias"] = np.zeros(72, np.float32)
-    with pytest.raises(ParameterError, match=r"layers.1.proj_in.bias is missing\n.*layers.7.proj_in.bias is none"):
+    params["layers.1.proj_out.bais"] = params.pop("layers.1.proj_out.bias")
+    with pytest.raises(ParameterError, match=r"1.proj_in.bias is missing.*\n.*did you mean 'layers.1.proj_out.bais'\?"):
         apply(params, np.zeros((1, 3), np.int32))
     wrong = {**flashir.init(flash()), "embed.weight": np.zeros((11, 15), np.float32)}
     with pytest.raises(ParameterError, match=r"embed.weight must have shape \(11, 16\), got \(11, 15\)"):
         apply(wrong, np.zeros((1, 3), np.int32))
+
+
+def test_parameters_that_nothing_needs_are_left_out() -> None:
+    """They stay in the gradient, which has every name that it was given."""
+    apply, params = deep(2), {**flashir.init(flash()), "spare": np.ones(3, np.float32)}
+    assert "spare" not in apply.stack(params)
+    gradient = jax.grad(lambda p: apply(p, np.zeros((1, 0), np.int32)).sum())(params)
+    assert gradient["spare"].tolist() == [0, 0, 0]
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:

@@ -1,0 +1,1 @@
+"""Kernels for TPUs, each one entry in the table and a condition in the claims."""

@@ -1,0 +1,128 @@
+"""How arrays are cut into the blocks of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from flashir_jax.pallas.bodies import Spec
+
+LANES = 128
+BUDGET = 6 * 2**20
+"""Bytes of VMEM for what grows with the tile of e, of the 16 MiB that a kernel gets unasked: scores come beside it."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The grid of a kernel and the blocks of its operands.
+
+    Args:
+        spec: what the kernel is made for.
+        shape: of v, [b, t, e].
+        keys: s.
+        dtype: of v.
+        arrays: how many arrays as large as v pass through.
+        reverse: the last chunk first.
+    """
+
+    spec: Spec
+    shape: tuple[Any, ...]
+    keys: int
+    dtype: Any
+    arrays: int = 2
+    reverse: bool = False
+
+    @property
+    def tile(self) -> int:
+        """The largest part of e that fits, in whole lanes; all of it where it has no such part."""
+        e = self.shape[2]
+        column = 2 * self.arrays * self.spec.chunk * np.dtype(self.dtype).itemsize + 4 * (
+            self.spec.chunk + 2 * self.keys
+        )
+        fitting = [n for n in range(LANES, e + 1, LANES) if e % n == 0 and n * column <= BUDGET]
+        return max(fitting, default=LANES if e % LANES == 0 else e)
+
+    def call(
+        self,
+        body: Callable[..., None],
+        ins: Sequence[tuple[str, Any]],
+        outs: Sequence[str],
+        *,
+        carry: bool,
+    ) -> tuple[Any, ...]:
+        """Run a body over the grid.
+
+        Args:
+            body: `(spec, chunk, *blocks of ins, *blocks of outs, carry)`.
+            ins: each operand, with the kind of its blocks.
+            outs: the kinds of the results.
+            carry: keep a float32 [s, tile] from chunk to chunk, zero at first; else the operand of kind `state` is it.
+        """
+        chunks, count = self.spec.chunks, len(ins)
+        held = next((i for i, (kind, _) in enumerate(ins) if kind == "state"), None)
+
+        def kernel(*refs: Any) -> None:
+            place = pl.program_id(2)
+            state = refs[-1] if held is None else refs[held]
+            if carry:
+
+                @pl.when(place == 0)
+                def _() -> None:
+                    state[...] = jnp.zeros_like(state)
+
+            body(self.spec, chunks - 1 - place if self.reverse else place, *refs[: count + len(outs)], state)
+
+        made = pl.pallas_call(
+            kernel,
+            grid=(self.shape[0], self.shape[2] // self.tile, chunks),
+            in_specs=[self._spec(kind) for kind, _ in ins],
+            out_specs=[self._spec(kind) for kind in outs],
+            out_shape=[self._result(kind) for kind in outs],
+            scratch_shapes=[pltpu.VMEM((self.keys, self.tile), jnp.float32)] if carry else [],
+            compiler_params=_parameters(dimension_semantics=("parallel", "parallel", "arbitrary")),
+            interpret=self.spec.interpret,
+            name=body.__name__,
+        )(*(x for _, x in ins))
+        return tuple(made)
+
+    def _spec(self, kind: str) -> Any:
+        """The block of an operand for (b, tile, chunk)."""
+        n, s, tile = self.spec.chunk, self.keys, self.tile
+        last = self.spec.chunks - 1 if self.reverse else None
+
+        def at(g: Any) -> Any:
+            return g if last is None else last - g
+
+        blocks: dict[str, tuple[tuple[int | None, ...], Callable[..., tuple[Any, ...]]]] = {
+            "key": ((None, n, s), lambda b, j, g: (b, at(g), 0)),
+            "value": ((None, n, tile), lambda b, j, g: (b, at(g), j)),
+            "bias": ((n, n), lambda b, j, g: (0, 0)),
+            "state": ((None, s, tile), lambda b, j, g: (b, 0, j)),
+            "key_part": ((None, None, n, s), lambda b, j, g: (j, b, at(g), 0)),
+            "bias_part": ((None, None, n, n), lambda b, j, g: (j, b, 0, 0)),
+        }
+        return pl.BlockSpec(*blocks[kind])
+
+    def _result(self, kind: str) -> Any:
+        """The whole of a result; parts are summed over tiles outside."""
+        batch, length, e = self.shape
+        tiles, n = e // self.tile, self.spec.chunk
+        shape, dtype = {
+            "value": ((batch, length, e), self.dtype),
+            "key_part": ((tiles, batch, length, self.keys), jnp.float32),
+            "bias_part": ((tiles, batch, n, n), jnp.float32),
+        }[kind]
+        return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+
+
+def _parameters(**given: Any) -> Any:
+    """JAX before 0.7 calls them by another name."""
+    made = getattr(pltpu, "CompilerParams", None) or getattr(pltpu, "TPUCompilerParams")  # noqa: B009
+    return made(**given)

@@ -1,0 +1,38 @@
+"""The table of kernels: op -> what a TPU runs instead of the op's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+from jax import lax
+
+from flashir.ir import Builder, Graph, Node
+from flashir.lowering import Lowering
+from flashir_jax.backend import JaxBackend
+from flashir_jax.pallas.mixed import mixed_chunk_attention
+
+Kernel = Callable[..., Any]
+
+
+def _mixed(node: Node) -> Kernel:
+    given = {name: node.attrs[name] for name in ("chunk", "causal", "lin_norm")}
+    return partial(mixed_chunk_attention, **given)  # type: ignore[arg-type]  # attributes are what their record says
+
+
+TABLE: dict[str, Callable[[Node], Kernel]] = {"mixed_chunk_attention": _mixed}
+
+
+def on_tpu(node: Node, otherwise: Callable[..., Any], *operands: Any) -> Any:
+    """The kernel where the program runs on a TPU, `otherwise` on all else: which is known when it is compiled."""
+    return lax.platform_dependent(*operands, tpu=TABLE[node.op](node), default=otherwise)
+
+
+@cache
+def parts(node: Node) -> Graph:
+    """What the op is made of, for devices without a kernel."""
+    b = Builder(node.op)
+    operands = [b.input(f"x{i}", value.type) for i, value in enumerate(node.operands)]
+    graph = b.finish(*b.insert(node.op, operands, node.attrs))
+    return Lowering("jax", JaxBackend().claims).run(graph)

@@ -1,0 +1,200 @@
+"""The TPU kernel for mixed_chunk_attention, run by Pallas' interpreter: against the reference, forward and back."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flashir
+from flashir import interpret
+from flashir.ir import Builder, DType, Graph
+from flashir.lowering import Lowering
+from flashir.ops.attention import ref_mixed
+from flashir_jax import JaxBackend, function
+from flashir_jax.artefact import read_manifest
+from flashir_jax.export import exported, imported
+from flashir_jax.pallas import call
+from flashir_jax.pallas.claims import KERNELS, has_kernel
+from flashir_jax.pallas.mixed import mixed_chunk_attention
+from flashir_jax.pallas.table import TABLE
+from tests.backends.jax.support import Array, flash, relative_error, tokens, unit
+
+TPU = JaxBackend().on("tpu-v4")
+LIN_NORM = ("none", "chunk", "chunk_mean")
+NAMES = ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias")
+LENGTH, CHUNK, KEYS, WIDTH = 11, 4, 6, 256  # a last chunk that is not whole, more than one tile
+
+
+def drawn(length: int = LENGTH, seed: int = 0) -> list[Array]:
+    random = np.random.default_rng(seed)
+    keys = [random.standard_normal((2, length, KEYS)) / KEYS**0.5 for _ in range(4)]
+    return [*keys, random.standard_normal((2, length, WIDTH)), random.standard_normal((CHUNK, CHUNK))]
+
+
+@cache
+def kernel(causal: bool, lin_norm: str) -> Any:
+    return jax.jit(partial(mixed_chunk_attention, chunk=CHUNK, causal=causal, lin_norm=lin_norm, interpret=True))
+
+
+def reference(operands: list[Array], causal: bool, lin_norm: str) -> Array:
+    made = ref_mixed(*operands, chunk=CHUNK, causal=causal, cumsum="scan", lin_norm=lin_norm)
+    return np.asarray(made)
+
+
+every_kind = pytest.mark.parametrize(
+    ("causal", "lin_norm"),
+    [(True, "none"), (False, "none"), (True, "chunk"), (False, "chunk"), (True, "chunk_mean"), (False, "chunk_mean")],
+)
+
+
+@pytest.fixture
+def narrow_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 128 columns alone, so that e = 256 takes two tiles."""
+    monkeypatch.setattr(call, "BUDGET", 1)
+
+
+@every_kind
+@pytest.mark.usefixtures("narrow_tiles")
+def test_forward(causal: bool, lin_norm: str) -> None:
+    operands = drawn()
+    got = kernel(causal, lin_norm)(*(jnp.asarray(x, jnp.float32) for x in operands))
+    assert got.shape == (2, LENGTH, WIDTH)
+    assert relative_error(np.asarray(got), reference(operands, causal, lin_norm)) < 1e-5
+
+
+@every_kind
+@pytest.mark.usefixtures("narrow_tiles")
+def test_backward(causal: bool, lin_norm: str) -> None:
+    """Along a random direction of each operand, against central differences of the reference in float64."""
+    operands = drawn()
+    weights = np.random.default_rng(1).standard_normal((2, LENGTH, WIDTH))
+    run = kernel(causal, lin_norm)
+
+    @jax.jit
+    def gradients(*xs: Any) -> Any:
+        return jax.grad(lambda *xs: (run(*xs) * weights.astype(np.float32)).sum(), argnums=tuple(range(6)))(*xs)
+
+    made = gradients(*(jnp.asarray(x, jnp.float32) for x in operands))
+    random, step = np.random.default_rng(2), 1e-6
+    for i, name in enumerate(NAMES):
+        direction = random.standard_normal(operands[i].shape)
+
+        def moved(by: float, i: int = i, direction: Array = direction) -> float:
+            changed = [x + by * direction if j == i else x for j, x in enumerate(operands)]
+            return float((reference(changed, causal, lin_norm) * weights).sum())
+
+        wanted = (moved(step) - moved(-step)) / (2 * step)
+        got = float((np.asarray(made[i], np.float64) * direction).sum())
+        size = float(np.linalg.norm(made[i]) * np.linalg.norm(direction))
+        assert abs(got - wanted) < 1e-4 * size, name
+
+
+@pytest.mark.parametrize("length", [0, 1, CHUNK, 2 * CHUNK])
+def test_lengths(length: int) -> None:
+    operands = drawn(length)
+    got = kernel(True, "chunk_mean")(*(jnp.asarray(x, jnp.float32) for x in operands))
+    assert got.shape == (2, length, WIDTH)
+    if length:
+        assert relative_error(np.asarray(got), reference(operands, True, "chunk_mean")) < 1e-5
+
+
+def test_bfloat16_keeps_its_state_in_float32() -> None:
+    operands = [jnp.asarray(x, jnp.bfloat16) for x in drawn(64)]
+    got = kernel(True, "none")(*operands)
+    assert got.dtype == jnp.bfloat16
+    wanted = reference([np.asarray(x, np.float64) for x in operands], True, "none")
+    assert relative_error(np.asarray(got, np.float64), wanted) < 2e-2
+
+
+def test_a_state_in_bfloat16_would_stop_growing() -> None:
+    """400 chunks, each of which adds 4 to every number of the state: bfloat16 would stay at 1024."""
+    ones = jnp.ones((1, 400 * CHUNK, 1), jnp.bfloat16)
+    none = jnp.zeros_like(ones)
+    wide = jnp.ones((1, 400 * CHUNK, 128), jnp.bfloat16)
+    got = kernel(True, "none")(none, none, ones, ones, wide, jnp.zeros((CHUNK, CHUNK), jnp.bfloat16))
+    assert float(got[0, -1, 0]) == pytest.approx(399 * CHUNK, rel=5e-3)
+
+
+def mixed(dtype: str = "f32", chunk: int = 128, width: int = 256, length: str = "T", segments: bool = False) -> Graph:
+    b = Builder("mixed")
+    keys = [b.input(f"k{i}", f"{dtype}[B, {length}, 64]") for i in range(4)]
+    v, bias = b.input("v", f"{dtype}[B, {length}, {width}]"), b.input("bias", f"{dtype}[{chunk}, {chunk}]")
+    ids = [b.input("ids", f"i32[B, {length}]")] if segments else []
+    out = b.mixed_chunk_attention(*keys, v, bias, *ids, chunk=chunk, causal=True, cumsum="scan", lin_norm="chunk_mean")
+    return b.finish(out)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_a_tpu_is_given_the_kernel(dtype: str) -> None:
+    """The module for TPUs holds the kernel, for any batch and length; those for other platforms do not."""
+    graph = Lowering.of("jax:tpu-v4").run(mixed(dtype))
+    assert {node.op for node in graph.nodes} == KERNELS == TABLE.keys()
+    apply = function(graph)
+    for platform, calls in (("tpu", 1), ("cpu", 0)):
+        module = imported(exported(apply, (platform,)), platform).mlir_module()
+        assert module.count("tpu_custom_call") == calls
+
+
+def test_the_backward_pass_lowers_for_a_tpu() -> None:
+    from jax import export
+
+    def loss(*operands: Any) -> Any:
+        return mixed_chunk_attention(*operands, chunk=128, causal=True, lin_norm="chunk_mean").sum()
+
+    shapes = [(1, 300, 64)] * 4 + [(1, 300, 256), (128, 128)]
+    specs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    made = export.export(jax.jit(jax.grad(loss, argnums=tuple(range(6)))), platforms=["tpu"])(*specs)
+    assert made.mlir_module().count("tpu_custom_call") == 2  # two kernels; the sum needs no forward one
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [mixed("f16"), mixed(chunk=64), mixed(width=96), mixed(segments=True)],
+    ids=["float16", "chunk", "width", "segments"],
+)
+def test_what_the_kernel_does_not_do_descends(graph: Graph) -> None:
+    assert not any(has_kernel(node) for node in graph.nodes)
+    assert not KERNELS & {node.op for node in Lowering.of("jax:tpu-v4").run(graph).walk()}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_other_devices_are_given_its_parts(device: str) -> None:
+    assert not KERNELS & {node.op for node in Lowering.of(f"jax:{device}").run(mixed()).walk()}
+
+
+@cache
+def model() -> Graph:
+    return flash(128, d_model=64, depth=2, dtype="float32")
+
+
+def test_a_model_lowered_for_a_tpu_computes_the_same_elsewhere() -> None:
+    graph = Lowering.of("jax:tpu-v4").run(model())
+    assert KERNELS & {node.op for node in graph.walk()}
+    params, ids = unit(model()), tokens(model(), 1, 130)
+    assert (
+        relative_error(np.asarray(jax.jit(function(graph))(params, *ids)), interpret(model(), params, *ids)[0]) < 1e-4
+    )
+
+
+def test_the_artefact_of_a_model_with_the_kernel(tmp_path: Path) -> None:
+    found = flashir.export(model(), tmp_path, "jax:tpu-v4", seed=0)
+    manifest = read_manifest(found.path)
+    assert len(set(manifest.functions.values())) == 2
+    checks = "\n".join(found.checks)
+    assert "a StableHLO module each for tpu and cpu; tpu is not at hand, only the other runs on cpu here" in checks
+    assert "on a tpu, mixed_chunk_attention is a Pallas kernel; on cpu, its parts" in checks
+    ids = tokens(model(), 2, 5)
+    wanted = interpret(model(), flashir.init(model()), *ids)[0]
+    assert relative_error(TPU.load(found.path, "cpu")[1](ids), wanted) < 1e-4
+
+
+def test_the_state_is_float32_whatever_the_type() -> None:
+    assert DType.BF16.bytes == 2
+    jaxpr = str(jax.make_jaxpr(kernel(True, "none"))(*(jnp.asarray(x, jnp.bfloat16) for x in drawn(8))))
+    assert f"f32[{KEYS},{WIDTH}]" in jaxpr
