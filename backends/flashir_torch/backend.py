@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import Params, Run, Verified
+from flashir.backend import Gradients, Params, Run, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps
 from flashir.passes.base import Pass
+from flashir.passes.split_projections import SplitProjections
 from flashir_torch.claims import claims
 
 
@@ -51,8 +52,8 @@ class TorchBackend:
         return claims(node, self.device)
 
     def passes(self) -> tuple[Pass, ...]:
-        """None so far."""
-        return ()
+        """On a processor, projections in parts: smaller tensors are allocated without page faults."""
+        return (SplitProjections(),) if self.device == "cpu" else ()
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """The graph as a module under `inference_mode`. See Backend."""
@@ -60,6 +61,13 @@ class TorchBackend:
         from flashir_torch.session import compiled
 
         return compiled(graph, params, device)
+
+    def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
+        """By autograd, through the module itself. See Differentiable."""
+        need_torch()
+        from flashir_torch.gradients import gradients
+
+        return gradients(graph, params, device)
 
     def export(
         self,

@@ -2,6 +2,7 @@
 
     pip install --no-deps --target rival FLASH-pytorch einops rotary-embedding-torch
     PYTHONPATH=rival python -m flashir_torch.bench_layer --seq-len 4096 --d-model 768 --chunk 256
+    PYTHONPATH=rival python -m flashir_torch.bench_layer --compiled
 
 They are the same architecture, not one function: FLASH-pytorch turns 32 of the 128 features of a key by their position
 and takes its bias from T5; ours are the paper's. The sizes of all products are the same.
@@ -39,6 +40,7 @@ class Sizes:
     chunk: int
     causal: bool
     rounds: int
+    compiled: bool
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ def measure(sizes: Sizes) -> dict[str, Result]:
     torch.manual_seed(0)
     x, gradient = torch.randn(2, sizes.batch, sizes.seq_len, sizes.d_model).unbind()
     nets = dict(_contestants(sizes))
-    forward = interleaved({name: _forward(net, x) for name, net in nets.items()}, sizes.rounds)
-    step = interleaved({name: _step(net, x, gradient) for name, net in nets.items()}, sizes.rounds)
+    calls = {name: _compiled(net) if sizes.compiled else net for name, net in nets.items()}
+    forward = interleaved({name: _forward(call, x) for name, call in calls.items()}, sizes.rounds)
+    step = interleaved({name: _step(call, x, gradient) for name, call in calls.items()}, sizes.rounds)
     return {name: Result(forward[name], step[name], kept(net, x)) for name, net in nets.items()}
 
 
@@ -107,6 +110,12 @@ def _rival(sizes: Sizes) -> nn.Module:
     return net
 
 
+def _compiled(net: nn.Module) -> nn.Module:
+    made: Any = torch.compile(net, dynamic=False)
+    assert isinstance(made, nn.Module)
+    return made
+
+
 def _forward(net: nn.Module, x: Tensor) -> Callable[[], object]:
     def run() -> None:
         with torch.inference_mode():
@@ -132,6 +141,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--causal", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--compiled", action="store_true", help="all of them under torch.compile")
     parser.add_argument("--json", action="store_true")
     given = vars(parser.parse_args())
     as_json = given.pop("json")

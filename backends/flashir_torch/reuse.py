@@ -1,7 +1,8 @@
 """Memory used again: what is added to a product of attention that nobody else needs is added in its place.
 
 A large tensor is costly to allocate: its pages are faulted in one by one. The gradients of a product and of a sum need
-neither's result, so it may be overwritten; that of a relu needs the result of the relu alone.
+neither's result, so it may be overwritten; that of a relu needs the result of the relu alone. That of a silu needs what
+went in, so the result of a dense layer is overwritten by it where no gradient is wanted.
 
 Under autocast a product is narrow, and what is added in its place becomes so. That is right where both are products,
 and where a relu makes scores of the sum, for another product. All other sums stay: the residual stream, and the state
@@ -14,7 +15,8 @@ import operator
 from typing import Any, TypeGuard
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+from torch.nn import functional
 
 TYPE = "flashir.type"
 """Where a node keeps the type of the value that it stands for."""
@@ -24,12 +26,24 @@ SUM = "add_"
 
 
 def reuse(graph: fx.Graph) -> None:
-    """`y = q @ k; z = y + b; r = relu(z)` -> `z = y.add_(b); r = relu_(z)`, where all have one type."""
+    """`y = q @ k; z = y + b; r = relu(z)` -> `z = y.add_(b); r = relu_(z)`, where all have one type.
+
+    `y = linear(x, w, b); z = silu(y)` -> `z = spent_silu(y)`.
+    """
     for node in graph.nodes:
         if node.target is operator.add:
             _add_in_place(node)
         elif node.target is torch.relu and node.args[0].target == SUM and len(node.args[0].users) == 1:
             node.target = torch.relu_
+        elif (
+            node.target is functional.silu and node.args[0].target is functional.linear and len(node.args[0].users) == 1
+        ):
+            node.target = spent_silu
+
+
+def spent_silu(x: Tensor) -> Tensor:
+    """silu of what nobody else reads: in its place, unless its gradient will be asked for."""
+    return functional.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def _add_in_place(node: fx.Node) -> None:
