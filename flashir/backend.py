@@ -18,6 +18,12 @@ Params = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[Sequence[Array]], Array]
 """Arrays in the order of the graph's inputs -> the graph's one result."""
 
+Gradients = Callable[[Sequence[Array], Array], dict[str, Array]]
+"""Inputs as for a Run, and weights w in the shape of its result y -> the gradient of sum(w y) in each parameter.
+
+Gradients are float32 by full name, in the shapes of the parameters; what the graph does not use may be left out.
+"""
+
 
 @runtime_checkable
 class Backend(Protocol):
@@ -57,6 +63,15 @@ class PerDevice(Backend, Protocol):
 
     def on(self, device: str) -> Backend:
         """This backend for a device, at hand or not, such as `tpu-v4`."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(Backend, Protocol):
+    """A backend that can also differentiate what it runs."""
+
+    def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
+        """How the parameters of a lowered graph move its result. Raises as `compile`."""
         ...
 
 

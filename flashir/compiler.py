@@ -149,14 +149,19 @@ def compile(
         "dtype": dtype,
     }
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, **choices)
-    device = find_target(target).device
-    at_hand = ready.backend.devices()
+    return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, device_at_hand(target)))
+
+
+def device_at_hand(target: str) -> str:
+    """The device of a target, `cpu` of `onnx:cpu`. Raises TargetError where this machine has none."""
+    device, found = find_target(target).device, backend_of(target)
+    at_hand = found.devices()
     if device not in at_hand:
         raise TargetError(
-            f"{target} cannot run here: the devices at hand for {ready.backend.name} are {', '.join(at_hand)}",
+            f"{target} cannot run here: the devices at hand for {found.name} are {', '.join(at_hand)}",
             mend="`flashir plan` and `flashir export` need no device",
         )
-    return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, device))
+    return device
 
 
 def _rechunk(model: Graph, params: Mapping[str, Any], chunk: int) -> Params:

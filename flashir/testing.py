@@ -17,19 +17,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.backend import Differentiable
 from flashir.compiler import compile
 from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.export import TOLERANCE, relative_error, sample_inputs
+from flashir.gradients import Slopes, gradients
 from flashir.interpreter import interpret
 from flashir.ir import Builder, DType, Graph, TensorType
 from flashir.models import model
 from flashir.ops import OPS, OpDef, Sample
 from flashir.parameters import unit
 from flashir.planning import compute_type
+from flashir.registry import backend_of
 from flashir.workload import Workload
 
 Array = npt.NDArray[Any]
 CHUNK = 16
+GRADIENT = 1e-3
 CUMSUM = ("scan", "matmul", "native")
 LENGTHS = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 2)
 SMALL: dict[str, Any] = {"d_model": 32, "depth": 2, "vocab": 61}
@@ -95,6 +99,8 @@ def cases(target: str) -> Iterator[Case]:
     for name, settings in MODELS:
         shown = "-".join(f"{key}={value}" for key, value in settings.items())
         yield Case(f"{name}-{shown}", lambda n=name, s=settings: _check_model(target, n, s))  # type: ignore[misc]
+    if isinstance(backend_of(target), Differentiable):
+        yield Case("gradients", lambda: _check_gradients(target))
     yield Case("causality", lambda: _check_causality(target))
     yield Case("refusals", lambda: _check_refusals(target))
 
@@ -148,6 +154,18 @@ def _check_model(target: str, name: str, settings: Mapping[str, Any]) -> None:
     for batch, length in (*((2, length) for length in LENGTHS), (0, CHUNK)):
         arrays = [x[:batch, :length] for x in sample_inputs(graph, Workload(2, max(length, 1)).sizes(graph), length)]
         agree(run(*arrays), interpret(run.model, params, *arrays)[0], TOLERANCE[compute_type(graph)])
+
+
+def _check_gradients(target: str) -> None:
+    """Those of every parameter, against the interpreter's along a random direction of it."""
+    for name, cumsum in (("flash", "scan"), ("mc-transformer++", "native")):
+        graph = _small(name, {"cumsum": cumsum})
+        params = unit(graph)
+        (ids,) = sample_inputs(graph, Workload(2, 3 * CHUNK + 2).sizes(graph))
+        weights = np.random.default_rng(0).standard_normal((*ids.shape, SMALL["vocab"])).astype(np.float32)
+        found = gradients(graph, target, params)([ids], weights)
+        for parameter, error in Slopes(graph, params, [ids], weights).errors(found):
+            assert error <= GRADIENT, f"{name} {cumsum}: the gradient of {parameter} is {error:.1e} off"
 
 
 def _check_causality(target: str) -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import Params, Run, Verified
+from flashir.backend import Gradients, Params, Run, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.ops import OPS
@@ -66,6 +66,13 @@ class JaxBackend:
         from flashir_jax.session import compiled
 
         return compiled(graph, params, device)
+
+    def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
+        """By vjp, under jit. See Differentiable."""
+        need_jax()
+        from flashir_jax.gradients import gradients
+
+        return gradients(graph, params, device)
 
     def export(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
+    from flashir.backend import Gradients
     from flashir.cli.parity import Row
     from flashir.cli.source import Source
     from flashir.compiler import Runnable
@@ -44,6 +46,14 @@ def check(
         ),
     ] = None,
     batches: Annotated[str, typer.Option(metavar="N,N,..", help="Rows.", rich_help_panel=options.WORK)] = "1,2",
+    grad: Annotated[
+        bool,
+        typer.Option(
+            "--grad",
+            help="Gradients of every parameter too, at the longest of these lengths, or at all that are given.",
+            rich_help_panel=options.WORK,
+        ),
+    ] = False,
     seq_len: options.SeqLen = 4096,
     params: options.Params = None,
     seed: options.Seed = None,
@@ -64,42 +74,80 @@ def check(
     """Compare a model on one or more targets with the float64 interpreter; exit 1 where they differ.
 
     The chunk is the one planned for --seq-len, and the lengths are those at which chunks begin and end. For large
-    models the longest are left out, and named; give --lengths to insist.
+    models the longest are left out, and named; give --lengths to insist. Several targets run one model, with the
+    chunk of the first. With --grad, the gradients of a random projection of the logits are compared with the
+    interpreter's, along a random direction of each parameter, and with every element of the first target's.
 
     Examples:
         flashir check flash --size tiny
         flashir check model.fir --target onnx:cpu --target torch:cpu
+        flashir check flash --size tiny --grad --target torch:cpu --target jax:cpu
         flashir check flash --size base --chunk 64 --lengths 1,64,200
         flashir check out/ --seed 0
     """
     from flashir.cli import parity, source
+    from flashir.cli.gradients import Comparison
     from flashir.cli.meter import meter
+    from flashir.passes.choose import ChooseChunk
 
     wanted = None if lengths is None else source.whole_numbers("--lengths", lengths, least=0)
     rows_of = source.whole_numbers("--batches", batches, least=0)
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "seq_len": seq_len}
     choices["rechunk"] = rechunk
     names = list(dict.fromkeys(target or ["onnx:cpu"]))
+    forward_only = _forward_only(names) if grad else []
     rows: list[Row] = []
     left_out: set[int] = set()
+    settled: int | None = None
+    slopes: Comparison | None = None
     with meter() as step:
         for name in names:
             found = source.find(model, settings, size, task, exports=name)
+            if settled is not None:
+                found = replace(found, model=ChooseChunk(settled).apply(found.model))
             step(f"compiling for {name}", 0, 1)
             run, arrays = _compiled(found, name, found.parameters(params, seed), seed or 0, scale, choices)
+            settled = run.plan.chunk
+            call = _gradients(found, run, arrays) if grad and name not in forward_only else None
             cases, too_long = parity.cases(run.plan, wanted, rows_of)
             left_out.update(too_long)
             rows += parity.compare(run, arrays, cases, step)
+            if call is not None:
+                slopes = slopes or Comparison(arrays, wanted, max(rows_of))
+                rows += slopes.rows(run, call, step)
     failed = sum(not row.ok for row in rows)
     if as_json:
-        console.emit(
-            {"model": model, "ok": not failed, "rows": [row.as_dict() for row in rows], "left_out": sorted(left_out)}
-        )
+        made = {"model": model, "ok": not failed, "rows": [row.as_dict() for row in rows]}
+        console.emit({**made, "left_out": sorted(left_out), "forward_only": forward_only})
     else:
-        _show(rows, sorted(left_out))
+        _show(rows, sorted(left_out), forward_only)
     if failed:
         console.note(f"{failed} of {len(rows)} comparisons failed", "bold red")
         raise typer.Exit(1)
+
+
+def _forward_only(names: list[str]) -> list[str]:
+    """The targets without gradients. Raises TargetError where all are: nothing could be compared then."""
+    from flashir.backend import Differentiable
+    from flashir.errors import TargetError
+    from flashir.registry import backend_of
+
+    found = [name for name in names if not isinstance(backend_of(name), Differentiable)]
+    if found == names:
+        raise TargetError(
+            f"--grad needs a target that has gradients, and {' and '.join(names)} runs forward only",
+            mend="--target torch:cpu or --target jax:cpu",
+        )
+    return found
+
+
+def _gradients(found: Source, run: Runnable, params: Any) -> Gradients:
+    from flashir.errors import SettingError
+    from flashir.gradients import gradients
+
+    if found.run is not None:
+        raise SettingError("--grad needs a model: an export only runs forward", where=found.word)
+    return gradients(run.model, run.plan.target, params)
 
 
 def _compiled(
@@ -126,14 +174,20 @@ def _compiled(
     return compile(graph, name, params), params
 
 
-def _show(rows: list[Row], left_out: list[int]) -> None:
-    table = console.table("target", "batch", "length", "error", "allowed", "", right=("batch", "length", "error"))
+def _show(rows: list[Row], left_out: list[int], forward_only: list[str]) -> None:
+    several = len({(row.what, row.against) for row in rows}) > 1
+    columns = ("target", *(("compared",) if several else ()), "batch", "length", "error", "allowed", "")
+    table = console.table(*columns, right=("batch", "length", "error"))
     for row in rows:
         error = "-" if row.error is None else f"{row.error:.1e}"
         verdict = "ok" if row.ok else row.problem or "FAILED"
-        style = None if row.ok else "bold red"
-        table.add_row(row.target, str(row.batch), str(row.length), error, f"{row.limit:.0e}", verdict, style=style)
+        compared = (f"{row.what} against {row.against}",) if several else ()
+        cells = (row.target, *compared, str(row.batch), str(row.length), error, f"{row.limit:.0e}")
+        worst = f"{verdict}, worst {row.parameter}" if row.parameter else verdict
+        table.add_row(*cells, worst, style=None if row.ok else "bold red")
     console.show(table)
     if left_out:
-        several = ", ".join(map(str, left_out))
-        console.say(f"left out, as the interpreter takes long for this model: {several} (--lengths insists)", "dim")
+        lengths = ", ".join(map(str, left_out))
+        console.say(f"left out, as the interpreter takes long for this model: {lengths} (--lengths insists)", "dim")
+    if forward_only:
+        console.say(f"no gradients of {', '.join(forward_only)}, which runs forward only", "dim")

@@ -10,6 +10,7 @@ from flashir.cli.meter import Step
 from flashir.compiler import Runnable
 from flashir.export import TOLERANCE, relative_error, sample_inputs
 from flashir.interpreter import interpret
+from flashir.ir import Graph
 from flashir.planning import Plan, compute_type
 from flashir.workload import Workload
 
@@ -19,7 +20,11 @@ BUDGET = 2e11  # arithmetic of the interpreter, a few seconds of it: lengths bey
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: a batch and a length on a target; `problem` where it could not be made."""
+    """One comparison: a batch and a length on a target; `problem` where it could not be made.
+
+    `what` is `values` or `gradients`, `against` the interpreter or another target, `parameter` that of the worst
+    gradient.
+    """
 
     target: str
     batch: int
@@ -27,6 +32,9 @@ class Row:
     error: float | None
     limit: float
     problem: str = ""
+    what: str = "values"
+    against: str = "interpreter"
+    parameter: str = ""
 
     @property
     def ok(self) -> bool:
@@ -35,8 +43,10 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
-        made = {"target": self.target, "batch": self.batch, "length": self.length, "relative_error": self.error}
-        return {**made, "tolerance": self.limit, "ok": self.ok, **({"problem": self.problem} if self.problem else {})}
+        made: dict[str, Any] = {"target": self.target, "what": self.what, "against": self.against, "batch": self.batch}
+        made |= {"length": self.length, "relative_error": self.error, "tolerance": self.limit, "ok": self.ok}
+        optional = {"problem": self.problem, "parameter": self.parameter}
+        return {**made, **{name: text for name, text in optional.items() if text}}
 
 
 def compare(run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int, int]], step: Step) -> Iterator[Row]:
@@ -46,8 +56,7 @@ def compare(run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int,
     limit = TOLERANCE[compute_type(run.model)]
     for done, (batch, length) in enumerate(cases):
         step(f"{run.plan.target}  {batch} x {length}", done, len(cases))
-        arrays = sample_inputs(run.model, Workload(max(1, batch), max(1, length)).sizes(run.model), seed=length)
-        arrays = [array[:batch, :length] if array.ndim > 1 else array for array in arrays]
+        arrays = inputs(run.model, batch, length)
         try:
             got = run(*arrays)
         except FlashirError as error:
@@ -56,7 +65,15 @@ def compare(run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int,
         yield Row(run.plan.target, batch, length, relative_error(got, interpret(run.model, params, *arrays)[0]), limit)
 
 
-def cases(plan: Plan, lengths: Sequence[int] | None, batches: Sequence[int]) -> tuple[list[tuple[int, int]], list[int]]:
+def inputs(model: Graph, batch: int, length: int) -> list[Any]:
+    """Tokens and whatever else a model takes, always the same; none where a size is 0."""
+    arrays = sample_inputs(model, Workload(max(1, batch), max(1, length)).sizes(model), seed=length)
+    return [array[:batch, :length] if array.ndim > 1 else array for array in arrays]
+
+
+def cases(
+    plan: Plan, lengths: Sequence[int] | None, batches: Sequence[int], budget: float = BUDGET
+) -> tuple[list[tuple[int, int]], list[int]]:
     """The (batch, length) pairs to compare, and the lengths that would take too long.
 
     Without `lengths`: one token, a chunk, one less, one more, and into the fourth chunk, as many as the interpreter
@@ -71,7 +88,7 @@ def cases(plan: Plan, lengths: Sequence[int] | None, batches: Sequence[int]) -> 
     for batch in batches:
         for length in every:
             work = 2.0 * plan.parameters * batch * length
-            if spent + work <= BUDGET or not kept:
+            if spent + work <= budget or not kept:
                 spent += work
                 kept.append((batch, length))
     left_out = sorted(set(every) - {length for _, length in kept})

@@ -197,7 +197,8 @@ def test_check_covers_where_chunks_begin_and_end(cli: Cli) -> None:
     made = cli.json("check", *TINY, "--chunk", 16)
     assert sorted({row["length"] for row in made["rows"]}) == [1, 15, 16, 17, 50]
     assert {row["batch"] for row in made["rows"]} == {1, 2} and made["ok"] and made["left_out"] == []
-    assert set(made["rows"][0]) == {"target", "batch", "length", "relative_error", "tolerance", "ok"}
+    fields = {"target", "what", "against", "batch", "length", "relative_error", "tolerance", "ok"}
+    assert set(made["rows"][0]) == fields
 
 
 def test_check_fails_where_an_export_has_other_parameters(cli: Cli, artefact: Path) -> None:

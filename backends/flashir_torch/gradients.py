@@ -1,0 +1,31 @@
+"""Gradients of modules: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from flashir.backend import Gradients
+from flashir.ir import Graph
+from flashir_torch.devices import device_of
+from flashir_torch.emit import module
+from flashir_torch.session import Array, input_type
+
+
+def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradients:
+    """How the parameters of a lowered graph move its one result. Raises TargetError, ParameterError."""
+    place = device_of(device)
+    made = module(graph, params).to(place)
+    parameters = dict(made.named_parameters())
+    types = [input_type(value, None) for value in graph.inputs]
+
+    def run(arrays: Sequence[Array], weights: Array) -> dict[str, Array]:
+        inputs = [torch.tensor(x, dtype=dtype, device=place) for x, dtype in zip(arrays, types, strict=True)]
+        result = made(*inputs)
+        cotangent = torch.tensor(weights, dtype=result.dtype, device=place)
+        found = torch.autograd.grad(result, list(parameters.values()), cotangent, materialize_grads=True)
+        return {name: np.asarray(g.float().cpu().numpy()) for name, g in zip(parameters, found, strict=True)}
+
+    return run
