@@ -12,7 +12,7 @@ from flashir.ir.dims import ceildiv, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
-from flashir.ops.bias import BIAS_WIDTH, bias_of, ref_bias_of
+from flashir.ops.bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import WEIGHT_STD, Params
 from flashir.ops.costs import Contraction, Cost, Types
 from flashir.ops.gated import (
@@ -187,10 +187,11 @@ def _cost_flash(ins: Types, outs: Types, *, chunk: int, cumsum: str, **attrs: An
     batch, t, d = x.sizes
     keys = _span(chunk, attrs["overlap"]) if attrs["use_local"] else 0
     cost = cost_gated(ins, outs, chunk=chunk, keys=keys, linear=attrs["use_global"], **attrs)
+    cost = replace(cost, contractions=cost.contractions + bias_products(attrs["rel_bias"], keys, keys))
     g, s = -(-t // chunk), attrs["key_dim"]
     if attrs["summaries"] == "attend":
         e = int(d * attrs["expansion"])
-        masked = (Contraction(batch, g, s, g), Contraction(batch, g, g, s * e))
+        masked = (Contraction(1, g, BIAS_WIDTH, g), Contraction(batch, g, s, g), Contraction(batch, g, g, s * e))
         return replace(cost, contractions=(*cost.contractions, *masked))
     return replace(cost, steps=g) if attrs["use_global"] and cumsum == "scan" else cost
 

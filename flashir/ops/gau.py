@@ -9,7 +9,7 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.types import DType, TensorType
-from flashir.ops.bias import SHORT_SPAN, bias_of, ref_bias_of
+from flashir.ops.bias import SHORT_SPAN, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Cost, Types
 from flashir.ops.gated import (
@@ -103,7 +103,11 @@ def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
     assert x is not None
     batch, t, _ = x.sizes
     cost = cost_gated(ins, outs, chunk=t, keys=t, **attrs)
-    return replace(cost, flops=cost.flops + KERNEL_WEIGHT[attention] * batch * attrs["heads"] * t * t)
+    return replace(
+        cost,
+        flops=cost.flops + KERNEL_WEIGHT[attention] * batch * attrs["heads"] * t * t,
+        contractions=cost.contractions + bias_products(attrs["rel_bias"], t, attrs["max_len"]),
+    )
 
 
 gau = define_op(

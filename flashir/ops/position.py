@@ -10,7 +10,7 @@ import numpy as np
 from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv
 from flashir.ir.types import DType, TensorType
-from flashir.ops.costs import Cost, Types, copied, elementwise, moved
+from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, dtype, flag, integer, sample, size
@@ -218,31 +218,15 @@ def ref_rope_bias(a: Any, b: Any, n: int) -> Any:
 
 
 def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value:
-    """<rope(a, i), rope(b, j)> depends on j - i alone: 2n - 1 weights instead of n^2 products.
-
-    With a = (a1, a2), b = (b1, b2), r = j - i: sum of (a1 b1 + a2 b2) cos(r f) + (a2 b1 - a1 b2) sin(r f).
-    """
-    half = a.type.shape[0]
-    assert isinstance(half, int)
-    if n == 0:
-        return builder.broadcast(builder.constant(0.0, a.type.dtype), shape=(0, 0))
-    half //= 2
-    a1, a2 = builder.results("split", a, axis=0, sizes=(half, half))
-    b1, b2 = builder.results("split", b, axis=0, sizes=(half, half))
-    even = builder.add(builder.mul(a1, b1), builder.mul(a2, b2))
-    odd = builder.sub(builder.mul(a2, b1), builder.mul(a1, b2))
-    sin, cos = builder.results("sinusoid", length=n, half=half, dtype=a.type.dtype)
-    cosines = builder.reduce_sum(builder.mul(cos, even), axes=(1,))
-    sines = builder.reduce_sum(builder.mul(sin, odd), axes=(1,))
-    after = builder.slice(builder.add(cosines, sines), axis=0, start=1, stop=n)
-    before = builder.reverse(builder.sub(cosines, sines), axis=0)
-    return builder.rel_pos_bias(builder.concat(before, after, axis=0), n=n)
+    """Both vectors at every position, turned by it; then all products"""
+    turned_a, turned_b = (builder.rope(builder.broadcast(x, shape=(n, *x.type.shape)), axis=0) for x in (a, b))
+    return builder.matmul(turned_a, turned_b, transpose_y=True)
 
 
 def _cost_rope_bias(ins: Types, outs: Types, n: int) -> Cost:
     traffic = moved(ins, outs)
     width = ins[0].count if ins[0] is not None else 0
-    return Cost(4.0 * n * width, traffic.read, traffic.written)
+    return Cost(12.0 * n * width, traffic.read, traffic.written, contractions=(Contraction(1, n, width, n),))
 
 
 rope_rel_pos_bias = define_op(
