@@ -12,12 +12,9 @@ from typing import ClassVar
 from flashir.backend import Gradients, Params, Run, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
-from flashir.ops import OPS
 from flashir.passes.base import Pass
-from flashir_jax.pallas.claims import KERNELS, has_kernel
-
-COMPOSITES = frozenset(("silu", "sinusoid"))
-"""What is done whole beside the primitives; all else XLA fuses as well from its parts."""
+from flashir_jax.claims import claims
+from flashir_jax.pallas.claims import KERNELS
 
 
 def need_jax() -> None:
@@ -52,9 +49,7 @@ class JaxBackend:
 
     def claims(self, node: Node) -> bool:
         """Every primitive, a few composites, and on a TPU what has a kernel. Without JAX too: a plan needs no JAX."""
-        return (
-            OPS[node.op].is_primitive or node.op in COMPOSITES or (self.device.startswith("tpu") and has_kernel(node))
-        )
+        return claims(node, self.device)
 
     def passes(self) -> tuple[Pass, ...]:
         """None: XLA does the rest."""
@@ -95,7 +90,7 @@ class JaxBackend:
 
         apply = function(graph)
         platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))
-        kernels = sorted({node.op for node in graph.walk()} & KERNELS)
+        kernels = sorted({node.op for node in graph.walk()} & KERNELS.keys())
         if kernels:  # one platform's code has no place in another's module
             functions = {platform: exported(apply, (platform,)) for platform in platforms}
         else:

@@ -13,10 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from flashir_jax.pallas.bodies import Spec
-
-LANES = 128
-BUDGET = 6 * 2**20
-"""Bytes of VMEM for what grows with the tile of e, of the 16 MiB that a kernel gets unasked: scores come beside it."""
+from flashir_jax.pallas.vmem import widest_tile
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,6 @@ class Blocks:
         shape: of v, [b, t, e].
         keys: s.
         dtype: of v.
-        arrays: how many arrays as large as v pass through.
         reverse: the last chunk first.
     """
 
@@ -36,18 +32,13 @@ class Blocks:
     shape: tuple[Any, ...]
     keys: int
     dtype: Any
-    arrays: int = 2
     reverse: bool = False
 
     @property
     def tile(self) -> int:
-        """The largest part of e that fits, in whole lanes; all of it where it has no such part."""
+        """How many columns of e are done at once: as many as fit, all where no part does."""
         e = self.shape[2]
-        column = 2 * self.arrays * self.spec.chunk * np.dtype(self.dtype).itemsize + 4 * (
-            self.spec.chunk + 2 * self.keys
-        )
-        fitting = [n for n in range(LANES, e + 1, LANES) if e % n == 0 and n * column <= BUDGET]
-        return max(fitting, default=LANES if e % LANES == 0 else e)
+        return widest_tile(self.spec.chunk, self.keys, e, np.dtype(self.dtype).itemsize) or int(e)
 
     def call(
         self,

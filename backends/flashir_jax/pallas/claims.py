@@ -1,23 +1,34 @@
-"""Which nodes the TPU kernels do, and under what conditions. No JAX here: a plan asks as well."""
+"""Which nodes have a kernel, and under what conditions. No JAX here: a plan asks as well."""
 
 from __future__ import annotations
 
-from flashir.ir import DType, Node
+from collections.abc import Callable
 
-LANES = 128
-KERNELS = frozenset(("mixed_chunk_attention",))
+from flashir.ir import DType, Node
+from flashir_jax.pallas.vmem import LANES, widest_tile
+
+
+def _mixed(node: Node) -> bool:
+    """mixed_chunk_attention without segments, in float32 or bfloat16, if it fits the vectors and the memory of a core.
+
+    The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
+    alternatives; without causality there are none. Chunks and e come in whole vectors of 128 lanes: else blocks would
+    be padded, and XLA does as well.
+    """
+    quad_q, _, _, _, v, _, *segments = node.operands
+    chunk, keys, e, dtype = node.attrs["chunk"], quad_q.type.shape[-1], v.type.shape[-1], v.type.dtype
+    scans = node.attrs["cumsum"] == "scan" or not node.attrs["causal"]
+    if segments or not scans or dtype not in (DType.F32, DType.BF16):
+        return False
+    if not (isinstance(chunk, int) and isinstance(keys, int) and isinstance(e, int)):
+        return False
+    return chunk % LANES == 0 and e % LANES == 0 and widest_tile(chunk, keys, e, dtype.bytes) > 0
+
+
+KERNELS: dict[str, Callable[[Node], bool]] = {"mixed_chunk_attention": _mixed}
+"""The ops that have one, each with its condition; `table.py` has the kernels themselves."""
 
 
 def has_kernel(node: Node) -> bool:
-    """Whether a node fits the kernel for its op.
-
-    mixed_chunk_attention: no segments, in float32 or bfloat16, chunks and e in whole vectors of 128 lanes; else blocks
-    would be padded, and XLA does as well.
-    """
-    if node.op not in KERNELS or len(node.operands) != 6:
-        return False
-    _, _, _, _, v, _ = node.operands
-    chunk, e, keys = node.attrs["chunk"], v.type.shape[-1], node.operands[0].type.shape[-1]
-    if not (isinstance(chunk, int) and isinstance(e, int) and isinstance(keys, int)):
-        return False
-    return v.type.dtype in (DType.F32, DType.BF16) and chunk % LANES == 0 and e % LANES == 0
+    """Whether a TPU has a kernel for this node."""
+    return node.op in KERNELS and KERNELS[node.op](node)

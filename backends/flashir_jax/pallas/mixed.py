@@ -66,7 +66,7 @@ def _attend_forward(spec: Spec, *operands: Any) -> tuple[Any, Operands]:
 def _attend_backward(spec: Spec, operands: Operands, d_out: Any) -> Operands:
     """Chunks in reverse order: what later chunks want of the state is carried as the state is on the way there."""
     quad_q, quad_k, lin_q, lin_k, v, bias = operands
-    blocks = Blocks(spec, v.shape, quad_q.shape[-1], v.dtype, arrays=3)
+    blocks = Blocks(spec, v.shape, quad_q.shape[-1], v.dtype)
     seen = ("key", lin_k) if spec.causal else ("state", _total(lin_k, v))
     (d_lin_q,) = blocks.call(
         backward_of_queries, [seen, ("value", v), ("value", d_out)], ["key_part"], carry=spec.causal

@@ -10,7 +10,7 @@ from jax import lax
 
 from flashir.ir import Builder, Graph, Node
 from flashir.lowering import Lowering
-from flashir_jax.backend import JaxBackend
+from flashir_jax.claims import claims
 from flashir_jax.pallas.mixed import mixed_chunk_attention
 
 Kernel = Callable[..., Any]
@@ -35,4 +35,4 @@ def parts(node: Node) -> Graph:
     b = Builder(node.op)
     operands = [b.input(f"x{i}", value.type) for i, value in enumerate(node.operands)]
     graph = b.finish(*b.insert(node.op, operands, node.attrs))
-    return Lowering("jax", JaxBackend().claims).run(graph)
+    return Lowering("jax:cpu", partial(claims, device="cpu")).run(graph)

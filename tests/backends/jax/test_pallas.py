@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import flashir
+import flashir_jax
 from flashir import interpret
 from flashir.ir import Builder, DType, Graph
 from flashir.lowering import Lowering
@@ -19,7 +20,7 @@ from flashir.ops.attention import ref_mixed
 from flashir_jax import JaxBackend, function
 from flashir_jax.artefact import read_manifest
 from flashir_jax.export import exported, imported
-from flashir_jax.pallas import call
+from flashir_jax.pallas import vmem
 from flashir_jax.pallas.claims import KERNELS, has_kernel
 from flashir_jax.pallas.mixed import mixed_chunk_attention
 from flashir_jax.pallas.table import TABLE
@@ -56,7 +57,7 @@ every_kind = pytest.mark.parametrize(
 @pytest.fixture
 def narrow_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for 128 columns alone, so that e = 256 takes two tiles."""
-    monkeypatch.setattr(call, "BUDGET", 1)
+    monkeypatch.setattr(vmem, "VMEM", vmem.needed(CHUNK, KEYS, 128, itemsize=4))
 
 
 @every_kind
@@ -121,20 +122,26 @@ def test_a_state_in_bfloat16_would_stop_growing() -> None:
     assert float(got[0, -1, 0]) == pytest.approx(399 * CHUNK, rel=5e-3)
 
 
-def mixed(dtype: str = "f32", chunk: int = 128, width: int = 256, length: str = "T", segments: bool = False) -> Graph:
+def mixed(
+    dtype: str = "f32",
+    chunk: int = 128,
+    width: int = 256,
+    segments: bool = False,
+    causal: bool = True,
+    cumsum: str = "scan",
+) -> Graph:
     b = Builder("mixed")
-    keys = [b.input(f"k{i}", f"{dtype}[B, {length}, 64]") for i in range(4)]
-    v, bias = b.input("v", f"{dtype}[B, {length}, {width}]"), b.input("bias", f"{dtype}[{chunk}, {chunk}]")
-    ids = [b.input("ids", f"i32[B, {length}]")] if segments else []
-    out = b.mixed_chunk_attention(*keys, v, bias, *ids, chunk=chunk, causal=True, cumsum="scan", lin_norm="chunk_mean")
-    return b.finish(out)
+    keys = [b.input(f"k{i}", f"{dtype}[B, T, 64]") for i in range(4)]
+    v, bias = b.input("v", f"{dtype}[B, T, {width}]"), b.input("bias", f"{dtype}[{chunk}, {chunk}]")
+    ids = [b.input("ids", "i32[B, T]")] if segments else []
+    return b.finish(b.mixed_chunk_attention(*keys, v, bias, *ids, chunk=chunk, causal=causal, cumsum=cumsum))
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_a_tpu_is_given_the_kernel(dtype: str) -> None:
     """The module for TPUs holds the kernel, for any batch and length; those for other platforms do not."""
     graph = Lowering.of("jax:tpu-v4").run(mixed(dtype))
-    assert {node.op for node in graph.nodes} == KERNELS == TABLE.keys()
+    assert {node.op for node in graph.nodes} == KERNELS.keys() == TABLE.keys()
     apply = function(graph)
     for platform, calls in (("tpu", 1), ("cpu", 0)):
         module = imported(exported(apply, (platform,)), platform).mlir_module()
@@ -155,17 +162,35 @@ def test_the_backward_pass_lowers_for_a_tpu() -> None:
 
 @pytest.mark.parametrize(
     "graph",
-    [mixed("f16"), mixed(chunk=64), mixed(width=96), mixed(segments=True)],
-    ids=["float16", "chunk", "width", "segments"],
+    [mixed("f16"), mixed(chunk=64), mixed(chunk=1024), mixed(width=96), mixed(segments=True), mixed(cumsum="matmul")],
+    ids=["float16", "narrow", "memory", "width", "segments", "strategy"],
 )
 def test_what_the_kernel_does_not_do_descends(graph: Graph) -> None:
     assert not any(has_kernel(node) for node in graph.nodes)
-    assert not KERNELS & {node.op for node in Lowering.of("jax:tpu-v4").run(graph).walk()}
+    assert not KERNELS.keys() & {node.op for node in Lowering.of("jax:tpu-v4").run(graph).walk()}
+
+
+def test_without_causality_there_is_no_strategy_to_choose() -> None:
+    assert all(has_kernel(node) for node in mixed(causal=False, cumsum="native").nodes)
+
+
+def test_the_cost_model_chooses_between_the_kernel_and_its_alternatives() -> None:
+    """Each strategy is a candidate with a time of its own; the kernel is one of them."""
+    open_ = flashir.model("flash", d_model=64, depth=2, vocab=11)
+    found = flashir.plan(open_, "jax:tpu-v4", seq_len=4096, chunk=256)
+    times = {each.cumsum: each.predicted_ms for each in found.candidates}
+    assert len(set(times.values())) == len(times) == 3
+    kernels = {
+        cumsum: KERNELS.keys()
+        <= {n.op for n in flashir_jax.lower(open_, "jax:tpu-v4", chunk=256, cumsum=cumsum).walk()}
+        for cumsum in times
+    }
+    assert kernels == {"scan": True, "matmul": False, "native": False}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_other_devices_are_given_its_parts(device: str) -> None:
-    assert not KERNELS & {node.op for node in Lowering.of(f"jax:{device}").run(mixed()).walk()}
+    assert not KERNELS.keys() & {node.op for node in Lowering.of(f"jax:{device}").run(mixed()).walk()}
 
 
 @cache
@@ -175,7 +200,7 @@ def model() -> Graph:
 
 def test_a_model_lowered_for_a_tpu_computes_the_same_elsewhere() -> None:
     graph = Lowering.of("jax:tpu-v4").run(model())
-    assert KERNELS & {node.op for node in graph.walk()}
+    assert KERNELS.keys() & {node.op for node in graph.walk()}
     params, ids = unit(model()), tokens(model(), 1, 130)
     assert (
         relative_error(np.asarray(jax.jit(function(graph))(params, *ids)), interpret(model(), params, *ids)[0]) < 1e-4

@@ -10,7 +10,7 @@ from flashir import interpret
 from flashir.errors import TargetError
 from flashir.ir import Builder, DType
 from flashir.ops import OPS, OpDef, Sample
-from flashir_jax.backend import COMPOSITES
+from flashir_jax.claims import COMPOSITES
 from flashir_jax.functions import STRUCTURED
 from flashir_jax.rules import RULES
 from tests.backends.jax.support import Array, applied
