@@ -24,6 +24,33 @@ Gradients = Callable[[Sequence[Array], Array], dict[str, Array]]
 Gradients are float32 by full name, in the shapes of the parameters; what the graph does not use may be left out.
 """
 
+NO_LABEL = -1
+"""Stands among labels where no token is wanted, as at what an MLM does not mask."""
+
+TrainingStep = Callable[[Sequence[Array], Array], float]
+"""Inputs as for a Run, and labels [b, t], the token wanted at each place or `NO_LABEL` -> the loss before the step.
+
+The loss is the mean cross-entropy in nats; every call changes the parameters.
+"""
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """How parameters follow their gradients, with the numbers of Table 6.
+
+    Args:
+        learning_rate: of every step.
+        beta1, beta2: the shares that the means of gradients and of their squares keep of themselves.
+        epsilon: is added to the root of the latter.
+        weight_decay: times the learning rate, the share that a parameter loses in a step.
+    """
+
+    learning_rate: float = 7e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+
 
 @runtime_checkable
 class Backend(Protocol):
@@ -72,6 +99,15 @@ class Differentiable(Backend, Protocol):
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
         """How the parameters of a lowered graph move its result. Raises as `compile`."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Backend, Protocol):
+    """A backend that can also train: forward, backward and the step of an optimiser as one."""
+
+    def training_step(self, graph: Graph, params: Params, device: str, optimiser: AdamW) -> TrainingStep:
+        """A training step of a lowered graph whose result is logits [b, t, v]. Raises as `compile`."""
         ...
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import Gradients, Params, Run, Verified
+from flashir.backend import AdamW, Gradients, Params, Run, TrainingStep, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
@@ -68,6 +68,13 @@ class JaxBackend:
         from flashir_jax.gradients import gradients
 
         return gradients(graph, params, device)
+
+    def training_step(self, graph: Graph, params: Params, device: str, optimiser: AdamW) -> TrainingStep:
+        """Under one jit, the parameters updated in place. See Trainable."""
+        need_jax()
+        from flashir_jax.training import training_step
+
+        return training_step(graph, params, device, optimiser)
 
     def export(
         self,

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import Gradients, Params, Run, Verified
+from flashir.backend import AdamW, Gradients, Params, Run, TrainingStep, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps
 from flashir.passes.base import Pass
@@ -68,6 +68,13 @@ class TorchBackend:
         from flashir_torch.gradients import gradients
 
         return gradients(graph, params, device)
+
+    def training_step(self, graph: Graph, params: Params, device: str, optimiser: AdamW) -> TrainingStep:
+        """By autograd and the AdamW of PyTorch. See Trainable."""
+        need_torch()
+        from flashir_torch.training import training_step
+
+        return training_step(graph, params, device, optimiser)
 
     def export(
         self,
