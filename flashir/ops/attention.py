@@ -15,7 +15,7 @@ from flashir.ir.dims import Size, ceildiv
 from flashir.ir.graph import AUTO
 from flashir.ir.types import DType, Shape, TensorType, shape_text
 from flashir.ops.costs import Contraction, Cost, Types, moved
-from flashir.ops.norm import as_dtype, wide
+from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
 from flashir.ops.prefix import strictly_lower
 from flashir.ops.quadratic import check_bias, check_heads
@@ -89,10 +89,10 @@ def _decompose_linear(
         return _masked(b, q, k, v, visible, weights, causal, lin_norm)
     if lin_norm == "chunk_mean" and causal:
         seen = b.maximum(b.iota(length=chunks, dtype=wide(q.type.dtype)), 1.0)
-        q = b.mul(q, as_dtype(b, b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1)), q.type.dtype))
+        q = scaled(b, q, b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1)))
     if lin_norm == "chunk_mean" and not causal:
         count = b.maximum(b.size(value=chunks, dtype=wide(q.type.dtype)), 1.0)
-        q = b.mul(q, as_dtype(b, b.reciprocal(count), q.type.dtype))
+        q = scaled(b, q, b.reciprocal(count))
     if not causal:
         return _sum_of_all(b, q, k, v)
     if cumsum == "scan":

@@ -15,7 +15,7 @@ from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
-from flashir.ops.norm import EPS, as_dtype, ref_layer, ref_scale
+from flashir.ops.norm import EPS, as_dtype, ref_layer, ref_scale, wide
 from flashir.ops.opdef import (
     OpDef,
     ParamSpec,
@@ -87,8 +87,10 @@ def _ref_scaled_sin(x: Any, p: Params, **_: Attr) -> Any:
 
 
 def _decompose_scaled_sin(b: Builder, x: Value, p: Params, **_: Attr) -> Value:
-    sin, cos = b.results("sinusoid", length=x.type.shape[1], half=width_of(x.type) // 2, dtype=x.type.dtype)
-    return b.add(x, b.mul(b.concat(sin, cos, axis=-1), p["scale"]))
+    h = as_dtype(b, x, wide(x.type.dtype))
+    sin, cos = b.results("sinusoid", length=x.type.shape[1], half=width_of(x.type) // 2, dtype=h.type.dtype)
+    position = b.mul(b.concat(sin, cos, axis=-1), as_dtype(b, p["scale"], h.type.dtype))
+    return as_dtype(b, b.add(h, position), x.type.dtype)
 
 
 def _infer_scaled_sin(x: TensorType, **_: Attr) -> TensorType:

@@ -13,7 +13,7 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import TensorType
 from flashir.ops.attention import chunked, unchunked
 from flashir.ops.blocks import WEIGHT_STD, Params, width_of
 from flashir.ops.costs import Contraction, Cost, Types, moved
@@ -34,7 +34,7 @@ from flashir.ops.heads import (
     rows_of_heads,
 )
 from flashir.ops.mixed_heads import CHUNK, SCALE, tokens_of_chunks
-from flashir.ops.norm import as_dtype
+from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
 from flashir.ops.position import ref_rope, turned
 from flashir.ops.quadratic import check_heads
@@ -207,21 +207,24 @@ def _means(b: Builder, x: Value, chunk: int, causal: bool) -> Value:
     if causal or divides(chunk, length):
         return means
     chunks = means.type.shape[1]
-    left = b.sub(b.size(value=length, dtype=DType.F32), b.mul(b.iota(length=chunks, dtype=DType.F32), chunk))
+    dtype = wide(x.type.dtype)
+    left = b.sub(b.size(value=length, dtype=dtype), b.mul(b.iota(length=chunks, dtype=dtype), chunk))
     share = b.reshape(b.mul(b.reciprocal(b.minimum(left, chunk)), chunk), shape=(chunks, 1))
-    return b.mul(means, as_dtype(b, share, x.type.dtype))
+    return scaled(b, means, share)
 
 
 def _at_the_middle(b: Builder, k_sum: Value, chunk: int) -> Value:
     """[b, h, g, s], turned by the position g * chunk + chunk // 2"""
     chunks, s = k_sum.type.shape[2:]
     assert isinstance(s, int)
-    tables = b.results("sinusoid", length=chunks * chunk, half=s // 2, dtype=k_sum.type.dtype)
+    h = as_dtype(b, k_sum, wide(k_sum.type.dtype))
+    tables = b.results("sinusoid", length=chunks * chunk, half=s // 2, dtype=h.type.dtype)
     sin, cos = (
         b.slice(b.reshape(each, shape=(chunks, chunk, s // 2)), axis=1, start=chunk // 2, stop=chunk // 2 + 1)
         for each in tables
     )
-    return turned(b, k_sum, *(b.reshape(each, shape=(chunks, s // 2)) for each in (sin, cos)))
+    made = turned(b, h, *(b.reshape(each, shape=(chunks, s // 2)) for each in (sin, cos)))
+    return as_dtype(b, made, k_sum.type.dtype)
 
 
 def _cost_combiner(ins: Types, outs: Types, *, heads: int, chunk: int, **_: Any) -> Cost:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import TensorType
 from flashir.ops.bias import SHORT_SPAN, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Cost, Types
@@ -22,7 +22,7 @@ from flashir.ops.gated import (
     ref_gated,
 )
 from flashir.ops.heads import cut_heads
-from flashir.ops.norm import as_dtype
+from flashir.ops.norm import scaled, wide
 from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
 from flashir.ops.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
 
@@ -82,8 +82,8 @@ def _decompose_gau(
     def attend(cheap: list[Value], v: Value) -> Value:
         q, k = cheap
         if qk_scale == "length":
-            length = b.size(value=n if valid is None else valid, dtype=DType.F32)
-            q = b.mul(q, as_dtype(b, b.reciprocal(b.maximum(length, 1.0)), q.type.dtype))
+            length = b.size(value=n if valid is None else valid, dtype=wide(q.type.dtype))
+            q = scaled(b, q, b.reciprocal(b.maximum(length, 1.0)))
         elif qk_scale != "none":
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
         bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.ir.types import DType
 from flashir.ops.blocks import Params, apply_norm, ref_norm
 from flashir.ops.costs import Contraction, Cost, Types
 from flashir.ops.heads import (
@@ -22,7 +21,7 @@ from flashir.ops.heads import (
     ref_cut_heads,
     ref_multi_head,
 )
-from flashir.ops.norm import as_dtype
+from flashir.ops.norm import scaled, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, sample
 from flashir.ops.quadratic import KERNEL_WEIGHT, ref_quadratic
 from flashir.ops.softmax import ref_softmax_attention
@@ -75,8 +74,8 @@ def _decompose_mhsa(
 def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool) -> Value:
     """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
     length, dtype = q.type.shape[2], q.type.dtype
-    root = b.sqrt(b.maximum(b.size(value=length, dtype=DType.F32), 1.0))
-    q = b.mul(b.mul(q, inverse_root(q)), as_dtype(b, b.reciprocal(root), dtype))
+    root = b.sqrt(b.maximum(b.size(value=length, dtype=wide(dtype)), 1.0))
+    q = scaled(b, q, b.mul(b.reciprocal(root), inverse_root(q)))
     bias = b.broadcast(b.constant(0.0, dtype), shape=(length, length))
     return b.quadratic_attention(q, k, v, bias, causal=causal)
 

@@ -1,4 +1,4 @@
-"""Normalisation over the last axis (Code 5). Statistics are taken in float32 at least."""
+"""Normalisation over the last axis (Code 5), in float32 at least, rounded once."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def wide(dtype: DType) -> DType:
     return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
 
 
+def scaled(b: Builder, x: Value, factor: Value) -> Value:
+    """x * factor, rounded once: a factor rounded by itself is wrong by the same share everywhere, and sums keep that"""
+    return as_dtype(b, b.mul(as_dtype(b, x, factor.type.dtype), factor), x.type.dtype)
+
+
 def _infer_norm(x: TensorType, *affine: TensorType, eps: float) -> TensorType:
     if not x.dtype.is_float or not x.rank:
         raise IRError(f"the operand must be a float tensor with at least one axis, got {x}")
@@ -48,7 +53,8 @@ def _decompose_layer(b: Builder, x: Value, scale: Value, bias: Value, eps: float
     centred = b.sub(h, b.reduce_mean(h, axes=(-1,), keepdims=True))
     variance = b.reduce_mean(b.mul(centred, centred), axes=(-1,), keepdims=True)
     normed = b.mul(centred, b.reciprocal(b.sqrt(b.add(variance, eps))))
-    return b.add(b.mul(as_dtype(b, normed, x.type.dtype), scale), bias)
+    scale, bias = (as_dtype(b, each, h.type.dtype) for each in (scale, bias))
+    return as_dtype(b, b.add(b.mul(normed, scale), bias), x.type.dtype)
 
 
 layer_normalization = define_op(
@@ -75,9 +81,9 @@ def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float) -> Value:
     """x / sqrt(mean(x^2) + eps) * scale, the scale applied to one number a row"""
     h = as_dtype(b, x, wide(x.type.dtype))
     inverse = b.reciprocal(b.sqrt(b.add(b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True), eps)))
-    if scale.type.rank:
-        return b.mul(as_dtype(b, b.mul(h, inverse), x.type.dtype), scale)
-    return b.mul(x, b.mul(as_dtype(b, inverse, x.type.dtype), scale))
+    scale = as_dtype(b, scale, h.type.dtype)
+    made = b.mul(b.mul(h, inverse), scale) if scale.type.rank else b.mul(h, b.mul(inverse, scale))
+    return as_dtype(b, made, x.type.dtype)
 
 
 scale_normalization = define_op(

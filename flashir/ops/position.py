@@ -110,7 +110,7 @@ def ref_rope(x: Any, axis: int, dims: int | None = None, interleaved: bool = Fal
 
 
 def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleaved: bool) -> Value:
-    """Turned by tables of sin and cos that are spread along the axis; what comes after `dims` stays as it is"""
+    """Turned in float32 at least, by tables of sin and cos spread along the axis; what comes after `dims` stays"""
     last = x.type.shape[-1]
     assert isinstance(last, int)
     width = last if dims is None else dims
@@ -119,15 +119,16 @@ def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleav
         return b.concat(b.rope(head, axis=axis, interleaved=interleaved), rest, axis=-1)
     spread: list[Size] = [1] * (x.type.rank - axis)
     spread[0], spread[-1] = x.type.shape[axis], last // 2
+    h = as_dtype(b, x, wide(x.type.dtype))
     sin, cos = (
         b.reshape(table, shape=tuple(spread))
-        for table in b.results("sinusoid", length=x.type.shape[axis], half=last // 2, dtype=x.type.dtype)
+        for table in b.results("sinusoid", length=x.type.shape[axis], half=last // 2, dtype=h.type.dtype)
     )
     if not interleaved:
-        return turned(b, x, sin, cos)
-    pairs = b.reshape(x, shape=(*x.type.shape[:-1], last // 2, 2))  # the two of a pair on an axis of their own
+        return as_dtype(b, turned(b, h, sin, cos), x.type.dtype)
+    pairs = b.reshape(h, shape=(*x.type.shape[:-1], last // 2, 2))  # the two of a pair on an axis of their own
     out = turned(b, pairs, *(b.reshape(each, shape=(*each.type.shape, 1)) for each in (sin, cos)))
-    return b.reshape(out, shape=x.type.shape)
+    return as_dtype(b, b.reshape(out, shape=x.type.shape), x.type.dtype)
 
 
 def turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
