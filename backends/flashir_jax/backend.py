@@ -91,25 +91,23 @@ class JaxBackend:
         """
         need_jax()
         from flashir_jax.artefact import MODEL, write
-        from flashir_jax.export import exported
+        from flashir_jax.export import exported, particulars
         from flashir_jax.functions import function
         from flashir_jax.session import platform_of
 
         apply = function(graph)
         platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))
-        kernels = sorted({node.op for node in graph.walk()} & KERNELS.keys())
-        if kernels:  # one platform's code has no place in another's module
+        if KERNELS.keys() & {node.op for node in graph.walk()}:  # one platform's code has no place in another's module
             functions = {platform: exported(apply, (platform,)) for platform in platforms}
         else:
             functions = dict.fromkeys(platforms, exported(apply, platforms))
-        notes = (f"on a tpu, {' and '.join(kernels)} is a Pallas kernel; on cpu, its parts",) if kernels else ()
         about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
 
         def examine(path: Path) -> None:
             if check is not None:
                 check(self.load(path, "cpu")[1])
 
-        return write(out, functions, params, apply.parameters, about, notes, check=examine)
+        return write(out, functions, params, apply.parameters, about, particulars(graph), check=examine)
 
     def verify(self, path: Path) -> Verified:
         """What an artefact holds, every digest verified, and where what it holds could be run. See Exporter."""

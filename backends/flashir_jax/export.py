@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from flashir.errors import ArtefactError, InputError, TargetError
+from flashir.inputs import specialise
 from flashir.interpreter import bind_sizes
-from flashir.ir import DType, Graph, evaluate
+from flashir.ir import DType, Graph, Node, evaluate
 from flashir.ir.dims import symbols
 from flashir_jax.functions import Function
 from flashir_jax.layout import Stack
+from flashir_jax.pallas.claims import KERNELS
 from flashir_jax.session import exactly
 from flashir_jax.types import element_type, enough_bits, in_float64
 
@@ -45,6 +47,22 @@ def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
         raise TargetError(f"JAX cannot export @{apply.graph.name} for {' and '.join(platforms)}: {error}") from error
 
 
+def particulars(graph: Graph) -> tuple[str, ...]:
+    """What differs between platforms, or from a run without export, in the function of a lowered graph; for people."""
+    notes = []
+    if kernels := sorted({node.op for node in graph.walk()} & KERNELS.keys()):
+        notes.append(f"on a tpu, {' and '.join(kernels)} is a Pallas kernel; on cpu, its parts")
+    if any(node.op == "cumsum" and not _known(node) for node in graph.walk()):
+        notes.append("running sums go step by step: JAX sums in parallel over a length that is known, and this is open")
+    return tuple(notes)
+
+
+def _known(node: Node) -> bool:
+    axis = node.attrs["axis"]
+    assert isinstance(axis, int)
+    return isinstance(node.output.type.shape[axis], int)
+
+
 def specs(parameters: Mapping[str, Stack]) -> dict[str, Any]:
     """The shapes and types of the stacked parameters."""
     return {name: _spec(stack.stacked_shape, stack.dtype) for name, stack in parameters.items()}
@@ -63,12 +81,16 @@ def imported(content: bytes | bytearray, where: str) -> Any:
 
 
 def callable_of(function: Any, graph: Graph) -> Callable[..., Any]:
-    """An exported function as one that takes no rows or no tokens too: open sizes of jax.export start at 1."""
+    """An exported function of a model as one that takes what the model takes: no rows or tokens too, no more than fit.
+
+    To jax.export an open size is any number from 1 on. It raises InputError, when it is traced, for sizes that an op of
+    the model refuses.
+    """
 
     def call(params: Mapping[str, Any], *inputs: Any) -> Any:
+        types = [value.type for value in specialise(graph, bind_sizes(graph, [x.shape for x in inputs])).outputs]
         if all(x.size for x in inputs):
             return function.call(params, *inputs)
-        types = [value.type.bind(bind_sizes(graph, [x.shape for x in inputs])) for value in graph.outputs]
         if any(type_.count for type_ in types):
             raise InputError("this artefact takes no empty inputs", where="jax")
         made = tuple(jnp.zeros(type_.sizes, element_type(type_.dtype)) for type_ in types)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,23 @@ def verify(path: Path, devices: tuple[str, ...]) -> Verified:
     params = read_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
     stacked(manifest.stacks(), params)
     first = next(iter(modules.values()))
-    inputs = ", ".join(str(each) for each in first.in_avals[len(manifest.layouts) :])
+    inputs = first.in_avals[len(manifest.layouts) :]
     checks = (
-        f"jax.export: calling convention {first.calling_convention_version}, inputs {inputs}",
+        f"jax.export: calling convention {first.calling_convention_version}, inputs {', '.join(map(str, inputs))}",
+        _what_is_open([size for each in inputs for size in each.shape]),
         f"{len(params)} parameters as {len(manifest.layouts)} arrays, every digest verified",
         *_what_ran(manifest, {platform_of(device) for device in devices}),
         *manifest.notes,
     )
     return Verified(checks)
+
+
+def _what_is_open(shape: Sequence[Any]) -> str:
+    """Which sizes of the inputs may be any number, and what JAX does not allow of them."""
+    names = sorted({str(size) for size in shape if not isinstance(size, int)})
+    if not names:
+        return "no size is open: it takes inputs of these shapes alone"
+    return f"{' and '.join(names)} open, any number from 1 on; to none the answer is nothing, without the module"
 
 
 def _what_ran(manifest: Manifest, here: set[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The bodies of the kernels: one chunk, one tile of e. `carry` is the state in VMEM, or the total of all chunks."""
+"""The bodies of the kernels: one chunk, one tile of e. `carry` is the state in VMEM, or the weighed total."""
 
 from __future__ import annotations
 
@@ -31,12 +31,15 @@ class Spec:
     interpret: bool
 
     def weight(self, g: Any) -> Any:
-        """What the sum over the chunks that chunk g sees is multiplied by."""
+        """What the sum over the chunks that chunk g sees is multiplied by; 1 where that was done to the total."""
+        return self.weight_of(g) if self.causal else 1.0
+
+    def weight_of(self, seen: Any) -> Any:
+        """What a sum over so many chunks is multiplied by."""
         if self.lin_norm == "none":
             return 1.0
         if self.lin_norm == "chunk":
             return 1.0 / self.chunk
-        seen = g if self.causal else self.chunks
         return 1.0 / (self.chunk * jnp.maximum(jnp.asarray(seen, jnp.float32), 1.0))
 
 

@@ -56,23 +56,22 @@ class Blocks:
             outs: the kinds of the results.
             carry: keep a float32 [s, tile] from chunk to chunk, zero at first; else the operand of kind `state` is it.
         """
-        chunks, count = self.spec.chunks, len(ins)
+        count = len(ins)
         held = next((i for i, (kind, _) in enumerate(ins) if kind == "state"), None)
 
         def kernel(*refs: Any) -> None:
-            place = pl.program_id(2)
             state = refs[-1] if held is None else refs[held]
             if carry:
 
-                @pl.when(place == 0)
+                @pl.when(pl.program_id(2) == 0)
                 def _() -> None:
                     state[...] = jnp.zeros_like(state)
 
-            body(self.spec, chunks - 1 - place if self.reverse else place, *refs[: count + len(outs)], state)
+            body(self.spec, self._chunk(pl.program_id(2)), *refs[: count + len(outs)], state)
 
         made = pl.pallas_call(
             kernel,
-            grid=(self.shape[0], self.shape[2] // self.tile, chunks),
+            grid=(self.shape[0], self.shape[2] // self.tile, self.spec.chunks),
             in_specs=[self._spec(kind) for kind, _ in ins],
             out_specs=[self._spec(kind) for kind in outs],
             out_shape=[self._result(kind) for kind in outs],
@@ -83,13 +82,13 @@ class Blocks:
         )(*(x for _, x in ins))
         return tuple(made)
 
-    def _spec(self, kind: str) -> Any:
-        """The block of an operand for (b, tile, chunk)."""
-        n, s, tile = self.spec.chunk, self.keys, self.tile
-        last = self.spec.chunks - 1 if self.reverse else None
+    def _chunk(self, place: Any) -> Any:
+        """The chunk that is done in that place of the grid, whose length may be open."""
+        return pl.num_programs(2) - 1 - place if self.reverse else place
 
-        def at(g: Any) -> Any:
-            return g if last is None else last - g
+    def _spec(self, kind: str) -> Any:
+        """The block of an operand for (b, tile, place)."""
+        n, s, tile, at = self.spec.chunk, self.keys, self.tile, self._chunk
 
         blocks: dict[str, tuple[tuple[int | None, ...], Callable[..., tuple[Any, ...]]]] = {
             "key": ((None, n, s), lambda b, j, g: (b, at(g), 0)),

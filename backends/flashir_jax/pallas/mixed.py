@@ -54,7 +54,7 @@ def _attend(spec: Spec, *operands: Any) -> Any:
     quad_q, quad_k, lin_q, lin_k, v, bias = operands
     blocks = Blocks(spec, v.shape, quad_q.shape[-1], v.dtype)
     ins = [("key", x) for x in (quad_q, quad_k, lin_q)]
-    carried = [("key", lin_k)] if spec.causal else [("state", _total(lin_k, v))]
+    carried = [("key", lin_k)] if spec.causal else [("state", _total(spec, lin_k, v))]
     (out,) = blocks.call(forward, [*ins, *carried, ("value", v), ("bias", bias)], ["value"], carry=spec.causal)
     return out
 
@@ -67,11 +67,11 @@ def _attend_backward(spec: Spec, operands: Operands, d_out: Any) -> Operands:
     """Chunks in reverse order: what later chunks want of the state is carried as the state is on the way there."""
     quad_q, quad_k, lin_q, lin_k, v, bias = operands
     blocks = Blocks(spec, v.shape, quad_q.shape[-1], v.dtype)
-    seen = ("key", lin_k) if spec.causal else ("state", _total(lin_k, v))
+    seen = ("key", lin_k) if spec.causal else ("state", _total(spec, lin_k, v))
     (d_lin_q,) = blocks.call(
         backward_of_queries, [seen, ("value", v), ("value", d_out)], ["key_part"], carry=spec.causal
     )
-    wanted = ("key", lin_q) if spec.causal else ("state", _total(lin_q, d_out) * spec.weight(0))
+    wanted = ("key", lin_q) if spec.causal else ("state", _total(spec, lin_q, d_out))
     ins = [("key", quad_q), ("key", quad_k), ("key", lin_k), wanted, ("value", v), ("value", d_out), ("bias", bias)]
     outs = ["key_part", "key_part", "key_part", "value", "bias_part"]
     backwards = replace(blocks, reverse=True)
@@ -83,9 +83,9 @@ def _attend_backward(spec: Spec, operands: Operands, d_out: Any) -> Operands:
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _total(k: Any, v: Any) -> Any:
-    """[b, t, s], [b, t, e] -> sum of k^T v over all positions, float32 [b, s, e]; one product, which XLA does best."""
-    return jnp.einsum("bts,bte->bse", k, v, preferred_element_type=jnp.float32)
+def _total(spec: Spec, k: Any, v: Any) -> Any:
+    """[b, t, s], [b, t, e] -> w (sum of k^T v over all positions), float32 [b, s, e]; XLA does it best."""
+    return spec.weight_of(spec.chunks) * jnp.einsum("bts,bte->bse", k, v, preferred_element_type=jnp.float32)
 
 
 def _whole(part: Any, like: Any) -> Any:

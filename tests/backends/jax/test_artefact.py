@@ -14,11 +14,12 @@ import pytest
 import flashir
 from flashir import interpret
 from flashir.backend import Exporter, PerDevice
-from flashir.errors import ArtefactError, TargetError
+from flashir.errors import ArtefactError, InputError, TargetError
 from flashir.ir import loads
 from flashir_jax import JaxBackend
 from flashir_jax.artefact import MAIN_FILE, read_manifest
-from flashir_jax.export import imported
+from flashir_jax.export import imported, particulars
+from flashir_zoo import Zoo
 from tests.backends.jax.support import SMALL, TOLERANCE, Array, flash, lowered, relative_error, tokens, unit
 
 BACKEND = JaxBackend()
@@ -85,7 +86,14 @@ def test_it_holds_what_it_should(written: Path) -> None:
 def test_verify_says_what_could_not_be_run(written: Path) -> None:
     checks = "\n".join(BACKEND.verify(written).checks)
     assert "inputs int32[B,T], int32[B,T]" in checks
+    assert "B and T open, any number from 1 on; to none the answer is nothing, without the module" in checks
     assert "one StableHLO module for tpu and cpu; tpu is not at hand, it runs on cpu here" in checks
+
+
+@pytest.mark.parametrize(("cumsum", "said"), [("native", True), ("matmul", False)])
+def test_what_is_slower_with_the_length_open_is_said(cumsum: str, said: bool) -> None:
+    notes = particulars(lowered(flash(4, cumsum)))
+    assert any("running sums go step by step" in note for note in notes) is said
 
 
 @pytest.mark.parametrize("target", ["jax:tpu-v4", "jax:cuda", pytest.param("jax:cpu", marks=pytest.mark.slow)])
@@ -196,6 +204,33 @@ def test_a_model_without_parameters_and_with_known_sizes(tmp_path: Path) -> None
     path = BACKEND.export(graph, lowered(graph), {}, tmp_path, {})
     x: Array = np.array([[-1, 1], [2, -2], [0, 3]], np.float32)
     assert np.array_equal(BACKEND.load(path, "cpu")[1]([x]), np.maximum(x, 0))
+    assert "no size is open: it takes inputs of these shapes alone" in BACKEND.verify(path).checks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["tpu-v4", "cuda"])
+@pytest.mark.parametrize("task", ["lm", "mlm"])
+@pytest.mark.parametrize("name", Zoo().models())
+def test_every_system_takes_any_length_wherever_it_is_written_for(
+    name: str, task: str, device: str, tmp_path: Path
+) -> None:
+    model = flashir.model(name, size="tiny", task=task)
+    found = flashir.export(model, tmp_path, f"jax:{device}", seed=0)
+    assert any(line.startswith("B and T open") for line in found.checks)
+    settled, run = BACKEND.load(found.path, "cpu")
+    params = flashir.init(settled)
+    for batch, length in ((2, 1), (1, 150)):
+        ids = [np.random.default_rng(0).integers(0, 9, (batch, length))]
+        assert relative_error(run(ids), interpret(settled, params, *ids)[0]) < TOLERANCE
+
+
+def test_a_length_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
+    model = flashir.model("flash-quad", **SMALL, max_len=8)
+    path = BACKEND.export(model, lowered(model), unit(model), tmp_path, {})
+    run = BACKEND.load(path, "cpu")[1]
+    assert np.isfinite(run(tokens(model, 1, 8))).all()
+    with pytest.raises(InputError, match="spans max_len = 8 positions, the sequence has 9"):
+        run(tokens(model, 1, 9))
 
 
 def test_a_graph_in_float64(tmp_path: Path) -> None:

@@ -148,16 +148,18 @@ def test_a_tpu_is_given_the_kernel(dtype: str) -> None:
         assert module.count("tpu_custom_call") == calls
 
 
-def test_the_backward_pass_lowers_for_a_tpu() -> None:
+@every_kind
+def test_forward_and_backward_lower_for_a_tpu_with_sizes_open(causal: bool, lin_norm: str) -> None:
     from jax import export
 
-    def loss(*operands: Any) -> Any:
-        return mixed_chunk_attention(*operands, chunk=128, causal=True, lin_norm="chunk_mean").sum()
-
-    shapes = [(1, 300, 64)] * 4 + [(1, 300, 256), (128, 128)]
-    specs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    made = export.export(jax.jit(jax.grad(loss, argnums=tuple(range(6)))), platforms=["tpu"])(*specs)
-    assert made.mlir_module().count("tpu_custom_call") == 2  # two kernels; the sum needs no forward one
+    run = partial(mixed_chunk_attention, chunk=128, causal=causal, lin_norm=lin_norm)
+    batch, length = export.symbolic_shape("B, T")
+    shapes = [(batch, length, 64)] * 4 + [(batch, length, 256), (128, 128)]
+    specs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]  # type: ignore[no-untyped-call]
+    gradients = jax.grad(lambda *operands: run(*operands).sum(), argnums=tuple(range(6)))
+    for call, kernels in ((run, 1), (gradients, 2)):  # the sum needs no forward one
+        module = export.export(jax.jit(call), platforms=["tpu"])(*specs).mlir_module()
+        assert module.count("tpu_custom_call") == kernels
 
 
 @pytest.mark.parametrize(
