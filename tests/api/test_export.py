@@ -71,6 +71,11 @@ def test_a_model_that_divides_by_the_length_says_what_that_means(tmp_path):
     assert not flashir.export(other, tmp_path).notes
 
 
+def test_a_model_of_short_sequences_is_checked_on_one(tmp_path):
+    found = flashir.export(flashir.model("flash-quad", size="tiny", max_len=8), tmp_path)
+    assert any("interpreter on 8 tokens" in check for check in found.checks)
+
+
 def test_settings_are_checked_before_work_starts(model, tmp_path):
     with pytest.raises(SettingError, match="cumsum must be one of"):
         flashir.export(model, tmp_path, cumsum="loop")
