@@ -5,7 +5,8 @@ An error collects every problem of one input, so that a user mends them in one g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class FlashirError(Exception):
@@ -69,6 +70,16 @@ class ArtefactError(FlashirError):
     """An artefact or store that cannot be written, read or verified."""
 
     code = "artefact"
+
+
+@contextmanager
+def gathered(problems: list[str]) -> Iterator[None]:
+    """Adds what is wrong inside to a list instead of raising it, so that all is told at once."""
+    try:
+        yield
+    except FlashirError as error:
+        place = f"{error.where}: " if error.where else ""
+        problems += [each if each.startswith(error.where) else place + each for each in error.problems]
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

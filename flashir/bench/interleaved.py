@@ -27,7 +27,7 @@ class Samples:
         """Between them lies half of all rounds."""
         if len(self.ms) < 2:
             return self.ms[0], self.ms[0]
-        lower, _, upper = quantiles(self.ms, n=4)
+        lower, _, upper = quantiles(self.ms, n=4, method="inclusive")
         return lower, upper
 
     def ratio(self, other: Samples) -> float:

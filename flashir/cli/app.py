@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import flashir
-from flashir.cli import calibrate, check, doctor, export, new, plan, run, show, targets, tune
+from flashir.cli import bench, calibrate, check, doctor, export, new, plan, run, show, targets, tune
 from flashir.cli.group import Cli, Verb
 from flashir.cli.help import Section
 
@@ -47,7 +47,7 @@ def root(
 _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
     Section.MODEL: (new.new, show.show),
     Section.CHOOSE: (plan.plan, tune.tune),
-    Section.USE: (export.export, run.run, check.check),
+    Section.USE: (export.export, run.run, check.check, bench.bench),
     Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
 }
 for _section, _functions in _VERBS.items():

@@ -75,7 +75,7 @@ def page(
     return template.substitute(
         title=escape(title),
         version=escape(flashir.__version__),
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        style=theme() + (HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         chips=chips,
         tabs="".join(tabs),
@@ -83,6 +83,11 @@ def page(
         sections="".join(sections),
         data=json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026"),
     )
+
+
+def theme() -> str:
+    """The style that all pages share: colours, light and dark, by name."""
+    return (HERE / "theme.css").read_text(encoding="utf-8")
 
 
 def _section(stage: Stage, numbers: dict[int, int], found: Sequence[dict[str, Any]]) -> str:

@@ -1,0 +1,48 @@
+"""Memory of this machine and of this process."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from flashir.cost.machine import memory_at_hand
+
+RESET_PEAK = "5"  # to /proc/self/clear_refs, of Linux since 4.0
+
+
+def free_memory() -> int:
+    """Bytes of main memory that a new process could have; all of it where the system does not say."""
+    free = _kibibytes(Path("/proc/meminfo"), "MemAvailable") or memory_at_hand()
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def peak_memory() -> int | None:
+    """The most bytes of main memory that this process has had; None where the system does not say."""
+    found = _kibibytes(Path("/proc/self/status"), "VmHWM")  # Linux's getrusage begins with the parent's
+    if found is not None or sys.platform == "win32":
+        return found
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew, from what is in use now. Only Linux can; elsewhere nothing happens."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
+
+
+def _kibibytes(path: Path, name: str) -> int | None:
+    """Bytes, from the line `MemAvailable:   1234 kB` of a file of Linux."""
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _number(path: Path) -> int | None:
+    text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,221 @@
+"""The record of a benchmark: where and how it was run, and a row for every case, as one JSON file."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+import flashir
+from flashir.bench.interleaved import Samples
+from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
+from flashir.errors import ArtefactError
+from flashir.files import atomic_write, reading
+from flashir.registry import backend_of
+
+FORMAT, SCHEMA = "flashir-bench", 1
+
+Text = Annotated[str, Meta(max_length=10_000)]
+Count = Annotated[int, Meta(ge=1, le=2**40)]
+Bytes = Annotated[int, Meta(ge=0, le=2**60)]
+Milliseconds = Annotated[float, Meta(gt=0, le=1e12)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case, as planned and as measured.
+
+    Args:
+        system: MODEL as typed.
+        target: such as `onnx:cpu`.
+        batch, seq_len: rows, and tokens a row.
+        training: whether a training step was measured, or one run forward.
+        chunk, cumsum: as chosen; None where the model has none.
+        dtype: that the model computes in.
+        parameters: how many numbers it learns.
+        predicted_ms, predicted_bytes: by the cost model; None where the plan says that it does not fit.
+        floor_ms: no run can be faster by the roofline of the target's record; `floor` is what bounds it.
+        samples_ms: a time a round.
+        baseline_bytes: what the process had when its framework was loaded, and nothing compiled.
+        peak_bytes: the most that it had while it ran, that included.
+        heat: those of the same heat were timed in turn.
+        left_out: why it was not tried.
+        failed: why it was tried, and did not end well.
+    """
+
+    system: Text
+    target: Text
+    batch: Count
+    seq_len: Count
+    training: bool = False
+    chunk: Count | None = None
+    cumsum: Text | None = None
+    dtype: Text = "f32"
+    parameters: Annotated[int, Meta(ge=0)] = 0
+    predicted_ms: Milliseconds | None = None
+    predicted_bytes: Bytes | None = None
+    floor_ms: Milliseconds | None = None
+    floor: Text = ""
+    samples_ms: tuple[Milliseconds, ...] = ()
+    baseline_bytes: Bytes | None = None
+    peak_bytes: Bytes | None = None
+    heat: Annotated[int, Meta(ge=0)] = 0
+    left_out: Text = ""
+    failed: Text = ""
+
+    @property
+    def problem(self) -> str:
+        """Why there are no times; empty where there are."""
+        return self.left_out or self.failed
+
+    @property
+    def choice(self) -> str:
+        """What was chosen, such as `256 matmul`; `-` where there is nothing to choose."""
+        return " ".join(str(each) for each in (self.chunk, self.cumsum) if each is not None) or "-"
+
+    @property
+    def name(self) -> str:
+        """Such as `flash 256 matmul, onnx:cpu, 1 x 4096`."""
+        system = f"{self.system} {self.choice}".removesuffix(" -")
+        return f"{system}, {self.target}, {self.batch} x {self.seq_len}"
+
+    @cached_property
+    def times(self) -> Samples | None:
+        """The samples, where there are any."""
+        return Samples(self.samples_ms) if self.samples_ms else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """At the median."""
+        return 1e3 * self.batch * self.seq_len / self.times.median if self.times else None
+
+    @property
+    def fraction(self) -> float | None:
+        """The share of the roofline that is reached: the floor over the median."""
+        return self.floor_ms / self.times.median if self.times and self.floor_ms else None
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that the case took beside what the process had before."""
+        if self.peak_bytes is None or self.baseline_bytes is None:
+            return None
+        return max(0, self.peak_bytes - self.baseline_bytes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines: what is kept, and what follows from it."""
+        times = self.times
+        return {
+            **asdict(self),
+            "median_ms": times and times.median,
+            "quartiles_ms": times and times.quartiles,
+            "tokens_per_second": self.tokens_per_second,
+            "fraction": self.fraction,
+            "memory_bytes": self.memory,
+        }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it was run.
+
+    Args:
+        processor: its name, and how many cores could be used.
+        cores: that number.
+        memory_bytes: of main memory.
+        system: the operating system.
+        versions: of Python and of every library that speed depends on, by backend.
+        commit: of flashir, where it is run from a checkout; ends in `-dirty` where files differ from it.
+    """
+
+    processor: Text
+    cores: Count
+    memory_bytes: Bytes
+    system: Text
+    versions: dict[Text, dict[Text, Text]]
+    commit: Text | None = None
+
+    @staticmethod
+    def here(targets: tuple[str, ...]) -> Machine:
+        """This machine, with the libraries behind some targets."""
+        own = {"python": platform.python_version(), "flashir": flashir.__version__}
+        found = {name.partition(":")[0]: backend_of(name).versions() for name in targets}
+        return Machine(
+            device_identity(), cores_at_hand(), memory_at_hand(), platform.platform(), {"host": own, **found}, _commit()
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run of the benchmark.
+
+    Args:
+        date: when it began, in UTC.
+        settings: what was asked.
+        machine: where.
+        rows: every case.
+        complete: whether it came to its end.
+    """
+
+    date: Text
+    settings: dict[Text, Any]
+    machine: Machine
+    rows: tuple[Row, ...]
+    complete: bool = True
+    format: str = FORMAT
+    schema: int = SCHEMA
+
+    @property
+    def name(self) -> str:
+        """`bench-20261124-123355`, for its files."""
+        return f"bench-{datetime.fromisoformat(self.date):%Y%m%d-%H%M%S}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {**asdict(self), "rows": [row.as_dict() for row in self.rows]}
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all. Raises ArtefactError."""
+        text = msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1)
+        atomic_write(path, lambda file: file.write(text + b"\n"))
+
+
+def new_record(settings: Mapping[str, Any], targets: tuple[str, ...]) -> Record:
+    """A record that begins now, without rows yet. Raises TargetError where a backend is not installed."""
+    return Record(datetime.now(UTC).isoformat(timespec="seconds"), dict(settings), Machine.here(targets), ())
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises ArtefactError where it cannot be read, or is none of this version."""
+    with reading(path):
+        text = path.read_bytes()
+    try:
+        found = msgspec.json.decode(text, type=Record)
+        datetime.fromisoformat(found.date)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"no record of `flashir bench`: {error}", where=str(path)) from None
+    if (found.format, found.schema) != (FORMAT, SCHEMA):
+        raise ArtefactError(
+            f"no record that this version of flashir reads: {found.format!r}, schema {found.schema}", where=str(path)
+        )
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that flashir lies in; None where it is installed, or there is no git."""
+    home = Path(flashir.__file__).parent.parent
+    if not (home / ".git").exists():
+        return None
+    command = ("git", "-C", str(home), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return made.stdout.strip() or None

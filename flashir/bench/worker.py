@@ -1,0 +1,110 @@
+"""The process that runs one case: warm, idle between rounds, one line of JSON in and one out.
+
+A task comes first; the answer says that it is compiled and warm. Every empty line after it asks for one sample. When
+there is nothing more to read, or whoever asked is gone, the process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from math import ceil
+from time import perf_counter
+from typing import Any, BinaryIO
+
+SHORTEST_MS = 5.0
+"""A sample is the mean of so many runs that they take this long together: clocks and schedulers are coarse."""
+
+NOTHING = """model @nothing(%ids: i32[B, T]) -> f32[B, T, 2] {
+  %x = embed(%ids) {vocab = 2, dim = 2}
+  %l = unembed(%x) {tied = true}
+  return %l
+}"""
+
+
+def main() -> None:
+    """Serve until standard input ends. Whatever libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        try:
+            _serve(sys.stdin.buffer, answers)
+        except (BrokenPipeError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever a framework raises
+            _say(answers, problem=_reason(error))
+
+
+def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
+    from flashir.bench.memory import forget_peak, peak_memory
+
+    line = asked.readline()
+    if not line:
+        return
+    task = json.loads(line)
+    _compiled({**task, "model": NOTHING, "batch": 1, "seq_len": 1})()  # frameworks load parts of themselves so late
+    forget_peak()
+    baseline = peak_memory()
+    call = _compiled(task)
+    forget_peak()
+    repeats = max(1, ceil(SHORTEST_MS / max(_milliseconds(call, 1), 1e-3)))
+    _say(answers, baseline_bytes=baseline)
+    while asked.readline():
+        _say(answers, ms=_milliseconds(call, repeats), peak_bytes=peak_memory())
+
+
+def _compiled(task: dict[str, Any]) -> Callable[[], object]:
+    """A task as something to call, once called and found well."""
+    import numpy as np
+
+    from flashir.backend import AdamW, Trainable
+    from flashir.compiler import device_at_hand
+    from flashir.errors import ArtefactError
+    from flashir.export import sample_inputs
+    from flashir.ir import loads
+    from flashir.lowering import Lowering
+    from flashir.parameters import init
+    from flashir.registry import backend_of
+    from flashir.workload import Workload
+
+    graph, target = loads(task["model"]), task["target"]
+    backend, device = backend_of(target), device_at_hand(target)
+    sizes = Workload(task["batch"], task["seq_len"]).sizes(graph)
+    lowered = Lowering.of(target).run(graph)
+    inputs, params = sample_inputs(graph, sizes), init(graph)
+    if not task["training"]:
+        run = backend.compile(lowered, params, device)
+        if not np.isfinite(run(inputs)).all():
+            raise ArtefactError("it computes numbers that are not finite")
+        return lambda: run(inputs)
+    assert isinstance(backend, Trainable)
+    *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
+    labels = np.random.default_rng(1).integers(0, vocab, shape)
+    step = backend.training_step(lowered, params, device, AdamW())
+    if not np.isfinite(step(inputs, labels)):
+        raise ArtefactError("its loss is not finite")
+    return lambda: step(inputs, labels)
+
+
+def _milliseconds(call: Callable[[], object], repeats: int) -> float:
+    """Of one call, the mean of so many."""
+    start = perf_counter()
+    for _ in range(repeats):
+        call()
+    return 1e3 * (perf_counter() - start) / repeats
+
+
+def _say(answers: BinaryIO, **what: object) -> None:
+    answers.write(json.dumps(what).encode() + b"\n")
+
+
+def _reason(error: BaseException) -> str:
+    """The whole error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

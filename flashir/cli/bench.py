@@ -1,0 +1,304 @@
+"""flashir bench: systems side by side on this machine, at several lengths and on several targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.bench.case import Grid
+    from flashir.bench.record import Record, Row
+    from flashir.cli.meter import Step
+    from flashir.ir import Graph
+
+SYSTEMS = ("flash", "flash-quad", "transformer++")
+SIZE = "small"
+
+
+def bench(
+    systems: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SYSTEM ...",
+            help=f"Zoo names, .fir files or checkpoint folders.  [default: {' '.join(SYSTEMS)}]",
+        ),
+    ] = None,
+    settings: options.Settings = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Size of zoo models: tiny, small, base, large, pg19.  [default: {SIZE}]",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
+    task: options.Task = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BACKEND:DEVICE",
+            help="Where to run; repeat for more.  [default: onnx:cpu, or torch:cpu with --training]",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(metavar="N,N,..", help="Tokens a row.", rich_help_panel=options.WORK)
+    ] = "512,1024,2048,4096",
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows.  [default: 1]", rich_help_panel=options.WORK)
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens of one batch instead, so that shorter rows come in more of them, as in the paper.",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
+    training: options.Training = False,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Samples of each case.", rich_help_panel=options.WORK)] = 7,
+    chunks: Annotated[
+        str | None, typer.Option(metavar="N,N,..", help="Compare these chunk sizes.", rich_help_panel=options.CHOICES)
+    ] = None,
+    cumsum: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,..",
+            help="Compare these ways of summing up chunk states: scan, matmul, native.",
+            rich_help_panel=options.CHOICES,
+        ),
+    ] = None,
+    dtype: options.ComputeType = None,
+    policy: options.ByPolicy = options.Policy.QUALITY,
+    show: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Show an earlier run again, and run nothing.", rich_help_panel=options.OUTPUT
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Where the results and the report go.  [default: bench/ in the cache]",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure systems side by side: time, memory, how far from the roofline, and from what was predicted.
+
+    Every case has a warm process of its own, and all are timed in turn, a sample a round. What does not fit the memory
+    at hand is left out, and named. Every sample goes into one JSON file, with a report of plots beside it.
+
+    Examples:
+        flashir bench
+        flashir bench flash transformer++ --size base --lengths 512,2048,8192 --target onnx:cpu --target torch:cpu
+        flashir bench flash flash-quad performer -s depth=2 --training --target jax:cpu --tokens 8192
+        flashir bench flash --lengths 4096 --chunks 64,128,256,512 --cumsum scan,matmul,native -o results/
+        flashir bench --show results/bench-20261124-123355.json
+    """
+    if show is not None:
+        _show_again(show, systems, out, as_json)
+        return
+    from flashir.bench.record import new_record
+
+    asked = {
+        "systems": systems or list(SYSTEMS),
+        "settings": settings or [],
+        "size": size,
+        "task": task,
+        "targets": list(dict.fromkeys(target or ["torch:cpu" if training else "onnx:cpu"])),
+        "lengths": lengths,
+        "batch": batch,
+        "tokens": tokens,
+        "training": training,
+        "chunks": chunks,
+        "cumsum": cumsum,
+        "dtype": dtype and dtype.value,
+        "policy": policy.value,
+        "rounds": rounds,
+    }
+    grid = _grid(asked)
+    _finish(_measured(grid, rounds, new_record(asked, tuple(grid.targets))), out, as_json)
+
+
+def _grid(asked: dict[str, Any]) -> Grid:
+    """What was asked, checked. Raises SettingError with all that is wrong with it."""
+    from flashir.bench.case import Grid
+    from flashir.cli import source
+    from flashir.errors import SettingError, gathered
+
+    problems: list[str] = []
+    numbers: dict[str, list[int]] = {}
+    for name in ("lengths", "chunks"):
+        if asked[name] is not None:
+            with gathered(problems):
+                numbers[name] = list(dict.fromkeys(source.whole_numbers(f"--{name}", asked[name], least=1)))
+    for name in ("rounds", "tokens"):
+        if asked[name] is not None and asked[name] < 1:
+            problems.append(f"--{name} must be a whole number from 1, got {asked[name]}")
+    with gathered(problems):
+        source.only_one("--batch", asked["batch"], "--tokens", asked["tokens"])
+    grid = Grid(
+        _models(asked, problems),
+        asked["targets"],
+        numbers.get("lengths", ()),
+        (asked["batch"] if asked["batch"] is not None else 1) if asked["tokens"] is None else None,
+        asked["tokens"] or 0,
+        asked["training"],
+        numbers.get("chunks", ()),
+        [name.strip() for name in asked["cumsum"].split(",")] if asked["cumsum"] else (),
+        asked["dtype"],
+        asked["policy"],
+    )
+    problems += grid.problems()
+    if problems:
+        raise SettingError(problems)
+    return grid
+
+
+def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
+    """The systems by name; settings are for those of the zoo, where there are any."""
+    from flashir.cli import source
+    from flashir.errors import gathered
+
+    zoo = source.zoo_names()
+    words = dict.fromkeys(asked["systems"])
+    only_files = not any(word in zoo for word in words)
+    found = {}
+    for word in words:
+        given: tuple[Any, ...] = ()
+        if word in zoo:
+            given = (asked["settings"], asked["size"] or SIZE, asked["task"])
+        elif only_files:
+            given = (asked["settings"], asked["size"], asked["task"])
+        with gathered(problems):
+            found[word] = source.find(word, *given).model
+    return found
+
+
+def _measured(grid: Grid, rounds: int, record: Record) -> Record:
+    """The record with its rows; an interrupted one has what there was. KeyboardInterrupt where there was nothing."""
+    from dataclasses import replace
+
+    from flashir.bench.run import Bench
+
+    complete = True
+    with _progress() as step:
+        run = Bench(grid.cases(step), rounds, step)
+        try:
+            run.run()
+        except KeyboardInterrupt:
+            if not any(row.samples_ms for row in run.rows):
+                raise
+            complete = False
+    return replace(record, rows=tuple(run.rows), complete=complete)
+
+
+@contextmanager
+def _progress() -> Iterator[Step]:
+    """On stderr: a bar on a terminal, a line for every step elsewhere."""
+    from flashir.cli.meter import meter
+
+    if console.err().is_terminal:
+        with meter() as step:
+            yield step
+    else:
+        yield lambda what, done, of: console.note(f"{what} ({done + 1} of {of})")
+
+
+def _finish(record: Record, out: Path | None, as_json: bool) -> None:
+    """Write the results and the report, and print what they say. Exit 1 where a case failed, 130 interrupted."""
+    from flashir.cost.profile import cache_folder
+
+    folder = cache_folder() / "bench" if out is None else out
+    results, report = (folder / f"{record.name}{suffix}" for suffix in (".json", ".html"))
+    record.write(results)
+    _write_page(record, report)
+    if as_json:
+        console.emit({**record.as_dict(), "results": str(results), "report": str(report)})
+    else:
+        _print(record)
+        console.say()
+        console.say(f"{report}  plots and every number; open it in a browser")
+        console.say(f"{results}  every sample; `flashir bench --show` reads it")
+    if not record.complete:
+        raise KeyboardInterrupt
+    failed = sum(bool(row.failed) for row in record.rows)
+    if failed:
+        console.note(f"{failed} of {len(record.rows)} cases failed", "bold red")
+        raise typer.Exit(1)
+
+
+def _show_again(file: Path, systems: list[str] | None, out: Path | None, as_json: bool) -> None:
+    """An earlier run: its table, or its JSON; its report where a folder is given for it."""
+    from flashir.bench.record import read_record
+    from flashir.errors import SettingError
+
+    if systems:
+        raise SettingError("--show stands alone: it runs nothing, so it takes no SYSTEM")
+    record = read_record(file)
+    report = None if out is None else out / f"{record.name}.html"
+    if report is not None:
+        _write_page(record, report)
+    if as_json:
+        console.emit({**record.as_dict(), "results": str(file), "report": report and str(report)})
+        return
+    _print(record)
+    if report is not None:
+        console.say()
+        console.say(f"{report}  plots and every number; open it in a browser")
+
+
+def _write_page(record: Record, file: Path) -> None:
+    from flashir.cli.bench_page import page
+    from flashir.files import atomic_write
+
+    content = page(record).encode()
+    atomic_write(file, lambda stream: stream.write(content))
+
+
+def _print(record: Record) -> None:
+    """The table, one line a case."""
+    from flashir.cli.bench_page import title
+
+    console.say(title(record), "bold")
+    console.say(f"{record.machine.processor}, {record.settings.get('rounds')} rounds", "dim")
+    console.say()
+    right = ("batch", "length", "median", "spread", "tokens/s", "memory", "predicted", "of roofline")
+    table = console.table("system", "target", *right[:2], "chunk", *right[2:], right=right)
+    for row in record.rows:
+        table.add_row(row.system, row.target, str(row.batch), str(row.seq_len), row.choice, *_cells(row))
+    console.show(table)
+    for row in record.rows:
+        if row.problem:
+            state = "left out" if row.left_out else "failed"
+            console.say(f"{state}: {row.name}: {row.problem}", "yellow")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """What was measured, in columns; the reason in one word where nothing was."""
+    if row.times is None:
+        return ("left out" if row.left_out else "failed" if row.failed else "-", "", "", "", _predicted(row), "")
+    lower, upper = row.times.quartiles
+    return (
+        console.milliseconds(row.times.median),
+        f"{(upper - lower) / row.times.median:.0%}",
+        f"{row.tokens_per_second:,.0f}",
+        "-" if row.memory is None else console.size(row.memory),
+        _predicted(row),
+        "-" if row.fraction is None else f"{row.fraction:.0%}",
+    )
+
+
+def _predicted(row: Row) -> str:
+    return "-" if row.predicted_ms is None else console.milliseconds(row.predicted_ms)
