@@ -1,7 +1,6 @@
 """What PyTorch does natively, beside the primitives: an op, and the condition under which it is claimed.
 
-A claim is made without PyTorch, for a plan needs none. Every name here has an emitter in `emitters.py`. A kernel for,
-say, `mixed_chunk_attention` on one kind of device is one more line: `"mixed_chunk_attention": on("cuda")`.
+A claim is made without PyTorch, for a plan needs none. Every name here has an emitter in `emitters.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Callable
 
 from flashir.ir import Node
 from flashir.ops import OPS
+from flashir_torch.kernels.claims import has_kernel
 
 Condition = Callable[[Node, str], bool]
 """The node and the device (`cpu`, `cuda`, `h100`, ..) -> whether it is done natively."""
@@ -29,6 +29,7 @@ NATIVE: dict[str, Condition] = {
     "dense": always,
     "gelu": always,
     "layer_normalization": vectors,
+    "mixed_chunk_attention": has_kernel,
     "offset_scale": always,
     "relu2": always,
     "silu": always,

@@ -17,6 +17,7 @@ from torch import fx
 from torch.nn import functional
 
 from flashir.ir import DType, Node, TensorType
+from flashir_torch.kernels.claims import need_triton
 from flashir_torch.reuse import PRODUCT
 from flashir_torch.scope import Made, Scope
 from flashir_torch.types import TYPES, number
@@ -213,6 +214,14 @@ def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.N
     return scope.call(functional.scaled_dot_product_attention, q, k, v, is_causal=causal, scale=scale)
 
 
+def _mixed_chunk_attention(scope: Scope, node: Node, *operands: fx.Node) -> fx.Node:
+    need_triton()
+    from flashir_torch.kernels.mixed import mixed_chunk_attention
+
+    settings = (_attr(node, name) for name in ("chunk", "causal", "lin_norm"))
+    return scope.call(mixed_chunk_attention, *operands, *settings)
+
+
 def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     """Exclusive: the sum of what stands one place before, for to subtract the element would round, and look at it."""
     type_, axis = _type(node), _attr(node, "axis")
@@ -272,6 +281,7 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
     "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
+    "mixed_chunk_attention": _mixed_chunk_attention,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,7 +19,9 @@ from flashir.ir.dims import evaluate, symbols
 from flashir.lowering import Lowering
 from flashir.passes.base import Pipeline
 from flashir.passes.choose import ChooseCumsum, reset
+from flashir_torch.claims import claims
 from flashir_torch.emit import module
+from flashir_torch.kernels.claims import KERNELS
 from flashir_torch.session import input_type
 
 WHOLE = torch.int64
@@ -28,15 +31,16 @@ FIRST_EXAMPLE = 3  # sizes of the example, no two alike, so that none passes for
 
 
 def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
-    """The lowered graph; of a model that sums its states up in a loop, one that does so in a product.
+    """The lowered graph; of a model that sums its states up in a loop or a kernel, one that does so in a product.
 
-    They are one function. A loop over an open number of chunks would be `torch.scan`, a prototype: it refuses to walk
-    over nothing, and binds the program to what it saw of the sizes. That is left to models that write a loop out.
+    They are one function. A kernel runs on one kind of device, and not without flashir. A loop over an open number of
+    chunks would be `torch.scan`, a prototype: it refuses to walk over nothing, and binds the program to what it saw of
+    the sizes. That is left to models that write a loop out.
     """
-    if not has_loops(graph):
+    if not any(node.op in ("scan", *KERNELS) for node in graph.walk()):
         return graph
     unrolled = Pipeline([ChooseCumsum("matmul")]).run(reset(model, "cumsum"))
-    return Lowering("torch:cpu", backend.claims, backend.passes()).run(unrolled)
+    return Lowering("torch:cpu", partial(claims, device="cpu"), backend.passes()).run(unrolled)
 
 
 def has_loops(graph: Graph) -> bool:

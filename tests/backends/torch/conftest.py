@@ -1,7 +1,11 @@
-"""Without PyTorch there is nothing here to test."""
+"""Without PyTorch there is nothing here to test. Triton wants to know before it loads that kernels are interpreted."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
+needs = {"torch": "test_*.py", "triton": "test_triton.py"}
+collect_ignore_glob = [files for package, files in needs.items() if not find_spec(package)]
+
+os.environ["TRITON_INTERPRET"] = "1"

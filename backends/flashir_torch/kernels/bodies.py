@@ -1,0 +1,213 @@
+"""The kernels of mixed_chunk_attention (Code 8), forward and backward. Each does a thing and its mirror image.
+
+Axes: b batch, t length, g chunks, n and m positions within a chunk, s key, e expanded. Rows of operands may lie apart,
+numbers of a row may not. What lies outside reads as zero, which adds nothing: lengths need no padding. Products are
+summed in float32. A program is a number on one axis, for the others end at 65535.
+
+    states            sum of k^T v over the chunks before each, or after each       [b, g, s, e]
+    attend            relu2(q k^T + bias) x within chunks, plus linear state        [b, t, e]
+    score_gradients   of a loss by the scores within chunks                         [b, g, n, m]
+    key_gradients     weights y within chunks, plus x state^T                       [b, t, s] twice
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(not isinstance(tl.zeros, triton.JITFunction))
+"""Triton's interpreter multiplies the bits of bfloat16 as whole numbers: there it is widened, which changes nothing."""
+
+
+@triton.jit
+def states(
+    k: tl.tensor, v: tl.tensor, out: tl.tensor, length: tl.tensor, chunks: tl.tensor, scale: tl.tensor,
+    k_batch: tl.tensor, k_row: tl.tensor, v_batch: tl.tensor, v_row: tl.tensor,
+    chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr, causal: tl.constexpr, mean: tl.constexpr,
+    reverse: tl.constexpr, rows: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
+) -> None:  # fmt: skip
+    """One program walks over all rows and carries a tile of the state in registers, in float32.
+
+    What it stores is what the products read: weighted, in their type. `mean` divides by the number of chunks seen,
+    which is g; in `reverse` that is a matter of the chunk that is added, else of the sum.
+    """
+    tiles: tl.constexpr = (width + features - 1) // features
+    key_tiles: tl.constexpr = (keys + key_block - 1) // key_block
+    blocks: tl.constexpr = chunk // rows
+    program = tl.program_id(0)
+    b = (program // (tiles * key_tiles)).to(tl.int64)
+    s = program // tiles % key_tiles * key_block + tl.arange(0, key_block)
+    e = program % tiles * features + tl.arange(0, features)
+    k += b * k_batch
+    v += b * v_batch
+    out += b * keys * width * (chunks if causal else 1)
+    inside = (s[:, None] < keys) & (e[None, :] < width)
+    state = tl.zeros((key_block, features), tl.float32)
+    for step in range(chunks * blocks):
+        place = chunks * blocks - 1 - step if reverse else step
+        g = place // blocks
+        weight = scale / tl.maximum(g, 1).to(tl.float32) if mean else scale
+        if causal:  # noqa: SIM102 - this is known when it is compiled, the other is not
+            if step % blocks == 0:
+                at = out + g.to(tl.int64) * keys * width + s[:, None] * width + e[None, :]
+                tl.store(at, (state if reverse else weight * state).to(out.dtype.element_ty), mask=inside)
+        first = (place * rows).to(tl.int64)
+        k_block = _block(k + first * k_row, k_row, tl.arange(0, rows), s, length - first, keys)
+        v_block = _block(v + first * v_row, v_row, tl.arange(0, rows), e, length - first, width)
+        added = _product(tl.trans(k_block), v_block, tl.zeros_like(state))
+        state += weight * added if reverse else added
+    if not causal:
+        tl.store(out + s[:, None] * width + e[None, :], (scale * state).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def attend(
+    q: tl.tensor, k: tl.tensor, linear: tl.tensor, x: tl.tensor, bias: tl.tensor, state: tl.tensor, out: tl.tensor,
+    length: tl.tensor, chunks: tl.tensor, q_batch: tl.tensor, q_row: tl.tensor, k_batch: tl.tensor, k_row: tl.tensor,
+    linear_batch: tl.tensor, linear_row: tl.tensor, x_batch: tl.tensor, x_row: tl.tensor,
+    chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr, causal: tl.constexpr, mirrored: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
+) -> None:  # fmt: skip
+    """One program makes a block of rows of a chunk, a tile of e wide.
+
+    As it is, q are queries and k keys; a row sees columns up to its own. Mirrored, for the gradient by v, q are keys
+    and k queries, bias [m, n] is turned; a row sees columns from its own on.
+    """
+    tiles: tl.constexpr = (width + features - 1) // features
+    program = tl.program_id(0)
+    place = (program // (tiles * (chunk // rows))).to(tl.int64)
+    first = program // tiles % (chunk // rows) * rows
+    n = first + tl.arange(0, rows)
+    e = program % tiles * features + tl.arange(0, features)
+    b = place // chunks
+    start = place % chunks * chunk
+    left = tl.minimum(length - start, chunk).to(tl.int32)
+    k += b * k_batch + start * k_row
+    x += b * x_batch + start * x_row
+    state += (place if causal else b) * keys * width
+    made = tl.zeros((rows, features), tl.float32)
+    q += b * q_batch + start * q_row
+    held = _block(q, q_row, n, tl.arange(0, key_block), left, keys)
+    begin = first // columns * columns if causal and mirrored else 0
+    end = tl.minimum(left, first + rows) if causal and not mirrored else left
+    for column in range(begin, end, columns):
+        m = column + tl.arange(0, columns)
+        scores = _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, mirrored, key_block)
+        x_block = _block(x, x_row, m, e, left, width)
+        made = _product((scores * scores).to(x_block.dtype), x_block, made)
+    linear += b * linear_batch + start * linear_row
+    for key in range(0, keys, key_block):
+        s = key + tl.arange(0, key_block)
+        linear_block = _block(linear, linear_row, n, s, left, keys)
+        made = _product(linear_block, _block(state, width, s, e, keys, width), made)
+    at = out + (b * length + start) * width + n[:, None] * width + e[None, :]
+    tl.store(at, made.to(out.dtype.element_ty), mask=(n[:, None] < left) & (e[None, :] < width))
+
+
+@triton.jit
+def score_gradients(
+    q: tl.tensor, k: tl.tensor, x: tl.tensor, v: tl.tensor, bias: tl.tensor, out: tl.tensor,
+    length: tl.tensor, chunks: tl.tensor, q_batch: tl.tensor, q_row: tl.tensor, k_batch: tl.tensor, k_row: tl.tensor,
+    x_batch: tl.tensor, x_row: tl.tensor, v_batch: tl.tensor, v_row: tl.tensor,
+    chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr, causal: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
+) -> None:  # fmt: skip
+    """2 relu(q k^T + bias) (x v^T), x the gradient by the result: one block of one chunk; zeros where it is masked."""
+    across: tl.constexpr = chunk // columns
+    program = tl.program_id(0)
+    place = (program // (across * (chunk // rows))).to(tl.int64)
+    n = program // across % (chunk // rows) * rows + tl.arange(0, rows)
+    m = program % across * columns + tl.arange(0, columns)
+    b = place // chunks
+    start = place % chunks * chunk
+    left = tl.minimum(length - start, chunk).to(tl.int32)
+    q += b * q_batch + start * q_row
+    k += b * k_batch + start * k_row
+    x += b * x_batch + start * x_row
+    v += b * v_batch + start * v_row
+    below = program % across * columns < (program // across % (chunk // rows) + 1) * rows
+    made = tl.zeros((rows, columns), tl.float32)
+    for feature in range(0, tl.where(below, width, 0) if causal else width, features):
+        e = feature + tl.arange(0, features)
+        x_block = _block(x, x_row, n, e, left, width)
+        made = _product(x_block, tl.trans(_block(v, v_row, m, e, left, width)), made)
+    held = _block(q, q_row, n, tl.arange(0, key_block), left, keys)
+    made *= 2.0 * _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, False, key_block)
+    tl.store(out + place * chunk * chunk + n[:, None] * chunk + m[None, :], made.to(out.dtype.element_ty))
+
+
+@triton.jit
+def key_gradients(
+    weights: tl.tensor, y: tl.tensor, x: tl.tensor, state: tl.tensor, d_quad: tl.tensor, d_linear: tl.tensor,
+    length: tl.tensor, chunks: tl.tensor, weights_row: tl.tensor, weights_column: tl.tensor,
+    y_batch: tl.tensor, y_row: tl.tensor, x_batch: tl.tensor, x_row: tl.tensor,
+    chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr, causal: tl.constexpr, mirrored: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
+) -> None:  # fmt: skip
+    """By queries, one block of rows of a chunk; mirrored, by keys: then `weights` is read turned."""
+    program = tl.program_id(0)
+    place = (program // (chunk // rows)).to(tl.int64)
+    first = program % (chunk // rows) * rows
+    n = first + tl.arange(0, rows)
+    s = tl.arange(0, key_block)
+    b = place // chunks
+    start = place % chunks * chunk
+    left = tl.minimum(length - start, chunk).to(tl.int32)
+    weights += place * chunk * chunk
+    y += b * y_batch + start * y_row
+    x += b * x_batch + start * x_row
+    state += (place if causal else b) * keys * width
+    inside = (n[:, None] < left) & (s[None, :] < keys)
+    at = (b * length + start) * keys + n[:, None] * keys + s[None, :]
+    made = tl.zeros((rows, key_block), tl.float32)
+    begin = first // columns * columns if causal and mirrored else 0
+    end = tl.minimum(left, first + rows) if causal and not mirrored else left
+    for column in range(begin, end, columns):
+        m = column + tl.arange(0, columns)
+        block = tl.load(weights + n[:, None] * weights_row + m[None, :] * weights_column)
+        made = _product(block, _block(y, y_row, m, s, left, keys), made)
+    tl.store(d_quad + at, made.to(d_quad.dtype.element_ty), mask=inside)
+    made = tl.zeros((rows, key_block), tl.float32)
+    for feature in range(0, width, features):
+        e = feature + tl.arange(0, features)
+        state_block = _block(state, width, s, e, keys, width)
+        made = _product(_block(x, x_row, n, e, left, width), tl.trans(state_block), made)
+    tl.store(d_linear + at, made.to(d_linear.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _block(
+    x: tl.tensor, stride: tl.tensor, rows: tl.tensor, columns: tl.tensor, height: tl.tensor, width: tl.tensor
+) -> tl.tensor:
+    """[rows, columns] of the matrix [height, width] at x, zeros outside"""
+    inside = (rows[:, None] < height) & (columns[None, :] < width)
+    return tl.load(x + rows[:, None] * stride + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _scores(
+    held: tl.tensor, q: tl.tensor, q_row: tl.tensor, k: tl.tensor, k_row: tl.tensor, bias: tl.tensor,
+    n: tl.tensor, m: tl.tensor, left: tl.tensor, chunk: tl.constexpr, keys: tl.constexpr,
+    causal: tl.constexpr, mirrored: tl.constexpr, key_block: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """relu(q k^T + bias), 0 where masked, float32 [n, m]; the first keys of q are held, the others are read anew."""
+    bias_block = tl.load(bias + n[:, None] * chunk + m[None, :])
+    scores = tl.zeros(bias_block.shape, tl.float32)
+    scores = _product(held, tl.trans(_block(k, k_row, m, tl.arange(0, key_block), left, keys)), scores)
+    for key in range(key_block, keys, key_block):
+        s = key + tl.arange(0, key_block)
+        q_block, k_block = _block(q, q_row, n, s, left, keys), _block(k, k_row, m, s, left, keys)
+        scores = _product(q_block, tl.trans(k_block), scores)
+    scores = tl.maximum(scores + bias_block.to(tl.float32), 0.0)
+    if causal:
+        seen = m[None, :] >= n[:, None] if mirrored else m[None, :] <= n[:, None]
+        scores = tl.where(seen, scores, 0.0)
+    return scores
+
+
+@triton.jit
+def _product(x: tl.tensor, y: tl.tensor, onto: tl.tensor) -> tl.tensor:
+    """x y + onto, in float32; of float32, three products of tensor cores are about as exact."""
+    if INTERPRETED:
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), onto, input_precision="ieee")
+    return tl.dot(x, y, onto, input_precision="tf32x3")

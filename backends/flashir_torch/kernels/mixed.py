@@ -1,0 +1,118 @@
+"""mixed_chunk_attention as an operator of PyTorch: eager, under autograd, in `torch.compile` and `torch.export`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from flashir.errors import TargetError
+from flashir_torch.kernels import bodies
+from flashir_torch.kernels.launch import Mixed, Operands
+
+CAPABILITY = (8, 0)
+"""What Triton wants of a card."""
+
+
+def mixed_chunk_attention(
+    quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
+    chunk: int, causal: bool, lin_norm: str,
+) -> Tensor:  # fmt: skip
+    """relu2(quad_q quad_k^T + bias) v within chunks, plus lin_q (sum of lin_k^T v over the chunks it sees).
+
+    Args:
+        quad_q, quad_k, lin_q, lin_k: [b, t, s].
+        v: float32, bfloat16 or float16 [b, t, e]; the others are taken in its type.
+        bias: [chunk, chunk].
+        chunk: a power of two, at least 16.
+        causal, lin_norm: as the op has them.
+
+    Returns:
+        [b, t, e], differentiable in every operand, once.
+
+    Raises:
+        TargetError: the tensors are not on a card that Triton compiles for.
+    """
+    made: Tensor = _forward(quad_q, quad_k, lin_q, lin_k, v, bias, chunk, causal, lin_norm)
+    return made
+
+
+@torch.library.custom_op("flashir::mixed_chunk_attention", mutates_args=())
+def _forward(
+    quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
+    chunk: int, causal: bool, lin_norm: str,
+) -> Tensor:  # fmt: skip
+    if not v.numel():
+        return v.new_empty(v.shape)
+    _check_device(v)
+    with torch.cuda.device(v.get_device()):  # Triton launches on the current one
+        return _sizes(quad_q, v, chunk, causal, lin_norm).forward(_prepared(quad_q, quad_k, lin_q, lin_k, v, bias))
+
+
+@torch.library.custom_op("flashir::mixed_chunk_attention_backward", mutates_args=())
+def _backward(
+    d_out: Tensor, quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
+    chunk: int, causal: bool, lin_norm: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    operands = (quad_q, quad_k, lin_q, lin_k, v, bias)
+    if not v.numel():
+        q, k, p, r, x, b = (operand.new_zeros(operand.shape) for operand in operands)
+        return q, k, p, r, x, b
+    _check_device(v)
+    sizes = _sizes(quad_q, v, chunk, causal, lin_norm)
+    with torch.cuda.device(v.get_device()):  # Triton launches on the current one
+        made = sizes.backward(_prepared(*operands), _without_gaps(d_out.to(v.dtype)))
+    q, k, p, r, x, b = (gradient.to(operand.dtype) for gradient, operand in zip(made, operands, strict=True))
+    return q, k, p, r, x, b
+
+
+@_forward.register_fake
+def _(quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, *_: Any) -> Tensor:
+    return v.new_empty(v.shape)
+
+
+@_backward.register_fake
+def _(d_out: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    return tuple(operand.new_empty(operand.shape) for operand in given[:6])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:6])
+    ctx.settings = inputs[6:]
+
+
+def _gradients(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
+    return (*_backward(d_out, *ctx.saved_tensors, *ctx.settings), None, None, None)
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
+
+
+def _check_device(v: Tensor) -> None:
+    if not isinstance(bodies.attend, triton.JITFunction):  # Triton's interpreter, which runs anywhere
+        return
+    mend = "lower the model for torch:cpu, which has no kernels"
+    if not v.is_cuda:
+        raise TargetError(f"the kernel runs on CUDA alone, got tensors on {v.device}", where="torch", mend=mend)
+    found = torch.cuda.get_device_capability(v.device)
+    if found < CAPABILITY:
+        wanted, got = (".".join(map(str, each)) for each in (CAPABILITY, found))
+        raise TargetError(f"Triton wants a card of compute capability {wanted}, got {got}", where="torch", mend=mend)
+
+
+def _prepared(*operands: Tensor) -> Operands:
+    """In the type of v, which autocast may have left mixed, and without gaps in the last axis."""
+    *keys, v, bias = operands
+    quad_q, quad_k, lin_q, lin_k = (_without_gaps(key.to(v.dtype)) for key in keys)
+    return quad_q, quad_k, lin_q, lin_k, _without_gaps(v), bias.contiguous()
+
+
+def _without_gaps(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _sizes(q: Tensor, v: Tensor, chunk: int, causal: bool, lin_norm: str) -> Mixed:
+    batch, length, width = v.shape
+    return Mixed(chunk, causal, lin_norm, (batch, length, width), q.shape[-1], v.dtype)

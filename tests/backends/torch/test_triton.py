@@ -1,0 +1,329 @@
+"""The kernel for mixed_chunk_attention, run by Triton's interpreter: against the reference, forward and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import triton
+from torch import Tensor
+
+import flashir
+from flashir import interpret
+from flashir.errors import TargetError
+from flashir.ir import Builder, Graph
+from flashir.lowering import Lowering
+from flashir.ops.attention import ref_mixed
+from flashir_torch import TorchBackend, module
+from flashir_torch.export import without_loops
+from flashir_torch.kernels import blocks, bodies, claims
+from flashir_torch.kernels.claims import DEVICES, KERNELS, has_kernel
+from flashir_torch.kernels.mixed import mixed_chunk_attention
+from flashir_torch.session import Session
+from tests.backends.torch.support import TOLERANCE, Array, flash, relative_error, tokens, unit
+
+NAMES = ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias")
+CHUNK, KEYS, WIDTH = 32, 20, 24
+LENGTH = 2 * CHUNK + 5  # a last chunk that is not whole
+SHARED = {80: 99 << 10, 90: 227 << 10}  # bytes that a program may have; the former by 8.6 and 8.9, which run its code
+ROOT = Path(__file__).parents[3]
+
+
+def drawn(length: int = LENGTH, batch: int = 1) -> list[Array]:
+    random = np.random.default_rng(0)
+    keys = [random.standard_normal((batch, length, KEYS)) / KEYS**0.5 for _ in range(4)]
+    return [*keys, random.standard_normal((batch, length, WIDTH)), random.standard_normal((CHUNK, CHUNK))]
+
+
+def tensors(arrays: list[Array], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [torch.tensor(x, dtype=dtype) for x in arrays]
+
+
+def kernel(operands: list[Tensor], causal: bool = True, lin_norm: str = "chunk_mean") -> Tensor:
+    return mixed_chunk_attention(*operands, CHUNK, causal, lin_norm)  # type: ignore[call-arg]
+
+
+def reference(operands: list[Array], causal: bool = True, lin_norm: str = "chunk_mean") -> Array:
+    made = ref_mixed(*operands, chunk=CHUNK, causal=causal, cumsum="scan", lin_norm=lin_norm)
+    return np.asarray(made)
+
+
+KINDS = [
+    (True, "none"),
+    (False, "none"),
+    (True, "chunk"),
+    (False, "chunk"),
+    (True, "chunk_mean"),
+    (False, "chunk_mean"),
+]
+every_kind = pytest.mark.parametrize(("causal", "lin_norm"), KINDS)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a chunk has several blocks each way, and keys and features too."""
+    blocks_of(16, 16, monkeypatch)
+
+
+def blocks_of(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in (blocks.WIDE, blocks.NARROW):
+        for name, each in table.items():
+            keys = each.keys if name == "key_gradients" else 16  # its result is all keys wide
+            made = replace(each, rows=rows, columns=columns if each.columns else 0, keys=keys, features=16)
+            monkeypatch.setitem(table, name, made)
+
+
+def test_the_interpreter_is_on() -> None:
+    assert not isinstance(bodies.attend, triton.JITFunction), "something imported Triton before conftest.py"
+
+
+@every_kind
+@pytest.mark.usefixtures("small_blocks")
+def test_forward(causal: bool, lin_norm: str) -> None:
+    operands = drawn()
+    got = kernel(tensors(operands), causal, lin_norm)
+    assert relative_error(got.numpy(), reference(operands, causal, lin_norm)) < 1e-5
+
+
+@every_kind
+@pytest.mark.usefixtures("small_blocks")
+def test_backward(causal: bool, lin_norm: str) -> None:
+    """Along a random direction of each operand, against central differences of the reference in float64."""
+    operands = drawn()
+    weights = np.random.default_rng(1).standard_normal((1, LENGTH, WIDTH))
+    xs = [x.requires_grad_() for x in tensors(operands)]
+    kernel(xs, causal, lin_norm).backward(torch.tensor(weights, dtype=torch.float32))
+    random, step = np.random.default_rng(2), 1e-6
+    for i, (name, x) in enumerate(zip(NAMES, xs, strict=True)):
+        direction = random.standard_normal(operands[i].shape)
+
+        def moved(by: float, i: int = i, direction: Array = direction) -> float:
+            changed = [x + by * direction if j == i else x for j, x in enumerate(operands)]
+            return float((reference(changed, causal, lin_norm) * weights).sum())
+
+        assert x.grad is not None
+        made = x.grad.double().numpy()
+        wanted, got = (moved(step) - moved(-step)) / (2 * step), float((made * direction).sum())
+        size = float(np.linalg.norm(made) * np.linalg.norm(direction))
+        assert abs(got - wanted) < 1e-4 * size, name
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 16), (16, 32)])
+def test_blocks_that_are_not_square(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block a chunk, the default at this size, gives the same numbers."""
+    results = []
+    for _ in range(2):
+        xs = [x.requires_grad_() for x in tensors(drawn())]
+        out = kernel(xs)
+        results.append([out, *torch.autograd.grad(out.square().sum(), xs)])
+        blocks_of(rows, columns, monkeypatch)
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 2])
+def test_lengths(length: int, causal: bool) -> None:
+    operands = drawn(length)
+    xs = [x.requires_grad_() for x in tensors(operands)]
+    got = kernel(xs, causal)
+    got.sum().backward()
+    assert got.shape == (1, length, WIDTH)
+    assert all(x.grad is not None and x.grad.isfinite().all() and x.grad.shape == x.shape for x in xs)
+    if length:
+        assert relative_error(got.detach().numpy(), reference(operands, causal)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types(dtype: torch.dtype) -> None:
+    """Against float64 of the same numbers, gradients against those of float32."""
+    xs = [x.requires_grad_() for x in tensors(drawn(), dtype)]
+    wide = [x.detach().float().requires_grad_() for x in xs]
+    got, exact = kernel(xs), kernel(wide)
+    assert got.dtype == dtype
+    wanted = reference([x.detach().double().numpy() for x in xs])
+    assert relative_error(got.detach().double().numpy(), wanted) < 2e-2
+    got.backward(torch.ones_like(got))
+    exact.backward(torch.ones_like(exact))
+    for name, x, y in zip(NAMES, xs, wide, strict=True):
+        assert x.grad is not None and y.grad is not None and x.grad.dtype == dtype
+        assert relative_error(x.grad.double().numpy(), y.grad.double().numpy()) < 2e-2, name
+
+
+def test_the_state_is_float32() -> None:
+    """The first chunk adds 32768 to the state, eight others 32 each: bfloat16 would stay at the first."""
+    chunks, large = 10, 1024.0
+    ones = torch.ones((1, chunks * CHUNK, 1), dtype=torch.bfloat16)
+    none, bias = torch.zeros_like(ones), torch.zeros((CHUNK, CHUNK), dtype=torch.bfloat16)
+    values, d_out = ones.clone(), ones.clone()
+    values[:, :CHUNK] = large
+    d_out[:, -CHUNK:] = large
+    values.requires_grad_()
+    got = kernel([none, none, ones, ones, values, bias], True, "none")
+    got.backward(d_out)
+    wanted = pytest.approx(CHUNK * (large + chunks - 2), rel=3e-3)
+    assert float(got.detach()[0, -1, 0]) == wanted
+    assert values.grad is not None and float(values.grad[0, 0, 0]) == wanted
+
+
+def test_views_are_read_in_place_and_what_has_gaps_is_copied() -> None:
+    operands = drawn(batch=2)
+    heads = torch.tensor(np.stack(operands[:4], 1), dtype=torch.float32)
+    _, _, _, _, v, bias = tensors(operands)
+    part = torch.cat((torch.ones_like(v), v, torch.ones_like(v)), -1)[..., WIDTH : 2 * WIDTH]
+    turned = v.mT.contiguous().mT
+    for values in (part, turned):
+        got = kernel([*heads.unbind(1), values, bias.mT.contiguous().mT])
+        assert relative_error(got.numpy(), reference(operands)) < 1e-5
+
+
+def test_operands_of_several_types_are_taken_in_that_of_v() -> None:
+    """As autocast leaves them."""
+    operands = tensors(drawn(CHUNK + 1))
+    xs = [x.requires_grad_() for x in (*operands[:4], operands[4].bfloat16(), operands[5])]
+    got = kernel(xs)
+    assert got.dtype == torch.bfloat16
+    got.sum().backward()
+    assert [x.grad.dtype for x in xs if x.grad is not None] == [x.dtype for x in xs]
+
+
+OPERATORS = torch.ops.flashir
+
+
+def test_the_operators_keep_the_rules() -> None:
+    xs = [x.requires_grad_() for x in tensors(drawn(CHUNK + 1))]
+    settings = (CHUNK, True, "chunk_mean")
+    torch.library.opcheck(OPERATORS.mixed_chunk_attention.default, (*xs, *settings))
+    d_out = torch.ones_like(xs[4])
+    given = (d_out, *(x.detach() for x in xs), *settings)
+    torch.library.opcheck(OPERATORS.mixed_chunk_attention_backward.default, given)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_it_compiles_as_one_graph(dynamic: bool) -> None:
+    xs = [x.requires_grad_() for x in tensors(drawn(CHUNK + 1))]
+
+    def loss(*xs: Tensor) -> Tensor:
+        return kernel(list(xs)).square().sum()
+
+    whole: Any = torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    for got, wanted in zip(torch.autograd.grad(whole(*xs), xs), torch.autograd.grad(loss(*xs), xs), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+def mixed(dtype: str = "f32", chunk: int = 64, keys: int = 64, **settings: Any) -> Graph:
+    b = Builder("mixed")
+    heads = [b.input(f"k{i}", f"{dtype}[B, T, {keys}]") for i in range(4)]
+    v, bias = b.input("v", f"{dtype}[B, T, 96]"), b.input("bias", f"{dtype}[{chunk}, {chunk}]")
+    ids = [b.input("ids", "i32[B, T]")] if settings.pop("segments", False) else []
+    chosen = {"causal": True, "cumsum": "scan", "lin_norm": "chunk_mean", **settings}
+    return b.finish(b.mixed_chunk_attention(*heads, v, bias, *ids, chunk=chunk, **chosen))
+
+
+def ops(graph: Graph) -> set[str]:
+    return {node.op for node in graph.walk()}
+
+
+@pytest.mark.parametrize("device", ["a100", "h100", "h200"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_cards_are_given_the_kernel(device: str, dtype: str) -> None:
+    graph = Lowering.of(f"torch:{device}").run(mixed(dtype))
+    assert {node.op for node in graph.nodes} == KERNELS.keys()
+
+
+def test_without_causality_there_is_nothing_to_choose() -> None:
+    assert ops(Lowering.of("torch:h100").run(mixed(causal=False, cumsum="native"))) == KERNELS.keys()
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        mixed("f64"), mixed(chunk=8), mixed(chunk=96), mixed(keys=129), mixed(cumsum="matmul"),
+        mixed(cumsum="matmul", segments=True),
+    ],
+    ids=["float64", "short", "chunk", "keys", "matmul", "segments"],
+)  # fmt: skip
+def test_what_the_kernel_does_not_do_descends(graph: Graph) -> None:
+    assert not any(has_kernel(node, device) for node in graph.nodes for device in DEVICES)
+    assert not KERNELS.keys() & ops(Lowering.of("torch:h100").run(graph))
+
+
+@pytest.mark.parametrize("device", ["cpu", "v100"])
+def test_other_devices_are_given_its_parts(device: str) -> None:
+    assert not KERNELS.keys() & ops(Lowering.of(f"torch:{device}").run(mixed()))
+
+
+@cache
+def model(causal: bool = True) -> Graph:
+    return flash(16, causal=causal)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_model_lowered_for_a_card(causal: bool) -> None:
+    graph = Lowering.of("torch:h100").run(model(causal))
+    assert KERNELS.keys() & ops(graph)
+    params, ids = unit(model(causal)), tokens(model(causal), 2, 37)
+    session = Session(module(graph, params).requires_grad_(False), graph, torch.device("cpu"))
+    assert relative_error(session(ids), interpret(model(causal), params, *ids)[0]) < TOLERANCE
+
+
+def test_its_module_compiles_whole_and_exports_with_open_sizes() -> None:
+    net = module(Lowering.of("torch:h100").run(model()), unit(model()))
+    ids = torch.tensor(tokens(model(), 2, 37)[0])
+    whole: Any = torch.compile(net, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(whole(ids), net(ids))
+    sizes = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(net, (ids,), dynamic_shapes=(sizes,), strict=False)
+    torch.testing.assert_close(program.module()(ids[:1, :21]), net(ids[:1, :21]))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_an_export_has_no_kernel(causal: bool) -> None:
+    graph = without_loops(model(causal), Lowering.of("torch:h100").run(model(causal)), TorchBackend("h100"))
+    assert not {*KERNELS, "scan"} & ops(graph)
+
+
+@pytest.mark.slow
+def test_an_artefact_runs_anywhere(tmp_path: Path) -> None:
+    made = flashir.export(model(), tmp_path, target="torch:h100")
+    ids = tokens(model(), 2, 37)
+    wanted = interpret(model(), flashir.init(model()), *ids)[0]
+    assert relative_error(TorchBackend("h100").load(made.path, "cpu")[1](ids), wanted) < TOLERANCE
+
+
+def test_without_triton_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "find_spec", lambda name: None)
+    graph = Lowering.of("torch:h100").run(model())
+    with pytest.raises(TargetError, match=r"Triton is not installed(.|\n)*pip install triton"):
+        module(graph, unit(model()))
+
+
+def compiling(code: str, cache_folder: Path) -> str:
+    """What Python prints with Triton's compiler in place of its interpreter."""
+    if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
+        pytest.skip("this Triton has no ptxas")
+    chosen = {**os.environ, "TRITON_CACHE_DIR": str(cache_folder)}
+    del chosen["TRITON_INTERPRET"]
+    command = [sys.executable, *code.split()]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=chosen).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_it_compiles_for_cards_within_their_memory(capability: int, tmp_path: Path) -> None:
+    made = [
+        json.loads(line) for line in compiling(f"-m tests.backends.torch.cards {capability}", tmp_path).splitlines()
+    ]
+    assert {each["kernel"] for each in made} == {"states", "attend", "score_gradients", "key_gradients"}
+    for each in made:
+        assert each["shared"] <= SHARED[capability], each
+        assert each["spilled"] <= 128, each
