@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
+import flashir
+from flashir.errors import FlashirError
 from flashir.ir import AUTO, Attr, Builder, DType, Graph, Size, TensorType, Value, ceildiv, symbol
 from flashir.ir.naming import with_scopes
 from flashir.passes.lower import Lower, primitives
+from flashir_zoo.systems import SYSTEMS
 
 NAMES = ("B", "T", "G")
 CUMSUMS = ("scan", "matmul", "native")
+LONG = 512  # tokens from which a bias is that of Code 4
+LONGEST_CHUNK = 16  # of those after which there is room for a third and a fourth
 
 
 def bindings() -> st.SearchStrategy[dict[str, int]]:
@@ -107,6 +113,57 @@ def layers(draw: st.DrawFn, open_choices: bool = False) -> tuple[str, dict[str, 
         "use_local": parts[0],
         "use_global": parts[1],
     }
+
+
+VALUES: dict[str, list[Any]] = {
+    "expansion": [1, 1.5, 2],
+    "key_dim": [4, 8],
+    "heads": [1, 2],
+    "chunk": [1, 2, 3, 4, 5, 8, 16, LONG],
+    "tile": [1, 2, 3, 5, 64],
+    "max_len": [3 * LONGEST_CHUNK + 2, LONG + 1],
+    "rope_dims": [None, 2],
+    "kernel_eps": [1e-3, 0.1],
+    "cumsum": list(CUMSUMS),
+}
+"""What is drawn for a setting of the zoo that is neither a flag nor a choice."""
+
+
+@st.composite
+def zoo_models(draw: st.DrawFn) -> Graph:
+    """A small system of the zoo, every setting that its blocks take drawn."""
+    name = draw(st.sampled_from([*sorted(SYSTEMS), "flash", "flash", "flash-quad"]))
+    own: dict[str, Any] = {"d_model": draw(st.sampled_from([8, 12])), "depth": draw(st.integers(0, 2)), "vocab": 11}
+    for setting, spec in SYSTEMS[name].specs().items():
+        if setting == "head_order":
+            own[setting] = " ".join(draw(st.permutations(str(spec.default).split())))
+        else:
+            flag = [False, True] if spec.kind == (bool,) else None
+            own[setting] = draw(st.sampled_from(VALUES.get(setting) or flag or list(spec.choices)))
+    if name == "flash":
+        own["use_global"] |= not own["use_local"]
+        own["overlap"] &= own["use_local"]
+        own["summaries"] = own["summaries"] if own["use_global"] else "sum"
+    if SYSTEMS[name].segments:
+        own["segments"] = draw(st.booleans())
+    try:
+        return flashir.model(name, **own, tied=draw(st.booleans()))
+    except FlashirError:
+        assume(False)
+        raise
+
+
+@st.composite
+def models(draw: st.DrawFn) -> tuple[Graph, int, int, int]:
+    """A model, every choice made; rows, tokens, and a seed for what else is random.
+
+    A system of the zoo three times of four, else a stack of blocks. Chunks begin and end about those lengths.
+    """
+    graph = draw(zoo_models() if draw(st.integers(0, 3)) else blocks())
+    steps = {node.attrs.get(name) for node in graph.walk() for name in ("chunk", "tile")}
+    n = draw(st.sampled_from(sorted(each for each in steps if isinstance(each, int)) or [5]))
+    around = [0, 1, n - 1, n, n + 1, *([2 * n, 3 * n + 2] if n <= LONGEST_CHUNK else [])]
+    return graph, draw(st.sampled_from([1, 2, 3, 2, 0])), draw(st.sampled_from(around)), draw(st.integers(0, 2**32))
 
 
 @st.composite

@@ -1,0 +1,114 @@
+"""Random valid models: settings, lengths and strategies. Every backend computes what the interpreter computes.
+
+    pytest -m slow tests/backends/test_random_models.py -rP          # 500 models, in parts; FLASHIR_MODELS=N for others
+
+Each part prints its seed, how many models it compared, and the largest error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from flashir.compiler import compile
+from flashir.errors import InputError
+from flashir.export import relative_error, sample_inputs
+from flashir.interpreter import interpret
+from flashir.ir import Graph, dumps
+from flashir.parameters import unit
+from flashir.workload import Workload
+from tests.strategies import models
+
+TARGETS = ("onnx:cpu", "torch:cpu", "jax:cpu")
+TOLERANCE = 1e-4
+COUNT = int(os.environ.get("FLASHIR_MODELS", "500"))
+PARTS = 10
+
+Drawn = tuple[Graph, int, int, int]
+
+
+@dataclass
+class Tally:
+    """What was compared: how many models of each name, how many were refused, the largest error of each target."""
+
+    names: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    worst: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TARGETS, 0.0))
+
+    def compare(self, drawn: Drawn) -> None:
+        """One model on every target."""
+        graph, batch, length, number = drawn
+        params = unit(graph, number)
+        arrays = sample_inputs(graph, Workload(max(1, batch), max(1, length)).sizes(graph), number)
+        arrays = [array[:batch, :length] for array in arrays]
+        self.names[graph.name] += 1
+        try:
+            wanted = interpret(graph, params, *arrays)[0]
+        except InputError:
+            self.refused += 1
+            for target in TARGETS:
+                with pytest.raises(InputError):
+                    compile(graph, target, params)(*arrays)
+            return
+        for target in TARGETS:
+            error = relative_error(compile(graph, target, params)(*arrays), wanted)
+            told = f"{target} is {error:.1e} off at {batch} x {length}, seed {number}\n{dumps(graph)}"
+            assert error <= TOLERANCE, told
+            self.worst[target] = max(self.worst[target], error)
+
+    def __str__(self) -> str:
+        errors = ", ".join(f"{target} {error:.1e}" for target, error in self.worst.items())
+        names = ", ".join(f"{name} {count}" for name, count in sorted(self.names.items()))
+        return f"no mismatch; worst error {errors}; refused by all {self.refused}; {names}"
+
+
+def run(count: int, number: int) -> Tally:
+    """That many models, always the same for the same seed."""
+    tally = Tally()
+    options = settings(
+        max_examples=count,
+        derandomize=False,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+
+    def compare(drawn: Drawn) -> None:
+        tally.compare(drawn)
+
+    test: Callable[[], None] = seed(number)(options(given(models())(compare)))
+    test()
+    assert tally.names.total() >= count
+    return tally
+
+
+def test_a_few_models() -> None:
+    run(8, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_many_models(part: int) -> None:
+    count, number = COUNT // PARTS, 1000 + part
+    print(f"\n{count} models, seed {number}:", run(count, number))
+
+
+def test_a_wrong_result_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flashir_torch import TorchBackend
+
+    whole = TorchBackend.compile
+
+    def wrong(self, graph, params, device):  # type: ignore[no-untyped-def]
+        call = whole(self, graph, params, device)
+        return lambda arrays: np.asarray(call(arrays) * 1.001, np.float32)
+
+    monkeypatch.setattr(TorchBackend, "compile", wrong)
+    with pytest.raises(AssertionError, match="torch:cpu is 1"):
+        run(8, 0)
