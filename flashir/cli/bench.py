@@ -174,15 +174,13 @@ def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
     zoo = source.zoo_names()
     words = dict.fromkeys(asked["systems"])
     only_files = not any(word in zoo for word in words)
+    if not only_files:
+        asked["size"] = asked["size"] or SIZE
+    given = (asked["settings"], asked["size"], asked["task"])
     found = {}
     for word in words:
-        given: tuple[Any, ...] = ()
-        if word in zoo:
-            given = (asked["settings"], asked["size"] or SIZE, asked["task"])
-        elif only_files:
-            given = (asked["settings"], asked["size"], asked["task"])
         with gathered(problems):
-            found[word] = source.find(word, *given).model
+            found[word] = source.find(word, *(given if word in zoo or only_files else ())).model
     return found
 
 

@@ -29,7 +29,7 @@ def test_from_end_to_end(cli: Cli, tmp_path: Path) -> None:
     row = made["rows"][0]
     assert row["median_ms"] > 0 and row["tokens_per_second"] > 0 and row["predicted_ms"] > row["floor_ms"] > 0
     assert row["baseline_bytes"] and row["fraction"] == pytest.approx(row["floor_ms"] / row["median_ms"])
-    assert made["settings"]["systems"] == ["flash"] and made["complete"]
+    assert made["settings"]["systems"] == ["flash"] and made["settings"]["size"] == "tiny" and made["complete"]
     assert sorted(map(str, tmp_path.iterdir())) == sorted([made["results"], made["report"]])
     again = cli.json("bench", "--show", made["results"])
     assert again["rows"] == made["rows"] and again["machine"] == made["machine"]
@@ -110,6 +110,10 @@ def test_all_that_is_wrong_is_told_at_once(cli: Cli) -> None:
 )
 def test_a_mistake_is_one_message(cli: Cli, line: tuple[str, ...], said: str) -> None:
     assert said in cli.fails("bench", *line)
+
+
+def test_settings_are_for_models_of_the_zoo(cli: Cli, fir: Path) -> None:
+    assert "size cannot be set" in cli.fails("bench", fir, "--size", "tiny")
 
 
 def test_a_file_that_is_no_run(cli: Cli, tmp_path: Path) -> None:

@@ -45,12 +45,16 @@ def about(record: Record) -> dict[str, str]:
     return {
         "date": record.date.replace("T", " ").removesuffix("+00:00") + " UTC",
         "processor": f"{machine.processor}, {console.size(machine.memory_bytes)}",
-        **{name: str(settings[name]) for name in shown if settings.get(name)},
+        **{name: _setting(settings[name]) for name in shown if settings.get(name)},
         **({"commit": machine.commit} if machine.commit else {}),
         "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
         "system": machine.system,
         **({} if record.complete else {"interrupted": "not every round was run"}),
     }
+
+
+def _setting(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _section(heading: str, text: str, found: Sequence[Figure]) -> str:
