@@ -45,6 +45,11 @@ def _sqrt(x: Any) -> Any:
     return jnp.sqrt(jnp.maximum(x, 0))
 
 
+def _softmax(sizes: Sizes, node: Node, x: Any) -> Any:
+    """It has a gradient rule that keeps the result alone."""
+    return jax.nn.softmax(x.astype(accumulator(x.dtype)), axis=-1).astype(x.dtype)
+
+
 def _cast(sizes: Sizes, node: Node, x: Any) -> Any:
     return x.astype(_type(node))
 
@@ -181,5 +186,5 @@ RULES: dict[str, Rule] = {
     "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "pad": _pad, "slice": _slice,
     "split": _split, "concat": _concat, "reverse": _reverse, "gather": _gather, "matmul": _matmul, "cumsum": _cumsum,
     "reduce_sum": _reduce(jnp.sum), "reduce_mean": _reduce(jnp.mean), "reduce_max": _extreme(jnp.max, "min"),
-    "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid,
+    "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid, "softmax": _softmax,
 }  # fmt: skip

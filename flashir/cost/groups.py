@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flashir.cost.gradient import kept_by, read_by_gradient
 from flashir.ir.dims import Size
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.types import TensorType
@@ -26,23 +27,49 @@ class Kernel:
     contractions: list[Contraction] = field(default_factory=list)
     read: dict[Value, float] = field(default_factory=dict)
     written: dict[Value, float] = field(default_factory=dict)
+    kept: float = 0.0
+    """Bytes of what its gradient reads again, in training."""
 
     @property
     def bytes(self) -> float:
         """Bytes from and to memory."""
         return sum(self.read.values()) + sum(self.written.values())
 
+    @property
+    def backward_bytes(self) -> float:
+        """Bytes from and to memory in its gradient: what was kept, and a gradient for each value it read or wrote.
+
+        The gradients of the two sides of a product are two products, which both read that of its result.
+        """
+        times = 2 if self.contractions else 1
+        return self.kept + sum(self.read.values()) + times * sum(self.written.values())
+
 
 class Region:
-    """One graph, or body, with all sizes known: its kernels in order, and where its values are stored."""
+    """One graph, or body, with all sizes known: its kernels in order, and where its values are stored.
 
-    def __init__(self, graph: Graph, sizes: Sizes, *, fuses: bool) -> None:
+    Args:
+        graph: lowered.
+        sizes: a number for each of its symbols.
+        fuses: whether elementwise ops join their neighbours in one kernel.
+        training: whether a backward pass follows, for which values are kept.
+    """
+
+    def __init__(self, graph: Graph, sizes: Sizes, *, fuses: bool, training: bool = False) -> None:
         self.graph = graph
+        self.kept: set[Value] = set()
+        self._bound: set[Value] = set()
         self.sizes = dict(sizes)
         self._types: dict[Value, TensorType] = {}
         self._homes: dict[Value, Value] = {}
         self.kernels: list[Kernel] = []
         self._collect(fuses)
+        outside = self._outside()
+        self._bound.update(self.home(value) for value in graph.outputs)
+        if training:
+            self._keep(outside)
+        if fuses:
+            self._keep_inside(outside)
 
     def type(self, value: Value) -> TensorType:
         """The type with every size a number."""
@@ -72,6 +99,7 @@ class Region:
         for node in self.graph.nodes:
             if node.region is not None:
                 self.kernels.append(Kernel([node]))
+                self._bound.update(self.home(value) for value in node.operands)
                 continue
             cost = self.cost(node)
             if cost.steps == 0:  # a view, or a constant that is part of whoever reads it
@@ -80,6 +108,8 @@ class Region:
                     self._homes.update(dict.fromkeys(node.outputs, home))
                 continue
             homes = [self.home(value) for value in node.operands]
+            if cost.contractions or node.op in UNFUSED:
+                self._bound.update(homes)
             joins = max((made_in[h] for h in homes if h in made_in), default=None)
             alone = not fuses or joins is None or bool(cost.contractions) or node.op in UNFUSED
             if alone:
@@ -89,8 +119,6 @@ class Region:
             self._add(self.kernels[joins], node, cost)
             if node.op not in UNFUSED:
                 made_in.update(dict.fromkeys(node.outputs, joins))
-        if fuses:
-            self._keep_inside()
 
     def _add(self, kernel: Kernel, node: Node, cost: Cost) -> None:
         kernel.nodes.append(node)
@@ -104,15 +132,50 @@ class Region:
                 kernel.read[home] = max(kernel.read.get(home, 0.0), size * share)
         kernel.written.update({value: float(self.type(value).bytes) for value in node.outputs})
 
-    def _keep_inside(self) -> None:
-        """Values that only their own kernel reads never reach the memory."""
-        outside = {self.home(value) for value in self.graph.outputs}
+    def _keep(self, outside: set[Value]) -> None:
+        """Find what the backward pass reads.
+
+        What stays inside a kernel is computed again from what the kernel reads, or from its product, where it has one.
+        """
+        self.kept = {self.home(value) for value in kept_by(self.graph)}
         for kernel in self.kernels:
-            outside.update(kernel.read)
-            outside.update(self.home(v) for node in kernel.nodes if node.region is not None for v in node.operands)
+            if kernel.nodes[0].region is not None:
+                continue
+            again = {self.home(value) for node in kernel.nodes for value in read_by_gradient(node)}
+            inside = {value for value in again if value in kernel.written and value not in outside}
+            if inside and len(kernel.nodes) > 1:
+                sources = {kernel.nodes[0].output} if kernel.contractions else set(kernel.read)
+                self.kept = (self.kept - inside) | sources
+                again = (again - inside) | sources
+                if kernel.contractions:
+                    self._replay(kernel, outside)
+            kernel.kept = float(sum(self.type(value).bytes for value in again))
+
+    def _replay(self, kernel: Kernel, outside: set[Value]) -> None:
+        """What follows a product that is kept is not written, where elementwise ops alone read it: they redo it."""
+        source = kernel.nodes[0].output
+        for value in [v for v in kernel.written if v is not source and v in outside]:
+            readers = [k for k in self.kernels if value in k.read]
+            if value in self._bound or not readers:
+                continue
+            del kernel.written[value]
+            self.kept.discard(value)
+            for reader in readers:
+                reader.read[source] = reader.read.get(source, 0.0) + reader.read.pop(value)
+
+    def _outside(self) -> set[Value]:
+        """The values that others than their own kernel read."""
+        found = {self.home(value) for value in self.graph.outputs}
+        for kernel in self.kernels:
+            found.update(kernel.read)
+            found.update(self.home(v) for node in kernel.nodes if node.region is not None for v in node.operands)
+        return found
+
+    def _keep_inside(self, outside: set[Value]) -> None:
+        """Values that only their own kernel reads, forward and back, never reach the memory."""
         for kernel in self.kernels:
             if len(kernel.nodes) > 1:
-                kernel.written = {value: size for value, size in kernel.written.items() if value in outside}
+                kernel.written = {v: size for v, size in kernel.written.items() if v in outside or v in self.kept}
 
 
 UNFUSED = frozenset(("cumsum", "gather", "concat", "reverse"))

@@ -2,7 +2,7 @@
 
 A kernel takes the longer of its arithmetic and its traffic, some of the shorter where they overlap in part, and what
 it costs to start it. A `scan` takes its body so many times and a step each time; a `repeat` its body so many times.
-Training adds the backward's two products for each of the forward's, and keeps what the backward reads.
+Training adds the gradient of each kernel, the loss and the optimiser, and keeps what the gradients read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from flashir.ir.naming import parameters
 from flashir.ir.types import DType
 from flashir.ops.costs import Contraction
 
-BACKWARD = 2  # products, passes over memory and launches of the backward for each of the forward
+GRADIENTS = 2  # products in the gradient of a product, and elementwise passes in that of an elementwise op
+RECOMPUTED = 0.5  # products that a fused kernel takes again in its gradient, for each that it took: scores are not kept
 OPTIMISER_STATE = 4  # float32 numbers a parameter: itself, its gradient, AdamW's two moments
 OPTIMISER_PASSES = 7  # of those, read and written in a step
+LOSS_PASSES = 3  # over the logits: read for the sum, read and overwritten for the gradient
 
 Seconds = defaultdict[str, float]
 
@@ -53,101 +55,149 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
         sizes: a number for each symbol of the graph.
         training: forward, backward and optimiser step instead of the forward alone.
     """
-    seconds: Seconds = defaultdict(float)
     walk = _Walk(target, training)
-    activations = walk.graph(graph, sizes, 1, seconds)
+    found = walk.graph(graph, sizes, 1)
     weights = sum(_count(spec.shape) for spec in parameters(graph).values())
-    weight_bytes = weights * 4 * OPTIMISER_STATE if training else weights * _weight_size(graph)
-    if training:
-        seconds[TRAFFIC] += weights * 4 * OPTIMISER_PASSES / target.bandwidth
-        if target.devices > 1:
-            share = 2 * (target.devices - 1) / target.devices
-            seconds[REDUCE] += share * weights * 4 / target.all_reduce
+    if not training:
+        return _estimate(walk.forward, weights * _weight_size(graph) + found.peak)
+    logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
+    held = weights * 4 * OPTIMISER_STATE + logits
+    again, peak = 0.0, found.peak
+    if target.recomputes and held + peak > target.memory:
+        least = _Walk(target, training, recomputes=True).graph(graph, sizes, 1)
+        peak = max(least.peak, target.memory - held)
+        again = (found.peak - peak) / found.kept
+    seconds: Seconds = defaultdict(float)
+    for name in (*walk.forward, *walk.backward):
+        seconds[name] = (1 + again) * walk.forward[name] + walk.backward[name]
+    seconds[TRAFFIC] += (weights * 4 * OPTIMISER_PASSES + LOSS_PASSES * logits) / target.bandwidth
+    if target.devices > 1:
+        share = 2 * (target.devices - 1) / target.devices
+        seconds[REDUCE] += share * weights * 4 / target.all_reduce
+    return _estimate(seconds, held + peak)
+
+
+def _estimate(seconds: Seconds, peak: float) -> Estimate:
     terms = {name: 1e3 * value for name, value in seconds.items()}
-    return Estimate(sum(terms.values()), ceil(weight_bytes + activations), terms)
+    return Estimate(sum(terms.values()), ceil(peak), terms)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a graph needs beside its inputs.
+
+    Args:
+        peak: alive at the worst moment, kept ones included.
+        kept: of those, kept for the backward pass.
+    """
+
+    peak: float
+    kept: float = 0.0
 
 
 class _Walk:
-    """Adds up the seconds of every kernel, and finds the peak of what is alive."""
+    """Adds up the seconds of every kernel, forward and back, and finds the peak of what is alive."""
 
-    def __init__(self, target: Target, training: bool) -> None:
+    def __init__(self, target: Target, training: bool, *, recomputes: bool = False) -> None:
         self.target = target
-        self.passes = 1 + BACKWARD if training else 1
         self.training = training
+        self.recomputes = recomputes
+        self.forward: Seconds = defaultdict(float)
+        self.backward: Seconds = defaultdict(float)
 
-    def graph(self, graph: Graph, sizes: Sizes, times: int, seconds: Seconds) -> float:
-        """Add the time of `times` runs; return the peak bytes of values made inside, kept ones included."""
-        region = Region(graph, sizes, fuses=self.target.fuses)
-        alive = _Lifetimes(region, keep_all=self.training)
+    def graph(self, graph: Graph, sizes: Sizes, times: int) -> Memory:
+        """Add the time of `times` runs; return the memory of one."""
+        region = Region(graph, sizes, fuses=self.target.fuses, training=self.training)
+        alive = _Lifetimes(region)
         for kernel in region.kernels:
             first = kernel.nodes[0]
             if first.region is not None:
-                inside = self._loop(region, first, times, seconds)
+                inside = self._loop(region, first, times)
                 alive.run(first.operands, {v: float(region.type(v).bytes) for v in first.outputs}, inside)
-            else:
-                self._kernel(region, kernel, times, seconds)
-                alive.run(kernel.read, kernel.written, 0.0)
-        return alive.peak
+                continue
+            self._kernel(region, kernel, times)
+            alive.run(kernel.read, kernel.written, Memory(kernel.bytes if self.training else 0.0))
+        return Memory(alive.peak, alive.kept)
 
-    def _loop(self, region: Region, node: Node, times: int, seconds: Seconds) -> float:
+    def _loop(self, region: Region, node: Node, times: int) -> Memory:
         body = node.region
         assert body is not None
         if node.op == "repeat":
-            rounds = int(str(node.attrs["times"]))
+            rounds, carried = int(str(node.attrs["times"])), 1
         else:
-            carries, axis = int(str(node.attrs["carries"])), int(str(node.attrs["axis"]))
-            rounds = region.type(node.operands[carries]).sizes[axis]
-            moved = sum(region.type(v).bytes for v in (*node.operands[carries:], *node.outputs[carries:]))
-            passes = times * self.passes * self.target.slowdown.get(node.op, 1.0)
-            seconds[TRAFFIC] += passes * moved / self.target.bandwidth
-            seconds[STEP] += times * rounds * self.target.step * self.passes
-        inside = self.graph(body, region.sizes, times * rounds, seconds)
-        return inside * rounds if self.training else inside
+            carried, axis = int(str(node.attrs["carries"])), int(str(node.attrs["axis"]))
+            rounds = region.type(node.operands[carried]).sizes[axis]
+            moved = sum(region.type(v).bytes for v in (*node.operands[carried:], *node.outputs[carried:]))
+            passes = times * self.target.slowdown.get(node.op, 1.0)
+            self._both(TRAFFIC, passes * moved / self.target.bandwidth)
+            self._both(STEP, times * rounds * self.target.step)
+        inside = self.graph(body, region.sizes, times * rounds)
+        if not self.training:
+            return inside
+        kept = inside.kept
+        if node.op == "repeat" and self.recomputes:
+            kept = float(sum(v.type.bind(region.sizes).bytes for v in body.inputs[:carried]))
+        return Memory(inside.peak + kept * max(rounds - 1, 0), kept * rounds)
 
-    def _kernel(self, region: Region, kernel: Kernel, times: int, seconds: Seconds) -> None:
-        target, passes = self.target, times * self.passes
+    def _both(self, name: str, seconds: float) -> None:
+        """The same forward and, for each gradient, back."""
+        self.forward[name] += seconds
+        if self.training:
+            self.backward[name] += GRADIENTS * seconds
+
+    def _kernel(self, region: Region, kernel: Kernel, times: int) -> None:
+        self._add(self.forward, region, kernel, times, 1.0, 1, kernel.bytes)
+        if self.training:
+            products = GRADIENTS + RECOMPUTED * (len(kernel.contractions) > 1)
+            launches = GRADIENTS if kernel.contractions else 1
+            self._add(self.backward, region, kernel, times, products, launches, kernel.backward_bytes)
+
+    def _add(
+        self, seconds: Seconds, region: Region, kernel: Kernel, times: int, products: float, launches: int, moved: float
+    ) -> None:
+        """The seconds of a kernel that takes its products so often, and moves so many bytes."""
+        target = self.target
         dtype = region.type(kernel.nodes[-1].output).dtype
         if kernel.contractions:
             dtype = region.type(kernel.nodes[0].operands[0]).dtype
-        rate = peak_of(target, dtype) * target.efficiency
+        rate = peak_of(target, dtype) * target.efficiency / products
         useful = sum(c.flops for c in kernel.contractions) / rate
         padded = sum(_padded(c, target.tile) for c in kernel.contractions) / rate
-        vector = kernel.flops / target.vector
+        vector = (products if kernel.contractions else launches) * kernel.flops / target.vector
         bandwidth = target.cache_bandwidth if kernel.bytes <= target.cache else target.bandwidth
-        traffic = kernel.bytes / bandwidth
+        traffic = moved / bandwidth
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
         slower = max((target.slowdown.get(node.op, 1.0) for node in kernel.nodes), default=1.0)
-        seconds[MATRIX] += passes * useful
-        seconds[WASTE] += passes * (padded - useful)
-        seconds[VECTOR] += passes * vector
-        seconds[TRAFFIC] += passes * (total * slower - arithmetic)
-        seconds[LAUNCH] += passes * target.launch
+        seconds[MATRIX] += times * useful
+        seconds[WASTE] += times * (padded - useful)
+        seconds[VECTOR] += times * vector
+        seconds[TRAFFIC] += times * (total * slower - arithmetic)
+        seconds[LAUNCH] += times * launches * target.launch
 
 
 class _Lifetimes:
-    """Bytes alive while kernels run in order: a value from its kernel to the last that reads it, or to the end."""
+    """Bytes alive while kernels run in order: a value from its kernel to its last reader, a kept one to the end."""
 
-    def __init__(self, region: Region, *, keep_all: bool) -> None:
+    def __init__(self, region: Region) -> None:
         self.region = region
-        self.keep_all = keep_all
-        self.peak = self.now = 0.0
+        self.peak = self.now = self.kept = 0.0
         self._alive: dict[Value, float] = {}
         self._uses: Counter[Value] = Counter(region.home(value) for value in region.graph.outputs)
+        self._uses.update(region.kept)
         for kernel in region.kernels:
             self._uses.update({region.home(value) for value in self._reads(kernel)})
 
     def _reads(self, kernel: Kernel) -> Iterable[Value]:
         return kernel.nodes[0].operands if kernel.nodes[0].region is not None else kernel.read
 
-    def run(self, read: Iterable[Value], written: Mapping[Value, float], inside: float) -> None:
+    def run(self, read: Iterable[Value], written: Mapping[Value, float], inside: Memory) -> None:
         """One kernel: its results come alive, and what it reads last dies."""
         self._alive.update(written)
         self.now += sum(written.values())
-        self.peak = max(self.peak, self.now + inside)
-        if self.keep_all:
-            self.now += inside
-            return
+        self.kept += sum(size for value, size in written.items() if value in self.region.kept) + inside.kept
+        self.peak = max(self.peak, self.now + inside.peak)
+        self.now += inside.kept
         for value in {self.region.home(value) for value in read}:
             self._uses[value] -= 1
             if not self._uses[value]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from flashir.cost.target import RANGES, TABLES, Target, split_name
+from flashir.cost.target import FLAGS, RANGES, TABLES, Target, split_name
 from flashir.errors import TargetError, suggest
 
 
@@ -24,8 +24,8 @@ def parse_record(text: str, where: str) -> Target:
     problems: list[str] = []
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for name in ("name", "title", "fuses"):
-        wanted = bool if name == "fuses" else str
+    for name in ("name", "title", *FLAGS):
+        wanted = bool if name in FLAGS else str
         if not isinstance(table.get(name), wanted):
             problems.append(f"{name} must be a {wanted.__name__}, got {table.get(name)!r}")
         values[name] = table.pop(name, None)

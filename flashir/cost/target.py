@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "cores": (1, 2**20),
 }
 TABLES = ("peak", "slowdown")
+FLAGS = ("fuses", "recomputes")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Target:
         launch: seconds that starting one kernel takes.
         step: seconds that one dependent step of a loop takes beside its work.
         fuses: whether elementwise ops join their neighbours in one kernel.
+        recomputes: whether values that a training step has no room to keep are computed again.
         all_reduce: bytes a second in a sum over all devices.
         slowdown: how many times longer an op takes than its traffic says, per op; for `scan`, how many passes over
             what it walks and stacks it takes beside its body.
@@ -76,6 +78,7 @@ class Target:
     launch: float
     step: float
     fuses: bool
+    recomputes: bool
     all_reduce: float
     slowdown: Mapping[str, float] = field(default_factory=dict)
     cores: float = 0

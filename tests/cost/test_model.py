@@ -100,11 +100,51 @@ def test_memory_is_the_weights_and_what_is_alive_at_once():
     assert found.peak_bytes == 2 * 4 * size  # one result dies as the next is made; the input is the caller's
 
 
-def test_training_keeps_every_result_and_adds_the_backward():
+def test_training_keeps_what_gradients_read():
+    """The gradient of a sum reads nothing, that of a product both factors."""
+    b = Builder("kept")
+    x = b.input("x", f"f32[{10**6}]")
+    y = b.mul(b.add(b.add(x, x), x), x)
+    for _ in range(8):
+        y = b.add(y, x)
+    found = estimate(b.finish(y), RECORD, {}, training=True)
+    kept, read, made, gradients, loss = 1, 1, 1, 3, 1
+    assert found.peak_bytes == (kept + read + made + gradients + loss) * 4 * 10**6
+
+
+def test_a_fusing_target_keeps_what_a_kernel_reads_not_what_stays_inside():
+    b = Builder("inside")
+    x, w = b.input("x", "f32[64, 64]"), b.input("w", "f32[64, 64]")
+    h = b.tanh(b.mul(x, x))
+    graph = b.finish(b.matmul(b.tanh(b.matmul(h, w)), w))
+    names = [value.name for value in Region(graph, {}, fuses=True, training=True).kept]
+    assert sorted(names) == ["tanh_0", "tanh_1", "w", "x"]
+
+
+def test_a_step_is_a_run_its_gradients_and_the_loss():
     graph = elementwise(8)
     forward, step = estimate(graph, RECORD, {}), estimate(graph, RECORD, {}, training=True)
-    assert step.peak_bytes == 8 * 4 * 10**6
-    assert step.terms[TRAFFIC] == pytest.approx(3 * forward.terms[TRAFFIC])
+    loss = 1e3 * 3 * 4 * 10**6 / RECORD.bandwidth
+    assert step.terms[TRAFFIC] == pytest.approx(2 * forward.terms[TRAFFIC] + loss)
+    assert step.terms[LAUNCH] == pytest.approx(2 * forward.terms[LAUNCH])
+    matrix = product(1000, 1000, 1000)
+    assert estimate(matrix, RECORD, {}, training=True).terms[MATRIX] == pytest.approx(
+        3 * estimate(matrix, RECORD, {}).terms[MATRIX]
+    )
+
+
+def test_what_has_no_room_is_computed_again_where_the_target_does_so():
+    model = flashir.model("transformer++", size="base")
+    lowered = Lowering.of("jax:tpu-v4", check=False).run(model)
+    roomy, tight = replace(target("jax:tpu-v4"), memory=2**40), target("jax:tpu-v4")
+
+    def step(record):
+        return estimate(lowered, record, {"B": 1, "T": 8192}, training=True)
+
+    assert step(roomy).peak_bytes > tight.memory
+    assert step(tight).peak_bytes <= tight.memory
+    assert 1 < step(tight).ms / step(roomy).ms < 4 / 3
+    assert step(replace(tight, recomputes=False)).peak_bytes == step(roomy).peak_bytes
 
 
 def test_several_devices_sum_up_their_gradients():
