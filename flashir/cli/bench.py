@@ -13,7 +13,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.bench.case import Grid
-    from flashir.bench.record import Record, Row
+    from flashir.bench.record import Record
     from flashir.cli.meter import Step
     from flashir.ir import Graph
 
@@ -208,7 +208,7 @@ def _progress() -> Iterator[Step]:
     from flashir.cli.meter import meter
 
     if console.err().is_terminal:
-        with meter() as step:
+        with meter(still=True) as step:  # nothing is drawn while a sample is taken
             yield step
     else:
         yield lambda what, done, of: console.note(f"{what} ({done + 1} of {of})")
@@ -216,6 +216,7 @@ def _progress() -> Iterator[Step]:
 
 def _finish(record: Record, out: Path | None, as_json: bool) -> None:
     """Write the results and the report, and print what they say. Exit 1 where a case failed, 130 interrupted."""
+    from flashir.cli.bench_table import show_record
     from flashir.cost.profile import cache_folder
 
     folder = cache_folder() / "bench" if out is None else out
@@ -225,7 +226,7 @@ def _finish(record: Record, out: Path | None, as_json: bool) -> None:
     if as_json:
         console.emit({**record.as_dict(), "results": str(results), "report": str(report)})
     else:
-        _print(record)
+        show_record(record)
         console.say()
         console.say(f"{report}  plots and every number; open it in a browser")
         console.say(f"{results}  every sample; `flashir bench --show` reads it")
@@ -240,6 +241,7 @@ def _finish(record: Record, out: Path | None, as_json: bool) -> None:
 def _show_again(file: Path, systems: list[str] | None, out: Path | None, as_json: bool) -> None:
     """An earlier run: its table, or its JSON; its report where a folder is given for it."""
     from flashir.bench.record import read_record
+    from flashir.cli.bench_table import show_record
     from flashir.errors import SettingError
 
     if systems:
@@ -251,7 +253,7 @@ def _show_again(file: Path, systems: list[str] | None, out: Path | None, as_json
     if as_json:
         console.emit({**record.as_dict(), "results": str(file), "report": report and str(report)})
         return
-    _print(record)
+    show_record(record)
     if report is not None:
         console.say()
         console.say(f"{report}  plots and every number; open it in a browser")
@@ -263,40 +265,3 @@ def _write_page(record: Record, file: Path) -> None:
 
     content = page(record).encode()
     atomic_write(file, lambda stream: stream.write(content))
-
-
-def _print(record: Record) -> None:
-    """The table, one line a case."""
-    from flashir.cli.bench_page import title
-
-    console.say(title(record), "bold")
-    console.say(f"{record.machine.processor}, {record.settings.get('rounds')} rounds", "dim")
-    console.say()
-    right = ("batch", "length", "median", "spread", "tokens/s", "memory", "predicted", "of roofline")
-    table = console.table("system", "target", *right[:2], "chunk", *right[2:], right=right)
-    for row in record.rows:
-        table.add_row(row.system, row.target, str(row.batch), str(row.seq_len), row.choice, *_cells(row))
-    console.show(table)
-    for row in record.rows:
-        if row.problem:
-            state = "left out" if row.left_out else "failed"
-            console.say(f"{state}: {row.name}: {row.problem}", "yellow")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    """What was measured, in columns; the reason in one word where nothing was."""
-    if row.times is None:
-        return ("left out" if row.left_out else "failed" if row.failed else "-", "", "", "", _predicted(row), "")
-    lower, upper = row.times.quartiles
-    return (
-        console.milliseconds(row.times.median),
-        f"{(upper - lower) / row.times.median:.0%}",
-        f"{row.tokens_per_second:,.0f}",
-        "-" if row.memory is None else console.size(row.memory),
-        _predicted(row),
-        "-" if row.fraction is None else f"{row.fraction:.0%}",
-    )
-
-
-def _predicted(row: Row) -> str:
-    return "-" if row.predicted_ms is None else console.milliseconds(row.predicted_ms)

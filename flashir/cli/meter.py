@@ -14,8 +14,8 @@ Step = Callable[[str, int, int], None]
 
 
 @contextmanager
-def meter() -> Iterator[Step]:
-    """A bar that the function moves: `step("measuring", 3, 25)`."""
+def meter(*, still: bool = False) -> Iterator[Step]:
+    """A bar that the function moves: `step("measuring", 3, 25)`; a `still` one is drawn then and never in between."""
     errors = console.err()
     columns = (
         SpinnerColumn(),
@@ -24,10 +24,11 @@ def meter() -> Iterator[Step]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    disable = not errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=disable, auto_refresh=not still) as progress:
         task = progress.add_task("", total=None)
 
         def step(what: str, done: int, of: int) -> None:
-            progress.update(task, description=what, completed=done, total=of)
+            progress.update(task, description=what, completed=done, total=of, refresh=still)
 
         yield step

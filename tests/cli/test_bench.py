@@ -6,13 +6,17 @@ import json
 import re
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from flashir.bench.record import Row, read_record
+from flashir.cli import console
 from flashir.cli.bench_page import page
 from flashir.cli.bench_page.plot import Axis, Point, Series, plot, round_numbers
+from flashir.cli.bench_table import show_record
 from tests.bench.test_record import FAILED, MEASURED, record
 from tests.cli.conftest import Cli
 from tests.cli.test_page import HOSTILE, checked
@@ -164,3 +168,14 @@ def test_points_stand_where_their_numbers_say() -> None:
 )
 def test_ticks_are_round(low: float, high: float, wanted: list[float]) -> None:
     assert round_numbers(low, high) == pytest.approx(wanted)
+
+
+def test_a_narrow_terminal_has_fewer_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = StringIO()
+    monkeypatch.setattr(console, "out", lambda: Console(file=screen, force_terminal=True, width=70, no_color=True))
+    show_record(record(MEASURED, replace(MEASURED, seq_len=1024)))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()
+    assert lines[1].startswith("onnx:cpu, batch 2, a processor x2")
+    assert all(len(line) <= 70 for line in lines) and "…" not in screen.getvalue()
+    assert not {"tokens/s", "spread"} & set(lines[3].split()) and "roofline" in lines[3]
+    assert lines[-1] == "a wider terminal, or a pipe, has tokens/s and spread too"
