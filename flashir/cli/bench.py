@@ -76,6 +76,14 @@ def bench(
     ] = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Predict a published table instead, and run nothing: lm is the paper's Table 12.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     show: Annotated[
         Path | None,
         typer.Option(
@@ -105,7 +113,11 @@ def bench(
         flashir bench flash flash-quad performer -s depth=2 --training --target jax:cpu --tokens 8192
         flashir bench flash --lengths 4096 --chunks 64,128,256,512 --cumsum scan,matmul,native -o results/
         flashir bench --show results/bench-20261124-123355.json
+        flashir bench --published lm
     """
+    if published is not None:
+        _show_published(published, systems, show, as_json)
+        return
     if show is not None:
         _show_again(show, systems, out, as_json)
         return
@@ -236,6 +248,15 @@ def _finish(record: Record, out: Path | None, as_json: bool) -> None:
     if failed:
         console.note(f"{failed} of {len(record.rows)} cases failed", "bold red")
         raise typer.Exit(1)
+
+
+def _show_published(name: str, systems: list[str] | None, show: Path | None, as_json: bool) -> None:
+    from flashir.cli.published import show_published
+    from flashir.errors import SettingError
+
+    if systems or show is not None:
+        raise SettingError("--published stands alone: it runs nothing, so it takes neither SYSTEM nor --show")
+    show_published(name, as_json)
 
 
 def _show_again(file: Path, systems: list[str] | None, out: Path | None, as_json: bool) -> None:

@@ -179,3 +179,15 @@ def test_a_narrow_terminal_has_fewer_columns(monkeypatch: pytest.MonkeyPatch) ->
     assert all(len(line) <= 70 for line in lines) and "…" not in screen.getvalue()
     assert not {"tokens/s", "spread"} & set(lines[3].split()) and "roofline" in lines[3]
     assert lines[-1] == "a wider terminal, or a pipe, has tokens/s and spread too"
+
+
+def test_a_published_table_stands_beside_its_predictions(cli: Cli) -> None:
+    assert "median error" in cli("bench", "--published", "lm").stdout
+    found = json.loads(cli("bench", "--published", "lm", "--json").stdout)
+    assert found["source"] == "Table 12" and len(found["rows"]) == 35
+
+
+@pytest.mark.parametrize("words", [("flash", "--published", "lm"), ("--published", "lmm")])
+def test_a_published_table_stands_alone(cli: Cli, words: tuple[str, ...]) -> None:
+    refused = cli("bench", *words)
+    assert refused.exit_code == 2 and "Traceback" not in refused.stderr
