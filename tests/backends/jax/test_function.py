@@ -67,6 +67,16 @@ def test_the_compiled_program_does_not_grow_either() -> None:
     assert lines(12) == lines(72)
 
 
+@pytest.mark.slow
+def test_time_to_compile_by_depth() -> None:
+    from flashir_jax.bench_depth import Sizes, measure
+
+    sizes = Sizes(batch=1, seq_len=8, d_model=16, vocab=11, chunk=4, cumsum="matmul", named=False)
+    found = measure(sizes, [12, 72], rounds=3)
+    for what in ("forward", "gradient"):
+        assert found[what, 72].ratio(found[what, 12]) < 1.3
+
+
 def test_stack_and_unstack_are_inverse() -> None:
     apply = deep(3)
     params = flashir.init(flash(depth=3))
