@@ -58,35 +58,11 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
 def _compiled(task: dict[str, Any]) -> Callable[[], object]:
     """A task as something to call, once called and found well."""
-    import numpy as np
-
-    from flashir.backend import AdamW, Trainable
-    from flashir.compiler import device_at_hand
-    from flashir.errors import ArtefactError
-    from flashir.export import sample_inputs
+    from flashir.bench.subject import subject
     from flashir.ir import loads
-    from flashir.lowering import Lowering
-    from flashir.parameters import init
-    from flashir.registry import backend_of
     from flashir.workload import Workload
 
-    graph, target = loads(task["model"]), task["target"]
-    backend, device = backend_of(target), device_at_hand(target)
-    sizes = Workload(task["batch"], task["seq_len"]).sizes(graph)
-    lowered = Lowering.of(target).run(graph)
-    inputs, params = sample_inputs(graph, sizes), init(graph)
-    if not task["training"]:
-        run = backend.compile(lowered, params, device)
-        if not np.isfinite(run(inputs)).all():
-            raise ArtefactError("it computes numbers that are not finite")
-        return lambda: run(inputs)
-    assert isinstance(backend, Trainable)
-    *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
-    labels = np.random.default_rng(1).integers(0, vocab, shape)
-    step = backend.training_step(lowered, params, device, AdamW())
-    if not np.isfinite(step(inputs, labels)):
-        raise ArtefactError("its loss is not finite")
-    return lambda: step(inputs, labels)
+    return subject(loads(task["model"]), task["target"], Workload(task["batch"], task["seq_len"], task["training"]))
 
 
 def _milliseconds(call: Callable[[], object], repeats: int) -> float:

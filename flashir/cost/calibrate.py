@@ -27,7 +27,8 @@ from flashir.registry import backend
 
 ROUNDS = 25
 WIDEST_SPREAD = 0.5
-SWEEPS, HALVINGS = 4, 30
+SWEEPS, HALVINGS = 4, 40
+LEAST = 1e-9  # where a number may be 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, f
 
     Each micro-kernel decides the one number that it `tells`, given all the others: predictions grow, or fall, with
     every number, so halving the interval finds it. A few sweeps over all kernels settle how the numbers depend on
-    one another.
+    one another. A number that cannot explain its kernel stays as it was: small sums say nothing of the cache where they
+    are all one kernel.
     """
     kernels = [kernel for kernel in KERNELS if kernel.name in measured_ms]
     for _ in range(SWEEPS):
@@ -122,21 +124,22 @@ def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, f
 
 def _solve(record: Target, kernel: MicroKernel, graph: Graph, wanted: float) -> Target:
     low, high = RANGES[kernel.tells.partition(".")[0]]
-    low = max(low, 1e-9) if high > 1 or low > 0 or kernel.tells in ("launch", "step") else low
-    logarithmic = low > 0
+    low = max(low, LEAST)
 
     def predicted(value: float) -> float:
         return estimate(graph, with_numbers(record, {kernel.tells: value}, "fitted"), {}).ms
 
     rising = predicted(high) > predicted(low)
+    least, most = sorted((predicted(low), predicted(high)))
+    if not least < wanted < most:
+        return record
     for _ in range(HALVINGS):
-        middle = sqrt(low * high) if logarithmic else (low + high) / 2
+        middle = sqrt(low * high)
         if (predicted(middle) > wanted) == rising:
             high = middle
         else:
             low = middle
-    value = sqrt(low * high) if logarithmic else (low + high) / 2
-    return with_numbers(record, {kernel.tells: value}, "fitted on this machine")
+    return with_numbers(record, {kernel.tells: sqrt(low * high)}, "fitted on this machine")
 
 
 def _timings(

@@ -13,6 +13,7 @@ from flashir.ir import Builder, Graph, Value
 ROWS, WIDE, NARROW = 4096, 1536, 768  # a base layer at 4096 tokens
 CHUNK, KEY = 256, 128
 CHAIN = 64  # small ops in a row, so that one run is long enough to time
+TINY = 8
 STEPS = 256
 
 
@@ -39,7 +40,7 @@ def _chain(name: str, shape: str, count: int, step: Callable[[Builder, Value, Va
         x = y = b.input("x", f"f32[{shape}]")
         for _ in range(count):
             y = step(b, y, x)
-        return b.finish(b.reduce_sum(y, axes=tuple(range(y.type.rank))))
+        return b.finish(y)
 
     return build
 
@@ -84,13 +85,15 @@ KERNELS = (
     MicroKernel("half", "peak.f16", _product("half", f"{ROWS // 8}, {NARROW}", f"{NARROW}, {WIDE}", "f16")),
     MicroKernel(
         "chunks",
-        "overlap",
+        "fill",
         _product("chunks", f"{ROWS // CHUNK}, {CHUNK}, {KEY}", f"{ROWS // CHUNK}, {KEY}, {WIDE}"),
     ),
     MicroKernel("sums", "bandwidth", _chain("sums", f"{ROWS}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
+    MicroKernel("large", "fresh", _chain("large", f"{4 * ROWS}, {NARROW}", 4, lambda b, x, y: b.add(x, y))),
     MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))),
     MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
-    MicroKernel("small", "launch", _chain("small", "8", 4 * CHAIN, lambda b, x, y: b.add(x, y))),
+    MicroKernel("nothing", "call", _chain("nothing", f"{TINY}, {TINY}", 1, lambda b, x, y: b.add(x, y))),
+    MicroKernel("small", "launch", _chain("small", f"{TINY}, {TINY}", 4 * CHAIN, lambda b, x, y: b.matmul(x, y))),
     MicroKernel("loop", "step", _loop),
     MicroKernel("walk", "slowdown.scan", _walk),
     MicroKernel("running_sum", "slowdown.cumsum", _running_sum),

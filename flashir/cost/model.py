@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from flashir.cost.groups import Kernel, Region, Sizes
-from flashir.cost.target import Target
+from flashir.cost.target import LARGE, Target
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.naming import parameters
 from flashir.ir.types import DType
@@ -56,6 +56,7 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
         training: forward, backward and optimiser step instead of the forward alone.
     """
     walk = _Walk(target, training)
+    walk.forward[LAUNCH] += target.call
     found = walk.graph(graph, sizes, 1)
     weights = sum(_count(spec.shape) for spec in parameters(graph).values())
     if not training:
@@ -93,6 +94,23 @@ class Memory:
 
     peak: float
     kept: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel, or its gradient, does.
+
+    Args:
+        products: how often it takes the kernel's products.
+        launches: how many kernels it really is.
+        moved: bytes from and to memory.
+        fresh: of those, bytes of large tensors that are made.
+    """
+
+    products: float
+    launches: int
+    moved: float
+    fresh: float
 
 
 class _Walk:
@@ -146,34 +164,35 @@ class _Walk:
             self.backward[name] += GRADIENTS * seconds
 
     def _kernel(self, region: Region, kernel: Kernel, times: int) -> None:
-        self._add(self.forward, region, kernel, times, 1.0, 1, kernel.bytes)
+        work = Work(1, 1, kernel.bytes, large(kernel.written))
+        self._add(self.forward, region, kernel, times, work)
         if self.training:
             products = GRADIENTS + RECOMPUTED * (len(kernel.contractions) > 1)
             launches = GRADIENTS if kernel.contractions else 1
-            self._add(self.backward, region, kernel, times, products, launches, kernel.backward_bytes)
+            work = Work(products, launches, kernel.backward_bytes, large(kernel.read))
+            self._add(self.backward, region, kernel, times, work)
 
-    def _add(
-        self, seconds: Seconds, region: Region, kernel: Kernel, times: int, products: float, launches: int, moved: float
-    ) -> None:
-        """The seconds of a kernel that takes its products so often, and moves so many bytes."""
+    def _add(self, seconds: Seconds, region: Region, kernel: Kernel, times: int, work: Work) -> None:
+        """The seconds of a kernel, or of its gradient."""
         target = self.target
         dtype = region.type(kernel.nodes[-1].output).dtype
         if kernel.contractions:
             dtype = region.type(kernel.nodes[0].operands[0]).dtype
-        rate = peak_of(target, dtype) * target.efficiency / products
+        rate = peak_of(target, dtype) * target.efficiency / work.products
         useful = sum(c.flops for c in kernel.contractions) / rate
-        padded = sum(_padded(c, target.tile) for c in kernel.contractions) / rate
-        vector = (products if kernel.contractions else launches) * kernel.flops / target.vector
+        padded = sum(_padded(c, target) for c in kernel.contractions) / rate
+        vector = (work.products if kernel.contractions else work.launches) * kernel.flops / target.vector
         bandwidth = target.cache_bandwidth if kernel.bytes <= target.cache else target.bandwidth
-        traffic = moved / bandwidth
+        traffic = work.moved / bandwidth
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
         slower = max((target.slowdown.get(node.op, 1.0) for node in kernel.nodes), default=1.0)
+        mapped = min(slower, 1.0) * work.fresh / target.fresh
         seconds[MATRIX] += times * useful
         seconds[WASTE] += times * (padded - useful)
         seconds[VECTOR] += times * vector
-        seconds[TRAFFIC] += times * (total * slower - arithmetic)
-        seconds[LAUNCH] += times * launches * target.launch
+        seconds[TRAFFIC] += times * (total * slower - arithmetic + mapped)
+        seconds[LAUNCH] += times * work.launches * target.launch
 
 
 class _Lifetimes:
@@ -209,9 +228,14 @@ def peak_of(target: Target, dtype: DType) -> float:
     return target.peak.get(str(dtype), target.peak["f32"])
 
 
-def _padded(product: Contraction, tile: tuple[int, int, int]) -> float:
-    m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), tile))
-    return 2.0 * product.batch * m * n * k
+def large(sizes: Mapping[Value, float]) -> float:
+    """The bytes of the values that are large."""
+    return sum(size for size in sizes.values() if size >= LARGE)
+
+
+def _padded(product: Contraction, target: Target) -> float:
+    m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), target.tile))
+    return 2.0 * product.batch * m * n * (k + target.fill)
 
 
 def _weight_size(graph: Graph) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
 from flashir.cost.target import RANGES, Target
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def cache_folder() -> Path:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from flashir.cost.target import FLAGS, RANGES, TABLES, Target, split_name
+from flashir.cost.target import FLAGS, OPTIONAL, RANGES, TABLES, Target, split_name
 from flashir.errors import TargetError, suggest
 
 
@@ -32,7 +32,7 @@ def parse_record(text: str, where: str) -> Target:
     for spec in fields(Target):
         if spec.name in RANGES and spec.name in table:
             values[spec.name] = _numbers(spec.name, table.pop(spec.name), problems, sources)
-        elif spec.name in RANGES and spec.name not in ("slowdown", "cores"):
+        elif spec.name in RANGES and spec.name not in OPTIONAL:
             problems.append(f"{spec.name} is missing")
     problems += [f"there is no number {name!r}{suggest(name, RANGES)}" for name in table]
     if isinstance(values["name"], str):

@@ -14,6 +14,8 @@ from flashir.errors import TargetError
 
 _NAME = re.compile(r"(?P<backend>[a-z0-9_]+):(?P<device>[a-z0-9_-]+?)(x(?P<devices>\d+))?")
 MOST_DEVICES = 2**16
+LARGE = 2**25
+"""Bytes from which on the allocator of a processor returns a tensor to the system: glibc's largest threshold."""
 
 # Per number of a record: the smallest and the largest value that a real device could have.
 RANGES: dict[str, tuple[float, float]] = {
@@ -28,12 +30,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "efficiency": (0.01, 1),
     "overlap": (0, 1),
     "all_reduce": (1e6, 1e15),
+    "call": (0, 1e-2),
+    "fill": (0, 4096),
+    "fresh": (1e8, 1e18),
     "slowdown": (0.01, 1e6),
     "tile": (1, 4096),
     "cores": (1, 2**20),
 }
 TABLES = ("peak", "slowdown")
 FLAGS = ("fuses", "recomputes")
+OPTIONAL = ("slowdown", "cores", "call", "fill", "fresh")
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ class Target:
         all_reduce: bytes a second in a sum over all devices.
         slowdown: how many times longer an op takes than its traffic says, per op; for `scan`, how many passes over
             what it walks and stacks it takes beside its body.
+        call: seconds that one run takes, whatever it runs.
+        fill: what starting and storing a tile of a product takes, in terms of its k: k counts as k + fill.
+        fresh: bytes a second at which the system maps memory for a large tensor, beside its traffic; see `LARGE`.
         cores: on which `peak` and `vector` were measured, where they scale with the cores at hand; 0 where not.
         devices: how many work together, each on its share of the batch.
         sources: where each number comes from, by its name.
@@ -81,6 +90,9 @@ class Target:
     recomputes: bool
     all_reduce: float
     slowdown: Mapping[str, float] = field(default_factory=dict)
+    call: float = 0
+    fill: float = 0
+    fresh: float = 1e18
     cores: float = 0
     devices: int = 1
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -30,7 +30,9 @@ def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
         {
             "peak.f32": 9e10,
             "peak.f16": 5e10,
-            "overlap": 0.4,
+            "fill": 25.0,
+            "fresh": 5e9,
+            "call": 5e-5,
             "bandwidth": 1.2e10,
             "cache_bandwidth": 6e10,
             "vector": 2e10,

@@ -1,0 +1,43 @@
+"""What a benchmark times: a model on a target, compiled, as something to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from flashir.backend import AdamW, Trainable
+from flashir.compiler import device_at_hand
+from flashir.errors import ArtefactError, TargetError
+from flashir.export import sample_inputs
+from flashir.ir import Graph
+from flashir.lowering import Lowering
+from flashir.parameters import init
+from flashir.registry import backend_of
+from flashir.workload import Workload
+
+
+def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], object]:
+    """A settled model as something to call, once called and found well: one run forward, or one training step.
+
+    Raises:
+        TargetError: the target is not at hand, or cannot train where that is asked.
+        ArtefactError: the result, or the loss, is not finite.
+    """
+    backend, device = backend_of(target), device_at_hand(target)
+    sizes = workload.sizes(graph)
+    lowered = Lowering.of(target).run(graph)
+    inputs, params = sample_inputs(graph, sizes), init(graph)
+    if not workload.training:
+        run = backend.compile(lowered, params, device)
+        if not np.isfinite(run(inputs)).all():
+            raise ArtefactError("it computes numbers that are not finite")
+        return lambda: run(inputs)
+    if not isinstance(backend, Trainable):
+        raise TargetError(f"{target} cannot train: the backend {backend.name!r} runs forward only")
+    *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
+    labels = np.random.default_rng(1).integers(0, vocab, shape)
+    step = backend.training_step(lowered, params, device, AdamW())
+    if not np.isfinite(step(inputs, labels)):
+        raise ArtefactError("its loss is not finite")
+    return lambda: step(inputs, labels)
