@@ -2,18 +2,11 @@
 
 import pytest
 
-from flashir.errors import TargetError
-from flashir.registry import backend, backend_names
+from flashir.registry import backend_names
 from flashir.testing import agree, cases
+from tests.backends.support import at_hand
 
 SLOW = ("jax",)  # it compiles every graph anew
-
-
-def at_hand(name):
-    try:
-        return backend(name).versions() and "cpu" in backend(name).devices()
-    except TargetError:
-        return False
 
 
 EVERY = [

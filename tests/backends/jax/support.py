@@ -1,52 +1,22 @@
-"""What the tests of the JAX backend share: small models, their functions, comparison with the interpreter."""
+"""What the tests of the JAX backend share beside what all do: functions of small models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
-import flashir
 from flashir.export import relative_error
 from flashir.ir import Graph
 from flashir.lowering import Lowering
 from flashir.parameters import unit
-from flashir_jax import Function, JaxBackend, function
-from flashir_jax.session import Session, compiled
+from flashir_jax import Function, function
+from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens
 
-Array = npt.NDArray[Any]
-SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "key_dim": 8, "vocab": 11}
-TOLERANCE = 1e-4
-
-__all__ = ["SMALL", "TOLERANCE", "Array", "applied", "flash", "lowered", "relative_error", "session", "tokens", "unit"]
-
-
-def flash(chunk: int = 4, cumsum: str = "scan", **settings: Any) -> Graph:
-    """A small model of two flash layers."""
-    return flashir.model("flash", **{**SMALL, **settings}, chunk=chunk, cumsum=cumsum)
-
-
-def tokens(model: Graph, batch: int, length: int, seed: int = 0) -> list[Array]:
-    """Token ids, and segments of random lengths where the model takes them."""
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(0, SMALL["vocab"], (batch, length))
-    segments = np.sort(rng.integers(0, 5, (batch, length)), axis=1)
-    return [ids, segments][: len(model.inputs)]
+__all__ = ["SMALL", "TOLERANCE", "Array", "applied", "flash", "lowered", "relative_error", "tokens", "unit"]
 
 
 def lowered(graph: Graph) -> Graph:
     """Down to what the JAX backend claims."""
-    backend = JaxBackend()
-    return Lowering("jax:cpu", backend.claims, backend.passes()).run(graph)
+    return Lowering.of("jax:cpu").run(graph)
 
 
 def applied(graph: Graph) -> Function:
     """A graph of any storey as a function of parameters and inputs."""
     return function(lowered(graph))
-
-
-def session(graph: Graph, params: Mapping[str, Array]) -> Session:
-    """A graph of any storey under jit."""
-    return compiled(lowered(graph), params)

@@ -24,7 +24,7 @@ from flashir.backend import Exporter
 from flashir.errors import ArtefactError, TargetError
 from flashir_onnx import OnnxBackend, weights
 from flashir_onnx.verify import all_nodes, verify
-from tests.backends.onnx.support import flash, lowered, tokens, unit_params
+from tests.backends.onnx.support import flash, lowered, tokens, unit
 
 BACKEND = OnnxBackend()
 
@@ -40,7 +40,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 def export(out: Path, seed: int = 0, model: Graph | None = None, **metadata: str) -> Path:
     model = model or flash(segments=True)
-    return BACKEND.export(model, lowered(model), unit_params(model, seed), out, metadata)
+    return BACKEND.export(model, lowered(model), unit(model, seed), out, metadata)
 
 
 def data_files(out: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def test_round_trip(tmp_path: Path, place: str) -> None:
         loaded, run = BACKEND.load(source, "cpu")
         ids = tokens(model, 2, 9)
         assert loaded == model
-        assert np.array_equal(run(ids), BACKEND.compile(lowered(model), unit_params(model), "cpu")(ids))
+        assert np.array_equal(run(ids), BACKEND.compile(lowered(model), unit(model), "cpu")(ids))
 
 
 def test_lean_loading_gives_the_same(tmp_path: Path, place: str) -> None:
@@ -224,7 +224,7 @@ def test_a_model_that_fails_verification_leaves_the_old_one(tmp_path: Path, plac
 
     model = flash(segments=True)
     with pytest.raises(ArtefactError, match="not good enough"):
-        BACKEND.export(model, lowered(model), unit_params(model, 1), tmp_path, {}, refuse)
+        BACKEND.export(model, lowered(model), unit(model, 1), tmp_path, {}, refuse)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from tests.backends.onnx.support import emitted, flash, unit_params
+from tests.backends.onnx.support import emitted, flash, unit
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "onnx" / "flash.txt"
 
@@ -24,7 +24,7 @@ def test_the_text_is_as_agreed() -> None:
 def text() -> str:
     """Two flash layers, states summed up by a scan."""
     model = flash()
-    return "\n".join(_model(emitted(model, unit_params(model)).model)) + "\n"
+    return "\n".join(_model(emitted(model, unit(model)).model)) + "\n"
 
 
 def _model(model: ModelProto) -> Iterator[str]:

@@ -12,7 +12,7 @@ from flashir_onnx import OnnxBackend
 from flashir_onnx.emit import STRUCTURED, emit
 from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.session import Session
-from tests.backends.onnx.support import error, lowered
+from tests.backends.onnx.support import lowered, relative_error
 from tests.support import graph_of, random_inputs, random_parameters
 
 CASES = [
@@ -57,7 +57,7 @@ def test_repeats_within_repeats_and_without_rounds() -> None:
     params, inputs = random_parameters(graph), random_inputs(graph, {"B": 2, "T": 9})
     (got,) = Session(emit(lowered(graph), params), threads=1).outputs(inputs)
     assert len({name.partition(".norm")[0] for name in params if name.startswith("layers")}) >= 6
-    assert error(got, interpret(graph, params, *inputs)[0]) < 1e-4
+    assert relative_error(got, interpret(graph, params, *inputs)[0]) < 1e-4
 
 
 def check(graph: Graph, high: int = 5) -> None:
@@ -68,7 +68,7 @@ def check(graph: Graph, high: int = 5) -> None:
         assert got.dtype.kind == value.type.dtype.oracle.kind
         finite = np.where(np.isfinite(want), want, 0)
         assert np.array_equal(got[~np.isfinite(want)], want[~np.isfinite(want)])
-        assert error(np.where(np.isfinite(want), got, 0), finite) < TOLERANCE
+        assert relative_error(np.where(np.isfinite(want), got, 0), finite) < TOLERANCE
 
 
 def test_the_backend_claims_its_table() -> None:

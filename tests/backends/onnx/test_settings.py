@@ -8,7 +8,7 @@ import pytest
 
 import flashir
 from flashir import interpret
-from tests.backends.onnx.support import SMALL, error, session, tokens, unit_params
+from tests.backends.onnx.support import SMALL, relative_error, session, tokens, unit
 
 TOLERANCE = 1e-4
 FLASH: tuple[dict[str, Any], ...] = (
@@ -48,8 +48,8 @@ def test_gau(settings: dict[str, Any], task: str) -> None:
 
 def check(name: str, lengths: tuple[int, ...], **settings: Any) -> None:
     model = flashir.model(name, **SMALL, **settings)
-    params = unit_params(model)
+    params = unit(model)
     run = session(model, params)
     for length in lengths:
         ids = tokens(model, 2, length)
-        assert error(run(ids), interpret(model, params, *ids)[0]) < TOLERANCE, length
+        assert relative_error(run(ids), interpret(model, params, *ids)[0]) < TOLERANCE, length

@@ -12,7 +12,7 @@ from flashir import interpret
 from flashir.errors import FlashirError
 from flashir_zoo import Zoo
 from flashir_zoo.systems import SYSTEMS
-from tests.backends.onnx.support import SMALL, error, session, tokens, unit_params
+from tests.backends.onnx.support import SMALL, relative_error, session, tokens, unit
 
 TOLERANCE = 1e-4
 SETTLED: dict[str, Any] = {"chunk": 4, "cumsum": "native", "tile": 4, "max_len": 48}
@@ -34,20 +34,20 @@ every_name = pytest.mark.parametrize("name", sorted(Zoo().models()))
 @every_task
 def test_every_system(name: str, task: str) -> None:
     model = flashir.model(name, **settings(name, task=task))
-    params = unit_params(model)
+    params = unit(model)
     run = session(model, params)
     for length in (0, 1, 3, 4, 5, 14):
         ids = tokens(model, 2, length)
         logits = run(ids)
         assert logits.dtype == np.float32
-        assert error(logits, interpret(model, params, *ids)[0]) < TOLERANCE, length
+        assert relative_error(logits, interpret(model, params, *ids)[0]) < TOLERANCE, length
 
 
 @every_name
 def test_no_token_sees_those_after_it(name: str) -> None:
     """Bit for bit: other tokens after position t change nothing up to it."""
     model = flashir.model(name, **settings(name, task="lm"))
-    run = session(model, unit_params(model))
+    run = session(model, unit(model))
     (ids,) = tokens(model, 2, 14)
     before = run([ids])
     for t in (0, 3, 4, 9, 12):
@@ -62,24 +62,24 @@ def test_no_token_sees_those_after_it(name: str) -> None:
 @pytest.mark.parametrize("row", [{"attention": "relu2"}, {"heads": 1}, {"gating": True}], ids=str)
 def test_the_rows_of_table_2(row: dict[str, Any], task: str) -> None:
     model = flashir.model("transformer+", **settings("transformer+", task=task, **row))
-    params = unit_params(model)
+    params = unit(model)
     run = session(model, params)
     for length in (0, 1, 9):
         ids = tokens(model, 2, length)
-        assert error(run(ids), interpret(model, params, *ids)[0]) < TOLERANCE, length
+        assert relative_error(run(ids), interpret(model, params, *ids)[0]) < TOLERANCE, length
 
 
 @every_name
 def test_float16(name: str) -> None:
     model = flashir.model(name, **settings(name, dtype="float16"))
-    params = unit_params(model)
+    params = unit(model)
     ids = tokens(model, 2, 14)
-    assert error(session(model, params)(ids), interpret(model, params, *ids)[0]) < 3e-2
+    assert relative_error(session(model, params)(ids), interpret(model, params, *ids)[0]) < 3e-2
 
 
 def test_more_tokens_than_positions_are_refused() -> None:
     model = flashir.model("transformer", **settings("transformer", max_len=8))
-    run = session(model, unit_params(model))
+    run = session(model, unit(model))
     run(tokens(model, 1, 8))
     with pytest.raises(FlashirError, match="ONNX Runtime"):
         run(tokens(model, 1, 9))

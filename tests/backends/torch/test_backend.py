@@ -17,7 +17,7 @@ from flashir.registry import backend_of
 from flashir_torch import TorchBackend
 from flashir_torch import backend as home
 from flashir_torch.devices import device_of
-from tests.backends.torch.support import flash, session, tokens, unit
+from tests.backends.torch.support import SMALL, flash, session, tokens, unit
 
 
 def test_it_is_found_by_its_name() -> None:
@@ -96,3 +96,9 @@ def test_several_results_need_outputs() -> None:
     assert len(run.outputs([np.ones(2, np.float32)])) == 2
     with pytest.raises(TargetError, match="has 2 results, wanted one"):
         run([np.ones(2, np.float32)])
+
+
+def test_gau_refuses_what_its_bias_does_not_span() -> None:
+    model = flashir.model("flash-quad", **SMALL, max_len=8)
+    with pytest.raises(InputError):
+        session(model, unit(model))(tokens(model, 1, 9))
