@@ -235,7 +235,7 @@ def large(sizes: Mapping[Value, float]) -> float:
 
 def _padded(product: Contraction, target: Target) -> float:
     m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), target.tile))
-    return 2.0 * product.batch * m * n * (k + target.fill)
+    return 2.0 * product.batch * (m + target.fill) * n * (k + target.fill)
 
 
 def _weight_size(graph: Graph) -> int:

@@ -66,7 +66,7 @@ class Target:
         slowdown: how many times longer an op takes than its traffic says, per op; for `scan`, how many passes over
             what it walks and stacks it takes beside its body.
         call: seconds that one run takes, whatever it runs.
-        fill: what starting and storing a tile of a product takes, in terms of its k: k counts as k + fill.
+        fill: what packing operands and storing results of products take, as if m and k were larger by so much.
         fresh: bytes a second at which the system maps memory for a large tensor, beside its traffic; see `LARGE`.
         cores: on which `peak` and `vector` were measured, where they scale with the cores at hand; 0 where not.
         devices: how many work together, each on its share of the batch.
