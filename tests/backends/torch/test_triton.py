@@ -19,11 +19,12 @@ from torch import Tensor
 
 import flashir
 from flashir import interpret
+from flashir.cost import target as flashir_target
 from flashir.errors import TargetError
 from flashir.ir import Builder, Graph
 from flashir.lowering import Lowering
 from flashir.ops.attention import ref_mixed
-from flashir_torch import TorchBackend, module
+from flashir_torch import TorchBackend, bench_kernel, module
 from flashir_torch.export import without_loops
 from flashir_torch.kernels import blocks, bodies, claims
 from flashir_torch.kernels.claims import DEVICES, KERNELS, has_kernel
@@ -276,6 +277,17 @@ def test_a_model_lowered_for_a_card(causal: bool) -> None:
     assert relative_error(session(ids), interpret(model(causal), params, *ids)[0]) < TOLERANCE
 
 
+def test_its_gradients_are_those_of_its_parts() -> None:
+    small = flash(16, depth=1)
+    ids = torch.tensor(tokens(small, 1, 21)[0])
+    made = []
+    for device in ("h100", "cpu"):
+        net = module(Lowering.of(f"torch:{device}").run(small), unit(small))
+        net(ids).square().mean().backward()
+        made.append({name: parameter.grad for name, parameter in net.named_parameters()})
+    torch.testing.assert_close(*made, rtol=1e-3, atol=1e-5)
+
+
 def test_its_module_compiles_whole_and_exports_with_open_sizes() -> None:
     net = module(Lowering.of("torch:h100").run(model()), unit(model()))
     ids = torch.tensor(tokens(model(), 2, 37)[0])
@@ -307,23 +319,65 @@ def test_without_triton_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         module(graph, unit(model()))
 
 
-def compiling(code: str, cache_folder: Path) -> str:
+def test_the_bench_compares_before_it_times() -> None:
+    sizes = bench_kernel.Sizes("float32", 37, keys=8, width=16, chunk=16)
+    nets: dict[str, Any] = dict(bench_kernel.contestants(sizes))
+    operands = sizes.operands("cpu")
+    bench_kernel.check(sizes, nets, operands)
+    with pytest.raises(TargetError, match="wrong differs from the kernel"):
+        bench_kernel.check(sizes, {**nets, "wrong": lambda *xs: 1.01 * nets["parts, matmul"](*xs)}, operands)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_the_bench_says_that_it_needs_a_card(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench_kernel"])
+    with pytest.raises(SystemExit):
+        bench_kernel.main()
+    assert "on a CUDA card, and PyTorch finds none here" in capsys.readouterr().err
+
+
+def test_the_roofline_is_that_of_the_record() -> None:
+    """By hand: 4096 tokens of 7168 bytes at 3.35 TB/s; 4.97 GFLOP at 67 TFLOP/s."""
+    card = flashir_target("torch:h100")
+    assert bench_kernel.Sizes("bfloat16", 4096).bound(card, step=False) == pytest.approx(29.4e6 / 3.35e9, rel=1e-2)
+    assert bench_kernel.Sizes("float32", 4096).bound(card, step=False) == pytest.approx(4.97e9 / 6.7e10, rel=1e-2)
+
+
+def compiling(cache_folder: Path, *arguments: str) -> str:
     """What Python prints with Triton's compiler in place of its interpreter."""
     if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
         pytest.skip("this Triton has no ptxas")
     chosen = {**os.environ, "TRITON_CACHE_DIR": str(cache_folder)}
     del chosen["TRITON_INTERPRET"]
-    command = [sys.executable, *code.split()]
+    command = [sys.executable, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=chosen).stdout
+
+
+def test_tensors_that_are_not_on_a_card_are_named(tmp_path: Path) -> None:
+    code = """
+import torch
+from flashir.errors import TargetError
+from flashir_torch.kernels.mixed import mixed_chunk_attention
+x = torch.ones(1, 5, 16)
+try:
+    mixed_chunk_attention(x, x, x, x, x, torch.ones(16, 16), 16, True, "none")
+except TargetError as error:
+    print(error)
+"""
+    told = compiling(tmp_path, "-c", code)
+    assert "the kernel runs on CUDA alone, got tensors on cpu" in told
+    assert "lower the model for torch:cpu" in told
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_it_compiles_for_cards_within_their_memory(capability: int, tmp_path: Path) -> None:
-    made = [
-        json.loads(line) for line in compiling(f"-m tests.backends.torch.cards {capability}", tmp_path).splitlines()
-    ]
+    """Without a card: what would be launched, through ptxas."""
+    lines = compiling(tmp_path, "-m", "tests.backends.torch.cards", str(capability)).splitlines()
+    made = [json.loads(line) for line in lines]
     assert {each["kernel"] for each in made} == {"states", "attend", "score_gradients", "key_gradients"}
     for each in made:
-        assert each["shared"] <= SHARED[capability], each
+        assert 0 < each["shared"] <= SHARED[capability], each
         assert each["spilled"] <= 128, each
