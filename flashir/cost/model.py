@@ -58,6 +58,8 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
     walk = _Walk(target, training)
     walk.forward[LAUNCH] += target.call
     found = walk.graph(graph, sizes, 1)
+    if target.fuses and found.peak >= LARGE:  # a program of one piece has its values in one piece of memory
+        walk.forward[TRAFFIC] += found.peak / target.fresh
     weights = sum(_count(spec.shape) for spec in parameters(graph).values())
     if not training:
         return _estimate(walk.forward, weights * _weight_size(graph) + found.peak)
@@ -187,7 +189,7 @@ class _Walk:
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
         slower = max((target.slowdown.get(node.op, 1.0) for node in kernel.nodes), default=1.0)
-        mapped = min(slower, 1.0) * work.fresh / target.fresh
+        mapped = 0.0 if target.fuses else min(slower, 1.0) * work.fresh / target.fresh
         seconds[MATRIX] += times * useful
         seconds[WASTE] += times * (padded - useful)
         seconds[VECTOR] += times * vector
