@@ -127,6 +127,7 @@ VALUES: dict[str, list[Any]] = {
     "cumsum": list(CUMSUMS),
 }
 """What is drawn for a setting of the zoo that is neither a flag nor a choice."""
+SEEDS = st.integers(0, 2**32)
 
 
 @st.composite
@@ -157,13 +158,15 @@ def zoo_models(draw: st.DrawFn) -> Graph:
 def models(draw: st.DrawFn) -> tuple[Graph, int, int, int]:
     """A model, every choice made; rows, tokens, and a seed for what else is random.
 
-    A system of the zoo three times of four, else a stack of blocks. Chunks begin and end about those lengths.
+    A system of the zoo three times of four, else a stack of blocks. Lengths are those at which chunks begin and end.
     """
-    graph = draw(zoo_models() if draw(st.integers(0, 3)) else blocks())
+    graph = draw(st.one_of(zoo_models(), zoo_models(), zoo_models(), blocks()))
     steps = {node.attrs.get(name) for node in graph.walk() for name in ("chunk", "tile")}
     n = draw(st.sampled_from(sorted(each for each in steps if isinstance(each, int)) or [5]))
-    around = [0, 1, n - 1, n, n + 1, *([2 * n, 3 * n + 2] if n <= LONGEST_CHUNK else [])]
-    return graph, draw(st.sampled_from([1, 2, 3, 2, 0])), draw(st.sampled_from(around)), draw(st.integers(0, 2**32))
+    several = [3 * n + 2, 2 * n] if n <= LONGEST_CHUNK else []
+    longest = min([int(node.attrs["max_len"]) for node in graph.walk() if node.op == "gau"], default=2 * LONG)
+    lengths = [each for each in dict.fromkeys((n + 1, *several, n, n - 1, 1, 0)) if each <= longest]
+    return graph, draw(st.sampled_from([2, 1, 3, 2, 1, 3, 2, 0])), draw(st.sampled_from(lengths)), draw(SEEDS)
 
 
 @st.composite

@@ -1,4 +1,7 @@
-"""Gradients of every system of the zoo, for both tasks: PyTorch and JAX against each other and the interpreter."""
+"""Gradients of every system of the zoo, for both tasks: PyTorch and JAX against each other and the interpreter.
+
+pytest -m "" tests/backends/test_gradients.py -rP       # all of them, with the figures
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,10 @@ def torch_gradients(name: str, task: str) -> tuple[Case, dict[str, Any]]:
     return case, case.gradients("torch:cpu")
 
 
-def check(errors: Any, params: Any) -> None:
+def check(errors: Any, params: Any, what: str) -> None:
     found = dict(errors)
     assert found.keys() == params.keys()
+    print(f"{what}: at most {max(found.values()):.1e} off")
     assert not {name: error for name, error in found.items() if not error <= TOLERANCE}
 
 
@@ -56,7 +60,7 @@ def check(errors: Any, params: Any) -> None:
 def test_pytorch_has_the_gradients_of_the_interpreter(name: str, task: str) -> None:
     case, found = torch_gradients(name, task)
     assert all(np.any(array) for array in found.values())
-    check(case.slopes.errors(found), case.params)
+    check(case.slopes.errors(found), case.params, f"{name} {task}, PyTorch and the interpreter")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +69,8 @@ def test_pytorch_has_the_gradients_of_the_interpreter(name: str, task: str) -> N
 def test_jax_has_the_gradients_of_pytorch(name: str, task: str) -> None:
     case, wanted = torch_gradients(name, task)
     found = case.gradients("jax:cpu")
-    check(differences(found, wanted), case.params)
-    check(case.slopes.errors(found), case.params)
+    check(differences(found, wanted), case.params, f"{name} {task}, JAX and PyTorch")
+    check(case.slopes.errors(found), case.params, f"{name} {task}, JAX and the interpreter")
 
 
 @pytest.mark.parametrize("parameter", ["layers.0.rel_bias.w", "layers.1.offset_scale.beta", "embed.weight"])
