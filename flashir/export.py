@@ -22,7 +22,7 @@ from flashir.ir.types import LARGEST_SIZE
 from flashir.planning import Plan, compute_type
 from flashir.workload import Workload
 
-SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is no chunk
+SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is neither a chunk nor a wide tile
 TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}
 
 
@@ -90,14 +90,18 @@ class _Check:
     def __call__(self, run: Run) -> None:
         """Raises ArtefactError where they differ by more than the compute type explains."""
         model = self.ready.plan.graph
-        enough = (self.ready.plan.chunk or SHORTEST_CHECK - 1) + 1  # the second chunk has seen the first
-        length = min(enough, _longest(model))
+        length = min(enough(self.ready.plan.chunk, self.ready.plan.tile), _longest(model))
         arrays = sample_inputs(model, Workload(1, length).sizes(model))
         wanted = interpret(model, self.ready.params, *arrays)[0]
         error, limit = relative_error(run(arrays), wanted), TOLERANCE[compute_type(model)]
         if not error <= limit:
             raise ArtefactError(f"the artefact differs from the interpreter by {error:.1e}, more than {limit:.0e}")
         self.verdict = f"run against the float64 interpreter on {length} tokens: {error:.1e} off, {limit:.0e} allowed"
+
+
+def enough(chunk: int | None, tile: int | None) -> int:
+    """Tokens that a comparison with the interpreter wants: a second chunk, or tile, that has seen the first."""
+    return max(chunk or SHORTEST_CHECK - 1, tile or 0) + 1
 
 
 def _longest(model: Graph) -> int:

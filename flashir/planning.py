@@ -1,4 +1,4 @@
-"""plan: what chunk and which cumulative sum a model should have on a target, what it will take, and why."""
+"""plan: what chunk, tile and cumulative sum a model should have on a target, what it will take, and why."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from flashir.passes.choose import (
     Candidate,
     ChooseChunk,
     ChooseCumsum,
+    ChooseTile,
     best,
     check_policy,
     choosers,
     reset,
     settled_chunks,
+    sums_tokens,
 )
 from flashir.passes.dtype import SetDType
 from flashir.tune.space import Choice, choices, misfits
@@ -44,6 +46,7 @@ class Plan:
         target, batch, seq_len, training: what was asked.
         chunk: tokens a chunk; None where the model has none.
         cumsum: `scan`, `matmul` or `native`; None where nothing is summed up.
+        tile: tokens of token-level linear attention that are computed together; None where the model has none.
         predicted_ms: milliseconds of one run, or training step.
         peak_bytes: bytes of memory on one device.
         parameters: how many numbers the model learns.
@@ -59,6 +62,7 @@ class Plan:
     training: bool
     chunk: int | None
     cumsum: str | None
+    tile: int | None
     predicted_ms: float
     peak_bytes: int
     parameters: int
@@ -67,9 +71,9 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as the command line prints it with `--json`."""
-        own = ("model", "target", "batch", "seq_len", "training", "chunk", "cumsum", "predicted_ms", "peak_bytes")
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self, name) for name in ("model", "target", "batch", "seq_len", "training")},
+            **_choice_dict(self),
             "parameters": self.parameters,
             "candidates": [_candidate_dict(each) for each in self.candidates],
             "why": self.why,
@@ -78,7 +82,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Lists the candidates of a graph with what each takes: the `rank` of choose-chunk and choose-cumsum."""
+    """Lists the candidates of a graph with what each takes: the `rank` of choose-chunk and its kin."""
 
     target: Target
     workload: Workload
@@ -105,7 +109,7 @@ class Ranking:
     def predict(self, graph: Graph, choice: Choice) -> Candidate:
         """One candidate, from its lowered graph."""
         made = self.estimate(choice.settle(graph))
-        return Candidate(choice.chunk, choice.cumsum, made.ms, made.peak_bytes, terms=made.terms)
+        return Candidate(choice.chunk, choice.cumsum, made.ms, made.peak_bytes, choice.tile, terms=made.terms)
 
     def estimate(self, settled: Graph) -> Estimate:
         """What a settled model takes."""
@@ -145,7 +149,7 @@ def plan(
         seq_len: tokens a row.
         training: plan a training step instead of one run forward.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        chunk, cumsum: settle these by hand.
+        chunk, cumsum: settle these by hand; a cumulative sum without a tile is one over tokens, tile 1 (Table 10).
         dtype: the compute type: `float32`, `bfloat16` or `float16`; without one, the model's own.
         params: the parameters, where they exist already: then the chunk must be one that they fit.
         measured: use measurements of this machine where `tune` has stored them.
@@ -194,7 +198,8 @@ def planned(
     def rank(_: Graph) -> Sequence[Candidate]:
         return eligible
 
-    chosen = Pipeline((ChooseChunk(policy=policy, rank=rank), ChooseCumsum(policy=policy, rank=rank))).run(graph)
+    choosing = (ChooseChunk, ChooseTile, ChooseCumsum)
+    chosen = Pipeline([each(policy=policy, rank=rank) for each in choosing]).run(graph)
     found = best(eligible, policy)
     return Plan(
         graph=chosen,
@@ -205,11 +210,12 @@ def planned(
         training=workload.training,
         chunk=found.chunk,
         cumsum=found.cumsum,
+        tile=found.tile,
         predicted_ms=found.predicted_ms,
         peak_bytes=found.peak_bytes,
         parameters=parameter_count(chosen),
         candidates=candidates,
-        why=explain(found, eligible, policy),
+        why=explain(found, eligible, policy, tokens=any(map(sums_tokens, choosers(graph)))),
     )
 
 
@@ -269,6 +275,13 @@ def gigabytes(count: float) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
+def _choice_dict(made: Candidate | Plan) -> dict[str, Any]:
+    """A choice and what it takes; `tile` only where there is one."""
+    tile = {} if made.tile is None else {"tile": made.tile}
+    chosen: dict[str, Any] = {"chunk": made.chunk, "cumsum": made.cumsum, **tile}
+    return {**chosen, "predicted_ms": made.predicted_ms, "peak_bytes": made.peak_bytes}
+
+
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
-    shown = {name: getattr(candidate, name) for name in ("chunk", "cumsum", "predicted_ms", "peak_bytes")}
+    shown = _choice_dict(candidate)
     return shown if candidate.measured_ms is None else {**shown, "measured_ms": candidate.measured_ms}

@@ -9,22 +9,37 @@ from flashir.passes.choose import QUALITY_SLACK, Candidate
 TIE = 0.001  # closer than this, two candidates take the same time
 
 
-def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
-    """What spoke for the chosen candidate, against the best with another chunk and the best with another strategy.
+OVER_TOKENS = "Tile 1, for a cumulative sum set by hand is one over tokens, as in Table 10; -s tile=N sets another."
+
+
+def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str, *, tokens: bool = False) -> str:
+    """What spoke for the chosen candidate, against the best with another chunk, tile or strategy.
 
     One that was measured is compared with others that were: what is unmeasured could only be guessed at.
+
+    Args:
+        chosen: one of the candidates.
+        candidates: those that it could have been.
+        policy: by which it was chosen.
+        tokens: a cumulative sum that was set by hand makes it a sum over tokens.
     """
+    compared = _compared(chosen, candidates, policy)
+    return f"{compared} {OVER_TOKENS}" if tokens else compared
+
+
+def _compared(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
     if len(candidates) == 1:
         return _alone(chosen)
     if chosen.measured_ms is not None:
         candidates = [each for each in candidates if each.measured_ms is not None]
     if len(candidates) == 1:
         return "No other candidate was measured."
-    return " ".join(part for part in (_chunk(chosen, candidates, policy), _cumsum(chosen, candidates)) if part)
+    parts = (_chunk(chosen, candidates, policy), _tile(chosen, candidates), _cumsum(chosen, candidates))
+    return " ".join(part for part in parts if part)
 
 
 def _alone(chosen: Candidate) -> str:
-    settled = "" if chosen.chunk is None and chosen.cumsum is None else "Nothing was left to choose. "
+    settled = "" if (chosen.chunk, chosen.tile, chosen.cumsum) == (None, None, None) else "Nothing was left to choose. "
     if not chosen.predicted_ms:
         return f"{settled}There is nothing to compute."
     dearest = max(chosen.terms, key=lambda term: chosen.terms[term])
@@ -50,8 +65,17 @@ def _chunk(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> s
     return f"{claim}: chunk {rival.chunk} {_against(rival, fastest)}."
 
 
+def _tile(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
+    others = [each for each in candidates if each.chunk == chosen.chunk and each.tile != chosen.tile]
+    if not others:
+        return ""
+    rival = min(others, key=lambda each: each.ms)
+    return f"Tile {chosen.tile} is the fastest: tile {rival.tile} {_against(rival, chosen)}."
+
+
 def _cumsum(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
-    others = [each for each in candidates if each.chunk == chosen.chunk and each.cumsum != chosen.cumsum]
+    alike = [each for each in candidates if (each.chunk, each.tile) == (chosen.chunk, chosen.tile)]
+    others = [each for each in alike if each.cumsum != chosen.cumsum]
     if not others:
         return ""
     rival = min(others, key=lambda each: each.ms)

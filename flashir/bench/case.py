@@ -99,7 +99,7 @@ class Grid:
         for done, (name, target, seq_len, chunk, cumsum) in enumerate(asked):
             told(f"planning {name} on {target}, {seq_len} tokens", done, len(asked))
             case = self._case(name, target, seq_len, chunk, cumsum)
-            made.setdefault((name, target, seq_len, case.row.chunk, case.row.cumsum), case)
+            made.setdefault((name, target, seq_len, case.row.chunk, case.row.cumsum, case.row.tile), case)
         return list(made.values())
 
     def _case(self, name: str, target: str, seq_len: int, chunk: int | None, cumsum: str | None) -> Case:
@@ -118,6 +118,7 @@ class Grid:
             row,
             chunk=made.chunk,
             cumsum=made.cumsum,
+            tile=made.tile,
             dtype=str(compute_type(made.graph)),
             parameters=made.parameters,
             predicted_ms=made.predicted_ms,

@@ -38,7 +38,7 @@ class Row:
         target: such as `onnx:cpu`.
         batch, seq_len: rows, and tokens a row.
         training: whether a training step was measured, or one run forward.
-        chunk, cumsum: as chosen; None where the model has none.
+        chunk, cumsum, tile: as chosen; None where the model has none.
         dtype: that the model computes in.
         parameters: how many numbers it learns.
         predicted_ms, predicted_bytes: by the cost model; None where the plan says that it does not fit.
@@ -64,6 +64,7 @@ class Row:
     predicted_bytes: Bytes | None = None
     floor_ms: Milliseconds | None = None
     floor: Text = ""
+    tile: Count | None = None
     samples_ms: tuple[Milliseconds, ...] = ()
     baseline_bytes: Bytes | None = None
     peak_bytes: Bytes | None = None
@@ -78,8 +79,9 @@ class Row:
 
     @property
     def choice(self) -> str:
-        """What was chosen, such as `256 matmul`; `-` where there is nothing to choose."""
-        return " ".join(str(each) for each in (self.chunk, self.cumsum) if each is not None) or "-"
+        """What was chosen, such as `256 matmul` or `tile 64 scan`; `-` where there is nothing to choose."""
+        tile = None if self.tile is None else f"tile {self.tile}"
+        return " ".join(str(each) for each in (self.chunk, tile, self.cumsum) if each is not None) or "-"
 
     @property
     def name(self) -> str:

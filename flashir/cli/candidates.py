@@ -7,6 +7,7 @@ from rich.text import Text
 from flashir.cli import console
 from flashir.passes.choose import Candidate
 from flashir.planning import Plan
+from flashir.tune.space import Choice
 
 BAR = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -19,14 +20,17 @@ def show_plan(plan: Plan, word: str) -> None:
     console.say(f"{word} on {plan.target}: {work}, {console.many(plan.parameters)} parameters", "bold")
     console.say()
     measured = any(each.measured_ms is not None for each in plan.candidates)
-    columns = ["", "chunk", "cumsum", "predicted", *(["measured"] if measured else []), "peak memory", ""]
-    table = console.table(*columns, right=("chunk", "predicted", "measured", "peak memory"))
+    tiled = any(each.tile is not None for each in plan.candidates)
+    columns = ["", "chunk", *(["tile"] if tiled else []), "cumsum", "predicted"]
+    columns += [*(["measured"] if measured else []), "peak memory", ""]
+    table = console.table(*columns, right=("chunk", "tile", "predicted", "measured", "peak memory"))
     slowest = max(each.ms for each in plan.candidates)
     for each in plan.candidates:
-        chosen = (each.chunk, each.cumsum) == (plan.chunk, plan.cumsum)
+        chosen = Choice.of(each) == Choice.of(plan)
         table.add_row(
             "*" if chosen else "",
-            "-" if each.chunk is None else str(each.chunk),
+            _number(each.chunk),
+            *([_number(each.tile)] if tiled else []),
             each.cumsum or "-",
             console.milliseconds(each.predicted_ms),
             *([_measured(each)] if measured else []),
@@ -42,8 +46,13 @@ def show_plan(plan: Plan, word: str) -> None:
 def choice(plan: Plan) -> str:
     """What was chosen, in a few words."""
     parts = [f"chunk {plan.chunk}"] if plan.chunk is not None else []
+    parts += [f"tile {plan.tile}"] if plan.tile is not None else []
     parts += [f"cumsum {plan.cumsum}"] if plan.cumsum is not None else []
     return ", ".join([*parts, f"{console.milliseconds(plan.predicted_ms)} predicted for {plan.seq_len} tokens"])
+
+
+def _number(tokens: int | None) -> str:
+    return "-" if tokens is None else str(tokens)
 
 
 def _measured(candidate: Candidate) -> str:

@@ -61,7 +61,13 @@ Task = Annotated[
 Chunk = Annotated[
     int | None, typer.Option(metavar="N", help="Force the chunk size, in tokens.", rich_help_panel=CHOICES)
 ]
-Cumsum = Annotated[CumSum | None, typer.Option(help="Force how chunk states are summed up.", rich_help_panel=CHOICES)]
+Cumsum = Annotated[
+    CumSum | None,
+    typer.Option(
+        help="Force how chunk states are summed up; in performer, those of tokens unless -s tile=N.",
+        rich_help_panel=CHOICES,
+    ),
+]
 ComputeType = Annotated[Compute | None, typer.Option("--dtype", help="The compute type.", rich_help_panel=CHOICES)]
 ByPolicy = Annotated[
     Policy,

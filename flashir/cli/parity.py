@@ -14,7 +14,7 @@ from flashir.ir import Graph
 from flashir.planning import Plan, compute_type
 from flashir.workload import Workload
 
-NO_CHUNK = 64  # what stands in for the chunk of a model without one
+NO_CHUNK = 64  # what stands in for the chunk of a model without one, where its tile is no longer
 BUDGET = 2e11  # arithmetic of the interpreter, a few seconds of it: lengths beyond are left out
 
 
@@ -81,7 +81,7 @@ def cases(
     """
     if lengths is not None:
         return [(batch, length) for length in lengths for batch in batches], []
-    chunk = plan.chunk or NO_CHUNK
+    chunk = max(plan.chunk or NO_CHUNK, plan.tile or 0)
     every = [each for each in (chunk + 1, 1, chunk, chunk - 1, 3 * chunk + 2) if each]
     spent = 0.0
     kept: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""flashir plan: the chunk and the cumulative sum that a device wants, from its cost model."""
+"""flashir plan: the chunk, tile and cumulative sum that a device wants, from its cost model."""
 
 from __future__ import annotations
 

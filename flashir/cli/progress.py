@@ -110,13 +110,15 @@ class LiveProgress:
 
     def _table(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("chunk", "cumsum", "predicted", "measured", "spread", "state"):
-            numbers = name in ("chunk", "predicted", "measured", "spread")
+        tiled = any(row.candidate.tile is not None for row in self._rows.values())
+        for name in ("chunk", *(["tile"] if tiled else []), "cumsum", "predicted", "measured", "spread", "state"):
+            numbers = name not in ("cumsum", "state")
             table.add_column(name, justify="right" if numbers else "left", no_wrap=name != "state")
         for row in self._rows.values():
             each, measured = row.candidate, row.candidate.measured_ms
             table.add_row(
                 "-" if each.chunk is None else str(each.chunk),
+                *([str(each.tile)] if tiled else []),
                 each.cumsum or "-",
                 console.milliseconds(each.predicted_ms),
                 "" if measured is None else console.milliseconds(measured),

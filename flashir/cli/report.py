@@ -22,7 +22,7 @@ class Report:
 
     Args:
         model: MODEL as typed.
-        target, chunk, cumsum: where it ran, with which choices.
+        target, chunk, cumsum, tile: where it ran, with which choices.
         shape: of the logits.
         seconds: of one run.
         count: how many tokens went in.
@@ -37,6 +37,7 @@ class Report:
     target: str
     chunk: int | None
     cumsum: str | None
+    tile: int | None
     shape: tuple[int, ...]
     seconds: float
     count: int
@@ -60,6 +61,7 @@ class Report:
             target=plan.target,
             chunk=plan.chunk,
             cumsum=plan.cumsum,
+            tile=plan.tile,
             shape=logits.shape,
             seconds=seconds,
             count=ids.size,
@@ -94,6 +96,7 @@ class Report:
             "target": self.target,
             "chunk": self.chunk,
             "cumsum": self.cumsum,
+            **({"tile": self.tile} if self.tile else {}),
             "shape": list(self.shape),
             "ms": 1e3 * self.seconds,
             "tokens_per_second": self.rate,
@@ -120,6 +123,7 @@ class Report:
     def show(self) -> None:
         """Print it for people."""
         chosen = [f"chunk {self.chunk}"] if self.chunk else []
+        chosen += [f"tile {self.tile}"] if self.tile else []
         chosen += [f"cumsum {self.cumsum}"] if self.cumsum else []
         facts = {
             "model": " · ".join([f"{self.model} on {self.target}", *chosen]),

@@ -167,6 +167,7 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
     summary = {
         "parameters": console.many(planned.parameters),
         "chunk": "-" if planned.chunk is None else str(planned.chunk),
+        **({} if planned.tile is None else {"tile": str(planned.tile)}),
         "cumsum": planned.cumsum or "-",
         made.target: f"{console.milliseconds(planned.predicted_ms)} predicted for {batch} x {seq_len} tokens",
         "memory": console.size(planned.peak_bytes),

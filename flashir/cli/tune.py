@@ -1,4 +1,4 @@
-"""flashir tune: the chunk and the cumulative sum that a device wants, measured."""
+"""flashir tune: the chunk, tile and cumulative sum that a device wants, measured."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ performer = define_op(
             sample("f32[2, 7, 8]", heads=2, cumsum="scan", tile=3),
             sample("f32[2, 7, 8]", heads=2, cumsum="matmul", tile=4, norm="scale_norm"),
             sample("f32[1, 5, 6]", heads=2, cumsum="native", tile=1, rope=False),
-            sample("f32[2, 5, 8]", heads=2, cumsum="native", causal=False),
-            sample("f32[1, 0, 4]", heads=1, cumsum="native"),
+            sample("f32[2, 5, 8]", heads=2, cumsum="native", tile=4, causal=False),
+            sample("f32[1, 0, 4]", heads=1, cumsum="native", tile=4),
         ),
         attrs={
             **HEADS,

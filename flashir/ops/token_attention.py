@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, chunked, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
-TILE = integer(64, least=1, doc="tokens computed together; the function is the same for every tile")
+TILE = integer(
+    AUTO, least=1, auto=True, doc="tokens computed together, the function is the same; open beside a set cumsum it is 1"
+)
 
 
 def _infer(q: TensorType, k: TensorType, v: TensorType, **_: Any) -> TensorType:

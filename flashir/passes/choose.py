@@ -1,4 +1,7 @@
-"""choose-chunk and choose-cumsum: settle what a model leaves `auto`, by hand or by a ranking of the candidates."""
+"""choose-chunk, choose-tile, choose-cumsum: settle what a model leaves `auto`, by hand or by a ranking of candidates.
+
+In this order: whether a cumulative sum was set by hand tells which tile is meant.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from flashir.ops import OPS
 from flashir.passes.base import Pass
 from flashir.rewrite import Rule, rewrite
 
+CHOICES = ("chunk", "tile", "cumsum")
 STRATEGIES = ("scan", "matmul", "native")
 POLICIES = ("quality", "fastest")
 QUALITY_SLACK = 1.05  # the largest chunk may take this much longer than the fastest
@@ -26,6 +30,7 @@ class Candidate:
         cumsum: `scan`, `matmul` or `native`; None where nothing is summed up.
         predicted_ms: milliseconds by the cost model.
         peak_bytes: bytes of memory on one device, by the cost model.
+        tile: tokens of token-level linear attention that are computed together; None where the model has none.
         measured_ms: milliseconds as measured, where they were.
         correction: what the prediction is multiplied by where it competes with measurements of others.
         terms: the predicted milliseconds of each kind.
@@ -35,6 +40,7 @@ class Candidate:
     cumsum: str | None
     predicted_ms: float
     peak_bytes: int
+    tile: int | None = None
     measured_ms: float | None = None
     correction: float = 1.0
     terms: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
@@ -48,8 +54,36 @@ class Candidate:
 Rank = Callable[[Graph], Sequence[Candidate]]
 
 
+class _Choose(Pass):
+    """An open attribute gets what was set by hand, else what the best candidate has; its name follows `choose-`."""
+
+    optional = False
+    policy: str
+    rank: Rank | None
+
+    def apply(self, graph: Graph) -> Graph:
+        """Set every open one. Raises SettingError where there is a choice, but neither a value nor a ranking."""
+        attr = self.name.removeprefix("choose-")
+        nodes = [node for node in graph.walk() if is_open(node, attr)]
+        if not nodes:
+            return graph
+        value: Attr = getattr(self, attr)
+        if value is None and any(self.bound(node) is None for node in nodes):
+            value = getattr(best(ranked(self, self.rank, graph), self.policy), attr)
+
+        def chosen(node: Node) -> Attr:
+            only = self.bound(node)
+            return value if only is None else only
+
+        return rewrite(graph, _setter(attr, chosen, lambda node: is_open(node, attr)))
+
+    def bound(self, node: Node) -> Attr:
+        """What an open node can only have, or may as well have where it makes no difference; None for a choice."""
+        return None
+
+
 @dataclass(frozen=True)
-class ChooseChunk(Pass):
+class ChooseChunk(_Choose):
     """`flash(%h) {chunk = auto}` -> `flash(%h) {chunk = 256}`
 
     Args:
@@ -59,21 +93,35 @@ class ChooseChunk(Pass):
     """
 
     name = "choose-chunk"
-    optional = False
     chunk: int | None = None
     policy: str = "quality"
     rank: Rank | None = field(default=None, repr=False)
 
-    def apply(self, graph: Graph) -> Graph:
-        """Set every open chunk. Raises SettingError where there is neither a chunk nor a ranking."""
-        if not any(is_open(node, "chunk") for node in graph.walk()):
-            return graph
-        chunk = self.chunk or best(ranked(self, self.rank, graph), self.policy).chunk
-        return _set(graph, "chunk", lambda node: chunk)
+
+@dataclass(frozen=True)
+class ChooseTile(_Choose):
+    """`performer(%h) {cumsum = auto, tile = auto}` -> `performer(%h) {cumsum = auto, tile = 64}`
+
+    `performer(%h) {cumsum = "scan", tile = auto}` -> `performer(%h) {cumsum = "scan", tile = 1}`
+
+    Args:
+        tile: the tile, set by hand; without one, that of the best that `rank` finds.
+        policy: as for choose-chunk.
+        rank: lists the candidates for a graph.
+    """
+
+    name = "choose-tile"
+    tile: int | None = None
+    policy: str = "quality"
+    rank: Rank | None = field(default=None, repr=False)
+
+    def bound(self, node: Node) -> Attr:
+        """One token, where the sum is meant over tokens or there is none."""
+        return 1 if sums_tokens(node) or not strategies(node) else None
 
 
 @dataclass(frozen=True)
-class ChooseCumsum(Pass):
+class ChooseCumsum(_Choose):
     """`flash(%h) {cumsum = auto}` -> `flash(%h) {cumsum = "native"}`
 
     Args:
@@ -83,20 +131,14 @@ class ChooseCumsum(Pass):
     """
 
     name = "choose-cumsum"
-    optional = False
     cumsum: str | None = None
     policy: str = "quality"
     rank: Rank | None = field(default=None, repr=False)
 
-    def apply(self, graph: Graph) -> Graph:
-        """Set every open strategy. Raises SettingError where there is neither a strategy nor a ranking."""
-        nodes = [node for node in graph.walk() if is_open(node, "cumsum")]
-        if not nodes:
-            return graph
-        strategy = self.cumsum
-        if strategy is None and any(len(strategies(node)) > 1 for node in nodes):
-            strategy = best(ranked(self, self.rank, graph), self.policy).cumsum
-        return _set(graph, "cumsum", lambda node: _applicable(node, strategy))
+    def bound(self, node: Node) -> Attr:
+        """The one strategy there is; any where nothing is summed up."""
+        own = strategies(node)
+        return None if len(own) > 1 else (own or STRATEGIES)[-1]
 
 
 def best(candidates: Sequence[Candidate], policy: str) -> Candidate:
@@ -134,14 +176,19 @@ def strategies(node: Node) -> tuple[str, ...]:
     return ("matmul",) if masked else STRATEGIES
 
 
+def sums_tokens(node: Node) -> bool:
+    """Whether a cumulative sum set by hand, and no tile, means the sum over tokens, as in Table 10."""
+    return is_open(node, "tile") and not is_open(node, "cumsum") and bool(strategies(node))
+
+
 def is_open(node: Node, attr: str) -> bool:
     """Whether an attribute of the node is still `auto`."""
     return node.attrs.get(attr) is AUTO
 
 
 def choosers(graph: Graph) -> Iterator[Node]:
-    """The nodes that have a chunk or a strategy, open or not."""
-    return (node for node in graph.walk() if "chunk" in node.attrs or "cumsum" in node.attrs)
+    """The nodes that have something to choose, open or not."""
+    return (node for node in graph.walk() if not node.attrs.keys().isdisjoint(CHOICES))
 
 
 def settled_chunks(graph: Graph) -> tuple[int, ...]:
@@ -153,16 +200,6 @@ def settled_chunks(graph: Graph) -> tuple[int, ...]:
 def reset(graph: Graph, attr: str) -> Graph:
     """The graph with an attribute `auto` wherever it can be."""
     return rewrite(graph, _setter(attr, lambda node: AUTO, lambda node: attr in node.attrs))
-
-
-def _applicable(node: Node, strategy: str | None) -> Attr:
-    """The strategy where the node has a choice, else the one it is bound to; any where it makes no difference."""
-    own = strategies(node)
-    return strategy if strategy in own else (own or STRATEGIES)[-1]
-
-
-def _set(graph: Graph, attr: str, value: Callable[[Node], Attr]) -> Graph:
-    return rewrite(graph, _setter(attr, value, lambda node: is_open(node, attr)))
 
 
 def _setter(attr: str, value: Callable[[Node], Attr], wanted: Callable[[Node], bool]) -> Rule:

@@ -75,7 +75,7 @@ def descend(claims: Claims, target: str) -> Rule:
         if still_open:
             raise TargetError(
                 f"{' and '.join(still_open)} of {node.op} must be chosen before it can be lowered",
-                mend="run choose-chunk and choose-cumsum, or set them",
+                mend="run choose-chunk, choose-tile and choose-cumsum, or set them",
             )
         extra = {"p": _Parameters(b, node)} if record.params is not None else {}
         made: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **extra)

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from flashir.errors import SettingError, suggest
 from flashir.passes.base import Pass
 from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import ChooseChunk, ChooseCumsum
+from flashir.passes.choose import ChooseChunk, ChooseCumsum, ChooseTile
 from flashir.passes.dtype import SetDType
 from flashir.passes.hoist import Hoist
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
@@ -25,6 +25,7 @@ PASSES: dict[str, type[Pass]] = {
         Canonicalise,
         ChooseChunk,
         ChooseCumsum,
+        ChooseTile,
         Decompose,
         EinsumToMatmul,
         Hoist,

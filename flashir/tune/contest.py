@@ -1,6 +1,6 @@
 """The contest: find the best candidate by measuring few.
 
-The cost model says where to look, and measuring says by how much it is off. First the chunk that the plan would
+The cost model says where to look, and measuring says by how much it is off. First the chunk or tile that the plan would
 choose is measured with every strategy, as the model errs most about those. What that shows corrects the predictions
 of the rest; then, one at a time, whatever would be chosen now, or could still turn the choice, until there is nothing
 of the kind or a third of all is measured. Those that can still win are timed until it is clear, or often enough.
@@ -104,13 +104,14 @@ class Contest:
         return [favourite] if favourite in left else []
 
     def _first(self) -> list[int]:
-        """The chunk that would be chosen, with every strategy that is not hopeless; other chunks, if those are few."""
+        """The chunk or tile that would be chosen, with each strategy not hopeless; others too, if those are few."""
         left = self._eligible()
         if not left:
             return []
         now = self.candidates
         chosen = now[self._best(now)]
-        wave = [i for i in left if now[i].chunk == chosen.chunk and now[i].ms * (1 - DOUBT_NEW) <= chosen.ms]
+        alike = [i for i in left if (now[i].chunk, now[i].tile) == (chosen.chunk, chosen.tile)]
+        wave = [i for i in alike if now[i].ms * (1 - DOUBT_NEW) <= chosen.ms]
         others = sorted((i for i in left if i not in wave), key=lambda i: now[i].ms)
         return [*sorted(wave, key=lambda i: now[i].ms), *others[: max(0, FIRST - len(wave))]][: self.limit]
 

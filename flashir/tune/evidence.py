@@ -2,7 +2,7 @@
 
 Measured and predicted times do not compare: where the model is 30% too fast throughout, whatever was not measured
 would win. So a candidate that was not measured competes with its prediction times what the others were found to
-take over theirs, by its strategy and by its chunk, and with some doubt on top.
+take over theirs, by its strategy, its chunk and its tile, and with some doubt on top.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from statistics import median
 from typing import TYPE_CHECKING
 
 from flashir.cost.target import Target
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph
-from flashir.passes.choose import Candidate
+from flashir.passes.choose import CHOICES, Candidate
 from flashir.tune.place import store_path, where
 from flashir.tune.space import Choice
 
@@ -52,7 +53,7 @@ def with_measurements(
         place = where(record)
     except TargetError:
         return tuple(candidates)
-    models = [digest(Choice(each.chunk, each.cumsum).settle(graph)) for each in candidates]
+    models = [digest(Choice.of(each).settle(graph)) for each in candidates]
     try:
         with Store() as store:
             trials = store.find(
@@ -87,21 +88,21 @@ def corrected(
     Args:
         candidates: some measured.
         ratios: measured over predicted, by the position of the candidate.
-        cautious: of the others expect rather too little: that one strategy or chunk beat its predictions says nothing
-            for what was not measured, and some doubt comes on top. Otherwise, what is most likely.
+        cautious: of the others expect rather too little: that one strategy, chunk or tile beat its predictions says
+            nothing for what was not measured, and some doubt comes on top. Otherwise, what is most likely.
     """
     if not ratios:
         return tuple(candidates)
     level = median(ratios.values())
 
     def share(attr: str, value: int | str | None) -> float:
-        """By how much those with this chunk, or strategy, are off beyond what all are."""
+        """By how much those with this chunk, tile or strategy are off beyond what all are."""
         own = [ratio for index, ratio in ratios.items() if getattr(candidates[index], attr) == value]
         found = median(own) / level if own else 1.0
         return max(found, 1.0) if cautious else found
 
     def correction(candidate: Candidate) -> float:
-        shares = share("chunk", candidate.chunk) * share("cumsum", candidate.cumsum)
+        shares = prod(share(attr, getattr(candidate, attr)) for attr in CHOICES)
         return candidate.correction * level * shares * (DOUBT if cautious else 1.0)
 
     return tuple(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from flashir.backend import Backend, Run
 from flashir.errors import ArtefactError
-from flashir.export import SHORTEST_CHECK, TOLERANCE, relative_error, sample_inputs
+from flashir.export import TOLERANCE, enough, relative_error, sample_inputs
 from flashir.interpreter import interpret
 from flashir.ir import Graph, dumps
 from flashir.lowering import Lowering
@@ -115,44 +115,44 @@ class DeviceMeasurer:
         """Compile each part, warm it up, and compare what it computes.
 
         The first candidate of each chunk is compared with the float64 interpreter, on an input just longer than a
-        chunk; those that follow are compared with it at the full length, as they must compute the same.
+        chunk or tile; those that follow are compared with it at the full length, as they must compute the same.
 
         Raises:
             ArtefactError: it computes something else.
             FlashirError, MemoryError, and whatever the framework has: it cannot be compiled or run.
         """
-        choice = Choice(candidate.chunk, candidate.cumsum)
+        choice = Choice.of(candidate)
         if self._in_parts is None:  # the first decides for all, so that they compare
             self._in_parts = candidate.predicted_ms >= WHOLE_MS
         model = choice.settle(self.graph)
         split = parts(model) if self._in_parts else (Part(model, 1.0),)
-        self._open[choice] = [(self._piece(part, candidate, index), part.weight) for index, part in enumerate(split)]
+        self._open[choice] = [(self._piece(part, choice, index), part.weight) for index, part in enumerate(split)]
 
     def sample(self, candidate: Candidate) -> float:
         """Milliseconds of one run of the whole model."""
-        pieces = self._open[Choice(candidate.chunk, candidate.cumsum)]
+        pieces = self._open[Choice.of(candidate)]
         return sum(weight * piece.sample() for piece, weight in pieces)
 
     def close(self, candidate: Candidate) -> None:
         """Let go of what the candidate has of its own."""
-        self._open.pop(Choice(candidate.chunk, candidate.cumsum), None)
+        self._open.pop(Choice.of(candidate), None)
 
-    def _piece(self, part: Part, candidate: Candidate, index: int) -> _Piece:
+    def _piece(self, part: Part, choice: Choice, index: int) -> _Piece:
         if any(True for _ in choosers(part.graph)):
-            return _Piece(*self._compile(part.graph, candidate.chunk, index))
+            return _Piece(*self._compile(part.graph, choice, index))
         text = dumps(part.graph)  # the same for every candidate
         if text not in self._shared:
-            self._shared[text] = _SharedPiece(*self._compile(part.graph, None, index))
+            self._shared[text] = _SharedPiece(*self._compile(part.graph, Choice(None, None), index))
         return self._shared[text]
 
-    def _compile(self, graph: Graph, chunk: int | None, index: int) -> tuple[Run, list[npt.NDArray[Any]], int]:
+    def _compile(self, graph: Graph, choice: Choice, index: int) -> tuple[Run, list[npt.NDArray[Any]], int]:
         """A part that runs and was checked, its inputs, and how many runs make a sample."""
         params = init(graph)
         lowered = Lowering.of(self.target, check=False).run(graph)
         run = self.backend.compile(lowered, params, self.device)
-        seen = self._results.get((chunk, index))
+        seen = self._results.get((choice.chunk, index))
         if seen is None:
-            _check(graph, params, run, chunk)
+            _check(graph, params, run, choice)
         inputs = sample_inputs(graph, self._sizes)
         result = _thinned(run(inputs))  # warms up, too
         start = perf_counter()
@@ -160,15 +160,15 @@ class DeviceMeasurer:
         once_ms = 1e3 * (perf_counter() - start)
         if seen is None:
             _finite(result)
-            self._results[chunk, index] = result
+            self._results[choice.chunk, index] = result
         else:
-            _agree(result, seen, graph, "the same chunk with another cumulative sum")
+            _agree(result, seen, graph, "the same function computed another way")
         return run, inputs, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
 
 
-def _check(graph: Graph, params: Any, run: Run, chunk: int | None) -> None:
+def _check(graph: Graph, params: Any, run: Run, choice: Choice) -> None:
     """Compare with the interpreter. Raises ArtefactError."""
-    length = (chunk or SHORTEST_CHECK - 1) + 1  # the second chunk has seen the first
+    length = enough(choice.chunk, choice.tile)
     arrays = sample_inputs(graph, Workload(1, length).sizes(graph))
     _agree(run(arrays), interpret(graph, params, *arrays)[0], graph, f"the interpreter on {length} tokens")
 

@@ -52,5 +52,6 @@ class Silent:
 
 def candidate_name(candidate: Candidate) -> str:
     """A candidate for people: `chunk 256, native`."""
-    parts = [f"chunk {candidate.chunk}"] if candidate.chunk is not None else []
+    sizes = {"chunk": candidate.chunk, "tile": candidate.tile}
+    parts = [f"{name} {size}" for name, size in sizes.items() if size is not None]
     return ", ".join([*parts, *([candidate.cumsum] if candidate.cumsum is not None else [])]) or "the model"

@@ -158,7 +158,7 @@ class _Keeper:
 
     def _trial(self, candidate: Candidate, timing: Timing) -> Trial:
         return Trial(
-            model=digest(Choice(candidate.chunk, candidate.cumsum).settle(self.graph)),
+            model=digest(Choice.of(candidate).settle(self.graph)),
             **self.place,
             training=self.workload.training,
             batch=self.workload.batch,
@@ -166,6 +166,7 @@ class _Keeper:
             tuning=self.tuning,
             chunk=candidate.chunk,
             cumsum=candidate.cumsum,
+            tile=candidate.tile,
             predicted_ms=candidate.predicted_ms,
             measured_ms=timing.ms,
             spread_ms=timing.spread_ms,

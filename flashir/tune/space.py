@@ -1,39 +1,68 @@
-"""The space of choices: every (chunk, cumsum) that a model leaves open and its parameters allow."""
+"""The space of choices: every (chunk, tile, cumsum) that a model leaves open and its parameters allow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from flashir.ir import Graph
 from flashir.ir.naming import parameters
-from flashir.passes.choose import ChooseChunk, ChooseCumsum, choosers, is_open, strategies
+from flashir.passes.choose import (
+    Candidate,
+    ChooseChunk,
+    ChooseCumsum,
+    ChooseTile,
+    choosers,
+    is_open,
+    strategies,
+    sums_tokens,
+)
+
+if TYPE_CHECKING:
+    from flashir.planning import Plan
 
 CHUNKS = (64, 128, 256, 512, 1024)
+TILES = (1, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A chunk and a strategy; None where the model has none."""
+    """A chunk, a strategy and a tile; None where the model has none."""
 
     chunk: int | None
     cumsum: str | None
+    tile: int | None = None
+
+    @staticmethod
+    def of(made: Candidate | Plan) -> Choice:
+        """The choice of a candidate or a plan."""
+        return Choice(made.chunk, made.cumsum, made.tile)
 
     def settle(self, graph: Graph) -> Graph:
         """The graph with this choice in place of every `auto`."""
-        return ChooseCumsum(self.cumsum).apply(ChooseChunk(self.chunk).apply(graph))
+        for each in (ChooseChunk(self.chunk), ChooseTile(self.tile), ChooseCumsum(self.cumsum)):
+            graph = each.apply(graph)
+        return graph
 
 
 def choices(graph: Graph, seq_len: int, params: Mapping[str, Any] | None = None) -> tuple[Choice, ...]:
-    """Every choice for a model, in the order of chunks.
+    """Every choice for a model, in the order of chunks, then of tiles.
 
     Args:
         graph: the model; what it has settled stays as it is.
-        seq_len: chunks above it are left out, but for the first that holds it whole.
+        seq_len: chunks and tiles above it are left out, but for the first that holds it whole.
         params: where they exist, only chunks that fit their shapes.
     """
-    return tuple(Choice(chunk, cumsum) for chunk in _chunks(graph, seq_len, params) for cumsum in _cumsums(graph))
+    every = product(_chunks(graph, seq_len, params), _tiles(graph, seq_len), _cumsums(graph))
+    return tuple(Choice(chunk, cumsum, tile) for chunk, tile, cumsum in every)
+
+
+def _up_to(length: int, sizes: Sequence[int]) -> list[int | None]:
+    """The sizes up to the first that holds a length."""
+    whole = next((size for size in sizes if size >= length), sizes[-1])
+    return [size for size in sizes if size <= whole]
 
 
 def _chunks(graph: Graph, seq_len: int, params: Mapping[str, Any] | None) -> list[int | None]:
@@ -41,10 +70,17 @@ def _chunks(graph: Graph, seq_len: int, params: Mapping[str, Any] | None) -> lis
     if not any(is_open(node, "chunk") for node in choosers(graph)):
         return [next((chunk for chunk in given if isinstance(chunk, int)), None)]
     if params is None:
-        whole = min((chunk for chunk in CHUNKS if chunk >= seq_len), default=CHUNKS[-1])
-        return [chunk for chunk in CHUNKS if chunk <= whole]
+        return _up_to(seq_len, CHUNKS)
     spans = sorted({*CHUNKS, *_spans(params)})
     return [chunk for chunk in spans if _fits(ChooseChunk(chunk).apply(graph), params)]
+
+
+def _tiles(graph: Graph, seq_len: int) -> list[int | None]:
+    nodes = [node for node in choosers(graph) if "tile" in node.attrs and strategies(node)]
+    if any(is_open(node, "tile") and not sums_tokens(node) for node in nodes):
+        return _up_to(seq_len, TILES)
+    given = [1 if sums_tokens(node) else node.attrs["tile"] for node in nodes]
+    return [next((tile for tile in given if isinstance(tile, int)), None)]
 
 
 def _spans(params: Mapping[str, Any]) -> Iterator[int]:

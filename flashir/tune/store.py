@@ -26,7 +26,7 @@ from flashir.files import atomic_write, reading
 from flashir.ir import Graph, dumps
 from flashir.tune.place import store_path
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "flashir-tune"
 OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
 WRITER_WAITS_S = 30.0
@@ -52,7 +52,7 @@ class Trial:
         batch: rows.
         seq_len: tokens a row.
         tuning: the tuner that measured it; its later rounds replace its earlier ones.
-        chunk, cumsum: the choice, for people; the model has them too.
+        chunk, cumsum, tile: the choice, for people; the model has them too.
         predicted_ms: milliseconds by the cost model at that time.
         measured_ms: the median, in milliseconds.
         spread_ms: the range of the middle half of the runs, in milliseconds.
@@ -70,6 +70,7 @@ class Trial:
     tuning: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
     chunk: Count | None
     cumsum: Annotated[str, Meta(pattern="^[a-z_]{1,32}$")] | None
+    tile: Count | None
     predicted_ms: Milliseconds
     measured_ms: Milliseconds
     spread_ms: Annotated[float, Meta(ge=0, le=1e12)]
@@ -83,8 +84,8 @@ KEY = COLUMNS[: COLUMNS.index("tuning") + 1]
 _CREATE = f"""CREATE TABLE trials (
     model TEXT NOT NULL, target TEXT NOT NULL, device TEXT NOT NULL, versions TEXT NOT NULL,
     training INTEGER NOT NULL, batch INTEGER NOT NULL, seq_len INTEGER NOT NULL, tuning TEXT NOT NULL,
-    chunk INTEGER, cumsum TEXT, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL, spread_ms REAL NOT NULL,
-    runs INTEGER NOT NULL, date TEXT NOT NULL, PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
+    chunk INTEGER, cumsum TEXT, tile INTEGER, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL,
+    spread_ms REAL NOT NULL, runs INTEGER NOT NULL, date TEXT NOT NULL, PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
 _ADD = f"""INSERT INTO trials ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS[len(KEY) :])}
     WHERE excluded.date > date"""

@@ -184,3 +184,84 @@ def test_a_chunk_by_hand_must_be_that_of_the_parameters(model):
     assert plan(model, chunk=16, params=params).chunk == 16
     with pytest.raises(SettingError, match=r"chunk 8 is not that of the parameters[\s\S]*\(31,\).*\(15,\)"):
         plan(model, chunk=8, params=params)
+
+
+TILES = (1, 16, 32, 64, 128, 256)
+
+
+@pytest.fixture(scope="module")
+def performer():
+    return flashir.model("performer", size="tiny")
+
+
+def tiles(graph):
+    return [node.attrs["tile"] for node in graph.walk() if "tile" in node.attrs]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_tile_is_chosen_together_with_the_strategy(performer, target):
+    found = plan(performer, target, seq_len=2048)
+    assert [(each.tile, each.cumsum) for each in found.candidates] == [
+        (tile, cumsum) for tile in TILES for cumsum in ("scan", "matmul", "native")
+    ]
+    assert (found.chunk, found.predicted_ms) == (None, min(each.predicted_ms for each in found.candidates))
+    assert tiles(found.graph) == [found.tile]
+    assert f"Tile {found.tile} is the fastest: tile " in found.why
+    assert f"Cumulative sum by {found.cumsum}: " in found.why
+
+
+def test_a_length_below_a_tile_leaves_larger_tiles_out(performer):
+    assert {each.tile for each in plan(performer, seq_len=20).candidates} == {1, 16, 32}
+    assert {each.tile for each in plan(performer, seq_len=1).candidates} == {1}
+
+
+@pytest.mark.parametrize("cumsum", ["scan", "matmul", "native"])
+def test_a_cumulative_sum_by_hand_is_one_over_tokens(performer, cumsum):
+    named = flashir.model("performer", size="tiny", cumsum=cumsum)
+    for found in (plan(performer, cumsum=cumsum), plan(named), plan(performer, cumsum=cumsum, policy="fastest")):
+        assert [(each.cumsum, each.tile) for each in found.candidates] == [(cumsum, 1)]
+        assert (found.cumsum, found.tile, tiles(found.graph)) == (cumsum, 1, [1])
+        assert "Tile 1, for a cumulative sum set by hand is one over tokens, as in Table 10" in found.why
+
+
+def test_a_tile_by_hand_stays(performer):
+    open_sum = plan(flashir.model("performer", size="tiny", tile=48))
+    assert [(each.cumsum, each.tile) for each in open_sum.candidates] == [
+        (cumsum, 48) for cumsum in ("scan", "matmul", "native")
+    ]
+    both = plan(flashir.model("performer", size="tiny", tile=48), cumsum="matmul")
+    assert [(each.cumsum, each.tile) for each in both.candidates] == [("matmul", 48)]
+    assert tiles(open_sum.graph) == tiles(both.graph) == [48]
+    assert "Table 10" not in open_sum.why + both.why
+    assert plan(plan(performer).graph, cumsum="scan").tile == plan(performer).tile  # what was planned is settled
+
+
+def test_what_sums_nothing_up_has_no_tile():
+    found = plan(flashir.model("performer", size="tiny", task="mlm"), seq_len=512)
+    assert (found.chunk, found.cumsum, found.tile, len(found.candidates)) == (None, None, None, 1)
+    assert tiles(found.graph) == [1]
+
+
+def test_the_json_has_a_tile_where_the_model_has_one(model, performer):
+    found = plan(performer, seq_len=16).as_dict()
+    assert found["tile"] in (1, 16)
+    assert {each["tile"] for each in found["candidates"]} == {1, 16}
+    assert set(found["candidates"][0]) == {"chunk", "cumsum", "tile", "predicted_ms", "peak_bytes"}
+    without = plan(model, seq_len=512).as_dict()
+    assert "tile" not in without and not any("tile" in each for each in without["candidates"])
+
+
+def test_chunks_and_tiles_of_one_model_are_chosen_together():
+    b = Builder("both")
+    x = b.embed(b.input("ids", "i32[B, T]"), vocab=64, dim=16)
+    for op, attrs in (
+        ("flash", {"key_dim": 8}),
+        ("performer", {"heads": 2}),
+        ("performer", {"heads": 2, "cumsum": "native"}),
+    ):
+        (x,) = b.insert(op, (x,), attrs)
+    found = plan(b.finish(b.unembed(x)), seq_len=64)
+    wanted = {(64, tile, cumsum) for tile in (1, 16, 32, 64) for cumsum in ("scan", "matmul", "native")}
+    assert {(each.chunk, each.tile, each.cumsum) for each in found.candidates} == wanted
+    assert tiles(found.graph) == [found.tile, 1]
+    assert settled_chunks(found.graph) == (found.chunk,) == (64,)

@@ -40,6 +40,14 @@ def test_choices_that_change_nothing_are_one_case() -> None:
     assert len(grid(models={"mlm": model}, chunks=[16]).cases()) == 1
 
 
+def test_a_cumulative_sum_to_compare_is_one_over_tokens() -> None:
+    performer = {"performer": flashir.model("performer", size="tiny")}
+    found = grid(models=performer, cumsums=["scan", "native"]).cases()
+    assert [case.row.choice for case in found] == ["tile 1 scan", "tile 1 native"]
+    (planned,) = grid(models=performer).cases()
+    assert planned.row.tile is not None and planned.row.choice == f"tile {planned.row.tile} {planned.row.cumsum}"
+
+
 def test_a_batch_of_tokens_has_fewer_rows_the_longer_they_are() -> None:
     found = grid(models={"plain": PLAIN}, lengths=[64, 256, 4096], batch=None, tokens=1024).cases()
     assert [case.row.batch for case in found] == [16, 4, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_there_and_back(tmp_path: Path) -> None:
     made = record(MEASURED, FAILED)
     path = tmp_path / f"{made.name}.json"
     made.write(path)
+    tiled = replace(made, rows=(replace(MEASURED, chunk=None, tile=16),))
+    tiled.write(tmp_path / "tiled.json")
+    assert read_record(tmp_path / "tiled.json") == tiled
     assert path.name == "bench-20261124-123355.json"
     assert read_record(path) == made
     first, second = json.loads(path.read_text())["rows"]

@@ -117,6 +117,19 @@ def test_plan_marks_what_it_chose(cli: Cli) -> None:
     assert "\x1b" not in shown
 
 
+def test_a_tile_is_shown_where_there_is_one(cli: Cli) -> None:
+    performer = ("performer", "--size", "tiny", "--seq-len", 64)
+    chosen = cli.json("plan", *performer)
+    rows = [line.split() for line in cli.ok("plan", *performer).splitlines()]
+    assert ["chunk", "tile", "cumsum"] in [row[:3] for row in rows]
+    assert [row[:4] for row in rows if row[:1] == ["*"]] == [["*", "-", str(chosen["tile"]), chosen["cumsum"]]]
+    assert "Table 10" in cli.json("plan", *performer, "--cumsum", "scan")["why"]
+    by_hand = cli.json("plan", *performer, "--cumsum", "scan", "-s", "tile=7")
+    assert (by_hand["cumsum"], by_hand["tile"], len(by_hand["candidates"])) == ("scan", 7, 1)
+    assert "tile" not in cli.ok("plan", *TINY).split("Chunk")[0]
+    assert "tile = auto" not in cli.ok("show", *performer, "--stage", "attention")
+
+
 def test_export_then_run_then_check(cli: Cli, fir: Path, tmp_path: Path, text: Path) -> None:
     out = tmp_path / "out"
     made = cli.json("export", fir, "--seed", 5, "-o", out)

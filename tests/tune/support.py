@@ -22,6 +22,7 @@ TRIAL = Trial(
     tuning="0" * 16,
     chunk=64,
     cumsum="native",
+    tile=None,
     predicted_ms=1.0,
     measured_ms=2.0,
     spread_ms=0.1,
@@ -38,13 +39,14 @@ def trial(**changes: Any) -> Trial:
 def candidates(predicted: Mapping[Choice, float]) -> tuple[Candidate, ...]:
     """Candidates with these predictions, in milliseconds."""
     return tuple(
-        Candidate(each.chunk, each.cumsum, ms, 1, terms={"matrix products": ms}) for each, ms in predicted.items()
+        Candidate(each.chunk, each.cumsum, ms, 1, each.tile, terms={"matrix products": ms})
+        for each, ms in predicted.items()
     )
 
 
 def choice_of(candidate: Candidate) -> Choice:
     """The choice that a candidate stands for."""
-    return Choice(candidate.chunk, candidate.cumsum)
+    return Choice.of(candidate)
 
 
 class FakeMeasurer:

@@ -136,6 +136,13 @@ def test_progress_is_told_in_order() -> None:
     assert len(log.of("measured")) == len({each for each, _ in log.of("measuring")})
 
 
+def test_the_first_rounds_are_of_one_tile_with_its_strategies() -> None:
+    tiles = {Choice(None, way, tile): ms for tile, ms in ((16, 3.0), (64, 1.0), (256, 2.0)) for way in STRATEGIES}
+    fake = FakeMeasurer(tiles)
+    Contest(candidates(tiles), fake).run()
+    assert fake.opened[:3] == [Choice(None, way, 64) for way in STRATEGIES]
+
+
 def test_the_budget_ends_it_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(0.0, 10.0)
     monkeypatch.setattr(contest, "monotonic", lambda: next(clock))

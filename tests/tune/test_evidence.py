@@ -116,6 +116,12 @@ def test_corrections_are_by_strategy_and_by_chunk() -> None:
     assert corrected(found, ratios)[3].correction == pytest.approx(4.0 * (8.0 / 4.0) * DOUBT), "native gets no credit"
 
 
+def test_corrections_are_by_tile_too() -> None:
+    found = candidates({Choice(None, s, t): 1.0 for t in (16, 64) for s in ("scan", "native")})
+    made = corrected(found, {0: 4.0, 1: 2.0, 2: 8.0}, cautious=False)  # 16 scan, 16 native, 64 scan
+    assert made[3].ms == pytest.approx(4.0 * (8.0 / 4.0) * (2.0 / 4.0))
+
+
 def break_garbage() -> None:
     store_path().write_bytes(b"garbage" * 1000)
 

@@ -65,3 +65,14 @@ def test_names_of_candidates() -> None:
     (one,) = candidates({Choice(64, "scan"): 1.0})
     assert candidate_name(one) == "chunk 64, scan"
     assert candidate_name(replace(one, chunk=None, cumsum=None)) == "the model"
+    assert candidate_name(replace(one, chunk=None, tile=16)) == "tile 16, scan"
+
+
+def test_a_terminal_shows_tiles_where_there_are_some() -> None:
+    for tile, shown in ((None, False), (4096, True)):
+        out = io.StringIO()
+        live = LiveProgress(Console(file=out, force_terminal=True, width=100, markup=False, highlight=False))
+        live.started(1)
+        live.measuring(candidates({Choice(None, "scan", tile): 1.0})[0], 0)
+        live.finished()
+        assert ("tile" in out.getvalue()) == ("4096" in out.getvalue()) == shown

@@ -69,6 +69,8 @@ def test_a_settled_model_is_known_however_it_came_to_be() -> None:
     renamed = flashir.loads(flashir.dumps(given).replace("@flash", "@mine"))
     assert digest(auto) == digest(given) == digest(renamed)
     assert digest(given) != digest(flashir.model("flash", size="tiny", chunk=64, cumsum="scan"))
+    tiled = flashir.model("performer", size="tiny")
+    assert len({digest(Choice(None, "scan", tile).settle(tiled)) for tile in (1, 16, 64)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_four_writers_at_once_lose_no_trial(cache: Path) -> None:
 
 
 def test_json_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trials = [trial(chunk=None, cumsum=None), trial(seq_len=7), trial(training=True)]
+    trials = [trial(chunk=None, cumsum=None), trial(seq_len=7, chunk=None, tile=64), trial(training=True)]
     with Store(write=True) as store:
         store.add(*trials)
         kept = store.all()

@@ -54,6 +54,28 @@ def test_nothing_to_choose_is_measured_once() -> None:
     assert "Measured on this machine" in made.why
 
 
+def test_tiles_are_measured_and_remembered_apart() -> None:
+    model = flashir.model("performer", size="tiny", d_model=16, heads=2, vocab=32)
+    made = tune(model, policy="fastest")
+    measured = {Pick.of(each): each.measured_ms for each in made.candidates if each.measured_ms is not None}
+    assert Pick.of(made) in measured
+    assert len(made.candidates) == 15 and 3 <= len(measured) <= 6
+    later = flashir.plan(model, seq_len=100, policy="fastest")
+    assert Pick.of(later) == Pick.of(made)
+    assert {Pick.of(each): each.measured_ms for each in later.candidates if each.measured_ms is not None} == measured
+    with Store() as store:
+        assert {Pick(each.chunk, each.cumsum, each.tile): each.measured_ms for each in store.all()} == measured
+
+
+def test_tiles_compute_one_function_or_do_not_win() -> None:
+    model = flashir.model("performer", size="tiny", d_model=16, heads=2, vocab=32)
+    measurer = DeviceMeasurer(model, "onnx:cpu", Wrong("scan", ""), "cpu", Workload(1, 200))
+    right, wrong = candidates({Pick(None, "native", 128): 1.0, Pick(None, "scan", 16): 1.0})
+    measurer.open(right)
+    with pytest.raises(ArtefactError, match="differs from the same function computed another way"):
+        measurer.open(wrong)
+
+
 @pytest.mark.parametrize("whole_ms", [0.0, 1e9])
 def test_a_deep_model_with_segments_whole_and_in_parts(whole_ms: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WHOLE_MS", whole_ms)

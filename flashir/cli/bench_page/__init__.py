@@ -14,7 +14,7 @@ from flashir.cli.page import theme
 
 HERE = Path(__file__).parent
 NUMBERS = ("median", "quartiles", "tokens/s", "memory", "predicted", "predicted memory", "floor", "of the floor")
-COLUMNS = ("system", "target", "batch", "length", "chunk", "cumsum", *NUMBERS)
+COLUMNS = ("system", "target", "batch", "length", "chunk", "tile", "cumsum", *NUMBERS)
 
 
 def page(record: Record) -> str:
@@ -70,7 +70,8 @@ def _legend(figure: Figure) -> str:
 
 
 def _row(row: Row) -> str:
-    names = (row.system, row.target, f"{row.batch:,}", f"{row.seq_len:,}", str(row.chunk or "-"), row.cumsum or "-")
+    chosen = (str(row.chunk or "-"), str(row.tile or "-"), row.cumsum or "-")
+    names = (row.system, row.target, f"{row.batch:,}", f"{row.seq_len:,}", *chosen)
     left = "".join(f"<td{_number(column)}>{escape(text)}</td>" for column, text in zip(COLUMNS, names))
     if row.problem:
         return f'<tr class="problem">{left}<td colspan="{len(NUMBERS)}">{escape(_said(row))}</td></tr>'
