@@ -125,9 +125,11 @@ class _Walk:
         self.forward: Seconds = defaultdict(float)
         self.backward: Seconds = defaultdict(float)
 
-    def graph(self, graph: Graph, sizes: Sizes, times: int) -> Memory:
-        """Add the time of `times` runs; return the memory of one."""
+    def graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
+        """Add the time of `times` runs; return the memory of one. What a body carries on is kept where it is read."""
         region = Region(graph, sizes, fuses=self.target.fuses, training=self.training)
+        pairs = zip(graph.inputs[:carried], graph.outputs)
+        region.kept |= {region.home(after) for before, after in pairs if before in region.kept}
         alive = _Lifetimes(region)
         for kernel in region.kernels:
             first = kernel.nodes[0]
@@ -151,7 +153,7 @@ class _Walk:
             passes = times * self.target.slowdown.get(node.op, 1.0)
             self._both(TRAFFIC, passes * moved / self.target.bandwidth)
             self._both(STEP, times * rounds * self.target.step)
-        inside = self.graph(body, region.sizes, times * rounds)
+        inside = self.graph(body, region.sizes, times * rounds, carried)
         if not self.training:
             return inside
         kept = inside.kept

@@ -121,6 +121,16 @@ def test_a_fusing_target_keeps_what_a_kernel_reads_not_what_stays_inside():
     assert sorted(names) == ["tanh_0", "tanh_1", "w", "x"]
 
 
+def test_a_loop_keeps_what_every_round_reads_of_the_one_before():
+    def peak(times):
+        b = Builder("loop")
+        x = b.input("x", f"f32[{10**6}]")
+        graph = b.finish(b.repeat(x, times=times, body=lambda b, h: b.mul(h, h)))
+        return estimate(graph, RECORD, {}, training=True).peak_bytes
+
+    assert peak(7) - peak(5) == 2 * 4 * 10**6
+
+
 def test_a_step_is_a_run_its_gradients_and_the_loss():
     graph = elementwise(8)
     forward, step = estimate(graph, RECORD, {}), estimate(graph, RECORD, {}, training=True)
