@@ -7,6 +7,7 @@ from typing import Any
 
 from flashir.errors import InputError, SettingError, suggest
 from flashir.ir import Graph, loads
+from flashir.ir.dims import plain
 from flashir.ir.verify import verify
 from flashir.registry import frontends
 
@@ -23,7 +24,7 @@ def model(name: str, **settings: Any) -> Graph:
     """
     for frontend in frontends():
         if name in frontend.models():
-            return frontend.build(name, settings)
+            return frontend.build(name, {key: plain(value) for key, value in settings.items()})
     known = [each for frontend in frontends() for each in frontend.models()]
     raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
 

@@ -11,6 +11,7 @@ from flashir.cost import Estimate, Target, estimate
 from flashir.cost import target as find_target
 from flashir.errors import ParameterError, SettingError, TargetError
 from flashir.ir import DType, Graph
+from flashir.ir.dims import plain
 from flashir.ir.naming import parameters
 from flashir.ir.types import LARGEST_SIZE
 from flashir.lowering import Lowering
@@ -28,7 +29,7 @@ from flashir.passes.choose import (
     settled_chunks,
     sums_tokens,
 )
-from flashir.passes.dtype import SetDType
+from flashir.passes.dtype import COMPUTE_TYPES, SetDType
 from flashir.tune.space import Choice, choices, misfits
 from flashir.why import explain
 from flashir.workload import Workload
@@ -225,7 +226,7 @@ def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | No
     Raises:
         SettingError: a value is out of range, the model has nothing of the kind, or its chunk is locked.
     """
-    settled = settled_chunks(graph)
+    settled, chunk = settled_chunks(graph), plain(chunk)
     problems = []
     whole = isinstance(chunk, int) and not isinstance(chunk, bool)
     if chunk is not None and not (whole and 1 <= chunk <= LARGEST_SIZE):
@@ -241,9 +242,11 @@ def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | No
         problems.append(f"cumsum must be one of {', '.join(STRATEGIES)}, got {cumsum!r}")
     elif cumsum is not None and not any("cumsum" in node.attrs for node in choosers(graph)):
         problems.append(f"cumsum cannot be set: @{graph.name} has no op with one")
+    if dtype is not None and str(dtype) not in COMPUTE_TYPES:
+        problems.append(f"dtype must be one of {', '.join(COMPUTE_TYPES)}, got {dtype!r}")
     if problems:
         raise SettingError(problems, mend=UNLOCK if locked and settled else "")
-    passes: list[Pass] = [] if dtype is None else [SetDType(dtype)]
+    passes: list[Pass] = [] if dtype is None else [SetDType(str(dtype))]
     if chunk is not None:
         graph = graph if locked and settled else reset(graph, "chunk")
         passes.append(ChooseChunk(chunk))

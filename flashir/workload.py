@@ -7,6 +7,7 @@ from math import ceil
 
 from flashir.errors import SettingError
 from flashir.ir import Dim, Graph, symbols
+from flashir.ir.dims import plain
 
 LONGEST = 2**32
 
@@ -20,6 +21,8 @@ class Workload:
     training: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("batch", "seq_len"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         problems = [
             f"{name} must be a whole number from 1 to {LONGEST}, got {value!r}"
             for name, value in (("batch", self.batch), ("seq_len", self.seq_len))

@@ -81,10 +81,12 @@ def show(
         flashir show flash --html flash.html
     """
     from flashir.cli import source
-    from flashir.cli.stages import stages
+    from flashir.cli.stages import check_stage, stages
     from flashir.passes import Pipeline, parse_pipeline
     from flashir.planning import by_hand
 
+    for name in stage or ():
+        check_stage(name)
     found = source.find(model, settings, size, task, exports=target, lean=True)
     found.refuse_choices({"chunk": chunk, "cumsum": cumsum, "dtype": dtype})
     graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)

@@ -50,8 +50,7 @@ class Stages:
 
     def at(self, stage: str) -> Graph:
         """The model at a stage. Raises SettingError where there is no such stage, or no pass to print after."""
-        if stage not in STAGES:
-            raise SettingError(f"unknown stage {stage!r}{suggest(stage, STAGES)}")
+        check_stage(stage)
         if stage == "blocks":
             return self.model
         passes = self._passes(stage)
@@ -68,6 +67,12 @@ class Stages:
         if stage == "attention":
             return (NameParameters(), Lower("attention", claims=no_block), Canonicalise())
         return Lowering("primitives").passes() if stage == "primitives" else Lowering.of(self.target).passes()
+
+
+def check_stage(stage: str) -> None:
+    """Raises SettingError where there is no such stage."""
+    if stage not in STAGES:
+        raise SettingError(f"unknown stage {stage!r}{suggest(stage, STAGES)}")
 
 
 def no_block(node: Node) -> bool:

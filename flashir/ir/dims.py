@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Union
+from operator import index
+from typing import Any, Union
 
 from flashir.errors import IRError
 
@@ -21,6 +22,14 @@ RESERVED = frozenset((*_WORDS, "f64", "f32", "f16", "bf16", "i64", "i32", "bool"
 MOST_TERMS = 1024
 HIGHEST_DEGREE = 32
 LARGEST_COEFFICIENT = 2**63
+
+
+def plain(value: Any) -> Any:
+    """A whole number of numpy, or of another kind, as Python's own; anything else as it is."""
+    try:
+        return value if isinstance(value, bool) else index(value)
+    except TypeError:
+        return value
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,7 @@ from typing import Any
 from flashir.errors import SettingError, suggest
 from flashir.ir.dims import Dim, Size
 from flashir.ir.graph import AUTO, Attr, Auto, Node
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import LARGEST_SIZE, DType, TensorType
 from flashir.ops.costs import CostRule
 
 REQUIRED = object()
@@ -63,6 +63,8 @@ class AttrSpec:
             return f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
         if self.least is not None and isinstance(value, (int, float)) and not value >= self.least:
             return f"{name} must be at least {self.least}, got {value}"
+        if float not in self.kind and isinstance(value, int) and value > LARGEST_SIZE:
+            return f"{name} must be at most {LARGEST_SIZE}, got {value}"
         return None
 
 

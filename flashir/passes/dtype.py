@@ -11,6 +11,8 @@ from flashir.ir.types import DType
 from flashir.passes.base import Pass
 from flashir.rewrite import rewrite
 
+COMPUTE_TYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class SetDType(Pass):

@@ -1,5 +1,8 @@
 """plan: candidates, policies, what a user sets by hand, and the reasons given."""
 
+import json
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,13 +126,31 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_number():
         ({"policy": "best"}, "policy must be one of quality, fastest"),
         ({"chunk": 0}, "chunk must be a whole number from 1"),
         ({"cumsum": "loop"}, "cumsum must be one of scan, matmul, native"),
-        ({"dtype": "float8"}, "unknown element type 'float8'"),
+        ({"dtype": "f8"}, "dtype must be one of float32, bfloat16, float16, got 'f8'"),
+        ({"dtype": "int32"}, "dtype must be one of float32, bfloat16, float16, got 'int32'"),
+        ({"dtype": 16}, "dtype must be one of float32, bfloat16, float16, got 16"),
         ({"target": "onnx:tpu"}, "unknown target 'onnx:tpu'"),
     ],
 )
 def test_settings_out_of_range_are_refused(model, options, told):
     with pytest.raises(FlashirError, match=told):
         plan(model, **options)
+
+
+def test_numpy_integers_are_numbers(model):
+    found = plan(model, batch=np.int64(2), seq_len=np.uint16(100), chunk=np.int32(48))
+    again = plan(model, batch=2, seq_len=100, chunk=48)
+    assert found == again and str(found.graph) == str(again.graph)
+    assert json.dumps(found.as_dict()) == json.dumps(again.as_dict())
+    with pytest.raises(SettingError, match="seq_len must be a whole number from 1"):
+        plan(model, seq_len=np.float64(100))
+    with pytest.raises(SettingError, match="batch must be a whole number from 1"):
+        plan(model, batch=np.bool_(True))
+
+
+def test_a_dtype_is_one_error_among_others(model):
+    with pytest.raises(SettingError, match=r"chunk must be[\s\S]*dtype must be"):
+        plan(model, chunk=0, dtype="f8")
 
 
 def test_a_model_without_chunks_takes_none():

@@ -37,6 +37,7 @@ Words = tuple[str, ...]
         (("plan", "no/such.fir"), ("no/such.fir", "No such file")),
         (("plan", "flash", "--batch", "4000000"), ("needs at least", "GiB")),
         (("show", "flash", "--stage", "block"), ("did you mean 'blocks'",)),
+        (("show", "flash", "--stage", "foo", "--target", "onnx:nowhere"), ("unknown stage 'foo'", "blocks", "lowered")),
         (("show", "flash", "--passes", "hoistt"), ("did you mean 'hoist'",)),
         (("new", "flash", "-o", "a.fir", "--init", "b"), ("not both",)),
         (("new", "flash", "--seed", "1"), ("--init",)),

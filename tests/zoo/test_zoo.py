@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.errors import FlashirError
+from flashir.errors import FlashirError, SettingError
 from flashir.ir import Graph
+from flashir.ir.types import LARGEST_SIZE
 from flashir.planning import parameter_count
 from flashir_zoo import Zoo
 from flashir_zoo.systems import SYSTEMS as SYSTEM_TABLE
@@ -181,3 +182,16 @@ def test_a_model_runs_in_the_interpreter(name: str) -> None:
 @pytest.mark.parametrize("row", [{}, {"attention": "relu2"}, {"heads": 1}], ids=str)
 def test_rows_of_table_2_add_no_parameters(row: dict[str, Any]) -> None:
     assert round(parameter_count(flashir.model("transformer+", **row)) / 1e6) == 110
+
+
+def test_numpy_integers_are_numbers() -> None:
+    settings = {"d_model": 32, "depth": 1, "vocab": 11, "chunk": 16}
+    model = flashir.model("flash", **{name: np.int64(value) for name, value in settings.items()})
+    assert str(model) == str(flashir.model("flash", **settings))
+    assert flashir.loads(flashir.dumps(model)) == model
+
+
+@pytest.mark.parametrize("name", ["chunk", "d_model", "depth", "vocab", "key_dim"])
+def test_no_number_is_absurdly_large(name: str) -> None:
+    with pytest.raises(SettingError, match=f"{name} must be at most {LARGEST_SIZE}, got {10**20}"):
+        flashir.model("flash", **{name: 10**20})

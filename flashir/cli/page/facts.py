@@ -16,15 +16,8 @@ from flashir.ops.shape import bind_attrs
 
 Sizes = Mapping[str, int]
 UNSEEN = ("scope", "std", "mean", "valid")  # attributes that say nothing on a card
-TELLING = (
-    "chunk",
-    "tile",
-    "cumsum",
-    "expansion",
-    "key_dim",
-    "heads",
-    "causal",
-)  # those that a card has whatever they are
+TELLING = ("chunk", "tile", "cumsum", "expansion", "key_dim", "heads", "causal")
+"""Those that a card has whatever they are."""
 
 
 def family(node: Node) -> str:
