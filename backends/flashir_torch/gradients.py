@@ -25,6 +25,8 @@ def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradien
         inputs = [torch.tensor(x, dtype=dtype, device=place) for x, dtype in zip(arrays, types, strict=True)]
         result = made(*inputs)
         cotangent = torch.tensor(weights, dtype=result.dtype, device=place)
+        if not parameters:
+            return {}
         found = torch.autograd.grad(result, list(parameters.values()), cotangent, materialize_grads=True)
         return {name: np.asarray(g.float().cpu().numpy()) for name, g in zip(parameters, found, strict=True)}
 

@@ -11,7 +11,7 @@ from flashir.bench.record import Row
 from flashir.compiler import device_at_hand
 from flashir.cost import Target
 from flashir.cost import target as find_target
-from flashir.cost.model import MATRIX
+from flashir.cost.model import MATRIX, OPTIMISER_PASSES
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.inputs import specialise
 from flashir.ir import Graph
@@ -23,7 +23,6 @@ from flashir.workload import Workload
 PROCESS_BYTES = 512 << 20
 """What a process takes with Python and a framework, beside its case."""
 STEP_PRODUCTS = 3  # the forward's, and for each the gradients of both its factors
-STEP_PASSES = 7  # AdamW reads parameters, gradients and two moments, and writes all but the gradients
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def floor(made: Plan, record: Target) -> tuple[float, str]:
     arithmetic *= STEP_PRODUCTS if made.training else 1
     sizes = Workload(made.batch, made.seq_len).sizes(made.graph, record.devices)
     moved = sum(value.type.bind(sizes).bytes for value in (*made.graph.inputs, *made.graph.outputs))
-    moved += 4 * made.parameters * (STEP_PASSES if made.training else 1)
+    moved += 4 * made.parameters * (OPTIMISER_PASSES if made.training else 1)
     traffic = 1e3 * moved / record.bandwidth
     return (arithmetic, "arithmetic") if arithmetic >= traffic else (traffic, "memory traffic")
 

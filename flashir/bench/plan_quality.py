@@ -36,7 +36,7 @@ class Quality:
     @property
     def regret(self) -> float:
         """By how much the planned choice is slower than the best, as a share."""
-        return self.measured[Choice(self.plan.chunk, self.plan.cumsum)].median / self.best.median - 1
+        return self.measured[Choice.of(self.plan)].median / self.best.median - 1
 
     @property
     def best(self) -> Samples:
@@ -46,7 +46,7 @@ class Quality:
     @property
     def rows(self) -> list[tuple[Candidate, Samples]]:
         """Every candidate beside its samples."""
-        return [(each, self.measured[Choice(each.chunk, each.cumsum)]) for each in self.plan.candidates]
+        return [(each, self.measured[Choice.of(each)]) for each in self.plan.candidates]
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -63,7 +63,7 @@ def measure(model: Graph, target: str, workload: Workload, rounds: int) -> Quali
     plan = flashir.plan(
         model, target, workload.batch, workload.seq_len, workload.training, policy="fastest", measured=False
     )
-    choices = [Choice(each.chunk, each.cumsum) for each in plan.candidates]
+    choices = [Choice.of(each) for each in plan.candidates]
     runs = {choice: subject(choice.settle(model), target, workload) for choice in choices}
     return Quality(plan, interleaved(runs, rounds))
 
@@ -76,7 +76,7 @@ def median_error(pairs: Sequence[tuple[float, float]]) -> float:
 def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float:
     """The share of pairs that are in the right order less the share of those in the wrong one (Kendall 1938)."""
     signs = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in combinations(pairs, 2)]
-    return (sum(sign > 0 for sign in signs) - sum(sign < 0 for sign in signs)) / len(signs)
+    return (sum(sign > 0 for sign in signs) - sum(sign < 0 for sign in signs)) / max(1, len(signs))
 
 
 def main() -> None:

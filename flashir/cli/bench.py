@@ -255,7 +255,7 @@ def _show_published(name: str, systems: list[str] | None, show: Path | None, as_
     from flashir.errors import SettingError
 
     if systems or show is not None:
-        raise SettingError("--published stands alone: it runs nothing, so it takes neither SYSTEM nor --show")
+        raise SettingError("--published runs nothing, so it takes neither SYSTEM nor --show")
     show_published(name, as_json)
 
 

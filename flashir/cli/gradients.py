@@ -40,7 +40,7 @@ class Comparison:
     def rows(self, run: Runnable, call: Gradients, step: Step) -> Iterator[Row]:
         """One more target: the worst parameter of each comparison."""
         limit = TOLERANCE[compute_type(run.model)]
-        found, _ = cases(run.plan, self.lengths, [self.batch], BUDGET / (2 * len(self.params) or 1))
+        found, _ = cases(run.plan, self.lengths, [self.batch], BUDGET / max(1, 2 * len(self.params)))
         for case in found if self.lengths is not None else found[-1:]:
             try:
                 compared = list(self._compared(case, run, call, step))

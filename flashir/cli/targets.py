@@ -20,6 +20,8 @@ UNITS = {
     "memory": (2**30, "GiB"),
     "launch": (1e-6, "µs"),
     "step": (1e-6, "µs"),
+    "call": (1e-6, "µs"),
+    "fresh": (1e9, "GB/s"),
     "all_reduce": (1e9, "GB/s"),
     "slowdown": (1.0, "x"),
 }
@@ -80,6 +82,8 @@ def numbers(record: Target) -> dict[str, float]:
     """Every number of a record by name, as `peak.f32`."""
     from dataclasses import fields
 
+    from flashir.cost.target import FLAGS, OPTIONAL
+
     found: dict[str, float] = {}
     for each in fields(record):
         value: Any = getattr(record, each.name)
@@ -87,7 +91,7 @@ def numbers(record: Target) -> dict[str, float]:
             found |= {f"{each.name}.{key}": number for key, number in value.items()}
         elif each.name == "tile":
             found |= {f"tile.{axis}": size for axis, size in zip("mnk", value, strict=True)}
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif each.name in record.sources or each.name not in (*OPTIONAL, *FLAGS, "name", "title", "sources"):
             found[each.name] = value
     return found
 
@@ -117,6 +121,7 @@ def _as_dict(record: Target, presence: Any) -> dict[str, Any]:
         "installed": presence.installed,
         "at_hand": record.device in presence.devices,
         "fuses": record.fuses,
+        "recomputes": record.recomputes,
         "numbers": values,
     }
 

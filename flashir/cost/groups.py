@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flashir.cost.gradient import kept_by, read_by_gradient
-from flashir.ir.dims import Size
+from flashir.ir.dims import Size, evaluate
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.types import TensorType
 from flashir.ops import OPS, Contraction, Cost
@@ -84,8 +84,6 @@ class Region:
 
     def known(self, size: Size) -> int:
         """A size as a number."""
-        from flashir.ir.dims import evaluate
-
         return evaluate(size, self.sizes)
 
     def cost(self, node: Node) -> Cost:

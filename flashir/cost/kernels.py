@@ -23,7 +23,7 @@ class MicroKernel:
 
     Args:
         name: what `fit` knows it by.
-        tells: the number that it decides, for people.
+        tells: the number of the record that it decides.
         graph: builds it.
     """
 

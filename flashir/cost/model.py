@@ -19,7 +19,7 @@ from flashir.ir.naming import parameters
 from flashir.ir.types import DType
 from flashir.ops.costs import Contraction
 
-GRADIENTS = 2  # products in the gradient of a product, and elementwise passes in that of an elementwise op
+GRADIENTS = 2  # products in the gradient of a product, and steps in that of a loop for each that it took
 RECOMPUTED = 0.5  # products that a fused kernel takes again in its gradient, for each that it took: scores are not kept
 OPTIMISER_STATE = 4  # float32 numbers a parameter: itself, its gradient, AdamW's two moments
 OPTIMISER_PASSES = 7  # of those, read and written in a step
@@ -27,7 +27,7 @@ LOSS_PASSES = 3  # over the logits: read for the sum, read and overwritten for t
 
 Seconds = defaultdict[str, float]
 
-MATRIX, WASTE, VECTOR = "matrix products", "tile waste", "elementwise arithmetic"
+MATRIX, WASTE, VECTOR = "matrix products", "padding and packing", "elementwise arithmetic"
 TRAFFIC, LAUNCH, STEP, REDUCE = "memory traffic", "kernel launches", "sequential steps", "gradient all-reduce"
 
 
@@ -56,17 +56,14 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
         training: forward, backward and optimiser step instead of the forward alone.
     """
     walk = _Walk(target, training)
-    walk.forward[LAUNCH] += target.call
     found = walk.graph(graph, sizes, 1)
-    if target.fuses and found.peak >= LARGE:  # a program of one piece has its values in one piece of memory
-        walk.forward[TRAFFIC] += found.peak / target.fresh
     weights = sum(_count(spec.shape) for spec in parameters(graph).values())
     if not training:
-        return _estimate(walk.forward, weights * _weight_size(graph) + found.peak)
+        return _estimate(target, walk.forward, found.peak, weights * _weight_size(graph))
     logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
     held = weights * 4 * OPTIMISER_STATE + logits
     again, peak = 0.0, found.peak
-    if target.recomputes and held + peak > target.memory:
+    if target.recomputes and found.kept and held + peak > target.memory:
         least = _Walk(target, training, recomputes=True).graph(graph, sizes, 1)
         peak = max(least.peak, target.memory - held)
         again = (found.peak - peak) / found.kept
@@ -77,12 +74,16 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
     if target.devices > 1:
         share = 2 * (target.devices - 1) / target.devices
         seconds[REDUCE] += share * weights * 4 / target.all_reduce
-    return _estimate(seconds, held + peak)
+    return _estimate(target, seconds, peak, held)
 
 
-def _estimate(seconds: Seconds, peak: float) -> Estimate:
+def _estimate(target: Target, seconds: Seconds, peak: float, held: float) -> Estimate:
+    """With what is paid once a run: the call, and the memory of a program that has its values in one piece."""
+    seconds[LAUNCH] += target.call
+    if target.fuses and peak >= LARGE:
+        seconds[TRAFFIC] += peak / target.fresh
     terms = {name: 1e3 * value for name, value in seconds.items()}
-    return Estimate(sum(terms.values()), ceil(peak), terms)
+    return Estimate(sum(terms.values()), ceil(held + peak), terms)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Work:
 
     Args:
         products: how often it takes the kernel's products.
-        launches: how many kernels it really is.
+        launches: how many kernels it really is, each with its own pass over the elements.
         moved: bytes from and to memory.
         fresh: of those, bytes of large tensors that are made.
     """
@@ -186,6 +187,7 @@ class _Walk:
         useful = sum(c.flops for c in kernel.contractions) / rate
         padded = sum(_padded(c, target) for c in kernel.contractions) / rate
         vector = (work.products if kernel.contractions else work.launches) * kernel.flops / target.vector
+        # a gradient is several kernels, each of which works on about as much as the forward one
         bandwidth = target.cache_bandwidth if kernel.bytes <= target.cache else target.bandwidth
         traffic = work.moved / bandwidth
         arithmetic = padded + vector

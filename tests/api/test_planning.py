@@ -162,7 +162,7 @@ def test_choices_differ_between_targets_and_say_the_term_that_decided():
     base = flashir.model("flash", size="base")
     plans = [plan(base, target, batch=32, seq_len=2048) for target in ("onnx:cpu", "jax:tpu-v4", "jax:tpu-v4x32")]
     assert len({(found.chunk, found.cumsum) for found in plans}) > 1
-    terms = ("matrix products", "memory traffic", "sequential steps", "tile waste", "kernel launches")
+    terms = ("matrix products", "memory traffic", "sequential steps", "padding and packing", "kernel launches")
     assert all(any(term in found.why for term in terms) for found in plans)
 
 

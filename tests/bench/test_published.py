@@ -16,7 +16,7 @@ def test_every_table_has_a_number_for_each_length(name):
 
 
 def test_an_unknown_table_is_refused():
-    with pytest.raises(SettingError, match="did you mean 'lm'"):
+    with pytest.raises(SettingError, match="no published table 'lmm'"):
         read_table("lmm")
 
 

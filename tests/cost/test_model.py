@@ -10,6 +10,7 @@ import flashir
 from flashir.cost import estimate, target
 from flashir.cost.groups import Region
 from flashir.cost.model import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
+from flashir.errors import TargetError
 from flashir.ir import Builder
 from flashir.lowering import Lowering
 from flashir.workload import Workload
@@ -119,6 +120,14 @@ def test_a_fusing_target_keeps_what_a_kernel_reads_not_what_stays_inside():
     graph = b.finish(b.matmul(b.tanh(b.matmul(h, w)), w))
     names = [value.name for value in Region(graph, {}, fuses=True, training=True).kept]
     assert sorted(names) == ["tanh_0", "tanh_1", "w", "x"]
+
+
+def test_a_step_that_keeps_nothing_has_nothing_to_recompute():
+    b = Builder("one")
+    w = b.insert("param", [], {"name": "w", "shape": (64, 64)})[0]
+    graph = b.finish(b.matmul(b.input("x", "f32[B, T, 64]"), w))
+    with pytest.raises(TargetError, match="needs at least"):
+        flashir.plan(graph, "jax:tpu-v4", 2**14, 2**14, True)
 
 
 def test_a_loop_keeps_what_every_round_reads_of_the_one_before():
