@@ -11,7 +11,7 @@ from flashir.backend import Gradients
 from flashir.ir import Graph
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
-from flashir_torch.session import Array, input_type
+from flashir_torch.session import Array, input_type, tensors
 
 
 def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradients:
@@ -22,7 +22,7 @@ def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradien
     types = [input_type(value, None) for value in graph.inputs]
 
     def run(arrays: Sequence[Array], weights: Array) -> dict[str, Array]:
-        inputs = [torch.tensor(x, dtype=dtype, device=place) for x, dtype in zip(arrays, types, strict=True)]
+        inputs = tensors(graph.inputs, arrays, types, place)
         result = made(*inputs)
         cotangent = torch.tensor(weights, dtype=result.dtype, device=place)
         if not parameters:

@@ -53,12 +53,9 @@ class Session:
             shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
             raise InputError(f"the model takes ({shown}), got {len(arrays)} inputs", where="torch")
         with torch.inference_mode():
-            tensors = [
-                _tensor(value.name, np.asarray(array), dtype).to(self._device)
-                for value, array, dtype in zip(self._inputs, arrays, self._types, strict=True)
-            ]
+            given = tensors(self._inputs, arrays, self._types, self._device)
             try:
-                made = self._call(*tensors)
+                made = self._call(*given)
             except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
                 raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
             results = made if isinstance(made, tuple) else (made,)
@@ -69,6 +66,16 @@ def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:
     """The type of an input; `whole` where it holds whole numbers and that is given."""
     is_whole = value.type.dtype in (DType.I32, DType.I64)
     return whole if is_whole and whole is not None else TYPES[value.type.dtype]
+
+
+def tensors(
+    inputs: Sequence[Value], arrays: Sequence[Array], types: Sequence[torch.dtype], device: torch.device
+) -> list[torch.Tensor]:
+    """The inputs in those types on the device. Raises InputError where that would change a kind, as 1.5 to 1."""
+    return [
+        _tensor(value.name, np.asarray(array), dtype).to(device)
+        for value, array, dtype in zip(inputs, arrays, types, strict=True)
+    ]
 
 
 def compiled(graph: Graph, params: Mapping[str, Array], device: str) -> Session:

@@ -11,7 +11,7 @@ from flashir.backend import NO_LABEL, AdamW, TrainingStep
 from flashir.ir import Graph
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
-from flashir_torch.session import Array, input_type
+from flashir_torch.session import Array, input_type, tensors
 
 
 def training_step(graph: Graph, params: Mapping[str, Array], device: str, optimiser: AdamW) -> TrainingStep:
@@ -28,7 +28,7 @@ def training_step(graph: Graph, params: Mapping[str, Array], device: str, optimi
     )
 
     def step(arrays: Sequence[Array], labels: Array) -> float:
-        inputs = [torch.tensor(x, dtype=dtype, device=place) for x, dtype in zip(arrays, types, strict=True)]
+        inputs = tensors(graph.inputs, arrays, types, place)
         wanted = torch.tensor(labels, dtype=torch.int64, device=place)
         adamw.zero_grad(set_to_none=True)
         logits = made(*inputs)

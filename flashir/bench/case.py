@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from flashir.backend import Trainable
 from flashir.bench.record import Row
+from flashir.bench.subject import trainable
 from flashir.compiler import device_at_hand
 from flashir.cost import Target
 from flashir.cost import target as find_target
-from flashir.cost.model import MATRIX, OPTIMISER_PASSES
+from flashir.cost.model import GRADIENTS, MATRIX, OPTIMISER_PASSES
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.inputs import specialise
 from flashir.ir import Graph
@@ -22,7 +22,6 @@ from flashir.workload import Workload
 
 PROCESS_BYTES = 512 << 20
 """What a process takes with Python and a framework, beside its case."""
-STEP_PRODUCTS = 3  # the forward's, and for each the gradients of both its factors
 
 
 @dataclass(frozen=True)
@@ -154,12 +153,11 @@ class Case:
 def check_target(name: str, *, training: bool) -> None:
     """Raises TargetError where a target is unknown or not at hand, or cannot train where it should."""
     device_at_hand(name)
-    found = backend_of(name)
-    found.versions()
+    backend_of(name).versions()
     if find_target(name).devices > 1:
         raise TargetError(f"{name} cannot be measured: one device at a time is")
-    if training and not isinstance(found, Trainable):
-        raise TargetError(f"{name} cannot train: the backend {found.name!r} runs forward only")
+    if training:
+        trainable(name)
 
 
 def floor(made: Plan, record: Target) -> tuple[float, str]:
@@ -170,7 +168,7 @@ def floor(made: Plan, record: Target) -> tuple[float, str]:
     """
     forward = Ranking(record, Workload(made.batch, made.seq_len)).estimate(made.graph)
     arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency  # the term counts the rate that is reached
-    arithmetic *= STEP_PRODUCTS if made.training else 1
+    arithmetic *= 1 + GRADIENTS if made.training else 1
     sizes = Workload(made.batch, made.seq_len).sizes(made.graph, record.devices)
     moved = sum(value.type.bind(sizes).bytes for value in (*made.graph.inputs, *made.graph.outputs))
     moved += 4 * made.parameters * (OPTIMISER_PASSES if made.training else 1)

@@ -33,11 +33,17 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
         if not np.isfinite(run(inputs)).all():
             raise ArtefactError("it computes numbers that are not finite")
         return lambda: run(inputs)
-    if not isinstance(backend, Trainable):
-        raise TargetError(f"{target} cannot train: the backend {backend.name!r} runs forward only")
     *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
     labels = np.random.default_rng(1).integers(0, vocab, shape)
-    step = backend.training_step(lowered, params, device, AdamW())
+    step = trainable(target).training_step(lowered, params, device, AdamW())
     if not np.isfinite(step(inputs, labels)):
         raise ArtefactError("its loss is not finite")
     return lambda: step(inputs, labels)
+
+
+def trainable(target: str) -> Trainable:
+    """The backend of a target. Raises TargetError where it cannot train."""
+    found = backend_of(target)
+    if not isinstance(found, Trainable):
+        raise TargetError(f"{target} cannot train: the backend {found.name!r} runs forward only")
+    return found

@@ -82,8 +82,6 @@ def numbers(record: Target) -> dict[str, float]:
     """Every number of a record by name, as `peak.f32`."""
     from dataclasses import fields
 
-    from flashir.cost.target import FLAGS, OPTIONAL
-
     found: dict[str, float] = {}
     for each in fields(record):
         value: Any = getattr(record, each.name)
@@ -91,7 +89,7 @@ def numbers(record: Target) -> dict[str, float]:
             found |= {f"{each.name}.{key}": number for key, number in value.items()}
         elif each.name == "tile":
             found |= {f"tile.{axis}": size for axis, size in zip("mnk", value, strict=True)}
-        elif each.name in record.sources or each.name not in (*OPTIONAL, *FLAGS, "name", "title", "sources"):
+        elif each.name in (*record.sources, "devices"):
             found[each.name] = value
     return found
 

@@ -129,9 +129,9 @@ def _solve(record: Target, kernel: MicroKernel, graph: Graph, wanted: float) -> 
     def predicted(value: float) -> float:
         return estimate(graph, with_numbers(record, {kernel.tells: value}, "fitted"), {}).ms
 
-    rising = predicted(high) > predicted(low)
-    least, most = sorted((predicted(low), predicted(high)))
-    if not least < wanted < most:
+    at_low, at_high = predicted(low), predicted(high)
+    rising = at_high > at_low
+    if not min(at_low, at_high) < wanted < max(at_low, at_high):
         return record
     for _ in range(HALVINGS):
         middle = sqrt(low * high)

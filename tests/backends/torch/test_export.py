@@ -53,19 +53,7 @@ def test_one_program_for_every_size(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["lm", "mlm"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "flash",
-        "flash-quad",
-        "transformer",
-        "transformer+",
-        "transformer++",
-        "performer",
-        "combiner",
-        "mc-transformer++",
-    ],
-)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_is_exported(name: str, task: str, tmp_path: Path) -> None:
     """`export` itself runs the program at sizes of 0, 1 and 2, and against the interpreter."""
     made = flashir.export(flashir.model(name, size="tiny", task=task), tmp_path, target="torch:cpu")
