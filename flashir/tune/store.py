@@ -11,12 +11,12 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -133,10 +133,10 @@ class Store:
             self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
         try:
             with self._errors():
-                self._empty = self._inspect()
+                with self._transaction("DEFERRED"):
+                    self._empty = self._inspect()
                 if write:
-                    self._connection.execute("PRAGMA synchronous = NORMAL")
-                    self._create()
+                    self._prepare()
         except BaseException:
             self._connection.close()
             raise
@@ -214,21 +214,24 @@ class Store:
             )
         return False
 
-    def _create(self) -> None:
+    def _prepare(self) -> None:
         """The table, unless another tuner was faster."""
+        self._connection.execute("PRAGMA synchronous = NORMAL")
         if not self._empty:
             return
-        self._connection.execute("PRAGMA journal_mode = WAL")
         with self._transaction():
             if self._inspect():
                 self._connection.execute(_CREATE)
                 self._connection.execute(f"PRAGMA application_id = {OURS}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
         self._empty = False
+        with suppress(sqlite3.OperationalError):  # a reader is in the way: that store waits a little more
+            self._connection.execute("PRAGMA journal_mode = WAL")
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "IMMEDIATE") -> Iterator[None]:
+        """All that is read is of one moment; IMMEDIATE keeps other writers out from the start."""
+        self._connection.execute(f"BEGIN {kind}")
         try:
             yield
         except BaseException:

@@ -7,8 +7,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -144,6 +146,22 @@ def test_four_writers_at_once_lose_no_trial(cache: Path) -> None:
     assert [each.wait(timeout=120) for each in writers] == [0, 0, 0, 0]
     with Store() as store:
         assert len(store.all()) == 4 * 25 * 2
+
+
+def test_a_store_may_be_opened_while_another_makes_it(tmp_path: Path) -> None:
+    openers = 6
+
+    def opened(path: Path, start: Barrier, write: bool) -> list[object]:
+        start.wait()
+        with Store(path, write=write) as store:
+            return list(store.all())
+
+    with ThreadPoolExecutor(openers) as pool:
+        for attempt in range(25):
+            (path := tmp_path / f"{attempt}.sqlite").touch()
+            start = Barrier(openers)
+            found = [pool.submit(opened, path, start, index % 2 == 0) for index in range(openers)]
+            assert [each.result() for each in found] == [[]] * openers
 
 
 def test_json_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
