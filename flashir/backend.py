@@ -27,6 +27,25 @@ Gradients are float32 by full name, in the shapes of the parameters; what the gr
 NO_LABEL = -1
 """Stands among labels where no token is wanted, as at what an MLM does not mask."""
 
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model is trained on at once.
+
+    Args:
+        inputs: in the order of the graph's inputs: ids int64 [b, t], and segment_ids int64 [b, t] where it has them.
+        labels: the token wanted at each place, int64 [b, t]; `NO_LABEL` where none is.
+    """
+
+    inputs: tuple[Array, ...]
+    labels: Array
+
+    @property
+    def wanted(self) -> int:
+        """How many labels there are."""
+        return int(np.count_nonzero(self.labels != NO_LABEL))
+
+
 TrainingStep = Callable[[Sequence[Array], Array], float]
 """Inputs as for a Run, and labels [b, t], the token wanted at each place or `NO_LABEL` -> the loss before the step.
 
@@ -43,6 +62,8 @@ class AdamW:
         beta1, beta2: the shares that the means of gradients and of their squares keep of themselves.
         epsilon: is added to the root of the latter.
         weight_decay: times the learning rate, the share that a parameter loses in a step.
+        clip: the largest L2 norm of the gradient in one parameter, that of one layer where it is a layer's; a longer
+            one is scaled to it ("local gradient clipping"). None: as it comes.
     """
 
     learning_rate: float = 7e-4
@@ -50,6 +71,53 @@ class AdamW:
     beta2: float = 0.999
     epsilon: float = 1e-6
     weight_decay: float = 0.01
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of an optimiser found.
+
+    Args:
+        loss: the mean cross-entropy in nats over all labels, before the step.
+        gradient_norm: the L2 norm of the gradient in all parameters together, before any is clipped.
+    """
+
+    loss: float
+    gradient_norm: float
+
+
+class Trainer(Protocol):
+    """A model in training: its parameters, and what the optimiser knows of them.
+
+    On a processor, the same state and the same batches give the same bits.
+    """
+
+    def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
+        """One step of the optimiser, along the gradient of the mean cross-entropy over all labels of all batches.
+
+        So a batch may be given in parts, to take less memory; parts may have different numbers of labels.
+
+        Raises:
+            InputError: there is not one label.
+        """
+        ...
+
+    def loss(self, batch: Batch) -> tuple[float, int]:
+        """The sum of the cross-entropy in nats over the labels, and their number. Nothing changes."""
+        ...
+
+    def params(self) -> dict[str, Array]:
+        """The parameters by full name, float32 whatever the model computes in."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """What the optimiser knows, the same on every backend, so that another can go on.
+
+        `mean.<full name>` and `square.<full name>`, float32 in the shape of the parameter: the means of its gradients
+        and of their squares. `count`, int64 []: the steps made.
+        """
+        ...
 
 
 @runtime_checkable
