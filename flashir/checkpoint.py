@@ -1,9 +1,12 @@
-"""Checkpoints: a folder with `model.fir` (chunk settled), `params.safetensors`, and a manifest of digests."""
+"""Checkpoints: a folder with `model.fir` (chunk settled), `params.safetensors`, and a manifest of digests.
+
+One that a run wrote has more: `tokenizer.json`, and in `state/` what the run goes on from.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,42 +15,84 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write, reading, sha256
+from flashir.files import atomic_folder, atomic_write, reading, sha256
 from flashir.ir import Graph, dumps
+from flashir.ir.naming import parameters
 from flashir.models import load
 from flashir.parameters import checked, load_params, save_params
 from flashir.passes.choose import choosers, is_open
 
-MODEL, PARAMS, MANIFEST = "model.fir", "params.safetensors", "manifest.json"
+MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
+OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
+FILES = (MODEL, PARAMS, TOKENIZER, OPTIMIZER, POSITION)
+MOMENTS = ("mean", "square")
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class State:
+    """What a run goes on from, beside its parameters.
+
+    Args:
+        optimizer: as `Trainer.state` gives it.
+        position: where in the data and in the schedule the run stands; whatever JSON holds.
+    """
+
+    optimizer: Mapping[str, npt.NDArray[Any]]
+    position: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A model and the parameters that it was trained to."""
+    """A model and the parameters that it was trained to; the file of its tokenizer, where it has one."""
 
     model: Graph
     params: dict[str, npt.NDArray[np.float32]]
+    tokenizer: Path | None = None
 
 
-def save_checkpoint(model: Graph, params: Mapping[str, Any], folder: str | Path) -> Path:
-    """Write a checkpoint. The manifest comes last: without it, or with another, the folder is no checkpoint.
+def save_checkpoint(
+    model: Graph,
+    params: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    tokenizer: Path | None = None,
+    state: State | None = None,
+) -> Path:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        model: its chunk settled.
+        params: by full name.
+        folder: must not be there yet, or be empty.
+        tokenizer: the file of one, to be kept with the model.
+        state: of the run that the checkpoint belongs to.
 
     Raises:
-        ArtefactError: a file cannot be written, or a chunk is still open.
-        ParameterError: the parameters are not the model's.
+        ArtefactError: a file cannot be written, a chunk is still open, or the folder is in use.
+        ParameterError: the parameters are not the model's, or are not finite.
     """
     folder = Path(folder)
     if any(is_open(node, "chunk") for node in choosers(model)):
         raise ArtefactError("the chunk must be chosen before a model has parameters to save", where=str(folder))
     arrays = checked(model, params)
-    if (folder / MANIFEST).exists():
+    if is_checkpoint(folder):
         raise ArtefactError("there is a checkpoint already", where=str(folder), mend="choose another folder")
-    text = dumps(model).encode()
-    atomic_write(folder / MODEL, lambda file: file.write(text))
-    save_params(arrays, folder / PARAMS)
-    manifest = {"schema": SCHEMA, "sha256": {name: sha256(folder / name) for name in (MODEL, PARAMS)}}
-    atomic_write(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=2).encode()))
+
+    def fill(unfinished: Path) -> None:
+        _write_text(unfinished / MODEL, dumps(model))
+        save_params(arrays, unfinished / PARAMS)
+        if tokenizer is not None:
+            with reading(tokenizer):
+                content = tokenizer.read_bytes()
+            atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
+        if state is not None:
+            save_params(state.optimizer, unfinished / OPTIMIZER)
+            _write_text(unfinished / POSITION, json.dumps(state.position, indent=2))
+        digests = {name: sha256(unfinished / name) for name in FILES if (unfinished / name).exists()}
+        _write_text(unfinished / MANIFEST, json.dumps({"schema": SCHEMA, "sha256": digests}, indent=2))
+
+    atomic_folder(folder, fill)
     return folder
 
 
@@ -63,12 +108,45 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     if damaged:
         raise ArtefactError(damaged, where=str(folder), mend="get a good copy of the checkpoint")
     model = load(folder / MODEL)
-    return Checkpoint(model, checked(model, load_params(folder / PARAMS)))
+    tokenizer = folder / TOKENIZER
+    params = checked(model, load_params(folder / PARAMS))
+    return Checkpoint(model, params, tokenizer if tokenizer.exists() else None)
+
+
+def load_state(folder: str | Path, model: Graph) -> State:
+    """What a run goes on from, in the folder of a checkpoint that `load_checkpoint` has read.
+
+    Raises:
+        ArtefactError: there is none, or it is that of another model.
+        ParameterError: the state of the optimiser is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / POSITION).exists():
+        raise ArtefactError("this checkpoint has no state that a run could go on from", where=str(folder))
+    with reading(folder / POSITION):
+        position = json.loads((folder / POSITION).read_bytes())
+    optimizer = load_params(folder / OPTIMIZER)
+    problems = list(_misfits(model, optimizer))
+    if problems:
+        raise ArtefactError(problems, where=str(folder / OPTIMIZER), mend="it is the state of another model")
+    return State(optimizer, position)
 
 
 def is_checkpoint(folder: str | Path) -> bool:
     """Whether a folder says that it is a checkpoint."""
     return (Path(folder) / MANIFEST).is_file()
+
+
+def _misfits(model: Graph, optimizer: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
+    """What in the state of an optimiser is not the model's."""
+    wanted = {f"{moment}.{name}": spec.shape for name, spec in parameters(model).items() for moment in MOMENTS}
+    wanted["count"] = ()
+    for name, shape in wanted.items():
+        if name not in optimizer:
+            yield f"{name} is missing"
+        elif optimizer[name].shape != shape:
+            yield f"{name} must have shape {shape}, got {optimizer[name].shape}"
+    yield from (f"{name} belongs to no parameter" for name in optimizer if name not in wanted)
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:
@@ -77,14 +155,18 @@ def _damage(folder: Path) -> list[tuple[str, str]]:
     with reading(path):
         text = path.read_bytes()
     try:
-        digests = json.loads(text)["sha256"]
-        listed = {name: str(digests[name]) for name in (MODEL, PARAMS)}
+        digests = dict(json.loads(text)["sha256"])
+        listed = {name: str(digests[name]) for name in FILES if name in digests or name in (MODEL, PARAMS)}
     except (ValueError, KeyError, TypeError):
         return [(MANIFEST, "is damaged")]
-    found = []
+    found = [(name, "is not in the manifest") for name in FILES if name not in listed and (folder / name).exists()]
     for name, digest in listed.items():
         if not (folder / name).is_file():
             found.append((name, "is missing"))
         elif sha256(folder / name) != digest:
             found.append((name, "is damaged: its SHA-256 is not the one in the manifest"))
     return found
+
+
+def _write_text(path: Path, text: str) -> None:
+    atomic_write(path, lambda file: file.write(text.encode()))

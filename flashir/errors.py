@@ -72,6 +72,12 @@ class ArtefactError(FlashirError):
     code = "artefact"
 
 
+class TrainingError(FlashirError):
+    """A run that cannot go on: its loss or its parameters are no longer finite, or grow without end."""
+
+    code = "training"
+
+
 @contextmanager
 def gathered(problems: list[str]) -> Iterator[None]:
     """Adds what is wrong inside to a list instead of raising it, so that all is told at once."""

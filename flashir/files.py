@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +44,7 @@ def atomic_write(
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+        unfinished = _unfinished(path)
         try:
             with unfinished.open("xb") as file:
                 write(file)
@@ -56,6 +57,44 @@ def atomic_write(
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+
+def atomic_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Make a folder whole or not at all: it appears under its name when all that is in it is on disk.
+
+    Args:
+        path: where the folder goes; it must not be there yet, or be empty.
+        fill: writes what belongs into the folder that it is given, which has another name until then.
+
+    Raises:
+        ArtefactError: a file cannot be written, or there is something already.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _unfinished(path)
+        unfinished.mkdir()
+    try:
+        fill(unfinished)
+        with writing(path):
+            for folder in (*(each for each in unfinished.rglob("*") if each.is_dir()), unfinished):
+                _sync_folder(folder)
+            unfinished.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it; cut short, it leaves what `sweep` removes, and nothing under the old name."""
+    with writing(path):
+        unfinished = path.rename(_unfinished(path))
+        shutil.rmtree(unfinished)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers left unfinished in a folder when they were killed. Nobody else may be writing there."""
+    for left in folder.glob(f".*{UNFINISHED}"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextmanager
@@ -78,10 +117,11 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a folder, so that writers of several files that belong together take turns; a kill lets go of it.
 
-    Systems without advisory locks (Windows) do without. Raises ArtefactError where the folder cannot be opened.
+    Systems without advisory locks (Windows) do without. Raises ArtefactError where the folder cannot be opened, or
+    where another holds it and this one does not `wait`.
     """
     if sys.platform == "win32":
         yield
@@ -91,8 +131,13 @@ def locked(folder: Path) -> Iterator[None]:
     with writing(folder):
         handle = os.open(folder, os.O_RDONLY)
     try:
-        with writing(folder):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            with writing(folder):
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except ArtefactError as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                raise ArtefactError("another process is at work here", where=str(folder)) from None
+            raise
         yield
     finally:
         os.close(handle)
@@ -102,6 +147,10 @@ def sha256(path: Path) -> str:
     """The digest of a file, in hexadecimal. Raises ArtefactError where it cannot be read."""
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,13 +88,11 @@ def save_params(params: Mapping[str, npt.NDArray[Any]], path: str | Path) -> Non
     Raises:
         ArtefactError: the file cannot be written; what stood there before is whole.
     """
-    from safetensors.numpy import save_file
-
     from flashir.files import atomic_write
 
     arrays = {name: np.asarray(array, order="C") for name, array in params.items()}
     digests = {name: _digest(array) for name, array in arrays.items()}
-    atomic_write(Path(path), lambda file: save_file(arrays, file.name, {DIGESTS: json.dumps(digests)}))
+    atomic_write(Path(path), lambda file: _save_file(arrays, file.name, {DIGESTS: json.dumps(digests)}))
 
 
 def load_params(path: str | Path) -> dict[str, npt.NDArray[Any]]:
@@ -152,6 +152,20 @@ def _float32(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         count = finite.size - np.count_nonzero(finite)
         raise ValueError(f"has {count} numbers that are not finite, the first at {first}")
     return made
+
+
+def _save_file(arrays: Mapping[str, npt.NDArray[Any]], path: str, metadata: dict[str, str]) -> None:
+    """Write a safetensors file. Raises OSError, which the library tells in words alone."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(arrays), path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _digest(array: npt.NDArray[Any]) -> str:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write, locked, sha256
+from flashir.files import atomic_folder, atomic_write, locked, remove_folder, sha256, sweep
 
 
 def test_writes_whole_files_and_the_folders_above(tmp_path: Path) -> None:
@@ -92,3 +92,44 @@ def test_writers_of_one_folder_take_turns(tmp_path: Path) -> None:
         order.append("first")
     thread.join(5)
     assert order == ["first", "second"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no advisory locks")
+def test_who_does_not_wait_for_a_folder_is_told(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ArtefactError, match="another process"), locked(tmp_path, wait=False):
+        pass
+    with locked(tmp_path, wait=False):
+        pass
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+
+    def fill(folder: Path) -> None:
+        assert not path.exists()
+        (folder / "a").write_bytes(b"a")
+        (folder / "below").mkdir()
+
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        atomic_folder(path, fail)
+    assert list(tmp_path.iterdir()) == []
+    atomic_folder(path, fill)
+    assert {each.name for each in path.iterdir()} == {"a", "below"}
+    with pytest.raises(ArtefactError, match="not empty"):
+        atomic_folder(path, lambda folder: None)
+    assert list(tmp_path.iterdir()) == [path]
+    remove_folder(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".a.1234.unfinished").mkdir()
+    (tmp_path / ".a.1234.unfinished" / "file").write_bytes(b"")
+    (tmp_path / ".b.1234.unfinished").write_bytes(b"")
+    (tmp_path / "c").write_bytes(b"")
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "c"]
