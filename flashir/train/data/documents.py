@@ -1,0 +1,154 @@
+"""Documents: text files, checked before anything is made of them, and read in pieces, so that no size needs memory."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from flashir.errors import InputError
+
+SUFFIX = ".txt"
+BLOCK = 1 << 20
+PIECE = 1 << 16
+LISTED = 20  # problems that are shown
+
+Progress = Callable[[str, int, int], object]
+"""Is told what is done (`checking`, `tokenising`), how many bytes of text are, and of how many."""
+
+_BORDER = re.compile(r"[ \n](?=\S)")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text file as it was when it was checked.
+
+    Args:
+        path: where it is.
+        digest: the SHA-256 of its bytes, in hexadecimal.
+        size: its bytes.
+    """
+
+    path: Path
+    digest: str
+    size: int
+
+
+def documents(paths: Iterable[str | Path], progress: Progress = lambda *_: None) -> tuple[Document, ...]:
+    """Every text file that is named, and every `.txt` file in the folders that are, sorted; each file once.
+
+    Raises:
+        InputError: every file that is missing, empty, binary, not UTF-8 or unreadable; a folder without text.
+    """
+    problems: list[str] = []
+    files = _files([Path(path) for path in paths], problems)
+    found, done, total = [], 0, sum(file.stat().st_size for file in files)
+    for file in files:
+        try:
+            found.append(_checked(file))
+        except (OSError, ValueError) as error:
+            problems.append(f"{file} {_reason(error)}")
+        done += file.stat().st_size
+        progress("checking", done, total)
+    if not files and not problems:
+        problems.append("no text is given")
+    if problems:
+        shown = problems[:LISTED] + [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
+        raise InputError(shown, where="data", mend="give files of UTF-8 text, or folders with .txt files")
+    return tuple(found)
+
+
+def pieces(document: Document, size: int = PIECE) -> Iterator[str]:
+    """The text of a document in order, in pieces of about `size` bytes.
+
+    A piece ends before a space or a new line that follows a word, where tokenizers begin a token anyway; only a text
+    without any is cut inside a word.
+
+    Raises:
+        InputError: the file is not what it was when it was checked.
+    """
+    digest, kept = hashlib.sha256(), ""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with document.path.open("rb") as file:
+            for block in _blocks(file, size):
+                digest.update(block)
+                kept += decoder.decode(block)
+                end = _last_border(kept)
+                if end:
+                    yield kept[:end]
+                kept = kept[end:]
+        same = digest.hexdigest() == document.digest
+    except (OSError, UnicodeDecodeError):
+        same = False
+    if not same:
+        raise InputError("has changed since it was checked", where=str(document.path), mend="start again")
+    if kept:
+        yield kept
+
+
+def words(document: Document) -> int:
+    """How many words a document has, split at white space: what a perplexity by word is over."""
+    count, inside = 0, False
+    for piece in pieces(document):
+        count += len(piece.split()) - (inside and not piece[0].isspace())
+        inside = not piece[-1].isspace()
+    return count
+
+
+def _files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
+    """The files to read; what is wrong with a path is added to the problems."""
+    files: dict[Path, Path] = {}
+    for path in paths:
+        inside = sorted(each for each in path.rglob(f"*{SUFFIX}") if each.is_file()) if path.is_dir() else [path]
+        if not inside:
+            problems.append(f"{path} holds no {SUFFIX} file")
+        for file in inside:
+            if not file.exists():
+                problems.append(f"{file} does not exist")
+            elif not file.is_file():
+                problems.append(f"{file} is no file")
+            else:
+                files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def _checked(path: Path) -> Document:
+    """The document at a path. Raises OSError, ValueError where it is no text."""
+    digest, size = hashlib.sha256(), 0
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        for block in _blocks(file, BLOCK):
+            waiting = len(decoder.getstate()[0])
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"is not UTF-8 text: see byte {size - waiting + error.start}") from None
+            if b"\0" in block:
+                raise ValueError(f"is binary: byte {size + block.index(0)} is zero")
+            digest.update(block)
+            size += len(block)
+    if decoder.getstate()[0]:
+        raise ValueError("is not UTF-8 text: it ends within a character")
+    if not size:
+        raise ValueError("is empty")
+    return Document(path, digest.hexdigest(), size)
+
+
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    while block := file.read(size):
+        yield block
+
+
+def _last_border(text: str) -> int:
+    """Where the last space or new line after a word is, else the end of the text."""
+    found = _BORDER.search(text[::-1])
+    return len(text) - found.end() if found else len(text)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)

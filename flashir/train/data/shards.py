@@ -1,0 +1,159 @@
+"""Shards: token ids on disk, written once for a text and a tokenizer, and mapped into memory from then on.
+
+A shard is two files named by what they are made from, so that a change of text or tokenizer makes another: the ids of
+its documents one after the other, and, written last, the JSON that says how many each has. It takes documents until
+they are SHARD bytes of text, so that what is interrupted goes on behind the last shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from flashir.cost.profile import cache_folder
+from flashir.errors import InputError
+from flashir.files import atomic_write, sha256
+from flashir.train.data.corpus import Corpus, Span
+from flashir.train.data.documents import Document, Progress, documents, pieces
+from flashir.train.data.tokenizer import Ids, Tokenizer
+
+SCHEMA = 1
+SHARD = 1 << 26
+AT_ONCE = 64  # pieces of text that are tokenised together
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What the JSON of a shard says.
+
+    Args:
+        lengths: the tokens of each document.
+        sha256: the digest of the ids, in hexadecimal.
+    """
+
+    lengths: tuple[Annotated[int, Meta(ge=0)], ...]
+    sha256: str
+
+
+def prepare(
+    paths: Iterable[str | Path],
+    tokenizer: Tokenizer,
+    cache: str | Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Corpus:
+    """The corpus of text files and folders; what was tokenised before is not tokenised again.
+
+    Args:
+        paths: as for `documents`.
+        tokenizer: makes the tokens.
+        cache: the folder of the shards; the user's cache folder where none is given.
+        progress: is told how far it is.
+
+    Raises:
+        InputError: what `documents` raises; a text without tokens; a file that changes meanwhile.
+        TargetError: the tokenizer needs a library that is not installed.
+        ArtefactError: a shard cannot be written, as on a full disk.
+    """
+    return tokenised(documents(paths, progress), tokenizer, cache, progress)
+
+
+def tokenised(
+    found: Sequence[Document],
+    tokenizer: Tokenizer,
+    cache: str | Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Corpus:
+    """As `prepare`, of documents that are checked already."""
+    folder = Path(cache) if cache else cache_folder() / "tokens"
+    spans: list[Span] = []
+    done, total = 0, sum(document.size for document in found)
+    for group in _groups(found):
+        spans += _shard(folder, group, tokenizer, partial(_told, progress, done, total))
+        done += sum(document.size for document in group)
+    full = tuple(span for span in spans if len(span.tokens))
+    if not full:
+        raise InputError("the text has no tokens", where="data")
+    return Corpus(tokenizer, full)
+
+
+def _told(progress: Progress, before: int, total: int, more: int) -> None:
+    progress("tokenising", before + more, total)
+
+
+def _groups(found: Sequence[Document]) -> list[list[Document]]:
+    """The documents of each shard."""
+    groups: list[list[Document]] = []
+    size = SHARD
+    for document in found:
+        if size >= SHARD:
+            groups.append([])
+            size = 0
+        groups[-1].append(document)
+        size += document.size
+    return groups
+
+
+def _shard(folder: Path, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]) -> Iterator[Span]:
+    """The documents of one shard, which is written where it is missing or damaged."""
+    made_from = [str(SCHEMA), tokenizer.digest, *(document.digest for document in group)]
+    name = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:32]
+    ids, index = folder / f"{name}.ids", folder / f"{name}.json"
+    lengths = _lengths(ids, index)
+    if lengths is None:
+        lengths = _write(ids, index, group, tokenizer, told)
+    tokens = _mapped(ids, tokenizer)
+    for document, part in zip(group, np.split(tokens, np.cumsum(lengths[:-1], dtype=np.int64)), strict=True):
+        yield Span(part, document.digest)
+
+
+def _lengths(ids: Path, index: Path) -> tuple[int, ...] | None:
+    """The tokens of each document in a shard, None where it is not whole."""
+    try:
+        said = msgspec.json.decode(index.read_bytes(), type=Index)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return said.lengths if ids.is_file() and sha256(ids) == said.sha256 else None
+
+
+def _write(
+    ids: Path, index: Path, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]
+) -> tuple[int, ...]:
+    digest, lengths = hashlib.sha256(), [0] * len(group)
+
+    def write(file: BinaryIO) -> None:
+        read = 0
+        for number, document in enumerate(group):
+            for texts in _batched(pieces(document), AT_ONCE):
+                for each in tokenizer.encode_each(texts):
+                    content = each.astype(tokenizer.dtype.newbyteorder("<")).tobytes()
+                    file.write(content)
+                    digest.update(content)
+                    lengths[number] += len(each)
+                read += sum(len(text) for text in texts)  # characters, for bytes: it is for people
+                told(read)
+            read = sum(each.size for each in group[: number + 1])
+        told(read)
+
+    atomic_write(ids, write)
+    said = Index(tuple(lengths), digest.hexdigest())
+    atomic_write(index, lambda file: file.write(msgspec.json.encode(said)))
+    return said.lengths
+
+
+def _mapped(ids: Path, tokenizer: Tokenizer) -> Ids:
+    dtype = tokenizer.dtype.newbyteorder("<")
+    if not ids.stat().st_size:  # nothing cannot be mapped
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(ids, dtype, mode="r"))
+
+
+def _batched(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    while batch := list(islice(texts, size)):
+        yield batch
