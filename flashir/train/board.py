@@ -1,0 +1,76 @@
+"""What TensorBoard reads of a run: the numbers of its curve, where the library is installed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from flashir.train.metrics import Line, perplexity
+
+
+class Board(Protocol):
+    """Something that is shown every line of a curve."""
+
+    def add(self, line: Line) -> None:
+        """Show a line."""
+        ...
+
+
+@contextmanager
+def board(folder: Path, first: int) -> Iterator[Board]:
+    """A board for the steps from `first` on; it forgets those that a killed run had shown beyond."""
+    if not installed():
+        yield _Nothing()
+        return
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(folder))
+    writer.add_event(Event(wall_time=time.time(), step=first, session_log=SessionLog(status=SessionLog.START)))
+    try:
+        yield _Events(writer)
+    finally:
+        writer.close()
+
+
+def installed() -> bool:
+    """Whether there is a library to write for TensorBoard."""
+    return find_spec("tensorboard") is not None
+
+
+class _Nothing:
+    def add(self, line: Line) -> None:
+        pass
+
+
+class _Events:
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def add(self, line: Line) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in _shown(line).items()]
+        self._writer.add_event(Event(wall_time=time.time(), step=line.step, summary=Summary(value=values)))
+
+
+def _shown(line: Line) -> dict[str, float]:
+    numbers = {
+        "train/loss": line.loss,
+        "train/perplexity": perplexity(line.loss),
+        "train/gradient_norm": line.gradient_norm,
+        "train/learning_rate": line.learning_rate,
+        "seconds/step": line.seconds.step,
+        "seconds/waited": line.seconds.waited,
+    }
+    if isinstance(line.validation_loss, float):
+        numbers |= {
+            "validation/loss": line.validation_loss,
+            "validation/perplexity": perplexity(line.validation_loss),
+        }
+    return numbers

@@ -1,0 +1,107 @@
+"""The curve of a run: a line of JSON for every step, each step once whatever happens to the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from flashir.errors import ArtefactError
+from flashir.files import atomic_write, reading, writing
+
+Number = Annotated[int, Meta(ge=1)]
+T = TypeVar("T")
+
+
+class Clock(Struct, frozen=True):
+    """What a step took, in seconds; the only numbers of a line that differ from one run to the next.
+
+    Args:
+        step: all of it, from asking for the data to the new parameters.
+        waited: of these, for data.
+    """
+
+    step: float
+    waited: float
+
+
+class Line(Struct, frozen=True):
+    """What a step found.
+
+    Args:
+        step: its number, from 1.
+        tokens: how many the run has seen, this step included.
+        loss: mean cross-entropy in nats over the labels of the batch, before the step.
+        learning_rate: of the step.
+        gradient_norm: of all parameters together, before clipping.
+        seconds: what the step took.
+        validation_loss: in nats, after the step, where it was measured.
+    """
+
+    step: Number
+    tokens: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: Clock
+    validation_loss: float | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The file of a run's curve."""
+
+    path: Path
+
+    def append(self, line: Line) -> None:
+        """Add a line, with one write: a kill leaves the line whole, or the file without it, or a stump at the end."""
+        with writing(self.path), self.path.open("ab", buffering=0) as file:
+            file.write(msgspec.json.encode(line) + b"\n")
+
+    def sync(self) -> None:
+        """Have all lines so far on disk."""
+        with writing(self.path), self.path.open("ab") as file:
+            os.fsync(file.fileno())
+
+    def lines(self) -> Iterator[Line]:
+        """Every line. Raises ArtefactError where one is damaged."""
+        for number, text in enumerate(self._texts(), 1):
+            try:
+                yield msgspec.json.decode(text, type=Line)
+            except msgspec.MsgspecError as error:
+                raise ArtefactError(f"line {number} is damaged: {error}", where=str(self.path)) from None
+
+    def cut(self, steps: int) -> None:
+        """Keep the lines of the first steps, which a checkpoint has seen, and drop what came after it.
+
+        Raises:
+            ArtefactError: one of those lines is missing.
+        """
+        kept = list(self._texts())[:steps]
+        if len(kept) < steps:
+            raise ArtefactError(f"only {len(kept)} of {steps} steps are in it", where=str(self.path))
+        atomic_write(self.path, lambda file: file.write(b"".join(kept)))
+
+    def _texts(self) -> Iterator[bytes]:
+        """The lines that end; a step has one, in order, so the line number is that of the step."""
+        if not self.path.exists():
+            return
+        with reading(self.path), self.path.open("rb") as file:
+            yield from (text for text in file if text.endswith(b"\n"))
+
+
+def perplexity(loss: float) -> float:
+    """e to a loss in nats; infinite where no float holds it."""
+    return exp(loss) if loss < 700 else float("inf")
+
+
+def as_dict(line: Line) -> dict[str, Any]:
+    """A line for machines."""
+    found: dict[str, Any] = msgspec.to_builtins(line)
+    return found

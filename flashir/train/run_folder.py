@@ -1,0 +1,109 @@
+"""The folder of a run: recipe, tokenizer, curve, and the newest checkpoints.
+
+RUN/recipe.toml  tokenizer.json  metrics.jsonl  tensorboard/  checkpoints/step-000200/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashir.checkpoint import TOKENIZER, State, save_checkpoint
+from flashir.errors import ArtefactError, InputError
+from flashir.files import atomic_folder, locked, remove_folder, sweep
+from flashir.ir import Graph
+from flashir.train.metrics import Curve
+from flashir.train.recipe import Recipe, read_recipe
+
+RECIPE, CURVE, BOARD, CHECKPOINTS = "recipe.toml", "metrics.jsonl", "tensorboard", "checkpoints"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """Its settings. Raises InputError, SettingError."""
+        return Recipe(**read_recipe(self.path / RECIPE))
+
+    @property
+    def tokenizer(self) -> Path:
+        """The file of its tokenizer."""
+        return self.path / TOKENIZER
+
+    @property
+    def curve(self) -> Curve:
+        """Its curve."""
+        return Curve(self.path / CURVE)
+
+    @property
+    def board(self) -> Path:
+        """What TensorBoard reads."""
+        return self.path / BOARD
+
+    def checkpoints(self) -> list[Path]:
+        """All there are, the oldest first."""
+        found = (self.path / CHECKPOINTS).glob("step-*")
+        return sorted((each for each in found if re.fullmatch(r"step-\d+", each.name)), key=step_of)
+
+    def newest(self) -> Path:
+        """The last checkpoint. Raises InputError where there is none."""
+        found = self.checkpoints()
+        if not found:
+            raise InputError("there is no checkpoint of a run", where=str(self.path / CHECKPOINTS))
+        return found[-1]
+
+    def save(self, step: int, model: Graph, params: Mapping[str, Any], state: State, keep: int) -> Path:
+        """Write the checkpoint after a step, then remove all but the newest `keep`. Raises ArtefactError."""
+        self.curve.sync()
+        made = _save(self.path, step, model, params, self.tokenizer, state)
+        for old in self.checkpoints()[:-keep]:
+            remove_folder(old)
+        return made
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the folder to oneself, without what a killed run left. Raises ArtefactError where another has it."""
+        with locked(self.path, wait=False):
+            for folder in (self.path, self.path / CHECKPOINTS):
+                sweep(folder)
+            yield
+
+
+def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Mapping[str, Any], state: State) -> None:
+    """Make the folder of a run, its first checkpoint that of step 0; whole or not at all.
+
+    Raises:
+        ArtefactError: it cannot be written, or is there already.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        mend = f"--resume {path} goes on with it" if is_run(path) else ""
+        raise ArtefactError("there is something already", where=str(path), mend=mend or "choose another folder with -o")
+
+    def fill(unfinished: Path) -> None:
+        recipe.write(unfinished / RECIPE)
+        (unfinished / TOKENIZER).write_bytes(tokenizer.read_bytes())
+        _save(unfinished, 0, model, params, tokenizer, state)
+
+    atomic_folder(path, fill)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder says that it is that of a run."""
+    return (path / RECIPE).is_file()
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of the last step before a checkpoint: 200 of `step-000200`."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _save(path: Path, step: int, model: Graph, params: Mapping[str, Any], tokenizer: Path, state: State) -> Path:
+    return save_checkpoint(model, params, path / CHECKPOINTS / f"step-{step:06d}", tokenizer=tokenizer, state=state)
