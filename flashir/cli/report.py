@@ -13,6 +13,7 @@ import typer
 from flashir.cli import console, tokens
 from flashir.inputs import vocabulary
 from flashir.ir import Graph
+from flashir.likelihood import is_causal
 from flashir.planning import Plan, compute_type
 
 
@@ -55,7 +56,7 @@ class Report:
         """The numbers of a run."""
         model = plan.graph
         has_tokens = logits.ndim == 3 and ids.ndim == 2 and vocabulary(model, model.inputs[0]) is not None
-        causal = has_tokens and tokens.is_causal(model)
+        causal = has_tokens and is_causal(model)
         return Report(
             model=word,
             target=plan.target,

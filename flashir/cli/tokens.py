@@ -14,9 +14,9 @@ import numpy.typing as npt
 from flashir.errors import InputError
 from flashir.inputs import vocabulary
 from flashir.ir import Graph
+from flashir.likelihood import log_softmax, nats
 
 BYTES = 256
-ROWS_AT_ONCE = 2**24  # logits that are looked at together, so that the float64 copy stays small
 
 Ids = npt.NDArray[np.integer[Any]]
 
@@ -77,22 +77,11 @@ def cut(ids: npt.NDArray[Any], offset: int, length: int | None) -> npt.NDArray[A
     return ids[:, offset : None if length is None else offset + length]
 
 
-def is_causal(model: Graph) -> bool:
-    """Whether no token of the model sees a later one, as far as its ops say."""
-    known = [node.attrs["causal"] for node in model.walk() if "causal" in node.attrs]
-    return bool(known) and all(value is True for value in known)
-
-
 def surprise(logits: npt.NDArray[Any], ids: npt.NDArray[Any]) -> Surprise | None:
     """How well logits [b, t, vocab] foresee the next of ids [b, t]; None where there is no next."""
-    count = ids[:, 1:].size
+    total, count = nats(logits[:, :-1], ids[:, 1:])
     if not count:
         return None
-    total, step = 0.0, max(1, ROWS_AT_ONCE // max(1, logits.shape[0] * logits.shape[-1]))
-    for start in range(0, ids.shape[1] - 1, step):
-        stop = min(start + step, ids.shape[1] - 1)
-        chances = log_softmax(logits[:, start:stop])
-        total -= float(np.take_along_axis(chances, ids[:, start + 1 : stop + 1, None].astype(np.int64), -1).sum())
     loss = total / count
     return Surprise(loss, exp(min(loss, 700)), loss / log(2))
 
@@ -101,14 +90,6 @@ def top(logits: npt.NDArray[Any], count: int = 5) -> list[tuple[int, float]]:
     """The likeliest tokens after logits [vocab], each with its probability."""
     chances = np.exp(log_softmax(logits))
     return [(int(token), float(chances[token])) for token in np.argsort(-chances, kind="stable")[:count]]
-
-
-def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Logarithms of probabilities over the last axis, in float64."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    made: npt.NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
-    return made
 
 
 def shown_byte(token: int) -> str:
