@@ -16,6 +16,7 @@ from flashir.interpreter import bind_sizes
 from flashir.ir import Graph, Node, Value
 from flashir.ir.naming import round_symbol
 from flashir.lowering import Lowering
+from flashir.ops.prefix import cut_scan
 from flashir.planning import plan
 from flashir_jax.layout import Stack, depends_on, layout, stacked, unstacked
 from flashir_jax.pallas.table import TABLE, on_tpu, parts
@@ -153,13 +154,13 @@ class _Scope:
         return lax.scan(jax.checkpoint(layer) if self.remat else layer, x, walked, length=times)[0]
 
     def scan(self, node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
-        body, carries, axis = node.region, node.attrs["carries"], node.attrs["axis"]
-        assert body is not None and isinstance(carries, int) and isinstance(axis, int)
+        body, axis = node.region, node.attrs["axis"]
+        assert body is not None and isinstance(axis, int)
+        first, walked, invariants = cut_scan(operands, node.attrs)
 
         def step(state: tuple[Any, ...], items: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-            results = self.run(body, (*state, *items))
-            return results[:carries], results[carries:]
+            results = self.run(body, (*state, *items, *invariants))
+            return results[: len(first)], results[len(first) :]
 
-        walked = tuple(jnp.moveaxis(x, axis, 0) for x in operands[carries:])
-        last, made = lax.scan(step, tuple(operands[:carries]), walked)
+        last, made = lax.scan(step, tuple(first), tuple(jnp.moveaxis(x, axis, 0) for x in walked))
         return (*last, *(jnp.moveaxis(y, 0, axis) for y in made))

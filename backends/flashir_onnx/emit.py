@@ -12,6 +12,7 @@ from onnx import FunctionProto, ModelProto, ValueInfoProto, helper
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, Value
 from flashir.ir.naming import round_symbol
+from flashir.ops.prefix import cut_scan
 from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.scope import FunctionScope, MainScope, Need, Scope, SubgraphScope
 from flashir_onnx.static import StaticValues
@@ -140,25 +141,32 @@ class _Emitter:
         return x
 
     def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
-        body, carries, axis = node.region, node.attrs["carries"], node.attrs["axis"]
-        assert body is not None and isinstance(carries, int) and isinstance(axis, int)
+        body, axis = node.region, node.attrs["axis"]
+        assert body is not None and isinstance(axis, int)
+        carried, walked, invariants = cut_scan(node.operands, node.attrs)
+        own, seen = body.inputs[: len(carried) + len(walked)], body.inputs[len(carried) + len(walked) :]
         inside = SubgraphScope(scope)
-        for value in body.inputs:
-            inside.names[value] = inside.fresh(value.name)
+        inside.names.update({value: inside.fresh(value.name) for value in own})
+        inside.names.update({value: self.name(scope, each) for value, each in zip(seen, invariants, strict=True)})
         self.nodes(inside, body, depth)
         outputs = [inside.one("Identity", self.name(inside, value), stem=value.name) for value in body.outputs]
-        inputs = [value_info(inside.names[value], value.type, {}) for value in body.inputs]
+        inputs = [value_info(inside.names[value], value.type, {}) for value in own]
         results = [value_info(name, value.type, {}) for name, value in zip(outputs, body.outputs, strict=True)]
-        walked = len(body.inputs) - carries
         made = scope.op(
-            "Scan", *(self.name(scope, value) for value in node.operands), outputs=len(node.outputs),
-            body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=walked,
-            scan_input_axes=[axis] * walked,
+            "Scan", *(self.name(scope, value) for value in carried),
+            *(_to_front(scope, self.name(scope, value), value.type.rank, axis) for value in walked),
+            body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=len(walked),
+            outputs=len(node.outputs),
         )  # fmt: skip
-        stacked = zip(made[carries:], node.outputs[carries:], strict=True)
-        return (*made[:carries], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
+        stacked = zip(made[len(carried) :], node.outputs[len(carried) :], strict=True)
+        return (*made[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
+
+
+def _to_front(scope: Scope, x: str, rank: int, axis: int) -> str:
+    """Moves that axis to the front. Scan could do it as well, and crashes ONNX Runtime 1.32 where a size is 0."""
+    return scope.one("Transpose", x, perm=[axis, *range(axis), *range(axis + 1, rank)]) if axis else x
 
 
 def _from_front(scope: Scope, x: str, rank: int, axis: int) -> str:
-    """Moves the first axis to that place. Scan could do it as well, and crashes ONNX Runtime 1.32 where a size is 0."""
+    """Moves the first axis to that place, as `_to_front` back."""
     return scope.one("Transpose", x, perm=[*range(1, axis + 1), 0, *range(axis + 1, rank)]) if axis else x

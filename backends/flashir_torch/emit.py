@@ -12,6 +12,7 @@ from torch import fx, nn
 from flashir.errors import ParameterError, TargetError
 from flashir.ir import Graph, Node
 from flashir.ir.naming import expand, full_name, round_symbol
+from flashir.ops.prefix import cut_scan
 from flashir_torch.emitters import EMITTERS, NUMBERS
 from flashir_torch.loop import scan
 from flashir_torch.names import check_path
@@ -135,6 +136,6 @@ class _Emitter:
         inside = InnerScope(scope, body.inputs)
         self.nodes(inside, body.nodes, rounds)
         inner = scope.attribute(f"{node.output.name}_body", inside.finish(body.outputs, "Body", several=True))
-        operands = tuple(map(scope.tensor, node.operands))
-        made = scope.call(scan, inner, node.attrs["carries"], node.attrs["axis"], operands, tuple(inside.captured))
+        carried, walked, seen = (tuple(map(scope.tensor, part)) for part in cut_scan(node.operands, node.attrs))
+        made = scope.call(scan, inner, node.attrs["axis"], carried, walked, (*seen, *inside.captured))
         return tuple(scope.results(made, node.outputs, several=True).values())

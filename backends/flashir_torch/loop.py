@@ -15,20 +15,20 @@ Body = Callable[..., tuple[Tensor, ...]]
 
 
 def scan(
-    body: Body, carries: int, axis: int, operands: Sequence[Tensor], captured: Sequence[Any]
+    body: Body, axis: int, state: Sequence[Tensor], walked: Sequence[Tensor], captured: Sequence[Any]
 ) -> tuple[Tensor, ...]:
     """Carries and what is walked over -> last carries and stacked results.
 
     Args:
-        body: (carries, items, captured) -> (carries, results).
-        carries: how many of the operands are carried.
-        axis: walked along by the others, and stacked along by the results.
-        operands: carries, then what is walked over.
+        body: (state, items, captured) -> (state, results).
+        axis: walked along, and stacked along by the results.
+        state: the carries.
+        walked: what is walked over.
         captured: what every round sees unchanged.
     """
     if torch.compiler.is_exporting():
-        return _exported(body, carries, axis, operands, captured)
-    state, walked = tuple(operands[:carries]), operands[carries:]
+        return _exported(body, axis, state, walked, captured)
+    carries = len(state)
     rounds = list(zip(*(x.unbind(axis) for x in walked), strict=True))
     made = []
     for items in rounds:
@@ -43,15 +43,16 @@ def scan(
 
 
 def _exported(
-    body: Body, carries: int, axis: int, operands: Sequence[Tensor], captured: Sequence[Any]
+    body: Body, axis: int, state: Sequence[Tensor], walked: Sequence[Tensor], captured: Sequence[Any]
 ) -> tuple[Tensor, ...]:
     """As one operator of the exported program, so that the number of rounds stays open. It needs one at least."""
     from torch._higher_order_ops.scan import scan as loop
 
     def step(state: tuple[Tensor, ...], items: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         results = body(*state, *items, *captured)
-        return results[:carries], tuple(y.clone() for y in results[carries:])  # it must not return what it was given
+        kept = results[len(first) :]
+        return results[: len(first)], tuple(y.clone() for y in kept)  # it must not return what it was given
 
-    first = tuple(x.clone(memory_format=torch.contiguous_format) for x in operands[:carries])
-    last, made = loop(step, first, tuple(operands[carries:]), dim=axis)
+    first = tuple(x.clone(memory_format=torch.contiguous_format) for x in state)
+    last, made = loop(step, first, tuple(walked), dim=axis)
     return (*last, *made)

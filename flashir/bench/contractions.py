@@ -24,6 +24,7 @@ from flashir.cost import target as find_target
 from flashir.export import sample_inputs
 from flashir.ir import Builder, Graph, Node, TensorType, Value
 from flashir.lowering import Lowering
+from flashir.ops.prefix import cut_scan
 from flashir.registry import backend
 from flashir.workload import Workload
 
@@ -106,7 +107,7 @@ def _products(
         if node.op == "repeat" and node.region is not None:
             yield from _products(node.region, sizes, times * int(str(node.attrs["times"])), steps)
         elif node.op == "scan" and node.region is not None:
-            walked = node.operands[int(str(node.attrs["carries"]))].type.bind(sizes)
+            walked = cut_scan(node.operands, node.attrs)[1][0].type.bind(sizes)
             yield from _products(node.region, sizes, times, (*steps, walked.sizes[int(str(node.attrs["axis"]))]))
         elif node.op in PRODUCTS:
             x, y = (value.type.bind(sizes) for value in node.operands[:2])
@@ -132,12 +133,13 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=256)
     parser.add_argument("--seq-len", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--chunk", type=int)
     parser.add_argument("--target", default="onnx:cpu")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     model = flashir.model(given.model, d_model=given.d_model, depth=given.depth, vocab=given.vocab)
-    plan = flashir.plan(model, given.target, given.batch, given.seq_len)
+    plan = flashir.plan(model, given.target, given.batch, given.seq_len, chunk=given.chunk)
     found = measure(plan.graph, given.target, given.batch, given.seq_len, given.rounds)
     if given.json:
         about = {"chunk": plan.chunk, "cumsum": plan.cumsum, "ratio": found.ratio, "products": found.products}

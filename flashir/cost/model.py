@@ -18,6 +18,7 @@ from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.naming import parameters
 from flashir.ir.types import DType
 from flashir.ops.costs import Contraction
+from flashir.ops.prefix import cut_scan
 
 GRADIENTS = 2  # products in the gradient of a product, and steps in that of a loop for each that it took
 RECOMPUTED = 0.5  # products that a fused kernel takes again in its gradient, for each that it took: scores are not kept
@@ -148,9 +149,10 @@ class _Walk:
         if node.op == "repeat":
             rounds, carried = int(str(node.attrs["times"])), 1
         else:
-            carried, axis = int(str(node.attrs["carries"])), int(str(node.attrs["axis"]))
-            rounds = region.type(node.operands[carried]).sizes[axis]
-            moved = sum(region.type(v).bytes for v in (*node.operands[carried:], *node.outputs[carried:]))
+            state, walked, _ = cut_scan(node.operands, node.attrs)
+            carried, axis = len(state), int(str(node.attrs["axis"]))
+            rounds = region.type(walked[0]).sizes[axis]
+            moved = sum(region.type(v).bytes for v in (*walked, *node.outputs[carried:]))
             passes = times * self.target.slowdown.get(node.op, 1.0)
             self._both(TRAFFIC, passes * moved / self.target.bandwidth)
             self._both(STEP, times * rounds * self.target.step)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.graph import Attr, Graph
+from flashir.ir.graph import Graph
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Cost, Types, moved, per_input
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
@@ -18,6 +18,8 @@ from flashir.ops.shape import axis_of
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
+
+Operand = TypeVar("Operand")
 
 
 def _infer_cumsum(x: TensorType, axis: int, exclusive: bool) -> TensorType:
@@ -50,25 +52,33 @@ cumsum = define_op(
 )
 
 
-def _infer_scan(*operands: TensorType, body: Graph, carries: int, axis: int) -> tuple[TensorType, ...]:
+def cut_scan(operands: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[Sequence[Operand], ...]:
+    """The operands of a scan: those that it carries, walks over, and sees whole in every step."""
+    carries, last = int(attrs.get("carries", 1)), len(operands) - int(attrs.get("invariants", 0))
+    return operands[:carries], operands[carries:last], operands[last:]
+
+
+def _infer_scan(*operands: TensorType, body: Graph, **attrs: Any) -> tuple[TensorType, ...]:
     """carries + xs -> final carries + stacked ys; the body sees each x without the axis."""
-    if len(operands) <= carries:
-        raise IRError(f"scan needs at least one operand to walk over beside its {carries} carries")
-    lengths = {x.shape[axis_of(x, axis)] for x in operands[carries:]}
+    carried, walked, _ = cut_scan(operands, attrs)
+    if not walked:
+        kinds = f"{attrs['carries']} carries" + (f" and {attrs['invariants']} invariants" * bool(attrs["invariants"]))
+        raise IRError(f"scan needs at least one operand to walk over beside its {kinds}")
+    axis = attrs["axis"]
+    lengths = {x.shape[axis_of(x, axis)] for x in walked}
     if len(lengths) != 1:
         raise IRError(f"the operands walked over must agree on axis {axis}, got sizes {sorted(map(str, lengths))}")
-    expected = _scan_arguments(list(operands), {"carries": carries, "axis": axis})
-    check_body("scan", body, expected, list(operands[:carries]))
+    check_body("scan", body, _scan_arguments(list(operands), attrs), list(carried))
     length = lengths.pop()
-    stacked = [y.type.with_shape((*y.type.shape[:axis], length, *y.type.shape[axis:])) for y in body.outputs[carries:]]
-    return (*operands[:carries], *stacked)
+    made = body.outputs[len(carried) :]
+    return (*carried, *(y.type.with_shape((*y.type.shape[:axis], length, *y.type.shape[axis:])) for y in made))
 
 
-def _scan_arguments(operands: list[TensorType], attrs: Mapping[str, Attr]) -> list[TensorType]:
-    """The body sees the carries as they are, and what it walks over without the axis."""
-    carries, axis = attrs.get("carries", 1), attrs.get("axis", 0)
-    assert isinstance(carries, int) and isinstance(axis, int)
-    return [*operands[:carries], *(x.with_shape((*x.shape[:axis], *x.shape[axis + 1 :])) for x in operands[carries:])]
+def _scan_arguments(operands: list[TensorType], attrs: Mapping[str, Any]) -> list[TensorType]:
+    """The body sees carries and invariants as they are, and what it walks over without the axis."""
+    axis = attrs.get("axis", 0)
+    carried, walked, invariants = cut_scan(operands, attrs)
+    return [*carried, *(x.with_shape((*x.shape[:axis], *x.shape[axis + 1 :])) for x in walked), *invariants]
 
 
 def check_body(op: str, body: Graph, inputs: list[TensorType], outputs: list[TensorType]) -> None:
@@ -84,21 +94,23 @@ def _types(types: list[TensorType]) -> str:
     return ", ".join(map(str, types))
 
 
-def _ref_scan(*operands: Any, body: Callable[..., tuple[Any, ...]], carries: int, axis: int) -> tuple[Any, ...]:
-    state, walked = operands[:carries], [np.moveaxis(x, axis, 0) for x in operands[carries:]]
+def _ref_scan(*operands: Any, body: Callable[..., tuple[Any, ...]], **attrs: Any) -> tuple[Any, ...]:
+    axis = attrs["axis"]
+    state, walked, invariants = cut_scan(operands, attrs)
+    carries, walked = len(state), [np.moveaxis(x, axis, 0) for x in walked]
     if not len(walked[0]):  # one step on zeros tells the shapes of the results
-        ys = body(*state, *(np.zeros(x.shape[1:], x.dtype) for x in walked), index=0)[carries:]
+        ys = body(*state, *(np.zeros(x.shape[1:], x.dtype) for x in walked), *invariants, index=0)[carries:]
         return (*state, *(np.empty((*y.shape[:axis], 0, *y.shape[axis:]), y.dtype) for y in ys))
     stacked = []
     for index, xs in enumerate(zip(*walked, strict=True)):
-        results = body(*state, *xs, index=index)
+        results = body(*state, *xs, *invariants, index=index)
         state = results[:carries]
         stacked.append(results[carries:])
     return (*state, *(np.stack(ys, axis=axis) for ys in zip(*stacked, strict=True)))
 
 
-def _cost_scan(ins: Types, outs: Types, body: Cost, carries: int, axis: int) -> Cost:
-    walked = ins[carries]
+def _cost_scan(ins: Types, outs: Types, body: Cost, axis: int, **attrs: Any) -> Cost:
+    walked = cut_scan(ins, attrs)[1][0]
     assert walked is not None
     return body.times(walked.sizes[axis])
 
@@ -111,9 +123,10 @@ scan = define_op(
         _ref_scan,
         _cost_scan,
         (),
-        attrs={"carries": integer(1, least=0), "axis": integer(0, least=0)},
+        attrs={"carries": integer(1, least=0), "axis": integer(0, least=0), "invariants": integer(0, least=0)},
         region=_scan_arguments,
-        doc="a loop along one axis that carries a state: carries and xs in, last carries and stacked ys out",
+        doc="a loop along one axis that carries a state: carries, xs and what every step sees whole in; "
+        "last carries and stacked ys out",
     )
 )
 

@@ -33,6 +33,30 @@ def test_scan_carries_a_state_and_stacks_what_each_step_yields(length: int) -> N
     assert_equal_results(interpret(lowered(graph), {}, start, x, w), wanted)
 
 
+WEIGHED = """
+model @weighed(%start: f32[2], %x: f32[2, T, 3], %w: f32[3, 4]) -> f32[2], f32[2, T, 4] {
+  %last, %product = scan(%start, %x, %w) {carries = 1, axis = 1, invariants = 1} (%s, %a, %v) {
+    %p = matmul(%a, %v)
+    %sum = reduce_sum(%p) {axes = [1]}
+    %next = add(%s, %sum)
+    yield %next, %p
+  }
+  return %last, %product
+}
+"""
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_every_step_of_a_scan_sees_an_invariant_whole(length: int) -> None:
+    start, x, w = (
+        random_array(typed(text), i) for i, text in enumerate(("f32[2]", f"f32[2, {length}, 3]", "f32[3, 4]"))
+    )
+    graph = loads(WEIGHED)
+    assert loads(dumps(graph)) == graph
+    for each in (graph, lowered(graph)):
+        assert_equal_results(interpret(each, {}, start, x, w), (start + (x @ w).sum((1, 2)), x @ w))
+
+
 def test_scan_of_whole_numbers_stays_whole_even_without_steps() -> None:
     graph = loads(RUNNING_MEAN.replace("f32", "i32"))
     for length in (0, 2):
@@ -44,6 +68,7 @@ def test_a_scan_needs_something_to_walk_over_along_an_axis_that_exists() -> None
     for text, problem in (
         ("%a = scan(%x) {carries = 1} (%s) { yield %s }", "at least one operand to walk over beside its 1 carries"),
         ("%a = scan(%x) {carries = 0, axis = 2} (%s) { yield %s }", "axis 2 is out of range"),
+        ("%a = scan(%x) {carries = 0, invariants = 1} (%s) { yield %s }", "beside its 0 carries and 1 invariants"),
     ):
         with pytest.raises(FlashirError, match=problem):
             loads(f"model @m(%x: f32[2, 3]) {{ {text} return %a }}")
