@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from flashir.errors import InputError
 from flashir.ir.graph import Graph, Node
 from flashir.passes.base import Pass
 
@@ -46,11 +47,27 @@ class Batch:
         return int(np.count_nonzero(self.labels != NO_LABEL))
 
 
-TrainingStep = Callable[[Sequence[Array], Array], float]
-"""Inputs as for a Run, and labels [b, t], the token wanted at each place or `NO_LABEL` -> the loss before the step.
+def count_labels(graph: Graph, batches: Sequence[Batch]) -> int:
+    """How many labels there are in all, for a graph whose result is logits [b, t, v].
 
-The loss is the mean cross-entropy in nats; every call changes the parameters.
-"""
+    Raises:
+        InputError: there is none, or one is no token of the vocabulary.
+    """
+    vocab = graph.outputs[0].type.shape[-1]
+    assert isinstance(vocab, int)
+    for batch in batches:
+        outside = (batch.labels != NO_LABEL) & ((batch.labels < 0) | (batch.labels >= vocab))
+        if outside.any():
+            first = tuple(int(index) for index in np.argwhere(outside)[0])
+            raise InputError(
+                f"{np.count_nonzero(outside)} labels lie outside 0 .. {vocab - 1}, the first at {first}: "
+                f"{batch.labels[first]}",
+                mend=f"where no token is wanted, the label is {NO_LABEL}",
+            )
+    total = sum(batch.wanted for batch in batches)
+    if not total:
+        raise InputError("there is not one label to learn from", mend="give a step more rows, or longer ones")
+    return total
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,6 @@ class AdamW:
     """How parameters follow their gradients, with the numbers of Table 6.
 
     Args:
-        learning_rate: of every step.
         beta1, beta2: the shares that the means of gradients and of their squares keep of themselves.
         epsilon: is added to the root of the latter.
         weight_decay: times the learning rate, the share that a parameter loses in a step.
@@ -66,7 +82,6 @@ class AdamW:
             one is scaled to it ("local gradient clipping"). None: as it comes.
     """
 
-    learning_rate: float = 7e-4
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-6
@@ -91,6 +106,9 @@ class Trainer(Protocol):
     """A model in training: its parameters, and what the optimiser knows of them.
 
     On a processor, the same state and the same batches give the same bits.
+
+    Where several processes train one model (`flashir.processes`), all call each method at the same time and give it
+    the same; each computes some of the rows. So a step of several is that of one, and what it finds is the same in all.
     """
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
@@ -99,7 +117,8 @@ class Trainer(Protocol):
         So a batch may be given in parts, to take less memory; parts may have different numbers of labels.
 
         Raises:
-            InputError: there is not one label.
+            InputError: there is not one label, or one is no token.
+            TargetError: another process is gone.
         """
         ...
 
@@ -107,15 +126,19 @@ class Trainer(Protocol):
         """The sum of the cross-entropy in nats over the labels, and their number. Nothing changes."""
         ...
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any of the processes wishes so, such as to stop because a signal reached it."""
+        ...
+
     def params(self) -> dict[str, Array]:
-        """The parameters by full name, float32 whatever the model computes in."""
+        """The parameters by full name, float32 whatever the model computes in; nothing but in the first process."""
         ...
 
     def state(self) -> dict[str, Array]:
         """What the optimiser knows, the same on every backend, so that another can go on.
 
         `mean.<full name>` and `square.<full name>`, float32 in the shape of the parameter: the means of its gradients
-        and of their squares. `count`, int64 []: the steps made.
+        and of their squares. `count`, int64 []: the steps made. Nothing but in the first process.
         """
         ...
 
@@ -172,10 +195,31 @@ class Differentiable(Backend, Protocol):
 
 @runtime_checkable
 class Trainable(Backend, Protocol):
-    """A backend that can also train: forward, backward and the step of an optimiser as one."""
+    """A backend that can also train: forward, backward and the step of an optimiser."""
 
-    def training_step(self, graph: Graph, params: Params, device: str, optimiser: AdamW) -> TrainingStep:
-        """A training step of a lowered graph whose result is logits [b, t, v]. Raises as `compile`."""
+    def trainer(
+        self,
+        graph: Graph,
+        params: Params,
+        device: str,
+        optimiser: AdamW,
+        *,
+        state: Mapping[str, Array] | None = None,
+        remat: bool = False,
+    ) -> Trainer:
+        """A lowered graph whose result is logits [b, t, v], in training.
+
+        Args:
+            graph: lowered; what it computes in is the compute type, parameters are float32 all the same.
+            params: by full name; they stay as they are.
+            device: where to train.
+            optimiser: how parameters follow their gradients.
+            state: what a trainer knew after some steps, to go on from there.
+            remat: compute each layer again on the way back instead of keeping what it made.
+
+        Raises:
+            TargetError, ParameterError: as `compile`, and where the state is not that of these parameters.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import AdamW, Gradients, Params, Run, TrainingStep, Verified
+from flashir.backend import AdamW, Array, Gradients, Params, Run, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
@@ -21,6 +21,14 @@ def need_jax() -> None:
     """Raises TargetError where JAX is not installed."""
     if find_spec("jax") is None:
         raise TargetError("JAX is not installed", where="jax", mend="pip install 'flashir[jax]'")
+
+
+def need_optax() -> None:
+    """Raises TargetError where optax, which brings the optimisers, is not installed."""
+    if find_spec("optax") is None:
+        raise TargetError(
+            "optax is not installed, and training needs it", where="jax", mend="pip install 'flashir[jax]'"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,22 @@ class JaxBackend:
 
         return gradients(graph, params, device)
 
-    def training_step(self, graph: Graph, params: Params, device: str, optimiser: AdamW) -> TrainingStep:
-        """Under one jit, the parameters updated in place. See Trainable."""
+    def trainer(
+        self,
+        graph: Graph,
+        params: Params,
+        device: str,
+        optimiser: AdamW,
+        *,
+        state: Mapping[str, Array] | None = None,
+        remat: bool = False,
+    ) -> Trainer:
+        """Under jit, parameters updated in place, by optax. See Trainable. Raises TargetError without optax too."""
         need_jax()
-        from flashir_jax.training import training_step
+        need_optax()
+        from flashir_jax.training import JaxTrainer
 
-        return training_step(graph, params, device, optimiser)
+        return JaxTrainer(graph, params, device, optimiser, state, remat)
 
     def export(
         self,

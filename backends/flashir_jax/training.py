@@ -1,67 +1,135 @@
-"""Training steps of functions: forward, backward and AdamW under one jit, numpy in."""
+"""Functions in training: forward, backward and AdamW under jit, numpy in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from flashir.backend import NO_LABEL, AdamW, TrainingStep
+from flashir.backend import NO_LABEL, AdamW, Array, Batch, Params, Step, count_labels
 from flashir.ir import Graph
+from flashir.moments import Moments
 from flashir_jax.functions import function
-from flashir_jax.session import Array, device_of, exactly
-from flashir_jax.types import enough_bits, in_float64
+from flashir_jax.layout import Stack
+from flashir_jax.session import device_of, exactly
+from flashir_jax.types import element_type, enough_bits, in_float64
+
+Tree = dict[str, Any]
+"""Parameters, or what lies like them, by the names of `Function.stack`."""
 
 
-def training_step(graph: Graph, params: Mapping[str, Any], device: str, optimiser: AdamW) -> TrainingStep:
-    """A training step on a device. Raises TargetError, ParameterError."""
-    apply, place, wide = function(graph), device_of(device), in_float64(graph)
-    call = exactly(apply)
+class JaxTrainer:
+    """See flashir.backend.Trainer, and Trainable.trainer for the arguments. Raises TargetError, ParameterError.
 
-    def loss_of(own: Any, labels: Any, *inputs: Any) -> Any:
-        return cross_entropy(call(own, *inputs), labels)
+    Three programs: the gradient of one batch, the sum of two gradients, the step. They are compiled once a shape.
+    """
 
-    def update(own: Any, means: Any, squares: Any, count: Any, labels: Any, *inputs: Any) -> Any:
-        loss, slopes = jax.value_and_grad(loss_of)(own, labels, *inputs)
-        return loss, *adamw(optimiser, own, slopes, means, squares, count)
+    def __init__(
+        self,
+        graph: Graph,
+        params: Params,
+        device: str,
+        optimiser: AdamW,
+        state: Mapping[str, Array] | None = None,
+        remat: bool = False,
+    ) -> None:
+        moments = Moments.read(state, params)
+        self._graph, self._wide = graph, in_float64(graph)
+        self._device = device_of(device)
+        self._apply = function(graph, remat=remat)
+        used = {name for stack in self._apply.parameters.values() for name in stack.names()}
+        self._unused = {name: np.array(array) for name, array in params.items() if name not in used}
+        call, adamw = exactly(self._apply), transformation(optimiser)
 
-    compiled = jax.jit(update, donate_argnums=(0, 1, 2))
-    with enough_bits(wide):
-        own = jax.device_put({name: np.array(array) for name, array in apply.stack(params).items()}, place)
-        state = [own, jax.tree.map(jnp.zeros_like, own), jax.tree.map(jnp.zeros_like, own)]
-    count = 0
+        def summed(own: Tree, labels: Any, *inputs: Any) -> Any:
+            return cross_entropy(call(own, *inputs), labels)
 
-    def step(arrays: Sequence[Array], labels: Array) -> float:
-        nonlocal count
-        count += 1
-        with enough_bits(wide), jax.default_device(place):
-            loss, *state[:] = compiled(*state, np.float32(count), np.asarray(labels, np.int32), *arrays)
-            for array in jax.tree.leaves(state):
-                array.block_until_ready()
-            return float(loss)
+        def mean(own: Tree, total: Any, labels: Any, *inputs: Any) -> Any:
+            return summed(own, labels, *inputs) / total
 
-    return step
+        def moved(own: Tree, slopes: Tree, known: Any, learning_rate: Any) -> tuple[Tree, Any, Any]:
+            norms = {name: norm(self._apply.parameters[name], slope) for name, slope in slopes.items()}
+            if optimiser.clip is not None:
+                slopes = {name: g * jnp.minimum(1.0, optimiser.clip / norms[name]) for name, g in slopes.items()}
+            changes, known = adamw.update(slopes, known, own)
+            own = jax.tree.map(lambda p, change: p - learning_rate * change, own, changes)
+            return own, known, jnp.sqrt(sum(jnp.sum(each**2) for each in norms.values()))
+
+        self._summed = jax.jit(summed)
+        self._slopes = jax.jit(jax.value_and_grad(mean))
+        self._add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other), donate_argnums=0)
+        self._moved = jax.jit(moved, donate_argnums=(0, 2))
+        with enough_bits(self._wide):
+            self._own = self._laid(params)
+            adam, *rest = adamw.init(self._own)
+            count = jnp.asarray(moments.count, jnp.int32)
+            self._known = (
+                adam._replace(count=count, mu=self._laid(moments.mean), nu=self._laid(moments.square)),
+                *rest,
+            )
+
+    def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
+        """See Trainer. Gradients are added up in float32, batch after batch."""
+        total = np.float32(count_labels(self._graph, batches))
+        with enough_bits(self._wide), jax.default_device(self._device):
+            loss, slopes = reduce(self._add, (self._slopes(self._own, total, *self._fed(batch)) for batch in batches))
+            self._own, self._known, length = self._moved(self._own, slopes, self._known, np.float32(learning_rate))
+            return Step(float(loss), float(length))
+
+    def loss(self, batch: Batch) -> tuple[float, int]:
+        """See Trainer."""
+        labels = count_labels(self._graph, [batch])
+        with enough_bits(self._wide), jax.default_device(self._device):
+            return float(self._summed(self._own, *self._fed(batch))), labels
+
+    def agreed(self, wish: bool) -> bool:
+        """See Trainer."""
+        return wish
+
+    def params(self) -> dict[str, Array]:
+        """See Trainer."""
+        return self._whole(self._own, self._unused)
+
+    def state(self) -> dict[str, Array]:
+        """See Trainer. What the graph does not use has no gradients."""
+        zeros = {name: np.zeros_like(array) for name, array in self._unused.items()}
+        adam = self._known[0]
+        return Moments(self._whole(adam.mu, zeros), self._whole(adam.nu, zeros), int(adam.count)).state()
+
+    def _laid(self, arrays: Mapping[str, Array]) -> Tree:
+        """Stacked, on the device; copies, for the step takes their memory."""
+        return {name: jnp.array(each, device=self._device) for name, each in self._apply.stack(arrays).items()}
+
+    def _fed(self, batch: Batch) -> list[Array]:
+        """Labels, then inputs."""
+        pairs = zip(batch.inputs, self._graph.inputs, strict=True)
+        return [np.asarray(batch.labels, np.int32), *(np.asarray(x, element_type(v.type.dtype)) for x, v in pairs)]
+
+    def _whole(self, laid: Tree, others: Mapping[str, Array]) -> dict[str, Array]:
+        """By full name, with copies of the others."""
+        fetched = {name: np.array(array, np.float32) for name, array in laid.items()}
+        return {**self._apply.unstack(fetched), **{name: array.copy() for name, array in others.items()}}
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
-    """The mean over all labels, in nats. logits [b, t, v], labels [b, t]"""
+    """The sum over all labels, in nats. logits [b, t, v], labels [b, t]"""
     chances = jax.nn.log_softmax(logits.astype(jnp.float32))
     counts = labels != NO_LABEL
     found = jnp.take_along_axis(chances, jnp.where(counts, labels, 0)[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(counts, found, 0.0)) / jnp.sum(counts)
+    return -jnp.sum(jnp.where(counts, found, 0.0))
 
 
-def adamw(optimiser: AdamW, own: Any, slopes: Any, means: Any, squares: Any, count: Any) -> tuple[Any, Any, Any]:
-    """Parameters, means and mean squares of gradients after the step of that number, from 1."""
-    one, two = optimiser.beta1, optimiser.beta2
-    means = jax.tree.map(lambda m, g: one * m + (1 - one) * g, means, slopes)
-    squares = jax.tree.map(lambda v, g: two * v + (1 - two) * g * g, squares, slopes)
+def transformation(optimiser: AdamW) -> optax.GradientTransformationExtraArgs:
+    """What AdamW subtracts, before it is multiplied by the learning rate."""
+    adam = optax.scale_by_adam(optimiser.beta1, optimiser.beta2, optimiser.epsilon)
+    return optax.chain(adam, optax.add_decayed_weights(optimiser.weight_decay))
 
-    def moved(p: Any, m: Any, v: Any) -> Any:
-        change = m / (1 - one**count) / (jnp.sqrt(v / (1 - two**count)) + optimiser.epsilon)
-        return p - optimiser.learning_rate * (change + optimiser.weight_decay * p)
 
-    return jax.tree.map(moved, own, means, squares), means, squares
+def norm(stack: Stack, slope: Any) -> Any:
+    """The L2 norm of each round's own gradient: [*rounds, *shape] -> [*rounds, 1, ..]"""
+    return jnp.sqrt(jnp.sum(slope**2, axis=tuple(range(len(stack.rounds), slope.ndim)), keepdims=True))

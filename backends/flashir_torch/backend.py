@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import AdamW, Gradients, Params, Run, TrainingStep, Verified
+from flashir.backend import AdamW, Array, Gradients, Params, Run, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps
 from flashir.passes.base import Pass
@@ -69,12 +69,21 @@ class TorchBackend:
 
         return gradients(graph, params, device)
 
-    def training_step(self, graph: Graph, params: Params, device: str, optimiser: AdamW) -> TrainingStep:
-        """By autograd and the AdamW of PyTorch. See Trainable."""
+    def trainer(
+        self,
+        graph: Graph,
+        params: Params,
+        device: str,
+        optimiser: AdamW,
+        *,
+        state: Mapping[str, Array] | None = None,
+        remat: bool = False,
+    ) -> Trainer:
+        """By autograd and the AdamW of PyTorch, in one process or several. See Trainable."""
         need_torch()
-        from flashir_torch.training import training_step
+        from flashir_torch.training import TorchTrainer
 
-        return training_step(graph, params, device, optimiser)
+        return TorchTrainer(graph, params, device, optimiser, state, remat)
 
     def export(
         self,

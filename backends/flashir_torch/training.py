@@ -1,40 +1,129 @@
-"""Training steps of modules: forward, backward and AdamW, numpy in."""
+"""Modules in training: forward, backward and AdamW, numpy in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from flashir.backend import NO_LABEL, AdamW, TrainingStep
+from flashir.backend import NO_LABEL, AdamW, Batch, Params, Step, count_labels
 from flashir.ir import Graph
-from flashir_torch.devices import device_of
+from flashir.moments import Moments
+from flashir.passes.wide_params import WideParams
 from flashir_torch.emit import module
+from flashir_torch.placement import placement
+from flashir_torch.remat import rematerialise
 from flashir_torch.session import Array, input_type, tensors
 
 
-def training_step(graph: Graph, params: Mapping[str, Array], device: str, optimiser: AdamW) -> TrainingStep:
-    """A training step on a device. Raises TargetError, ParameterError."""
-    place = device_of(device)
-    made = module(graph, params).train().to(place)
-    types = [input_type(value, None) for value in graph.inputs]
-    adamw = torch.optim.AdamW(
-        made.parameters(),
-        lr=optimiser.learning_rate,
-        betas=(optimiser.beta1, optimiser.beta2),
-        eps=optimiser.epsilon,
-        weight_decay=optimiser.weight_decay,
-    )
+class TorchTrainer:
+    """See flashir.backend.Trainer, and Trainable.trainer for the arguments. Raises TargetError, ParameterError."""
 
-    def step(arrays: Sequence[Array], labels: Array) -> float:
-        inputs = tensors(graph.inputs, arrays, types, place)
-        wanted = torch.tensor(labels, dtype=torch.int64, device=place)
-        adamw.zero_grad(set_to_none=True)
-        logits = made(*inputs)
-        loss = cross_entropy(logits.float().flatten(0, -2), wanted.flatten(), ignore_index=NO_LABEL)
-        loss.backward()  # type: ignore[no-untyped-call]
-        adamw.step()
-        return float(loss.detach())
+    def __init__(
+        self,
+        graph: Graph,
+        params: Params,
+        device: str,
+        optimiser: AdamW,
+        state: Mapping[str, Array] | None = None,
+        remat: bool = False,
+    ) -> None:
+        moments = Moments.read(state, params)
+        self._graph = graph
+        self._types = [input_type(value, None) for value in graph.inputs]
+        self._clip = optimiser.clip
+        self._place = placement(device)
+        self._module = module(WideParams().apply(graph), params).train().to(self._place.device)
+        if remat:
+            rematerialise(self._module)
+        self._place.shard(self._module)
+        self._parameters = dict(self._module.named_parameters())
+        self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
+        self._adamw = self._optimiser(optimiser, moments)
 
-    return step
+    def _optimiser(self, optimiser: AdamW, moments: Moments) -> torch.optim.AdamW:
+        made = torch.optim.AdamW(
+            self._parameters.values(),
+            betas=(optimiser.beta1, optimiser.beta2),
+            eps=optimiser.epsilon,
+            weight_decay=optimiser.weight_decay,
+        )
+        for name, parameter in self._parameters.items():
+            made.state[parameter] = {
+                "step": torch.tensor(float(moments.count)),
+                "exp_avg": self._place.laid(moments.mean[name], parameter),
+                "exp_avg_sq": self._place.laid(moments.square[name], parameter),
+            }
+        return made
+
+    def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
+        """See Trainer. Gradients are added up in float32, batch after batch."""
+        labels = count_labels(self._graph, batches)
+        loss = torch.zeros((), device=self._place.device)
+        with self._place.together():
+            for batch in batches:
+                part = self._summed(batch) / labels
+                part.backward()  # type: ignore[no-untyped-call]
+                loss += part.detach()
+            norm = self._clipped()
+            for group in self._adamw.param_groups:
+                group["lr"] = learning_rate
+            self._adamw.step()
+            self._adamw.zero_grad()
+            return Step(float(self._place.total(loss)), float(norm))
+
+    def loss(self, batch: Batch) -> tuple[float, int]:
+        """See Trainer."""
+        labels = count_labels(self._graph, [batch])
+        with torch.no_grad(), self._place.together():
+            return float(self._place.total(self._summed(batch))), labels
+
+    def agreed(self, wish: bool) -> bool:
+        """See Trainer."""
+        with self._place.together():
+            return bool(self._place.total(torch.tensor(float(wish), device=self._place.device)))
+
+    def params(self) -> dict[str, Array]:
+        """See Trainer."""
+        return self._whole(self._parameters, self._unused)
+
+    def state(self) -> dict[str, Array]:
+        """See Trainer. What the graph does not use has no gradients."""
+        zeros = {name: np.zeros_like(array) for name, array in self._unused.items()}
+        known = {name: self._adamw.state[parameter] for name, parameter in self._parameters.items()}
+        mean = self._whole({name: each["exp_avg"] for name, each in known.items()}, zeros)
+        square = self._whole({name: each["exp_avg_sq"] for name, each in known.items()}, zeros)
+        count = next((int(each["step"]) for each in known.values()), 0)
+        return Moments(mean, square, count).state() if self._place.processes.is_first else {}
+
+    def _summed(self, batch: Batch) -> Tensor:
+        """The cross-entropy over the labels of this process, summed up: []"""
+        arrays = [self._place.rows(array) for array in batch.inputs]
+        wanted = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
+        logits = self._module(*tensors(self._graph.inputs, arrays, self._types, self._place.device))
+        flat = logits.float().flatten(0, -2)
+        return cross_entropy(flat, wanted.flatten(), ignore_index=NO_LABEL, reduction="sum")
+
+    def _clipped(self) -> Tensor:
+        """The norm of the whole gradient, []; then each parameter's own is scaled to the limit where it is longer."""
+        for parameter in self._parameters.values():
+            if parameter.grad is None:  # nothing of it reached the loss
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
+        squares = self._place.squares(gradients)
+        if self._clip is not None:
+            scales = (self._clip / squares.sqrt()).clamp(max=1.0)
+            for gradient, scale in zip(gradients, scales, strict=True):
+                self._place.own(gradient).mul_(scale)
+        return squares.sum().sqrt()
+
+    def _whole(self, laid: Mapping[str, Tensor], others: Mapping[str, Array]) -> dict[str, Array]:
+        """Gathered, with copies of the others, in the first process; nothing in the rest."""
+        with self._place.together():
+            found = {name: self._place.whole(tensor) for name, tensor in laid.items()}
+        if not self._place.processes.is_first:
+            return {}
+        return {**found, **{name: array.copy() for name, array in others.items()}}

@@ -18,6 +18,7 @@ from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
 from flashir.passes.split_projections import SplitProjections
+from flashir.passes.wide_params import WideParams
 
 PASSES: dict[str, type[Pass]] = {
     each.name: each
@@ -34,6 +35,7 @@ PASSES: dict[str, type[Pass]] = {
         PadTokens,
         SetDType,
         SplitProjections,
+        WideParams,
     )
 }
 _ONE = re.compile(r"\s*(?P<name>[a-z0-9-]+)\s*(?:\{(?P<options>[^{}]*)\})?\s*(?:,|\Z)")
