@@ -2,8 +2,8 @@
 
 from flashir.train.data.batches import Batches, ahead
 from flashir.train.data.corpus import Corpus
-from flashir.train.data.documents import Document, Progress, documents, words
 from flashir.train.data.shards import prepare, tokenised
+from flashir.train.data.text import Document, Progress, documents, words
 from flashir.train.data.tokenizer import TASKS, Tokenizer
 
 __all__ = [

@@ -17,6 +17,8 @@ from flashir.train.data.corpus import Corpus, Places
 from flashir.train.data.masking import mask
 from flashir.train.data.packing import pack, rows_of
 
+ORDER, MASKING = 0, 1  # streams of random numbers that have nothing to do with each other
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -99,7 +101,7 @@ class Batches:
             ids, labels = ids.copy(), np.full_like(ids, NO_LABEL)
             for row, turn in enumerate(turns.tolist()):
                 real = rows.real[row]
-                draw = np.random.default_rng((self.seed, turn))
+                draw = np.random.default_rng((MASKING, self.seed, turn))
                 ids[row, real], labels[row, real] = mask(rows.ids[row, real], self.corpus.tokenizer, draw)
         return Batch((ids, rows.segment_ids) if self.segments else (ids,), labels)
 
@@ -116,4 +118,4 @@ def ahead(batches: Batches, first: int = 0, depth: int = 2) -> Iterator[Batch]:
 
 @lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
 def _order(seed: int, epoch: int, rows: int) -> Places:
-    return np.random.default_rng((seed, epoch)).permutation(rows)
+    return np.random.default_rng((ORDER, seed, epoch)).permutation(rows)

@@ -22,7 +22,7 @@ from flashir.cost.profile import cache_folder
 from flashir.errors import InputError
 from flashir.files import atomic_write, sha256
 from flashir.train.data.corpus import Corpus, Span
-from flashir.train.data.documents import Document, Progress, documents, pieces
+from flashir.train.data.text import Document, Progress, documents, pieces
 from flashir.train.data.tokenizer import Ids, Tokenizer
 
 SCHEMA = 1

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from flashir.errors import InputError, SettingError, TargetError, suggest
 from flashir.files import atomic_write
-from flashir.train.data.documents import Document, pieces
+from flashir.train.data.text import Document, pieces
 
 if TYPE_CHECKING:
     import tokenizers
@@ -78,8 +78,8 @@ class Tokenizer:
             raise
         except Exception as error:  # the library raises no kind of its own
             raise InputError(f"is no tokenizer: {error}", where=str(path)) from None
-        if not vocab:
-            raise InputError("has no tokens", where=str(path))
+        if vocab < 2:
+            raise InputError("has no tokens but the mask", where=str(path))
         return tokenizer
 
     def save(self, path: str | Path) -> None:
