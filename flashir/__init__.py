@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flashir.checkpoint import load_checkpoint, save_checkpoint
     from flashir.compiler import Runnable, compile
+    from flashir.decode import Decoding, decoding
     from flashir.errors import FlashirError
     from flashir.export import Exported, export
     from flashir.interpreter import interpret
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
     "compiler": ("Runnable", "compile"),
+    "decode": ("Decoding", "decoding"),
     "errors": ("FlashirError",),
     "export": ("Exported", "export"),
     "interpreter": ("interpret",),
@@ -47,8 +49,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AUTO", "Builder", "Candidate", "DType", "Exported", "FlashirError", "Graph", "Plan", "Runnable", "TensorType",
-    "compile", "dumps", "export", "init", "interpret", "load", "load_checkpoint", "load_params", "loads", "model",
+    "AUTO", "Builder", "Candidate", "DType", "Decoding", "Exported", "FlashirError", "Graph", "Plan", "Runnable", "TensorType",
+    "compile", "decoding", "dumps", "export", "init", "interpret", "load", "load_checkpoint", "load_params", "loads", "model",
     "plan", "save_checkpoint", "save_params", "tune",
 ]  # fmt: skip
 

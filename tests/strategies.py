@@ -61,17 +61,22 @@ def attributes() -> st.SearchStrategy[Attr]:
 
 
 @st.composite
-def blocks(draw: st.DrawFn, open_choices: bool = False, length: Size | None = None) -> Graph:
-    """Tokens -> logits through a random stack of gau and flash layers, some in repeats, some in repeats of repeats."""
+def blocks(
+    draw: st.DrawFn, open_choices: bool = False, length: Size | None = None, causal: bool | None = None
+) -> Graph:
+    """Tokens -> logits through a random stack of gau and flash layers, some in repeats, some in repeats of repeats.
+
+    With `causal` every layer is, and there are no segments.
+    """
     b = Builder("stack")
     length = symbol("T") if length is None else length
     ids = b.input("ids", TensorType(DType.I32, (symbol("B"), length)))
-    segments = [b.input("segment_ids", ids.type)] if draw(st.booleans()) else []
+    segments = [b.input("segment_ids", ids.type)] if not causal and draw(st.booleans()) else []
     d = draw(st.sampled_from([4, 6]))
     x = b.embed(ids, vocab=5, dim=d)
     if draw(st.booleans()):
         x = b.scaled_sin(x)
-    settings = draw(st.lists(layers(open_choices), min_size=1, max_size=3))
+    settings = draw(st.lists(layers(open_choices, causal), min_size=1, max_size=3))
 
     def once(b: Builder, h: Value, *segments: Value) -> Value:
         for op, attrs in settings:
@@ -91,13 +96,13 @@ def blocks(draw: st.DrawFn, open_choices: bool = False, length: Size | None = No
 
 
 @st.composite
-def layers(draw: st.DrawFn, open_choices: bool = False) -> tuple[str, dict[str, Any]]:
+def layers(draw: st.DrawFn, open_choices: bool = False, causal: bool | None = None) -> tuple[str, dict[str, Any]]:
     """One layer: an op and its settings."""
     choose = [AUTO] if open_choices else []
     attrs: dict[str, Any] = {
         "key_dim": draw(st.sampled_from([2, 4])),
         "expansion": draw(st.sampled_from([1, 1.5, 2])),
-        "causal": draw(st.booleans()),
+        "causal": draw(st.booleans()) if causal is None else causal,
         "norm": draw(st.sampled_from(["layer_norm", "scale_norm"])),
         "qk_scale": draw(st.sampled_from(["length", "none", "max_len", "sqrt_key"])),
         "max_len": draw(st.sampled_from([16, 600])),
@@ -131,8 +136,8 @@ SEEDS = st.integers(0, 2**32)
 
 
 @st.composite
-def zoo_models(draw: st.DrawFn) -> Graph:
-    """A small system of the zoo, every setting that its blocks take drawn."""
+def zoo_models(draw: st.DrawFn, causal: bool | None = None) -> Graph:
+    """A small system of the zoo, every setting that its blocks take drawn; causal ones have no segments."""
     name = draw(st.sampled_from([*sorted(SYSTEMS), "flash", "flash", "flash-quad"]))
     own: dict[str, Any] = {"d_model": draw(st.sampled_from([8, 12])), "depth": draw(st.integers(0, 2)), "vocab": 11}
     for setting, spec in SYSTEMS[name].specs().items():
@@ -146,7 +151,8 @@ def zoo_models(draw: st.DrawFn) -> Graph:
         own["overlap"] &= own["use_local"]
         own["summaries"] = own["summaries"] if own["use_global"] else "sum"
     if SYSTEMS[name].segments:
-        own["segments"] = draw(st.booleans())
+        own["segments"] = not causal and draw(st.booleans())
+    own["causal"] = own["causal"] if causal is None else causal
     try:
         return flashir.model(name, **own, tied=draw(st.booleans()))
     except FlashirError:
@@ -155,12 +161,13 @@ def zoo_models(draw: st.DrawFn) -> Graph:
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[Graph, int, int, int]:
+def models(draw: st.DrawFn, causal: bool | None = None) -> tuple[Graph, int, int, int]:
     """A model, every choice made; rows, tokens, and a seed for what else is random.
 
     A system of the zoo three times of four, else a stack of blocks. Lengths are those at which chunks begin and end.
     """
-    graph = draw(st.one_of(zoo_models(), zoo_models(), zoo_models(), blocks()))
+    own = zoo_models(causal)
+    graph = draw(st.one_of(own, own, own, blocks(causal=causal)))
     steps = {node.attrs.get(name) for node in graph.walk() for name in ("chunk", "tile")}
     n = draw(st.sampled_from(sorted(each for each in steps if isinstance(each, int)) or [5]))
     several = [3 * n + 2, 2 * n] if n <= LONGEST_CHUNK else []

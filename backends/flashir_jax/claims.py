@@ -6,7 +6,7 @@ from flashir.ir import Node
 from flashir.ops import OPS
 from flashir_jax.pallas.claims import has_kernel
 
-COMPOSITES = frozenset(("silu", "sinusoid", "softmax"))
+COMPOSITES = frozenset(("silu", "sinusoid", "sinusoid_at", "softmax"))
 """What is done whole on every device; all else XLA fuses as well from its parts."""
 
 

@@ -18,20 +18,25 @@ from flashir.ops.position import MAX_PERIOD
 TURN = 2.0**32
 
 
-def sinusoid(length: Any, half: int) -> tuple[Any, Any]:
-    """sin and cos of position * 10000^(-i / half), float32 [length, half] each, within 4e-7 of the exact ones."""
+def positions(length: Any) -> Any:
+    """0, 1, .. length - 1"""
+    return lax.iota(jnp.uint32, length)
+
+
+def sinusoid(position: Any, half: int) -> tuple[Any, Any]:
+    """sin and cos of position * 10000^(-i / half), float32 [.., half] each, within 4e-7 of the exact ones."""
     turns = TURN * MAX_PERIOD ** (-np.arange(half) / half) / (2 * np.pi)  # a position's, in units of 2^-32
     whole = np.round(turns)
     rest = (turns - whole).astype(np.float32)
-    position = lax.broadcasted_iota(jnp.uint32, (length, half), 0)
+    position = position.astype(jnp.uint32)[..., None]
     wrapped = lax.bitcast_convert_type(position * whole.astype(np.uint32), jnp.int32)  # half a turn either way
     fraction = wrapped.astype(jnp.float32) + position.astype(jnp.float32) * rest
     angle = fraction * np.float32(2 * np.pi / TURN)
     return jnp.sin(angle), jnp.cos(angle)
 
 
-def wide_sinusoid(length: Any, half: int) -> tuple[Any, Any]:
+def wide_sinusoid(position: Any, half: int) -> tuple[Any, Any]:
     """The same in float64, for graphs that compute in it."""
     rates = MAX_PERIOD ** (-np.arange(half) / half)
-    angle = lax.broadcasted_iota(jnp.float64, (length, half), 0) * rates
+    angle = position.astype(jnp.float64)[..., None] * rates
     return jnp.sin(angle), jnp.cos(angle)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from flashir.ir import DType, Node, Size, evaluate
-from flashir_jax.positions import sinusoid, wide_sinusoid
+from flashir_jax.positions import positions, sinusoid, wide_sinusoid
 from flashir_jax.types import accumulator, element_type
 
 Sizes = Mapping[str, Any]
@@ -48,6 +48,10 @@ def _sqrt(x: Any) -> Any:
 def _softmax(sizes: Sizes, node: Node, x: Any) -> Any:
     """It has a gradient rule that keeps the result alone."""
     return jax.nn.softmax(x.astype(accumulator(x.dtype)), axis=-1).astype(x.dtype)
+
+
+def _floor_div(sizes: Sizes, node: Node, x: Any) -> Any:
+    return x // _attr(node, "divisor")
 
 
 def _cast(sizes: Sizes, node: Node, x: Any) -> Any:
@@ -171,8 +175,16 @@ def _cumsum(sizes: Sizes, node: Node, x: Any) -> Any:
 
 
 def _sinusoid(sizes: Sizes, node: Node) -> tuple[Any, Any]:
+    return _turned(node, positions(evaluate(_attr(node, "length"), sizes)))
+
+
+def _sinusoid_at(sizes: Sizes, node: Node, position: Any) -> tuple[Any, Any]:
+    return _turned(node, position)
+
+
+def _turned(node: Node, position: Any) -> tuple[Any, Any]:
     make = wide_sinusoid if _attr(node, "dtype") is DType.F64 else sinusoid
-    sin, cos = make(evaluate(_attr(node, "length"), sizes), _attr(node, "half"))
+    sin, cos = make(position, _attr(node, "half"))
     return sin.astype(_type(node)), cos.astype(_type(node))
 
 
@@ -186,5 +198,6 @@ RULES: dict[str, Rule] = {
     "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "pad": _pad, "slice": _slice,
     "split": _split, "concat": _concat, "reverse": _reverse, "gather": _gather, "matmul": _matmul, "cumsum": _cumsum,
     "reduce_sum": _reduce(jnp.sum), "reduce_mean": _reduce(jnp.mean), "reduce_max": _extreme(jnp.max, "min"),
-    "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid, "softmax": _softmax,
+    "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid, "sinusoid_at": _sinusoid_at,
+    "softmax": _softmax, "floor_div": _floor_div,
 }  # fmt: skip

@@ -162,6 +162,10 @@ def _silu(scope: Scope, node: Node, x: str) -> str:
     return scope.one("Mul", x, scope.one("Sigmoid", x))
 
 
+def _floor_div(scope: Scope, node: Node, x: str) -> str:
+    return scope.one("Div", x, scope.constant(np.array(_attr(node, "divisor"), np.int64)))
+
+
 def _sqrt(scope: Scope, node: Node, x: str) -> str:
     return scope.one("Sqrt", scope.one("Max", x, _number(scope, 0, _type(node).dtype)))
 
@@ -188,5 +192,5 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _as("Gather", axis=0), "matmul": _matmul, "dense": _dense, "silu": _silu, "cumsum": _cumsum,
     "reduce_sum": _reduce_sum, "reduce_mean": _reduce("ReduceMean"), "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"), "layer_normalization": _layer_normalization, "softmax": _as("Softmax", axis=-1),
-    "erf": _as("Erf"),
+    "erf": _as("Erf"), "floor_div": _floor_div,
 }  # fmt: skip

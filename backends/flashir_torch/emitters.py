@@ -64,6 +64,10 @@ def _sqrt(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     return scope.call(torch.sqrt, scope.method("clamp", x, min=0, stem="positive"))
 
 
+def _floor_div(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.call(torch.floor_divide, x, _attr(node, "divisor"))
+
+
 def _cast(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     return scope.method("to", x, TYPES[_attr(node, "dtype")])
 
@@ -279,7 +283,7 @@ EMITTERS: dict[str, Emitter] = {
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
-    "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
+    "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
     "mixed_chunk_attention": _mixed_chunk_attention,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),

@@ -14,12 +14,14 @@ from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv
 from flashir.ir.graph import AUTO
 from flashir.ir.types import DType, Shape, TensorType, shape_text
+from flashir.ops.chunk_stream import mixed_after, mixed_step
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
 from flashir.ops.prefix import strictly_lower
 from flashir.ops.quadratic import check_bias, check_heads
 from flashir.ops.shape import pad_to_multiple
+from flashir.ops.stream import Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -378,6 +380,7 @@ mixed_chunk_attention = define_op(
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_mixed,
+        stream=Stream(mixed_step, mixed_after),
         doc="quadratic attention within each chunk plus linear attention between chunks",
     )
 )

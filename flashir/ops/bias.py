@@ -14,9 +14,11 @@ from flashir.errors import IRError
 from flashir.ir.dims import Size
 from flashir.ir.types import DType, TensorType
 from flashir.ops.blocks import WEIGHT_STD, Params
+from flashir.ops.cache_stream import by_distance
 from flashir.ops.costs import Contraction, copied
 from flashir.ops.opdef import OpDef, ParamSpec, choice, define_op, flag, sample, size
 from flashir.ops.position import ref_bias, ref_rope_bias
+from flashir.ops.stream import Moment, States, Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -91,6 +93,14 @@ def _decompose_bucket_bias(b: Builder, w: Value, n: Size, causal: bool) -> Value
     return b.rel_pos_bias(b.concat(before, b.slice(after, axis=0, start=1, stop=n), axis=0), n=n)
 
 
+def _step_bucket_bias(now: Moment, states: States, w: Value, n: Size, causal: bool) -> tuple[Value, States]:
+    """By the buckets of keys before the query"""
+    buckets = w.type.shape[0]
+    assert isinstance(buckets, int)
+    count = buckets if causal else buckets // 2
+    return by_distance(now, lambda distances: now.b.gather(w, _buckets(now.b, distances, count))), {}
+
+
 def _buckets(b: Builder, n: Size, count: int) -> Value:
     """i32 [n]: the bucket of each distance 0 .. n - 1: how many of the others begin at or below it."""
     exact = count // 2
@@ -118,6 +128,7 @@ bucket_rel_pos_bias = define_op(
         ),
         attrs={"n": size(doc="positions"), "causal": flag(doc="no buckets for keys after the query")},
         decompose=_decompose_bucket_bias,
+        stream=Stream(_step_bucket_bias),
         doc="bias[i, j] = w[bucket of j - i]: far distances share buckets (T5, Raffel et al. 2020)",
     )
 )

@@ -5,7 +5,7 @@ A block's `ref` and `decompose` find their parameters in `p` under the names of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from flashir.ops.opdef import (
 from flashir.ops.position import ref_sinusoid
 from flashir.ops.prefix import check_body
 from flashir.ops.shape import rows
+from flashir.ops.stream import Moment, States, Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -87,8 +88,19 @@ def _ref_scaled_sin(x: Any, p: Params, **_: Attr) -> Any:
 
 
 def _decompose_scaled_sin(b: Builder, x: Value, p: Params, **_: Attr) -> Value:
+    half = width_of(x.type) // 2
+    return _plus_sines(b, x, p, b.results("sinusoid", length=x.type.shape[1], half=half, dtype=wide(x.type.dtype)))
+
+
+def _step_scaled_sin(now: Moment, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
+    half = width_of(x.type) // 2
+    tables = now.b.results("sinusoid_at", now.positions(), half=half, dtype=wide(x.type.dtype))
+    return _plus_sines(now.b, x, p, tables), {}
+
+
+def _plus_sines(b: Builder, x: Value, p: Params, tables: Sequence[Value]) -> Value:
     h = as_dtype(b, x, wide(x.type.dtype))
-    sin, cos = b.results("sinusoid", length=x.type.shape[1], half=width_of(x.type) // 2, dtype=h.type.dtype)
+    sin, cos = tables
     position = b.mul(b.concat(sin, cos, axis=-1), as_dtype(b, p["scale"], h.type.dtype))
     return as_dtype(b, b.add(h, position), x.type.dtype)
 
@@ -110,6 +122,7 @@ scaled_sin = define_op(
         (sample("f32[2, 3, 8]"),),
         decompose=_decompose_scaled_sin,
         params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
+        stream=Stream(_step_scaled_sin),
         scope="pos",
         doc="x plus sinusoidal positions times a learned scale (Code 2)",
     )
@@ -129,6 +142,10 @@ def _ref_learned(x: Any, p: Params, max_len: int, **_: Any) -> Any:
     return x + p["weight"][: x.shape[1]]
 
 
+def _step_learned(now: Moment, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
+    return now.b.add(x, now.b.gather(p["weight"], now.positions())), {}
+
+
 learned_position = define_op(
     OpDef(
         "learned_position",
@@ -140,6 +157,7 @@ learned_position = define_op(
         attrs={"max_len": integer(1024, least=1, doc="positions learned, and so the longest sequence")},
         decompose=lambda b, x, p, **_: b.add(x, b.gather(p["weight"], b.iota(length=x.type.shape[1]))),
         params=lambda x, max_len, **_: {"weight": ParamSpec((max_len, width_of(x)), std=WEIGHT_STD)},
+        stream=Stream(_step_learned),
         scope="pos",
         doc="x plus a learned vector for each position (Gehring et al. 2017)",
     )

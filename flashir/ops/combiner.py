@@ -13,9 +13,10 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
-from flashir.ir.types import TensorType
+from flashir.ir.types import DType, TensorType
 from flashir.ops.attention import chunked, unchunked
 from flashir.ops.blocks import WEIGHT_STD, Params, width_of
+from flashir.ops.chunk_stream import masks
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import (
@@ -34,11 +35,11 @@ from flashir.ops.heads import (
     rows_of_heads,
 )
 from flashir.ops.mixed_heads import CHUNK, SCALE, tokens_of_chunks
-from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
-from flashir.ops.position import ref_rope, turned
+from flashir.ops.position import ref_rope
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
+from flashir.ops.stream import Moment, States, Stream, column, ring_after, ring_slots, under_heads
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -107,6 +108,45 @@ def _chunks_seen(b: Builder, chunks: Size, causal: bool) -> Value:
     return b.less(other, own) if causal else b.less(0, b.mul(apart, apart))
 
 
+def _after_summary(
+    now: Moment, q: Value, k: Value, v: Value, k_sum: Value, v_sum: Value, chunk: int, **_: Any
+) -> States:
+    """`k`, `v`, a ring of the last chunk; `k_sum`, `v_sum`, [b, h, c, *], a cache of summaries"""
+    b, room = now.b, ceildiv(now.room, chunk)
+    caches = ((name, x) for name, x in (("k_sum", k_sum), ("v_sum", v_sum)))
+    summaries = {name: b.slice(b.pad(x, axis=2, after=room), axis=2, stop=room) for name, x in caches}
+    return {"k": ring_after(now, k, chunk), "v": ring_after(now, v, chunk), **summaries}
+
+
+def _step_summary(
+    now: Moment,
+    states: States,
+    q: Value,
+    k: Value,
+    v: Value,
+    k_sum: Value,
+    v_sum: Value,
+    chunk: int,
+    causal: bool,
+    scale: float,
+) -> tuple[Value, States]:
+    """One softmax over the ring, the new tokens and the cache; what a chunk is until it is full, nothing sees"""
+    b, room = now.b, ceildiv(now.room, chunk)
+    numbers = b.add(column(b, b.floor_div(now.seen, divisor=chunk)), b.iota(length=k_sum.type.shape[2]))
+    after = {name: b.put_rows(states[name], x, numbers) for name, x in (("k_sum", k_sum), ("v_sum", v_sum))}
+    seen = masks(now, chunk, False, DType.F32)
+    q = b.mul(q, scale)
+    near = b.concat(*(b.matmul(q, x, transpose_y=True) for x in (states["k"], k)), axis=-1)
+    near = b.select(under_heads(b, seen.near, 4), near, float("-inf"))
+    full = under_heads(b, b.less(b.iota(length=room), column(b, seen.chunks)), 4)
+    far = b.select(full, b.matmul(q, after["k_sum"], transpose_y=True), float("-inf"))
+    weights = b.results("split", b.softmax(b.concat(near, far, axis=-1)), axis=-1, sizes=(chunk, now.length, room))
+    parts = [b.matmul(w, x) for w, x in zip(weights, (states["v"], v, after["v_sum"]), strict=True)]
+    where = ring_slots(now, chunk)
+    after |= {name: b.put_rows(states[name], x, where) for name, x in (("k", k), ("v", v))}
+    return b.add(b.add(parts[0], parts[1]), parts[2]), after
+
+
 def _summary_products(count: int, t: int, s: int, e: int, n: int) -> tuple[Contraction, ...]:
     g = -(-t // n)
     local = (Contraction(count * g, n, s, n), Contraction(count * g, n, n, e))
@@ -144,6 +184,7 @@ summary_attention = define_op(
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), "scale": SCALE},
         decompose=_decompose_summary,
+        stream=Stream(_step_summary, _after_summary),
         doc="softmax attention to the own chunk and to summaries of the others, of those before where causal",
     )
 )
@@ -190,41 +231,16 @@ def _decompose_combiner(
     """Means of keys and values over each chunk, projected; keys of summaries turned to the middle of their chunk."""
     q, k, v = projected(b, x, p, norm)
     k_sum, v_sum = (
-        cut_heads(b, b.dense(_means(b, each, chunk, causal), p[f"{name}.weight"], p[f"{name}.bias"]), heads)
+        cut_heads(
+            b, b.dense(b.chunk_means(each, chunk=chunk, causal=causal), p[f"{name}.weight"], p[f"{name}.bias"]), heads
+        )
         for name, each in (("summary_k", k), ("summary_v", v))
     )
     q, k, v = (cut_heads(b, each, heads) for each in (q, k, v))
     if rope:
-        q, k, k_sum = b.rope(q, axis=2), b.rope(k, axis=2), _at_the_middle(b, k_sum, chunk)
+        q, k, k_sum = b.rope(q, axis=2), b.rope(k, axis=2), b.rope_of_chunks(k_sum, chunk=chunk)
     out = b.summary_attention(q, k, v, k_sum, v_sum, chunk=chunk, causal=causal, scale=inverse_root(q))
     return merged(b, x, p, out)
-
-
-def _means(b: Builder, x: Value, chunk: int, causal: bool) -> Value:
-    """[b, t, d] -> [b, g, d], each over the tokens of its chunk; where causal, nothing sees the last one"""
-    length = x.type.shape[1]
-    means = b.reduce_mean(chunked(b, x, chunk), axes=(2,))
-    if causal or divides(chunk, length):
-        return means
-    chunks = means.type.shape[1]
-    dtype = wide(x.type.dtype)
-    left = b.sub(b.size(value=length, dtype=dtype), b.mul(b.iota(length=chunks, dtype=dtype), chunk))
-    share = b.reshape(b.mul(b.reciprocal(b.minimum(left, chunk)), chunk), shape=(chunks, 1))
-    return scaled(b, means, share)
-
-
-def _at_the_middle(b: Builder, k_sum: Value, chunk: int) -> Value:
-    """[b, h, g, s], turned by the position g * chunk + chunk // 2"""
-    chunks, s = k_sum.type.shape[2:]
-    assert isinstance(s, int)
-    h = as_dtype(b, k_sum, wide(k_sum.type.dtype))
-    tables = b.results("sinusoid", length=chunks * chunk, half=s // 2, dtype=h.type.dtype)
-    sin, cos = (
-        b.slice(b.reshape(each, shape=(chunks, chunk, s // 2)), axis=1, start=chunk // 2, stop=chunk // 2 + 1)
-        for each in tables
-    )
-    made = turned(b, h, *(b.reshape(each, shape=(chunks, s // 2)) for each in (sin, cos)))
-    return as_dtype(b, made, k_sum.type.dtype)
 
 
 def _cost_combiner(ins: Types, outs: Types, *, heads: int, chunk: int, **_: Any) -> Cost:

@@ -14,7 +14,7 @@ from flashir.errors import IRError
 from flashir.ir.graph import Value
 from flashir.ir.types import DType, TensorType, broadcast_shapes
 from flashir.ops.costs import elementwise, free
-from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, sample
+from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, integer, sample
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -111,6 +111,26 @@ maximum = _binary("maximum", np.maximum, "the larger of x and y")
 minimum = _binary("minimum", np.minimum, "the smaller of x and y")
 less = _binary("less", np.less, "whether x < y", infer=compared)
 less_equal = _binary("less_equal", np.less_equal, "whether x <= y", infer=compared)
+
+
+def _infer_floor_div(x: TensorType, divisor: int) -> TensorType:
+    if x.dtype not in (DType.I32, DType.I64):
+        raise IRError(f"the operand must be whole numbers, got {x}")
+    return x
+
+
+floor_div = define_op(
+    OpDef(
+        "floor_div",
+        ("x",),
+        _infer_floor_div,
+        lambda x, divisor: x // divisor,
+        elementwise(4),
+        (sample("i32[2, 3]", divisor=3, high=20), sample("i32[]", divisor=1)),
+        attrs={"divisor": integer(least=1)},
+        doc="the whole part of x / divisor, x whole numbers from 0 up",
+    )
+)
 
 logical_and = define_op(
     OpDef(

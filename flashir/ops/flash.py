@@ -14,6 +14,7 @@ from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
 from flashir.ops.bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import WEIGHT_STD, Params
+from flashir.ops.chunk_parts import local_part
 from flashir.ops.costs import Contraction, Cost, Types
 from flashir.ops.gated import (
     GATED,
@@ -139,40 +140,44 @@ def _decompose_flash(
         heads = dict(zip(cheap_heads(**attrs), cheap, strict=True))
         if attrs["use_local"]:
             heads["quad_q"] = b.mul(heads["quad_q"], 1 / _divisor(**attrs))
-        plain = not attrs["overlap"] and attrs["summaries"] == "sum"
-        if plain and attrs["use_local"] and attrs["use_global"]:
-            sums = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
-            bias = bias_of(b, p, attrs["rel_bias"], chunk, chunk, causal)
-            return b.mixed_chunk_attention(*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, **sums)
-        parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
-        values = chunked(b, v, chunk)
-        made = []
+        bias = None
         if attrs["use_local"]:
-            made.append(_local(b, parts["quad_q"], parts["quad_k"], values, p, attrs))
-        if attrs["use_global"]:
-            visible = None if segment_ids is None else overlapping_chunks(b, segment_ids, chunk, values.type.shape[1])
-            weights = _weights(b, parts, p, attrs) if attrs["summaries"] == "attend" else None
-            sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
-            made.append(b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, **sums))
-        return unchunked(b, made[0] if len(made) == 1 else b.add(*made), t)
+            span = _span(chunk, attrs["overlap"])
+            bias = bias_of(b, p, attrs["rel_bias"], span, span, causal)
+        sums = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
+        if attrs["summaries"] == "attend":
+            return _attended(b, heads, v, bias, segment_ids, p, attrs)
+        if attrs["use_local"] and attrs["use_global"] and not attrs["overlap"]:
+            return b.mixed_chunk_attention(*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, **sums)
+        quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
+        parts = (quad_q, quad_k, bias, lin_q, lin_k, segment_ids if attrs["use_global"] else None)
+        return b.partial_chunk_attention(v, *parts, **sums, overlap=attrs["overlap"])
 
     kept = {name: attrs[name] for name in GATED}
     return gated(b, x, p, attend, cheap=len(cheap_heads(**attrs)), **kept)
 
 
-def _local(b: Builder, q: Value, k: Value, v: Value, p: Params, attrs: dict[str, Any]) -> Value:
-    """Quadratic attention within each chunk; with `overlap`, to the chunk before as well (section 3.2.1)."""
-    chunk, span = attrs["chunk"], _span(attrs["chunk"], attrs["overlap"])
-    bias = bias_of(b, p, attrs["rel_bias"], span, span, attrs["causal"])
-    if attrs["overlap"]:
-        k, v = (b.concat(_one_on(b, x), x, axis=2) for x in (k, v))
-        bias = b.slice(bias, axis=0, start=chunk, stop=span)
-    return b.quadratic_attention(q, k, v, bias, causal=attrs["causal"])
-
-
-def _one_on(b: Builder, x: Value) -> Value:
-    """[b, g, n, *], each chunk in the place of the next; zeros, which add nothing, in the first."""
-    return b.slice(b.pad(x, axis=1, before=1), axis=1, stop=x.type.shape[1])
+def _attended(
+    b: Builder,
+    heads: dict[str, Value],
+    v: Value,
+    bias: Value | None,
+    segment_ids: Value | None,
+    p: Params,
+    attrs: dict[str, Any],
+) -> Value:
+    """The parts, where summaries of chunks weigh their states (Appendix A)."""
+    chunk, causal = attrs["chunk"], attrs["causal"]
+    parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
+    values = chunked(b, v, chunk)
+    visible = None if segment_ids is None else overlapping_chunks(b, segment_ids, chunk, values.type.shape[1])
+    sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
+    weights = _weights(b, parts, p, attrs)
+    out = b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, **sums)
+    if bias is not None:
+        local = local_part(b, parts["quad_q"], parts["quad_k"], values, bias, causal, attrs["overlap"])
+        out = b.add(local, out)
+    return unchunked(b, out, v.type.shape[1])
 
 
 def _weights(b: Builder, parts: dict[str, Value], p: Params, attrs: dict[str, Any]) -> Value:

@@ -15,6 +15,7 @@ from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, nor
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
 from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
 from flashir.ops.position import ref_rope
+from flashir.ops.stream import Moment, States, Stream, column, take_rows
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -56,6 +57,56 @@ offset_scale = define_op(
         (sample("f32[2, 3, 4]", "f32[5, 4]", "f32[5, 4]"),),
         decompose=_decompose_offset_scale,
         doc="cheap heads of one z: each scaled and shifted by vectors of its own, [b, t, s] -> [b, h, t, s] (Code 1)",
+    )
+)
+
+
+def _infer_shift(x: TensorType) -> TensorType:
+    check_tokens(x)
+    return x
+
+
+def _ref_shift(x: Any) -> Any:
+    half = x.shape[-1] // 2
+    out = np.array(x)
+    out[:, 1:, :half], out[:, :1, :half] = x[:, :-1, :half], 0
+    return out
+
+
+def _decompose_shift(b: Builder, x: Value) -> Value:
+    late, now = _halves(b, x)
+    return b.concat(b.slice(b.pad(late, axis=1, before=1), axis=1, stop=x.type.shape[1]), now, axis=-1)
+
+
+def _halves(b: Builder, x: Value) -> tuple[Value, ...]:
+    d = width_of(x.type)
+    return b.results("split", x, axis=-1, sizes=(d // 2, d - d // 2))
+
+
+def _shift_after(now: Moment, x: Value) -> States:
+    """`late`, the first half of each row's last token, [b, 1, d / 2]"""
+    return {"late": take_rows(now.b, _halves(now.b, x)[0], now.b.sub(column(now.b, now.seen), 1))}
+
+
+def _shift_step(now: Moment, states: States, x: Value) -> tuple[Value, States]:
+    b, t = now.b, now.length
+    late, own = _halves(b, x)
+    both = b.concat(states["late"], late, axis=1)
+    shifted = b.slice(both, axis=1, stop=t)
+    return b.concat(shifted, own, axis=-1), {"late": b.slice(both, axis=1, start=t, stop=t + 1)}
+
+
+token_shift = define_op(
+    OpDef(
+        "token_shift",
+        ("x",),
+        _infer_shift,
+        _ref_shift,
+        moved,
+        (sample("f32[2, 3, 4]"), sample("f32[1, 2, 5]"), sample("f32[1, 0, 4]")),
+        decompose=_decompose_shift,
+        stream=Stream(_shift_step, _shift_after),
+        doc="[b, t, d], the first half of the channels one token on, zeros in the first token",
     )
 )
 
@@ -143,7 +194,7 @@ def gated(
     """
     e, t = expanded(x.type, expansion), x.type.shape[1]
     normed = apply_norm(b, x, p, norm, "norm.")
-    h = b.dense(shifted(b, normed) if token_shift else normed, p["proj_in.weight"], p["proj_in.bias"])
+    h = b.dense(b.token_shift(normed) if token_shift else normed, p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
     if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
         token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
@@ -156,13 +207,6 @@ def gated(
     attended = attend([b.reshape(q, shape=z.type.shape) for q in apart], v)
     joined = b.mul(u, attended) if gating else b.concat(u, attended, axis=-1)
     return b.add(b.dense(joined, p["proj_out.weight"], p["proj_out.bias"]), x)
-
-
-def shifted(b: Builder, x: Value) -> Value:
-    """[b, t, d], the first half of the channels one token on"""
-    d, t = width_of(x.type), x.type.shape[1]
-    late, now = b.results("split", x, axis=-1, sizes=(d // 2, d - d // 2))
-    return b.concat(b.slice(b.pad(late, axis=1, before=1), axis=1, stop=t), now, axis=-1)
 
 
 def ref_gated(
@@ -185,9 +229,7 @@ def ref_gated(
     tokens = x if valid is None else x[:, :valid]
     e = int(x.shape[-1] * expansion)
     normed = ref_norm(tokens, p, norm, "norm.")
-    if token_shift:
-        half = x.shape[-1] // 2
-        normed[:, 1:, :half], normed[:, :1, :half] = normed[:, :-1, :half].copy(), 0
+    normed = _ref_shift(normed) if token_shift else normed
     h = normed @ p["proj_in.weight"] + p["proj_in.bias"]
     u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
     base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]

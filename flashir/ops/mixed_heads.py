@@ -16,6 +16,7 @@ from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, chunked, unchunked
 from flashir.ops.blocks import Params
+from flashir.ops.chunk_stream import chunks_after, chunks_step
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import (
@@ -32,6 +33,7 @@ from flashir.ops.heads import (
 from flashir.ops.opdef import AttrSpec, OpDef, define_op, flag, integer, number, sample
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax_attention, until_now
+from flashir.ops.stream import Moment, States, Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -83,6 +85,17 @@ def _decompose_mixed(
     return b.reshape(unchunked(b, b.add(local, distant), length), shape=v.type.shape)
 
 
+def _after(now: Moment, q: Value, k: Value, v: Value, *, chunk: int, **_: Any) -> States:
+    return chunks_after(now, v, {"k": k}, "k", chunk)
+
+
+def _step(
+    now: Moment, states: States, q: Value, k: Value, v: Value, *, chunk: int, lin_norm: str, scale: float, **_: Any
+) -> tuple[Value, States]:
+    part = (now.b.mul(q, scale), "k")
+    return chunks_step(now, states, v, {"k": k}, part, part, chunk=chunk, lin_norm=lin_norm, kernel="softmax")
+
+
 def _products(count: int, t: int, s: int, e: int, n: int, causal: bool, cumsum: str) -> tuple[Contraction, ...]:
     g = -(-t // n)
     chunks = count * g
@@ -131,6 +144,7 @@ mixed_head_attention = define_op(
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), **MIXED, "scale": SCALE},
         decompose=_decompose_mixed,
+        stream=Stream(_step, _after),
         doc="softmax attention within each chunk plus linear attention between chunks, over [b, h, t, s]",
     )
 )

@@ -16,6 +16,7 @@ from flashir.ir.dims import Dim, Size
 from flashir.ir.graph import AUTO, Attr, Auto, Node
 from flashir.ir.types import LARGEST_SIZE, DType, TensorType
 from flashir.ops.costs import CostRule
+from flashir.ops.stream import Stream
 
 REQUIRED = object()
 PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
@@ -170,6 +171,7 @@ class OpDef:
         scope: where those parameters stand: "pos", or "layers/attn" for a part of a numbered layer;
             a function of the attributes where it depends on them.
         region: for an op with a body: types of the operands and attributes -> types of the body's arguments.
+        stream: how it is continued token by token, where its result for a token takes more than that token.
         inherit: attributes that follow from the nodes before it, where they are not given.
         doc: one line for people.
     """
@@ -185,6 +187,7 @@ class OpDef:
     params: Callable[..., dict[str, ParamSpec]] | None = None
     scope: str | Callable[[Mapping[str, Attr]], str] = ""
     region: Callable[[list[TensorType], Mapping[str, Attr]], list[TensorType]] | None = None
+    stream: Stream | None = None
     inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
     doc: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import DType, Shape, TensorType
+from flashir.ops.cache_stream import by_distance
 from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, dtype, flag, integer, sample, size
 from flashir.ops.shape import axis_of
+from flashir.ops.stream import Moment, States, Stream, column
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -79,6 +82,41 @@ sinusoid = define_op(
 )
 
 
+def _infer_sinusoid_at(positions: TensorType, half: int, dtype: DType) -> tuple[TensorType, TensorType]:
+    if positions.dtype not in (DType.I32, DType.I64):
+        raise IRError(f"positions must be whole numbers, got {positions}")
+    made = TensorType(dtype, (*positions.shape, half))
+    return made, made
+
+
+def ref_sinusoid_at(positions: Any, half: int, dtype: DType) -> tuple[Any, Any]:
+    """As `sinusoid_at`, in numpy."""
+    angles = np.multiply.outer(positions, MAX_PERIOD ** (-np.arange(half) / half))
+    return np.sin(angles), np.cos(angles)
+
+
+def _decompose_sinusoid_at(b: Builder, positions: Value, half: int, dtype: DType) -> tuple[Value, Value]:
+    """In float64, for in float32 a position of 10^5 is off by 10^-2 radians; steps have few positions"""
+    rates = b.exp(b.mul(b.iota(length=half, dtype=DType.F64), -log(MAX_PERIOD) / half))
+    angles = b.mul(column(b, b.cast(positions, dtype=DType.F64)), rates)
+    return as_dtype(b, b.sin(angles), dtype), as_dtype(b, b.cos(angles), dtype)
+
+
+sinusoid_at = define_op(
+    OpDef(
+        "sinusoid_at",
+        ("positions",),
+        _infer_sinusoid_at,
+        ref_sinusoid_at,
+        elementwise(2 * TRANSCENDENTAL),
+        (sample("i32[2, 3]", half=4, high=200000), sample("i32[]", half=2)),
+        attrs={"half": integer(least=1), "dtype": dtype(DType.F32)},
+        decompose=_decompose_sinusoid_at,
+        doc="sin and cos of position * 10000^(-i / half) at the positions given, [.., half] each",
+    )
+)
+
+
 def _infer_rope(x: TensorType, axis: int, dims: int | None, interleaved: bool) -> TensorType:
     if axis_of(x, axis) == x.rank - 1:
         raise IRError(f"rope turns pairs of the last axis, so positions need an axis before it, got axis {axis} of {x}")
@@ -111,22 +149,49 @@ def ref_rope(x: Any, axis: int, dims: int | None = None, interleaved: bool = Fal
 
 def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleaved: bool) -> Value:
     """Turned in float32 at least, by tables of sin and cos spread along the axis; what comes after `dims` stays"""
+    head, rest = _head(b, x, dims)
+    if rest is not None:
+        return b.concat(b.rope(head, axis=axis, interleaved=interleaved), rest, axis=-1)
+    length, half = x.type.shape[axis], _half(x)
+    tables = b.results("sinusoid", length=length, half=half, dtype=wide(x.type.dtype))
+    return _turned_by(b, x, tables, (length, *(1,) * (x.type.rank - axis - 2), half), interleaved)
+
+
+def _step_rope(
+    now: Moment, states: States, x: Value, axis: int, dims: int | None, interleaved: bool
+) -> tuple[Value, States]:
+    """By the positions of the new tokens, each row's own"""
+    b = now.b
+    head, rest = _head(b, x, dims)
+    tables = b.results("sinusoid_at", now.positions(), half=_half(head), dtype=wide(x.type.dtype))
+    spread: list[Size] = [1] * x.type.rank
+    spread[0], spread[axis], spread[-1] = now.batch, now.length, _half(head)
+    made = _turned_by(b, head, tables, tuple(spread), interleaved)
+    return made if rest is None else b.concat(made, rest, axis=-1), {}
+
+
+def _head(b: Builder, x: Value, dims: int | None) -> tuple[Value, Value | None]:
+    """What is turned, and what stays, if anything does."""
+    last = 2 * _half(x)
+    if dims is None or dims == last:
+        return x, None
+    head, rest = b.results("split", x, axis=-1, sizes=(dims, last - dims))
+    return head, rest
+
+
+def _half(x: Value) -> int:
     last = x.type.shape[-1]
     assert isinstance(last, int)
-    width = last if dims is None else dims
-    if width < last:
-        head, rest = b.results("split", x, axis=-1, sizes=(width, last - width))
-        return b.concat(b.rope(head, axis=axis, interleaved=interleaved), rest, axis=-1)
-    spread: list[Size] = [1] * (x.type.rank - axis)
-    spread[0], spread[-1] = x.type.shape[axis], last // 2
+    return last // 2
+
+
+def _turned_by(b: Builder, x: Value, tables: Sequence[Value], spread: Shape, interleaved: bool) -> Value:
+    """x turned by sin and cos, which are given the shape `spread`"""
     h = as_dtype(b, x, wide(x.type.dtype))
-    sin, cos = (
-        b.reshape(table, shape=tuple(spread))
-        for table in b.results("sinusoid", length=x.type.shape[axis], half=last // 2, dtype=h.type.dtype)
-    )
+    sin, cos = (b.reshape(table, shape=spread) for table in tables)
     if not interleaved:
         return as_dtype(b, turned(b, h, sin, cos), x.type.dtype)
-    pairs = b.reshape(h, shape=(*x.type.shape[:-1], last // 2, 2))  # the two of a pair on an axis of their own
+    pairs = b.reshape(h, shape=(*x.type.shape[:-1], _half(x), 2))  # the two of a pair on an axis of their own
     out = turned(b, pairs, *(b.reshape(each, shape=(*each.type.shape, 1)) for each in (sin, cos)))
     return as_dtype(b, b.reshape(out, shape=x.type.shape), x.type.dtype)
 
@@ -162,6 +227,7 @@ rope = define_op(
             "interleaved": flag(False, doc="pairs are neighbours, (0, 1), (2, 3), .., instead of one of each half"),
         },
         decompose=_decompose_rope,
+        stream=Stream(_step_rope),
         doc="rotary position embedding in halves (Code 3)",
     )
 )
@@ -192,6 +258,19 @@ def _decompose_bias(b: Builder, w: Value, n: Size) -> Value:
     return b.gather(w, b.add(distance, b.size(value=middle)))
 
 
+def _step_bias(now: Moment, states: States, w: Value, n: Size) -> tuple[Value, States]:
+    """The weights from the middle back, the farthest for what the span does not reach, which nothing sees"""
+    span = w.type.shape[0]
+    assert isinstance(span, int)
+    middle = (span - 1) // 2
+
+    def near(count: int) -> Value:
+        b = now.b
+        return b.gather(w, b.maximum(b.sub(b.constant(middle, DType.I32), b.iota(length=count)), 0))
+
+    return by_distance(now, near), {}
+
+
 rel_pos_bias = define_op(
     OpDef(
         "rel_pos_bias",
@@ -202,6 +281,7 @@ rel_pos_bias = define_op(
         (sample("f32[9]", n=5), sample("f32[9]", n=3)),
         attrs={"n": size(doc="positions")},
         decompose=_decompose_bias,
+        stream=Stream(_step_bias),
         doc="bias[i, j] = w[j - i + middle] (Code 4, the short form)",
     )
 )
@@ -224,6 +304,18 @@ def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value
     return builder.matmul(turned_a, turned_b, transpose_y=True)
 
 
+def _step_rope_bias(now: Moment, states: States, x: Value, y: Value, n: Size) -> tuple[Value, States]:
+    """Only the distance counts, so the last row of so many positions holds the weights, the farthest first"""
+
+    def near(count: int) -> Value:
+        b = now.b
+        turned_x, turned_y = (b.rope(b.broadcast(each, shape=(count, *each.type.shape)), axis=0) for each in (x, y))
+        last = b.slice(turned_x, axis=0, start=count - 1, stop=count)
+        return b.reverse(b.reshape(b.matmul(last, turned_y, transpose_y=True), shape=(count,)), axis=0)
+
+    return by_distance(now, near), {}
+
+
 def _cost_rope_bias(ins: Types, outs: Types, n: int) -> Cost:
     traffic = moved(ins, outs)
     width = ins[0].count if ins[0] is not None else 0
@@ -240,6 +332,7 @@ rope_rel_pos_bias = define_op(
         (sample("f32[8]", "f32[8]", n=5),),
         attrs={"n": size(doc="positions")},
         decompose=_decompose_rope_bias,
+        stream=Stream(_step_rope_bias),
         doc="bias[i, j] = <rope(a, i), rope(b, j)> (Code 4, the long form)",
     )
 )

@@ -13,8 +13,10 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size
 from flashir.ir.types import TensorType
+from flashir.ops.cache_stream import caches_after, caches_step
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.opdef import OPS, OpDef, choice, define_op, flag, sample
+from flashir.ops.stream import Moment, States, Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -71,6 +73,12 @@ def _decompose_quadratic(b: Builder, q: Value, k: Value, v: Value, bias: Value, 
     return b.matmul(weights, v)
 
 
+def _step_quadratic(
+    now: Moment, states: States, q: Value, k: Value, v: Value, bias: Value, causal: bool, kernel: str
+) -> tuple[Value, States]:
+    return caches_step(now, states, q, k, v, kernel=kernel, bias=bias)
+
+
 def _cost_quadratic(ins: Types, outs: Types, causal: bool, kernel: str) -> Cost:
     q, k, v = ins[:3]
     assert q is not None and k is not None and v is not None
@@ -102,6 +110,7 @@ quadratic_attention = define_op(
             "kernel": KERNEL,
         },
         decompose=_decompose_quadratic,
+        stream=Stream(_step_quadratic, caches_after),
         doc="kernel(q k^T + bias) v, masked where causal; the kernel is relu2 unless another is set",
     )
 )

@@ -13,11 +13,13 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size
 from flashir.ir.types import TensorType
+from flashir.ops.cache_stream import caches_after, caches_step
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL, floating
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, flag, number, sample
 from flashir.ops.quadratic import check_heads
+from flashir.ops.stream import Moment, States, Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -87,6 +89,12 @@ def _decompose_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool,
     return b.matmul(b.softmax(scores), v)
 
 
+def _step_attention(
+    now: Moment, states: States, q: Value, k: Value, v: Value, causal: bool, scale: float
+) -> tuple[Value, States]:
+    return caches_step(now, states, now.b.mul(q, scale), k, v, kernel="softmax")
+
+
 def cost_softmax_attention(ins: Types, outs: Types, **_: Any) -> Cost:
     """The two products of [t, m], and the softmax between them."""
     q, v, traffic = ins[0], ins[2], moved(ins, outs)
@@ -111,6 +119,7 @@ softmax_attention = define_op(
         ),
         attrs={"causal": flag(), "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA")},
         decompose=_decompose_attention,
+        stream=Stream(_step_attention, caches_after),
         doc="softmax(scale q k^T) v over [b, h, t, s]; causal: no position sees one after it",
     )
 )

@@ -16,12 +16,15 @@ from flashir.errors import IRError
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, chunked, unchunked
+from flashir.ops.chunk_stream import sum_after
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import rows_of_heads
+from flashir.ops.norm import as_dtype
 from flashir.ops.opdef import OpDef, Sample, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import until_now
+from flashir.ops.stream import Moment, States, Stream
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -55,6 +58,20 @@ def _decompose(b: Builder, q: Value, k: Value, v: Value, causal: bool, cumsum: s
     before = b.linear_attention(queries, keys, values, causal=True, cumsum=cumsum, lin_norm="none")
     out = unchunked(b, b.add(b.matmul(seen, values), before), v.type.shape[2])
     return b.reshape(out, shape=v.type.shape)
+
+
+def _after(now: Moment, q: Value, k: Value, v: Value, **_: Any) -> States:
+    return {"sum": sum_after(now, k, v)}
+
+
+def _step(now: Moment, states: States, q: Value, k: Value, v: Value, **_: Any) -> tuple[Value, States]:
+    """q_t (the sum so far + k_m^T v_m of the new m <= t), [b, h, t, e]; the sum is [b, h, s, e]"""
+    b, dtype = now.b, states["sum"].type.dtype
+    queries, keys, values = (as_dtype(b, x, dtype) for x in (q, k, v))
+    among = b.select(until_now(b, now.length), b.matmul(queries, keys, transpose_y=True), 0.0)
+    out = b.add(b.matmul(queries, states["sum"]), b.matmul(among, values))
+    after = b.add(states["sum"], b.matmul(keys, values, transpose_x=True))
+    return as_dtype(b, out, v.type.dtype), {"sum": after}
 
 
 def token_products(count: int, t: int, s: int, e: int, causal: bool, cumsum: str, tile: int) -> tuple[Contraction, ...]:
@@ -109,6 +126,7 @@ token_linear_attention = define_op(
         _samples(),
         attrs={"causal": flag(), "cumsum": CUMSUM, "tile": TILE},
         decompose=_decompose,
+        stream=Stream(_step, _after),
         doc="q_t (sum of k_m^T v_m over all m, or m <= t where causal) over [b, h, t, s], divided by nothing (Eq. 6)",
     )
 )

@@ -77,11 +77,15 @@ def descend(claims: Claims, target: str) -> Rule:
                 f"{' and '.join(still_open)} of {node.op} must be chosen before it can be lowered",
                 mend="run choose-chunk, choose-tile and choose-cumsum, or set them",
             )
-        extra = {"p": _Parameters(b, node)} if record.params is not None else {}
-        made: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **extra)
+        made: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **own_parameters(b, node))
         return made
 
     return rule
+
+
+def own_parameters(b: Builder, node: Node) -> dict[str, Any]:
+    """`p`, as the rules of a block that owns parameters take it; nothing for any other op."""
+    return {"p": _Parameters(b, node)} if OPS[node.op].params is not None else {}
 
 
 class _Parameters(dict[str, Value]):

@@ -18,6 +18,7 @@ from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
 from flashir.passes.split_projections import SplitProjections
+from flashir.passes.to_decode import ToPrefill, ToStep
 from flashir.passes.wide_params import WideParams
 
 PASSES: dict[str, type[Pass]] = {
@@ -35,6 +36,8 @@ PASSES: dict[str, type[Pass]] = {
         PadTokens,
         SetDType,
         SplitProjections,
+        ToPrefill,
+        ToStep,
         WideParams,
     )
 }

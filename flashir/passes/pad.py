@@ -31,7 +31,7 @@ class PadTokens(Pass):
 
     def apply(self, graph: Graph) -> Graph:
         """Pad to a multiple of every chunk in the model."""
-        length = _length_to_pad(graph)
+        length = length_to_pad(graph)
         if length is None:
             return graph
         chunks = [node.attrs["chunk"] for node in graph.walk() if node.op in CHUNKED]
@@ -54,7 +54,7 @@ class PadTokens(Pass):
         return rewrite(rewrite(graph, mark), widen)
 
 
-def _length_to_pad(graph: Graph) -> Size | None:
+def length_to_pad(graph: Graph) -> Size | None:
     """The length of the one sequence of tokens, where the model can be padded as a whole and needs it."""
     nodes = list(graph.walk())
     chunks = [node.attrs["chunk"] for node in nodes if node.op in CHUNKED]

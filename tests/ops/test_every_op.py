@@ -167,6 +167,7 @@ def test_a_sample_that_lies_is_caught() -> None:
 
 
 CHUNKED = {
+    "partial_chunk_attention",
     "flash",
     "linear_attention",
     "mc_mhsa",

@@ -1,0 +1,54 @@
+"""decoding: a causal model as a graph for prompts and a graph for what comes after, with explicit state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flashir.ir import Graph, TensorType
+from flashir.passes.to_decode import to_prefill, to_step
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One state: its name, such as `layers.0.sum`, and its type, of which only the batch may be open."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A model that continues sequences.
+
+        logits, *states = prefill(ids, lengths)         # ids [b, t] padded on the right -> logits [b, 1, v]
+        logits, *states = step(ids, *states)            # ids [b, t], t from 1 on -> logits [b, t, v]
+
+    Args:
+        prefill: for prompts; the logits are those of each row's last token.
+        step: for what comes after them.
+        state: what goes from one to the other, in this order; `position`, the tokens so far of each row, is the first.
+        max_len: how many tokens the caches hold; None where there are none.
+    """
+
+    prefill: Graph
+    step: Graph
+    state: tuple[StateSpec, ...]
+    max_len: int | None = None
+
+
+def decoding(model: Graph, *, max_len: int | None = None, length: int | None = None) -> Decoding:
+    """Derive the two graphs from a causal model.
+
+    Args:
+        model: of tokens alone, `ids: i32[B, T]`, its chunk chosen.
+        max_len: how many tokens caches hold, where a layer attends to every token.
+        length: of the whole sequence, where a model divides by it (`qk_scale = length` in gau). The logits are then
+            those of a sequence of that length.
+
+    Raises:
+        SettingError: the model is not causal, has segments, or an op in it cannot be continued token by token; it is
+            named, and why.
+    """
+    prefill, types = to_prefill(model, max_len=max_len, length=length)
+    step = to_step(model, types, max_len=max_len, length=length)
+    return Decoding(prefill, step, tuple(StateSpec(*each) for each in types.items()), max_len)

@@ -1,0 +1,105 @@
+"""What the tests of decoding share: causal models, prompts of several lengths, a run of prefill and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import flashir
+from flashir.decode import Decoding
+from flashir.ir import Graph
+
+Array = npt.NDArray[Any]
+Call = Callable[[Sequence[Array], Sequence[Any]], tuple[Array, Sequence[Any]]]
+"""Arrays and states -> logits and states: a prefill takes no states, a step those before it."""
+
+CHUNK = 5
+ROOM = 32
+SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "vocab": 11}
+CHUNKED: dict[str, Any] = {**SMALL, "chunk": CHUNK}
+FLASH: dict[str, Any] = {**CHUNKED, "key_dim": 8, "cumsum": "native"}
+QUAD: dict[str, Any] = {**SMALL, "key_dim": 8, "max_len": ROOM, "qk_scale": "max_len"}
+ZOO: dict[str, tuple[str, dict[str, Any]]] = {
+    "flash": ("flash", FLASH),
+    "flash-scan-plain-sum": ("flash", {**FLASH, "cumsum": "scan", "lin_norm": "none"}),
+    "flash-divided-by-the-chunk": ("flash", {**FLASH, "cumsum": "matmul", "lin_norm": "chunk"}),
+    "flash-chunks-of-one": ("flash", {**FLASH, "chunk": 1}),
+    "flash-local": ("flash", {**FLASH, "use_global": False, "rope_dims": 4, "rope_interleaved": True}),
+    "flash-global": ("flash", {**FLASH, "use_local": False, "lin_norm": "none"}),
+    "flash-overlap-shift-t5": ("flash", {**FLASH, "overlap": True, "token_shift": True, "rel_bias": "t5"}),
+    "flash-scale-norm": ("flash", {**FLASH, "norm": "scale_norm", "tied": False, "qk_scale": "sqrt_key"}),
+    "flash-quad": ("flash-quad", QUAD),
+    "flash-quad-long-bias": ("flash-quad", {**QUAD, "max_len": 600, "token_shift": True}),
+    "flash-quad-softmax-heads-t5": (
+        "flash-quad",
+        {**QUAD, "heads": 2, "attention": "softmax", "rel_bias": "t5", "gating": False, "qk_scale": "sqrt_key"},
+    ),
+    "transformer": ("transformer", {**SMALL, "heads": 2, "max_len": ROOM}),
+    "transformer+": ("transformer+", {**SMALL, "heads": 2, "gating": True}),
+    "transformer++": ("transformer++", {**SMALL, "heads": 2}),
+    "performer": ("performer", {**SMALL, "heads": 2, "cumsum": "native", "tile": CHUNK}),
+    "combiner": ("combiner", {**CHUNKED, "heads": 2}),
+    "mc-transformer++": ("mc-transformer++", {**CHUNKED, "heads": 2, "cumsum": "native"}),
+}
+LENGTH = 4 * CHUNK + 2
+STARTS = ((1, 2, 3), (CHUNK, CHUNK - 1, CHUNK + 1), (2 * CHUNK, 7, 1))
+"""Lengths of prompts in one batch: around the border of a chunk, and far from each other."""
+
+
+def model(name: str) -> Graph:
+    """A small causal system."""
+    system, settings = ZOO[name]
+    return flashir.model(system, **settings)
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> Array:
+    """Token ids [b, t]."""
+    return np.random.default_rng(seed).integers(0, SMALL["vocab"], (batch, length))
+
+
+def prompts(ids: Array, lengths: Sequence[int]) -> Array:
+    """The first tokens of each row, padded on the right with whatever."""
+    padded = np.full((len(ids), max(lengths)), ids.max())
+    for row, length in enumerate(lengths):
+        padded[row, :length] = ids[row, :length]
+    return padded
+
+
+def decoded(
+    prefill: Call, step: Call, ids: Array, lengths: Sequence[int], widths: Sequence[int]
+) -> Iterator[tuple[int, int, Array]]:
+    """(row, position, logits) of every position from the last of each prompt on; so many tokens a step, in turn."""
+    position = np.array(lengths)
+    logits, states = prefill([prompts(ids, lengths), position], ())
+    for row, last in enumerate(position - 1):
+        yield row, last, logits[row, 0]
+    taken = 0
+    while position.max() < ids.shape[1]:
+        width = min(widths[taken % len(widths)], ids.shape[1] - position.max())
+        new = np.stack([ids[row, at : at + width] for row, at in enumerate(position)])
+        logits, states = step([new], states)
+        for row, at in enumerate(position):
+            yield from ((row, at + i, logits[row, i]) for i in range(width))
+        position, taken = position + width, taken + 1
+
+
+def worst(wanted: Array, found: Iterator[tuple[int, int, Array]]) -> float:
+    """The largest difference to the logits of the whole, relative to the largest of them."""
+    scale = max(float(np.abs(wanted).max()), 1.0)
+    return max(float(np.abs(logits - wanted[row, at]).max()) / scale for row, at, logits in found)
+
+
+def interpreted(made: Decoding, params: Any) -> tuple[Call, Call]:
+    """Both graphs in float64."""
+
+    def call(graph: Graph) -> Call:
+        def run(arrays: Sequence[Array], states: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
+            logits, *after = flashir.interpret(graph, params, *arrays, *states)
+            return logits, after
+
+        return run
+
+    return call(made.prefill), call(made.step)

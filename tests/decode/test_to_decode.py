@@ -1,0 +1,247 @@
+"""Prefill and steps give the logits of the whole sequence, in float64, whatever the model and however it is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+import flashir
+from flashir import interpret
+from flashir.decode import Decoding, decoding
+from flashir.errors import FlashirError, SettingError
+from flashir.ir import Builder, Graph, dumps, loads
+from flashir.ir.naming import parameters
+from flashir.ir.verify import verify
+from flashir.lowering import Lowering
+from flashir.parameters import unit
+from tests.decode.support import (
+    CHUNK,
+    FLASH,
+    LENGTH,
+    QUAD,
+    ROOM,
+    SMALL,
+    STARTS,
+    ZOO,
+    decoded,
+    interpreted,
+    model,
+    tokens,
+    worst,
+)
+from tests.strategies import models
+
+EXACT = 1e-10
+WIDTHS = ((1,), (3, 1, 2 * CHUNK + 1))
+
+
+def error(graph: Graph, made: Decoding, lengths: tuple[int, ...], widths: tuple[int, ...], seed: int = 0) -> float:
+    """How far prefill and steps are from the whole, at worst."""
+    params, ids = unit(graph, seed), tokens(len(lengths), LENGTH, seed)
+    return worst(interpret(graph, params, ids)[0], decoded(*interpreted(made, params), ids, lengths, widths))
+
+
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+@pytest.mark.parametrize("name", ZOO)
+def test_steps_give_the_logits_of_the_whole(name: str, widths: tuple[int, ...]) -> None:
+    graph = model(name)
+    made = decoding(graph, max_len=ROOM)
+    for lengths in STARTS:
+        assert error(graph, made, lengths, widths) < EXACT, lengths
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_both_graphs_are_well_formed_and_have_the_parameters_of_the_model(name: str) -> None:
+    graph = model(name)
+    made = decoding(graph, max_len=ROOM)
+    for each in (made.prefill, made.step):
+        verify(each)
+        assert loads(dumps(each)) == each
+        assert {n: s.shape for n, s in parameters(each).items()} == {n: s.shape for n, s in parameters(graph).items()}
+    types = [spec.type for spec in made.state]
+    assert [v.type for v in made.step.inputs[1:]] == types
+    assert [v.type for v in made.step.outputs[1:]] == types
+    assert [v.type for v in made.prefill.outputs[1:]] == types
+    assert [v.name for v in made.step.inputs[1:]] == [spec.name for spec in made.state]
+
+
+@pytest.mark.parametrize("name", ["flash", "flash-quad", "combiner", "performer"])
+def test_lowering_keeps_them(name: str) -> None:
+    graph = model(name)
+    made = decoding(graph, max_len=ROOM)
+    lowering = Lowering("primitives")
+    lowered = Decoding(lowering.run(made.prefill), lowering.run(made.step), made.state)
+    assert error(graph, lowered, STARTS[1], WIDTHS[1]) < EXACT
+
+
+def test_the_state_of_flash_does_not_grow() -> None:
+    made = decoding(model("flash"))
+    names = {spec.name: str(spec.type) for spec in made.state if not spec.name.startswith("layers.1")}
+    assert names == {
+        "position": "i32[B]",
+        "layers.0.sum": "f32[B, 8, 32]",
+        "layers.0.quad_k": f"f32[B, {CHUNK}, 8]",
+        "layers.0.lin_k": f"f32[B, {CHUNK}, 8]",
+        "layers.0.v": f"f32[B, {CHUNK}, 32]",
+    }
+
+
+def test_a_step_on_no_tokens_yet_is_a_prefill() -> None:
+    """From zeros, a step of a whole prompt leaves what a prefill of it leaves, in all that anything looks at."""
+    graph = model("flash")
+    made, params, ids = decoding(graph), unit(graph), tokens(2, LENGTH)
+    zeros = [np.zeros(spec.type.bind({"B": 2}).sizes, spec.type.dtype.oracle) for spec in made.state]
+    _, *stepped = interpret(made.step, params, ids, *zeros)
+    _, *filled = interpret(made.prefill, params, ids, np.full(2, LENGTH))
+    full = LENGTH % CHUNK  # the slots of the ring that hold tokens of the current chunk
+    for spec, x, y in zip(made.state, stepped, filled, strict=True):
+        ring = spec.name.endswith(("_k", ".v"))
+        np.testing.assert_allclose(x[:, :full] if ring else x, y[:, :full] if ring else y, atol=1e-9)
+
+
+def test_narrow_models_sum_up_in_float32() -> None:
+    made = decoding(flashir.model("flash", **FLASH, dtype="bfloat16"))
+    assert [str(s.type) for s in made.state[1:5]] == [
+        "f32[B, 8, 32]",
+        f"bf16[B, {CHUNK}, 8]",
+        f"bf16[B, {CHUNK}, 8]",
+        f"bf16[B, {CHUNK}, 32]",
+    ]
+
+
+def test_a_unit_that_divides_by_the_length_is_told_which() -> None:
+    graph = flashir.model("flash-quad", **{**QUAD, "qk_scale": "length"})
+    with pytest.raises(SettingError, match=r"gau > size.*\n.*length=512"):
+        decoding(graph, max_len=ROOM)
+    assert error(graph, decoding(graph, max_len=ROOM, length=LENGTH), STARTS[1], (1,)) < EXACT
+    assert error(graph, decoding(graph, max_len=ROOM, length=LENGTH + 1), STARTS[1], (1,)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("flash", {"task": "mlm", "chunk": 4}, "flash is not causal"),
+        ("transformer++", {"task": "mlm"}, "mhsa is not causal"),
+        ("flash", {"segments": True, "chunk": 4}, "segment_ids"),
+        ("flash", {}, "the chunk of flash is part of the model, and still auto"),
+        ("flash", {"chunk": 4, "summaries": "attend"}, "flash > reshape"),
+        ("transformer+", {"attention": "relu2"}, "mhsa > size"),
+        ("transformer++", {}, "max_len must say how many"),
+        ("combiner", {"chunk": 4}, "max_len must say how many"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused_by_name(name: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        decoding(flashir.model(name, **SMALL, **settings))
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(SettingError) as told:
+        decoding(flashir.model("flash", **SMALL, task="mlm", segments=True))
+    assert len(told.value.problems) == 3
+
+
+def stack(mix: Any) -> Graph:
+    b = Builder("stack")
+    x = b.embed(b.input("ids", "i32[B, T]"), vocab=11, dim=8)
+    return b.finish(b.unembed(mix(b, x)))
+
+
+def turned(b: Builder, x: Any) -> Any:
+    """What acts on each token alone, the axis of tokens moved about."""
+    heads = b.transpose(b.reshape(x, shape=(*x.type.shape[:2], 2, 4)), perm=(0, 2, 1, 3))
+    scores = b.softmax(b.matmul(heads, b.broadcast(b.constant(0.5), shape=(4, 4))))
+    left, right = b.results("split", scores, axis=-1, sizes=(1, 3))
+    joined = b.concat(right, b.relu2(left), axis=-1)
+    return b.layer_norm(b.reshape(b.transpose(joined, perm=(0, 2, 1, 3)), shape=x.type.shape))
+
+
+def attended(b: Builder, x: Any) -> Any:
+    """Attention that stands in no block, twice."""
+    h = b.rope(b.reshape(x, shape=(x.type.shape[0], 1, *x.type.shape[1:])), axis=2)
+    for _ in range(2):
+        h = b.softmax_attention(h, h, h, causal=True)
+    return b.reshape(h, shape=x.type.shape)
+
+
+@pytest.mark.parametrize("mix", [turned, attended])
+def test_stacks_of_ones_own_are_continued(mix: Any) -> None:
+    graph = stack(mix)
+    assert error(graph, decoding(graph, max_len=ROOM), STARTS[1], WIDTHS[1]) < EXACT
+
+
+MIXES = {
+    "cumsum": lambda b, x: b.cumsum(x, axis=1),
+    "reverse": lambda b, x: b.reverse(x, axis=-2),
+    "reduce_mean": lambda b, x: b.add(x, b.reduce_mean(x, axes=(1,), keepdims=True)),
+    "matmul": lambda b, x: b.matmul(b.matmul(x, x, transpose_y=True), x),
+    "reshape": lambda b, x: b.reshape(b.transpose(x, perm=(0, 2, 1)), shape=x.type.shape),
+    "iota": lambda b, x: b.add(
+        x, b.reshape(b.iota(length=x.type.shape[1], dtype=x.type.dtype), shape=(x.type.shape[1], 1))
+    ),
+    "pad": lambda b, x: b.slice(b.pad(x, axis=1, before=1), axis=1, stop=x.type.shape[1]),
+}
+
+
+@pytest.mark.parametrize("op", MIXES)
+def test_ops_that_mix_tokens_are_never_taken_for_others(op: str) -> None:
+    with pytest.raises(SettingError, match=f"{op} takes more of a sequence than one token"):
+        decoding(stack(MIXES[op]), max_len=ROOM)
+
+
+def check_random(drawn: tuple[Graph, int, int, int]) -> None:
+    """A random model is continued exactly, or refused by name; segments and what is not causal are refused."""
+    graph, batch, length, seed = drawn
+    assume(batch and length > 1 and len(graph.inputs) == 1)
+    try:
+        made = decoding(graph, max_len=length, length=length)
+    except SettingError:
+        assume(False)
+    params = unit(graph, seed)
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, 5, (batch, length))
+    lengths = [int(n) for n in random.integers(max(1, length - 20), length, batch)]
+    widths = [int(n) for n in random.integers(1, 6, 3)]
+    found = decoded(*interpreted(made, params), ids, lengths, widths)
+    assert worst(interpret(graph, params, ids)[0], found) < 1e-8, dumps(graph)
+
+
+FAST = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@settings(FAST, max_examples=15)
+@given(drawn=models(causal=True))
+def test_random_models_are_continued(drawn: tuple[Graph, int, int, int]) -> None:
+    check_random(drawn)
+
+
+@pytest.mark.slow
+@settings(FAST, max_examples=200)
+@given(drawn=models(causal=True))
+def test_many_random_models_are_continued(drawn: tuple[Graph, int, int, int]) -> None:
+    check_random(drawn)
+
+
+def test_a_wrong_state_is_found() -> None:
+    graph = model("flash")
+    made, params = decoding(graph), unit(graph)
+    prefill, step = interpreted(made, params)
+
+    def forgetful(arrays: Any, states: Any) -> Any:
+        logits, after = step(arrays, states)
+        return logits, [
+            x * (0.999 if spec.name == "layers.1.sum" else 1) for spec, x in zip(made.state, after, strict=True)
+        ]
+
+    ids = tokens(3, LENGTH)
+    wanted = interpret(graph, params, ids)[0]
+    assert worst(wanted, decoded(prefill, forgetful, ids, STARTS[0], (1,))) > 1e-5
+
+
+def test_a_step_needs_the_states_of_its_model() -> None:
+    made = decoding(model("flash"))
+    with pytest.raises(FlashirError, match="the model takes"):
+        interpret(made.step, unit(model("flash")), tokens(1, 1))
