@@ -11,6 +11,7 @@ from flashir.backend import Params, Run, Verified
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
 from flashir.passes.split_projections import SplitProjections
+from flashir.passes.widen import WidenScan
 
 
 class OnnxBackend:
@@ -39,8 +40,8 @@ class OnnxBackend:
         return node.op in EMITTERS or node.op in STRUCTURED
 
     def passes(self) -> tuple[Pass, ...]:
-        """ONNX Runtime multiplies narrow matrices as fast as wide ones, and copies what is split."""
-        return (SplitProjections(),)
+        """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies what is split, and fuses little."""
+        return (SplitProjections(), WidenScan())
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """The graph as a session."""

@@ -166,8 +166,8 @@ def floor(made: Plan, record: Target) -> tuple[float, str]:
     The contractions of the lowered graph at the peak rate; or what must be moved at the memory's bandwidth: parameters,
     inputs and results once. A training step has two more products for each, and passes over the parameters seven times.
     """
-    forward = Ranking(record, Workload(made.batch, made.seq_len)).estimate(made.graph)
-    arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency  # the term counts the rate that is reached
+    forward = Ranking(replace(record, near=1), Workload(made.batch, made.seq_len)).estimate(made.graph)
+    arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency / record.near  # the term counts the rate reached
     arithmetic *= 1 + GRADIENTS if made.training else 1
     sizes = Workload(made.batch, made.seq_len).sizes(made.graph, record.devices)
     moved = sum(value.type.bind(sizes).bytes for value in (*made.graph.inputs, *made.graph.outputs))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ def measure(model: Graph, target: str, batch: int, seq_len: int, rounds: int) ->
 def _bare_products(lowered: Graph, sizes: dict[str, int], target: str) -> Iterator[tuple[Run, list[Any], float]]:
     """One runnable for each product of the graph, those of a `repeat` once a round."""
     made: dict[_Product, tuple[Run, list[Any], float]] = {}
-    for product, times in _products(lowered, sizes, 1, ()):
+    for product, times in _products(lowered, sizes, 1, (), frozenset()):
         if product not in made:
             made[product] = product.compiled(target)
         for _ in range(times):
@@ -99,29 +99,36 @@ class _Product:
 
 
 def _products(
-    graph: Graph, sizes: Mapping[str, int], times: int, steps: tuple[int, ...]
+    graph: Graph, sizes: Mapping[str, int], times: int, steps: tuple[int, ...], weights: Set[Value]
 ) -> Iterator[tuple[_Product, int]]:
-    """Every product, and how often it runs; `steps` are the lengths of the scans around it, joined to its batch."""
-    producers = graph.producers()
+    """Every product, and how often it runs; `steps` are the lengths of the scans around it, joined to its rows.
+
+    Among the inputs of the graph, `weights` are parameters, or parts of one.
+    """
+    weights = {*weights}
     for node in graph.nodes:
-        if node.op == "repeat" and node.region is not None:
-            yield from _products(node.region, sizes, times * int(str(node.attrs["times"])), steps)
+        if node.op == "param" or (node.op == "split" and node.operands[0] in weights):
+            weights.update(node.outputs)
+        elif node.op == "repeat" and node.region is not None:
+            rounds = int(str(node.attrs["times"]))
+            yield from _products(node.region, sizes, times * rounds, steps, _seen(node, weights))
         elif node.op == "scan" and node.region is not None:
             walked = cut_scan(node.operands, node.attrs)[1][0].type.bind(sizes)
-            yield from _products(node.region, sizes, times, (*steps, walked.sizes[int(str(node.attrs["axis"]))]))
+            length = walked.sizes[int(str(node.attrs["axis"]))]
+            yield from _products(node.region, sizes, times, (*steps, length), _seen(node, weights))
         elif node.op in PRODUCTS:
             x, y = (value.type.bind(sizes) for value in node.operands[:2])
-            weight = _is_weight(producers, node.operands[1])
+            weight = node.operands[1] in weights
             x = x.with_shape((*steps, *x.shape))
             y = y if weight else y.with_shape((*steps, *y.shape))
             transpose_x, transpose_y = (bool(node.attrs.get(f"transpose_{name}", False)) for name in "xy")
             yield _Product(x, y, transpose_x, transpose_y, weight), times
 
 
-def _is_weight(producers: Mapping[Value, Node], value: Value) -> bool:
-    """Whether a value is a parameter, or a part of one."""
-    node = producers.get(value)
-    return node is not None and (node.op == "param" or (node.op == "split" and _is_weight(producers, node.operands[0])))
+def _seen(node: Node, weights: Set[Value]) -> Set[Value]:
+    """The inputs of a body that are weights outside of it."""
+    assert node.region is not None
+    return {inner for inner, outer in zip(node.region.inputs, node.operands, strict=True) if outer in weights}
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
 from flashir.files import atomic_write
 from flashir.ir import Graph
+from flashir.ir.naming import parameters
 from flashir.lowering import Lowering
 from flashir.registry import backend
 
@@ -165,7 +166,9 @@ def _timing(kernel: MicroKernel, seconds: Sequence[float]) -> Timing:
 
 
 def _compiled(graph: Graph, record: Target) -> Run:
-    return backend(record.backend).compile(graph, {}, record.device)
+    random = np.random.default_rng(1)
+    params = {name: random.standard_normal(spec.shape).astype(np.float32) for name, spec in parameters(graph).items()}
+    return backend(record.backend).compile(graph, params, record.device)
 
 
 def _operands(graph: Graph) -> list[np.ndarray[Any, Any]]:

@@ -53,6 +53,13 @@ def _product(name: str, left: str, right: str, dtype: str = "f32") -> Callable[[
     return build
 
 
+def _near_product() -> Graph:
+    """A product as that of one chunk with a weight, which the backend may lay out as it likes."""
+    b = Builder("near_product")
+    x = b.input("x", f"f32[{CHUNK}, {NARROW}]")
+    return b.finish(b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), scope="")))
+
+
 def _loop() -> Graph:
     """A loop whose body does next to nothing."""
     b = Builder("loop")
@@ -88,6 +95,7 @@ KERNELS = (
         "fill",
         _product("chunks", f"{ROWS // CHUNK}, {CHUNK}, {KEY}", f"{ROWS // CHUNK}, {KEY}, {WIDE}"),
     ),
+    MicroKernel("near_product", "near", _near_product),
     MicroKernel("sums", "bandwidth", _chain("sums", f"{ROWS}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
     MicroKernel("large", "fresh", _chain("large", f"{4 * ROWS}, {NARROW}", 4, lambda b, x, y: b.add(x, y))),
     MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))),

@@ -185,12 +185,13 @@ class _Walk:
         dtype = region.type(kernel.nodes[-1].output).dtype
         if kernel.contractions:
             dtype = region.type(kernel.nodes[0].operands[0]).dtype
-        rate = peak_of(target, dtype) * target.efficiency / work.products
+        bandwidth, near = target.bandwidth, 1.0
+        if kernel.bytes <= target.cache:  # so it is where a gradient is several kernels: each has about as much to do
+            bandwidth, near = target.cache_bandwidth, target.near
+        rate = peak_of(target, dtype) * target.efficiency * near / work.products
         useful = sum(c.flops for c in kernel.contractions) / rate
         padded = sum(_padded(c, target) for c in kernel.contractions) / rate
         vector = (work.products if kernel.contractions else work.launches) * kernel.flops / target.vector
-        # a gradient is several kernels, each of which works on about as much as the forward one
-        bandwidth = target.cache_bandwidth if kernel.bytes <= target.cache else target.bandwidth
         traffic = work.moved / bandwidth
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "all_reduce": (1e6, 1e15),
     "call": (0, 1e-2),
     "fill": (0, 4096),
+    "near": (1, 16),
     "fresh": (1e8, 1e18),
     "slowdown": (0.01, 1e6),
     "tile": (1, 4096),
@@ -39,7 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 TABLES = ("peak", "slowdown")
 FLAGS = ("fuses", "recomputes")
-OPTIONAL = ("slowdown", "cores", "call", "fill", "fresh")
+OPTIONAL = ("slowdown", "cores", "call", "fill", "near", "fresh")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Target:
             what it walks and stacks it takes beside its body.
         call: seconds that one run takes, whatever it runs.
         fill: what packing operands and storing results of products take, as if m and k were larger by so much.
+        near: how many times as fast as `peak` products are whose operands and result fit in the cache.
         fresh: bytes a second at which the system maps memory for a large tensor, beside its traffic; see `LARGE`.
         cores: on which `peak` and `vector` were measured, where they scale with the cores at hand; 0 where not.
         devices: how many work together, each on its share of the batch.
@@ -92,6 +94,7 @@ class Target:
     slowdown: Mapping[str, float] = field(default_factory=dict)
     call: float = 0
     fill: float = 0
+    near: float = 1
     fresh: float = 1e18
     cores: float = 0
     devices: int = 1

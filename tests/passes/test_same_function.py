@@ -22,6 +22,7 @@ from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
 from flashir.passes.split_projections import SplitProjections
+from flashir.passes.widen import WidenScan
 from tests.strategies import blocks, primitive_graphs
 from tests.support import assert_same_function
 
@@ -36,6 +37,7 @@ EVERY_PASS = [
     Hoist(),
     Canonicalise(),
     SplitProjections(),
+    WidenScan(),
 ]
 each_pass = pytest.mark.parametrize("each", EVERY_PASS, ids=str)
 
