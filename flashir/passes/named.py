@@ -20,6 +20,7 @@ from flashir.passes.scopes import NameParameters
 from flashir.passes.split_projections import SplitProjections
 from flashir.passes.to_decode import ToPrefill, ToStep
 from flashir.passes.wide_params import WideParams
+from flashir.passes.widen import WidenScan
 
 PASSES: dict[str, type[Pass]] = {
     each.name: each
@@ -38,6 +39,7 @@ PASSES: dict[str, type[Pass]] = {
         SplitProjections,
         ToPrefill,
         ToStep,
+        WidenScan,
         WideParams,
     )
 }
