@@ -6,7 +6,7 @@ One that a run wrote has more: `tokenizer.json`, and in `state/` what the run go
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,14 @@ import numpy.typing as npt
 from flashir.errors import ArtefactError
 from flashir.files import atomic_folder, atomic_write, reading, sha256
 from flashir.ir import Graph, dumps
-from flashir.ir.naming import parameters
 from flashir.models import load
+from flashir.moments import Moments
 from flashir.parameters import checked, load_params, save_params
 from flashir.passes.choose import choosers, is_open
 
 MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
 OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
 FILES = (MODEL, PARAMS, TOKENIZER, OPTIMIZER, POSITION)
-MOMENTS = ("mean", "square")
 SCHEMA = 1
 
 
@@ -113,12 +112,12 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(model, params, tokenizer if tokenizer.exists() else None)
 
 
-def load_state(folder: str | Path, model: Graph) -> State:
-    """What a run goes on from, in the folder of a checkpoint that `load_checkpoint` has read.
+def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
+    """What a run goes on from, in the folder of a checkpoint whose parameters `load_checkpoint` has read.
 
     Raises:
-        ArtefactError: there is none, or it is that of another model.
-        ParameterError: the state of the optimiser is damaged.
+        ArtefactError: there is none.
+        ParameterError: the state of the optimiser is damaged, or that of another model.
     """
     folder = Path(folder)
     if not (folder / POSITION).exists():
@@ -126,27 +125,13 @@ def load_state(folder: str | Path, model: Graph) -> State:
     with reading(folder / POSITION):
         position = json.loads((folder / POSITION).read_bytes())
     optimizer = load_params(folder / OPTIMIZER)
-    problems = list(_misfits(model, optimizer))
-    if problems:
-        raise ArtefactError(problems, where=str(folder / OPTIMIZER), mend="it is the state of another model")
+    Moments.read(optimizer, params)
     return State(optimizer, position)
 
 
 def is_checkpoint(folder: str | Path) -> bool:
     """Whether a folder says that it is a checkpoint."""
     return (Path(folder) / MANIFEST).is_file()
-
-
-def _misfits(model: Graph, optimizer: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
-    """What in the state of an optimiser is not the model's."""
-    wanted = {f"{moment}.{name}": spec.shape for name, spec in parameters(model).items() for moment in MOMENTS}
-    wanted["count"] = ()
-    for name, shape in wanted.items():
-        if name not in optimizer:
-            yield f"{name} is missing"
-        elif optimizer[name].shape != shape:
-            yield f"{name} must have shape {shape}, got {optimizer[name].shape}"
-    yield from (f"{name} belongs to no parameter" for name in optimizer if name not in wanted)
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 import flashir
-from flashir.cli import bench, calibrate, check, doctor, export, new, plan, run, show, targets, tune
+from flashir.cli import bench, calibrate, check, doctor, eval, export, new, plan, run, show, targets, train, tune
 from flashir.cli.group import Cli, Verb
 from flashir.cli.help import Section
 
 app = typer.Typer(
     name="flashir",
     cls=Cli,
-    help="Compile gated-attention models: write one, look at it, choose its chunk for a device, export and run it.",
+    help="Compile gated-attention models: write one, choose its chunk for a device, train, export and run it.",
     epilog="flashir new flash --size base --task lm -o model.fir\n"
     "flashir plan model.fir --target onnx:cpu --seq-len 4096\n"
     "flashir export model.fir --target onnx:cpu -o out/\n"
@@ -47,6 +47,7 @@ def root(
 _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
     Section.MODEL: (new.new, show.show),
     Section.CHOOSE: (plan.plan, tune.tune),
+    Section.TRAIN: (train.train, eval.eval),
     Section.USE: (export.export, run.run, check.check, bench.bench),
     Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
 }

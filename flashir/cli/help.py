@@ -24,6 +24,7 @@ class Section(StrEnum):
 
     MODEL = "Models"
     CHOOSE = "Choose the chunk"
+    TRAIN = "Train"
     USE = "Export and run"
     MACHINE = "This machine"
 

@@ -35,12 +35,14 @@ class Compute(StrEnum):
 
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a checkpoint folder.")
+    str,
+    typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a folder: a checkpoint, a run."),
 ]
 ModelOrExport = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A zoo name, a .fir file, a checkpoint folder, or what `flashir export` wrote."
+        metavar="MODEL",
+        help="A zoo name, a .fir file, or a folder: a checkpoint, a run, or what `flashir export` wrote.",
     ),
 ]
 Settings = Annotated[

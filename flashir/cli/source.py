@@ -1,4 +1,4 @@
-"""What the word MODEL of a command line means: a model of the zoo, a file, a checkpoint, or an exported artefact."""
+"""What the word MODEL of a command line means: a model of the zoo, a file, a checkpoint or run, or an artefact."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flashir.backend import Run
     from flashir.ir import Graph
 
-KINDS = "MODEL is a name of the zoo, a .fir file, or a checkpoint folder"
+KINDS = "MODEL is a name of the zoo, a .fir file, or the folder of a checkpoint or a run"
 ARTEFACTS = {"model.onnx": "onnx", "model.pt2": "torch", "model.jax": "jax"}
 """The main file of an artefact, by the backend that writes it."""
 
@@ -30,6 +30,7 @@ class Source:
         kind: `zoo`, `file`, `checkpoint` or `export`.
         model: at the storey of blocks.
         params: those of a checkpoint.
+        tokenizer: the file of its tokenizer, where it has one.
         run: an artefact as something that runs, on `target`.
         target: of an artefact, `backend:device`.
     """
@@ -40,6 +41,7 @@ class Source:
     params: Mapping[str, npt.NDArray[np.float32]] | None = None
     run: Run | None = None
     target: str | None = None
+    tokenizer: Path | None = None
 
     def parameters(self, file: Path | None, seed: int | None) -> Mapping[str, npt.NDArray[Any]] | None:
         """The parameters to use: from `--params`, or those of the checkpoint; None for fresh ones by `--seed`.
@@ -167,14 +169,17 @@ def _read(word: str, path: Path, exports: str | None, lean: bool) -> Source:
     """The model in a file or folder that need not exist."""
     if path.is_dir():
         from flashir.checkpoint import is_checkpoint, load_checkpoint
+        from flashir.train.run_folder import RunFolder, is_run
 
+        if is_run(path):
+            path = RunFolder(path).newest()
         if is_checkpoint(path):
             found = load_checkpoint(path)
-            return Source(word, "checkpoint", found.model, found.params)
+            return Source(word, "checkpoint", found.model, found.params, tokenizer=found.tokenizer)
         artefact = next((path / name for name in ARTEFACTS if (path / name).is_file()), None)
         if artefact is None:
             raise InputError(
-                "this folder is neither a checkpoint (it has no manifest.json) nor an exported model "
+                "this folder is neither a checkpoint (it has no manifest.json) nor a run, nor an exported model "
                 f"(no {' or '.join(ARTEFACTS)})",
                 where=word,
                 mend=KINDS,

@@ -103,11 +103,24 @@ class Recipe:
         """Parts of the batch of a step, which are computed one after the other."""
         return self.batch // (self.rows or self.batch)
 
+    def validates(self, number: int) -> bool:
+        """Whether a validation follows the step of that number; one does at the end."""
+        return number % (self.validate_every or 1) == 0 or number == self.steps
+
+    def saves(self, number: int) -> bool:
+        """Whether a checkpoint follows the step of that number; one does at the end."""
+        return number % (self.save_every or 1) == 0 or number == self.steps
+
+    @property
+    def validation_parts(self) -> int:
+        """Parts of batches that a validation takes."""
+        return max(1, self.validation_tokens // (self.seq_len * (self.rows or self.batch)))
+
     @property
     def optimiser(self) -> AdamW:
         """The optimiser; the schedule has the learning rate of each step."""
         decay = {name: getattr(self, name) for name in ("beta1", "beta2", "epsilon", "weight_decay")}
-        return AdamW(self.learning_rate, **decay, clip=self.clip or None)
+        return AdamW(**decay, clip=self.clip or None)
 
     @property
     def schedule(self) -> Schedule:

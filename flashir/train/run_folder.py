@@ -83,9 +83,7 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
     Raises:
         ArtefactError: it cannot be written, or is there already.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        mend = f"--resume {path} goes on with it" if is_run(path) else ""
-        raise ArtefactError("there is something already", where=str(path), mend=mend or "choose another folder with -o")
+    check_free(path)
 
     def fill(unfinished: Path) -> None:
         recipe.write(unfinished / RECIPE)
@@ -93,6 +91,13 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
         _save(unfinished, 0, model, params, tokenizer, state)
 
     atomic_folder(path, fill)
+
+
+def check_free(path: Path) -> None:
+    """Raises ArtefactError where a run cannot be made, as there is something already."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        mend = f"--resume {path} goes on with it" if is_run(path) else "choose another folder with -o"
+        raise ArtefactError("there is something already", where=str(path), mend=mend)
 
 
 def is_run(path: Path) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 ASKED = (signal.SIGINT, signal.SIGTERM)
+ANSWER = b"\nstopping after this step, to save it; once more stops at once\n"
 
 
 @contextmanager
-def stopping(asked: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """Whether somebody has asked to stop, by Ctrl-C or SIGTERM; `asked` is told at once.
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Whether somebody has asked to stop, by Ctrl-C or SIGTERM.
 
     Outside the main thread Python hears no signals; then nobody can ask.
     """
@@ -24,7 +26,8 @@ def stopping(asked: Callable[[], object] = lambda: None) -> Iterator[Callable[[]
         if heard:
             raise KeyboardInterrupt
         heard = True
-        asked()
+        with suppress(OSError):
+            os.write(2, ANSWER)  # print may be at work already, and must not be entered twice
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

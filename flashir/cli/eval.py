@@ -1,0 +1,128 @@
+"""flashir eval: how well a trained model foresees a text that it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cli.source import Source
+    from flashir.train.data import Tokenizer
+
+LENGTH = 1024
+ROWS = 8
+
+
+def eval(
+    model: options.ModelOrExport,
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="PATH",
+            help="The text: a file, or a folder of .txt; repeat for more.",
+            rich_help_panel=options.DATA,
+        ),
+    ],
+    target: options.Target = "onnx:cpu",
+    seq_len: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help=f"Tokens a row, whatever the model was trained at.  [default: as the run was, else {LENGTH}]",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Rows.", rich_help_panel=options.WORK)] = ROWS,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The tokenizer.json of the model.  [default: the checkpoint's, else bytes]",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
+    params: options.Params = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure how well a model foresees a text that it was not trained on.
+
+    That is perplexity by token and by word, and bits per byte. The text is read in rows that do not overlap. Words are
+    what white space parts, so that models with different tokenizers can be compared. A model that sees both ways (mlm)
+    is asked for masked tokens, and has neither words nor bytes to be compared by.
+
+    Examples:
+        flashir eval run/ --data valid.txt
+        flashir eval run/checkpoints/step-002000 --data books/valid --seq-len 8192 --target torch:cpu
+        flashir eval out/ --data valid.txt --json
+    """
+    from flashir.cli import source
+    from flashir.cli.meter import meter
+    from flashir.train.data import Batches, documents, tokenised
+    from flashir.train.evaluate import evaluate
+    from flashir.train.setup import task_of, vocabulary_of
+
+    found = source.find(model, exports=target)
+    arrays = found.parameters(params, None)
+    _refuse_untrained(found, arrays)
+    used = _tokenizer(found, tokenizer)
+    task, vocab = task_of(found.model), vocabulary_of(found.model)
+    used.check(task, vocab)
+    length = seq_len if seq_len is not None else _length(Path(model))
+    with meter() as step:
+        texts = documents(data, step)
+        corpus = tokenised(texts, used, progress=step)
+        batches = Batches(corpus, task, batch, length, 0, len(found.model.inputs) > 1, vocab)
+        run = _compiled(found, target, arrays, batch, length)
+        result = evaluate(run, batches, texts, step)
+    if as_json:
+        console.emit({"model": model, "target": target, "seq_len": length, **result.as_dict()})
+        return
+    unit = "token" if task == "lm" else "masked token"
+    facts = {
+        "model": f"{model} on {target}, rows of {length} tokens",
+        "text": f"{result.bytes:,} bytes, {result.words:,} words, {result.tokens:,} tokens foreseen",
+        "loss": f"{result.loss:.4f} nats a {unit}",
+        "perplexity": f"{result.perplexity:,.4g} by {unit}",
+    }
+    if result.word_perplexity is not None and result.bits_per_byte is not None:
+        facts["perplexity"] += f", {result.word_perplexity:,.4g} by word"
+        facts["bits"] = f"{result.bits_per_byte:.4f} per byte"
+    console.show(console.facts(facts))
+
+
+def _refuse_untrained(found: Source, arrays: Any) -> None:
+    from flashir.errors import SettingError
+
+    if arrays is None and found.run is None:
+        raise SettingError(
+            f"{found.word} has no parameters yet", mend="give a run, a checkpoint, an export, or --params FILE"
+        )
+
+
+def _tokenizer(found: Source, file: Path | None) -> Tokenizer:
+    from flashir.train.data import Tokenizer
+
+    file = file or found.tokenizer
+    return Tokenizer.bytes() if file is None else Tokenizer.read(file)
+
+
+def _length(path: Path) -> int:
+    """That of the run, where the path is one or a checkpoint in one."""
+    from flashir.train.run_folder import RunFolder, is_run
+
+    run = next((each for each in (path, path.resolve().parent.parent) if is_run(each)), None)
+    return LENGTH if run is None else RunFolder(run).recipe.seq_len
+
+
+def _compiled(found: Source, target: str, arrays: Any, batch: int, length: int) -> Any:
+    """The model as a function: the artefact itself, or compiled now."""
+    from flashir.compiler import Runnable, compile
+    from flashir.planning import plan
+
+    if found.run is not None:
+        return Runnable(plan(found.model, target, batch, length, measured=False), found.run)
+    return compile(found.model, target, arrays, batch=batch, seq_len=length)

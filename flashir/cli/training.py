@@ -1,0 +1,156 @@
+"""How training is shown while it runs, on stderr: live on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from flashir.cli import console
+from flashir.train.loop import Progress
+from flashir.train.metrics import Line, perplexity
+from flashir.train.pace import Pace
+from flashir.train.setup import Run
+
+EVERY_S = 10.0
+"""Between two lines of a pipe, unless there is a validation to tell."""
+REFRESH_S = 0.1
+BAR = 40
+
+
+def progress() -> Progress:
+    """What suits standard error as it is now."""
+    errors = console.err()
+    return LiveTraining(errors) if errors.is_terminal else PlainTraining(errors)
+
+
+def about(run: Run) -> str:
+    """What is trained, and on what, in a line."""
+    recipe, plan = run.recipe, run.plan
+    parts = f"{recipe.accumulate} x " if recipe.accumulate > 1 else ""
+    chosen = [f"{name} {value}" for name in ("chunk", "tile", "cumsum") if (value := getattr(plan, name)) is not None]
+    return ", ".join(
+        [
+            f"{plan.model} on {recipe.target}: {console.many(plan.parameters)} parameters",
+            *chosen,
+            f"{parts}{recipe.rows} rows of {recipe.seq_len} tokens a step",
+        ]
+    )
+
+
+def numbers(line: Line, pace: Pace, steps: int) -> dict[str, str]:
+    """A step for people; what is not known yet is left out."""
+    found = {"loss": f"{line.loss:.4f}", "perplexity": f"{perplexity(line.loss):,.4g}"}
+    if isinstance(line.validation_loss, float):
+        found["validation"] = f"{line.validation_loss:.4f}, perplexity {perplexity(line.validation_loss):,.4g}"
+    if pace.tokens_per_second is not None and pace.fraction is not None:
+        found |= {"tokens/s": f"{pace.tokens_per_second:,.0f}", "roofline": f"{pace.fraction:.0%}"}
+    if pace.waiting is not None:
+        found["waiting for data"] = f"{pace.waiting:.2%}"
+    if pace.seconds is not None and steps > line.step:
+        found["left"] = duration(pace.seconds * (steps - line.step))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `40 s`, `12 min`, `3 h 05 min`, `2 d 07 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+@dataclass
+class PlainTraining:
+    """A line for the first step, for every validation and checkpoint, and now and then."""
+
+    to: Console
+    steps: int = 0
+    _told: float = -EVERY_S
+
+    def started(self, run: Run) -> None:
+        """Says what is trained."""
+        self.steps = run.recipe.steps
+        self._say(about(run))
+        if run.done:
+            self._say(f"goes on after step {run.done} of {self.steps}")
+
+    def stepped(self, line: Line, pace: Pace) -> None:
+        """Says how the step went, where it is time."""
+        if isinstance(line.validation_loss, float) or monotonic() - self._told >= EVERY_S:
+            self._told = monotonic()
+            shown = "  ".join(f"{name} {text}" for name, text in numbers(line, pace, self.steps).items())
+            self._say(f"step {line.step}/{self.steps}  {shown}")
+
+    def saved(self, checkpoint: Path) -> None:
+        """Says where."""
+        self._say(f"saved {checkpoint}")
+
+    def finished(self) -> None:
+        """Nothing."""
+
+    def _say(self, line: str) -> None:
+        self.to.print(line, soft_wrap=True)
+
+
+@dataclass
+class LiveTraining:
+    """A bar and the numbers of the latest step, drawn between two steps; gone at the end."""
+
+    to: Console
+    _run: Run | None = None
+    _shown: dict[str, str] = field(default_factory=dict)
+    _validation: str = ""
+    _checkpoint: str = ""
+    _step: int = 0
+    _live: Live | None = None
+    _drawn: float = 0.0
+
+    def started(self, run: Run) -> None:
+        """Begins to draw."""
+        self._run, self._step = run, run.done
+        self._live = Live(self._picture(), console=self.to, auto_refresh=False, transient=True)
+        self._live.start(refresh=True)
+
+    def stepped(self, line: Line, pace: Pace) -> None:
+        """Shows the step."""
+        assert self._run is not None
+        self._step, self._shown = line.step, numbers(line, pace, self._run.recipe.steps)
+        found = self._shown.pop("validation", None)
+        if found is not None:
+            self._validation = f"{found} after step {line.step}"
+        self._draw(now=found is not None)
+
+    def saved(self, checkpoint: Path) -> None:
+        """Shows where."""
+        self._checkpoint = str(checkpoint)
+        self._draw(now=True)
+
+    def finished(self) -> None:
+        """Ends drawing, and gives the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self, *, now: bool) -> None:
+        if self._live is not None and (now or monotonic() - self._drawn >= REFRESH_S):
+            self._drawn = monotonic()
+            self._live.update(self._picture(), refresh=True)
+
+    def _picture(self) -> Group:
+        assert self._run is not None
+        steps = self._run.recipe.steps
+        shown = {"step": f"{self._step:,} of {steps:,}", **self._shown}
+        optional = {"validation": self._validation, "saved": self._checkpoint}
+        shown |= {name: text for name, text in optional.items() if text}
+        bar = ProgressBar(total=steps, completed=self._step, width=BAR)
+        hint = Text("Ctrl-C saves and stops", style="dim")
+        return Group(Text(about(self._run), "bold"), bar, console.facts(shown), hint)

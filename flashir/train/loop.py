@@ -1,0 +1,119 @@
+"""The loop of a run: a step, its line in the curve, now and then a validation and a checkpoint, until all are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import islice
+from math import isfinite, log
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from flashir.backend import Batch
+from flashir.errors import ParameterError, TrainingError
+from flashir.train.board import board
+from flashir.train.data import ahead
+from flashir.train.evaluate import mean_loss
+from flashir.train.metrics import Clock, Line
+from flashir.train.pace import Pace
+from flashir.train.setup import Run, vocabulary_of
+
+EXPLODED = 3.0
+"""A loss of so many times that of a blind guess says that the parameters are lost."""
+
+
+class Progress(Protocol):
+    """Is told how a run goes."""
+
+    def started(self, run: Run) -> None:
+        """The loop begins."""
+        ...
+
+    def stepped(self, line: Line, pace: Pace) -> None:
+        """A step was made, and maybe a validation after it."""
+        ...
+
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint was written."""
+        ...
+
+    def finished(self) -> None:
+        """The loop ends, well or not."""
+        ...
+
+
+def train(run: Run, progress: Progress, stop: Callable[[], bool] = lambda: False) -> Pace:
+    """Make all steps that are left, or fewer where `stop` says so after one; what was made is saved.
+
+    Raises:
+        TrainingError: the loss, a gradient or a parameter is not finite, or the loss explodes; the last checkpoint is
+            good.
+        ArtefactError: something cannot be written, as on a full disk; the last checkpoint is good.
+    """
+    recipe, pace = run.recipe, Pace(run.recipe.tokens, run.floor_ms)
+    progress.started(run)
+    try:
+        with board(run.folder.board, run.done + 1) as shown, closing(_parts(run)) as parts:
+            for number in range(run.done + 1, recipe.steps + 1):
+                line = _step(run, parts, number)
+                pace.add(line.seconds)
+                stopped = stop()
+                if recipe.validates(number):
+                    line = replace(line, validation_loss=_validated(run))
+                run.folder.curve.append(line)
+                shown.add(line)
+                progress.stepped(line, pace)
+                if stopped or recipe.saves(number):
+                    progress.saved(_save(run, number))
+                if stopped:
+                    break
+    finally:
+        progress.finished()
+    return pace
+
+
+def _parts(run: Run) -> Generator[Batch, None, None]:
+    """The parts of batches from where the run stands, read ahead; close it to end that."""
+    yield from ahead(run.batches, run.done * run.recipe.accumulate, depth=2 * run.recipe.accumulate)
+
+
+def _step(run: Run, parts: Iterator[Batch], number: int) -> Line:
+    """One step. Raises TrainingError where it found no number that training can go on with."""
+    recipe, rate = run.recipe, run.recipe.schedule(number)
+    start = perf_counter()
+    batches = list(islice(parts, recipe.accumulate))
+    waited = perf_counter() - start
+    step = run.trainer.step(batches, rate)
+    clock = Clock(perf_counter() - start, waited)
+    most = EXPLODED * log(max(2, vocabulary_of(run.plan.graph)))
+    if not (isfinite(step.loss) and isfinite(step.gradient_norm)):
+        raise _lost(run, number, f"the loss is {step.loss:.4g}, the norm of the gradient {step.gradient_norm:.4g}")
+    if step.loss > most:
+        raise _lost(run, number, f"the loss explodes: {step.loss:.4g} nats, a blind guess has {most / EXPLODED:.4g}")
+    return Line(number, number * recipe.tokens, step.loss, rate, step.gradient_norm, clock)
+
+
+def _validated(run: Run) -> float:
+    """The loss on the held-out text, as much of it as the recipe says."""
+    return mean_loss(run.trainer, islice(run.held_out.once(), run.recipe.validation_parts))
+
+
+def _save(run: Run, number: int) -> Path:
+    """The checkpoint after a step. Raises TrainingError where parameters are not finite; that one is not written."""
+    try:
+        return run.folder.save(number, run.plan.graph, run.trainer.params(), run.state(number), run.recipe.keep)
+    except ParameterError as error:
+        raise _lost(run, number, "; ".join(error.problems)) from None
+
+
+def _lost(run: Run, number: int, problem: str) -> TrainingError:
+    last, rate = run.folder.newest(), run.recipe.learning_rate
+    return TrainingError(
+        f"step {number}: {problem}",
+        where=str(run.folder.path),
+        mend=f"the last good checkpoint is {last}. Begin another run from it, with a lower peak "
+        f"(--learning-rate {rate / 2:.2g}), a longer warm-up or a tighter --clip; with --dtype float16, use bfloat16",
+    )
