@@ -107,6 +107,11 @@ def test_masks_are_other_ones_in_every_epoch_and_never_of_padding() -> None:
     assert all(batch.labels[0, 0] == 40 for batch in short)
 
 
+def test_another_seed_masks_other_tokens_of_the_same_row() -> None:
+    one, two = (batches([40], task="mlm", rows=1, seq_len=40, seed=seed).at(0) for seed in (0, 1))
+    assert one.labels.tolist() != two.labels.tolist()
+
+
 @TASK
 @given(lengths().filter(lambda each: max(each) > 1), st.integers(1, 7))
 def test_once_has_every_row_once_in_order(task: str, each: list[int], rows: int) -> None:
@@ -118,6 +123,8 @@ def test_once_has_every_row_once_in_order(task: str, each: list[int], rows: int)
     assert (labels[: len(one_by_one)] == np.concatenate([batch.labels for batch in one_by_one])).all()
     assert (labels[len(one_by_one) :] == NO_LABEL).all()
     if task == "lm":
+        firsts = np.concatenate([batch.inputs[0][:, 0] for batch in whole])[: len(one_by_one)]
+        assert firsts.tolist() == list(range(0, sum(each), 4))
         assert (labels != NO_LABEL).sum() == sum(each) - len(each)
     assert all(same(a, b) for a, b in zip(whole, found.once(), strict=True))
 

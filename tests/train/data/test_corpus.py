@@ -66,7 +66,7 @@ def test_equal_texts_are_on_one_side() -> None:
     train, valid = Corpus(Tokenizer.bytes(), tuple(many)).split(0.3)
     assert len(valid) == 150
     assert not {span.digest for span in train.spans} & {span.digest for span in valid.spans}
-    two = [Span(np.arange(100, dtype=np.uint8), "0" * 64)] * 2
+    two = [Span(np.arange(100, dtype=np.uint8), "0" * 64) for _ in range(2)]
     train, valid = Corpus(Tokenizer.bytes(), tuple(two)).split(0.1)
     assert not set(tokens(train)) & set(tokens(valid))
 

@@ -108,6 +108,7 @@ def test_special_tokens_of_others_are_neither_added_nor_read() -> None:
     tokenizer = Tokenizer(library.to_str())
     assert tokenizer.encode("one two one").tolist() == [3, 4, 3]
     assert tokenizer.mask not in tokenizer.encode("one [MASK]")
+    assert tokenizer.decode([3, tokenizer.mask]) == "one [MASK]"
 
 
 @pytest.mark.parametrize("task", ["lm", "mlm"])
