@@ -71,6 +71,12 @@ def test_equal_texts_are_on_one_side() -> None:
     assert not set(tokens(train)) & set(tokens(valid))
 
 
+def test_a_document_that_is_all_held_out_leaves_no_empty_one() -> None:
+    train, valid = numbered([10, 95, 95]).split(0.5)
+    assert [len(span.tokens) for span in train.spans] == [10, 95]
+    assert [len(span.tokens) for span in valid.spans] == [95]
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.5, 1.5, float("nan")])
 def test_a_share_is_between_nothing_and_all(share: float) -> None:
     with pytest.raises(SettingError, match="between 0 and 1"):
