@@ -49,9 +49,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AUTO", "Builder", "Candidate", "DType", "Decoding", "Exported", "FlashirError", "Graph", "Plan", "Runnable", "TensorType",
-    "compile", "decoding", "dumps", "export", "init", "interpret", "load", "load_checkpoint", "load_params", "loads", "model",
-    "plan", "save_checkpoint", "save_params", "tune",
+    "AUTO", "Builder", "Candidate", "DType", "Decoding", "Exported", "FlashirError", "Graph", "Plan", "Runnable",
+    "TensorType", "compile", "decoding", "dumps", "export", "init", "interpret", "load", "load_checkpoint",
+    "load_params", "loads", "model", "plan", "save_checkpoint", "save_params", "tune",
 ]  # fmt: skip
 
 

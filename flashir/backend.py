@@ -184,6 +184,25 @@ class PerDevice(Backend, Protocol):
         ...
 
 
+Kept = Sequence[Any]
+"""Results that stay where a backend computed them, to be given back to it. Only it knows what they are."""
+
+Continue = Callable[[Sequence[Array], Kept], tuple[Array, Kept]]
+"""The first inputs of a graph as arrays, the others as they were kept -> its first result, and the others kept.
+
+What is given as kept may be used up by the call.
+"""
+
+
+@runtime_checkable
+class Continuing(Backend, Protocol):
+    """A backend that can also keep what a graph makes until the next call, as a decoder does with its states."""
+
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
+        """Lowered graphs that hand results to each other, of the same parameters. Raises as `compile`."""
+        ...
+
+
 @runtime_checkable
 class Differentiable(Backend, Protocol):
     """A backend that can also differentiate what it runs."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import AdamW, Array, Gradients, Params, Run, Trainer, Verified
+from flashir.backend import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
@@ -69,6 +69,13 @@ class JaxBackend:
         from flashir_jax.session import compiled
 
         return compiled(graph, params, device)
+
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
+        """Under jit, states renewed in place. See Continuing."""
+        need_jax()
+        from flashir_jax.session import compiled
+
+        return tuple(compiled(graph, params, device).continued for graph in graphs)
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
         """By vjp, under jit. See Differentiable."""

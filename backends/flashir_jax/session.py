@@ -87,7 +87,11 @@ class Session:
         self._device = device_of(device)
         self._inputs = graph.inputs
         self._wide = in_float64(graph)
-        self._call = jax.jit(call)
+
+        def run(params: Mapping[str, Any], kept: tuple[Any, ...], *feed: Any) -> Any:
+            return call(params, *feed, *kept)
+
+        self._call = jax.jit(run, donate_argnums=1)
         with enough_bits(self._wide):
             self._params = {
                 name: jax.device_put(np.asarray(array, element_type(parameters[name].dtype)), self._device)
@@ -101,14 +105,25 @@ class Session:
             InputError: the number of inputs or their shapes do not fit.
             TargetError: JAX fails, as when memory runs out.
         """
-        if len(arrays) != len(self._inputs):
+        return np.asarray(self._run(arrays, ()))
+
+    def continued(self, arrays: Sequence[Array], kept: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
+        """Run once, the last inputs being on the device, where they are used up; the others than the first result stay.
+
+        Raises as a call does.
+        """
+        first, *others = self._run(arrays, kept)
+        return np.asarray(first), others
+
+    def _run(self, arrays: Sequence[Array], kept: Sequence[Any]) -> Any:
+        if len(arrays) + len(kept) != len(self._inputs):
             wanted = ", ".join(value.name for value in self._inputs)
-            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays)}")
-        pairs = zip(arrays, self._inputs, strict=True)
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays) + len(kept)}")
+        pairs = zip(arrays, self._inputs)
         try:
             with enough_bits(self._wide), jax.default_device(self._device):
                 feed = [np.asarray(x, element_type(value.type.dtype)) for x, value in pairs]
-                return np.asarray(self._call(self._params, *feed))
+                return self._call(self._params, tuple(kept), *feed)
         except jax.errors.JaxRuntimeError as error:
             raise TargetError(f"JAX fails: {error}", where="jax") from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import flashir
-from flashir.backend import Params, Run, Verified
+from flashir.backend import Continue, Params, Run, Verified
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
 from flashir.passes.split_projections import SplitProjections
@@ -49,6 +49,12 @@ class OnnxBackend:
         from flashir_onnx.session import Session
 
         return Session(emit(graph, params), device)
+
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
+        """Sessions with their results bound, so that states are not copied. See Continuing."""
+        from flashir_onnx.continuing import continued
+
+        return tuple(continued(graph, params, device) for graph in graphs)
 
     def export(
         self,

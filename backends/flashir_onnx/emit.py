@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,13 @@ class Emitted:
     weights: Weights
 
 
-def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]]) -> Emitted:
+def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence[str] = ()) -> Emitted:
     """The ONNX model of a lowered graph.
+
+    Args:
+        graph: lowered for ONNX.
+        params: by full name.
+        results: what the results are called; without any, by their own names.
 
     Raises:
         TargetError: an element type that ONNX Runtime does not compute in.
@@ -45,18 +50,19 @@ def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]]) -> Emitted:
     symbols = _dimension_names(graph)
     for value in graph.inputs:
         main.bind(names[value], value)
-    outputs = [names[value] for value in graph.outputs]
+    outputs = list(results) or [names[value] for value in graph.outputs]
     main.taken.update(outputs)
     emitter = _Emitter()
     emitter.nodes(main, graph, 0)
     for value, name in zip(graph.outputs, outputs, strict=True):
         main.nodes.append(helper.make_node("Identity", [emitter.name(main, value)], [name], name=name))
 
-    def infos(values: tuple[Value, ...]) -> list[ValueInfoProto]:
-        return [value_info(names[value], value.type, symbols) for value in values]
+    def infos(values: tuple[Value, ...], called: Sequence[str]) -> list[ValueInfoProto]:
+        return [value_info(name, value.type, symbols) for value, name in zip(values, called, strict=True)]
 
     weights = Weights(main.initializers)
-    body = helper.make_graph(main.nodes, graph.name, infos(graph.inputs), infos(graph.outputs), weights.stand_ins())
+    taken = infos(graph.inputs, [names[value] for value in graph.inputs])
+    body = helper.make_graph(main.nodes, graph.name, taken, infos(graph.outputs, outputs), weights.stand_ins())
     opsets = [helper.make_opsetid("", OPSET)]
     if emitter.functions:
         opsets.append(helper.make_opsetid(DOMAIN, 1))

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class Session:
-    """A model loaded into ONNX Runtime. Arrays in the order of its inputs -> its one result.
+    """A model loaded into ONNX Runtime, which is `runtime`. Arrays in the order of its inputs -> its one result.
 
     Args:
         source: an artefact's file, or an emitted model whose weights are passed in memory without a copy.
@@ -56,9 +56,9 @@ class Session:
             model: str | bytes = source.model.SerializeToString()
         else:
             model = str(source)
-        with _errors(TargetError, "ONNX Runtime does not load the model"):
-            self._session = ort.InferenceSession(model, options, providers=[PROVIDERS[device]])
-        self._inputs = {each.name: np.dtype(_TYPES[each.type]) for each in self._session.get_inputs()}
+        with errors_of_runtime(TargetError, "ONNX Runtime does not load the model"):
+            self.runtime = ort.InferenceSession(model, options, providers=[PROVIDERS[device]])
+        self._inputs = {each.name: np.dtype(_TYPES[each.type]) for each in self.runtime.get_inputs()}
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
@@ -78,10 +78,14 @@ class Session:
             raise InputError(
                 f"the model takes {len(self._inputs)} inputs ({', '.join(self._inputs)}), got {len(arrays)}"
             )
-        pairs = zip(self._inputs.items(), arrays, strict=True)
-        feed = {name: _converted(name, np.asarray(array), dtype) for (name, dtype), array in pairs}
-        with _errors(TargetError, "ONNX Runtime fails"):
-            return tuple(np.asarray(result) for result in self._session.run(None, feed))
+        feed = self.converted(list(self._inputs), arrays)
+        with errors_of_runtime(TargetError, "ONNX Runtime fails"):
+            return tuple(np.asarray(result) for result in self.runtime.run(None, feed))
+
+    def converted(self, names: Sequence[str], arrays: Sequence[Array]) -> dict[str, Array]:
+        """Arrays by name, in the types of those inputs. Raises InputError where that would change a kind."""
+        pairs = zip(names, arrays, strict=True)
+        return {name: _converted(name, np.asarray(array), self._inputs[name]) for name, array in pairs}
 
 
 def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
@@ -92,7 +96,7 @@ def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 @contextmanager
-def _errors(kind: type[FlashirError], what: str) -> Iterator[None]:
+def errors_of_runtime(kind: type[FlashirError], what: str) -> Iterator[None]:
     """Turns the exceptions of ONNX Runtime, which have no base of their own, into one of flashir's."""
     try:
         yield

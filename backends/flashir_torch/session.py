@@ -49,17 +49,29 @@ class Session:
         Raises:
             InputError: inputs that are missing, of another kind, or that PyTorch refuses.
         """
-        if len(arrays) != len(self._inputs):
-            shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
-            raise InputError(f"the model takes ({shown}), got {len(arrays)} inputs", where="torch")
         with torch.inference_mode():
-            given = tensors(self._inputs, arrays, self._types, self._device)
-            try:
-                made = self._call(*given)
-            except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
-                raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
-            results = made if isinstance(made, tuple) else (made,)
-            return tuple(_array(result) for result in results)
+            return tuple(_array(result) for result in self._results(arrays, ()))
+
+    def continued(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[Array, Sequence[torch.Tensor]]:
+        """Run once, the last inputs being tensors already; the first result, and the others as tensors.
+
+        Raises InputError as `outputs` does.
+        """
+        with torch.inference_mode():
+            first, *others = self._results(arrays, kept)
+            return _array(first), others
+
+    def _results(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if len(arrays) + len(kept) != len(self._inputs):
+            shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
+            raise InputError(f"the model takes ({shown}), got {len(arrays) + len(kept)} inputs", where="torch")
+        count = len(arrays)
+        given = tensors(self._inputs[:count], arrays, self._types[:count], self._device)
+        try:
+            made = self._call(*given, *kept)
+        except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
+            raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
+        return made if isinstance(made, tuple) else (made,)
 
 
 def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:
