@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flashir.decode import Decoding, decoding
     from flashir.errors import FlashirError
     from flashir.export import Exported, export
+    from flashir.generation import Decoder, Sampling, decoder, generate
     from flashir.interpreter import interpret
     from flashir.ir import AUTO, Builder, DType, Graph, TensorType, dumps, loads
     from flashir.models import load, model
@@ -38,6 +39,7 @@ _HOMES = {
     "decode": ("Decoding", "decoding"),
     "errors": ("FlashirError",),
     "export": ("Exported", "export"),
+    "generation": ("Decoder", "Sampling", "decoder", "generate"),
     "interpreter": ("interpret",),
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
     "models": ("load", "model"),
@@ -49,9 +51,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AUTO", "Builder", "Candidate", "DType", "Decoding", "Exported", "FlashirError", "Graph", "Plan", "Runnable",
-    "TensorType", "compile", "decoding", "dumps", "export", "init", "interpret", "load", "load_checkpoint",
-    "load_params", "loads", "model", "plan", "save_checkpoint", "save_params", "tune",
+    "AUTO", "Builder", "Candidate", "DType", "Decoder", "Decoding", "Exported", "FlashirError", "Graph", "Plan",
+    "Runnable", "Sampling", "TensorType", "compile", "decoder", "decoding", "dumps", "export", "generate", "init",
+    "interpret", "load", "load_checkpoint", "load_params", "loads", "model", "plan", "save_checkpoint", "save_params",
+    "tune",
 ]  # fmt: skip
 
 

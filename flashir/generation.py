@@ -1,0 +1,236 @@
+"""Generation: a model compiled for prompts and steps, and the loop that picks tokens.
+
+decoder = flashir.decoder(model, "onnx:cpu", params)
+for tokens in flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64):
+    ...                                         # the next token of each row, int64 [b]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir import inputs
+from flashir.backend import Continue, Continuing, Kept
+from flashir.compiler import device_at_hand, prepare
+from flashir.decode import Decoding, decoding
+from flashir.errors import InputError, SettingError, TargetError
+from flashir.ir import Dim, Graph
+from flashir.lowering import Lowering
+
+Array = npt.NDArray[Any]
+Prompts = Sequence[Sequence[int]] | Array
+
+
+@dataclass
+class State:
+    """What a decoder knows of a batch of sequences after some tokens. It can be used once.
+
+    Args:
+        position: tokens so far of each row, [b].
+        of: the decoder that made it.
+        kept: the states where the backend keeps them; None once they are used.
+    """
+
+    position: npt.NDArray[np.int64]
+    of: Decoder = field(repr=False)
+    kept: Kept | None = field(repr=False)
+
+    @property
+    def batch(self) -> int:
+        """b, the rows."""
+        return len(self.position)
+
+
+class Decoder:
+    """A model that continues sequences on a target: numpy in, numpy out, states where the target keeps them.
+
+        logits, state = decoder.prefill([[1, 2, 3], [4]])       # float32 [b, v], of each prompt's last token
+        logits, state = decoder.step([5, 6], state)             # int [b] or [b, t] -> [b, v] or [b, t, v]
+
+    `limit` is how long a sequence may become; None where nothing limits it.
+    """
+
+    def __init__(self, model: Graph, graphs: Decoding, prefill: Continue, step: Continue) -> None:
+        self.model = model
+        self.graphs = graphs
+        self.limit = _limit(model, graphs.max_len)
+        self._prefill, self._step = prefill, step
+
+    def prefill(self, prompts: Prompts) -> tuple[Array, State]:
+        """Read prompts, of any lengths.
+
+        Raises:
+            InputError: there is none, one is empty or too long, or a token is outside the vocabulary.
+        """
+        rows = [np.asarray(row) for row in prompts]
+        problems = [] if rows else ["there is no prompt"]
+        problems += [
+            f"prompt {i} must be a row of tokens, got {row.ndim} axes" for i, row in enumerate(rows) if row.ndim != 1
+        ]
+        problems += [f"prompt {i} is empty" for i, row in enumerate(rows) if row.shape == (0,)]
+        if problems:
+            raise InputError(problems, mend="give each prompt one token at least")
+        lengths = np.array([len(row) for row in rows])
+        self._check_length(lengths)
+        ids = np.zeros((len(rows), lengths.max()), rows[0].dtype)
+        for row, padded in zip(rows, ids, strict=True):
+            padded[: len(row)] = row
+        inputs.check(self.model, [ids])
+        logits, kept = self._prefill([ids, lengths], ())
+        return logits[:, 0], State(lengths, self, kept)
+
+    def step(self, ids: npt.ArrayLike, state: State) -> tuple[Array, State]:
+        """Read the next token of each row, [b], or the next few, [b, t].
+
+        Raises:
+            InputError: the state is of another decoder or batch, or was used; the sequence would become too long; a
+                token is outside the vocabulary.
+        """
+        tokens = np.asarray(ids)
+        several = tokens[:, None] if tokens.ndim == 1 else tokens
+        problems = []
+        if state.of is not self:
+            problems.append("the state is that of another decoder")
+        elif state.kept is None:
+            problems.append("the state was used before; go on from the one that its step returned")
+        if several.ndim != 2 or len(several) != state.batch or not several.size:
+            problems.append(f"a step of {state.batch} rows takes tokens [b] or [b, t], got shape {tokens.shape}")
+        if problems:
+            raise InputError(problems)
+        position = state.position + several.shape[1]
+        self._check_length(position)
+        inputs.check(self.model, [several])
+        kept, state.kept = state.kept, None
+        assert kept is not None
+        logits, after = self._step([several], kept)
+        return logits[:, 0] if tokens.ndim == 1 else logits, State(position, self, after)
+
+    def _check_length(self, lengths: Array) -> None:
+        if self.limit is not None and lengths.max() > self.limit:
+            raise InputError(
+                f"row {lengths.argmax()} would have {lengths.max()} tokens, this decoder can hold {self.limit}",
+                mend="make a decoder with a larger max_len, where the model allows it",
+            )
+
+
+def decoder(
+    model: Graph,
+    target: str = "onnx:cpu",
+    params: Mapping[str, Any] | None = None,
+    *,
+    max_len: int | None = None,
+    length: int | None = None,
+    **choices: Any,
+) -> Decoder:
+    """A causal model as something that continues sequences.
+
+    Args:
+        model: as for `decoding`; what it leaves open is planned.
+        target, params: as for `compile`.
+        max_len: how many tokens caches hold, where a layer attends to every token; the longest sequence then.
+        length: as for `decoding`.
+        choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, as for `compile`.
+
+    Raises:
+        SettingError: as `decoding` and `plan`.
+        TargetError: the device is not at hand, or its backend keeps no states.
+        ParameterError: as `compile`.
+    """
+    ready = prepare(model, target, params, **choices)
+    if not isinstance(ready.backend, Continuing):
+        raise TargetError(f"{ready.backend.name} keeps no states between calls, so it cannot decode", where=target)
+    graphs = decoding(ready.plan.graph, max_len=max_len, length=length)
+    lowering = Lowering.of(target)
+    lowered = [lowering.run(graph) for graph in (graphs.prefill, graphs.step)]
+    prefill, step = ready.backend.continuing(lowered, ready.params, device_at_hand(target))
+    return Decoder(ready.plan.graph, graphs, prefill, step)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is picked.
+
+    Args:
+        temperature: logits are divided by it; 0 takes the largest.
+        top_k: only so many of the largest logits count; None for all.
+        top_p: only the likeliest tokens count, until they make up this share.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.temperature >= 0:
+            problems.append(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            problems.append(f"top_k must be at least 1, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            problems.append(f"top_p must lie above 0, and at most be 1, got {self.top_p}")
+        if problems:
+            raise SettingError(problems)
+
+    def pick(self, logits: Array, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """[b, v] -> the token of each row, [b]"""
+        if not self.temperature:
+            return np.asarray(logits.argmax(-1), np.int64)
+        order = np.argsort(-logits, axis=-1, kind="stable")
+        scores = np.take_along_axis(logits, order, -1).astype(np.float64) / self.temperature
+        shares = np.exp(scores - scores[:, :1])
+        shares[:, self.top_k or shares.shape[1] :] = 0
+        shares /= shares.sum(-1, keepdims=True)
+        before = shares.cumsum(-1) - shares
+        shares[before >= self.top_p] = 0  # the likeliest has nothing before it, so it stays
+        reached = shares.cumsum(-1)
+        drawn = random.random((len(logits), 1)) * reached[:, -1:]
+        place = np.minimum((reached <= drawn).sum(-1), np.count_nonzero(shares, axis=-1) - 1)
+        return np.asarray(np.take_along_axis(order, place[:, None], -1)[:, 0], np.int64)
+
+
+def generate(
+    decoder: Decoder, prompts: Prompts, *, tokens: int = 64, sampling: Sampling | None = None, seed: int = 0
+) -> Iterator[npt.NDArray[np.int64]]:
+    """The tokens that follow prompts, one of each row at a time, [b].
+
+    Args:
+        decoder: as `decoder` makes it.
+        prompts: rows of tokens, of any lengths.
+        tokens: how many; fewer where a row reaches the decoder's limit.
+        sampling: how they are picked; the likeliest without one.
+        seed: of what is drawn.
+
+    Raises:
+        InputError: as `Decoder.prefill`, before the first token.
+    """
+    how, random = sampling or Sampling(), np.random.default_rng(seed)
+    logits, state = decoder.prefill(prompts)
+    for number in range(tokens):
+        picked = how.pick(logits, random)
+        yield picked
+        full = decoder.limit is not None and state.position.max() >= decoder.limit
+        if full or number + 1 == tokens:
+            return
+        logits, state = decoder.step(picked, state)
+
+
+def _limit(model: Graph, max_len: int | None) -> int | None:
+    """How long a sequence may become: what caches hold, and what ops that have a `max_len` can do."""
+    limits = [] if max_len is None else [max_len]
+    lengths = {n for node in model.walk() if isinstance(n := node.attrs.get("max_len"), int)}
+    return min([*limits, *(n for n in lengths if not _takes(model, n + 1))], default=None)
+
+
+def _takes(model: Graph, length: int) -> bool:
+    batch, time = model.inputs[0].type.shape
+    sizes = {str(time): length} | ({str(batch): 1} if isinstance(batch, Dim) else {})
+    try:
+        inputs.specialise(model, sizes)
+    except InputError:
+        return False
+    return True

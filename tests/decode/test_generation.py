@@ -1,0 +1,126 @@
+"""The decoder and the loop that picks tokens, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flashir
+from flashir.errors import InputError, SettingError
+from flashir.generation import Decoder, Sampling, decoder, generate
+from flashir.parameters import unit
+from tests.decode.support import LENGTH, ROOM, SMALL, model, tokens
+
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1]]
+
+
+@pytest.fixture(scope="module")
+def flash() -> Decoder:
+    return decoder(model("flash"), "torch:cpu", unit(model("flash")))
+
+
+def greedy(name: str, prompt: list[int], count: int) -> list[int]:
+    """The likeliest tokens by the whole forward, again and again."""
+    graph, ids = model(name), list(prompt)
+    for _ in range(count):
+        logits = flashir.interpret(graph, unit(graph), np.array([ids]))[0]
+        ids.append(int(logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("name", ["flash", "transformer++", "performer"])
+@pytest.mark.parametrize("target", ["onnx:cpu", "torch:cpu"])
+def test_a_batch_of_prompts_is_continued_as_each_alone(name: str, target: str) -> None:
+    made = decoder(model(name), target, unit(model(name)), max_len=ROOM)
+    found = np.stack(list(generate(made, PROMPTS, tokens=9)), axis=1)
+    assert found.tolist() == [greedy(name, prompt, 9) for prompt in PROMPTS]
+
+
+def test_logits_are_those_of_the_whole(flash: Decoder) -> None:
+    ids = tokens(2, LENGTH)
+    wanted = flashir.interpret(model("flash"), unit(model("flash")), ids)[0]
+    logits, state = flash.prefill(ids[:, :4])
+    np.testing.assert_allclose(logits, wanted[:, 3], atol=1e-3)
+    logits, state = flash.step(ids[:, 4], state)
+    np.testing.assert_allclose(logits, wanted[:, 4], atol=1e-3)
+    logits, state = flash.step(ids[:, 5:9], state)
+    np.testing.assert_allclose(logits, wanted[:, 5:9], atol=1e-3)
+    assert state.position.tolist() == [9, 9]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ([], "there is no prompt"),
+        ([[1], []], "prompt 1 is empty"),
+        ([[[1]]], "prompt 0 must be a row of tokens"),
+        ([[1, 11]], "outside 0 .. 10"),
+        ([[1, -1]], "outside 0 .. 10"),
+        ([[0.5]], "whole numbers"),
+    ],
+)
+def test_bad_prompts_are_refused(flash: Decoder, prompts: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        flash.prefill(prompts)
+
+
+def test_bad_steps_are_refused(flash: Decoder) -> None:
+    _, state = flash.prefill(PROMPTS)
+    _, other = decoder(model("flash"), "torch:cpu").prefill(PROMPTS)
+    for ids, given, said in (
+        ([1, 2], state, r"3 rows takes .* got shape \(2,\)"),
+        ([[], [], []], state, "got shape"),
+        ([1, 2, 11], state, "outside 0 .. 10"),
+        ([1, 2, 3], other, "another decoder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            flash.step(ids, given)
+    flash.step([1, 2, 3], state)
+    with pytest.raises(InputError, match="was used before"):
+        flash.step([1, 2, 3], state)
+
+
+def test_what_is_learned_or_held_limits_the_length() -> None:
+    short = flashir.model("transformer", **SMALL, heads=2, max_len=6)
+    assert decoder(short, "torch:cpu", max_len=ROOM).limit == 6
+    made = decoder(short, "torch:cpu", max_len=4)
+    assert made.limit == 4
+    with pytest.raises(InputError, match="row 1 would have 5 tokens, this decoder can hold 4"):
+        made.prefill([[1], [1, 2, 3, 4, 5]])
+    _, state = made.prefill([[1, 2, 3, 4]])
+    with pytest.raises(InputError, match="5 tokens"):
+        made.step([1], state)
+    assert len(list(generate(made, [[1, 2]], tokens=9))) == 3
+
+
+def test_flash_has_no_limit(flash: Decoder) -> None:
+    assert flash.limit is None
+
+
+def test_sampling_draws_what_it_may() -> None:
+    logits = np.log(np.array([[0.1, 0.2, 0.3, 0.4]] * 4000))
+    random = np.random.default_rng(0)
+    shares = np.bincount(Sampling(1.0).pick(logits, random), minlength=4) / 4000
+    np.testing.assert_allclose(shares, [0.1, 0.2, 0.3, 0.4], atol=0.03)
+    assert set(Sampling(1.0, top_k=2).pick(logits, random)) == {2, 3}
+    assert set(Sampling(1.0, top_p=0.65).pick(logits, random)) == {2, 3}
+    assert set(Sampling(1.0, top_p=1e-9).pick(logits, random)) == {3}
+    assert set(Sampling(0.0).pick(logits, random)) == {3}
+    hot = np.bincount(Sampling(1e9).pick(logits, random), minlength=4) / 4000
+    np.testing.assert_allclose(hot, 0.25, atol=0.03)
+
+
+def test_a_seed_gives_the_same_tokens(flash: Decoder) -> None:
+    def run(seed: int) -> list[list[int]]:
+        found = generate(flash, PROMPTS, tokens=8, sampling=Sampling(2.0), seed=seed)
+        return [each.tolist() for each in found]
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_bad_settings_are_refused_at_once() -> None:
+    with pytest.raises(SettingError) as told:
+        Sampling(-1.0, 0, 0.0)
+    assert len(told.value.problems) == 3
