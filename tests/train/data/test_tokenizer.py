@@ -181,6 +181,12 @@ def test_long_texts_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(train(halves, 264).encode("abcd wxyz")) == 2
 
 
+def test_training_breaks_words_that_are_too_long_to_be_any() -> None:
+    ten_merges = train("a" * 4096, 257 + 10)  # of which the tenth would make 1024 letters one token
+    assert len(ten_merges.encode("a" * 512)) == 1
+    assert len(ten_merges.encode("a" * 1024)) == 2
+
+
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
