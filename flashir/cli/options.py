@@ -36,13 +36,13 @@ class Compute(StrEnum):
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a folder: a checkpoint, a run."),
+    typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, a checkpoint or run."),
 ]
 ModelOrExport = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, a .fir file, or a folder: a checkpoint, a run, or what `flashir export` wrote.",
+        help="A zoo name, a .fir file, a checkpoint or run, or what `flashir export` wrote.",
     ),
 ]
 Settings = Annotated[
