@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from flashir.bench.record import Row
-from flashir.bench.subject import trainable
 from flashir.compiler import device_at_hand
 from flashir.cost import Target
 from flashir.cost import target as find_target
@@ -18,6 +17,7 @@ from flashir.ir import Graph
 from flashir.passes.choose import choosers, strategies
 from flashir.planning import Plan, Ranking, by_hand, compute_type, plan
 from flashir.registry import backend_of
+from flashir.subject import trainable
 from flashir.workload import Workload
 
 PROCESS_BYTES = 512 << 20

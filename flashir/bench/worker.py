@@ -58,8 +58,8 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
 def _compiled(task: dict[str, Any]) -> Callable[[], object]:
     """A task as something to call, once called and found well."""
-    from flashir.bench.subject import subject
     from flashir.ir import loads
+    from flashir.subject import subject
     from flashir.workload import Workload
 
     return subject(loads(task["model"]), task["target"], Workload(task["batch"], task["seq_len"], task["training"]))

@@ -11,7 +11,6 @@ from typing import Any
 
 from flashir.backend import Trainer
 from flashir.bench.case import floor
-from flashir.bench.subject import trainable
 from flashir.checkpoint import State, load_checkpoint, load_state
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
@@ -24,6 +23,7 @@ from flashir.moments import Moments
 from flashir.parameters import checked, init
 from flashir.passes.choose import reset
 from flashir.planning import Plan, plan
+from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, check_free, create, step_of

@@ -1,12 +1,13 @@
 """Measures candidates for real: compiled for the device, checked, timed.
 
-A model that takes long is measured in parts (see `parts`): its layers by themselves, and the model without layers,
-which all candidates share and which is timed less often. Nothing is compiled before it is asked for, and what a
-candidate has of its own is dropped when it is closed.
+A model that takes long to run is measured in parts (see `parts`): its layers by themselves, and the model without
+layers, which all candidates share and which is timed less often. A training step is measured whole. Nothing is compiled
+before it is asked for, and what a candidate has of its own is dropped when it is closed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
@@ -25,6 +26,7 @@ from flashir.lowering import Lowering
 from flashir.parameters import init
 from flashir.passes.choose import Candidate, choosers
 from flashir.planning import compute_type
+from flashir.subject import training_step
 from flashir.tune.parts import Part, parts
 from flashir.tune.space import Choice
 from flashir.workload import Workload
@@ -89,7 +91,7 @@ class _SharedPiece(_Piece):
 
 
 class DeviceMeasurer:
-    """Measures the candidates of one model on a device at hand.
+    """Measures the candidates of one model on a device at hand: runs forward, or training steps.
 
     Args:
         graph: the model with its choices open.
@@ -122,8 +124,8 @@ class DeviceMeasurer:
             FlashirError, MemoryError, and whatever the framework has: it cannot be compiled or run.
         """
         choice = Choice.of(candidate)
-        if self._in_parts is None:  # the first decides for all, so that they compare
-            self._in_parts = candidate.predicted_ms >= WHOLE_MS
+        if self._in_parts is None:  # the first decides for all, so that they compare; parts have no loss
+            self._in_parts = candidate.predicted_ms >= WHOLE_MS and not self.workload.training
         model = choice.settle(self.graph)
         split = parts(model) if self._in_parts else (Part(model, 1.0),)
         self._open[choice] = [(self._piece(part, choice, index), part.weight) for index, part in enumerate(split)]
@@ -149,11 +151,14 @@ class DeviceMeasurer:
         """A part that runs and was checked, its inputs, and how many runs make a sample."""
         params = init(graph)
         lowered = Lowering.of(self.target, check=False).run(graph)
-        run = self.backend.compile(lowered, params, self.device)
         seen = self._results.get((choice.chunk, index))
+        inputs = sample_inputs(graph, self._sizes)
+        if seen is None or not self.workload.training:
+            run = self.backend.compile(lowered, params, self.device)
         if seen is None:
             _check(graph, params, run, choice)
-        inputs = sample_inputs(graph, self._sizes)
+        if self.workload.training:
+            run = _stepping(training_step(graph, lowered, params, self.target, inputs))
         result = _thinned(run(inputs))  # warms up, too
         start = perf_counter()
         run(inputs)
@@ -164,6 +169,11 @@ class DeviceMeasurer:
         else:
             _agree(result, seen, graph, "the same function computed another way")
         return run, inputs, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
+
+
+def _stepping(step: Callable[[], float]) -> Run:
+    """A training step as a run, whose result is the loss; that of the first is the same for all that are alike."""
+    return lambda inputs: np.asarray(step())
 
 
 def _check(graph: Graph, params: Any, run: Run, choice: Choice) -> None:

@@ -13,6 +13,7 @@ from flashir.ir import Graph
 from flashir.passes.choose import Candidate, check_policy
 from flashir.planning import Plan, Ranking, by_hand, planned
 from flashir.registry import backend
+from flashir.subject import trainable
 from flashir.tune.contest import Contest
 from flashir.tune.evidence import with_measurements
 from flashir.tune.measure import DeviceMeasurer
@@ -49,7 +50,7 @@ def tune(
         target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
         batch: rows.
         seq_len: tokens a row.
-        training: refused so far: no backend here trains.
+        training: measure training steps instead of runs forward.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
         chunk, cumsum: settle these by hand.
         dtype: the compute type; without one, the model's own.
@@ -103,10 +104,7 @@ def _check_at_hand(record: Target, training: bool) -> None:
     found.versions()
     plan_instead = "`flashir plan` needs no device"
     if training:
-        raise TargetError(
-            f"training cannot be measured on {record.name}: {record.backend} only runs models forward here",
-            mend="`flashir plan --training` predicts it",
-        )
+        trainable(record.name)
     if record.devices > 1:
         raise TargetError(f"{record.name} cannot be measured: one device at a time is", mend=plan_instead)
     if record.device not in found.devices():

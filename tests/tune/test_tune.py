@@ -85,10 +85,23 @@ def test_a_deep_model_with_segments_whole_and_in_parts(whole_ms: float, monkeypa
     assert made.candidates[0].measured_ms is not None
 
 
+def test_training_steps_are_measured_and_kept_apart_from_runs(cache: Path) -> None:
+    model = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32, cumsum="matmul")
+    made = tune(model, target="torch:cpu", training=True, seq_len=100)
+    measured = {each.chunk: each.measured_ms for each in made.candidates if each.measured_ms is not None}
+    assert made.training and made.chunk in measured
+    with Store() as store:
+        assert {each.training for each in store.all()} == {True}
+    again = flashir.plan(model, "torch:cpu", 1, 100, training=True)
+    assert {each.chunk for each in again.candidates if each.measured_ms is not None} == set(measured)
+    forward = flashir.plan(model, "torch:cpu", 1, 100)
+    assert all(each.measured_ms is None for each in forward.candidates)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"training": True}, TargetError, "training cannot be measured"),
+        ({"training": True}, TargetError, "onnx:cpu cannot train"),
         ({"target": "onnx:cpux2"}, TargetError, "cpux2"),
         ({"target": "onnx:nowhere"}, TargetError, "unknown target"),
         ({"policy": "best"}, SettingError, "policy must be"),
