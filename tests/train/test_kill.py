@@ -21,7 +21,7 @@ from flashir.train.metrics import as_dict
 from flashir.train.run_folder import RunFolder, is_run
 
 KILLS = int(os.environ.get("FLASHIR_KILLS", "5"))
-STEPS = 24 * KILLS
+STEPS = 12 * KILLS
 MODEL = ("flash", "--size", "tiny", "-s", "vocab=256", "--chunk", "16")
 RECIPE = (
     "--batch",
@@ -59,7 +59,7 @@ def end(process: subprocess.Popen[bytes], code: int) -> None:
 
 def kill(process: subprocess.Popen[bytes], run: Path, draw: random.Random) -> None:
     """Kill a run at a random moment: while it starts, or some steps on."""
-    wanted = 0 if draw.random() < 0.2 else steps_of(run) + draw.randrange(1, 20)
+    wanted = 0 if draw.random() < 0.2 else steps_of(run) + draw.randrange(1, 12)
     while wanted and process.poll() is None and steps_of(run) < wanted:
         time.sleep(0.002)
     time.sleep(draw.random() * (0.05 if wanted else 2.0))
