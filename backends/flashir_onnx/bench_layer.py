@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, default=4096)
     parser.add_argument("--d-model", type=int, default=768)
     parser.add_argument("--chunk", type=int, default=256)
-    parser.add_argument("--cumsum", default="native", choices=("scan", "matmul", "native"))
+    parser.add_argument("--cumsum", default="scan", choices=("scan", "matmul", "native"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     given = vars(parser.parse_args())
