@@ -118,6 +118,10 @@ def _gather(sizes: Sizes, node: Node, table: Any, ids: Any) -> Any:
     return jnp.take(table, ids, axis=0, mode="fill")
 
 
+def _put_rows(sizes: Sizes, node: Node, table: Any, rows: Any, ids: Any) -> Any:
+    return table.at[ids].set(rows, mode="drop")
+
+
 def _matmul(sizes: Sizes, node: Node, x: Any, y: Any) -> Any:
     """Products of narrow numbers are summed in float32."""
     m, n = (-1 if _attr(node, "transpose_x") else -2), (-2 if _attr(node, "transpose_y") else -1)
@@ -199,5 +203,5 @@ RULES: dict[str, Rule] = {
     "split": _split, "concat": _concat, "reverse": _reverse, "gather": _gather, "matmul": _matmul, "cumsum": _cumsum,
     "reduce_sum": _reduce(jnp.sum), "reduce_mean": _reduce(jnp.mean), "reduce_max": _extreme(jnp.max, "min"),
     "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid, "sinusoid_at": _sinusoid_at,
-    "softmax": _softmax, "floor_div": _floor_div,
+    "softmax": _softmax, "floor_div": _floor_div, "put_rows": _put_rows,
 }  # fmt: skip

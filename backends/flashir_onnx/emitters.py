@@ -166,6 +166,10 @@ def _floor_div(scope: Scope, node: Node, x: str) -> str:
     return scope.one("Div", x, scope.constant(np.array(_attr(node, "divisor"), np.int64)))
 
 
+def _put_rows(scope: Scope, node: Node, table: str, rows: str, ids: str) -> str:
+    return scope.one("ScatterND", table, scope.one("Unsqueeze", ids, _numbers(scope, -1), stem="ids"), rows)
+
+
 def _sqrt(scope: Scope, node: Node, x: str) -> str:
     return scope.one("Sqrt", scope.one("Max", x, _number(scope, 0, _type(node).dtype)))
 
@@ -192,5 +196,5 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _as("Gather", axis=0), "matmul": _matmul, "dense": _dense, "silu": _silu, "cumsum": _cumsum,
     "reduce_sum": _reduce_sum, "reduce_mean": _reduce("ReduceMean"), "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"), "layer_normalization": _layer_normalization, "softmax": _as("Softmax", axis=-1),
-    "erf": _as("Erf"), "floor_div": _floor_div,
+    "erf": _as("Erf"), "floor_div": _floor_div, "put_rows": _put_rows,
 }  # fmt: skip

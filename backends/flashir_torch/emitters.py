@@ -167,6 +167,10 @@ def _gather(scope: Scope, node: Node, table: fx.Node, ids: fx.Node) -> fx.Node:
     return scope.method("view", picked, scope.shape(node.output.type.shape))
 
 
+def _put_rows(scope: Scope, node: Node, table: fx.Node, rows: fx.Node, ids: fx.Node) -> fx.Node:
+    return scope.call(torch.index_put, table, (ids,), rows)
+
+
 def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
     """Transposes are views, which the product reads in place. Of two batches of matrices it is `bmm`.
 
@@ -282,6 +286,7 @@ EMITTERS: dict[str, Emitter] = {
     "less_equal": _as(operator.le), "logical_and": _as(torch.logical_and), "select": _as(torch.where), "cast": _cast,
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
+    "put_rows": _put_rows,
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,

@@ -25,7 +25,8 @@ from flashir.ops.stream import (
     last_positions,
     remainder,
     ring_after,
-    ring_slots,
+    ring_step,
+    take_rows,
     under_heads,
 )
 
@@ -127,32 +128,31 @@ def chunks_step(
     """
     b, dtype, slots = now.b, wide(v.type.dtype), ring_size(chunk, overlap)
     seen = masks(now, chunk, overlap, dtype)
+    both = {name: b.concat(states[name], x, axis=x.type.rank - 2) for name, x in {**keys, "v": v}.items()}
     weights: list[Value] = []
     if local is not None:
-        scores = _scores(b, *local, states, keys)
+        scores = _scores(b, local[0], both[local[1]])
         if bias is not None:
             scores = b.add(scores, _bias(now, bias, seen.back, chunk))
         near = under_heads(b, seen.near, scores.type.rank)
-        (kept,) = b.results(kernel, b.select(near, scores, float("-inf")))
-        weights.append(as_dtype(b, kept, dtype))
+        (made_of,) = b.results(kernel, b.select(near, scores, float("-inf")))
+        weights.append(as_dtype(b, made_of, dtype))
     made = []
     if far is not None:
         norm = _norm(b, column(b, seen.chunks), chunk, lin_norm, dtype)
         factor = under_heads(b, b.mul(seen.taken, norm), v.type.rank)
-        scores = _scores(b, as_dtype(b, far[0], dtype), far[1], states, keys)
+        scores = _scores(b, as_dtype(b, far[0], dtype), both[far[1]])
         weights.append(b.mul(scores, factor))
         distant = b.matmul(as_dtype(b, far[0], dtype), states["sum"])
         made.append(b.mul(distant, under_heads(b, norm, v.type.rank)))
     total = weights[0] if len(weights) == 1 else b.add(*weights)
-    old, new = b.results("split", total, axis=-1, sizes=(slots, now.length))
-    fresh = as_dtype(b, v, dtype)
-    out = b.add(b.matmul(old, as_dtype(b, states["v"], dtype)), b.matmul(new, fresh))
+    out = b.matmul(total, as_dtype(b, both["v"], dtype))
     for each in made:
         out = b.add(out, each)
-    where = ring_slots(now, slots)
-    after = {name: b.put_rows(states[name], x, where) for name, x in {**keys, "v": v}.items()}
+    kept = ring_step(now, slots)
+    after = {name: take_rows(b, x, kept) for name, x in both.items()}
     if far is not None:
-        added = b.matmul(as_dtype(b, keys[far[1]], dtype), fresh, transpose_x=True)
+        added = b.matmul(as_dtype(b, keys[far[1]], dtype), as_dtype(b, v, dtype), transpose_x=True)
         after["sum"] = b.add(states["sum"], added)
     return as_dtype(b, out, v.type.dtype), after
 
@@ -183,10 +183,9 @@ def mixed_step(
     return chunks_step(now, states, v, keys, local, far, chunk=chunk, lin_norm=lin_norm, kernel="relu2", bias=bias)
 
 
-def _scores(b: Builder, q: Value, name: str, states: States, keys: dict[str, Value]) -> Value:
-    """q k^T with the ring, then with the new keys, [b, .., t, m]"""
-    both = (as_dtype(b, x, q.type.dtype) for x in (states[name], keys[name]))
-    return b.concat(*(b.matmul(q, k, transpose_y=True) for k in both), axis=-1)
+def _scores(b: Builder, q: Value, k: Value) -> Value:
+    """q k^T, [b, .., t, m]"""
+    return b.matmul(q, as_dtype(b, k, q.type.dtype), transpose_y=True)
 
 
 def _bias(now: Moment, bias: Value, back: Value, chunk: int) -> Value:

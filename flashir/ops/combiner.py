@@ -39,7 +39,7 @@ from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
 from flashir.ops.position import ref_rope
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
-from flashir.ops.stream import Moment, States, Stream, column, ring_after, ring_slots, under_heads
+from flashir.ops.stream import Moment, States, Stream, column, ring_after, ring_step, take_rows, under_heads
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -132,19 +132,23 @@ def _step_summary(
 ) -> tuple[Value, States]:
     """One softmax over the ring, the new tokens and the cache; what a chunk is until it is full, nothing sees"""
     b, room = now.b, ceildiv(now.room, chunk)
-    numbers = b.add(column(b, b.floor_div(now.seen, divisor=chunk)), b.iota(length=k_sum.type.shape[2]))
-    after = {name: b.put_rows(states[name], x, numbers) for name, x in (("k_sum", k_sum), ("v_sum", v_sum))}
+    slot = b.iota(length=room)
+    number = b.sub(slot, column(b, b.floor_div(now.seen, divisor=chunk)))
+    touched = b.logical_and(b.less_equal(0, number), b.less(number, b.size(value=k_sum.type.shape[2])))
+    renewed = b.select(touched, b.add(number, room), slot)
+    new = {"k": k, "v": v, "k_sum": k_sum, "v_sum": v_sum}
+    both = {name: b.concat(states[name], x, axis=2) for name, x in new.items()}
+    after = {name: take_rows(b, both[name], renewed) for name in ("k_sum", "v_sum")}
     seen = masks(now, chunk, False, DType.F32)
     q = b.mul(q, scale)
-    near = b.concat(*(b.matmul(q, x, transpose_y=True) for x in (states["k"], k)), axis=-1)
-    near = b.select(under_heads(b, seen.near, 4), near, float("-inf"))
-    full = under_heads(b, b.less(b.iota(length=room), column(b, seen.chunks)), 4)
+    near = b.select(under_heads(b, seen.near, 4), b.matmul(q, both["k"], transpose_y=True), float("-inf"))
+    full = under_heads(b, b.less(slot, column(b, seen.chunks)), 4)
     far = b.select(full, b.matmul(q, after["k_sum"], transpose_y=True), float("-inf"))
-    weights = b.results("split", b.softmax(b.concat(near, far, axis=-1)), axis=-1, sizes=(chunk, now.length, room))
-    parts = [b.matmul(w, x) for w, x in zip(weights, (states["v"], v, after["v_sum"]), strict=True)]
-    where = ring_slots(now, chunk)
-    after |= {name: b.put_rows(states[name], x, where) for name, x in (("k", k), ("v", v))}
-    return b.add(b.add(parts[0], parts[1]), parts[2]), after
+    sizes = (chunk + now.length, room)
+    weights = b.results("split", b.softmax(b.concat(near, far, axis=-1)), axis=-1, sizes=sizes)
+    out = b.add(b.matmul(weights[0], both["v"]), b.matmul(weights[1], after["v_sum"]))
+    kept = ring_step(now, chunk)
+    return out, {**{name: take_rows(b, both[name], kept) for name in ("k", "v")}, **after}
 
 
 def _summary_products(count: int, t: int, s: int, e: int, n: int) -> tuple[Contraction, ...]:

@@ -104,14 +104,32 @@ def remainder(b: Builder, x: Value, divisor: int) -> Value:
 
 def take_rows(b: Builder, x: Value, index: Value) -> Value:
     """x [b, .., t, d] and i32 [b, n] -> [b, .., n, d]: rows by number, those of each row of the batch"""
-    *lead, length, d = x.type.shape
+    return b.gather(_table(b, x), _numbers(b, x, index))
+
+
+def put_rows(b: Builder, x: Value, rows: Value, index: Value) -> Value:
+    """x [b, .., n, d] with rows [b, .., t, d] at the numbers i32 [b, t], which are different ones"""
+    made = b.put_rows(_table(b, x), rows, _numbers(b, x, index))
+    return b.reshape(made, shape=x.type.shape)
+
+
+def _table(b: Builder, x: Value) -> Value:
+    """All rows below each other."""
+    count: Size = 1
+    for each in x.type.shape[:-1]:
+        count = count * each
+    return b.reshape(x, shape=(count, x.type.shape[-1]))
+
+
+def _numbers(b: Builder, x: Value, index: Value) -> Value:
+    """i32 [b, n] -> [b, .., n], the numbers of those rows among all"""
+    *lead, length, _ = x.type.shape
     matrices: Size = 1
     for each in lead:
         matrices = matrices * each
     first = b.mul(b.iota(length=matrices), b.size(value=length))
     spread = (lead[0], *(1,) * (len(lead) - 1), index.type.shape[1])
-    number = b.add(b.reshape(first, shape=(*lead, 1)), b.reshape(index, shape=spread))
-    return b.gather(b.reshape(x, shape=(matrices * length, d)), number)
+    return b.add(b.reshape(first, shape=(*lead, 1)), b.reshape(index, shape=spread))
 
 
 def last_positions(b: Builder, seen: Value, slots: int) -> Value:
@@ -128,14 +146,12 @@ def ring_after(now: Moment, x: Value, slots: int) -> Value:
     return take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, slots), 0))
 
 
-def ring_slots(now: Moment, slots: int) -> Value:
-    """i32 [b, t]: where in a ring the new tokens go; `slots`, which is outside, for those that others would replace"""
+def ring_step(now: Moment, slots: int) -> Value:
+    """i32 [b, n]: what each slot holds after a step, by its place in the ring and the new tokens side by side"""
     b = now.b
-    slot = remainder(b, now.positions(), slots)
-    if now.length == 1:
-        return slot
-    kept = b.less(b.size(value=now.length - slots - 1), b.iota(length=now.length))
-    return b.select(kept, slot, slots)
+    last = last_positions(b, b.add(now.seen, b.size(value=now.length)), slots)
+    number = b.sub(last, column(b, now.seen))
+    return b.select(b.less_equal(0, number), b.add(number, slots), b.iota(length=slots))
 
 
 def cache_after(now: Moment, x: Value) -> Value:
