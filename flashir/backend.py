@@ -47,11 +47,11 @@ class Batch:
         return int(np.count_nonzero(self.labels != NO_LABEL))
 
 
-def count_labels(graph: Graph, batches: Sequence[Batch]) -> int:
+def count_labels(graph: Graph, batches: Sequence[Batch], least: int = 1) -> int:
     """How many labels there are in all, for a graph whose result is logits [b, t, v].
 
     Raises:
-        InputError: there is none, or one is no token of the vocabulary.
+        InputError: there are fewer than `least`, or one is no token of the vocabulary.
     """
     vocab = graph.outputs[0].type.shape[-1]
     assert isinstance(vocab, int)
@@ -65,7 +65,7 @@ def count_labels(graph: Graph, batches: Sequence[Batch]) -> int:
                 mend=f"where no token is wanted, the label is {NO_LABEL}",
             )
     total = sum(batch.wanted for batch in batches)
-    if not total:
+    if total < least:
         raise InputError("there is not one label to learn from", mend="give a step more rows, or longer ones")
     return total
 
@@ -123,7 +123,12 @@ class Trainer(Protocol):
         ...
 
     def loss(self, batch: Batch) -> tuple[float, int]:
-        """The sum of the cross-entropy in nats over the labels, and their number. Nothing changes."""
+        """The sum of the cross-entropy in nats over the labels, and their number, which may be 0. Nothing changes.
+
+        Raises:
+            InputError: a label is no token.
+            TargetError: another process is gone.
+        """
         ...
 
     def agreed(self, wish: bool) -> bool:

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backend import Differentiable
-from flashir.compiler import compile
+from flashir.backend import NO_LABEL, AdamW, Batch, Differentiable, Trainable
+from flashir.compiler import compile, device_at_hand
 from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.export import TOLERANCE, relative_error, sample_inputs
 from flashir.gradients import Slopes, gradients
 from flashir.interpreter import interpret
 from flashir.ir import Builder, DType, Graph, TensorType
+from flashir.lowering import Lowering
 from flashir.models import model
 from flashir.ops import OPS, OpDef, Sample
 from flashir.parameters import unit
@@ -101,6 +102,8 @@ def cases(target: str) -> Iterator[Case]:
         yield Case(f"{name}-{shown}", lambda n=name, s=settings: _check_model(target, n, s))  # type: ignore[misc]
     if isinstance(backend_of(target), Differentiable):
         yield Case("gradients", lambda: _check_gradients(target))
+    if isinstance(backend_of(target), Trainable):
+        yield Case("training", lambda: _check_training(target))
     yield Case("causality", lambda: _check_causality(target))
     yield Case("refusals", lambda: _check_refusals(target))
 
@@ -166,6 +169,30 @@ def _check_gradients(target: str) -> None:
         found = gradients(graph, target, params)([ids], weights)
         for parameter, error in Slopes(graph, params, [ids], weights).errors(found):
             assert error <= GRADIENT, f"{name} {cumsum}: the gradient of {parameter} is {error:.1e} off"
+
+
+def _check_training(target: str) -> None:
+    """A batch in parts is the batch; parameters and state, carried to another trainer, go on bit for bit."""
+    backend, graph = backend_of(target), _small("flash", {"cumsum": "matmul"})
+    assert isinstance(backend, Trainable)
+    lowered, params, device = Lowering.of(target).run(graph), unit(graph), device_at_hand(target)
+    (ids,) = sample_inputs(graph, Workload(3, 2 * CHUNK + 2).sizes(graph))
+    labels = np.where(ids % 3, np.roll(ids, -1, axis=1), NO_LABEL)
+    batch, parts = Batch((ids,), labels), [Batch((ids[i:j],), labels[i:j]) for i, j in ((0, 1), (1, 3))]
+    adamw = AdamW(clip=0.1)
+    trainers = [backend.trainer(lowered, params, device, adamw, remat=remat) for remat in (False, True)]
+    steps = [(trainers[0].step([batch], 1e-3), trainers[1].step(parts, 1e-3)) for _ in range(3)]
+    logits = interpret(graph, params, ids)[0]
+    wanted = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+    wanted = float(wanted[labels != NO_LABEL].mean())
+    for name, got in zip(("whole", "in parts"), steps[0], strict=True):
+        assert abs(got.loss - wanted) <= 1e-4 * wanted, f"{name}: wanted a loss of {wanted}, got {got.loss}"
+    for one, other in steps:
+        assert abs(one.loss - other.loss) <= 1e-4 * one.loss, f"a loss of {one.loss} whole, of {other.loss} in parts"
+    assert steps[-1][0].loss < wanted, "nothing was learnt"
+    trained, state = trainers[0].params(), trainers[0].state()
+    again = backend.trainer(lowered, trained, device, adamw, state=state)
+    assert again.step([batch], 1e-3) == trainers[0].step([batch], 1e-3), "what is carried on goes another way"
 
 
 def _check_causality(target: str) -> None:

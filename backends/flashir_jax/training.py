@@ -83,7 +83,7 @@ class JaxTrainer:
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         """See Trainer."""
-        labels = count_labels(self._graph, [batch])
+        labels = count_labels(self._graph, [batch], least=0)
         with enough_bits(self._wide), jax.default_device(self._device):
             return float(self._summed(self._own, *self._fed(batch))), labels
 

@@ -131,7 +131,7 @@ class Sharded(Placement):
                 raise
             rank, count = self.processes.rank, self.processes.count
             raise TargetError(
-                f"process {rank} of {count} has lost another one: {str(error).splitlines()[0]}",
+                f"process {rank} of {count} has lost another one: {str(error).partition('. ')[0]}",
                 where="torch",
                 mend="torchrun names the one that failed; start again from the last checkpoint",
             ) from error

@@ -77,7 +77,7 @@ class TorchTrainer:
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         """See Trainer."""
-        labels = count_labels(self._graph, [batch])
+        labels = count_labels(self._graph, [batch], least=0)
         with torch.no_grad(), self._place.together():
             return float(self._place.total(self._summed(batch))), labels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,16 @@ from flashir.errors import InputError, ParameterError
 from flashir.ir import Graph
 from flashir.parameters import unit
 from flashir.registry import backend, backend_names, backend_of
+from tests.backends.training import RATE, SYSTEMS, drawn, parts, small
 
 Array = np.ndarray[Any, Any]
 TARGETS = [f"{name}:cpu" for name in backend_names() if isinstance(backend(name), Trainable)]
-SYSTEMS = (
-    *(("flash", {"task": task}) for task in ("lm", "mlm")),
-    ("flash", {"segments": True, "cumsum": "matmul"}),
-    ("flash-quad", {"max_len": 64}),
-    ("flash", {"use_global": False}),
-    ("flash", {"use_local": False, "cumsum": "scan"}),
-    *((name, {}) for name in ("transformer", "transformer+", "transformer++", "combiner", "performer")),
-    ("mc-transformer++", {}),
-)
 MODEL = """model @m(%ids: i32[B, T]) -> f32[B, T, 5] {
   %x = embed(%ids) {vocab = 5, dim = 4}
   %l = unembed(%x) {tied = true}
   return %l
 }"""
 BATCH = Batch((np.array([[0, 1, 2], [3, 4, 1]]),), np.array([[1, 2, NO_LABEL], [4, 0, 3]]))
-RATE = 7e-4
 every_target = pytest.mark.parametrize("target", TARGETS)
 
 
@@ -42,25 +32,6 @@ def trainer(target: str, model: Graph, params: dict[str, Array], optimiser: Adam
     found = backend_of(target)
     assert isinstance(found, Trainable)
     return found.trainer(prepare(model, target, params).lowered, params, "cpu", optimiser or AdamW(clip=0.1), **how)
-
-
-def small(system: str = "flash", **settings: Any) -> Graph:
-    """Two layers of a system, chosen for what the batches of `drawn` are."""
-    made = flashir.model(system, size="tiny", **{"vocab": 31, **settings})
-    return flashir.plan(made, "torch:cpu", batch=2, seq_len=40).graph
-
-
-def drawn(model: Graph, seed: int = 0, rows: int = 4) -> Batch:
-    """Tokens whose next is often the same, a third without a label."""
-    random = np.random.default_rng(seed)
-    ids = np.cumsum(random.integers(1, 3, (rows, 41)), axis=1) % 31
-    labels = np.where(random.random((rows, 40)) < 2 / 3, ids[:, 1:], NO_LABEL)
-    segments = np.sort(random.integers(0, 3, (rows, 40)), axis=1)
-    return Batch((ids[:, :-1], segments)[: len(model.inputs)], labels)
-
-
-def rows(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch(tuple(x[start:stop] for x in batch.inputs), batch.labels[start:stop])
 
 
 def same(one: dict[str, Array], other: dict[str, Array], limit: float = 0.0) -> None:
@@ -135,8 +106,8 @@ def test_each_layer_is_clipped_by_itself(target: str) -> None:
 
 
 @every_target
-@pytest.mark.parametrize("parts", [(0, 1, 4), (0, 3, 4), (0, 1, 2, 3, 4)])
-def test_a_batch_in_parts_is_the_batch(target: str, parts: Sequence[int]) -> None:
+@pytest.mark.parametrize("cuts", [(0, 1, 4), (0, 3, 4), (0, 1, 2, 3, 4)])
+def test_a_batch_in_parts_is_the_batch(target: str, cuts: Sequence[int]) -> None:
     """Parts of several sizes, one of them without any label."""
     model = small()
     batch = drawn(model)
@@ -144,7 +115,7 @@ def test_a_batch_in_parts_is_the_batch(target: str, parts: Sequence[int]) -> Non
     whole, split = (trainer(target, model, unit(model)) for _ in range(2))
     for _ in range(3):
         one = whole.step([batch], RATE)
-        other = split.step([rows(batch, start, stop) for start, stop in pairwise(parts)], RATE)
+        other = split.step(parts(batch, cuts), RATE)
         assert other.loss == pytest.approx(one.loss, rel=1e-5)
         assert other.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-4)
     same(whole.params(), split.params(), 2e-4)
@@ -204,6 +175,8 @@ def test_the_loss_alone_changes_nothing(target: str) -> None:
     assert (total, labels) == made.loss(batch)
     assert made.step([batch], RATE).loss == pytest.approx(total / labels, rel=1e-6)
     assert made.loss(batch)[0] < total
+    batch.labels[:] = NO_LABEL
+    assert made.loss(batch) == (0.0, 0)
 
 
 @every_target
