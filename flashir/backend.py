@@ -209,6 +209,15 @@ class Continuing(Backend, Protocol):
 
 
 @runtime_checkable
+class Portable(Backend, Protocol):
+    """A backend that claims operators which not every runtime of its format has."""
+
+    def portable(self) -> Backend:
+        """This backend without them."""
+        ...
+
+
+@runtime_checkable
 class Differentiable(Backend, Protocol):
     """A backend that can also differentiate what it runs."""
 

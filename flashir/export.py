@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 import flashir
-from flashir.backend import Exporter, Run
+from flashir.backend import Exporter, Portable, Run
 from flashir.compiler import Prepared, prepare
 from flashir.errors import ArtefactError, TargetError
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
 from flashir.ir.types import LARGEST_SIZE
+from flashir.lowering import Lowering
 from flashir.planning import Plan, compute_type
 from flashir.workload import Workload
 
@@ -51,6 +52,7 @@ def export(
     *,
     seed: int = 0,
     rechunk: bool = False,
+    portable: bool = False,
     **choices: Any,
 ) -> Exported:
     """Write a model for a target into the folder `out`.
@@ -65,6 +67,7 @@ def export(
         params: by full name; without any, `init(model, seed)` once the chunk is chosen.
         seed: of the parameters, where there are none.
         rechunk: as for `compile`.
+        portable: use nothing that only one runtime of the format has.
         choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `compile`.
 
     Raises:
@@ -72,12 +75,23 @@ def export(
         ArtefactError: the artefact cannot be written or fails a check; the old one is whole.
     """
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, **choices)
+    if portable:
+        ready = _portable(ready, target)
     if not isinstance(ready.backend, Exporter):
         raise TargetError(f"the backend {ready.backend.name!r} cannot export", where=target)
     check = _Check(ready)
     metadata = {"flashir.version": flashir.__version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
     path = ready.backend.export(ready.plan.graph, ready.lowered, ready.params, Path(out), metadata, check)
     return Exported(path, ready.plan, (*ready.backend.verify(path).checks, check.verdict), _notes(ready.plan))
+
+
+def _portable(ready: Prepared, target: str) -> Prepared:
+    """Lowered anew, without what only one runtime has. Raises TargetError where the backend has nothing of the kind."""
+    if not isinstance(ready.backend, Portable):
+        raise TargetError(f"{ready.backend.name!r} has no operators of one runtime alone", mend="leave out portable")
+    backend = ready.backend.portable()
+    lowered = Lowering(target, backend.claims, backend.passes()).run(ready.plan.graph)
+    return replace(ready, backend=backend, lowered=lowered)
 
 
 class _Check:

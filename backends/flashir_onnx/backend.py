@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import flashir
 from flashir.backend import Continue, Params, Run, Verified
@@ -14,11 +16,17 @@ from flashir.passes.split_projections import SplitProjections
 from flashir.passes.widen import WidenScan
 
 
+@dataclass(frozen=True)
 class OnnxBackend:
-    """ONNX models, run by ONNX Runtime."""
+    """ONNX models, run by ONNX Runtime.
 
-    name = "onnx"
-    extra = ""
+    Args:
+        runtime_ops: whether operators of ONNX Runtime that are not of the standard may be used.
+    """
+
+    name: ClassVar[str] = "onnx"
+    extra: ClassVar[str] = ""
+    runtime_ops: bool = True
 
     def versions(self) -> dict[str, str]:
         """Those of onnx and onnxruntime."""
@@ -33,11 +41,16 @@ class OnnxBackend:
         return tuple(name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers())
 
     def claims(self, node: Node) -> bool:
-        """Every op of the table."""
+        """Every op of the table, and what ONNX Runtime has beside the standard."""
+        from flashir_onnx import contrib
         from flashir_onnx.emit import STRUCTURED
         from flashir_onnx.emitters import EMITTERS
 
-        return node.op in EMITTERS or node.op in STRUCTURED
+        return node.op in EMITTERS or node.op in STRUCTURED or (self.runtime_ops and contrib.claims(node))
+
+    def portable(self) -> OnnxBackend:
+        """This backend with operators of the ONNX standard alone. See Portable."""
+        return replace(self, runtime_ops=False)
 
     def passes(self) -> tuple[Pass, ...]:
         """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies what is split, and fuses little."""

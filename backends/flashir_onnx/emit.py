@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
-from onnx import FunctionProto, ModelProto, ValueInfoProto, helper
+from onnx import FunctionProto, ModelProto, OperatorSetIdProto, ValueInfoProto, helper
 
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, Value
 from flashir.ir.naming import round_symbol
 from flashir.ops.prefix import cut_scan
+from flashir_onnx import contrib
 from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.scope import FunctionScope, MainScope, Need, Scope, SubgraphScope
 from flashir_onnx.static import StaticValues
@@ -23,6 +24,7 @@ OPSET = 17  # the first with LayerNormalization; nothing here needs a newer one
 IR_VERSION = 8  # the first with functions that belong to a model
 DOMAIN = "flashir"
 STRUCTURED = frozenset(("repeat", "scan", "param"))
+_ALL = {**EMITTERS, **contrib.EMITTERS}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence
         main.bind(names[value], value)
     outputs = list(results) or [names[value] for value in graph.outputs]
     main.taken.update(outputs)
-    emitter = _Emitter()
+    emitter = _Emitter(_opsets(graph))
     emitter.nodes(main, graph, 0)
     for value, name in zip(graph.outputs, outputs, strict=True):
         main.nodes.append(helper.make_node("Identity", [emitter.name(main, value)], [name], name=name))
@@ -63,11 +65,16 @@ def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence
     weights = Weights(main.initializers)
     taken = infos(graph.inputs, [names[value] for value in graph.inputs])
     body = helper.make_graph(main.nodes, graph.name, taken, infos(graph.outputs, outputs), weights.stand_ins())
-    opsets = [helper.make_opsetid("", OPSET)]
-    if emitter.functions:
-        opsets.append(helper.make_opsetid(DOMAIN, 1))
-    model = helper.make_model(body, opset_imports=opsets, functions=emitter.functions, ir_version=IR_VERSION)
+    model = helper.make_model(body, opset_imports=emitter.opsets, functions=emitter.functions, ir_version=IR_VERSION)
     return Emitted(model, weights)
+
+
+def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
+    """The standard, that of the model's own functions, and that of ONNX Runtime's operators, each where it is used."""
+    ops = {node.op for node in graph.walk()}
+    used = {"": OPSET} | ({DOMAIN: 1} if "repeat" in ops else {})
+    used |= {} if ops.isdisjoint(contrib.EMITTERS) else {contrib.DOMAIN: contrib.VERSION}
+    return [helper.make_opsetid(domain, version) for domain, version in used.items()]
 
 
 def interface_names(graph: Graph) -> dict[Value, str]:
@@ -100,7 +107,8 @@ def _check_types(graph: Graph) -> None:
 class _Emitter:
     """Walks a graph and its regions; collects the functions."""
 
-    def __init__(self) -> None:
+    def __init__(self, opsets: list[OperatorSetIdProto]) -> None:
+        self.opsets = opsets
         self.functions: list[FunctionProto] = []
         self._static: dict[int, StaticValues] = {}
 
@@ -115,7 +123,7 @@ class _Emitter:
             elif node.op == "scan":
                 results = self._scan(scope, node, depth)
             else:
-                results = EMITTERS[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
+                results = _ALL[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
             made = (results,) if isinstance(results, str) else results
             scope.names.update(zip(node.outputs, made, strict=True))
 
@@ -137,8 +145,7 @@ class _Emitter:
         if result in inputs:
             result = inside.one("Identity", result)
         kind = f"layer_{len(self.functions)}" if self.functions else "layer"
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-        self.functions.append(helper.make_function(DOMAIN, kind, inputs, [result], inside.nodes, opsets))
+        self.functions.append(helper.make_function(DOMAIN, kind, inputs, [result], inside.nodes, self.opsets))
         x, *invariants = (self.name(scope, value) for value in node.operands)
         symbol = round_symbol(depth)
         for index in range(times):

@@ -25,6 +25,14 @@ def export(
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="Only operators of the standard, for other runtimes than ONNX Runtime.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -45,6 +53,7 @@ def export(
     Examples:
         flashir export flash --size small -o out/
         flashir export model.fir --target onnx:cpu --params p.safetensors -o out/
+        flashir export flash --portable -o out/
         flashir export checkpoint/ -o out/
     """
     from flashir.cli import source
@@ -62,6 +71,7 @@ def export(
             arrays,
             seed=seed or 0,
             rechunk=rechunk,
+            portable=portable,
             batch=batch,
             seq_len=seq_len,
             policy=policy.value,

@@ -16,7 +16,7 @@ from flashir.ops.attention import chunked
 from flashir.ops.costs import elementwise, per_input
 from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
-from flashir.ops.position import ref_rope, turned
+from flashir.ops.position import ref_rope
 from flashir.ops.stream import Moment, States, Stream, column, equal
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _middle_step(now: Moment, states: States, x: Value, chunk: int) -> tuple[Val
 
 
 def _turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
-    return as_dtype(b, turned(b, as_dtype(b, x, wide(x.type.dtype)), sin, cos), x.type.dtype)
+    return as_dtype(b, b.turn(as_dtype(b, x, wide(x.type.dtype)), sin, cos), x.type.dtype)
 
 
 rope_of_chunks = define_op(

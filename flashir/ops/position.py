@@ -10,7 +10,7 @@ import numpy as np
 
 from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv
-from flashir.ir.types import DType, Shape, TensorType
+from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes
 from flashir.ops.cache_stream import by_distance
 from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ops.elementwise import TRANSCENDENTAL
@@ -190,20 +190,53 @@ def _turned_by(b: Builder, x: Value, tables: Sequence[Value], spread: Shape, int
     h = as_dtype(b, x, wide(x.type.dtype))
     sin, cos = (b.reshape(table, shape=spread) for table in tables)
     if not interleaved:
-        return as_dtype(b, turned(b, h, sin, cos), x.type.dtype)
+        return as_dtype(b, b.turn(h, sin, cos), x.type.dtype)
     pairs = b.reshape(h, shape=(*x.type.shape[:-1], _half(x), 2))  # the two of a pair on an axis of their own
-    out = turned(b, pairs, *(b.reshape(each, shape=(*each.type.shape, 1)) for each in (sin, cos)))
+    out = b.turn(pairs, *(b.reshape(each, shape=(*each.type.shape, 1)) for each in (sin, cos)))
     return as_dtype(b, b.reshape(out, shape=x.type.shape), x.type.dtype)
 
 
-def turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
+def _infer_turn(x: TensorType, sin: TensorType, cos: TensorType) -> TensorType:
+    last = x.shape[-1] if x.rank else 1
+    if isinstance(last, Dim) or last % 2 or not x.dtype.is_float:
+        raise IRError(f"turn turns pairs of the last axis, so it must be even, got {x}")
+    pairs = x.with_shape((*x.shape[:-1], last // 2))
+    if sin != cos or sin.dtype is not x.dtype or broadcast_shapes(pairs.shape, sin.shape) != pairs.shape:
+        raise IRError(f"sin and cos must broadcast to {pairs}, got {sin} and {cos}")
+    return x
+
+
+def _ref_turn(x: Any, sin: Any, cos: Any) -> Any:
+    first, second = np.split(x, 2, axis=-1)
+    pairs = (first + 1j * second) * (cos + 1j * sin)
+    return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+
+def _decompose_turn(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
     """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin], the halves of the last axis"""
-    last = x.type.shape[-1]
-    assert isinstance(last, int)
-    x1, x2 = b.results("split", x, axis=-1, sizes=(last // 2, last // 2))
+    half = _half(x)
+    x1, x2 = b.results("split", x, axis=-1, sizes=(half, half))
     first = b.sub(b.mul(x1, cos), b.mul(x2, sin))
     second = b.add(b.mul(x2, cos), b.mul(x1, sin))
     return b.concat(first, second, axis=-1)
+
+
+turn = define_op(
+    OpDef(
+        "turn",
+        ("x", "sin", "cos"),
+        _infer_turn,
+        _ref_turn,
+        elementwise(3),
+        (
+            sample("f32[2, 3, 5, 8]", "f32[5, 4]", "f32[5, 4]"),
+            sample("f32[2, 3, 4]", "f32[2, 1, 2]", "f32[2, 1, 2]"),
+            sample("f32[3, 2]", "f32[3, 1]", "f32[3, 1]"),
+        ),
+        decompose=_decompose_turn,
+        doc="the halves of the last axis, as the two numbers of a complex one, turned by an angle given by sin and cos",
+    )
+)
 
 
 rope = define_op(

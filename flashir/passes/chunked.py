@@ -170,7 +170,7 @@ Rule = Callable[[Chunks, Node, Known], tuple[Seen, list[Along]] | None]
 _ELEMENTWISE = (
     "neg", "exp", "sin", "cos", "erf", "tanh", "sqrt", "reciprocal", "relu", "sigmoid", "add", "sub", "mul", "div",
     "maximum", "minimum", "less", "less_equal", "logical_and", "select", "cast", "silu", "gelu", "relu2", "laplace",
-    "divide_no_nan",
+    "divide_no_nan", "turn",
 )  # fmt: skip
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),

@@ -360,3 +360,18 @@ def test_float16_artefacts_are_half_the_size_and_run(tmp_path: Path, place: str)
 
 def tensor_bytes(tensor: Any) -> int:
     return len(tensor.raw_data)
+
+
+def test_a_portable_export_has_operators_of_the_standard_alone(tmp_path: Path) -> None:
+    model = flashir.model("flash", size="tiny", chunk=4, cumsum="native")
+    for portable, domains in ((False, {"", "flashir", "com.microsoft"}), (True, {"", "flashir"})):
+        made = flashir.export(model, tmp_path / str(portable), "onnx:cpu", portable=portable)
+        found = onnx.load(made.path)
+        assert {each.domain for each in found.opset_import} == domains
+        assert {node.domain for node in all_nodes(found)} == domains
+
+
+def test_portable_is_refused_where_all_is(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="no operators of one runtime alone"):
+        flashir.export(flashir.model("flash", size="tiny", chunk=4), tmp_path, "torch:cpu", portable=True)
+    assert not any(tmp_path.iterdir())
