@@ -147,6 +147,19 @@ def test_what_is_carried_on_is_bit_equal(target: str) -> None:
     same(second.state(), straight.state())
 
 
+@pytest.mark.slow
+@every_target
+def test_the_same_bits_on_all_threads(target: str) -> None:
+    """Tensors so large that their sums are shared out."""
+    model = small(d_model=256, vocab=257)
+    ids = np.random.default_rng(0).integers(0, 257, (4, 1025))
+    batch = Batch((ids[:, :-1],), ids[:, 1:])
+    one, other = (trainer(target, model, unit(model)) for _ in range(2))
+    for _ in range(3):
+        assert one.step([batch], RATE) == other.step([batch], RATE)
+    same(one.params(), other.params())
+
+
 @every_target
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_parameters_stay_wide_where_the_model_is_narrow(target: str, dtype: str) -> None:
