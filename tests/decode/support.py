@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from hypothesis import assume
 
 import flashir
-from flashir.decode import Decoding
+from flashir.decode import Decoding, decoding
+from flashir.errors import SettingError
 from flashir.ir import Graph
+from flashir.parameters import unit
 
 Array = npt.NDArray[Any]
 Call = Callable[[Sequence[Array], Sequence[Any]], tuple[Array, Sequence[Any]]]
@@ -103,3 +107,34 @@ def interpreted(made: Decoding, params: Any) -> tuple[Call, Call]:
         return run
 
     return call(made.prefill), call(made.step)
+
+
+@dataclass(frozen=True)
+class RandomCase:
+    """A random model that can be continued: tokens, lengths of prompts, and how many tokens the steps take."""
+
+    graph: Graph
+    made: Decoding
+    params: Any
+    ids: Array
+    lengths: list[int]
+    widths: list[int]
+
+    @staticmethod
+    def of(drawn: tuple[Graph, int, int, int]) -> RandomCase:
+        """As `tests.strategies.models` draws it; what is refused, or has no room for a step, is drawn again."""
+        graph, batch, length, seed = drawn
+        assume(batch and length > 1)
+        try:
+            made = decoding(graph, max_len=length, length=length)
+        except SettingError:
+            assume(False)
+        random = np.random.default_rng(seed)
+        ids = random.integers(0, 5, (batch, length))
+        lengths = [int(n) for n in random.integers(max(1, length - 20), length, batch)]
+        return RandomCase(graph, made, unit(graph, seed), ids, lengths, [int(n) for n in random.integers(1, 6, 3)])
+
+    def error(self, prefill: Call, step: Call) -> float:
+        """How far prefill and steps are from the whole, at worst."""
+        wanted = flashir.interpret(self.graph, self.params, self.ids)[0]
+        return worst(wanted, decoded(prefill, step, self.ids, self.lengths, self.widths))

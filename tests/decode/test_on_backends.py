@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from flashir import interpret
 from flashir.backend import Continuing
 from flashir.decode import Decoding, decoding
+from flashir.ir import Graph, dumps
 from flashir.lowering import Lowering
 from flashir.parameters import unit
 from flashir.registry import backend_of
 from tests.backends.support import at_hand
-from tests.decode.support import CHUNK, LENGTH, ROOM, STARTS, ZOO, Call, decoded, model, tokens, worst
+from tests.decode.support import CHUNK, LENGTH, ROOM, STARTS, ZOO, Call, RandomCase, decoded, model, tokens, worst
+from tests.strategies import models
 
 TARGETS = ("onnx:cpu", "torch:cpu", "jax:cpu")
 TOLERANCE = 1e-4
@@ -45,3 +48,29 @@ def test_steps_give_the_logits_of_the_whole(name: str, target: str) -> None:
     calls = running(decoding(graph, max_len=ROOM), target, params)
     assert worst(wanted, decoded(*calls, ids, STARTS[0], (1,))) < TOLERANCE
     assert worst(wanted, decoded(*calls, ids, STARTS[1], (CHUNK + 2, 1))) < TOLERANCE
+
+
+ALL = list(HealthCheck)
+
+
+@settings(deadline=None, max_examples=4, suppress_health_check=ALL)
+@given(drawn=models(causal=True))
+def test_random_models_are_continued(drawn: tuple[Graph, int, int, int]) -> None:
+    check_random(drawn, "onnx:cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "count"), [("onnx:cpu", 200), ("torch:cpu", 200), ("jax:cpu", 20)])
+def test_many_random_models_are_continued(target: str, count: int) -> None:
+    @settings(deadline=None, max_examples=count, suppress_health_check=ALL)
+    @given(drawn=models(causal=True))
+    def each(drawn: tuple[Graph, int, int, int]) -> None:
+        check_random(drawn, target)
+
+    each()
+
+
+def check_random(drawn: tuple[Graph, int, int, int], target: str) -> None:
+    """A random model is continued within the tolerance, or refused by name."""
+    case = RandomCase.of(drawn)
+    assert case.error(*running(case.made, target, case.params)) < TOLERANCE, dumps(case.graph)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 
 import flashir
 from flashir import interpret
@@ -26,6 +26,7 @@ from tests.decode.support import (
     SMALL,
     STARTS,
     ZOO,
+    RandomCase,
     decoded,
     interpreted,
     model,
@@ -193,20 +194,9 @@ def test_ops_that_mix_tokens_are_never_taken_for_others(op: str) -> None:
 
 
 def check_random(drawn: tuple[Graph, int, int, int]) -> None:
-    """A random model is continued exactly, or refused by name; segments and what is not causal are refused."""
-    graph, batch, length, seed = drawn
-    assume(batch and length > 1 and len(graph.inputs) == 1)
-    try:
-        made = decoding(graph, max_len=length, length=length)
-    except SettingError:
-        assume(False)
-    params = unit(graph, seed)
-    random = np.random.default_rng(seed)
-    ids = random.integers(0, 5, (batch, length))
-    lengths = [int(n) for n in random.integers(max(1, length - 20), length, batch)]
-    widths = [int(n) for n in random.integers(1, 6, 3)]
-    found = decoded(*interpreted(made, params), ids, lengths, widths)
-    assert worst(interpret(graph, params, ids)[0], found) < 1e-8, dumps(graph)
+    """A random model is continued exactly, or refused by name."""
+    case = RandomCase.of(drawn)
+    assert case.error(*interpreted(case.made, case.params)) < 1e-8, dumps(case.graph)
 
 
 FAST = settings(deadline=None, suppress_health_check=list(HealthCheck))
