@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from time import monotonic
 
@@ -74,7 +75,7 @@ class PlainTraining:
 
     to: Console
     steps: int = 0
-    _told: float = -EVERY_S
+    _told: float = -inf
 
     def started(self, run: Run) -> None:
         """Says what is trained."""

@@ -138,6 +138,10 @@ class Recipe:
         }
         return replace(self, **{name: value for name, value in chosen.items() if getattr(self, name) is None})
 
+    def located(self) -> Recipe:
+        """The recipe with paths that mean the same wherever the run goes on."""
+        return replace(self, data=_absolute(self.data), validation=_absolute(self.validation))
+
     def changed(self, **given: Any) -> Recipe:
         """The recipe of a run that goes on, with some settings changed.
 
@@ -192,6 +196,10 @@ def recipe_of(file: Path | None, given: Mapping[str, Any]) -> Recipe:
     if problems:
         raise SettingError(problems)
     return Recipe(**{**read, **given})
+
+
+def _absolute(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(Path(path).absolute()) for path in paths)
 
 
 @cache

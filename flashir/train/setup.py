@@ -135,7 +135,7 @@ def begin(
     data = corpora(recipe, tokenizer, told)
     told("planning", 0, 1)
     made = _planned(model, recipe, params, choices)
-    recipe = recipe.settled(made.batch)
+    recipe = recipe.settled(made.batch).located()
     for corpus in data:
         batches_of(corpus, made.graph, recipe)
     arrays = checked(made.graph, init(made.graph, recipe.seed) if params is None else params)
@@ -169,7 +169,7 @@ def opened(folder: RunFolder, told: Told = lambda *_: None, data: Data | None = 
         except FlashirError as error:
             raise _damaged(folder, last, error) from None
         recipe = folder.recipe
-        before, recipe = recipe.target, recipe.changed(**changes)
+        before, recipe = recipe.target, recipe.changed(**changes).located()
         tokenizer = Tokenizer.read(folder.tokenizer)
         corpus, held_out = corpora(recipe, tokenizer, told) if data is None else data
         _check_data(folder, state, corpus, held_out)

@@ -8,15 +8,18 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import StringIO
 from math import inf, nan
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import flashir
 from flashir.backend import Array, Batch, Step
 from flashir.checkpoint import load_checkpoint
+from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
 from flashir.moments import Moments
 from flashir.train import loop, setup
@@ -199,6 +202,14 @@ def test_a_full_disk_leaves_a_run_that_goes_on(folder: RunFolder, monkeypatch: p
     assert [line.step for line in folder.curve.lines()] == list(range(1, 11))
 
 
+def test_a_run_goes_on_from_wherever_one_is(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, _ = begin(MODEL, replace(RECIPE, data=(text.name,)), Tokenizer.bytes(), tmp_path / "run")
+    monkeypatch.chdir("/")
+    with ready(folder) as (run, _, _):
+        assert run.recipe.data == (str(text),)
+
+
 def test_text_that_changed_is_not_gone_on_with(folder: RunFolder, text: Path) -> None:
     with ready(folder) as (run, _, told):
         loop.train(run, told)
@@ -267,3 +278,37 @@ def test_tensorboard_has_the_curve_each_step_once(folder: RunFolder) -> None:
         (line.step, pytest.approx(line.loss)) for line in told.lines
     ]
     assert [each.step for each in found.Scalars("validation/loss")] == [3, 6, 9, 10]
+
+
+def test_a_terminal_sees_the_numbers_of_the_latest_step_and_nothing_stays(folder: RunFolder) -> None:
+    shown = StringIO()
+    with ready(folder) as (run, _, _):
+        loop.train(run, LiveTraining(Console(file=shown, force_terminal=True, width=200)))
+    for part in (
+        "chunk 16",
+        "4 x 1 rows of 32 tokens a step",
+        "10 of 10",
+        "2.0000, perplexity 7.389 after step 9",
+        "step-000008",
+    ):
+        assert part in shown.getvalue(), part
+    assert shown.getvalue().endswith("\x1b[2K")
+
+
+def test_a_pipe_gets_lines(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashir.cli.training.EVERY_S", 1e9)
+    shown = StringIO()
+    with ready(folder) as (run, _, _):
+        loop.train(run, PlainTraining(Console(file=shown, width=200)))
+    lines = shown.getvalue().splitlines()
+    assert lines[0].startswith("flash on torch:cpu: 69k parameters, chunk 16")
+    assert [line.split()[1] for line in lines if line.startswith("step")] == ["1/10", "3/10", "6/10", "9/10", "10/10"]
+    assert sum("saved" in line for line in lines) == 3
+    assert "perplexity 148.4" in lines[1] and "validation 2.0000" in lines[2] and "waiting for data" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (3700, "1 h 02 min"), (2.6e5, "3 d 00 h")]
+)
+def test_durations_are_for_people(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
