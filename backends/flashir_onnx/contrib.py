@@ -10,6 +10,7 @@ import numpy as np
 from flashir.ir import DType, Node
 from flashir_onnx.emitters import Emitter
 from flashir_onnx.scope import Scope
+from flashir_onnx.types import element_type
 
 DOMAIN, VERSION = "com.microsoft", 1
 
@@ -23,9 +24,10 @@ def claims(node: Node) -> bool:
 
 
 def _turn(scope: Scope, node: Node, x: str, sin: str, cos: str) -> str:
-    """The rows of the tables from the first on."""
+    """The rows of the tables from the first on. The cast, which ONNX Runtime drops, tells others what the result is."""
     first = scope.constant(np.zeros(1, np.int64))
-    return scope.one("RotaryEmbedding", x, first, cos, sin, domain=DOMAIN)
+    made = scope.one("RotaryEmbedding", x, first, cos, sin, domain=DOMAIN)
+    return scope.one("Cast", made, to=element_type(node.output.type.dtype))
 
 
 EMITTERS: dict[str, Emitter] = {"turn": _turn}

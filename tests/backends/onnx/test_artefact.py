@@ -24,6 +24,7 @@ from flashir.backend import Exporter
 from flashir.errors import ArtefactError, TargetError
 from flashir_onnx import OnnxBackend, weights
 from flashir_onnx.verify import all_nodes, verify
+from flashir_zoo.systems import SYSTEMS
 from tests.backends.onnx.support import flash, lowered, tokens, unit
 
 BACKEND = OnnxBackend()
@@ -369,6 +370,14 @@ def test_a_portable_export_has_operators_of_the_standard_alone(tmp_path: Path) -
         found = onnx.load(made.path)
         assert {each.domain for each in found.opset_import} == domains
         assert {node.domain for node in all_nodes(found)} == domains
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_exported_with_operators_of_the_runtime(tmp_path: Path, name: str) -> None:
+    """The tools of ONNX do not know what such an operator makes; the file has to say it."""
+    made = flashir.export(flashir.model(name, size="tiny"), tmp_path, "onnx:cpu", seq_len=64)
+    kinds = {node.op_type for node in all_nodes(onnx.load(made.path))}
+    assert ("RotaryEmbedding" in kinds) == (name != "transformer")
 
 
 def test_portable_is_refused_where_all_is(tmp_path: Path) -> None:
