@@ -77,7 +77,7 @@ class Decoder:
             raise InputError(problems, mend="give each prompt one token at least")
         lengths = np.array([len(row) for row in rows])
         self._check_length(lengths)
-        ids = np.zeros((len(rows), lengths.max()), rows[0].dtype)
+        ids = np.zeros((len(rows), lengths.max()), np.result_type(*rows))
         for row, padded in zip(rows, ids, strict=True):
             padded[: len(row)] = row
         inputs.check(self.model, [ids])

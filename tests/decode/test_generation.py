@@ -58,6 +58,8 @@ def test_logits_are_those_of_the_whole(flash: Decoder) -> None:
         ([[[1]]], "prompt 0 must be a row of tokens"),
         ([[1, 11]], "outside 0 .. 10"),
         ([[1, -1]], "outside 0 .. 10"),
+        ([np.array([1], np.uint8), [257]], "outside 0 .. 10"),
+        ([[1], [1.5]], "must hold whole numbers"),
         ([[0.5]], "whole numbers"),
     ],
 )
