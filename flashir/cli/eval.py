@@ -68,8 +68,8 @@ def eval(
     found = source.find(model, exports=target)
     arrays = found.parameters(params, None)
     _refuse_untrained(found, arrays)
-    used = _tokenizer(found, tokenizer)
     task, vocab = task_of(found.model), vocabulary_of(found.model)
+    used = _tokenizer(found, tokenizer, vocab)
     used.check(task, vocab)
     length = seq_len if seq_len is not None else _length(Path(model))
     with meter() as step:
@@ -103,11 +103,21 @@ def _refuse_untrained(found: Source, arrays: Any) -> None:
         )
 
 
-def _tokenizer(found: Source, file: Path | None) -> Tokenizer:
+def _tokenizer(found: Source, file: Path | None, vocab: int) -> Tokenizer:
+    """The one that is given, or the model's; bytes, where the vocabulary can be of nothing else."""
+    from flashir.errors import InputError
     from flashir.train.data import Tokenizer
 
     file = file or found.tokenizer
-    return Tokenizer.bytes() if file is None else Tokenizer.read(file)
+    if file is not None:
+        return Tokenizer.read(file)
+    used = Tokenizer.bytes()
+    if not used.needs("lm") <= vocab <= used.vocab:
+        raise InputError(
+            f"{found.word} brings no tokenizer, and a vocabulary of {vocab} is not that of bytes",
+            mend="--tokenizer FILE, the tokenizer.json of its run",
+        )
+    return used
 
 
 def _length(path: Path) -> int:

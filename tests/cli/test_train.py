@@ -154,10 +154,11 @@ class TestEval:
     def test_a_model_without_parameters_is_refused(self, cli: Cli, text: Path) -> None:
         assert "no parameters yet" in cli.fails("eval", "flash", "--data", text)
 
-    def test_the_tokenizer_must_be_the_models(self, cli: Cli, tmp_path: Path, text: Path) -> None:
-        model = flashir.model("flash", size="tiny", chunk=16, vocab=100)
+    @pytest.mark.parametrize("vocab", [100, 300])
+    def test_the_tokenizer_must_be_the_models(self, cli: Cli, tmp_path: Path, text: Path, vocab: int) -> None:
+        model = flashir.model("flash", size="tiny", chunk=16, vocab=vocab)
         folder = flashir.save_checkpoint(model, flashir.init(model), tmp_path / "c")
-        assert "vocabulary of 100" in cli.fails("eval", folder, "--data", text)
+        assert f"vocabulary of {vocab}" in cli.fails("eval", folder, "--data", text)
         assert "cannot be read" in cli.fails("eval", folder, "--data", text, "--tokenizer", tmp_path / "no.json")
 
 
