@@ -14,7 +14,7 @@ ROWS, WIDE, NARROW = 4096, 1536, 768  # a base layer at 4096 tokens
 CHUNK, KEY = 256, 128
 CHAIN = 64  # small ops in a row, so that one run is long enough to time
 TINY = 8
-STEPS = 256
+STEPS = 32
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,16 @@ def _near_product() -> Graph:
 
 
 def _loop() -> Graph:
-    """A loop whose body does next to nothing."""
+    """A loop that sums up the states of chunks, the smallest that a plan considers."""
     b = Builder("loop")
-    start, walked = b.input("start", "f32[1, 8]"), b.input("x", f"f32[1, {STEPS}, 8]")
+    rows = CHUNK // 4
+    start = b.input("start", f"f32[1, {KEY}, {WIDE}]")
+    keys, values = (b.input(name, f"f32[1, {STEPS}, {rows}, {width}]") for name, width in (("k", KEY), ("v", WIDE)))
     body = b.subgraph()
-    state, x = body.input("state", start.type), body.input("item", start.type)
-    region = body.finish(body.add(state, x), state)
-    last, _ = b.results("scan", start, walked, carries=1, axis=1, body=region)
+    state = body.input("state", start.type)
+    k, v = body.input("k", f"f32[1, {rows}, {KEY}]"), body.input("v", f"f32[1, {rows}, {WIDE}]")
+    more = body.add(state, body.matmul(k, v, transpose_x=True))
+    last, _ = b.results("scan", start, keys, values, carries=1, axis=1, body=body.finish(more, body.matmul(k, state)))
     return b.finish(last)
 
 

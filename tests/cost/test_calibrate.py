@@ -37,7 +37,7 @@ def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
             "cache_bandwidth": 6e10,
             "vector": 2e10,
             "launch": 4e-6,
-            "step": 2e-6,
+            "step": 1e-4,
             "slowdown.scan": 2.5,
             "slowdown.cumsum": 1.9,
         },
