@@ -71,14 +71,11 @@ Cumsum = Annotated[
     ),
 ]
 ComputeType = Annotated[Compute | None, typer.Option("--dtype", help="The compute type.", rich_help_panel=CHOICES)]
-ByPolicy = Annotated[
-    Policy,
-    typer.Option(
-        "--policy",
-        help="Among chunks: the largest within 5% of the fastest, or the fastest.",
-        rich_help_panel=CHOICES,
-    ),
-]
+_POLICY = typer.Option(
+    "--policy", help="Among chunks: the largest within 5% of the fastest, or the fastest.", rich_help_panel=CHOICES
+)
+ByPolicy = Annotated[Policy, _POLICY]
+GivenPolicy = Annotated[Policy | None, _POLICY]
 Rechunk = Annotated[
     bool,
     typer.Option(

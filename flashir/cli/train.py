@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +14,10 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
-    from flashir.train.loop import Progress
+    from flashir.cli.meter import Step
+    from flashir.train.meeting import Meeting, Told
     from flashir.train.pace import Pace
+    from flashir.train.recipe import Recipe
     from flashir.train.run_folder import RunFolder
     from flashir.train.setup import Data, Run
 
@@ -141,24 +145,23 @@ def train(
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     dtype: options.ComputeType = None,
-    policy: options.ByPolicy = options.Policy.QUALITY,
+    policy: options.GivenPolicy = None,
     as_json: options.Json = False,
 ) -> None:
     """Train a model on text, by the recipe of the paper.
 
     The chunk is planned for the target, then locked. The folder of the run has the recipe, the tokenizer, the curve
     (metrics.jsonl, tensorboard/) and the newest checkpoints, each a model that every other verb takes. Ctrl-C saves
-    and stops; --resume goes on, also after a crash.
+    and stops; --resume goes on, also after a crash. Several processes, started by torchrun, train as one does.
 
     Examples:
         flashir train flash --size small --data books/ --steps 2000 --tokens 16384 -o run/
         flashir train --resume run/
+        torchrun --nproc-per-node 8 -m flashir train --resume run/ --target torch:cuda
         flashir export run/ -o out/
         flashir train model.fir --data books/ --tokenizer bpe:32000 --target jax:cpu --recipe recipe.toml
         flashir train run/checkpoints/step-002000 --data letters.txt --learning-rate 1e-4 -o finetuned/
     """
-    from flashir.cli.training import progress
-
     given = {
         "data": data and tuple(map(str, data)),
         "validation": validation and tuple(map(str, validation)),
@@ -179,23 +182,50 @@ def train(
         "keep": keep,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype and dtype.value, "policy": policy.value}
-    shown = progress()
-    if resume is not None:
-        fixed: dict[str, object] = {
-            "MODEL": model,
-            "-s": settings,
-            "--size": size,
-            "--task": task,
-            "--tokenizer": tokenizer,
-            "-o": out,
-        }
-        fixed |= {"--recipe": recipe, "--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype}
-        _refuse(fixed, "a run that goes on has its own")
-        _go_on(_resumed(resume), shown, None, _with_batch(given, batch, resume), as_json)
-    else:
-        folder, corpora = _begun(model, settings, size, task, recipe, given, batch, out, choices)
-        _go_on(folder, shown, corpora, {}, as_json)
+    choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype and dtype.value}
+    with _one_voice() as meeting:
+        if resume is not None:
+            fixed: dict[str, object] = {
+                "MODEL": model,
+                "-s": settings,
+                "--size": size,
+                "--task": task,
+                "--tokenizer": tokenizer,
+                "-o": out,
+            }
+            fixed |= {"--recipe": recipe, "--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype, "--policy": policy}
+            _refuse(fixed, "a run that goes on has its own")
+            folder, corpora, changes = _resumed(resume), None, _with_batch(given, batch, resume)
+            meeting.join(changes.get("target", folder.recipe.target))
+        else:
+            choices["policy"] = (policy or options.Policy.QUALITY).value
+            begin = partial(_begun, settings, size, task, given, choices)
+            folder, corpora = _met(meeting, model, recipe, given, batch, out, begin)
+            changes = {}
+        _go_on(folder, meeting, corpora, changes, as_json)
+
+
+@contextmanager
+def _one_voice() -> Iterator[Meeting]:
+    """The processes that train together. What all meet with, one tells."""
+    from flashir.cli.group import MISUSED
+    from flashir.errors import FlashirError
+    from flashir.processes import Processes
+    from flashir.train.meeting import Meeting
+
+    meeting = Meeting(Processes.here())
+    try:
+        yield meeting
+    except FlashirError:
+        if meeting.speaks:
+            raise
+        raise typer.Exit(MISUSED) from None
+
+
+def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
+    from flashir.cli.meter import meter
+
+    return meter() if meeting.processes.is_first else nullcontext(lambda *_: None)
 
 
 def _refuse(given: dict[str, Any], why: str) -> None:
@@ -228,54 +258,73 @@ def _with_batch(given: dict[str, Any], batch: int | None, run: Path | None = Non
     return {**given, "tokens": batch * length}
 
 
-def _begun(
+def _met(
+    meeting: Meeting,
     word: str | None,
-    settings: list[str] | None,
-    size: str | None,
-    task: str | None,
     file: Path | None,
     given: dict[str, Any],
     batch: int | None,
     out: Path | None,
-    choices: dict[str, Any],
-) -> tuple[RunFolder, Data]:
-    """The folder of a new run, and its data. All that can be wrong is found before it is made."""
-    from flashir.cli import source
-    from flashir.cli.meter import meter
+    begin: Callable[[str, Recipe, Path, Told], Data],
+) -> tuple[RunFolder, Data | None]:
+    """The folder of a new run, which the first process alone begins, and its data where they are at hand."""
     from flashir.errors import SettingError
-    from flashir.train.data import documents
-    from flashir.train.recipe import Recipe, read_recipe, recipe_of
-    from flashir.train.setup import begin, task_of, tokenizer_of
+    from flashir.train.recipe import read_recipe, recipe_of
+    from flashir.train.run_folder import RunFolder
 
     if word is None:
         raise SettingError("MODEL is missing", mend="a name of the zoo, a .fir file or a checkpoint; or --resume RUN")
     if file is not None and batch is not None:
         given = {**{name: value for name, value in read_recipe(file).items() if name == "seq_len"}, **given}
-    made = recipe_of(file, _with_batch(given, batch))
-    with meter() as step:
-        found = source.find(word, settings, size, task)
-        if made.tokenizer == Recipe.tokenizer and "tokenizer" not in given and found.tokenizer is not None:
-            made = replace(made, tokenizer=str(found.tokenizer))
-        used = tokenizer_of(made.tokenizer, lambda: documents(made.data, step))
-        if found.kind == "zoo" and "vocab" not in source.read_settings(settings or ()):
-            vocab = used.needs(task_of(found.model)) if used.is_bytes else used.vocab
-            found = source.find(word, [*(settings or ()), f"vocab={vocab}"], size, task)
-        folder = out or Path(f"{Path(word).stem or word}-run")
-        return begin(found.model, made, used, folder, found.params, step, **choices)
+    made, folder = recipe_of(file, _with_batch(given, batch)), out or Path(f"{Path(word).stem or word}-run")
+    meeting.join(made.target)
+    is_first = meeting.processes.is_first
+    with _meter(meeting) as step:
+        data = meeting.together(lambda told: begin(word, made, folder, told) if is_first else None, step)
+    return RunFolder(folder), data
 
 
-def _go_on(folder: RunFolder, progress: Progress, data: Data | None, changes: dict[str, Any], as_json: bool) -> None:
+def _begun(
+    settings: list[str] | None,
+    size: str | None,
+    task: str | None,
+    given: dict[str, Any],
+    choices: dict[str, Any],
+    word: str,
+    made: Recipe,
+    folder: Path,
+    step: Told,
+) -> Data:
+    """The data of a new run, whose folder is made. All that can be wrong is found before it is."""
+    from flashir.cli import source
+    from flashir.train.data import documents
+    from flashir.train.recipe import Recipe
+    from flashir.train.setup import begin, task_of, tokenizer_of
+
+    found = source.find(word, settings, size, task)
+    if made.tokenizer == Recipe.tokenizer and "tokenizer" not in given and found.tokenizer is not None:
+        made = replace(made, tokenizer=str(found.tokenizer))
+    used = tokenizer_of(made.tokenizer, lambda: documents(made.data, step))
+    if found.kind == "zoo" and "vocab" not in source.read_settings(settings or ()):
+        vocab = used.needs(task_of(found.model)) if used.is_bytes else used.vocab
+        found = source.find(word, [*(settings or ()), f"vocab={vocab}"], size, task)
+    return begin(found.model, made, used, folder, found.params, step, **choices)[1]
+
+
+def _go_on(folder: RunFolder, meeting: Meeting, data: Data | None, changes: dict[str, Any], as_json: bool) -> None:
     """The steps that are left, and what they came to. KeyboardInterrupt where somebody wanted to stop."""
-    from flashir.cli.meter import meter
+    from flashir.cli.training import progress
     from flashir.train.loop import train as loop
     from flashir.train.setup import opened
     from flashir.train.signals import stopping
 
     with ExitStack() as held:
-        with meter() as step:
-            run = held.enter_context(opened(folder, step, data, **changes))
-        with stopping() as stop:
-            pace = loop(run, progress, stop)
+        with _meter(meeting) as step:
+            run = held.enter_context(opened(folder, step, data, meeting, **changes))
+        with stopping(alone=meeting.processes.count == 1) as stop:
+            pace = loop(run, progress(), stop)
+    if not run.is_first:
+        return
     summary = _summary(run, pace)
     if as_json:
         console.emit(summary)

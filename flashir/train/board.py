@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from flashir.files import writing
 from flashir.train.metrics import Line, perplexity
 
 
@@ -22,19 +23,24 @@ class Board(Protocol):
 
 @contextmanager
 def board(folder: Path, first: int) -> Iterator[Board]:
-    """A board for the steps from `first` on; it forgets those that a killed run had shown beyond."""
+    """A board for the steps from `first` on; it forgets those that a killed run had shown beyond.
+
+    Raises ArtefactError where it cannot be written.
+    """
     if not installed():
         yield _Nothing()
         return
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    writer = EventFileWriter(str(folder))
+    with writing(folder):
+        writer = EventFileWriter(str(folder))
     writer.add_event(Event(wall_time=time.time(), step=first, session_log=SessionLog(status=SessionLog.START)))
     try:
-        yield _Events(writer)
+        yield _Events(writer, folder)
     finally:
-        writer.close()
+        with writing(folder):
+            writer.close()
 
 
 def installed() -> bool:
@@ -48,15 +54,17 @@ class _Nothing:
 
 
 class _Events:
-    def __init__(self, writer: Any) -> None:
+    def __init__(self, writer: Any, folder: Path) -> None:
         self._writer = writer
+        self._folder = folder
 
     def add(self, line: Line) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in _shown(line).items()]
-        self._writer.add_event(Event(wall_time=time.time(), step=line.step, summary=Summary(value=values)))
+        with writing(self._folder):
+            self._writer.add_event(Event(wall_time=time.time(), step=line.step, summary=Summary(value=values)))
 
 
 def _shown(line: Line) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from itertools import islice
 from math import isfinite, log
 from pathlib import Path
@@ -20,6 +21,7 @@ from flashir.train.evaluate import mean_loss
 from flashir.train.metrics import Clock, Line
 from flashir.train.pace import Pace
 from flashir.train.setup import Run, vocabulary_of
+from flashir.train.writer import Writer
 
 EXPLODED = 3.0
 """A loss of so many times that of a blind guess says that the parameters are lost."""
@@ -48,30 +50,41 @@ class Progress(Protocol):
 def train(run: Run, progress: Progress, stop: Callable[[], bool] = lambda: False) -> Pace:
     """Make all steps that are left, or fewer where `stop` says so after one; what was made is saved.
 
+    Of several processes all call this; the first one writes and is the one whose progress is told. Where it cannot
+    write, it raises, and the others return as they do where one of them is asked to stop.
+
     Raises:
         TrainingError: the loss, a gradient or a parameter is not finite, or the loss explodes; the last checkpoint is
             good.
         ArtefactError: something cannot be written, as on a full disk; the last checkpoint is good.
+        TargetError: another process is gone; the last checkpoint is good.
     """
-    recipe, pace = run.recipe, Pace(run.recipe.tokens, run.floor_ms)
-    progress.started(run)
-    try:
-        with board(run.folder.board, run.done + 1) as shown, closing(_parts(run)) as parts:
-            for number in range(run.done + 1, recipe.steps + 1):
-                line = _step(run, parts, number)
-                pace.add(line.seconds)
-                stopped = stop()
-                if recipe.validates(number):
-                    line = replace(line, validation_loss=_validated(run))
-                run.folder.curve.append(line)
-                shown.add(line)
-                progress.stepped(line, pace)
-                if stopped or recipe.saves(number):
-                    progress.saved(_save(run, number))
-                if stopped:
-                    break
-    finally:
-        progress.finished()
+    pace, writer = Pace(run.recipe.tokens, run.floor_ms), Writer(run.is_first)
+
+    def write(line: Line) -> None:
+        run.folder.curve.append(line)
+        shown.add(line)
+        progress.stepped(line, pace)
+
+    with ExitStack() as ended:
+        if run.is_first:
+            ended.callback(progress.finished)
+            progress.started(run)
+            shown = ended.enter_context(board(run.folder.board, run.done + 1))
+        parts = ended.enter_context(closing(_parts(run)))
+        for number in range(run.done + 1, run.recipe.steps + 1):
+            line = _step(run, parts, number)
+            pace.add(line.seconds)
+            if run.recipe.validates(number):
+                line = replace(line, validation_loss=_validated(run))
+            writer.do(partial(write, line))
+            stopped = run.trainer.agreed(stop() or writer.failed)
+            if stopped or run.recipe.saves(number):
+                _save(run, number, writer, progress)
+                stopped = run.trainer.agreed(stopped or writer.failed)
+            if stopped:
+                break
+        writer.check()
     return pace
 
 
@@ -101,12 +114,18 @@ def _validated(run: Run) -> float:
     return mean_loss(run.trainer, islice(run.held_out.once(), run.recipe.validation_parts))
 
 
-def _save(run: Run, number: int) -> Path:
-    """The checkpoint after a step. Raises TrainingError where parameters are not finite; that one is not written."""
-    try:
-        return run.folder.save(number, run.plan.graph, run.trainer.params(), run.state(number), run.recipe.keep)
-    except ParameterError as error:
-        raise _lost(run, number, "; ".join(error.problems)) from None
+def _save(run: Run, number: int, writer: Writer, progress: Progress) -> None:
+    """The checkpoint after a step: gathered by all, written by the first. It fails where parameters are not finite."""
+    params, state = run.trainer.params(), run.state(number)
+
+    def write() -> None:
+        try:
+            made = run.folder.save(number, run.plan.graph, params, state, run.recipe.keep)
+        except ParameterError as error:
+            raise _lost(run, number, "; ".join(error.problems)) from None
+        progress.saved(made)
+
+    writer.do(write)
 
 
 def _lost(run: Run, number: int, problem: str) -> TrainingError:

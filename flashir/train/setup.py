@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from flashir.checkpoint import State, load_checkpoint, load_state
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError
-from flashir.inputs import vocabulary
+from flashir.inputs import specialise, vocabulary
 from flashir.ir import Graph
 from flashir.likelihood import is_causal
 from flashir.lowering import Lowering
@@ -25,8 +25,10 @@ from flashir.passes.choose import reset
 from flashir.planning import Plan, plan
 from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
+from flashir.train.meeting import ALONE, Meeting
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, check_free, create, step_of
+from flashir.workload import Workload
 
 TOKENS_AT_ONCE = 2**15
 """More tokens together make a step of one device no faster."""
@@ -51,6 +53,7 @@ class Run:
         held_out: what the loss is validated on; without a label where there is no held-out text.
         done: steps made so far.
         floor_ms: no step can be faster by the roofline of the target.
+        is_first: whether this process writes; of several that train together, only the first does.
     """
 
     folder: RunFolder
@@ -61,6 +64,7 @@ class Run:
     held_out: Batches
     done: int
     floor_ms: float
+    is_first: bool = True
 
     def state(self, done: int) -> State:
         """What another process goes on from after so many steps."""
@@ -124,7 +128,8 @@ def begin(
         choices: `policy`, `chunk`, `cumsum`, `dtype` as for `plan`.
 
     Raises:
-        InputError, SettingError: the vocabulary is not the tokenizer's, there is no data, or as `plan`.
+        InputError, SettingError: the vocabulary is not the tokenizer's, rows are too long for the model, there is no
+            data, or as `plan`.
         TargetError: the target is not at hand, cannot train, or has no memory for it.
         ArtefactError: the folder cannot be written, or is in use.
     """
@@ -132,6 +137,7 @@ def begin(
     trainable(recipe.target)
     device_at_hand(recipe.target)
     tokenizer.check(task_of(model), vocabulary_of(model))
+    specialise(model, Workload(1, recipe.seq_len).sizes(model))
     data = corpora(recipe, tokenizer, told)
     told("planning", 0, 1)
     made = _planned(model, recipe, params, choices)
@@ -148,48 +154,83 @@ def begin(
 
 
 @contextmanager
-def opened(folder: RunFolder, told: Told = lambda *_: None, data: Data | None = None, **changes: Any) -> Iterator[Run]:
+def opened(
+    folder: RunFolder,
+    told: Told = lambda *_: None,
+    data: Data | None = None,
+    meeting: Meeting = ALONE,
+    **changes: Any,
+) -> Iterator[Run]:
     """A run ready to go on from its newest checkpoint, bit for bit where nothing changes. Nobody else has it meanwhile.
+
+    Of several processes each reads the checkpoint, and the first alone holds the folder and writes.
 
     Args:
         folder: of the run.
         told: is told how far the data are.
         data: what is learned from and what is held out, where that is at hand.
+        meeting: of the processes that train together.
         changes: settings that may differ from before, as `target` or `keep`.
 
     Raises:
         ArtefactError: another process is at work, a file is damaged, or the data are not those of the run.
         InputError, SettingError, TargetError: as `begin`; a change would make it another run.
     """
-    with folder.held():
-        last = folder.newest()
-        try:
-            found = load_checkpoint(last)
-            state = load_state(last, found.params)
-        except FlashirError as error:
-            raise _damaged(folder, last, error) from None
-        recipe = folder.recipe
-        before, recipe = recipe.target, recipe.changed(**changes).located()
-        tokenizer = Tokenizer.read(folder.tokenizer)
-        corpus, held_out = corpora(recipe, tokenizer, told) if data is None else data
-        _check_data(folder, state, corpus, held_out)
-        backend, device = trainable(recipe.target), device_at_hand(recipe.target)
-        model = found.model if recipe.target == before else reset(reset(found.model, "cumsum"), "tile")
-        made = plan(model, recipe.target, recipe.rows or 1, recipe.seq_len, True, params=found.params)
-        trainer = backend.trainer(
+    is_first = meeting.processes.is_first
+    with ExitStack() as held:
+
+        def load(told: Told) -> _Loaded:
+            if is_first:
+                held.enter_context(folder.held())
+            return _loaded(folder, told, data, changes)
+
+        found = meeting.together(load, told)
+        recipe, made = found.recipe, found.plan
+        trainer = trainable(recipe.target).trainer(
             Lowering.of(recipe.target).run(made.graph),
             found.params,
-            device,
+            device_at_hand(recipe.target),
             recipe.optimiser,
-            state=state.optimizer,
+            state=found.state.optimizer,
             remat=recipe.remat,
         )
-        done = step_of(last)
-        folder.curve.cut(done)
-        recipe.write(folder.path / "recipe.toml")
-        batches = batches_of(corpus, made.graph, recipe)
+        if is_first:
+            folder.curve.cut(found.done)
+            recipe.write(folder.path / "recipe.toml")
+        batches, held_out = (batches_of(corpus, made.graph, recipe) for corpus in found.data)
         floor_ms = floor(made, find_target(recipe.target))[0] * recipe.accumulate
-        yield Run(folder, recipe, made, trainer, batches, batches_of(held_out, made.graph, recipe), done, floor_ms)
+        yield Run(folder, recipe, made, trainer, batches, held_out, found.done, floor_ms, is_first)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a run goes on from, planned for its target."""
+
+    recipe: Recipe
+    plan: Plan
+    params: Mapping[str, Any]
+    state: State
+    data: Data
+    done: int
+
+
+def _loaded(folder: RunFolder, told: Told, data: Data | None, changes: Mapping[str, Any]) -> _Loaded:
+    last = folder.newest()
+    try:
+        found = load_checkpoint(last)
+        state = load_state(last, found.params)
+    except FlashirError as error:
+        raise _damaged(folder, last, error) from None
+    recipe = folder.recipe
+    before, recipe = recipe.target, recipe.changed(**changes).located()
+    tokenizer = Tokenizer.read(folder.tokenizer)
+    data = corpora(recipe, tokenizer, told) if data is None else data
+    _check_data(folder, state, *data)
+    trainable(recipe.target)
+    device_at_hand(recipe.target)
+    model = found.model if recipe.target == before else reset(reset(found.model, "cumsum"), "tile")
+    made = plan(model, recipe.target, recipe.rows or 1, recipe.seq_len, True, params=found.params)
+    return _Loaded(recipe, made, found.params, state, data, step_of(last))
 
 
 def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:

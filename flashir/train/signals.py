@@ -1,4 +1,8 @@
-"""Interrupts: the first asks a run to stop after its step, so that it can save; the second stops it at once."""
+"""Interrupts: the first asks a run to stop after its step, so that it can save; the second stops it at once.
+
+Of several processes each hears an interrupt more than once, from the terminal and from torchrun, which soon kills what
+does not stop. So there the second says nothing new.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,8 @@ ANSWER = b"\nstopping after this step, to save it; once more stops at once\n"
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether somebody has asked to stop, by Ctrl-C or SIGTERM.
+def stopping(alone: bool = True) -> Iterator[Callable[[], bool]]:
+    """Whether somebody has asked to stop, by Ctrl-C or SIGTERM; `alone` where no other process trains with this one.
 
     Outside the main thread Python hears no signals; then nobody can ask.
     """
@@ -23,9 +27,11 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal heard
-        if heard:
+        if heard and alone:
             raise KeyboardInterrupt
         heard = True
+        if not alone:
+            return
         with suppress(OSError):
             os.write(2, ANSWER)  # print may be at work already, and must not be entered twice
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from flashir.cost import Target
 from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, SettingError, TargetError
+from flashir.inputs import specialise
 from flashir.ir import Graph
 from flashir.passes.choose import Candidate, check_policy
 from flashir.planning import Plan, Ranking, by_hand, planned
@@ -62,6 +63,7 @@ def tune(
 
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
+        InputError: the model does not take rows so long.
         TargetError: the target is unknown or not at hand, the model does not fit its memory, or no candidate could be
             measured.
     """
@@ -71,6 +73,7 @@ def tune(
         raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
     _check_at_hand(record, training)
     graph = by_hand(model, chunk, cumsum, dtype, locked=False)
+    specialise(graph, workload.sizes(graph))
     predicted = Ranking(record, workload)(graph)
     store = _opened()
     try:

@@ -53,6 +53,9 @@ class Known:
     def loss(self, batch: Batch) -> tuple[float, int]:
         return 2.0 * batch.wanted, batch.wanted
 
+    def agreed(self, wish: bool) -> bool:
+        return wish
+
     def params(self) -> dict[str, Array]:
         return self._params
 
@@ -255,6 +258,13 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path: Path, text: Pa
     other = flashir.model("flash", size="tiny", chunk=16, vocab=100)
     with pytest.raises(InputError, match="vocabulary of 100"):
         begin(other, replace(RECIPE, data=(str(text),)), Tokenizer.bytes(), tmp_path / "run")
+
+
+def test_rows_longer_than_the_positions_are_refused_before_any_work(tmp_path: Path, text: Path) -> None:
+    model = flashir.model("transformer", size="tiny", vocab=257, max_len=16)
+    with pytest.raises(InputError, match="max_len = 16"):
+        begin(model, replace(RECIPE, data=(str(text),), seq_len=32), Tokenizer.bytes(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupt_is_heard_once_and_insisted_on() -> None:

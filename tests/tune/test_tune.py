@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.errors import ArtefactError, SettingError, TargetError
+from flashir.errors import ArtefactError, InputError, SettingError, TargetError
 from flashir.registry import backend
 from flashir.tune import measure, search
 from flashir.tune.measure import DeviceMeasurer
@@ -118,6 +118,12 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(
     with pytest.raises(error, match=said):
         tune(**changes)
     assert not store_path().exists()
+
+
+def test_rows_longer_than_the_positions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "DeviceMeasurer", None)
+    with pytest.raises(InputError, match="max_len = 16"):
+        flashir.tune(flashir.model("transformer", size="tiny", max_len=16), seq_len=17)
 
 
 def test_a_device_that_is_not_at_hand_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
