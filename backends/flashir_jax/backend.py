@@ -51,7 +51,7 @@ class JaxBackend:
     def devices(self) -> tuple[str, ...]:
         """The devices that JAX finds on this machine. Raises TargetError where it is not installed."""
         need_jax()
-        from flashir_jax.session import device_names
+        from flashir_jax.devices import device_names
 
         return device_names()
 
@@ -116,9 +116,9 @@ class JaxBackend:
         """
         need_jax()
         from flashir_jax.artefact import MODEL, write
+        from flashir_jax.devices import platform_of
         from flashir_jax.export import exported, particulars
         from flashir_jax.functions import function
-        from flashir_jax.session import platform_of
 
         apply = function(graph)
         platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))

@@ -68,14 +68,14 @@ def _compiling(call: Callable[..., Any], *specs: Any) -> Callable[[], object]:
     """Trace and compile once more, with nothing left of the time before."""
 
     def run() -> None:
-        jax.clear_caches()  # type: ignore[no-untyped-call]
+        jax.clear_caches()
         jax.jit(call).lower(*specs).compile()
 
     return run
 
 
 def _spec(shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def main() -> None:

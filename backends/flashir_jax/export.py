@@ -100,7 +100,7 @@ def callable_of(function: Any, graph: Graph) -> Callable[..., Any]:
 
 
 def _spec(shape: tuple[Any, ...], dtype: DType) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, element_type(dtype))  # type: ignore[no-untyped-call]
+    return jax.ShapeDtypeStruct(shape, element_type(dtype))
 
 
 def _jax_export() -> Any:

@@ -20,10 +20,12 @@ from flashir.ops.prefix import cut_scan
 from flashir.planning import plan
 from flashir_jax.layout import Stack, depends_on, layout, stacked, unstacked
 from flashir_jax.pallas.table import TABLE, on_tpu, parts
+from flashir_jax.placement import Placement
 from flashir_jax.rules import RULES, Sizes
 from flashir_jax.types import element_type
 
-STRUCTURED = frozenset(("repeat", "scan", "param"))
+HERE = Placement()
+STRUCTURED = frozenset(("repeat", "scan", "param", "linear_attention"))
 
 
 def lower(model: Graph, target: str = "jax:cpu", **choices: Any) -> Graph:
@@ -40,13 +42,14 @@ def lower(model: Graph, target: str = "jax:cpu", **choices: Any) -> Graph:
     return Lowering.of(target).run(plan(model, target, **choices).graph)
 
 
-def function(graph: Graph, *, remat: bool = False) -> Function:
+def function(graph: Graph, *, remat: bool = False, placement: Placement = HERE) -> Function:
     """The function that a lowered graph describes.
 
     Args:
         graph: as `lower` makes it.
         remat: compute each layer again on the way back instead of keeping what it made: less memory, a third more
             arithmetic.
+        placement: where parameters and inputs lie.
 
     Raises:
         TargetError: the graph holds ops that JAX has no rule for.
@@ -58,7 +61,7 @@ def function(graph: Graph, *, remat: bool = False) -> Function:
             where="jax",
             mend="lower the graph first: flashir_jax.lower(model, target)",
         )
-    return Function(graph, remat)
+    return Function(graph, remat, placement)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Function:
 
     graph: Graph
     remat: bool = False
+    placement: Placement = HERE
 
     @cached_property
     def parameters(self) -> dict[str, Stack]:
@@ -107,7 +111,7 @@ class Function:
             raise InputError(f"@{self.graph.name} takes ({shown}), got {len(inputs)} inputs", where="jax")
         arrays = [jnp.asarray(x, element_type(v.type.dtype)) for x, v in zip(inputs, wanted, strict=True)]
         sizes: Sizes = bind_sizes(self.graph, [x.shape for x in arrays])
-        return _Scope(sizes, self.stack(params), self.remat).run(self.graph, arrays)
+        return _Scope(sizes, self.stack(params), self.remat, self.placement).run(self.graph, arrays)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class _Scope:
     sizes: Sizes
     params: Mapping[str, Any]
     remat: bool
+    placement: Placement
     depth: int = 0
 
     def run(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
@@ -129,11 +134,14 @@ class _Scope:
 
     def node(self, node: Node, operands: Sequence[Any]) -> Any:
         if node.op == "param":
-            return jnp.asarray(self.params[str(node.attrs["name"])]).astype(element_type(node.output.type.dtype))
+            own = jnp.asarray(self.params[str(node.attrs["name"])])
+            return self.placement.used(own.astype(element_type(node.output.type.dtype)))
         if node.op == "repeat":
             return self.repeat(node, *operands)
         if node.op == "scan":
             return self.scan(node, operands)
+        if node.op == "linear_attention":
+            return self.placement.linear_attention(node, self.run, *operands)
         if node.op in TABLE:
             return on_tpu(node, lambda *inputs: self.run(parts(node), inputs)[0], *operands)
         return RULES[node.op](self.sizes, node, *operands)
@@ -151,7 +159,9 @@ class _Scope:
             inside = replace(self, params={**self.params, **own}, depth=self.depth + 1)
             return inside.run(body, (h, *invariants))[0], None
 
-        return lax.scan(jax.checkpoint(layer) if self.remat else layer, x, walked, length=times)[0]
+        return lax.scan(jax.checkpoint(layer) if self.remat else self.placement.layer(layer), x, walked, length=times)[
+            0
+        ]
 
     def scan(self, node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
         body, axis = node.region, node.attrs["axis"]

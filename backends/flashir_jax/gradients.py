@@ -10,8 +10,9 @@ import numpy as np
 
 from flashir.backend import Gradients
 from flashir.ir import Graph
+from flashir_jax.devices import device_of
 from flashir_jax.functions import function
-from flashir_jax.session import Array, device_of, exactly
+from flashir_jax.session import Array, exactly
 from flashir_jax.types import enough_bits, in_float64
 
 

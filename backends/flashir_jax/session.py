@@ -11,46 +11,12 @@ import numpy.typing as npt
 
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
+from flashir_jax.devices import device_of
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
 from flashir_jax.types import element_type, enough_bits, in_float64
 
 Array = npt.NDArray[Any]
-
-PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "tpu": "tpu"}
-"""The JAX platform of a device, by how the name of the device begins."""
-
-
-def platform_of(device: str) -> str:
-    """`tpu-v4` -> `tpu`. Raises TargetError where JAX has no such platform."""
-    platform = PLATFORMS.get(device.partition("-")[0])
-    if platform is None:
-        raise TargetError(f"JAX has no device {device!r}", where="jax", mend="use cpu, cuda, or a tpu such as tpu-v4")
-    return platform
-
-
-def device_names() -> tuple[str, ...]:
-    """The devices that JAX finds on this machine, as targets name them: `cpu`, `cuda`, `tpu-v4`."""
-    return tuple(name for platform in PLATFORMS.values() if (name := _name(platform)) is not None)
-
-
-def _name(platform: str) -> str | None:
-    try:
-        first = jax.devices(platform)[0]
-    except RuntimeError:
-        return None
-    return first.device_kind.lower().replace(" ", "-") if platform == "tpu" else platform
-
-
-def device_of(name: str) -> Any:
-    """The first JAX device of that name. Raises TargetError where there is none."""
-    platform = platform_of(name)
-    try:
-        return jax.devices(platform)[0]
-    except RuntimeError as error:
-        raise TargetError(
-            f"JAX has no device {name!r} here: {error}", where="jax", mend="choose one that `flashir targets` lists"
-        ) from error
 
 
 def exactly(call: Callable[..., Any]) -> Callable[..., Any]:

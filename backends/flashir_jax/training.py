@@ -16,7 +16,8 @@ from flashir.ir import Graph
 from flashir.moments import Moments
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
-from flashir_jax.session import device_of, exactly
+from flashir_jax.placement import placement
+from flashir_jax.session import exactly
 from flashir_jax.types import element_type, enough_bits, in_float64
 
 Tree = dict[str, Any]
@@ -40,8 +41,8 @@ class JaxTrainer:
     ) -> None:
         moments = Moments.read(state, params)
         self._graph, self._wide = graph, in_float64(graph)
-        self._device = device_of(device)
-        self._apply = function(graph, remat=remat)
+        self._place = placement(device)
+        self._apply = function(graph, remat=remat, placement=self._place)
         used = {name for stack in self._apply.parameters.values() for name in stack.names()}
         self._unused = {name: np.array(array) for name, array in params.items() if name not in used}
         call, adamw = exactly(self._apply), transformation(optimiser)
@@ -58,7 +59,9 @@ class JaxTrainer:
                 slopes = {name: g * jnp.minimum(1.0, optimiser.clip / norms[name]) for name, g in slopes.items()}
             changes, known = adamw.update(slopes, known, own)
             own = jax.tree.map(lambda p, change: p - learning_rate * change, own, changes)
-            return own, known, jnp.sqrt(sum(jnp.sum(each**2) for each in norms.values()))
+            adam, *rest = known
+            known = adam._replace(mu=self._held(adam.mu), nu=self._held(adam.nu)), *rest
+            return self._held(own), known, jnp.sqrt(sum(jnp.sum(each**2) for each in norms.values()))
 
         self._summed = jax.jit(summed)
         self._slopes = jax.jit(jax.value_and_grad(mean))
@@ -67,7 +70,7 @@ class JaxTrainer:
         with enough_bits(self._wide):
             self._own = self._laid(params)
             adam, *rest = adamw.init(self._own)
-            count = jnp.asarray(moments.count, jnp.int32)
+            count = self._place.number(moments.count)
             self._known = (
                 adam._replace(count=count, mu=self._laid(moments.mean), nu=self._laid(moments.square)),
                 *rest,
@@ -76,7 +79,7 @@ class JaxTrainer:
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
         """See Trainer. Gradients are added up in float32, batch after batch."""
         total = np.float32(count_labels(self._graph, batches))
-        with enough_bits(self._wide), jax.default_device(self._device):
+        with enough_bits(self._wide), self._place.together():
             loss, slopes = reduce(self._add, (self._slopes(self._own, total, *self._fed(batch)) for batch in batches))
             self._own, self._known, length = self._moved(self._own, slopes, self._known, np.float32(learning_rate))
             return Step(float(loss), float(length))
@@ -84,12 +87,12 @@ class JaxTrainer:
     def loss(self, batch: Batch) -> tuple[float, int]:
         """See Trainer."""
         labels = count_labels(self._graph, [batch], least=0)
-        with enough_bits(self._wide), jax.default_device(self._device):
+        with enough_bits(self._wide), self._place.together():
             return float(self._summed(self._own, *self._fed(batch))), labels
 
     def agreed(self, wish: bool) -> bool:
         """See Trainer."""
-        return wish
+        return self._place.agreed(wish)
 
     def params(self) -> dict[str, Array]:
         """See Trainer."""
@@ -99,20 +102,29 @@ class JaxTrainer:
         """See Trainer. What the graph does not use has no gradients."""
         zeros = {name: np.zeros_like(array) for name, array in self._unused.items()}
         adam = self._known[0]
-        return Moments(self._whole(adam.mu, zeros), self._whole(adam.nu, zeros), int(adam.count)).state()
+        found = Moments(self._whole(adam.mu, zeros), self._whole(adam.nu, zeros), int(adam.count))
+        return found.state() if self._place.is_first else {}
 
     def _laid(self, arrays: Mapping[str, Array]) -> Tree:
-        """Stacked, on the device; copies, for the step takes their memory."""
-        return {name: jnp.array(each, device=self._device) for name, each in self._apply.stack(arrays).items()}
+        """Stacked, where they belong."""
+        stacks = self._apply.parameters
+        return {name: self._place.laid(stacks[name], each) for name, each in self._apply.stack(arrays).items()}
 
-    def _fed(self, batch: Batch) -> list[Array]:
+    def _held(self, laid: Tree) -> Tree:
+        return {name: self._place.held(self._apply.parameters[name], each) for name, each in laid.items()}
+
+    def _fed(self, batch: Batch) -> list[Any]:
         """Labels, then inputs."""
         pairs = zip(batch.inputs, self._graph.inputs, strict=True)
-        return [np.asarray(batch.labels, np.int32), *(np.asarray(x, element_type(v.type.dtype)) for x, v in pairs)]
+        inputs = [self._place.tokens(np.asarray(x, element_type(v.type.dtype))) for x, v in pairs]
+        return [self._place.tokens(np.asarray(batch.labels, np.int32), missing=NO_LABEL), *inputs]
 
     def _whole(self, laid: Tree, others: Mapping[str, Array]) -> dict[str, Array]:
-        """By full name, with copies of the others."""
-        fetched = {name: np.array(array, np.float32) for name, array in laid.items()}
+        """By full name, with copies of the others, in the first process; nothing in the rest."""
+        with self._place.together():
+            fetched = {name: self._place.whole(array) for name, array in laid.items()}
+        if not self._place.is_first:
+            return {}
         return {**self._apply.unstack(fetched), **{name: array.copy() for name, array in others.items()}}
 
 

@@ -10,9 +10,10 @@ from flashir.backend import Verified
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph
 from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_name, read_manifest, read_params
+from flashir_jax.devices import platform_of
 from flashir_jax.export import callable_of, imported, specs
 from flashir_jax.layout import stacked
-from flashir_jax.session import Session, platform_of
+from flashir_jax.session import Session
 
 
 def verify(path: Path, devices: tuple[str, ...]) -> Verified:

@@ -109,7 +109,7 @@ class Blocks:
             "key_part": ((tiles, batch, length, self.keys), jnp.float32),
             "bias_part": ((tiles, batch, n, n), jnp.float32),
         }[kind]
-        return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+        return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _parameters(**given: Any) -> Any:
