@@ -159,9 +159,8 @@ class _Scope:
             inside = replace(self, params={**self.params, **own}, depth=self.depth + 1)
             return inside.run(body, (h, *invariants))[0], None
 
-        return lax.scan(jax.checkpoint(layer) if self.remat else self.placement.layer(layer), x, walked, length=times)[
-            0
-        ]
+        kept = jax.checkpoint(layer) if self.remat else self.placement.layer(layer)
+        return lax.scan(kept, x, walked, length=times)[0]
 
     def scan(self, node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
         body, axis = node.region, node.attrs["axis"]
