@@ -15,6 +15,7 @@ from flashir.ir.graph import Node, Value
 from flashir.ir.types import Shape
 from flashir.ops import OPS
 from flashir.ops.prefix import cut_scan
+from flashir.passes.tokenwise import ALONG_ONE_AXIS, ELEMENTWISE, REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -167,16 +168,12 @@ def _numbers(value: object) -> Sequence[int]:
 
 Rule = Callable[[Chunks, Node, Known], tuple[Seen, list[Along]] | None]
 
-_ELEMENTWISE = (
-    "neg", "exp", "sin", "cos", "erf", "tanh", "sqrt", "reciprocal", "relu", "sigmoid", "add", "sub", "mul", "div",
-    "maximum", "minimum", "less", "less_equal", "logical_and", "select", "cast", "silu", "gelu", "relu2", "laplace",
-    "divide_no_nan", "turn",
-)  # fmt: skip
+_CLAIMED = frozenset(("silu", "gelu", "relu2", "laplace", "divide_no_nan", "turn"))  # elementwise, and made of others
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys((ELEMENTWISE | _CLAIMED) - {"broadcast"}, _elementwise),
     **dict.fromkeys(("dense", "layer_normalization", "scale_normalization", "softmax"), _rowwise),
-    **dict.fromkeys(("split", "concat", "slice", "pad", "reverse", "cumsum"), _off_axis),
-    **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min"), _reduce),
+    **dict.fromkeys(ALONG_ONE_AXIS, _off_axis),
+    **dict.fromkeys(REDUCTIONS, _reduce),
     "matmul": _matmul,
     "transpose": _transpose,
     "gather": _gather,

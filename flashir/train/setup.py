@@ -27,7 +27,7 @@ from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
 from flashir.train.meeting import ALONE, Meeting
 from flashir.train.recipe import Recipe
-from flashir.train.run_folder import RunFolder, check_free, create, step_of
+from flashir.train.run_folder import RECIPE, RunFolder, check_free, create, step_of
 from flashir.workload import Workload
 
 TOKENS_AT_ONCE = 2**15
@@ -196,7 +196,7 @@ def opened(
         )
         if is_first:
             folder.curve.cut(found.done)
-            recipe.write(folder.path / "recipe.toml")
+            recipe.write(folder.path / RECIPE)
         batches, held_out = (batches_of(corpus, made.graph, recipe) for corpus in found.data)
         floor_ms = floor(made, find_target(recipe.target))[0] * recipe.accumulate
         yield Run(folder, recipe, made, trainer, batches, held_out, found.done, floor_ms, is_first)
