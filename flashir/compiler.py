@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,12 +76,17 @@ class Runnable:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model ready for a backend: choices made, parameters checked, lowered."""
+    """A model ready for a backend: choices made, parameters checked."""
 
     plan: Plan
     params: Params
-    lowered: Graph
     backend: Backend
+    lowering: Lowering
+
+    @cached_property
+    def lowered(self) -> Graph:
+        """The model as the backend wants it."""
+        return self.lowering.run(self.plan.graph)
 
 
 def prepare(
@@ -90,14 +96,17 @@ def prepare(
     *,
     seed: int = 0,
     rechunk: bool = False,
+    portable: bool = False,
     **choices: Any,
 ) -> Prepared:
-    """Settle, check and lower a model, before any work starts. Arguments as for `compile`.
+    """Settle and check a model, before any work starts. Arguments as for `compile`, and `portable` as for `export`.
 
     Without parameters, those of `init` with that seed are made, once the chunk is chosen.
     """
     find_target(target)
     found = backend_of(target)
+    lowering = Lowering.of(target, portable=portable)
+    choices["portable"] = portable
     if params is None:
         made = plan(model, target, **choices)
         params = init(made.graph, seed)
@@ -106,8 +115,7 @@ def prepare(
         made = plan(model, target, **choices)
     else:
         made = plan(model, target, params=params, **choices)
-    arrays = checked(made.graph, params)
-    return Prepared(made, arrays, Lowering.of(target).run(made.graph), found)
+    return Prepared(made, checked(made.graph, params), found, lowering)
 
 
 def compile(

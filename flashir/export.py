@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 import flashir
-from flashir.backend import Exporter, Portable, Run
+from flashir.backend import Exporter, Run
 from flashir.compiler import Prepared, prepare
 from flashir.errors import ArtefactError, TargetError
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
 from flashir.ir.types import LARGEST_SIZE
-from flashir.lowering import Lowering
 from flashir.planning import Plan, compute_type
 from flashir.workload import Workload
 
@@ -74,24 +73,13 @@ def export(
         SettingError, TargetError, ParameterError: as `compile`.
         ArtefactError: the artefact cannot be written or fails a check; the old one is whole.
     """
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, **choices)
-    if portable:
-        ready = _portable(ready, target)
+    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, portable=portable, **choices)
     if not isinstance(ready.backend, Exporter):
         raise TargetError(f"the backend {ready.backend.name!r} cannot export", where=target)
     check = _Check(ready)
     metadata = {"flashir.version": flashir.__version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
     path = ready.backend.export(ready.plan.graph, ready.lowered, ready.params, Path(out), metadata, check)
     return Exported(path, ready.plan, (*ready.backend.verify(path).checks, check.verdict), _notes(ready.plan))
-
-
-def _portable(ready: Prepared, target: str) -> Prepared:
-    """Lowered anew, without what only one runtime has. Raises TargetError where the backend has nothing of the kind."""
-    if not isinstance(ready.backend, Portable):
-        raise TargetError(f"{ready.backend.name!r} has no operators of one runtime alone", mend="leave out portable")
-    backend = ready.backend.portable()
-    lowered = Lowering(target, backend.claims, backend.passes()).run(ready.plan.graph)
-    return replace(ready, backend=backend, lowered=lowered)
 
 
 class _Check:

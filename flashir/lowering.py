@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flashir.backend import Backend, Portable
 from flashir.errors import TargetError
 from flashir.ir import Graph
 from flashir.passes.base import Pass, Pipeline
@@ -32,8 +33,17 @@ class Lowering:
     check: bool = True
 
     @staticmethod
-    def of(target: str, *, check: bool = True) -> Lowering:
-        """The lowering for a target by name; down to primitives where its backend is not installed."""
+    def of(target: str, *, check: bool = True, portable: bool = False) -> Lowering:
+        """The lowering for a target by name; down to primitives where its backend is not installed.
+
+        Args:
+            target: its name.
+            check: verify the graph after every pass.
+            portable: use nothing that only one runtime of the format has.
+
+        Raises:
+            TargetError: the backend has nothing of the kind to leave out.
+        """
         from flashir.registry import backend_names, backend_of
 
         if target.partition(":")[0] not in backend_names():
@@ -42,6 +52,8 @@ class Lowering:
             found = backend_of(target)
         except TargetError:
             return Lowering(target, check=check)
+        if portable:
+            found = _portable(found, target)
         return Lowering(target, found.claims, found.passes(), check)
 
     def passes(self) -> tuple[Pass, ...]:
@@ -52,3 +64,14 @@ class Lowering:
     def run(self, graph: Graph) -> Graph:
         """The lowered graph."""
         return Pipeline(self.passes(), check=self.check).run(graph)
+
+
+def _portable(found: Backend, target: str) -> Backend:
+    """The backend without what only one runtime has. Raises TargetError where it has nothing of the kind."""
+    if not isinstance(found, Portable):
+        raise TargetError(
+            f"the backend {found.name!r} has no operators of one runtime alone to leave out",
+            where=target,
+            mend="leave out portable, or choose a target of onnx",
+        )
+    return found.portable()

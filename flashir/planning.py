@@ -88,6 +88,7 @@ class Ranking:
     target: Target
     workload: Workload
     params: Mapping[str, Any] | None = None
+    portable: bool = False
 
     def __call__(self, graph: Graph) -> tuple[Candidate, ...]:
         """Every candidate, predicted. Raises TargetError where none fits the memory of the target."""
@@ -124,7 +125,7 @@ class Ranking:
 
     @cached_property
     def _lowering(self) -> Lowering:
-        return Lowering.of(self.target.name, check=False)
+        return Lowering.of(self.target.name, check=False, portable=self.portable)
 
 
 def plan(
@@ -140,6 +141,7 @@ def plan(
     dtype: str | None = None,
     params: Mapping[str, Any] | None = None,
     measured: bool = True,
+    portable: bool = False,
 ) -> Plan:
     """Choose what the model leaves open, from the cost model of the target, or from what `tune` measured there.
 
@@ -153,11 +155,12 @@ def plan(
         chunk, cumsum: settle these by hand; a cumulative sum without a tile is one over tokens, tile 1 (Table 10).
         dtype: the compute type: `float32`, `bfloat16` or `float16`; without one, the model's own.
         params: the parameters, where they exist already: then the chunk must be one that they fit.
-        measured: use measurements of this machine where `tune` has stored them.
+        measured: use measurements of this machine where `tune` has stored them; they are of what is not portable.
+        portable: plan for what `export` writes when it is told so.
 
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
-        TargetError: the target is unknown, or the model does not fit its memory.
+        TargetError: the target is unknown, has no portable form, or the model does not fit its memory.
         ParameterError: the parameters fit no chunk.
     """
     workload, record = Workload(batch, seq_len, training), find_target(target)
@@ -165,9 +168,9 @@ def plan(
     graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
     if chunk is not None and params is not None and (wrong := misfits(graph, params)):
         raise SettingError(wrong, where=f"chunk {chunk} is not that of the parameters", mend=UNLOCK)
-    ranking = Ranking(record, workload, params)
+    ranking = Ranking(record, workload, params, portable)
     candidates = ranking(graph)
-    if measured:
+    if measured and not portable:
         from flashir.tune.evidence import with_measurements
 
         candidates = with_measurements(candidates, graph, record, workload)

@@ -103,3 +103,17 @@ def test_segments_of_a_bare_artefact_may_have_any_id(tmp_path):
         (got,) = session.run(None, {"input_ids": ids, "segment_ids": small + shift})
         assert np.array_equal(got, wanted)
     assert relative_error(wanted, flashir.interpret(model, unit(model), ids, small)[0]) < 1e-4
+
+
+def test_the_plan_of_a_portable_export_is_of_what_it_writes(tmp_path):
+    model = flashir.model("flash", size="tiny", chunk=16, cumsum="native")
+    own, portable = (flashir.export(model, tmp_path, portable=portable).plan for portable in (False, True))
+    assert portable.predicted_ms > own.predicted_ms
+    assert portable == flashir.plan(model, portable=True, params=flashir.init(model))
+
+
+def test_what_is_not_portable_says_where_and_how_to_mend_it(tmp_path):
+    with pytest.raises(TargetError, match="no operators of one runtime alone") as told:
+        flashir.export(flashir.model("flash", size="tiny", chunk=4), tmp_path, "torch:cpu", portable=True)
+    assert told.value.where == "torch:cpu"
+    assert "target of onnx" in told.value.mend
