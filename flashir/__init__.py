@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from flashir.decode import Decoding, decoding
     from flashir.errors import FlashirError
     from flashir.export import Exported, export
-    from flashir.generation import Decoder, Sampling, decoder, generate
+    from flashir.generation import Decoder, decoder, generate
     from flashir.interpreter import interpret
     from flashir.ir import AUTO, Builder, DType, Graph, TensorType, dumps, loads
     from flashir.models import load, model
     from flashir.parameters import init, load_params, save_params
     from flashir.passes.choose import Candidate
     from flashir.planning import Plan, plan
+    from flashir.sampling import Sampling
     from flashir.tune.search import tune
 
 __version__ = "0.1.0"
@@ -39,13 +40,14 @@ _HOMES = {
     "decode": ("Decoding", "decoding"),
     "errors": ("FlashirError",),
     "export": ("Exported", "export"),
-    "generation": ("Decoder", "Sampling", "decoder", "generate"),
+    "generation": ("Decoder", "decoder", "generate"),
     "interpreter": ("interpret",),
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
     "models": ("load", "model"),
     "parameters": ("init", "load_params", "save_params"),
     "passes.choose": ("Candidate",),
     "planning": ("Plan", "plan"),
+    "sampling": ("Sampling",),
     "tune.search": ("tune",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

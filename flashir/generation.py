@@ -1,4 +1,4 @@
-"""Generation: a model compiled for prompts and steps, and the loop that picks tokens.
+"""Generation: a model compiled for prompts and steps, and the loop around them.
 
 decoder = flashir.decoder(model, "onnx:cpu", params)
 for tokens in flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64):
@@ -17,10 +17,11 @@ import numpy.typing as npt
 from flashir import inputs
 from flashir.backend import Continue, Continuing, Kept
 from flashir.compiler import device_at_hand, prepare
-from flashir.decode import Decoding, decoding
+from flashir.decode import decoding
 from flashir.errors import InputError, SettingError, TargetError
+from flashir.hosted import hosted
 from flashir.ir import Dim, Graph
-from flashir.lowering import Lowering
+from flashir.sampling import Sampling, SplitMix64
 
 Array = npt.NDArray[Any]
 Prompts = Sequence[Sequence[int]] | Array
@@ -50,15 +51,14 @@ class Decoder:
     """A model that continues sequences on a target: numpy in, numpy out, states where the target keeps them.
 
         logits, state = decoder.prefill([[1, 2, 3], [4]])       # float32 [b, v], of each prompt's last token
-        logits, state = decoder.step([5, 6], state)             # int [b] or [b, t] -> [b, v] or [b, t, v]
+        logits, state = decoder.step([5, 6], state)             # int [b], the next token of each row -> [b, v]
 
     `limit` is how long a sequence may become; None where nothing limits it.
     """
 
-    def __init__(self, model: Graph, graphs: Decoding, prefill: Continue, step: Continue) -> None:
+    def __init__(self, model: Graph, limit: int | None, prefill: Continue, step: Continue) -> None:
         self.model = model
-        self.graphs = graphs
-        self.limit = _limit(model, graphs.max_len)
+        self.limit = limit
         self._prefill, self._step = prefill, step
 
     def prefill(self, prompts: Prompts) -> tuple[Array, State]:
@@ -82,33 +82,32 @@ class Decoder:
             padded[: len(row)] = row
         inputs.check(self.model, [ids])
         logits, kept = self._prefill([ids, lengths], ())
-        return logits[:, 0], State(lengths, self, kept)
+        return logits, State(lengths, self, kept)
 
     def step(self, ids: npt.ArrayLike, state: State) -> tuple[Array, State]:
-        """Read the next token of each row, [b], or the next few, [b, t].
+        """Read the next token of each row, [b].
 
         Raises:
             InputError: the state is of another decoder or batch, or was used; the sequence would become too long; a
                 token is outside the vocabulary.
         """
         tokens = np.asarray(ids)
-        several = tokens[:, None] if tokens.ndim == 1 else tokens
         problems = []
         if state.of is not self:
             problems.append("the state is that of another decoder")
         elif state.kept is None:
             problems.append("the state was used before; go on from the one that its step returned")
-        if several.ndim != 2 or len(several) != state.batch or not several.size:
-            problems.append(f"a step of {state.batch} rows takes tokens [b] or [b, t], got shape {tokens.shape}")
+        if tokens.shape != (state.batch,):
+            problems.append(f"a step of {state.batch} rows takes a token of each, got shape {tokens.shape}")
         if problems:
             raise InputError(problems)
-        position = state.position + several.shape[1]
+        position = state.position + 1
         self._check_length(position)
-        inputs.check(self.model, [several])
+        inputs.check(self.model, [tokens[:, None]])
         kept, state.kept = state.kept, None
         assert kept is not None
-        logits, after = self._step([several], kept)
-        return logits[:, 0] if tokens.ndim == 1 else logits, State(position, self, after)
+        logits, after = self._step([tokens], kept)
+        return logits, State(position, self, after)
 
     def _check_length(self, lengths: Array) -> None:
         if self.limit is not None and lengths.max() > self.limit:
@@ -144,82 +143,47 @@ def decoder(
     ready = prepare(model, target, params, **choices)
     if not isinstance(ready.backend, Continuing):
         raise TargetError(f"{ready.backend.name} keeps no states between calls, so it cannot decode", where=target)
-    graphs = decoding(ready.plan.graph, max_len=max_len, length=length)
-    lowering = Lowering.of(target)
-    lowered = [lowering.run(graph) for graph in (graphs.prefill, graphs.step)]
+    graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
+    lowered = [ready.lowering.run(graph) for graph in (graphs.prefill, graphs.step)]
     prefill, step = ready.backend.continuing(lowered, ready.params, device_at_hand(target))
-    return Decoder(ready.plan.graph, graphs, prefill, step)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is picked.
-
-    Args:
-        temperature: logits are divided by it; 0 takes the largest.
-        top_k: only so many of the largest logits count; None for all.
-        top_p: only the likeliest tokens count, until they make up this share.
-    """
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not self.temperature >= 0:
-            problems.append(f"temperature must be at least 0, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            problems.append(f"top_k must be at least 1, got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            problems.append(f"top_p must lie above 0, and at most be 1, got {self.top_p}")
-        if problems:
-            raise SettingError(problems)
-
-    def pick(self, logits: Array, random: np.random.Generator) -> npt.NDArray[np.int64]:
-        """[b, v] -> the token of each row, [b]"""
-        if not self.temperature:
-            return np.asarray(logits.argmax(-1), np.int64)
-        order = np.argsort(-logits, axis=-1, kind="stable")
-        scores = np.take_along_axis(logits, order, -1).astype(np.float64) / self.temperature
-        shares = np.exp(scores - scores[:, :1])
-        shares[:, self.top_k or shares.shape[1] :] = 0
-        shares /= shares.sum(-1, keepdims=True)
-        before = shares.cumsum(-1) - shares
-        shares[before >= self.top_p] = 0  # the likeliest has nothing before it, so it stays
-        reached = shares.cumsum(-1)
-        drawn = random.random((len(logits), 1)) * reached[:, -1:]
-        place = np.minimum((reached <= drawn).sum(-1), np.count_nonzero(shares, axis=-1) - 1)
-        return np.asarray(np.take_along_axis(order, place[:, None], -1)[:, 0], np.int64)
+    return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step)
 
 
 def generate(
     decoder: Decoder, prompts: Prompts, *, tokens: int = 64, sampling: Sampling | None = None, seed: int = 0
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """The tokens that follow prompts, one of each row at a time, [b].
+    """The tokens that follow prompts, one of each row at a time, [b]. The prompts are read by the call itself.
 
     Args:
         decoder: as `decoder` makes it.
         prompts: rows of tokens, of any lengths.
         tokens: how many; fewer where a row reaches the decoder's limit.
         sampling: how they are picked; the likeliest without one.
-        seed: of what is drawn.
+        seed: of what is drawn; see `SplitMix64`.
 
     Raises:
-        InputError: as `Decoder.prefill`, before the first token.
+        SettingError: `tokens` is less than 0, or the seed out of range.
+        InputError: as `Decoder.prefill`; later on, where logits are not finite.
     """
-    how, random = sampling or Sampling(), np.random.default_rng(seed)
-    logits, state = decoder.prefill(prompts)
-    for number in range(tokens):
-        picked = how.pick(logits, random)
+    if tokens < 0:
+        raise SettingError(f"tokens must be at least 0, got {tokens}")
+    random = SplitMix64(seed)
+    return _continued(decoder, *decoder.prefill(prompts), tokens, sampling or Sampling(), random)
+
+
+def _continued(
+    decoder: Decoder, logits: Array, state: State, tokens: int, sampling: Sampling, random: SplitMix64
+) -> Iterator[npt.NDArray[np.int64]]:
+    for left in reversed(range(tokens)):
+        picked = sampling.pick(logits, random)
         yield picked
         full = decoder.limit is not None and state.position.max() >= decoder.limit
-        if full or number + 1 == tokens:
+        if full or not left:
             return
         logits, state = decoder.step(picked, state)
 
 
-def _limit(model: Graph, max_len: int | None) -> int | None:
+def longest(model: Graph, max_len: int | None = None) -> int | None:
     """How long a sequence may become: what caches hold, and what ops that have a `max_len` can do."""
     limits = [] if max_len is None else [max_len]
     lengths = {n for node in model.walk() if isinstance(n := node.attrs.get("max_len"), int)}

@@ -1,0 +1,116 @@
+"""Sampling: how the next token is picked from logits. Any host can do it again, to the same tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.errors import InputError, SettingError
+
+Array = npt.NDArray[Any]
+SEEDS = 2**64
+
+
+class SplitMix64:
+    """Numbers drawn at random: SplitMix64 (Steele, Lea and Flood 2014), a few lines in any language.
+
+    All of it modulo 2^64, from `state = seed` on:
+
+        state += 0x9E3779B97F4A7C15
+        z = state
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+        z ^= z >> 31
+
+    Raises:
+        SettingError: the seed is not of 0 .. 2^64 - 1.
+    """
+
+    def __init__(self, seed: int) -> None:
+        if not 0 <= seed < SEEDS:
+            raise SettingError(f"seed must lie in 0 .. 2^64 - 1, got {seed}")
+        self._state = seed
+
+    def whole(self) -> int:
+        """The next z, of 0 .. 2^64 - 1."""
+        self._state = (self._state + 0x9E3779B97F4A7C15) % SEEDS
+        z = self._state
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % SEEDS
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % SEEDS
+        return z ^ (z >> 31)
+
+    def uniform(self) -> float:
+        """The next number of [0, 1): (z >> 11) * 2^-53."""
+        return (self.whole() >> 11) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is picked, row by row:
+
+    1. Tokens are put in order by (-logit, id), and the first `top_k` are kept. At temperature 0 the first is picked.
+    2. Each weighs exp((logit - largest logit) / temperature), in float64. `reached` are the sums of weights in order.
+    3. Of these the first are kept, up to the one where `reached` is at least `top_p` of its last.
+    4. With u drawn for the row, the first token is picked where `reached` is more than u times its last.
+
+    Args:
+        temperature: logits are divided by it; 0 takes the largest, and draws nothing.
+        top_k: only so many of the largest logits count; None for all.
+        top_p: only the likeliest tokens count, until they make up this share.
+
+    Raises:
+        SettingError: with every one that is out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not (self.temperature >= 0 and isfinite(self.temperature)):
+            problems.append(f"temperature must be at least 0, and finite, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            problems.append(f"top_k must be at least 1, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            problems.append(f"top_p must lie above 0, and at most be 1, got {self.top_p}")
+        if problems:
+            raise SettingError(problems)
+
+    def pick(self, logits: Array, random: SplitMix64) -> npt.NDArray[np.int64]:
+        """Logits [b, v] -> the token of each row, [b]; one number is drawn a row, in the order of rows.
+
+        Raises:
+            InputError: the largest logit of a row is no finite number.
+        """
+        strange = np.flatnonzero(~np.isfinite(logits.max(axis=-1)))
+        if strange.size:
+            raise InputError(
+                f"the logits of row {strange[0]} are not finite, so there is no next token",
+                mend="compute in float32, and see whether the parameters are finite",
+            )
+        if not self.temperature:
+            return np.asarray(logits.argmax(axis=-1), np.int64)
+        return np.array([self._drawn(row, random.uniform()) for row in logits], np.int64)
+
+    def _drawn(self, logits: Array, u: float) -> int:
+        order = _largest(logits, self.top_k)
+        scores = logits[order].astype(np.float64)
+        with np.errstate(over="ignore"):  # what is infinitely less likely weighs nothing
+            reached = np.exp((scores - scores[0]) / self.temperature).cumsum()
+        reached = reached[: np.searchsorted(reached, self.top_p * reached[-1]) + 1]
+        # u is at most 1 - 2^-53, so the product is rounded to less than the last, and there is such a token.
+        return int(order[np.searchsorted(reached, u * reached[-1], side="right")])
+
+
+def _largest(logits: Array, count: int | None) -> Array:
+    """The ids of the largest logits [v], the largest first, and of equal ones the smaller id."""
+    if count is None or count >= len(logits):
+        return np.argsort(-logits, kind="stable")
+    least = np.partition(logits, -count)[-count]
+    ids = np.flatnonzero(logits >= least)  # more than `count` where several are equal to the least
+    return ids[np.argsort(-logits[ids], kind="stable")][:count]
