@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from flashir.backend import AdamW, Array, Batch, Params, Trainable
+from flashir.backend import AdamW, Array, Batch, Params, Trainable, Trainer
 from flashir.compiler import device_at_hand
 from flashir.errors import ArtefactError, TargetError
 from flashir.export import sample_inputs
 from flashir.interpreter import bind_sizes
 from flashir.ir import Graph
 from flashir.lowering import Lowering
+from flashir.moments import Moments
 from flashir.parameters import init
 from flashir.registry import backend_of
 from flashir.workload import Workload
 
 LEARNING_RATE = 7e-4
 """At the peak, by Table 6."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of training on one batch, the same every time; called, it returns the loss before the step.
+
+    Args:
+        trainer: fresh.
+        batch: with labels drawn at random.
+        params: that the trainer began with, by full name.
+    """
+
+    trainer: Trainer
+    batch: Batch
+    params: Params
+
+    def __call__(self) -> float:
+        """Make the step."""
+        return self.trainer.step([self.batch], LEARNING_RATE).loss
+
+    def gradients(self) -> Mapping[str, Array]:
+        """The gradients of the first step by full name, all times the same number, until a second one is made."""
+        return Moments.read(self.trainer.state(), self.params).mean
 
 
 def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], object]:
@@ -40,10 +65,8 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
     return lambda: run(inputs)
 
 
-def training_step(
-    graph: Graph, lowered: Graph, params: Params, target: str, inputs: Sequence[Array]
-) -> Callable[[], float]:
-    """A step of training on labels drawn at random, the same every time; it returns the loss before the step.
+def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inputs: Sequence[Array]) -> TrainingStep:
+    """A model in training, on labels drawn at random.
 
     Args:
         graph: settled; its one result is logits [b, t, v].
@@ -59,13 +82,15 @@ def training_step(
     *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
     labels = np.random.default_rng(1).integers(0, vocab, shape)
     trainer = trainable(target).trainer(lowered, params, device_at_hand(target), AdamW())
-    batches = [Batch(tuple(inputs), labels)]
-    return lambda: trainer.step(batches, LEARNING_RATE).loss
+    return TrainingStep(trainer, Batch(tuple(inputs), labels), params)
 
 
 def trainable(target: str) -> Trainable:
     """The backend of a target. Raises TargetError where it cannot train."""
     found = backend_of(target)
     if not isinstance(found, Trainable):
-        raise TargetError(f"{target} cannot train: the backend {found.name!r} runs forward only")
+        raise TargetError(
+            f"{target} cannot train: the backend {found.name!r} runs forward only",
+            mend="--target torch:cpu or --target jax:cpu",
+        )
     return found

@@ -45,7 +45,8 @@ def tune(
 ) -> None:
     """Choose the chunk and the cumulative sum by measuring on the device at hand.
 
-    Candidates are measured in the order of the cost model, interleaved, and each is checked against the interpreter.
+    Candidates are measured in the order of the cost model, interleaved. The first of each chunk is checked against the
+    interpreter, the others of the chunk against the first; so are, with --training, their loss and gradients.
     Measurements are kept as they come, `plan` uses them, and Ctrl-C loses none.
 
     Examples:

@@ -7,7 +7,7 @@ before it is asked for, and what a candidate has of its own is dropped when it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
@@ -20,13 +20,15 @@ import numpy.typing as npt
 from flashir.backend import Backend, Run
 from flashir.errors import ArtefactError
 from flashir.export import TOLERANCE, enough, relative_error, sample_inputs
+from flashir.gradients import TOLERANCE as TOLERANCE_OF_GRADIENTS
+from flashir.gradients import differences
 from flashir.interpreter import interpret
-from flashir.ir import Graph, dumps
+from flashir.ir import DType, Graph, dumps
 from flashir.lowering import Lowering
-from flashir.parameters import init
+from flashir.parameters import init, unit
 from flashir.passes.choose import Candidate, choosers
 from flashir.planning import compute_type
-from flashir.subject import training_step
+from flashir.subject import TrainingStep, training_step
 from flashir.tune.parts import Part, parts
 from flashir.tune.space import Choice
 from flashir.workload import Workload
@@ -40,7 +42,8 @@ SHORTEST_MS = 5.0
 WHOLE_MS = 100.0
 """Models that are predicted to take less are measured whole: what it costs to start a run tells in their parts."""
 COMPARED = 1 << 20
-"""Numbers of a result that are kept to compare with others of the same chunk."""
+"""Numbers of a result, and of all gradients, that are kept to compare with others of the same chunk."""
+SAME = "the same function computed another way"
 
 
 class Measurer(Protocol):
@@ -112,12 +115,14 @@ class DeviceMeasurer:
         self._open: dict[Choice, list[tuple[_Piece, float]]] = {}
         self._shared: dict[str, _SharedPiece] = {}
         self._results: dict[tuple[int | None, int], npt.NDArray[Any]] = {}
+        self._gradients: dict[int | None, Mapping[str, npt.NDArray[Any]]] = {}
 
     def open(self, candidate: Candidate) -> None:
         """Compile each part, warm it up, and compare what it computes.
 
         The first candidate of each chunk is compared with the float64 interpreter, on an input just longer than a
-        chunk or tile; those that follow are compared with it at the full length, as they must compute the same.
+        chunk or tile; those that follow are compared with it at the full length, as they must compute the same. So are
+        the gradients of a training step; those of the first are not compared with the interpreter's.
 
         Raises:
             ArtefactError: it computes something else.
@@ -149,7 +154,7 @@ class DeviceMeasurer:
 
     def _compile(self, graph: Graph, choice: Choice, index: int) -> tuple[Run, list[npt.NDArray[Any]], int]:
         """A part that runs and was checked, its inputs, and how many runs make a sample."""
-        params = init(graph)
+        params = _params(graph)
         lowered = Lowering.of(self.target, check=False).run(graph)
         seen = self._results.get((choice.chunk, index))
         inputs = sample_inputs(graph, self._sizes)
@@ -158,22 +163,39 @@ class DeviceMeasurer:
         if seen is None:
             _check(graph, params, run, choice)
         if self.workload.training:
-            run = _stepping(training_step(graph, lowered, params, self.target, inputs))
-        result = _thinned(run(inputs))  # warms up, too
-        start = perf_counter()
-        run(inputs)
-        once_ms = 1e3 * (perf_counter() - start)
+            step = training_step(graph, lowered, params, self.target, inputs)
+            run = _stepping(step)
+        result = _thinned(run(inputs), COMPARED)  # warms up, too
         if seen is None:
             _finite(result)
             self._results[choice.chunk, index] = result
         else:
-            _agree(result, seen, graph, "the same function computed another way")
+            _agree(result, seen, graph, SAME)
+        if self.workload.training:
+            self._compare_gradients(step, graph, choice)
+        start = perf_counter()
+        run(inputs)
+        once_ms = 1e3 * (perf_counter() - start)
         return run, inputs, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
 
+    def _compare_gradients(self, step: TrainingStep, graph: Graph, choice: Choice) -> None:
+        """Those of the step just made with those of the first candidate of the chunk. Raises ArtefactError."""
+        found = step.gradients()
+        got = {name: _thinned(array, COMPARED // len(found)) for name, array in found.items()}
+        limit = TOLERANCE_OF_GRADIENTS[compute_type(graph)]
+        for name, error in differences(got, self._gradients.setdefault(choice.chunk, got)):
+            if not error <= limit:
+                raise ArtefactError(f"its gradient of {name} differs from {SAME} by {error:.1e}, more than {limit:.0e}")
 
-def _stepping(step: Callable[[], float]) -> Run:
+
+def _stepping(step: TrainingStep) -> Run:
     """A training step as a run, whose result is the loss; that of the first is the same for all that are alike."""
     return lambda inputs: np.asarray(step())
+
+
+def _params(graph: Graph) -> dict[str, npt.NDArray[np.float32]]:
+    """Such as every term of the model tells by. In narrow types rounding would tell too, so those of a fresh model."""
+    return unit(graph) if compute_type(graph) in (DType.F32, DType.F64) else init(graph)
 
 
 def _check(graph: Graph, params: Any, run: Run, choice: Choice) -> None:
@@ -194,8 +216,8 @@ def _finite(result: npt.NDArray[Any]) -> None:
         raise ArtefactError("computes numbers that are not finite")
 
 
-def _thinned(result: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Numbers from all over a result, at most `COMPARED`."""
+def _thinned(result: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Numbers from all over a result, at most so many."""
     flat = np.asarray(result).reshape(-1)
-    step = -(-flat.size // COMPARED) | 1  # odd, so that it does not walk down one column
+    step = -(-flat.size // most) | 1  # odd, so that it does not walk down one column
     return np.array(flat[::step])

@@ -43,8 +43,9 @@ def tune(
     """Choose what the model leaves open by measuring on the device at hand.
 
     About a third of the candidates are measured: those that the cost model finds the best, and those about which what
-    was measured leaves doubt. Every one is checked against the interpreter before it is timed. Results go to the store
-    as they come, where `plan` finds them; Ctrl-C loses none.
+    was measured leaves doubt. Before it is timed, the first of each chunk is checked against the interpreter, and the
+    others of the chunk against the first; so are the loss and the gradients of training steps. Results go to the
+    store as they come, where `plan` finds them; Ctrl-C loses none.
 
     Args:
         model: any graph; what it has settled stays so.

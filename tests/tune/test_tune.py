@@ -98,6 +98,27 @@ def test_training_steps_are_measured_and_kept_apart_from_runs(cache: Path) -> No
     assert all(each.measured_ms is None for each in forward.candidates)
 
 
+def test_a_strategy_with_a_gradient_of_its_own_cannot_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loss is that of the others."""
+    off = 1.0
+
+    class Off:
+        def trainer(self, *given: Any) -> Any:
+            made = backend("torch").trainer(*given)  # type: ignore[attr-defined]
+            state, name, by = made.state, "mean.layers.0.proj_out.weight", off
+            made.state = lambda: {**(found := state()), name: found[name] * by}
+            return made
+
+    monkeypatch.setattr("flashir.subject.trainable", lambda target: Off())
+    measurer = DeviceMeasurer(TINY, "torch:cpu", backend("torch"), "cpu", Workload(1, 200, True))
+    scan, matmul = candidates({Pick(64, "scan"): 1.0, Pick(64, "matmul"): 1.0})
+    measurer.open(scan)
+    measurer.open(matmul)
+    off = 1.01
+    with pytest.raises(ArtefactError, match=r"its gradient of layers\.0\.proj_out\.weight differs from .* by 1\.0e-02"):
+        measurer.open(matmul)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
