@@ -21,11 +21,12 @@ class Decoding:
     """A model that continues sequences.
 
         logits, *states = prefill(ids, lengths)         # ids [b, t] padded on the right -> logits [b, 1, v]
-        logits, *states = step(ids, *states)            # ids [b, t], t from 1 on -> logits [b, t, v]
+        logits, *states = step(ids, *states)            # ids [b, 1] -> logits [b, 1, v]
 
     Args:
         prefill: for prompts; the logits are those of each row's last token.
         step: for what comes after them.
+            A state is read by nothing but the op that renews it, wherever it is large; so a target can do it in place.
         state: what goes from one to the other, in this order; `position`, the tokens so far of each row, is the first.
         max_len: how many tokens the caches hold; None where there are none.
     """
@@ -36,11 +37,12 @@ class Decoding:
     max_len: int | None = None
 
 
-def decoding(model: Graph, *, max_len: int | None = None, length: int | None = None) -> Decoding:
+def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None) -> Decoding:
     """Derive the two graphs from a causal model.
 
     Args:
         model: of tokens alone, `ids: i32[B, T]`, its chunk chosen.
+        tokens: how many a step takes at most; with more than one, it takes any number up to them.
         max_len: how many tokens caches hold, where a layer attends to every token.
         length: of the whole sequence, where a model divides by it (`qk_scale = length` in gau). The logits are then
             those of a sequence of that length.
@@ -49,6 +51,6 @@ def decoding(model: Graph, *, max_len: int | None = None, length: int | None = N
         SettingError: the model is not causal, has segments, or an op in it cannot be continued token by token; it is
             named, and why.
     """
-    prefill, types = to_prefill(model, max_len=max_len, length=length)
-    step = to_step(model, types, max_len=max_len, length=length)
+    prefill, types = to_prefill(model, tokens=tokens, max_len=max_len, length=length)
+    step = to_step(model, types, tokens=tokens, max_len=max_len, length=length)
     return Decoding(prefill, step, tuple(StateSpec(*each) for each in types.items()), max_len)

@@ -119,7 +119,12 @@ def _gather(sizes: Sizes, node: Node, table: Any, ids: Any) -> Any:
 
 
 def _put_rows(sizes: Sizes, node: Node, table: Any, rows: Any, ids: Any) -> Any:
-    return table.at[ids].set(rows, mode="drop")
+    def put(table: Any, rows: Any, ids: Any) -> Any:
+        return table.at[ids].set(rows, mode="drop")
+
+    for _ in range(table.ndim - 3):
+        put = jax.vmap(put, in_axes=(0, 0, None))
+    return jax.vmap(put)(table, rows, ids)
 
 
 def _matmul(sizes: Sizes, node: Node, x: Any, y: Any) -> Any:

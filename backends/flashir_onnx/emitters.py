@@ -57,9 +57,14 @@ def _size(scope: Scope, node: Node) -> str:
 
 
 def _iota(scope: Scope, node: Node) -> str:
-    zero, one = (scope.constant(np.array(n, np.int64)) for n in (0, 1))
-    x = scope.one("Range", zero, _scalar(scope, _attr(node, "length")), one)
+    x = _range(scope, _attr(node, "length"))
     return x if numpy_type(_attr(node, "dtype")) == np.int64 else _cast(scope, x, _attr(node, "dtype"))
+
+
+def _range(scope: Scope, size: Size) -> str:
+    """0, 1 .. size - 1 in int64."""
+    zero, one = (scope.constant(np.array(n, np.int64)) for n in (0, 1))
+    return scope.one("Range", zero, _scalar(scope, size), one)
 
 
 def _reshape(scope: Scope, node: Node, x: str) -> str:
@@ -167,7 +172,19 @@ def _floor_div(scope: Scope, node: Node, x: str) -> str:
 
 
 def _put_rows(scope: Scope, node: Node, table: str, rows: str, ids: str) -> str:
-    return scope.one("ScatterND", table, scope.one("Unsqueeze", ids, _numbers(scope, -1), stem="ids"), rows)
+    """ScatterND, told where each row goes by a number an axis before its own; it can renew a table in place."""
+    *lead, count, _ = _type(node, 1).shape
+    places = [_along(scope, _range(scope, size), axis, (*lead, count)) for axis, size in enumerate(lead)]
+    spread = [size if axis in (0, len(lead)) else 1 for axis, size in enumerate((*lead, count))]
+    places.append(scope.one("Expand", reshape(scope, ids, _type(node, 2).shape, spread), scope.shape(*lead, count)))
+    columns = [scope.one("Unsqueeze", x, _numbers(scope, -1), stem="place") for x in places]
+    return scope.one("ScatterND", table, scope.one("Concat", *columns, axis=-1, stem="places"), rows)
+
+
+def _along(scope: Scope, x: str, axis: int, shape: Sequence[Size]) -> str:
+    """[n] -> a tensor of that shape in which `x` runs along an axis"""
+    column = scope.one("Unsqueeze", x, _numbers(scope, *range(1, len(shape) - axis)))
+    return scope.one("Expand", column, scope.shape(*shape))
 
 
 def _sqrt(scope: Scope, node: Node, x: str) -> str:

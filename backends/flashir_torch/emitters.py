@@ -168,7 +168,9 @@ def _gather(scope: Scope, node: Node, table: fx.Node, ids: fx.Node) -> fx.Node:
 
 
 def _put_rows(scope: Scope, node: Node, table: fx.Node, rows: fx.Node, ids: fx.Node) -> fx.Node:
-    return scope.call(torch.index_put, table, (ids,), rows)
+    batch, *between, count, _ = _type(node, 1).shape
+    places = scope.method("view", ids, scope.shape((batch, *(1 for _ in between), count, 1)))
+    return scope.call(torch.scatter, table, -2, scope.method("expand_as", places, rows), rows)
 
 
 def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flashir.ops.stream import Moment, States, cache_after, column, put_rows, under_heads, visible_slots
+from flashir.ops.stream import Moment, States, cache_after, column, under_heads, visible_slots
 
 if TYPE_CHECKING:
     from flashir.ir.graph import Value
@@ -25,7 +25,7 @@ def caches_step(
     """kernel(q k^T + bias) v over what was and what is new, [b, .., t, e]; the bias is [b, t, m]"""
     b = now.b
     positions = now.positions()
-    after = {name: put_rows(b, states[name], x, positions) for name, x in (("k", k), ("v", v))}
+    after = {name: b.put_rows(states[name], x, positions) for name, x in (("k", k), ("v", v))}
     scores = b.matmul(q, after["k"], transpose_y=True)
     if bias is not None:
         scores = b.add(scores, under_heads(b, bias, scores.type.rank))

@@ -12,7 +12,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.types import TensorType
 from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
-from flashir.ops.chunk_stream import chunks_after, chunks_step, ring_size
+from flashir.ops.chunk_stream import chunks_after, chunks_step, seen_at_once
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_bias, check_heads
@@ -46,7 +46,7 @@ def _infer(
         if quad_k is None or bias is None:
             raise IRError("queries of the local part need keys and a bias")
         check_heads(quad_q, quad_k, v)
-        check_bias(bias, v, ring_size(chunk, overlap), ring_size(chunk, overlap))
+        check_bias(bias, v, seen_at_once(chunk, overlap), seen_at_once(chunk, overlap))
     if lin_q is not None:
         if lin_k is None:
             raise IRError("queries of the global part need keys")
@@ -71,7 +71,7 @@ def _ref(
 ) -> Any:
     """As the whole, where keys of the part that is off are 0, and a bias below 0 makes weights of nothing."""
     nothing = np.zeros((*v.shape[:2], 1))
-    span = ring_size(chunk, overlap)
+    span = seen_at_once(chunk, overlap)
     quad_q, quad_k = (nothing, nothing) if quad_q is None else (quad_q, quad_k)
     lin_q, lin_k = (nothing, nothing) if lin_q is None else (lin_q, lin_k)
     bias = np.full((span, span), -1.0) if bias is None else bias
@@ -165,7 +165,7 @@ def _cost(ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, lin_no
     v, local, far = ins[0], ins[1] if len(ins) > 1 else None, ins[4] if len(ins) > 4 else None
     assert v is not None
     batch, length, e = v.sizes
-    g, n, traffic = -(-length // chunk), ring_size(chunk, overlap), moved(ins, outs)
+    g, n, traffic = -(-length // chunk), seen_at_once(chunk, overlap), moved(ins, outs)
     products: tuple[Contraction, ...] = ()
     flops = 0.0
     if local is not None:

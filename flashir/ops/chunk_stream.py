@@ -6,8 +6,9 @@ changes by one product of rank 1; what it holds of the own chunk is taken out ag
     q R - q (K^T V of the own chunk) = q R - sum over the chunk of (q k_j) v_j,
 
 so that a border between chunks, inside a step too, is a matter of masks. No K^T V of a chunk is computed at its end.
+States are renewed first, and then looked at: nothing but what renews one reads it, so a target may do so in place.
 
-Axes: b batch, h heads, t new tokens, n slots of the ring, m = n + t what a token may look at, s key, e expanded.
+Axes: b batch, h heads, t new tokens, n slots of the ring, s key, e expanded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from flashir.ops.stream import (
     remainder,
     ring_after,
     ring_step,
-    take_rows,
     under_heads,
 )
 
@@ -40,14 +40,13 @@ Part = tuple["Value", str]
 
 @dataclass(frozen=True)
 class Masks:
-    """What the new tokens see of the ring and of each other.
+    """What the new tokens see of the ring, themselves among it.
 
     Args:
-        near: bool [b, t, m], what attends one by one.
-        taken: [b, t, m], how often a product with the sum misses a key: 1 of a new one in a chunk before, -1 of one
-            in the ring that is in the own chunk.
+        near: bool [b, t, n], what attends one by one.
+        taken: bool [b, t, n], what the sum holds too much: the own chunk, and the new tokens of later ones.
         chunks: i32 [b, t], how many chunks stand before.
-        back: i32 [b, t, m], how far a key stands before the token.
+        back: i32 [b, t, n], how far a key stands before the token.
     """
 
     near: Value
@@ -56,23 +55,20 @@ class Masks:
     back: Value
 
 
-def masks(now: Moment, chunk: int, overlap: bool, dtype: DType) -> Masks:
-    """Those of a step; with `overlap` a chunk also sees the one before."""
-    b, slots = now.b, ring_size(chunk, overlap)
-    query = now.positions()
-    key = b.concat(last_positions(b, now.seen, slots), query, axis=1)
+def masks(now: Moment, chunk: int, overlap: bool) -> Masks:
+    """Those of a step, once the new tokens stand in the ring; with `overlap` a chunk also sees the one before."""
+    b, query = now.b, now.positions()
+    key = last_positions(b, b.add(now.seen, b.size(value=now.length)), now.ring(seen_at_once(chunk, overlap)))
     chunks, of_key = b.floor_div(query, divisor=chunk), b.floor_div(b.maximum(key, 0), divisor=chunk)
-    own, other, key = column(b, chunks), _row(b, of_key), _row(b, key)
-    seen = b.logical_and(b.less_equal(key, column(b, query)), b.less_equal(0, key))
-    same = equal(b, own, other)
-    new = b.cast(b.less_equal(slots, b.iota(length=slots + now.length)), dtype=dtype)
-    taken = b.select(seen, b.sub(new, b.cast(same, dtype=dtype)), 0.0)
-    near = b.logical_and(seen, b.less_equal(b.sub(own, 1), other) if overlap else same)
-    return Masks(near, taken, chunks, b.sub(column(b, query), key))
+    own, other, key, query = column(b, chunks), _row(b, of_key), _row(b, key), column(b, query)
+    there = b.less_equal(0, key)
+    seen = b.logical_and(b.less_equal(key, query), there)
+    near = b.logical_and(seen, b.less_equal(b.sub(own, 1), other) if overlap else equal(b, own, other))
+    return Masks(near, b.logical_and(b.less_equal(own, other), there), chunks, b.sub(query, key))
 
 
-def ring_size(chunk: int, overlap: bool) -> int:
-    """n, the tokens that the next one may look at."""
+def seen_at_once(chunk: int, overlap: bool) -> int:
+    """The most keys that attend to a token one by one, and so the span of a bias."""
     return 2 * chunk if overlap else chunk
 
 
@@ -88,7 +84,7 @@ def chunks_after(
         far: which keys are summed up with v, if any.
         chunk, overlap: as in the op.
     """
-    slots = ring_size(chunk, overlap)
+    slots = now.ring(seen_at_once(chunk, overlap))
     kept = {name: ring_after(now, x, slots) for name, x in {**keys, "v": v}.items()}
     return kept if far is None else {"sum": sum_after(now, keys[far], v), **kept}
 
@@ -126,35 +122,29 @@ def chunks_step(
         kernel: the op that makes weights of local scores.
         bias: [2 chunk, 2 chunk] with overlap, else [chunk, chunk], or none.
     """
-    b, dtype, slots = now.b, wide(v.type.dtype), ring_size(chunk, overlap)
-    seen = masks(now, chunk, overlap, dtype)
-    both = {name: b.concat(states[name], x, axis=x.type.rank - 2) for name, x in {**keys, "v": v}.items()}
-    weights: list[Value] = []
+    b, dtype = now.b, wide(v.type.dtype)
+    seen = masks(now, chunk, overlap)
+    after = {name: ring_step(now, states[name], x) for name, x in {**keys, "v": v}.items()}
+    weights, distant = None, None
     if local is not None:
-        scores = _scores(b, local[0], both[local[1]])
+        scores = _scores(b, local[0], after[local[1]])
         if bias is not None:
             scores = b.add(scores, _bias(now, bias, seen.back, chunk))
         near = under_heads(b, seen.near, scores.type.rank)
-        (made_of,) = b.results(kernel, b.select(near, scores, float("-inf")))
-        weights.append(as_dtype(b, made_of, dtype))
-    made = []
+        (weights,) = b.results(kernel, b.select(near, scores, float("-inf")))
+        weights = as_dtype(b, weights, dtype)
     if far is not None:
+        q, name = as_dtype(b, far[0], dtype), far[1]
         norm = _norm(b, column(b, seen.chunks), chunk, lin_norm, dtype)
-        factor = under_heads(b, b.mul(seen.taken, norm), v.type.rank)
-        scores = _scores(b, as_dtype(b, far[0], dtype), both[far[1]])
-        weights.append(b.mul(scores, factor))
-        distant = b.matmul(as_dtype(b, far[0], dtype), states["sum"])
-        made.append(b.mul(distant, under_heads(b, norm, v.type.rank)))
-    total = weights[0] if len(weights) == 1 else b.add(*weights)
-    out = b.matmul(total, as_dtype(b, both["v"], dtype))
-    for each in made:
-        out = b.add(out, each)
-    kept = ring_step(now, slots)
-    after = {name: take_rows(b, x, kept) for name, x in both.items()}
-    if far is not None:
-        added = b.matmul(as_dtype(b, keys[far[1]], dtype), as_dtype(b, v, dtype), transpose_x=True)
+        q = b.mul(q, under_heads(b, norm, q.type.rank))
+        added = b.matmul(as_dtype(b, keys[name], dtype), as_dtype(b, v, dtype), transpose_x=True)
         after["sum"] = b.add(states["sum"], added)
-    return as_dtype(b, out, v.type.dtype), after
+        distant = b.matmul(q, after["sum"])
+        own = b.select(under_heads(b, seen.taken, q.type.rank), _scores(b, q, after[name]), 0.0)
+        weights = b.neg(own) if weights is None else b.sub(weights, own)
+    assert weights is not None
+    out = b.matmul(weights, as_dtype(b, after["v"], dtype))
+    return as_dtype(b, out if distant is None else b.add(out, distant), v.type.dtype), after
 
 
 def mixed_after(
@@ -184,12 +174,12 @@ def mixed_step(
 
 
 def _scores(b: Builder, q: Value, k: Value) -> Value:
-    """q k^T, [b, .., t, m]"""
+    """q k^T, [b, .., t, n]"""
     return b.matmul(q, as_dtype(b, k, q.type.dtype), transpose_y=True)
 
 
 def _bias(now: Moment, bias: Value, back: Value, chunk: int) -> Value:
-    """[b, t, m]: the entries of a bias for those positions; of what is masked, any entry"""
+    """[b, t, n]: the entries of a bias for those positions; of what is masked, any entry"""
     b, span = now.b, bias.type.shape[0]
     assert isinstance(span, int)
     row = column(b, b.add(remainder(b, now.positions(), chunk), span - chunk))
@@ -205,6 +195,6 @@ def _norm(b: Builder, chunks: Value, chunk: int, lin_norm: str, dtype: DType) ->
 
 
 def _row(b: Builder, x: Value) -> Value:
-    """[b, m] -> [b, 1, m]"""
-    batch, m = x.type.shape
-    return b.reshape(x, shape=(batch, 1, m))
+    """[b, n] -> [b, 1, n]"""
+    batch, n = x.type.shape
+    return b.reshape(x, shape=(batch, 1, n))

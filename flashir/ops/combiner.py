@@ -13,7 +13,7 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import TensorType
 from flashir.ops.attention import chunked, unchunked
 from flashir.ops.blocks import WEIGHT_STD, Params, width_of
 from flashir.ops.chunk_stream import masks
@@ -39,7 +39,7 @@ from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
 from flashir.ops.position import ref_rope
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
-from flashir.ops.stream import Moment, States, Stream, column, ring_after, ring_step, take_rows, under_heads
+from flashir.ops.stream import Moment, States, Stream, column, ring_after, ring_step, under_heads
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -112,10 +112,15 @@ def _after_summary(
     now: Moment, q: Value, k: Value, v: Value, k_sum: Value, v_sum: Value, chunk: int, **_: Any
 ) -> States:
     """`k`, `v`, a ring of the last chunk; `k_sum`, `v_sum`, [b, h, c, *], a cache of summaries"""
-    b, room = now.b, ceildiv(now.room, chunk)
+    b, room, slots = now.b, _room(now, chunk), now.ring(chunk)
     caches = ((name, x) for name, x in (("k_sum", k_sum), ("v_sum", v_sum)))
     summaries = {name: b.slice(b.pad(x, axis=2, after=room), axis=2, stop=room) for name, x in caches}
-    return {"k": ring_after(now, k, chunk), "v": ring_after(now, v, chunk), **summaries}
+    return {"k": ring_after(now, k, slots), "v": ring_after(now, v, slots), **summaries}
+
+
+def _room(now: Moment, chunk: int) -> int:
+    """c, the summaries that a cache holds, those among them that the last step may touch"""
+    return now.room // chunk + 1 + -(-(now.tokens - 1) // chunk)
 
 
 def _step_summary(
@@ -130,25 +135,19 @@ def _step_summary(
     causal: bool,
     scale: float,
 ) -> tuple[Value, States]:
-    """One softmax over the ring, the new tokens and the cache; what a chunk is until it is full, nothing sees"""
-    b, room = now.b, ceildiv(now.room, chunk)
-    slot = b.iota(length=room)
-    number = b.sub(slot, column(b, b.floor_div(now.seen, divisor=chunk)))
-    touched = b.logical_and(b.less_equal(0, number), b.less(number, b.size(value=k_sum.type.shape[2])))
-    renewed = b.select(touched, b.add(number, room), slot)
-    new = {"k": k, "v": v, "k_sum": k_sum, "v_sum": v_sum}
-    both = {name: b.concat(states[name], x, axis=2) for name, x in new.items()}
-    after = {name: take_rows(b, both[name], renewed) for name in ("k_sum", "v_sum")}
-    seen = masks(now, chunk, False, DType.F32)
+    """One softmax over the ring and the cache; what a chunk is until it is full, nothing sees"""
+    b, room = now.b, _room(now, chunk)
+    touched = b.add(column(b, b.floor_div(now.seen, divisor=chunk)), b.iota(length=k_sum.type.shape[2]))
+    after = {name: ring_step(now, states[name], x) for name, x in (("k", k), ("v", v))}
+    after |= {name: b.put_rows(states[name], x, touched) for name, x in (("k_sum", k_sum), ("v_sum", v_sum))}
+    seen = masks(now, chunk, False)
     q = b.mul(q, scale)
-    near = b.select(under_heads(b, seen.near, 4), b.matmul(q, both["k"], transpose_y=True), float("-inf"))
-    full = under_heads(b, b.less(slot, column(b, seen.chunks)), 4)
+    near = b.select(under_heads(b, seen.near, 4), b.matmul(q, after["k"], transpose_y=True), float("-inf"))
+    full = under_heads(b, b.less(b.iota(length=room), column(b, seen.chunks)), 4)
     far = b.select(full, b.matmul(q, after["k_sum"], transpose_y=True), float("-inf"))
-    sizes = (chunk + now.length, room)
+    sizes = (now.ring(chunk), room)
     weights = b.results("split", b.softmax(b.concat(near, far, axis=-1)), axis=-1, sizes=sizes)
-    out = b.add(b.matmul(weights[0], both["v"]), b.matmul(weights[1], after["v_sum"]))
-    kept = ring_step(now, chunk)
-    return out, {**{name: take_rows(b, both[name], kept) for name in ("k", "v")}, **after}
+    return b.add(b.matmul(weights[0], after["v"]), b.matmul(weights[1], after["v_sum"])), after
 
 
 def _summary_products(count: int, t: int, s: int, e: int, n: int) -> tuple[Contraction, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from flashir.errors import SettingError
@@ -28,12 +29,14 @@ class Moment:
         b: the builder of the graph in the making.
         seen: i32 [b]. After a prompt, how many of its tokens are each row's own; in a step, how many came before it.
         length: t, the tokens of the prompt, padding among them, or of the step.
+        tokens: how many a step takes at most.
         max_len: how many tokens a cache holds; None where nobody has said.
     """
 
     b: Builder
     seen: Value
     length: Size
+    tokens: int = 1
     max_len: int | None = None
 
     @property
@@ -53,6 +56,10 @@ class Moment:
     def positions(self) -> Value:
         """i32 [b, t]: those of the new tokens."""
         return self.b.add(column(self.b, self.seen), self.b.iota(length=self.length))
+
+    def ring(self, span: int) -> int:
+        """n, the slots of a ring in which the `span` tokens up to each new one stand after a step."""
+        return span + self.tokens - 1
 
     def is_token(self) -> Value:
         """bool [b, t]: which tokens of a prompt are the row's own; what pads it stands after them."""
@@ -104,32 +111,12 @@ def remainder(b: Builder, x: Value, divisor: int) -> Value:
 
 def take_rows(b: Builder, x: Value, index: Value) -> Value:
     """x [b, .., t, d] and i32 [b, n] -> [b, .., n, d]: rows by number, those of each row of the batch"""
-    return b.gather(_table(b, x), _numbers(b, x, index))
-
-
-def put_rows(b: Builder, x: Value, rows: Value, index: Value) -> Value:
-    """x [b, .., n, d] with rows [b, .., t, d] at the numbers i32 [b, t], which are different ones"""
-    made = b.put_rows(_table(b, x), rows, _numbers(b, x, index))
-    return b.reshape(made, shape=x.type.shape)
-
-
-def _table(b: Builder, x: Value) -> Value:
-    """All rows below each other."""
-    count: Size = 1
-    for each in x.type.shape[:-1]:
-        count = count * each
-    return b.reshape(x, shape=(count, x.type.shape[-1]))
-
-
-def _numbers(b: Builder, x: Value, index: Value) -> Value:
-    """i32 [b, n] -> [b, .., n], the numbers of those rows among all"""
-    *lead, length, _ = x.type.shape
-    matrices: Size = 1
-    for each in lead:
-        matrices = matrices * each
+    *lead, length, d = x.type.shape
+    matrices = prod(lead, start=1)
     first = b.mul(b.iota(length=matrices), b.size(value=length))
     spread = (lead[0], *(1,) * (len(lead) - 1), index.type.shape[1])
-    return b.add(b.reshape(first, shape=(*lead, 1)), b.reshape(index, shape=spread))
+    numbers = b.add(b.reshape(first, shape=(*lead, 1)), b.reshape(index, shape=spread))
+    return b.gather(b.reshape(x, shape=(matrices * length, d)), numbers)
 
 
 def last_positions(b: Builder, seen: Value, slots: int) -> Value:
@@ -146,12 +133,11 @@ def ring_after(now: Moment, x: Value, slots: int) -> Value:
     return take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, slots), 0))
 
 
-def ring_step(now: Moment, slots: int) -> Value:
-    """i32 [b, n]: what each slot holds after a step, by its place in the ring and the new tokens side by side"""
-    b = now.b
-    last = last_positions(b, b.add(now.seen, b.size(value=now.length)), slots)
-    number = b.sub(last, column(b, now.seen))
-    return b.select(b.less_equal(0, number), b.add(number, slots), b.iota(length=slots))
+def ring_step(now: Moment, ring: Value, x: Value) -> Value:
+    """[b, .., n, d] with new rows [b, .., t, d], each in its slot"""
+    slots = ring.type.shape[-2]
+    assert isinstance(slots, int)
+    return now.b.put_rows(ring, x, remainder(now.b, now.positions(), slots))
 
 
 def cache_after(now: Moment, x: Value) -> Value:

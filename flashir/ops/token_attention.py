@@ -65,12 +65,14 @@ def _after(now: Moment, q: Value, k: Value, v: Value, **_: Any) -> States:
 
 
 def _step(now: Moment, states: States, q: Value, k: Value, v: Value, **_: Any) -> tuple[Value, States]:
-    """q_t (the sum so far + k_m^T v_m of the new m <= t), [b, h, t, e]; the sum is [b, h, s, e]"""
+    """q_t (the sum after all new tokens - k_m^T v_m of the new m > t), [b, h, t, e]; the sum is [b, h, s, e]"""
     b, dtype = now.b, states["sum"].type.dtype
     queries, keys, values = (as_dtype(b, x, dtype) for x in (q, k, v))
-    among = b.select(until_now(b, now.length), b.matmul(queries, keys, transpose_y=True), 0.0)
-    out = b.add(b.matmul(queries, states["sum"]), b.matmul(among, values))
     after = b.add(states["sum"], b.matmul(keys, values, transpose_x=True))
+    out = b.matmul(queries, after)
+    if now.length != 1:
+        later = b.select(until_now(b, now.length), 0.0, b.matmul(queries, keys, transpose_y=True))
+        out = b.sub(out, b.matmul(later, values))
     return as_dtype(b, out, v.type.dtype), {"sum": after}
 
 

@@ -38,7 +38,7 @@ Operands = Sequence[Value | None]
 
 
 def to_prefill(
-    model: Graph, *, max_len: int | None = None, length: int | None = None
+    model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None
 ) -> tuple[Graph, dict[str, TensorType]]:
     """`model(ids [b, t])` -> `prefill(ids [b, t], lengths [b])` -> logits [b, 1, v] of the last tokens, and the states
 
@@ -46,6 +46,7 @@ def to_prefill(
 
     Args:
         model: a causal model, its chunk chosen.
+        tokens: how many a step takes at most.
         max_len: how many tokens caches hold.
         length: of the whole sequence, where the model divides by it.
 
@@ -59,7 +60,7 @@ def to_prefill(
     padded = source.padded(model)
     if padded != source.time:
         ids = b.pad(ids, axis=1, after=padded - source.time)
-    walk = _Prefill(source, Moment(b, lengths, padded, max_len))
+    walk = _Prefill(source, Moment(b, lengths, padded, tokens, max_len))
     body, last = source.cut()
     (x,) = walk.graph(body, (ids,), "", {})
     assert x is not None
@@ -72,23 +73,31 @@ def to_prefill(
 
 
 def to_step(
-    model: Graph, states: Mapping[str, TensorType], *, max_len: int | None = None, length: int | None = None
+    model: Graph,
+    states: Mapping[str, TensorType],
+    *,
+    tokens: int = 1,
+    max_len: int | None = None,
+    length: int | None = None,
 ) -> Graph:
-    """`model(ids [b, t])` -> `step(ids [b, t], *states)` -> logits [b, t, v] of the new tokens, and the states after
+    """`model(ids [b, t])` -> `step(ids [b, 1], *states)` -> logits [b, 1, v] of the new token, and the states after
+
+    Where a step takes several `tokens` it is `step(ids [b, t], ..)` for any t up to them.
 
     Args:
-        model, max_len, length: as in `to_prefill`.
+        model, tokens, max_len, length: as in `to_prefill`.
         states: as it returned them.
     """
     source = _Source.of(model, length)
+    time = 1 if tokens == 1 else source.time
     b = Builder(model.name)
-    ids = b.input("ids", source.ids)
+    ids = b.input("ids", source.ids.with_shape((source.ids.shape[0], time)))
     given = {name: b.input(name, type_) for name, type_ in states.items()}
     seen = given[POSITION]
-    walk = _Step(source, Moment(b, seen, source.time, max_len), given)
+    walk = _Step(source, Moment(b, seen, time, tokens, max_len), given)
     (logits,) = walk.graph(source.graph, (ids,), "", {})
     assert logits is not None
-    after = {**walk.states, POSITION: b.add(seen, b.size(value=source.time))}
+    after = {**walk.states, POSITION: b.add(seen, b.size(value=time))}
     return b.finish(logits, *(after[name] for name in states))
 
 
@@ -98,12 +107,13 @@ class ToPrefill(Pass):
 
     name = "to-prefill"
     optional = False
+    tokens: int = 1
     max_len: int | None = None
     length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         """The graph for prompts. Raises SettingError where a model cannot be continued."""
-        return to_prefill(graph, max_len=self.max_len, length=self.length)[0]
+        return to_prefill(graph, tokens=self.tokens, max_len=self.max_len, length=self.length)[0]
 
 
 @dataclass(frozen=True)
@@ -112,13 +122,14 @@ class ToStep(Pass):
 
     name = "to-step"
     optional = False
+    tokens: int = 1
     max_len: int | None = None
     length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         """The graph for what comes after prompts. Raises SettingError where a model cannot be continued."""
-        _, states = to_prefill(graph, max_len=self.max_len, length=self.length)
-        return to_step(graph, states, max_len=self.max_len, length=self.length)
+        _, states = to_prefill(graph, tokens=self.tokens, max_len=self.max_len, length=self.length)
+        return to_step(graph, states, tokens=self.tokens, max_len=self.max_len, length=self.length)
 
 
 @dataclass(frozen=True)

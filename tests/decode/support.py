@@ -126,7 +126,7 @@ class RandomCase:
         graph, batch, length, seed = drawn
         assume(batch and length > 1)
         try:
-            made = decoding(graph, max_len=length, length=length)
+            made = decoding(graph, tokens=5, max_len=length, length=length)
         except SettingError:
             assume(False)
         random = np.random.default_rng(seed)

@@ -49,7 +49,7 @@ def error(graph: Graph, made: Decoding, lengths: tuple[int, ...], widths: tuple[
 @pytest.mark.parametrize("name", ZOO)
 def test_steps_give_the_logits_of_the_whole(name: str, widths: tuple[int, ...]) -> None:
     graph = model(name)
-    made = decoding(graph, max_len=ROOM)
+    made = decoding(graph, tokens=max(widths), max_len=ROOM)
     for lengths in STARTS:
         assert error(graph, made, lengths, widths) < EXACT, lengths
 
@@ -72,7 +72,7 @@ def test_both_graphs_are_well_formed_and_have_the_parameters_of_the_model(name: 
 @pytest.mark.parametrize("name", ["flash", "flash-quad", "combiner", "performer"])
 def test_lowering_keeps_them(name: str) -> None:
     graph = model(name)
-    made = decoding(graph, max_len=ROOM)
+    made = decoding(graph, tokens=max(WIDTHS[1]), max_len=ROOM)
     lowering = Lowering("primitives")
     lowered = Decoding(lowering.run(made.prefill), lowering.run(made.step), made.state)
     assert error(graph, lowered, STARTS[1], WIDTHS[1]) < EXACT
@@ -93,14 +93,13 @@ def test_the_state_of_flash_does_not_grow() -> None:
 def test_a_step_on_no_tokens_yet_is_a_prefill() -> None:
     """From zeros, a step of a whole prompt leaves what a prefill of it leaves, in all that anything looks at."""
     graph = model("flash")
-    made, params, ids = decoding(graph), unit(graph), tokens(2, LENGTH)
+    made, params, ids = decoding(graph, tokens=LENGTH), unit(graph), tokens(2, LENGTH)
     zeros = [np.zeros(spec.type.bind({"B": 2}).sizes, spec.type.dtype.oracle) for spec in made.state]
     _, *stepped = interpret(made.step, params, ids, *zeros)
     _, *filled = interpret(made.prefill, params, ids, np.full(2, LENGTH))
-    full = LENGTH % CHUNK  # the slots of the ring that hold tokens of the current chunk
     for spec, x, y in zip(made.state, stepped, filled, strict=True):
-        ring = spec.name.endswith(("_k", ".v"))
-        np.testing.assert_allclose(x[:, :full] if ring else x, y[:, :full] if ring else y, atol=1e-9)
+        ring = spec.name.endswith(("_k", ".v"))  # of which LENGTH slots hold tokens
+        np.testing.assert_allclose(x[:, :LENGTH] if ring else x, y[:, :LENGTH] if ring else y, atol=1e-9)
 
 
 def test_narrow_models_sum_up_in_float32() -> None:
@@ -171,7 +170,8 @@ def attended(b: Builder, x: Any) -> Any:
 @pytest.mark.parametrize("mix", [turned, attended])
 def test_stacks_of_ones_own_are_continued(mix: Any) -> None:
     graph = stack(mix)
-    assert error(graph, decoding(graph, max_len=ROOM), STARTS[1], WIDTHS[1]) < EXACT
+    made = decoding(graph, tokens=max(WIDTHS[1]), max_len=ROOM)
+    assert error(graph, made, STARTS[1], WIDTHS[1]) < EXACT
 
 
 MIXES = {
