@@ -141,6 +141,12 @@ class JaxBackend:
 
         return verify(_main_file(path), self.devices())
 
+    def metadata(self, path: Path) -> dict[str, str]:
+        """The metadata of `model.jax`. See Exporter."""
+        from flashir_jax.artefact import read_manifest
+
+        return read_manifest(_main_file(path)).metadata
+
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """The model that an artefact carries, and its function with its parameters on the device. See Exporter."""
         need_jax()

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch.export.pt2_archive import PT2ArchiveReader
+from torch.export.pt2_archive.constants import EXTRA_DIR
 
 from flashir.errors import ArtefactError
 from flashir.files import reading
@@ -85,6 +86,14 @@ def check_seal(path: Path) -> None:
             where=str(path),
             mend="export the model again",
         )
+
+
+def extra_files(path: Path) -> dict[str, str]:
+    """The texts that an archive carries beside its program, its digest verified. Raises as `check_seal`."""
+    check_seal(path)
+    with PT2ArchiveReader(str(path)) as archive:
+        names = [name for name in archive.get_file_names() if name.startswith(EXTRA_DIR)]
+        return {name.removeprefix(EXTRA_DIR): archive.read_string(name) for name in names}
 
 
 def check_content(path: Path) -> None:

@@ -120,6 +120,13 @@ class TorchBackend:
 
         return verify(_main_file(path))
 
+    def metadata(self, path: Path) -> dict[str, str]:
+        """The extra files of `model.pt2`. See Exporter."""
+        need_torch()
+        from flashir_torch.archive import extra_files
+
+        return extra_files(_main_file(path))
+
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """The model that an artefact carries, and its program on the device. See Exporter."""
         need_torch()
