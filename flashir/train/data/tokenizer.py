@@ -153,9 +153,23 @@ class Tokenizer:
         strange = [token for token in given if not 0 <= token < self.vocab]
         if strange:
             raise InputError(f"the tokenizer has no token {strange[0]}, its ids are 0 .. {self.vocab - 1}")
-        if self.is_bytes:
-            return b"".join(_SPELLED[token] for token in given).decode(errors="replace")
+        if self.spelled is not None:
+            return b"".join(self.spelled[token] for token in given).decode(errors="replace")
         return str(self._library.decode(given, skip_special_tokens=False))
+
+    @cached_property
+    def spelled(self) -> list[bytes] | None:
+        """The bytes that each id stands for; None where the text of a token depends on those around it."""
+        if self.is_bytes:
+            return [*(bytes([byte]) for byte in range(BYTES)), MASK.encode()]
+        if (json.loads(self.text).get("decoder") or {}).get("type") != "ByteLevel":
+            return None
+        byte_of = {name: byte for byte, name in enumerate(_byte_names())}
+        made = [b""] * self.vocab
+        for name, token in self._named.items():
+            known = all(letter in byte_of for letter in name)
+            made[token] = bytes(byte_of[letter] for letter in name) if known else name.encode()
+        return made
 
     @cached_property
     def _library(self) -> tokenizers.Tokenizer:
@@ -224,7 +238,6 @@ def _byte_names() -> list[str]:
     return [names[byte] for byte in range(BYTES)]
 
 
-_SPELLED = [*(bytes([byte]) for byte in range(BYTES)), MASK.encode()]
 _LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 _BYTES = json.dumps(
     {
