@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 Ids = npt.NDArray[np.integer[Any]]
+Spelled = list[bytes]  # in the class `bytes` is another thing
 
 MASK = "<mask>"
 MASKS = (MASK, "[MASK]")  # of ours, and as BERT has it
@@ -158,7 +159,7 @@ class Tokenizer:
         return str(self._library.decode(given, skip_special_tokens=False))
 
     @cached_property
-    def spelled(self) -> list[bytes] | None:
+    def spelled(self) -> Spelled | None:
         """The bytes that each id stands for; None where the text of a token depends on those around it."""
         if self.is_bytes:
             return [*(bytes([byte]) for byte in range(BYTES)), MASK.encode()]
