@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from flashir.errors import InputError
 from flashir.ir.graph import Graph, Node
 from flashir.passes.base import Pass
+
+if TYPE_CHECKING:
+    from flashir.decode import Decoding
 
 Array = npt.NDArray[Any]
 Params = Mapping[str, npt.NDArray[np.float32]]
@@ -199,6 +202,22 @@ What is given as kept may be used up by the call.
 """
 
 
+@dataclass(frozen=True)
+class StoredDecoder:
+    """A decoder as an artefact holds it.
+
+    Args:
+        model: at the storey of blocks.
+        limit: how long a sequence may become; None where nothing limits it.
+        prefill, step: as `hosted` has them.
+    """
+
+    model: Graph
+    limit: int | None
+    prefill: Continue
+    step: Continue
+
+
 @runtime_checkable
 class Continuing(Backend, Protocol):
     """A backend that can also keep what a graph makes until the next call, as a decoder does with its states."""
@@ -303,6 +322,16 @@ class Exporter(Backend, Protocol):
         """
         ...
 
+    def metadata(self, path: Path) -> dict[str, str]:
+        """What an artefact carries: the text of the model as `flashir.model`, and what `export` was given.
+
+        The digest of the main file is verified; nothing is made to run.
+
+        Raises:
+            ArtefactError: it is missing, damaged, or was not written by flashir.
+        """
+        ...
+
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """The model that an artefact holds, at the storey of blocks, and the artefact itself as something that runs.
 
@@ -315,5 +344,44 @@ class Exporter(Backend, Protocol):
             ArtefactError: a file is missing, damaged (every digest is verified), or was not written by flashir.
             IRError: the text of the model is not of this version of flashir.
             TargetError: the device is not at hand.
+        """
+        ...
+
+
+@runtime_checkable
+class DecoderExporter(Exporter, Protocol):
+    """An exporter that can also write what continues sequences beside a model, and read it back."""
+
+    def export_decoder(
+        self,
+        model: Graph,
+        graph: Graph,
+        decoding: Decoding,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run, Continue, Continue], object] | None = None,
+    ) -> Path:
+        """Write the model and the graphs of a decoder, with weights that all share, committed as one.
+
+        Args:
+            model, graph, params, out, metadata: as for `export`.
+            decoding: its graphs as `hosted` makes them, lowered; `max_len` is how long a sequence may become.
+            check: is given the model, prefill and step as things that run, before they are committed.
+
+        Raises:
+            TargetError, ParameterError, ArtefactError: as `export`.
+        """
+        ...
+
+    def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
+        """The decoder that an artefact holds; None where it holds the model alone. Raises as `load`."""
+        ...
+
+    def stored(self, path: Path) -> tuple[Graph, Params]:
+        """The model that an artefact holds, and its parameters.
+
+        Raises:
+            ArtefactError, IRError: as `load`; and where the parameters cannot be told from what is written.
         """
         ...

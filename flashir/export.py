@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 import flashir
-from flashir.backend import Exporter, Run
+from flashir.backend import Array, Continue, DecoderExporter, Exporter, Run
+from flashir.beside import Beside
 from flashir.compiler import Prepared, prepare
+from flashir.decode import decoding
 from flashir.errors import ArtefactError, TargetError
+from flashir.generation import longest
+from flashir.hosted import hosted
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
@@ -22,6 +26,7 @@ from flashir.ir.types import LARGEST_SIZE
 from flashir.planning import Plan, compute_type
 from flashir.workload import Workload
 
+STEPS = 4  # of a decoder, in its check
 SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is neither a chunk nor a wide tile
 TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}
 
@@ -52,6 +57,10 @@ def export(
     seed: int = 0,
     rechunk: bool = False,
     portable: bool = False,
+    decode: bool = False,
+    max_len: int | None = None,
+    length: int | None = None,
+    tokenizer: Path | None = None,
     **choices: Any,
 ) -> Exported:
     """Write a model for a target into the folder `out`.
@@ -67,38 +76,110 @@ def export(
         seed: of the parameters, where there are none.
         rechunk: as for `compile`.
         portable: use nothing that only one runtime of the format has.
+        decode: write what continues sequences too, `prefill` and `step`; see docs/decisions/051.
+        max_len, length: of the decoder, as for `decoder`.
+        tokenizer: the file of one, to be kept beside the artefact as tokenizer.json.
         choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `compile`.
 
     Raises:
-        SettingError, TargetError, ParameterError: as `compile`.
+        SettingError, TargetError, ParameterError: as `compile`, and as `decoding`.
         ArtefactError: the artefact cannot be written or fails a check; the old one is whole.
     """
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, portable=portable, **choices)
-    if not isinstance(ready.backend, Exporter):
-        raise TargetError(f"the backend {ready.backend.name!r} cannot export", where=target)
+    write = _decoder_writer(ready, target, max_len, length) if decode else _writer(ready, target)
     check = _Check(ready)
     metadata = {"flashir.version": flashir.__version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
-    path = ready.backend.export(ready.plan.graph, ready.lowered, ready.params, Path(out), metadata, check)
-    return Exported(path, ready.plan, (*ready.backend.verify(path).checks, check.verdict), _notes(ready.plan))
+    kept = None if tokenizer is None else Beside.of(tokenizer)
+    if kept is not None:
+        metadata |= kept.metadata
+
+    def commit() -> Path:
+        return write(Path(out), metadata, check)
+
+    path = commit() if kept is None else kept.put(Path(out), commit)
+    checks = ready.backend.verify(path).checks if isinstance(ready.backend, Exporter) else ()
+    return Exported(path, ready.plan, (*checks, *check.verdicts), _notes(ready.plan))
+
+
+Writer = Callable[[Path, Mapping[str, str], "_Check"], Path]
+
+
+def _writer(ready: Prepared, target: str) -> Writer:
+    """Writes the model into a folder. Raises TargetError where the backend cannot."""
+    found = ready.backend
+    if not isinstance(found, Exporter):
+        raise TargetError(f"the backend {found.name!r} cannot export", where=target)
+    model = ready.plan.graph
+    return lambda out, about, check: found.export(model, ready.lowered, ready.params, out, about, check)
+
+
+def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: int | None) -> Writer:
+    """Writes the model, prefill and step. Raises TargetError where the backend cannot, SettingError as `decoding`."""
+    found, model = ready.backend, ready.plan.graph
+    if not isinstance(found, DecoderExporter):
+        raise TargetError(
+            f"the backend {found.name!r} writes no decoder",
+            where=target,
+            mend="choose a target of onnx; without an export, flashir.decoder continues a model on every backend",
+        )
+    made = hosted(decoding(model, max_len=max_len, length=length))
+    prefill, step = (ready.lowering.run(graph) for graph in (made.prefill, made.step))
+    graphs = replace(made, prefill=prefill, step=step, max_len=longest(model, max_len))
+
+    def write(out: Path, about: Mapping[str, str], check: _Check) -> Path:
+        examine = _DecoderCheck(check, graphs.max_len)
+        return found.export_decoder(model, ready.lowered, graphs, ready.params, out, about, examine)
+
+    return write
 
 
 class _Check:
     """Runs an artefact that is about to be committed against the float64 interpreter, on tokens of its own."""
 
     def __init__(self, ready: Prepared) -> None:
-        self.ready = ready
-        self.verdict = ""
+        self.model, self.params = ready.plan.graph, ready.params
+        self.length = min(enough(ready.plan.chunk, ready.plan.tile), _longest(self.model))
+        self.verdicts: list[str] = []
 
-    def __call__(self, run: Run) -> None:
-        """Raises ArtefactError where they differ by more than the compute type explains."""
-        model = self.ready.plan.graph
-        length = min(enough(self.ready.plan.chunk, self.ready.plan.tile), _longest(model))
-        arrays = sample_inputs(model, Workload(1, length).sizes(model))
-        wanted = interpret(model, self.ready.params, *arrays)[0]
-        error, limit = relative_error(run(arrays), wanted), TOLERANCE[compute_type(model)]
+    def __call__(self, run: Run) -> Array:
+        """The logits wanted. Raises ArtefactError where they differ by more than the compute type explains."""
+        arrays = self.arrays()
+        wanted = interpret(self.model, self.params, *arrays)[0]
+        self.compare(run(arrays), wanted, f"run against the float64 interpreter on {self.length} tokens")
+        return wanted
+
+    def arrays(self) -> list[Array]:
+        """What it is run on."""
+        return sample_inputs(self.model, Workload(1, self.length).sizes(self.model))
+
+    def compare(self, found: Array, wanted: Array, what: str) -> None:
+        """Adds a verdict, or raises ArtefactError."""
+        error, limit = relative_error(found, wanted), TOLERANCE[compute_type(self.model)]
         if not error <= limit:
             raise ArtefactError(f"the artefact differs from the interpreter by {error:.1e}, more than {limit:.0e}")
-        self.verdict = f"run against the float64 interpreter on {length} tokens: {error:.1e} off, {limit:.0e} allowed"
+        self.verdicts.append(f"{what}: {error:.1e} off, {limit:.0e} allowed")
+
+
+class _DecoderCheck:
+    """Runs a model, its prefill and its step, each against the interpreter on the whole sequence."""
+
+    def __init__(self, check: _Check, limit: int | None) -> None:
+        self.check = check
+        check.length = min(check.length, limit or check.length)
+
+    def __call__(self, run: Run, prefill: Continue, step: Continue) -> None:
+        """Two rows of the same tokens, one prompt longer than the other. Raises ArtefactError as `_Check`."""
+        wanted, (ids,) = self.check(run), self.check.arrays()
+        steps = min(STEPS, ids.shape[1] - 1)
+        lengths = np.array([ids.shape[1] - steps, max(1, (ids.shape[1] - steps) // 2)])
+        logits, states = prefill([np.repeat(ids[:, : lengths[0]], 2, axis=0), lengths], ())
+        found, last = [logits], [lengths - 1]
+        for number in range(steps):
+            logits, states = step([ids[0, lengths + number]], states)
+            found.append(logits)
+            last.append(lengths + number)
+        what = f"prefill and {steps} steps of 2 prompts against it, {lengths[0]} and {lengths[1]} tokens"
+        self.check.compare(np.stack(found), wanted[0, np.stack(last)], what)
 
 
 def enough(chunk: int | None, tile: int | None) -> int:

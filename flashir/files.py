@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -42,21 +42,57 @@ def atomic_write(
     Raises:
         ArtefactError: the file cannot be written: a full disk, no permission, `path` is a folder.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _unfinished(path)
-        try:
-            with unfinished.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if check is not None:
-                check(unfinished)
-            unfinished.replace(path)
-        finally:
+    examine = None if check is None else lambda files: check(files[path.name])
+    atomic_files(path.parent, {path.name: write}, examine)
+
+
+def atomic_files(
+    folder: Path,
+    files: Mapping[str, Callable[[BinaryIO], object]],
+    check: Callable[[Mapping[str, Path]], object] | None = None,
+) -> None:
+    """Write files that belong together. Each is whole and checked before the first of them gets its name.
+
+    They get their names in order. A kill in between leaves the others under their temporary names, `unfinished` has
+    them; so where the first says what belongs to it, the rest can be done by whoever comes next.
+
+    Args:
+        folder: where they go; made where it is missing.
+        files: by name, what writes the content.
+        check: looks at the finished files, by name, where they are until then.
+
+    Raises:
+        ArtefactError: as `atomic_write`; none of the files has changed.
+    """
+    temporary = {name: _unfinished(folder / name) for name in files}
+    try:
+        for name, write in files.items():
+            with writing(folder / name):
+                folder.mkdir(parents=True, exist_ok=True)
+                with temporary[name].open("xb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
+        for name in files:
+            with writing(folder / name):
+                if (folder / name).is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for name, path in temporary.items():
+            with writing(folder / name):
+                path.replace(folder / name)
+    finally:
+        for path in temporary.values():
             with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+                path.unlink(missing_ok=True)
+    with writing(folder):
+        _sync_folder(folder)
+
+
+def unfinished(path: Path) -> Iterator[Path]:
+    """What writers of a file that got killed have left of it."""
+    return path.parent.glob(f".{path.name}.*{UNFINISHED}")
 
 
 def atomic_folder(path: Path, fill: Callable[[Path], object]) -> None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir import inputs
-from flashir.backend import Continue, Continuing, Kept
+from flashir.backend import Continue, Continuing, DecoderExporter, Kept
 from flashir.compiler import device_at_hand, prepare
 from flashir.decode import decoding
 from flashir.errors import InputError, SettingError, TargetError
 from flashir.hosted import hosted
 from flashir.ir import Dim, Graph
+from flashir.registry import backend_of
 from flashir.sampling import Sampling, SplitMix64
 
 Array = npt.NDArray[Any]
@@ -147,6 +149,39 @@ def decoder(
     lowered = [ready.lowering.run(graph) for graph in (graphs.prefill, graphs.step)]
     prefill, step = ready.backend.continuing(lowered, ready.params, device_at_hand(target))
     return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step)
+
+
+def restored(
+    folder: str | Path, target: str = "onnx:cpu", *, max_len: int | None = None, length: int | None = None
+) -> Decoder:
+    """The decoder in a folder that `export` wrote, every digest verified.
+
+    Args:
+        folder: of an artefact. Where it has the model alone, that is compiled anew.
+        target: of the backend that wrote it.
+        max_len, length: as for `decoder`, where the folder has the model alone.
+
+    Raises:
+        ArtefactError: a file is missing or damaged, or the model alone is there in a form that cannot be read back.
+        TargetError: the device is not at hand, or its backend keeps no decoders in folders.
+        SettingError: as `decoder`; or the folder has a decoder, and `max_len` or `length` is given.
+    """
+    found, device, path = backend_of(target), device_at_hand(target), Path(folder)
+    if not isinstance(found, DecoderExporter):
+        raise TargetError(
+            f"the backend {found.name!r} reads no decoder from a folder",
+            where=target,
+            mend="choose a target of onnx; flashir.decoder continues a checkpoint on every backend",
+        )
+    loaded = found.load_decoder(path, device)
+    if loaded is None:
+        model, params = found.stored(path)
+        return decoder(model, target, params, max_len=max_len, length=length)
+    if max_len is not None or length is not None:
+        raise SettingError(
+            "its max_len and length were settled when it was exported", where=str(folder), mend="leave them out"
+        )
+    return Decoder(loaded.model, loaded.limit, loaded.prefill, loaded.step)
 
 
 def generate(

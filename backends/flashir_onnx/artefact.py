@@ -1,142 +1,156 @@
-"""The artefact on disk: `model.onnx`, and `model-<digest>.data` beside it where the weights are large.
+"""The artefact on disk: `model.onnx`, and what belongs to it.
 
-Two digests guard it. That of the data file stands in the metadata. That of model.onnx stands there too, and is taken
-of the file with the digest itself written as zeros; so no bit of either can flip unseen, be it in a weight or a node.
+Large weights are in `model-<digest>.data` beside it. A decoder is two further models, `prefill.onnx` and `step.onnx`;
+model.onnx names them by their digests, so that it alone says what the artefact is.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # onnx's own dependency
-from onnx import ModelProto, helper
-
-from flashir.backend import Run
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_write, locked, reading, sha256, writing
+from flashir.files import UNFINISHED, atomic_files, atomic_write, locked, reading, unfinished, writing
 from flashir_onnx.emit import Emitted
-from flashir_onnx.session import Session
+from flashir_onnx.seal import DATA_DIGEST, DIGEST, Reader, data_files, parse, properties, sealed
 from flashir_onnx.verify import verify
+from flashir_onnx.weights import DataFile
 
-MODEL_FILE = "model.onnx"
-MODEL, DIGEST, DATA_DIGEST = "flashir.model", "flashir.sha256", "flashir.data.sha256"
-_NO_DIGEST = "0" * 64
-_OURS = re.compile(rf"model-[0-9a-f]{{12}}\.data|\.model(\.onnx|-[0-9a-f]{{12}}\.data)\.[0-9a-f]+{UNFINISHED}")
+MODEL_FILE, PREFILL_FILE, STEP_FILE = "model.onnx", "prefill.onnx", "step.onnx"
+PARTS = "flashir.parts"
+"""In the metadata of model.onnx: a JSON object, the digest of each further file by name."""
+
+_OURS = re.compile(
+    rf"model-[0-9a-f]{{12}}\.data|\.(model|prefill|step)(\.onnx|-[0-9a-f]{{12}}\.data)\.[0-9a-f]+{UNFINISHED}"
+)
 
 
-def write(
-    emitted: Emitted, metadata: Mapping[str, str], out: Path, check: Callable[[Run], object] | None = None
-) -> Path:
+@dataclass(frozen=True)
+class Part:
+    """One model of an artefact, and what its metadata shall say."""
+
+    emitted: Emitted
+    metadata: Mapping[str, str]
+
+
+def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Path]], object] | None = None) -> Path:
     """Write, verify and only then commit an artefact. Returns the path of its `model.onnx`.
 
-    The data file has a name that no other content has, so writing it harms no artefact that is there; renaming
-    model.onnx into place commits both. A kill at any moment leaves the old artefact or the new one, and what else it
-    leaves the next export removes.
+    The data file has a name that no other content has, so writing it harms no artefact that is there. Renaming
+    model.onnx into place commits all: what else it names is then on disk, at worst under a temporary name, from which
+    the next reader takes it (`settle`). So a kill at any moment leaves the old artefact or the new one, and what else
+    it leaves the next export removes.
+
+    Args:
+        parts: by the names of their files, model.onnx first. Several always have their weights beside them.
+        out: the folder; made where it is missing.
+        check: looks at the files, by name, where they are until they are committed.
 
     Raises:
-        ArtefactError: the files cannot be written, or ONNX refuses the model; and what `check` raises.
+        ArtefactError: the files cannot be written, or ONNX refuses a model; and what `check` raises.
     """
-    path, weights = out / MODEL_FILE, emitted.weights
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         try:
-            if weights.fit_inside:
-                model = weights.fill(emitted.model)
-            else:
-                digest = weights.sha256()
-                data = out / f"model-{digest[:12]}.data"
-                atomic_write(data, weights.write)
-                model = weights.refer(emitted.model, data.name)
-                metadata = {**metadata, DATA_DIGEST: digest}
-            helper.set_model_props(model, {**metadata, DIGEST: _NO_DIGEST})
-            content = _sealed(model.SerializeToString())
 
-            def examine(unfinished: Path) -> None:
-                verify(unfinished)
+            def examine(files: Mapping[str, Path]) -> None:
+                for file in files.values():
+                    verify(file)
                 if check is not None:
-                    check(Session(unfinished, lean=True))
+                    check(files)
 
-            atomic_write(path, lambda file: file.write(content), check=examine)
+            atomic_files(out, _contents(parts, out), examine)
         finally:
             _sweep(out)
-    return path
+    return out / MODEL_FILE
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of an artefact, after both digests have been verified.
+def read(path: Path) -> dict[str, dict[str, str]]:
+    """The metadata of model.onnx and of the parts it names, by file name, once every digest has been verified.
 
     Raises:
         ArtefactError: a file is missing, cannot be read, is no artefact of flashir, or is damaged.
     """
-    with reading(path):
-        content = bytearray(path.read_bytes())
-    model = _parse(content, path)
-    metadata = {each.key: each.value for each in model.metadata_props}
-    if MODEL not in metadata or DIGEST not in metadata:
-        raise ArtefactError("this ONNX model carries no flashir model", where=str(path), mend="export it with flashir")
-    _expect(metadata[DIGEST], _digest(content, metadata[DIGEST]), path)
-    for location in sorted(_data_files(model)):
-        data = path.with_name(Path(location).name)
-        if not data.is_file():
-            raise ArtefactError(f"its data file {data.name} is missing", where=str(path), mend="move both together")
-        _expect(metadata.get(DATA_DIGEST, "none"), sha256(data), data)
-    return metadata
+    reader = Reader()
+    found = {MODEL_FILE: reader.metadata(path)}
+    wanted = json.loads(found[MODEL_FILE].get(PARTS, "{}"))
+    if any(_digest(path.with_name(name)) != digest for name, digest in wanted.items()):
+        with locked(path.parent):
+            settle(path.parent)
+    for name, digest in wanted.items():
+        found[name] = reader.metadata(path.with_name(name))
+        if found[name][DIGEST] != digest:
+            raise ArtefactError(
+                f"it is not the file that {MODEL_FILE} was written with",
+                where=str(path.with_name(name)),
+                mend="export the model again, and move all its files together",
+            )
+    return found
 
 
-def _sealed(content: bytes) -> bytearray:
-    """The serialised model, its digest filled in."""
-    sealed = bytearray(content)
-    digest = hashlib.sha256(content).hexdigest()
-    _replace_digest(sealed, _NO_DIGEST, digest)
-    return sealed
+def settle(out: Path) -> None:
+    """Finish what a writer that got killed had committed: the parts that model.onnx names get their names."""
+    with reading(out / MODEL_FILE):
+        content = (out / MODEL_FILE).read_bytes()
+    for name, digest in json.loads(properties(parse(content, out)).get(PARTS, "{}")).items():
+        if _digest(out / name) != digest:
+            for left in unfinished(out / name):
+                if _digest(left) == digest:
+                    left.replace(out / name)
 
 
-def _digest(content: bytearray, digest: str) -> str:
-    """The digest of a serialised model that has the one given filled in."""
-    _replace_digest(content, digest, _NO_DIGEST)
-    return hashlib.sha256(content).hexdigest()
+def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[BinaryIO], object]]:
+    """What each file holds, the data file written."""
+    weights = [part.emitted.weights for part in parts.values()]
+    about: dict[str, str] = {}
+    if len(parts) == 1 and weights[0].fit_inside:
+        models = {name: part.emitted.weights.fill(part.emitted.model) for name, part in parts.items()}
+    else:
+        data = DataFile(weights)
+        digest = data.sha256()
+        path = out / f"model-{digest[:12]}.data"
+        atomic_write(path, data.write)
+        about[DATA_DIGEST] = digest
+        models = {name: data.refer(part.emitted.model, part.emitted.weights, path.name) for name, part in parts.items()}
+    contents: dict[str, bytes] = {}
+    digests: dict[str, str] = {}
+    for name in reversed(list(parts)):  # model.onnx last, for it names the others
+        more = {PARTS: json.dumps(digests)} if digests else {}
+        contents[name], digests[name] = sealed(models[name], {**parts[name].metadata, **about, **more})
+    return {name: _writer(contents[name]) for name in parts}
 
 
-def _replace_digest(content: bytearray, old: str, new: str) -> None:
-    """In place. As protobuf writes an entry, the value follows the key after two bytes: its field and its length."""
-    start = content.rfind(DIGEST.encode() + b"\x12\x40" + old.encode())
-    if start >= 0:
-        value = start + len(DIGEST) + 2
-        content[value : value + len(new)] = new.encode()
+def _writer(content: bytes) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(content)
 
 
-def _expect(wanted: str, got: str, path: Path) -> None:
-    if got != wanted:
-        raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
-            where=str(path),
-            mend="export the model again",
-        )
-
-
-def _parse(content: bytes | bytearray, path: Path) -> ModelProto:
-    try:
-        return onnx.load_model_from_string(bytes(content))
-    except DecodeError as error:
-        raise ArtefactError("this is no ONNX model, or not all of one", where=str(path)) from error
-
-
-def _data_files(model: ModelProto) -> set[str]:
-    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
-    return {entry.value for entry in entries if entry.key == "location"}
+def _digest(path: Path) -> str | None:
+    """The digest that a file claims to have; None where it claims none, or there is no such file."""
+    with suppress(OSError, ArtefactError):
+        return properties(parse(path.read_bytes(), path)).get(DIGEST)
+    return None
 
 
 def _sweep(out: Path) -> None:
-    """Remove what earlier exports into this folder left: data files that model.onnx does not name, unfinished files."""
+    """Remove what earlier exports into this folder left: parts and data that nothing names, unfinished files."""
     path = out / MODEL_FILE
     with suppress(OSError, ArtefactError):  # a model that cannot be read may name any of them
-        named = _data_files(_parse(path.read_bytes(), path)) if path.exists() else set()
+        if path.exists():
+            settle(out)
+        named = set()
+        if path.exists():
+            model = parse(path.read_bytes(), path)
+            named = data_files(model)
+            parts = json.loads(properties(model).get(PARTS, "{}"))
+            for name in (PREFILL_FILE, STEP_FILE):
+                if name not in parts and _digest(out / name) is not None:
+                    (out / name).unlink()
         for file in out.iterdir():
             if _OURS.fullmatch(file.name) and file.name not in named:
                 file.unlink(missing_ok=True)

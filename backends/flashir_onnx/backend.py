@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import flashir
-from flashir.backend import Continue, Params, Run, Verified
+from flashir.backend import Continue, Params, Run, StoredDecoder, Verified
+from flashir.decode import Decoding
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
 from flashir.passes.split_projections import SplitProjections
@@ -79,11 +80,43 @@ class OnnxBackend:
         check: Callable[[Run], object] | None = None,
     ) -> Path:
         """`out/model.onnx`, and a data file beside it where the weights are large. See Exporter."""
-        from flashir_onnx.artefact import MODEL, write
+        from flashir_onnx.artefact import MODEL_FILE, Part, write
         from flashir_onnx.emit import emit
+        from flashir_onnx.session import Session
 
-        about = {**metadata, MODEL: dumps(model), "flashir.version": flashir.__version__}
-        return write(emit(graph, params), about, out, check)
+        def examine(files: Mapping[str, Path]) -> None:
+            if check is not None:
+                check(Session(files[MODEL_FILE], lean=True))
+
+        return write({MODEL_FILE: Part(emit(graph, params), _about(model, metadata))}, out, examine)
+
+    def export_decoder(
+        self,
+        model: Graph,
+        graph: Graph,
+        decoding: Decoding,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run, Continue, Continue], object] | None = None,
+    ) -> Path:
+        """`model.onnx`, `prefill.onnx`, `step.onnx` and the data file of all three. See DecoderExporter."""
+        from flashir_onnx.artefact import write
+        from flashir_onnx.decoder import examining, parts
+
+        return write(parts(graph, decoding, params, _about(model, metadata)), out, examining(check))
+
+    def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
+        """The prefill.onnx and step.onnx that a model.onnx names. See DecoderExporter."""
+        from flashir_onnx.decoder import load
+
+        return load(_main_file(path), device)
+
+    def stored(self, path: Path) -> tuple[Graph, Params]:
+        """The model in the metadata of model.onnx, and the parameters among its initializers. See DecoderExporter."""
+        from flashir_onnx.stored import stored
+
+        return stored(_main_file(path))
 
     def verify(self, path: Path) -> Verified:
         """What ONNX's own checker and shape inference say of a file. See Exporter."""
@@ -91,11 +124,30 @@ class OnnxBackend:
 
         return verify(path)
 
+    def metadata(self, path: Path) -> dict[str, str]:
+        """The metadata of `model.onnx`. See Exporter."""
+        from flashir_onnx.seal import Reader
+
+        return Reader().metadata(_main_file(path))
+
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """The model that an artefact carries, and a session on the artefact, digests verified. See Exporter."""
-        from flashir_onnx.artefact import MODEL, MODEL_FILE, read_metadata
+        from flashir_onnx.seal import MODEL, Reader
         from flashir_onnx.session import Session
 
-        path = path / MODEL_FILE if path.is_dir() else path
-        model = loads(read_metadata(path)[MODEL], str(path))
+        path = _main_file(path)
+        model = loads(Reader().metadata(path)[MODEL], str(path))
         return model, Session(path, device, lean=lean)
+
+
+def _main_file(path: Path) -> Path:
+    from flashir_onnx.artefact import MODEL_FILE
+
+    return path / MODEL_FILE if path.is_dir() else path
+
+
+def _about(model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What stands in the metadata of every file."""
+    from flashir_onnx.seal import MODEL
+
+    return {**metadata, MODEL: dumps(model), "flashir.version": flashir.__version__}

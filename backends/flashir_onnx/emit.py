@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
-from onnx import FunctionProto, ModelProto, OperatorSetIdProto, ValueInfoProto, helper
+from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, Value
@@ -35,29 +35,34 @@ class Emitted:
     weights: Weights
 
 
-def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence[str] = ()) -> Emitted:
+def emit(
+    graph: Graph,
+    params: Mapping[str, npt.NDArray[Any]],
+    results: Sequence[str] = (),
+    *,
+    inputs: Sequence[str] = (),
+) -> Emitted:
     """The ONNX model of a lowered graph.
 
     Args:
         graph: lowered for ONNX.
         params: by full name.
-        results: what the results are called; without any, by their own names.
+        results, inputs: what they are called; without any, by their own names.
 
     Raises:
         TargetError: an element type that ONNX Runtime does not compute in.
     """
     _check_types(graph)
     main = MainScope(params)
-    names = interface_names(graph)
-    symbols = _dimension_names(graph)
+    names = interface_names(graph) | dict(zip(graph.inputs, inputs))
+    symbols = _dimension_names(graph, names)
     for value in graph.inputs:
         main.bind(names[value], value)
     outputs = list(results) or [names[value] for value in graph.outputs]
     main.taken.update(outputs)
     emitter = _Emitter(_opsets(graph))
     emitter.nodes(main, graph, 0)
-    for value, name in zip(graph.outputs, outputs, strict=True):
-        main.nodes.append(helper.make_node("Identity", [emitter.name(main, value)], [name], name=name))
+    _call(main.nodes, [emitter.name(main, value) for value in graph.outputs], outputs)
 
     def infos(values: tuple[Value, ...], called: Sequence[str]) -> list[ValueInfoProto]:
         return [value_info(name, value.type, symbols) for value, name in zip(values, called, strict=True)]
@@ -67,6 +72,28 @@ def emit(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence
     body = helper.make_graph(main.nodes, graph.name, taken, infos(graph.outputs, outputs), weights.stand_ins())
     model = helper.make_model(body, opset_imports=emitter.opsets, functions=emitter.functions, ir_version=IR_VERSION)
     return Emitted(model, weights)
+
+
+def _call(nodes: list[NodeProto], names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Give results of nodes the names that are wanted; what no node makes, or is wanted twice, is passed on.
+
+    A copy at the end would cost as much as the result is large, and keep a state from being renewed where it stands.
+    """
+    made = {name for node in nodes for name in node.output}
+    new = {name: called for name, called in zip(reversed(names), reversed(wanted)) if name in made}
+    _rename(nodes, new)
+    for name, called in zip(names, wanted, strict=True):
+        if new.get(name) != called:
+            nodes.append(helper.make_node("Identity", [new.get(name, name)], [called], name=called))
+
+
+def _rename(nodes: Iterable[NodeProto], new: Mapping[str, str]) -> None:
+    """In place, in the bodies of loops too, which see the graph around them."""
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+        for attribute in node.attribute:
+            _rename(attribute.g.node, new)
 
 
 def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
@@ -87,10 +114,10 @@ def interface_names(graph: Graph) -> dict[Value, str]:
     return names
 
 
-def _dimension_names(graph: Graph) -> dict[str, str]:
+def _dimension_names(graph: Graph, called: Mapping[Value, str]) -> dict[str, str]:
     """`B` and `T` of a model of tokens are called `batch` and `sequence`; other symbols keep their names."""
     names = {str(size): str(size) for value in graph.inputs for size in value.type.shape}
-    if "input_ids" in interface_names(graph).values():
+    if graph.inputs and called[graph.inputs[0]] == "input_ids":
         names.update(zip(map(str, graph.inputs[0].type.shape), ("batch", "sequence")))
     return names
 

@@ -33,11 +33,12 @@ class StaticValues:
         return value in self._producers
 
     def name(self, value: Value, rounds: Mapping[str, int]) -> str:
-        """A name for the weight: the parameter's own, or that of what is made of it."""
+        """A name for the weight: the parameter's own, and what is made of it, `layers.0.proj_in.weight/split.1`."""
         node = self._producers[value]
         if node.op == "param":
             return _parameter_name(node, rounds)
-        return f"{self.name(node.operands[0], rounds)}/{value.name}"
+        number = f".{node.outputs.index(value)}" if len(node.outputs) > 1 else ""
+        return f"{self.name(node.operands[0], rounds)}/{node.op}{number}"
 
     def array(
         self, value: Value, rounds: Mapping[str, int], params: Mapping[str, npt.NDArray[Any]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -77,56 +77,74 @@ class Weights:
                 tensor.raw_data = self.array(tensor.name).tobytes()
         return whole
 
-    def refer(self, model: ModelProto, location: str) -> ModelProto:
-        """A copy of the model whose large weights are in the file `location` beside it, as `write` lays them out."""
-        referring = ModelProto()
-        referring.CopyFrom(model)
-        offsets = self._offsets()
-        for tensor in referring.graph.initializer:
-            if self._is_large(tensor.name):
-                _place(tensor, location, offsets[tensor.name], self._size(tensor.name))
-        return referring
+    def identity(self, name: str) -> Any:
+        """What two weights have in common that are the same numbers in memory, written in the same type."""
+        array, dtype = self.initializers[name]
+        return array.__array_interface__["data"], array.dtype.str, array.shape, array.strides, dtype.str
 
-    def write(self, file: BinaryIO) -> None:
-        """The large weights one after the other, each aligned; one at a time in memory."""
-        for block in self._blocks():
-            file.write(block)
-
-    def sha256(self) -> str:
-        """The digest of what `write` writes, in hexadecimal."""
-        digest = hashlib.sha256()
-        for block in self._blocks():
-            digest.update(block)
-        return digest.hexdigest()
-
-    def _blocks(self) -> Iterator[memoryview]:
-        end = 0
-        for name, offset in self._offsets().items():
-            yield memoryview(bytes(offset - end))
-            yield self.array(name).reshape(-1).view(np.uint8).data
-            end = offset + self._size(name)
-
-    def _offsets(self) -> dict[str, int]:
-        offsets, end = {}, 0
-        for name in self.large():
-            offsets[name] = -(-end // ALIGNMENT) * ALIGNMENT
-            end = offsets[name] + self._size(name)
-        return offsets
+    def size(self, name: str) -> int:
+        """Bytes of a weight as written."""
+        array, dtype = self.initializers[name]
+        return array.size * dtype.itemsize
 
     def _tensor(self, name: str) -> TensorProto:
         if not self._is_large(name):
             return numpy_helper.from_array(self.array(name), name)
         array, dtype = self.initializers[name]
         tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(dtype))
-        _place(tensor, OUTSIDE, 0, self._size(name))
+        _place(tensor, OUTSIDE, 0, self.size(name))
         return tensor
 
-    def _size(self, name: str) -> int:
-        array, dtype = self.initializers[name]
-        return array.size * dtype.itemsize
-
     def _is_large(self, name: str) -> bool:
-        return self._size(name) >= LARGE
+        return self.size(name) >= LARGE
+
+
+class DataFile:
+    """The large weights of one or several models, one after the other in a file, each aligned.
+
+    What models share is there once: the same numbers in memory, written in the same type.
+    """
+
+    def __init__(self, models: Sequence[Weights]) -> None:
+        self._blocks: dict[int, tuple[Weights, str]] = {}
+        self._offsets: dict[Any, int] = {}
+        end = 0
+        for weights in models:
+            for name in weights.large():
+                if (key := weights.identity(name)) not in self._offsets:
+                    self._offsets[key] = offset = -(-end // ALIGNMENT) * ALIGNMENT
+                    self._blocks[offset] = weights, name
+                    end = offset + weights.size(name)
+
+    def refer(self, model: ModelProto, weights: Weights, location: str) -> ModelProto:
+        """A copy of one of the models whose large weights are in the file `location` beside it."""
+        referring = ModelProto()
+        referring.CopyFrom(model)
+        large = set(weights.large())
+        for tensor in referring.graph.initializer:
+            if tensor.name in large:
+                offset = self._offsets[weights.identity(tensor.name)]
+                _place(tensor, location, offset, weights.size(tensor.name))
+        return referring
+
+    def write(self, file: BinaryIO) -> None:
+        """The content of the file; one weight at a time in memory."""
+        for piece in self._pieces():
+            file.write(piece)
+
+    def sha256(self) -> str:
+        """The digest of what `write` writes, in hexadecimal."""
+        digest = hashlib.sha256()
+        for piece in self._pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self) -> Iterator[memoryview]:
+        end = 0
+        for offset, (weights, name) in self._blocks.items():
+            yield memoryview(bytes(offset - end))
+            yield weights.array(name).reshape(-1).view(np.uint8).data
+            end = offset + weights.size(name)
 
 
 def _place(tensor: TensorProto, location: str, offset: int, length: int) -> None:

@@ -33,6 +33,23 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    decode: Annotated[
+        bool,
+        typer.Option(
+            "--decode",
+            help="Write prefill.onnx and step.onnx too, which continue texts token by token.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    max_len: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --decode: the tokens of the longest text, where a layer attends to all of them.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -54,12 +71,16 @@ def export(
         flashir export flash --size small -o out/
         flashir export model.fir --target onnx:cpu --params p.safetensors -o out/
         flashir export flash --portable -o out/
+        flashir export transformer++ --decode --max-len 4096 -o out/
         flashir export checkpoint/ -o out/
     """
     from flashir.cli import source
     from flashir.cli.candidates import choice
+    from flashir.errors import SettingError
     from flashir.export import export as write
 
+    if max_len is not None and not decode:
+        raise SettingError("--max-len is of what continues a text", mend="give --decode too")
     found = source.find(model, settings, size, task)
     arrays = found.parameters(params, seed)
     folder = out or Path(f"{Path(model).stem or model}-export")
@@ -72,6 +93,9 @@ def export(
             seed=seed or 0,
             rechunk=rechunk,
             portable=portable,
+            decode=decode,
+            max_len=max_len,
+            tokenizer=found.tokenizer,
             batch=batch,
             seq_len=seq_len,
             policy=policy.value,
@@ -79,7 +103,7 @@ def export(
             cumsum=cumsum,
             dtype=dtype,
         )
-    files = {str(file): file.stat().st_size for file in sorted(made.path.parent.glob(f"{made.path.stem}*"))}
+    files = {str(file): file.stat().st_size for file in _written(made.path, found.tokenizer is not None)}
     if as_json:
         console.emit(
             {
@@ -99,3 +123,12 @@ def export(
     console.say(f"plan  {choice(made.plan)}. {made.plan.why}")
     size_of_all = console.size(sum(files.values()))
     console.say(f"{made.path}  ({size_of_all}, {console.many(made.plan.parameters)} parameters)", "bold")
+
+
+def _written(main: Path, with_tokenizer: bool) -> list[Path]:
+    """The files of an artefact."""
+    from flashir.checkpoint import TOKENIZER
+
+    beside = [main.with_name(TOKENIZER)] if with_tokenizer else []
+    decoder = [main.with_name(name) for name in ("prefill.onnx", "step.onnx")]
+    return [*sorted(main.parent.glob(f"{main.stem}*")), *filter(Path.is_file, decoder), *beside]

@@ -1,0 +1,79 @@
+"""A decoder as an artefact: prefill.onnx and step.onnx beside model.onnx, their states named and described."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from flashir.backend import Continue, Run, StoredDecoder
+from flashir.decode import Decoding, StateSpec
+from flashir.ir import Graph, loads
+from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
+from flashir_onnx.continuing import Continued
+from flashir_onnx.emit import emit
+from flashir_onnx.seal import MODEL
+from flashir_onnx.session import Session
+from flashir_onnx.types import numpy_type
+
+STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
+"""What prefill.onnx and step.onnx say of themselves beyond model.onnx.
+
+`flashir.state` is a JSON list of `{"input", "output", "dtype", "shape"}`, in the order of inputs and outputs; a shape
+has "batch" where it depends on the number of rows. `flashir.max_len` is there where something limits a sequence.
+"""
+
+
+def parts(
+    graph: Graph, decoding: Decoding, params: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]
+) -> dict[str, Part]:
+    """The three models of the artefact. Raises TargetError as `emit`."""
+    states = [state.name for state in decoding.state]
+    results = ["logits", *map(_after, states)]
+    vocab = decoding.step.outputs[0].type.shape[-1]
+    more = {**about, VOCAB: str(vocab), STATE: json.dumps([_described(state) for state in decoding.state])}
+    if decoding.max_len is not None:
+        more[MAX_LEN] = str(decoding.max_len)
+    prefill = emit(decoding.prefill, params, results, inputs=("input_ids", "lengths"))
+    step = emit(decoding.step, params, results, inputs=("input_ids", *states))
+    return {
+        MODEL_FILE: Part(emit(graph, params), about), PREFILL_FILE: Part(prefill, more), STEP_FILE: Part(step, more)
+    }  # fmt: skip
+
+
+def examining(
+    check: Callable[[Run, Continue, Continue], object] | None,
+) -> Callable[[Mapping[str, Path]], object] | None:
+    """The check of a writer that knows no files, as one of files."""
+    if check is None:
+        return None
+
+    def examine(files: Mapping[str, Path]) -> None:
+        whole, prefill, step = (Session(files[name], lean=True) for name in (MODEL_FILE, PREFILL_FILE, STEP_FILE))
+        check(whole, Continued(prefill, "cpu"), Continued(step, "cpu"))
+
+    return examine
+
+
+def load(path: Path, device: str) -> StoredDecoder | None:
+    """The decoder beside a model.onnx, digests verified; None where it names none. Raises as `read` and Session."""
+    found = read(path)
+    if not {PREFILL_FILE, STEP_FILE} <= found.keys():
+        return None
+    about = found[STEP_FILE]
+    prefill, step = (Continued(Session(path.with_name(name), device), device) for name in (PREFILL_FILE, STEP_FILE))
+    limit = int(about[MAX_LEN]) if MAX_LEN in about else None
+    return StoredDecoder(loads(about[MODEL], str(path)), limit, prefill, step)
+
+
+def _after(name: str) -> str:
+    return f"next.{name}"
+
+
+def _described(state: StateSpec) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else "batch" for size in state.type.shape]
+    dtype = numpy_type(state.type.dtype).name
+    return {"input": state.name, "output": _after(state.name), "dtype": dtype, "shape": shape}
