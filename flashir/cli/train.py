@@ -241,7 +241,14 @@ def _resumed(path: Path) -> RunFolder:
     from flashir.train.run_folder import RunFolder, is_run
 
     if not is_run(path):
-        raise InputError("this is not the folder of a run (it has no recipe.toml)", where=str(path))
+        around = next((each for each in path.absolute().parents if is_run(each)), None)
+        raise InputError(
+            "this is not the folder of a run (it has no recipe.toml)" if path.exists() else "there is no such folder",
+            where=str(path),
+            mend="--resume takes the folder that -o named when the run began"
+            if around is None
+            else f"--resume {around}",
+        )
     return RunFolder(path)
 
 

@@ -85,7 +85,7 @@ def evaluate(
         some, of = nats(run(*inputs), batch.labels[kept]) if kept.any() else (0.0, 0)
         total, count = total + some, count + of
     if not count:
-        raise InputError("the text has no token that could be foreseen")
+        raise InputError("the text has no token that could be foreseen", where="data", mend="give more text")
     return Evaluation(batches.task, count, sum(map(words, found)), sum(each.size for each in found), total)
 
 
@@ -94,5 +94,9 @@ def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:
     found = np.array([trainer.loss(batch) for batch in batches if batch.wanted], np.float64).reshape(-1, 2)
     total, count = found.sum(axis=0)
     if not count:
-        raise InputError("the held-out text has no token that could be foreseen")
+        raise InputError(
+            "the held-out text has no token that could be foreseen",
+            where="data",
+            mend="give more text, or text to validate on: --valid",
+        )
     return float(total / count)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -16,7 +16,7 @@ from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading, writing
 
 Number = Annotated[int, Meta(ge=1)]
-T = TypeVar("T")
+MEND = "bring the file back as it was, or begin another run from the newest checkpoint"
 
 
 class Clock(Struct, frozen=True):
@@ -75,7 +75,7 @@ class Curve:
             try:
                 yield msgspec.json.decode(text, type=Line)
             except msgspec.MsgspecError as error:
-                raise ArtefactError(f"line {number} is damaged: {error}", where=str(self.path)) from None
+                raise ArtefactError(f"line {number} is damaged: {error}", where=str(self.path), mend=MEND) from None
 
     def cut(self, steps: int) -> None:
         """Keep the lines of the first steps, which a checkpoint has seen, and drop what came after it.
@@ -85,7 +85,8 @@ class Curve:
         """
         kept = list(self._texts())[:steps]
         if len(kept) < steps:
-            raise ArtefactError(f"only {len(kept)} of {steps} steps are in it", where=str(self.path))
+            left = f"only {len(kept)} of {steps} steps are in it" if self.path.exists() else "is missing"
+            raise ArtefactError(left, where=str(self.path), mend=MEND)
         atomic_write(self.path, lambda file: file.write(b"".join(kept)))
 
     def _texts(self) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ Rate = Annotated[float, Meta(ge=0, le=1e6)]
 WARMUP = 10_000 / 125_000
 """The share of the steps that warms up, in Tables 5 and 6."""
 SAVES, SELDOM = 50, 1000
+WHERE, MEND = "recipe", "`flashir train --help` lists the settings; an option overrides what a file says"
 FREE = {"free": True}  # may change when a run is resumed: the curve does not depend on it
 
 
@@ -82,14 +83,16 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = _mistyped(asdict(self)) or list(self._contradictions())
         if problems:
-            raise SettingError(problems)
+            raise SettingError(problems, where=WHERE, mend=MEND)
 
     def _contradictions(self) -> Iterator[str]:
         batch, rest = divmod(self.tokens, self.seq_len)
         if rest:
-            yield f"tokens of a batch must be whole rows of {self.seq_len}, got {self.tokens}"
+            near = max(1, round(self.tokens / self.seq_len)) * self.seq_len
+            yield f"tokens must be a multiple of seq_len, {self.seq_len}, such as {near}, got {self.tokens}"
         elif self.rows is not None and batch % self.rows:
-            yield f"rows must divide the {batch} rows of a batch, got {self.rows}"
+            near = next(rows for rows in range(min(self.rows, batch), 0, -1) if batch % rows == 0)
+            yield f"rows must divide the {batch} rows of a batch, as {near} does, got {self.rows}"
         if self.warmup is not None and self.warmup > self.steps:
             yield f"warmup must be no more than the {self.steps} steps, got {self.warmup}"
 
@@ -182,7 +185,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read the recipe: {reason}", where=str(path)) from None
     problems = _mistyped(found)
     if problems:
-        raise SettingError(problems, where=str(path))
+        raise SettingError(problems, where=str(path), mend=MEND)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
@@ -194,7 +197,7 @@ def recipe_of(file: Path | None, given: Mapping[str, Any]) -> Recipe:
         read = {} if file is None else read_recipe(file)
     problems += _mistyped(given)
     if problems:
-        raise SettingError(problems)
+        raise SettingError(problems, where=WHERE, mend=MEND)
     return Recipe(**{**read, **given})
 
 

@@ -57,7 +57,11 @@ class RunFolder:
         """The last checkpoint. Raises InputError where there is none."""
         found = self.checkpoints()
         if not found:
-            raise InputError("there is no checkpoint of a run", where=str(self.path / CHECKPOINTS))
+            raise InputError(
+                "there is no checkpoint to go on from",
+                where=str(self.path / CHECKPOINTS),
+                mend="bring one back, or begin the run again in another folder",
+            )
         return found[-1]
 
     def save(self, step: int, model: Graph, params: Mapping[str, Any], state: State, keep: int) -> Path:

@@ -81,7 +81,11 @@ def vocabulary_of(model: Graph) -> int:
     """The vocabulary of a model that is given tokens. Raises InputError where it is not."""
     rows = vocabulary(model, model.inputs[0]) if model.inputs else None
     if rows is None:
-        raise InputError("the first input of the model must be tokens", where=f"@{model.name}")
+        raise InputError(
+            "the first input of the model must be tokens",
+            where=f"@{model.name}",
+            mend="give a model that embeds its first input, as all of the zoo do",
+        )
     return rows
 
 
@@ -100,7 +104,9 @@ def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]]) -> Tokeni
     kind, _, number = word.partition(":")
     if kind == "bpe":
         if not number.isdecimal():
-            raise SettingError(f"tokenizer must be bytes, bpe:N or a file, got {word!r}", mend="such as bpe:32000")
+            raise SettingError(
+                f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", mend="such as bpe:32000"
+            )
         return Tokenizer.trained(found(), int(number))
     return Tokenizer.read(word)
 
@@ -236,7 +242,7 @@ def _loaded(folder: RunFolder, told: Told, data: Data | None, changes: Mapping[s
 def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:
     """What is learned from, and what is held out. Raises InputError with all that is wrong with the files."""
     if not recipe.data:
-        raise SettingError("there is no text to learn from", mend="--data FILE or FOLDER")
+        raise SettingError("there is no text to learn from", where="data", mend="--data FILE or FOLDER")
     corpus = tokenised(documents(recipe.data, told), tokenizer, progress=told)
     if recipe.validation:
         return corpus, tokenised(documents(recipe.validation, told), tokenizer, progress=told)

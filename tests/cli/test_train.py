@@ -82,6 +82,9 @@ def test_a_run_goes_on_from_its_newest_checkpoint(cli: Cli, data: Path, tmp_path
     assert curve(run) == whole
     made = cli.json("train", "--resume", run)
     assert made["resumed_from"] == 6 and made["complete"] is True
+    assert f"--resume {run}\n" in cli.fails("train", "--resume", made["checkpoint"])
+    (run / "metrics.jsonl").unlink()
+    assert "metrics.jsonl: is missing\nbring the file back" in cli.fails("train", "--resume", run)
 
 
 @pytest.mark.slow
@@ -174,7 +177,17 @@ class TestMistakes:
             (("flash", "--data", "TEXT", "-s", "vocab=300000"), "vocabulary of 300000"),
             (("flash", "--data", "TEXT", "--tokenizer", "bpe:x"), "bytes, bpe:N or a file"),
             (("flash", "--data", "nowhere.txt"), "nowhere.txt does not exist"),
+            (
+                ("flash", "--data", "TEXT", "--tokens", 1500),
+                "recipe: tokens must be a multiple of seq_len, 1024, such as 1024",
+            ),
+            (
+                ("flash", "--data", "TEXT", "--batch", 4, "--rows", 3),
+                "rows must divide the 4 rows of a batch, as 2 does",
+            ),
+            (("flash", "--data", "SHORT"), "text to validate on: --valid"),
             (("--resume", "TEXT"), "not the folder of a run"),
+            (("--resume", "FOLDER/nope"), "nope: there is no such folder\n--resume takes the folder that -o named"),
             (("flash", "--resume", "TEXT", "--chunk", 4), "MODEL, --chunk cannot be set"),
             (("flash", "--data", "TEXT", "-o", "FOLDER"), "something already"),
         ],
@@ -182,7 +195,8 @@ class TestMistakes:
     def test_each_is_one_clear_message(
         self, cli: Cli, text: Path, tmp_path: Path, line: tuple[object, ...], message: str
     ) -> None:
-        places = {"TEXT": text, "FOLDER": tmp_path}
+        places = {"TEXT": text, "SHORT": tmp_path / "short.txt", "FOLDER": tmp_path, "FOLDER/nope": tmp_path / "nope"}
+        places["SHORT"].write_text("a")
         assert message in cli.fails("train", *(places.get(str(word), word) for word in line))
 
     def test_a_flipped_bit_is_told_with_what_to_do(self, cli: Cli, data: Path, tmp_path: Path) -> None:

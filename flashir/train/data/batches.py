@@ -61,7 +61,11 @@ class Batches:
             raise SettingError(problems, where="batches")
         self.corpus.tokenizer.check(self.task, self.vocab)
         if self.task == "lm" and all(len(span.tokens) < 2 for span in self.corpus.spans):
-            raise InputError("no document has two tokens, so none follows another", where="data")
+            raise InputError(
+                "no document has two tokens, so none follows another",
+                where="data",
+                mend="give more text, to learn from and to validate on",
+            )
 
     @cached_property
     def rows_of_epoch(self) -> int:

@@ -80,13 +80,21 @@ class Corpus:
             InputError: there is too little text for two parts.
         """
         if not 0 < share < 1:
-            raise SettingError(f"the share that is held out must be between 0 and 1, got {share}")
+            raise SettingError(
+                f"the share that is held out must be between 0 and 1, got {share}",
+                where="held_out",
+                mend="without any, give text to validate on: --valid",
+            )
         wanted = share * len(self)
         parts = self._whole(wanted)
         if _tokens(parts[1]) < wanted / 2:
             parts = self._end_of_largest(max(round(wanted), 1))
         if not all(_tokens(part) for part in parts):
-            raise InputError(f"{len(self)} tokens are too few to hold {share:.2%} out", where="data")
+            raise InputError(
+                f"{len(self)} tokens are too few to hold {share:.2%} out",
+                where="data",
+                mend="give more text, or text to validate on: --valid",
+            )
         train, valid = (Corpus(self.tokenizer, tuple(span for span in part if len(span.tokens))) for part in parts)
         return train, valid
 

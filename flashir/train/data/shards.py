@@ -79,7 +79,7 @@ def tokenised(
         done += sum(document.size for document in group)
     full = tuple(span for span in spans if len(span.tokens))
     if not full:
-        raise InputError("the text has no tokens", where="data")
+        raise InputError("the text has no tokens", where="data", mend="give more text")
     return Corpus(tokenizer, full)
 
 
