@@ -11,7 +11,6 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
-    from flashir.train.data import Tokenizer
 
 LENGTH = 1024
 ROWS = 8
@@ -37,14 +36,7 @@ def eval(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Rows.", rich_help_panel=options.WORK)] = ROWS,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The tokenizer.json of the model.  [default: the checkpoint's, else bytes]",
-            rich_help_panel=options.DATA,
-        ),
-    ] = None,
+    tokenizer: options.Tokenizer = None,
     params: options.Params = None,
     as_json: options.Json = False,
 ) -> None:
@@ -59,7 +51,7 @@ def eval(
         flashir eval run/checkpoints/step-002000 --data books/valid --seq-len 8192 --target torch:cpu
         flashir eval out/ --data valid.txt --json
     """
-    from flashir.cli import source
+    from flashir.cli import source, tokens
     from flashir.cli.meter import meter
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
@@ -69,7 +61,7 @@ def eval(
     arrays = found.parameters(params, None)
     _refuse_untrained(found, arrays)
     task, vocab = task_of(found.model), vocabulary_of(found.model)
-    used = _tokenizer(found, tokenizer, vocab)
+    used = tokens.tokenizer_of(model, vocab, tokenizer, found.tokenizer)
     used.check(task, vocab)
     length = seq_len if seq_len is not None else _length(Path(model))
     with meter() as step:
@@ -101,23 +93,6 @@ def _refuse_untrained(found: Source, arrays: Any) -> None:
         raise SettingError(
             f"{found.word} has no parameters yet", mend="give a run, a checkpoint, an export, or --params FILE"
         )
-
-
-def _tokenizer(found: Source, file: Path | None, vocab: int) -> Tokenizer:
-    """The one that is given, or the model's; bytes, where the vocabulary can be of nothing else."""
-    from flashir.errors import InputError
-    from flashir.train.data import Tokenizer
-
-    file = file or found.tokenizer
-    if file is not None:
-        return Tokenizer.read(file)
-    used = Tokenizer.bytes()
-    if not used.needs("lm") <= vocab <= used.vocab:
-        raise InputError(
-            f"{found.word} brings no tokenizer, and a vocabulary of {vocab} is not that of bytes",
-            mend="--tokenizer FILE, the tokenizer.json of its run",
-        )
-    return used
 
 
 def _length(path: Path) -> int:

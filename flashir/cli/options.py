@@ -108,6 +108,14 @@ Params = Annotated[
 Seed = Annotated[
     int | None, typer.Option(metavar="N", min=0, help="Seed of fresh parameters.  [default: 0]", rich_help_panel=DATA)
 ]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The tokenizer.json of the model.  [default: the one it brings, else bytes]",
+        rich_help_panel=DATA,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON value for machines, and nothing else.", rich_help_panel=OUTPUT)
 ]

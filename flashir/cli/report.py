@@ -15,6 +15,7 @@ from flashir.inputs import vocabulary
 from flashir.ir import Graph
 from flashir.likelihood import is_causal
 from flashir.planning import Plan, compute_type
+from flashir.train.data import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Report:
         count: how many tokens went in.
         surprise: how well the model foresees its input, where it is causal.
         top: the likeliest tokens after the last, each with its probability.
-        bytes: whether tokens are bytes.
+        tokenizer: of the model, where it is known.
         out: the file that has the logits.
         error, limit: how far the logits are from the interpreter's, and how far they may be; None where not compared.
     """
@@ -44,14 +45,20 @@ class Report:
     count: int
     surprise: tokens.Surprise | None
     top: tuple[tuple[int, float], ...]
-    bytes: bool
+    tokenizer: Tokenizer | None
     out: str | None
     error: float | None = None
     limit: float | None = None
 
     @staticmethod
     def of(
-        word: str, plan: Plan, ids: npt.NDArray[Any], logits: npt.NDArray[Any], seconds: float, out: Path | None
+        word: str,
+        plan: Plan,
+        ids: npt.NDArray[Any],
+        logits: npt.NDArray[Any],
+        seconds: float,
+        tokenizer: Tokenizer | None,
+        out: Path | None,
     ) -> Report:
         """The numbers of a run."""
         model = plan.graph
@@ -68,7 +75,7 @@ class Report:
             count=ids.size,
             surprise=tokens.surprise(logits, ids) if causal else None,
             top=tuple(tokens.top(logits[0, -1])) if causal and logits.size else (),
-            bytes=logits.shape[-1] == tokens.BYTES,
+            tokenizer=tokenizer,
             out=None if out is None else str(out),
         )
 
@@ -103,7 +110,7 @@ class Report:
             "tokens_per_second": self.rate,
             "loss": self.surprise and self.surprise.loss,
             "perplexity": self.surprise and self.surprise.perplexity,
-            "bits_per_byte": self.surprise.bits if self.surprise and self.bytes else None,
+            "bits_per_byte": self.surprise.bits if self.surprise and self._is_bytes else None,
             "top": [{"token": token, "probability": chance} for token, chance in self.top],
             "out": self.out,
         }
@@ -115,6 +122,10 @@ class Report:
     def rate(self) -> float:
         """Tokens a second."""
         return self.count / max(self.seconds, 1e-9)
+
+    @property
+    def _is_bytes(self) -> bool:
+        return self.tokenizer is not None and self.tokenizer.is_bytes
 
     @property
     def is_off(self) -> bool:
@@ -132,14 +143,15 @@ class Report:
             "time": f"{console.milliseconds(1e3 * self.seconds)}, {self.rate:,.0f} tokens/s",
         }
         if self.surprise is not None:
-            unit = "byte" if self.bytes else "token"
+            unit = "byte" if self._is_bytes else "token"
             facts["loss"] = (
                 f"{self.surprise.loss:.4f} nats a token, {self.surprise.bits:.4f} bits per {unit}, "
                 f"perplexity {self.surprise.perplexity:,.4g}"
             )
         if self.top:
-            name = tokens.shown_byte if self.bytes else str
-            facts["next"] = "  ".join(f"{name(token)} {chance:.1%}" for token, chance in self.top)
+            facts["next"] = "  ".join(
+                f"{tokens.shown(self.tokenizer, token)} {chance:.1%}" for token, chance in self.top
+            )
         if self.error is not None:
             verdict = "too far from" if self.is_off else "as"
             facts["verify"] = f"{verdict} the float64 interpreter: {self.error:.1e} off, {self.limit:.0e} allowed"

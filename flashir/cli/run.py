@@ -13,6 +13,7 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.source import Source
     from flashir.compiler import Runnable
+    from flashir.train.data import Tokenizer
 
 QUICK = 1.0  # seconds; a run that takes less is repeated, as the first is slower
 REPEATS = 3
@@ -27,7 +28,9 @@ def run(
     text: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Text, its bytes the tokens. Without: standard input.", rich_help_panel=options.DATA
+            metavar="FILE",
+            help="Text for the model's tokenizer. Without: standard input.",
+            rich_help_panel=options.DATA,
         ),
     ] = None,
     ids: Annotated[
@@ -44,6 +47,7 @@ def run(
     length: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Take at most N tokens.", rich_help_panel=options.DATA)
     ] = None,
+    tokenizer: options.Tokenizer = None,
     params: options.Params = None,
     seed: options.Seed = None,
     chunk: options.Chunk = None,
@@ -67,8 +71,8 @@ def run(
 ) -> None:
     """Run a model, or an export of one, and say how fast it is and how well it foresees the text.
 
-    With a vocabulary of 256 the tokens are the bytes of the text. The loss is that of the next token, for causal
-    models.
+    A run and what came of it bring their tokenizer; without one, and with a vocabulary of 256, tokens are the bytes of
+    the text. The loss is that of the next token, for causal models.
 
     Examples:
         flashir run flash --size tiny --text README.md --verify
@@ -84,10 +88,13 @@ def run(
     found = source.find(model, settings, size, task, exports=target)
     found.refuse_choices(choices)
     source.only_one("--text", text, "--ids", ids)
-    if ids is not None:
-        given = tokens.cut(tokens.read_array(ids), offset, length)
+    known: Tokenizer | None
+    if ids is None:
+        known = _tokenizer(found, tokenizer)
+        whole = tokens.text_ids(known, text)
     else:
-        given = tokens.text_ids(found.model, text, offset, length)
+        known, whole = _tokenizer_if_any(found, tokenizer), tokens.read_array(ids)
+    given = tokens.cut(whole, offset, length)
     segments = None if segment_ids is None else tokens.cut(tokens.read_array(segment_ids), offset, length)
     arrays = found.parameters(params, seed)
     batch, width = (*given.shape, 1)[:2]
@@ -99,7 +106,7 @@ def run(
     logits, seconds = _timed(lambda: compiled(given, **named))
     if out is not None:
         atomic_write(out, lambda file: np.save(file, logits))
-    result = report.Report.of(model, compiled.plan, given, logits, seconds, out)
+    result = report.Report.of(model, compiled.plan, given, logits, seconds, known, out)
     if verify:
         result = result.verified(
             compiled.model, found.rechunked(arrays, chunk, rechunk), seed or 0, [given, *named.values()], logits
@@ -109,6 +116,33 @@ def run(
     else:
         result.show()
     result.stop_if_off()
+
+
+def _tokenizer(found: Source, file: Path | None) -> Tokenizer:
+    """That of the model, which fits it. Raises InputError."""
+    from flashir.cli import tokens
+    from flashir.errors import InputError
+    from flashir.inputs import vocabulary
+
+    model = found.model
+    vocab = vocabulary(model, model.inputs[0]) if model.inputs else None
+    if vocab is None:
+        raise InputError(f"@{model.name} takes no tokens, so it reads no text", mend="give --ids FILE.npy")
+    used = tokens.tokenizer_of(found.word, vocab, file, found.tokenizer)
+    used.check("lm", vocab)
+    return used
+
+
+def _tokenizer_if_any(found: Source, file: Path | None) -> Tokenizer | None:
+    """The same; None where the model has none that is known, which token ids do not need."""
+    from flashir.errors import InputError
+
+    try:
+        return _tokenizer(found, file)
+    except InputError:
+        if file is None:
+            return None
+        raise
 
 
 def _compiled(found: Source, target: str, arrays: Any, seed: int, choices: dict[str, Any]) -> Runnable:

@@ -31,8 +31,9 @@ class Source:
         model: at the storey of blocks.
         params: those of a checkpoint.
         tokenizer: the file of its tokenizer, where it has one.
-        run: an artefact as something that runs, on `target`.
+        run: an artefact as something that runs, on `target`; None where it is `idle`.
         target: of an artefact, `backend:device`.
+        main: the main file of an artefact.
     """
 
     word: str
@@ -42,6 +43,7 @@ class Source:
     run: Run | None = None
     target: str | None = None
     tokenizer: Path | None = None
+    main: Path | None = None
 
     def parameters(self, file: Path | None, seed: int | None) -> Mapping[str, npt.NDArray[Any]] | None:
         """The parameters to use: from `--params`, or those of the checkpoint; None for fresh ones by `--seed`.
@@ -83,6 +85,7 @@ def find(
     *,
     exports: str | None = None,
     lean: bool = False,
+    idle: bool = False,
 ) -> Source:
     """The model that a word means.
 
@@ -92,6 +95,7 @@ def find(
         size, task: settings too.
         exports: accept an exported artefact, and run it on the device of this target.
         lean: an artefact is only looked at; take little memory.
+        idle: an artefact is not made to run at all.
 
     Raises:
         SettingError: the word means nothing, or settings are malformed, unknown, or given for what has none.
@@ -111,7 +115,7 @@ def find(
             f"{', '.join(given)} cannot be set: {word} is no name of the zoo, so its settings stand in the model",
             mend="--chunk, --cumsum and --dtype work for every model",
         )
-    return _read(word, path, exports, lean)
+    return _read(word, path, exports, lean, idle)
 
 
 def zoo_names() -> list[str]:
@@ -165,7 +169,7 @@ def _value(text: str) -> int | float | bool | str:
     return text
 
 
-def _read(word: str, path: Path, exports: str | None, lean: bool) -> Source:
+def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """The model in a file or folder that need not exist."""
     if path.is_dir():
         from flashir.checkpoint import is_checkpoint, load_checkpoint
@@ -184,10 +188,10 @@ def _read(word: str, path: Path, exports: str | None, lean: bool) -> Source:
                 where=word,
                 mend=KINDS,
             )
-        return _artefact(word, artefact, exports, lean)
+        return _artefact(word, artefact, exports, lean, idle)
     backends = {Path(name).suffix: backend for name, backend in ARTEFACTS.items()}
     if path.suffix in backends:
-        return _artefact(word, path, exports, lean)
+        return _artefact(word, path, exports, lean, idle)
     if path.suffix == ".safetensors":
         raise InputError("these are parameters, not a model", where=word, mend="give them with --params")
     from flashir.models import load
@@ -195,9 +199,11 @@ def _read(word: str, path: Path, exports: str | None, lean: bool) -> Source:
     return Source(word, "file", load(path))
 
 
-def _artefact(word: str, path: Path, exports: str | None, lean: bool) -> Source:
-    """An artefact, every digest verified."""
+def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
+    """An artefact, the digests of what is read verified."""
     from flashir.backend import Exporter
+    from flashir.beside import beside
+    from flashir.ir import loads
     from flashir.registry import backend
 
     if exports is None:
@@ -216,5 +222,6 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool) -> Source:
         )
     found = backend(name)
     assert isinstance(found, Exporter)
-    model, run = found.load(path, device, lean=lean)
-    return Source(word, "export", model, run=run, target=exports)
+    metadata = found.metadata(path)
+    model, run = (loads(metadata["flashir.model"], word), None) if idle else found.load(path, device, lean=lean)
+    return Source(word, "export", model, run=run, target=exports, tokenizer=beside(path, metadata), main=path)

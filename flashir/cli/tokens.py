@@ -1,4 +1,4 @@
-"""What goes into a run: text as bytes, or arrays from .npy files; and what the logits say about it."""
+"""What goes into a run: text by the tokenizer of the model, or arrays of .npy files; and what the logits say of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.errors import InputError
-from flashir.inputs import vocabulary
-from flashir.ir import Graph
 from flashir.likelihood import log_softmax, nats
-
-BYTES = 256
+from flashir.train.data import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
 
@@ -36,26 +33,47 @@ class Surprise:
     bits: float
 
 
-def text_ids(model: Graph, file: Path | None, offset: int, length: int | None) -> Ids:
-    """Bytes of a file, or of standard input, as token ids [1, t].
+def tokenizer_of(word: str, vocab: int, *files: Path | None) -> Tokenizer:
+    """The first that is given, that of the options before that of the model; bytes, if a vocabulary can be theirs.
+
+    Args:
+        word: MODEL as typed.
+        vocab: of the model.
+        files: of tokenizers, each None where there is none.
 
     Raises:
-        InputError: the model's tokens are no bytes, the file cannot be read, or nothing is given.
+        InputError: there is none, and the vocabulary is not that of bytes; or the file cannot be read.
+        TargetError: it needs the library `tokenizers`, which is not installed.
     """
-    rows = vocabulary(model, model.inputs[0]) if model.inputs else None
-    if rows != BYTES:
-        what = "takes no tokens" if rows is None else f"has a vocabulary of {rows}"
+    file = next((each for each in files if each is not None), None)
+    if file is not None:
+        return Tokenizer.read(file)
+    used = Tokenizer.bytes()
+    if not used.needs("lm") <= vocab <= used.vocab:
         raise InputError(
-            f"text can be given to a model with a vocabulary of {BYTES}, as bytes; @{model.name} {what}",
-            mend="give token ids with --ids FILE.npy, or set -s vocab=256",
+            f"{word} brings no tokenizer, and a vocabulary of {vocab} is not that of bytes",
+            mend="--tokenizer FILE, the tokenizer.json of its run (`flashir run` takes --ids FILE.npy as well)",
         )
+    return used
+
+
+def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
+    """The text of a file, or of standard input, as token ids [1, t].
+
+    Raises:
+        InputError: the file cannot be read, nothing is given, or it is no UTF-8 where tokens are no bytes.
+    """
     if file is None and sys.stdin.isatty():
         raise InputError("there is no input", mend="give --text FILE, --ids FILE.npy, or pipe text in")
+    where = str(file or "stdin")
     try:
         data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        ids = np.frombuffer(data, np.uint8) if tokenizer.is_bytes else tokenizer.encode(data.decode())
     except OSError as error:
-        raise InputError(f"cannot read the text: {error.strerror or error}", where=str(file or "stdin")) from None
-    return cut(np.frombuffer(data, np.uint8).astype(np.int32)[None, :], offset, length)
+        raise InputError(f"cannot read the text: {error.strerror or error}", where=where) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"this is no UTF-8 text: see byte {error.start}", where=where) from None
+    return ids.astype(np.int32)[None, :]
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
@@ -92,6 +110,8 @@ def top(logits: npt.NDArray[Any], count: int = 5) -> list[tuple[int, float]]:
     return [(int(token), float(chances[token])) for token in np.argsort(-chances, kind="stable")[:count]]
 
 
-def shown_byte(token: int) -> str:
-    """A byte for people: itself where it can be seen, else as `\\n` or `0xff`."""
-    return repr(chr(token)) if token < 128 else f"0x{token:02x}"
+def shown(tokenizer: Tokenizer | None, token: int) -> str:
+    """A token for people: its text as in `'\\n'`; `0xff` of a byte that is no character, else its id."""
+    if tokenizer is None or token >= tokenizer.vocab:
+        return str(token)
+    return f"0x{token:02x}" if tokenizer.is_bytes and 128 <= token < 256 else repr(tokenizer.decode([token]))

@@ -68,6 +68,21 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with a tokenizer of words, as a run would have left it."""
+    pytest.importorskip("tokenizers")
+    from flashir.train.data import Tokenizer, documents
+
+    folder = tmp_path_factory.mktemp("worded")
+    (folder / "text.txt").write_text("The quick brown fox jumps over the lazy dog, l'été où ça 東京. " * 9)
+    Tokenizer.trained(documents([folder / "text.txt"]), 300).save(folder / "tokenizer.json")
+    model = flashir.model("flash", size="tiny", chunk=16, cumsum="native", vocab=300)
+    return flashir.save_checkpoint(
+        model, flashir.init(model, seed=3), folder / "checkpoint", tokenizer=folder / "tokenizer.json"
+    )
+
+
+@pytest.fixture(scope="session")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model as ONNX, with the parameters of seed 0."""
     model = flashir.model("flash", size="tiny", chunk=64, cumsum="native")

@@ -43,7 +43,7 @@ Words = tuple[str, ...]
         (("new", "flash", "--seed", "1"), ("--init",)),
         (("check", "flash", "--lengths", "1,x"), ("--lengths", "'1,x'")),
         (("check", *TINY, "--target", "torch:h200"), ("torch",)),
-        (("run", "flash", "--text", "README.md"), ("vocabulary of 32000", "--ids")),
+        (("run", "flash", "--text", "README.md"), ("vocabulary of 32000", "--tokenizer", "--ids")),
         (("run", *TINY, "--text", "no.txt"), ("no.txt", "No such file")),
         (("run", *TINY, "--text", "a", "--ids", "b"), ("not both",)),
         (("run", *TINY, "--ids", "no.npy"), ("no.npy", "No such file")),
