@@ -76,8 +76,9 @@ class Placement:
         return layer
 
     def linear_attention(self, node: Node, run: Run, *operands: Any) -> Any:
-        """Within a program: the op, where it is claimed."""
-        return run(summed(node, tuple(x.shape for x in operands), str(node.attrs["lin_norm"])), operands)[0]
+        """Within a program: the op, where it is claimed. Sizes may be open, as in an export."""
+        shapes = tuple(value.type.shape for value in node.operands)
+        return run(summed(node, shapes, str(node.attrs["lin_norm"])), operands)[0]
 
 
 class Spread(Placement):

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from flashir.errors import InputError
 from flashir.ir import Builder, Graph, Node
+from flashir.ir.types import Shape
 from flashir.lowering import Lowering
 from flashir_jax.mesh import DATA, SEQUENCE, SHARDS
 from flashir_jax.types import accumulator
@@ -68,7 +69,7 @@ def _part(node: Node, run: Run, q: Any, k: Any, v: Any) -> Any:
 
 
 @cache
-def summed(node: Node, shapes: tuple[tuple[int, ...], ...], lin_norm: str) -> Graph:
+def summed(node: Node, shapes: tuple[Shape, ...], lin_norm: str) -> Graph:
     """The op on one device, down to primitives, by the strategy that was chosen for it."""
     b = Builder(node.op)
     types = [value.type.with_shape(shape) for value, shape in zip(node.operands, shapes, strict=True)]

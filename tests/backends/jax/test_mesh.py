@@ -174,6 +174,15 @@ def test_states_are_exchanged_where_rows_are_cut(monkeypatch: pytest.MonkeyPatch
         assert not claims(node, "cpu")
 
 
+@pytest.mark.parametrize("cumsum", ["scan", "matmul"])
+def test_what_runs_forward_has_one_device_whatever_the_mesh(
+    cumsum: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of open length too; the export is checked against the interpreter as it is made."""
+    monkeypatch.setenv("FLASHIR_MESH", "sequence=4")
+    flashir.export(small(chunk=CHUNK, cumsum=cumsum), tmp_path / "out", target="jax:cpu")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "chunk", "told"),
