@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     """
     reader = Reader()
     found = {MODEL_FILE: reader.metadata(path)}
-    wanted = json.loads(found[MODEL_FILE].get(PARTS, "{}"))
+    wanted = _parts(found[MODEL_FILE])
     if any(_digest(path.with_name(name)) != digest for name, digest in wanted.items()):
         with locked(path.parent):
             settle(path.parent)
@@ -94,11 +94,15 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def named(path: Path) -> dict[str, str]:
+    """The parts that a model.onnx names, and their digests; nothing is verified."""
+    with reading(path):
+        return _parts(properties(parse(path.read_bytes(), path)))
+
+
 def settle(out: Path) -> None:
     """Finish what a writer that got killed had committed: the parts that model.onnx names get their names."""
-    with reading(out / MODEL_FILE):
-        content = (out / MODEL_FILE).read_bytes()
-    for name, digest in json.loads(properties(parse(content, out)).get(PARTS, "{}")).items():
+    for name, digest in named(out / MODEL_FILE).items():
         if _digest(out / name) != digest:
             for left in unfinished(out / name):
                 if _digest(left) == digest:
@@ -126,6 +130,11 @@ def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[Binar
     return {name: _writer(contents[name]) for name in parts}
 
 
+def _parts(metadata: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = json.loads(metadata.get(PARTS, "{}"))
+    return found
+
+
 def _writer(content: bytes) -> Callable[[BinaryIO], object]:
     return lambda file: file.write(content)
 
@@ -140,17 +149,15 @@ def _digest(path: Path) -> str | None:
 def _sweep(out: Path) -> None:
     """Remove what earlier exports into this folder left: parts and data that nothing names, unfinished files."""
     path = out / MODEL_FILE
+    kept: set[str] = set()
     with suppress(OSError, ArtefactError):  # a model that cannot be read may name any of them
         if path.exists():
             settle(out)
-        named = set()
-        if path.exists():
             model = parse(path.read_bytes(), path)
-            named = data_files(model)
-            parts = json.loads(properties(model).get(PARTS, "{}"))
-            for name in (PREFILL_FILE, STEP_FILE):
-                if name not in parts and _digest(out / name) is not None:
+            kept = data_files(model)
+            for name in {PREFILL_FILE, STEP_FILE} - _parts(properties(model)).keys():
+                if _digest(out / name) is not None:
                     (out / name).unlink()
         for file in out.iterdir():
-            if _OURS.fullmatch(file.name) and file.name not in named:
+            if _OURS.fullmatch(file.name) and file.name not in kept:
                 file.unlink(missing_ok=True)

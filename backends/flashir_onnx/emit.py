@@ -41,6 +41,7 @@ def emit(
     results: Sequence[str] = (),
     *,
     inputs: Sequence[str] = (),
+    same_rows: bool = False,
 ) -> Emitted:
     """The ONNX model of a lowered graph.
 
@@ -48,6 +49,8 @@ def emit(
         graph: lowered for ONNX.
         params: by full name.
         results, inputs: what they are called; without any, by their own names.
+        same_rows: refuse a second input, [b], with another number of rows than the first, where runtimes might
+            broadcast one of them; the node that does is called `as_many_rows_as_ids`.
 
     Raises:
         TargetError: an element type that ONNX Runtime does not compute in.
@@ -58,6 +61,10 @@ def emit(
     symbols = _dimension_names(graph, names)
     for value in graph.inputs:
         main.bind(names[value], value)
+    if same_rows:
+        first, second = graph.inputs[:2]
+        rows = main.one("Shape", names[first], start=0, end=1, stem="rows")
+        main.names[second] = main.one("Reshape", names[second], rows, stem="as_many_rows_as_ids")
     outputs = list(results) or [names[value] for value in graph.outputs]
     main.taken.update(outputs)
     emitter = _Emitter(_opsets(graph))
