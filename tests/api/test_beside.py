@@ -12,6 +12,7 @@ from flashir.beside import DIGEST, Beside, beside
 from flashir.errors import ArtefactError
 from flashir.registry import backend
 
+TARGETS = ["onnx:cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch:cpu", "jax:cpu"))]
 MODEL = flashir.model("flash", size="tiny", chunk=16, cumsum="native")
 
 
@@ -22,7 +23,7 @@ def tokenizer(folder: Path, text: str = "{}") -> Path:
     return path
 
 
-@pytest.mark.parametrize("target", ["onnx:cpu", "torch:cpu", "jax:cpu"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_an_export_brings_its_tokenizer(target: str, tmp_path: Path) -> None:
     given = tokenizer(tmp_path / "model", '{"a": "é"}')
     made = flashir.export(MODEL, tmp_path / "out", target, tokenizer=given)

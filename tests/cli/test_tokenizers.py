@@ -12,8 +12,10 @@ import flashir
 from flashir.train.data import Tokenizer
 from tests.cli.conftest import TINY, Cli
 
+TARGETS = ["onnx:cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch:cpu", "jax:cpu"))]
 
-@pytest.mark.parametrize("target", ["onnx:cpu", "torch:cpu", "jax:cpu"])
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_an_export_is_read_as_its_checkpoint_is(
     cli: Cli, worded: Path, text: Path, tmp_path: Path, target: str
 ) -> None:
