@@ -1,19 +1,23 @@
-"""Sessions that keep their results: states go from one run to the next where they are."""
+"""Sessions that keep their results: states go from one run to the next where they are, and are renewed there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.errors import TargetError
-from flashir.ir import Graph
+from flashir.ir import Graph, Value
 from flashir_onnx.emit import emit
 from flashir_onnx.session import Session, errors_of_runtime
 
 Array = npt.NDArray[Any]
+
+RENEWING = frozenset(("put_rows", "add"))
+"""Ops whose operators write a result where their first operand stands, if they are given the same place for both."""
 
 
 class Continued:
@@ -22,10 +26,14 @@ class Continued:
     Args:
         session: of a model with several results.
         device: where it runs.
+        in_place: of what is kept, whether its successor is written over it, as `renewed` says.
     """
 
-    def __init__(self, session: Session, device: str) -> None:
+    def __init__(self, session: Session, device: str, in_place: Sequence[bool] = ()) -> None:
+        self._in_place = in_place
         self._session = session.runtime
+        self._binding = self._session.io_binding()
+        self._bound: dict[str, Any] = {}
         self._device = device
         self._converted = session.converted
         self._inputs = [each.name for each in self._session.get_inputs()]
@@ -33,21 +41,51 @@ class Continued:
 
     def __call__(self, arrays: Sequence[Array], kept: Sequence[Any]) -> tuple[Array, list[Any]]:
         """Run once. Raises InputError, TargetError as a session does."""
-        binding = self._session.io_binding()
-        for name, array in self._converted(self._inputs[: len(arrays)], arrays).items():
+        binding, count = self._binding, len(arrays)
+        for name, array in self._converted(self._inputs[:count], arrays).items():
             binding.bind_cpu_input(name, array)
-        for name, value in zip(self._inputs[len(arrays) :], kept, strict=True):
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_output(self._outputs[0])
-        for name in self._outputs[1:]:
-            binding.bind_output(name, self._device)
+        for name, value in zip(self._inputs[count:], kept, strict=True):
+            self._bind(binding.bind_ortvalue_input, name, value)
+        first, *others = self._outputs
+        binding.bind_output(first)
+        over = {name: old for name, old, here in zip(others, kept, self._in_place, strict=False) if here}
+        for name in others:
+            if name in over:
+                self._bind(binding.bind_ortvalue_output, name, over[name])
+            else:
+                binding.bind_output(name, self._device)
         with errors_of_runtime(TargetError, "ONNX Runtime fails"):
             self._session.run_with_iobinding(binding)
-        first, *others = binding.get_outputs()
-        return np.asarray(first.numpy()), others
+        logits, *made = binding.get_outputs()
+        return np.asarray(logits.numpy()), [over.get(name, new) for name, new in zip(others, made, strict=True)]
+
+    def _bind(self, bind: Callable[[str, Any], None], name: str, value: Any) -> None:
+        """Unless it is bound already: to tell a runtime of a hundred states takes as long as a layer."""
+        if self._bound.get(name) is not value:
+            bind(name, value)
+            self._bound[name] = value
 
 
 def continued(graph: Graph, params: Mapping[str, Array], device: str) -> Continued:
     """A lowered graph that keeps its results, which have names apart from those of the inputs."""
     names = ["first", *(f"kept_{number}" for number in range(len(graph.outputs) - 1))]
-    return Continued(Session(emit(graph, params, names), device), device)
+    return Continued(Session(emit(graph, params, names), device), device, renewed(graph))
+
+
+def renewed(graph: Graph) -> tuple[bool, ...]:
+    """Of each result after the first, whether it may be written where the input in its place stands.
+
+    So it is where nothing reads that input but the op that makes the result of it. Whatever else a runtime does first,
+    it cannot read what is new for what is old.
+    """
+    old, new = graph.inputs[1:], graph.outputs[1:]
+    if [value.type for value in old] != [value.type for value in new]:
+        return (False,) * len(new)
+    readers = Counter(value for node in graph.nodes for value in set(node.operands))
+    producers = graph.producers()
+
+    def alone(before: Value, after: Value) -> bool:
+        node = producers.get(after)
+        return node is not None and node.op in RENEWING and node.operands[0] is before and readers[before] == 1
+
+    return tuple(alone(*pair) and pair[0] not in graph.outputs for pair in zip(old, new, strict=True))

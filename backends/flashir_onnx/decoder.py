@@ -13,7 +13,7 @@ from flashir.backend import Continue, Run, StoredDecoder
 from flashir.decode import Decoding, StateSpec
 from flashir.ir import Graph, loads
 from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
-from flashir_onnx.continuing import Continued
+from flashir_onnx.continuing import Continued, renewed
 from flashir_onnx.emit import emit
 from flashir_onnx.seal import MODEL
 from flashir_onnx.session import Session
@@ -22,8 +22,9 @@ from flashir_onnx.types import numpy_type
 STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
 """What prefill.onnx and step.onnx say of themselves beyond model.onnx.
 
-`flashir.state` is a JSON list of `{"input", "output", "dtype", "shape"}`, in the order of inputs and outputs; a shape
-has "batch" where it depends on the number of rows. `flashir.max_len` is there where something limits a sequence.
+`flashir.state` is a JSON list of `{"input", "output", "dtype", "shape", "in_place"}`, in the order of the inputs;
+a shape has "batch" where it depends on the number of rows, and in place a step can write an output over its input.
+`flashir.max_len` is there where something limits a sequence.
 """
 
 
@@ -34,25 +35,26 @@ def parts(
     states = [state.name for state in decoding.state]
     results = ["logits", *map(_after, states)]
     vocab = decoding.step.outputs[0].type.shape[-1]
-    more = {**about, VOCAB: str(vocab), STATE: json.dumps([_described(state) for state in decoding.state])}
+    described = [_described(*each) for each in zip(decoding.state, renewed(decoding.step), strict=True)]
+    more = {**about, VOCAB: str(vocab), STATE: json.dumps(described)}
     if decoding.max_len is not None:
         more[MAX_LEN] = str(decoding.max_len)
-    prefill = emit(decoding.prefill, params, results, inputs=("input_ids", "lengths"))
-    step = emit(decoding.step, params, results, inputs=("input_ids", *states))
+    prefill = emit(decoding.prefill, params, results, inputs=("input_ids", "lengths"), same_rows=True)
+    step = emit(decoding.step, params, results, inputs=("input_ids", *states), same_rows=True)
     return {
         MODEL_FILE: Part(emit(graph, params), about), PREFILL_FILE: Part(prefill, more), STEP_FILE: Part(step, more)
     }  # fmt: skip
 
 
 def examining(
-    check: Callable[[Run, Continue, Continue], object] | None,
+    check: Callable[[Run, Continue, Continue], object] | None, *, lean: bool
 ) -> Callable[[Mapping[str, Path]], object] | None:
-    """The check of a writer that knows no files, as one of files."""
+    """The check of a writer that knows no files, as one of files, which run in little memory where that is asked."""
     if check is None:
         return None
 
     def examine(files: Mapping[str, Path]) -> None:
-        whole, prefill, step = (Session(files[name], lean=True) for name in (MODEL_FILE, PREFILL_FILE, STEP_FILE))
+        whole, prefill, step = (Session(files[name], lean=lean) for name in (MODEL_FILE, PREFILL_FILE, STEP_FILE))
         check(whole, Continued(prefill, "cpu"), Continued(step, "cpu"))
 
     return examine
@@ -64,7 +66,9 @@ def load(path: Path, device: str) -> StoredDecoder | None:
     if not {PREFILL_FILE, STEP_FILE} <= found.keys():
         return None
     about = found[STEP_FILE]
-    prefill, step = (Continued(Session(path.with_name(name), device), device) for name in (PREFILL_FILE, STEP_FILE))
+    in_place = [each["in_place"] for each in json.loads(about[STATE])]
+    prefill = Continued(Session(path.with_name(PREFILL_FILE), device), device)
+    step = Continued(Session(path.with_name(STEP_FILE), device), device, in_place)
     limit = int(about[MAX_LEN]) if MAX_LEN in about else None
     return StoredDecoder(loads(about[MODEL], str(path)), limit, prefill, step)
 
@@ -73,7 +77,8 @@ def _after(name: str) -> str:
     return f"next.{name}"
 
 
-def _described(state: StateSpec) -> dict[str, Any]:
+def _described(state: StateSpec, in_place: bool) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else "batch" for size in state.type.shape]
     dtype = numpy_type(state.type.dtype).name
-    return {"input": state.name, "output": _after(state.name), "dtype": dtype, "shape": shape}
+    names = {"input": state.name, "output": _after(state.name)}
+    return {**names, "dtype": dtype, "shape": shape, "in_place": in_place}

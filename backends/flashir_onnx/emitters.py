@@ -57,11 +57,11 @@ def _size(scope: Scope, node: Node) -> str:
 
 
 def _iota(scope: Scope, node: Node) -> str:
-    x = _range(scope, _attr(node, "length"))
+    x = iota(scope, _attr(node, "length"))
     return x if numpy_type(_attr(node, "dtype")) == np.int64 else _cast(scope, x, _attr(node, "dtype"))
 
 
-def _range(scope: Scope, size: Size) -> str:
+def iota(scope: Scope, size: Size) -> str:
     """0, 1 .. size - 1 in int64."""
     zero, one = (scope.constant(np.array(n, np.int64)) for n in (0, 1))
     return scope.one("Range", zero, _scalar(scope, size), one)
@@ -160,6 +160,9 @@ def _gemm(scope: Scope, node: Node, x: str, *weights: str, **attrs: int) -> str:
 
 
 def _dense(scope: Scope, node: Node, x: str, weight: str, bias: str) -> str:
+    """Of one token the reshapes around Gemm would cost more than adding the bias does."""
+    if _type(node).rank > 2 and _type(node).shape[-2] == 1:
+        return scope.one("Add", scope.one("MatMul", x, weight), bias)
     return _gemm(scope, node, x, weight, bias)
 
 
@@ -174,7 +177,7 @@ def _floor_div(scope: Scope, node: Node, x: str) -> str:
 def _put_rows(scope: Scope, node: Node, table: str, rows: str, ids: str) -> str:
     """ScatterND, told where each row goes by a number an axis before its own; it can renew a table in place."""
     *lead, count, _ = _type(node, 1).shape
-    places = [_along(scope, _range(scope, size), axis, (*lead, count)) for axis, size in enumerate(lead)]
+    places = [_along(scope, iota(scope, size), axis, (*lead, count)) for axis, size in enumerate(lead)]
     spread = [size if axis in (0, len(lead)) else 1 for axis, size in enumerate((*lead, count))]
     places.append(scope.one("Expand", reshape(scope, ids, _type(node, 2).shape, spread), scope.shape(*lead, count)))
     columns = [scope.one("Unsqueeze", x, _numbers(scope, -1), stem="place") for x in places]
