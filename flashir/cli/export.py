@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cli.source import Source
+    from flashir.cli.web_page import WebPage
 
 
 def export(
@@ -50,6 +54,22 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    web: Annotated[
+        bool,
+        typer.Option(
+            "--web",
+            help="Write index.html too, a page that continues texts in a browser; implies --decode.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    web_runtime: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --web: where onnxruntime-web is, to be copied beside the page.  [default: the page loads it]",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -73,15 +93,19 @@ def export(
         flashir export flash --portable -o out/
         flashir export transformer++ --decode --max-len 4096 -o out/
         flashir export checkpoint/ -o out/
+        flashir export run/ --web -o out/ && python -m http.server --directory out/
     """
     from flashir.cli import source
     from flashir.cli.candidates import choice
     from flashir.errors import SettingError
     from flashir.export import export as write
 
-    if max_len is not None and not decode:
+    if max_len is not None and not (decode or web):
         raise SettingError("--max-len is of what continues a text", mend="give --decode too")
+    if web_runtime is not None and not web:
+        raise SettingError("--web-runtime is of a page", mend="give --web too")
     found = source.find(model, settings, size, task)
+    page = _page(found, web_runtime) if web else None
     arrays = found.parameters(params, seed)
     folder = out or Path(f"{Path(model).stem or model}-export")
     with console.err().status(f"exporting {model} for {target} and checking it"):
@@ -93,7 +117,7 @@ def export(
             seed=seed or 0,
             rechunk=rechunk,
             portable=portable,
-            decode=decode,
+            decode=decode or web,
             max_len=max_len,
             tokenizer=found.tokenizer,
             batch=batch,
@@ -103,7 +127,9 @@ def export(
             cumsum=cumsum,
             dtype=dtype,
         )
-    files = {str(file): file.stat().st_size for file in _written(made.path, found.tokenizer is not None)}
+    written = _written(made.path, found.tokenizer is not None)
+    written += page.write(folder, made.plan, max_len) if page else []
+    files = {str(file): file.stat().st_size for file in written}
     if as_json:
         console.emit(
             {
@@ -123,6 +149,14 @@ def export(
     console.say(f"plan  {choice(made.plan)}. {made.plan.why}")
     size_of_all = console.size(sum(files.values()))
     console.say(f"{made.path}  ({size_of_all}, {console.many(made.plan.parameters)} parameters)", "bold")
+    if page:
+        console.say(f"python -m http.server --directory {folder}, then http://localhost:8000 is its page")
+
+
+def _page(found: Source, runtime: Path | None) -> WebPage:
+    from flashir.cli.web_page import WebPage
+
+    return WebPage.of(found, runtime)
 
 
 def _written(main: Path, with_tokenizer: bool) -> list[Path]:
