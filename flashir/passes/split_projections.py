@@ -16,7 +16,7 @@ class SplitProjections(Pass):
     """`split(silu(dense(%x, %W, %c)))` -> `silu(dense(%x, %W_i, %c_i))` for each part i.
 
     Cutting a result copies all of it; cutting parameters is done once, when the model is compiled. For targets whose
-    matrix products are as fast on the narrower weights. Of one token there is next to nothing to copy.
+    matrix products are as fast on the narrower weights.
     """
 
     name = "split-projections"
@@ -36,7 +36,7 @@ def split_projection(b: Builder, node: Node) -> Sequence[Value] | None:
         return None
     x, weight, bias = dense.operands
     parameter = b.producer(weight)
-    if parameter is None or parameter.op != "param" or x.type.shape[-2] == 1:
+    if parameter is None or parameter.op != "param":
         return None
     sizes = node.attrs["sizes"]
     weights = b.results("split", weight, axis=1, sizes=sizes)
