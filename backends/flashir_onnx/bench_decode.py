@@ -3,13 +3,15 @@
     flashir export flash --size base --decode -o flash/
     flashir export transformer++ --size base --decode --max-len 16448 -o transformer/
     python -m flashir_onnx.bench_decode flash/ transformer/ --positions 1024 16384 131072
+    python -m flashir_onnx.bench_decode flash/ --prompt 16384 --rounds 3
 
 Runs each step.onnx as any host program would, with onnxruntime and numpy, every case in a process of its own, one token
 of each in turn. States have the size and position that so many tokens leave, and hold zeros: what a step costs does not
 depend on what they hold. Positions that a cache has no room for are left out.
 
 The floor is the bytes of the weights that a step multiplies with, over the bandwidth of the target's record. Bare is
-one row times float32 matrices of as many bytes and nothing else, in the same runtime and in turn with the rest.
+one row times float32 matrices of as many bytes and nothing else, in the same runtime and in turn with the rest. With
+`--prompt` prefill.onnx is timed against model.onnx on a prompt of that length.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from flashir.bench.interleaved import Samples, interleaved
 from flashir.bench.memory import resident_memory
 from flashir.cost import target
 
@@ -93,6 +96,18 @@ def measure(folders: Sequence[Path], positions: Sequence[int], rounds: int) -> l
         for case in cases
         if case.position != BARE
     ]
+
+
+def prompts(folder: Path, tokens: int, rounds: int) -> dict[str, Samples]:
+    """Times of `forward`, model.onnx, and of `prefill`, one prompt of random tokens, in turn."""
+    forward, prefill = (_session(str(folder / name)) for name in ("model.onnx", "prefill.onnx"))
+    ids = np.random.default_rng(0).integers(0, int(_metadata(folder)["flashir.vocab"]), (1, tokens))
+    row = {"input_ids": ids}
+    runs: dict[str, Callable[[], object]] = {
+        "forward": lambda: forward.run(None, row),
+        "prefill": lambda: prefill.run(None, {**row, "lengths": np.full(1, tokens)}),
+    }
+    return interleaved(runs, rounds)
 
 
 def room(folder: Path) -> float:
@@ -163,6 +178,7 @@ def bare(folder: Path) -> Callable[[], object]:
 
 def _session(model: str | bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors alone
     options.add_session_config_entry("session.force_spinning_stop", "1")  # the others need the cores
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -172,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--positions", nargs="+", type=int, default=[1024, 16384, 131072])
+    parser.add_argument("--prompt", type=int, metavar="TOKENS")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -179,6 +196,12 @@ def main() -> None:
     if given.serve:
         (folder,), (position,) = given.folders, given.positions
         return serve(bare(folder) if position == BARE else stepping(folder, position))
+    if given.prompt:
+        for folder in given.folders:
+            found = prompts(folder, given.prompt, given.rounds)
+            ratio, ms = found["prefill"].ratio(found["forward"]), {name: each.median for name, each in found.items()}
+            print(json.dumps({"model": str(folder), "tokens": given.prompt, **ms, "ratio": ratio}))
+        return None
     rows = measure(given.folders, given.positions, given.rounds)
     if given.json:
         print(json.dumps(rows))
