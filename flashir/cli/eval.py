@@ -43,8 +43,9 @@ def eval(
     """Measure how well a model foresees a text that it was not trained on.
 
     That is perplexity by token and by word, and bits per byte. The text is read in rows that do not overlap. Words are
-    what white space parts, so that models with different tokenizers can be compared. A model that sees both ways (mlm)
-    is asked for masked tokens, and has neither words nor bytes to be compared by.
+    what white space parts, so that models with different tokenizers can be compared. The first token of each document
+    is given: nothing comes before it, so it costs no bits, and its word and bytes count all the same. A model that sees
+    both ways (mlm) is asked for masked tokens, and has neither words nor bytes to be compared by.
 
     Examples:
         flashir eval run/ --data valid.txt
@@ -96,11 +97,16 @@ def _refuse_untrained(found: Source, arrays: Any) -> None:
 
 
 def _length(path: Path) -> int:
-    """That of the run, where the path is one or a checkpoint in one."""
+    """That of the run, where the path is one or a checkpoint in one; what else is read by is said."""
     from flashir.train.run_folder import RunFolder, is_run
 
     run = next((each for each in (path, path.resolve().parent.parent) if is_run(each)), None)
-    return LENGTH if run is None else RunFolder(run).recipe.seq_len
+    if run is not None:
+        return RunFolder(run).recipe.seq_len
+    console.note(
+        f"rows of {LENGTH} tokens, for {path} does not say what it was trained at; --seq-len N for others", "dim"
+    )
+    return LENGTH
 
 
 def _compiled(found: Source, target: str, arrays: Any, batch: int, length: int) -> Any:

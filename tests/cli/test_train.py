@@ -57,6 +57,10 @@ def test_from_a_folder_of_text_to_an_exported_model(cli: Cli, data: Path, tmp_pa
         cli.json("eval", model, "--data", data / "one.txt", "--seq-len", 32) for model in (run, tmp_path / "out")
     )
     assert by_run["loss"] == pytest.approx(by_export["loss"], abs=1e-5)
+    for model, told in ((run, False), (tmp_path / "out", True)):
+        found = cli("eval", model, "--data", data / "one.txt", "--json")
+        assert ("rows of 1024 tokens, for" in found.stderr) is told
+        assert json.loads(found.stdout)["seq_len"] == (1024 if told else 32)
 
 
 def test_the_resolved_recipe_is_saved_and_read(cli: Cli, data: Path, tmp_path: Path) -> None:
