@@ -16,7 +16,7 @@ from flashir.backend import Backend, Run
 from flashir.cost import target as find_target
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
-from flashir.lowering import Lowering
+from flashir.lowering import Lowering, portable_form
 from flashir.parameters import Params, checked, init, rechunked
 from flashir.passes.choose import settled_chunks
 from flashir.planning import Plan, Ranking, gigabytes, plan
@@ -106,6 +106,8 @@ def prepare(
     find_target(target)
     found = backend_of(target)
     lowering = Lowering.of(target, portable=portable)
+    if portable:
+        found = portable_form(found, target)
     choices["portable"] = portable
     if params is None:
         made = plan(model, target, **choices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import flashir
-from flashir.backend import Array, Continue, DecoderExporter, Exporter, Run
+from flashir.backend import Array, Batch, Continue, DecoderExporter, Exporter, Run
 from flashir.beside import Beside
 from flashir.compiler import Prepared, prepare
 from flashir.decode import decoding
@@ -24,11 +24,14 @@ from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
 from flashir.ir.types import LARGEST_SIZE
 from flashir.planning import Plan, compute_type
+from flashir.quantised import TOLERANCE as GROWTH
+from flashir.quantised import Comparison, Quantised
 from flashir.workload import Workload
 
 STEPS = 4  # of a decoder, in its check
 SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is neither a chunk nor a wide tile
 TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}
+NARROW = 0.2  # of quantised weights: perplexity says how good they are, this only that the graphs are the same
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Exported:
         plan: the choices made, and why.
         checks: a line for each check that the artefact passed.
         notes: what a user of the artefact should know.
+        quantised: what narrow weights cost, where there are any.
     """
 
     path: Path
     plan: Plan
     checks: tuple[str, ...]
     notes: tuple[str, ...]
+    quantised: Quantised | None = None
 
 
 def export(
@@ -61,6 +66,9 @@ def export(
     max_len: int | None = None,
     length: int | None = None,
     tokenizer: Path | None = None,
+    quantize: str | None = None,
+    text: Iterable[Batch] | None = None,
+    tolerance: float = GROWTH,
     **choices: Any,
 ) -> Exported:
     """Write a model for a target into the folder `out`.
@@ -79,15 +87,22 @@ def export(
         decode: write what continues sequences too, `prefill` and `step`; see docs/decisions/051.
         max_len, length: of the decoder, as for `decoder`.
         tokenizer: the file of one, to be kept beside the artefact as tokenizer.json.
+        quantize: write weights as `int8` or `float16`; see docs/decisions/052.
+        text: what perplexity is measured on then, in rows; without any, text that the float model writes.
+        tolerance: by what share perplexity may grow.
         choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `compile`.
 
     Raises:
-        SettingError, TargetError, ParameterError: as `compile`, and as `decoding`.
+        SettingError, TargetError, ParameterError: as `compile`, and as `decoding`; and where weights cannot be narrow,
+            or there is no text to measure that on.
         ArtefactError: the artefact cannot be written or fails a check; the old one is whole.
     """
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, portable=portable, **choices)
+    comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
+    check = _Check(ready) if comparison is None else _NarrowCheck(ready, comparison)
+    if comparison is not None:
+        ready = replace(ready, backend=comparison.backend)
     write = _decoder_writer(ready, target, max_len, length) if decode else _writer(ready, target)
-    check = _Check(ready)
     metadata = {"flashir.version": flashir.__version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
     kept = None if tokenizer is None else Beside.of(tokenizer)
     if kept is not None:
@@ -98,7 +113,8 @@ def export(
 
     path = commit() if kept is None else kept.put(Path(out), commit)
     checks = ready.backend.verify(path).checks if isinstance(ready.backend, Exporter) else ()
-    return Exported(path, ready.plan, (*checks, *check.verdicts), _notes(ready.plan))
+    cost = None if comparison is None else comparison.found
+    return Exported(path, ready.plan, (*checks, *check.verdicts), _notes(ready.plan), cost)
 
 
 Writer = Callable[[Path, Mapping[str, str], "_Check"], Path]
@@ -139,6 +155,7 @@ class _Check:
     def __init__(self, ready: Prepared) -> None:
         self.model, self.params = ready.plan.graph, ready.params
         self.length = min(enough(ready.plan.chunk, ready.plan.tile), _longest(self.model))
+        self.limit = TOLERANCE[compute_type(self.model)]
         self.verdicts: list[str] = []
 
     def __call__(self, run: Run) -> Array:
@@ -154,10 +171,27 @@ class _Check:
 
     def compare(self, found: Array, wanted: Array, what: str) -> None:
         """Adds a verdict, or raises ArtefactError."""
-        error, limit = relative_error(found, wanted), TOLERANCE[compute_type(self.model)]
-        if not error <= limit:
-            raise ArtefactError(f"the artefact differs from the interpreter by {error:.1e}, more than {limit:.0e}")
-        self.verdicts.append(f"{what}: {error:.1e} off, {limit:.0e} allowed")
+        error = relative_error(found, wanted)
+        if not error <= self.limit:
+            raise ArtefactError(f"the artefact differs from the interpreter by {error:.1e}, more than {self.limit:.0e}")
+        self.verdicts.append(f"{what}: {error:.1e} off, {self.limit:.0e} allowed")
+
+
+class _NarrowCheck(_Check):
+    """Runs the model as it is against the interpreter, and what has narrow weights against the model as it is."""
+
+    def __init__(self, ready: Prepared, comparison: Comparison) -> None:
+        super().__init__(ready)
+        self.ready, self.comparison = ready, comparison
+
+    def __call__(self, run: Run) -> Array:
+        """The float model's logits. Raises ArtefactError as `_Check` and `Comparison`."""
+        whole = self.ready.backend.compile(self.ready.lowered, self.ready.params, self.ready.backend.devices()[0])
+        wanted = super().__call__(whole)
+        self.comparison(whole, run)
+        self.limit = NARROW
+        self.compare(run(self.arrays()), wanted, "narrow weights against it")
+        return wanted
 
 
 class _DecoderCheck:

@@ -53,7 +53,7 @@ class Lowering:
         except TargetError:
             return Lowering(target, check=check)
         if portable:
-            found = _portable(found, target)
+            found = portable_form(found, target)
         return Lowering(target, found.claims, found.passes(), check)
 
     def passes(self) -> tuple[Pass, ...]:
@@ -66,7 +66,7 @@ class Lowering:
         return Pipeline(self.passes(), check=self.check).run(graph)
 
 
-def _portable(found: Backend, target: str) -> Backend:
+def portable_form(found: Backend, target: str) -> Backend:
     """The backend without what only one runtime has. Raises TargetError where it has nothing of the kind."""
     if not isinstance(found, Portable):
         raise TargetError(

@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import flashir
 from flashir.backend import Continue, Params, Run, StoredDecoder, Verified
 from flashir.decode import Decoding
+from flashir.errors import ArtefactError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.passes.base import Pass
 from flashir.passes.split_projections import SplitProjections
 from flashir.passes.widen import WidenScan
+
+if TYPE_CHECKING:
+    from flashir_onnx.artefact import Part
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class OnnxBackend:
 
     Args:
         runtime_ops: whether operators of ONNX Runtime that are not of the standard may be used.
+        weights: what the weights of an artefact become, such as `int8`; None for what the model computes in.
     """
 
     name: ClassVar[str] = "onnx"
     extra: ClassVar[str] = ""
     runtime_ops: bool = True
+    weights: str | None = None
 
     def versions(self) -> dict[str, str]:
         """Those of onnx and onnxruntime."""
@@ -52,6 +58,13 @@ class OnnxBackend:
     def portable(self) -> OnnxBackend:
         """This backend with operators of the ONNX standard alone. See Portable."""
         return replace(self, runtime_ops=False)
+
+    def quantised(self, kind: str) -> OnnxBackend:
+        """This backend, whose artefacts have narrow weights. See Quantising."""
+        from flashir_onnx.quantise import quantiser
+
+        quantiser(kind)
+        return replace(self, weights=kind)
 
     def passes(self) -> tuple[Pass, ...]:
         """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies what is split, and fuses little."""
@@ -86,9 +99,10 @@ class OnnxBackend:
 
         def examine(files: Mapping[str, Path]) -> None:
             if check is not None:
-                check(Session(files[MODEL_FILE], lean=True))
+                check(Session(files[MODEL_FILE], lean=self._lean))
 
-        return write({MODEL_FILE: Part(emit(graph, params), _about(model, metadata))}, out, examine)
+        part = Part(emit(graph, params), self._about(model, metadata))
+        return write(self._narrowed({MODEL_FILE: part}), out, examine)
 
     def export_decoder(
         self,
@@ -104,7 +118,8 @@ class OnnxBackend:
         from flashir_onnx.artefact import write
         from flashir_onnx.decoder import examining, parts
 
-        return write(parts(graph, decoding, params, _about(model, metadata)), out, examining(check))
+        made = parts(graph, decoding, params, self._about(model, metadata))
+        return write(self._narrowed(made), out, examining(check, lean=self._lean))
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
         """The prefill.onnx and step.onnx that a model.onnx names. See DecoderExporter."""
@@ -119,10 +134,13 @@ class OnnxBackend:
         return stored(_main_file(path))
 
     def verify(self, path: Path) -> Verified:
-        """What ONNX's own checker and shape inference say of a file. See Exporter."""
+        """What ONNX's own checker and shape inference say of a file, and of those it names. See Exporter."""
+        from flashir_onnx.artefact import named
         from flashir_onnx.verify import verify
 
-        return verify(path)
+        path = _main_file(path)
+        parts = [f"{name}: {verify(path.with_name(name)).checks[0]}" for name in named(path)]
+        return Verified((*verify(path).checks, *parts))
 
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.onnx`. See Exporter."""
@@ -132,22 +150,40 @@ class OnnxBackend:
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """The model that an artefact carries, and a session on the artefact, digests verified. See Exporter."""
+        from flashir_onnx.decoder import STATE
         from flashir_onnx.seal import MODEL, Reader
         from flashir_onnx.session import Session
 
         path = _main_file(path)
-        model = loads(Reader().metadata(path)[MODEL], str(path))
+        about = Reader().metadata(path)
+        if STATE in about:
+            raise ArtefactError("this is one half of a decoder", where=str(path), mend="give the folder it is in")
+        model = loads(about[MODEL], str(path))
         return model, Session(path, device, lean=lean)
+
+    @property
+    def _lean(self) -> bool:
+        """Whether a check may run an artefact in little memory; products of int8 are then of floats."""
+        return self.weights is None
+
+    def _narrowed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
+        from flashir_onnx.quantise import quantiser
+
+        if self.weights is None:
+            return parts
+        narrow = quantiser(self.weights, runtime_ops=self.runtime_ops)
+        return {name: replace(part, emitted=narrow(part.emitted)) for name, part in parts.items()}
+
+    def _about(self, model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
+        """What stands in the metadata of every file."""
+        from flashir.quantised import WEIGHTS
+        from flashir_onnx.seal import MODEL
+
+        narrow = {} if self.weights is None else {WEIGHTS: self.weights}
+        return {**metadata, **narrow, MODEL: dumps(model), "flashir.version": flashir.__version__}
 
 
 def _main_file(path: Path) -> Path:
     from flashir_onnx.artefact import MODEL_FILE
 
     return path / MODEL_FILE if path.is_dir() else path
-
-
-def _about(model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
-    """What stands in the metadata of every file."""
-    from flashir_onnx.seal import MODEL
-
-    return {**metadata, MODEL: dumps(model), "flashir.version": flashir.__version__}

@@ -1,0 +1,136 @@
+"""Narrow weights by export: what they cost is measured, and what costs too much is not written."""
+
+import os
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+import flashir
+from flashir.errors import ArtefactError, InputError, SettingError, TargetError
+from flashir.export import relative_error
+from flashir.generation import restored
+from flashir.parameters import unit
+from flashir.quantised import ROWS, TOLERANCE, WEIGHTS, rows_of
+from flashir.registry import backend
+
+KINDS = ("int8", "float16")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return flashir.model("flash", d_model=32, depth=2, key_dim=16, vocab=64, chunk=16)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return rows_of(np.random.default_rng(0).integers(0, 64, (2, 40)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_narrow_weights_cost_is_measured_on_text_that_the_model_writes(model, tmp_path, kind):
+    made = flashir.export(model, tmp_path, quantize=kind)
+    found = made.quantised
+    assert (found.kind, found.text) == (kind, "of the float model itself")
+    assert found.tokens == ROWS * 511
+    assert found.loss != found.float_loss
+    assert abs(found.growth) < 1e-3
+    assert found.float_bytes == 4 * made.plan.parameters
+    assert any("narrow weights" in check for check in made.checks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_measured_is_what_the_artefact_does_later(model, text, tmp_path, kind):
+    found = flashir.export(model, tmp_path, quantize=kind, text=text).quantised
+    ids = np.concatenate([row.inputs[0] for row in text])
+    labels = np.concatenate([row.labels for row in text])
+    _, run = backend("onnx").load(tmp_path, "cpu")
+    whole = flashir.compile(model)(ids)
+    for logits, loss in ((run([ids]), found.loss), (whole, found.float_loss)):
+        chances = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
+        assert -np.take_along_axis(chances, labels[..., None], -1).mean() == pytest.approx(loss, abs=1e-6)
+    assert found.growth == pytest.approx(found.perplexity / found.float_perplexity - 1, rel=1e-3)
+    assert found.tokens == labels.size
+
+
+def test_the_artefact_says_what_its_weights_are(model, text, tmp_path):
+    narrow = flashir.export(model, tmp_path / "narrow", quantize="int8", text=text).path
+    whole = flashir.export(model, tmp_path / "whole").path
+    assert backend("onnx").metadata(narrow)[WEIGHTS] == "int8"
+    assert WEIGHTS not in backend("onnx").metadata(whole)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize(("kind", "most"), [("int8", 0.3), ("float16", 0.55)])
+def test_a_decoder_of_narrow_weights_continues_as_the_model_does_and_is_small(tmp_path, text, kind, most, portable):
+    model = flashir.model("transformer++", d_model=64, depth=2, heads=2, vocab=512)
+    choices = {"decode": True, "max_len": 64, "seed": 3}
+    made = flashir.export(model, tmp_path, quantize=kind, text=text, portable=portable, **choices)
+    (data,) = tmp_path.glob("*.data")
+    assert os.path.getsize(data) < most * made.quantised.float_bytes
+    ids = np.random.default_rng(1).integers(0, 512, (2, 20))
+    _, run = backend("onnx").load(tmp_path, "cpu")
+    wanted = run([ids])
+    made = restored(tmp_path)
+    logits, state = made.prefill(ids[:, :15])
+    assert relative_error(logits, wanted[:, 14]) < 2e-2
+    for place in range(15, 20):
+        logits, state = made.step(ids[:, place], state)
+        assert relative_error(logits, wanted[:, place]) < 2e-2
+
+
+def test_an_artefact_that_costs_too_much_does_not_replace_the_old_one(model, tmp_path, monkeypatch):
+    flashir.export(model, tmp_path)
+    old = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(import_module("flashir_onnx.blocks"), "LEVELS", 7)
+    with pytest.raises(ArtefactError, match=r"perplexity grows from .*, by .*%, more than 1.00%") as caught:
+        flashir.export(model, tmp_path, params=unit(model), quantize="int8")
+    assert (caught.value.where, "float16" in caught.value.mend) == ("quantised to int8", True)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
+
+
+def test_a_larger_tolerance_allows_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("flashir_onnx.blocks"), "LEVELS", 31)
+    made = flashir.export(model, tmp_path, params=unit(model), quantize="int8", tolerance=2.0)
+    assert made.quantised.growth > TOLERANCE
+
+
+def test_a_graph_that_is_not_the_models_is_refused_whatever_is_tolerated(model, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("flashir_onnx.blocks"), "MIDDLE", 200)
+    with pytest.raises(ArtefactError, match="differs from the interpreter"):
+        flashir.export(model, tmp_path, quantize="int8", text=text, tolerance=1e9)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "kind", "message"),
+    [
+        ({"quantize": "int4"}, SettingError, "int8 or float16, got 'int4'"),
+        ({"quantize": "int8", "dtype": "float16"}, SettingError, "computes in f16"),
+        ({"quantize": "int8", "tolerance": -0.1}, SettingError, "tolerance must be a share"),
+        ({"quantize": "int8", "tolerance": float("nan")}, SettingError, "tolerance must be a share"),
+        ({"quantize": "int8", "text": []}, InputError, "no token that could be foreseen"),
+        ({"quantize": "int8", "target": "jax:cpu"}, TargetError, "does not quantise"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(model, tmp_path, choices, kind, message):
+    if choices.get("target") == "jax:cpu":
+        pytest.importorskip("jax")
+    with pytest.raises(kind, match=message):
+        flashir.export(model, tmp_path / "out", **choices)
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
+    model = flashir.model("flash", d_model=32, depth=1, key_dim=16, vocab=64, chunk=16, causal=False)
+    with pytest.raises(SettingError, match="does not write one") as caught:
+        flashir.export(model, tmp_path, quantize="int8")
+    assert "--text" in caught.value.mend
+    assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "given"
+
+
+def test_a_model_of_narrow_weights_alone_is_not_compiled_anew_to_generate(model, text, tmp_path):
+    flashir.export(model, tmp_path, quantize="int8", text=text)
+    with pytest.raises(ArtefactError, match="not written as such") as caught:
+        restored(tmp_path)
+    assert "--decode" in caught.value.mend

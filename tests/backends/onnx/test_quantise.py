@@ -1,0 +1,170 @@
+"""Narrow weights: how far off a number may be, what runs on them, and that models share them."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+import flashir
+from flashir import Builder
+from flashir.decode import decoding
+from flashir.errors import ParameterError, SettingError
+from flashir.export import relative_error
+from flashir.hosted import hosted
+from flashir.lowering import Lowering
+from flashir_onnx import quantise
+from flashir_onnx.artefact import Part, write
+from flashir_onnx.blocks import MIDDLE, Blocks
+from flashir_onnx.decoder import parts
+from flashir_onnx.emit import emit
+from flashir_onnx.quantise import KINDS, quantiser
+from flashir_onnx.session import Session
+from flashir_onnx.verify import all_nodes
+from flashir_zoo.systems import SYSTEMS
+from tests.backends.onnx.support import emitted, flash, lowered, tokens, unit
+
+WIDE = {"d_model": 32, "depth": 2, "key_dim": 16, "vocab": 11}
+FORMS = [("int8", True), ("int8", False), ("float16", True)]
+matrices = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, max_side=40),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32) | st.floats(-1, 1, width=32),
+)
+
+
+@given(matrices)
+def test_no_number_of_a_block_is_off_by_more_than_half_of_its_scale(matrix):
+    made = Blocks.of(matrix)
+    n, k = matrix.shape
+    found = (made.whole.astype(np.float64) - MIDDLE) * made.scales[..., None]
+    rows = found.reshape(n, -1)
+    spread = np.broadcast_to(made.scales[..., None], found.shape).reshape(n, -1)[:, :k]
+    assert (np.abs(rows[:, :k] - matrix) <= spread * 0.5001 + 1e-42).all()
+    assert not rows[:, k:].any()
+
+
+@given(matrices, st.sampled_from((0, 1)))
+def test_no_number_of_a_column_is_off_by_more_than_half_of_its_scale(matrix, axis):
+    whole, scales = quantise._columns(matrix, axis)
+    spread = np.expand_dims(scales.astype(np.float64), 1 - axis)
+    assert (np.abs(whole * spread - matrix) <= spread * 0.5001 + 1e-42).all()
+
+
+def test_a_large_row_of_blocks_takes_a_byte_a_number_and_its_scales():
+    made = Blocks.of(np.ones((3, 768), np.float32))
+    assert (made.whole.shape, made.scales.shape, made.block) == ((3, 6, 128), (3, 6), 128)
+
+
+@pytest.mark.parametrize(("kind", "runtime_ops"), FORMS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_computes_nearly_the_same_in_less_than_a_third_of_the_bytes(system, kind, runtime_ops):
+    chosen = flashir.plan(flashir.model(system, size="tiny"), "onnx:cpu", seq_len=256).graph
+    whole = emitted(chosen, flashir.init(chosen))
+    narrow = quantiser(kind, runtime_ops=runtime_ops)(whole)
+    ids = [np.random.default_rng(0).integers(0, 256, (2, 70))]
+    error = relative_error(Session(narrow)(ids), Session(whole)(ids))
+    assert 0 < error < (3e-2 if kind == "int8" else 2e-3)
+    assert narrow.weights.nbytes < whole.weights.nbytes * (1 / 3 if kind == "int8" else 0.55)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_portable_model_has_no_operators_of_one_runtime(kind):
+    model = flash(**WIDE)
+    graph = Lowering.of("onnx:cpu", portable=True).run(model)
+    narrow = quantiser(kind, runtime_ops=False)(emit(graph, unit(model)))
+    assert {each.domain for each in narrow.model.opset_import} <= {"", "flashir"}
+
+
+def test_products_in_loops_are_of_whole_numbers_too():
+    model = flash(**WIDE, cumsum="scan")
+    narrow = quantiser("int8")(emitted(model, unit(model)))
+    assert not [node for node in narrow.model.graph.node if node.op_type == "layer"]
+    assert [node for node in narrow.model.graph.node if node.op_type == "Scan"]
+    assert not [node for node in all_nodes(narrow.model) if node.op_type == "Gemm"]
+    assert sum(node.op_type == "MatMulNBits" for node in all_nodes(narrow.model)) == 2 * 4 + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_sees_nothing_of_later_ones_or_of_other_rows(kind):
+    """As it would, were what comes in rounded by the largest number of all of it."""
+    model = flash(**WIDE)
+    run = Session(quantiser(kind)(emitted(model, unit(model))))
+    (ids,) = tokens(model, 3, 14)
+    other = ids.copy()
+    other[1:], other[0, 9:] = (ids[1:] + 1) % 11, (ids[0, 9:] + 3) % 11
+    assert relative_error(run([other])[0, :9], run([ids])[0, :9]) == 0
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+@pytest.mark.parametrize(("kind", "runtime_ops"), FORMS)
+def test_no_tokens_and_no_rows_are_as_fine_as_some(kind, runtime_ops, length):
+    model = flash(**WIDE)
+    run = Session(quantiser(kind, runtime_ops=runtime_ops)(emitted(model, unit(model))))
+    for batch in (0, 2):
+        assert run(tokens(model, batch, length)).shape == (batch, length, 11)
+
+
+def test_a_table_that_is_read_by_rows_and_multiplied_is_there_once():
+    model = flash(**WIDE)
+    narrow = quantiser("int8")(emitted(model, unit(model)))
+    names = [each.name for each in narrow.model.graph.initializer if each.name.startswith("embed.weight")]
+    assert sorted(names) == ["embed.weight/blocks", "embed.weight/scales"]
+    users = [node.op_type for node in narrow.model.graph.node if "embed.weight/blocks" in node.input]
+    assert sorted(users) == ["MatMulNBits", "rows"]
+
+
+@pytest.mark.parametrize(("kind", "runtime_ops"), FORMS)
+def test_a_decoder_has_its_narrow_weights_once(kind, runtime_ops, tmp_path):
+    model = flashir.model("transformer++", size="tiny")
+    graphs = hosted(decoding(model, max_len=64))
+    graphs = type(graphs)(lowered(graphs.prefill), lowered(graphs.step), graphs.state, graphs.max_len)
+    made = parts(lowered(model), graphs, flashir.init(model), {})
+    narrow = quantiser(kind, runtime_ops=runtime_ops)
+    write({name: Part(narrow(part.emitted), part.metadata) for name, part in made.items()}, tmp_path)
+    (data,) = tmp_path.glob("model-*.data")
+    floats = sum(4 * each.size for each in flashir.init(model).values())
+    assert data.stat().st_size < floats * (0.4 if kind == "int8" else 0.6)
+    for name in ("model.onnx", "prefill.onnx", "step.onnx"):
+        Session(tmp_path / name)
+
+
+def test_a_weight_that_is_used_in_another_way_stays_as_it_is():
+    b = Builder("m")
+    x = b.input("x", "f32[32, 32]")
+    added, only = (b.param(name=name, shape=(32, 32), scope="") for name in ("added", "only"))
+    model = b.finish(b.matmul(b.matmul(b.add(x, added), added), only))
+    whole = emitted(model, unit(model))
+    narrow = quantiser("int8")(whole)
+    assert sorted(each.name for each in narrow.model.graph.initializer) == ["added", "only/blocks", "only/scales"]
+    given = [np.eye(32, dtype=np.float32)]
+    assert relative_error(Session(narrow)(given), Session(whole)(given)) < 3e-2
+
+
+def test_a_model_without_a_matrix_is_refused():
+    b = Builder("m")
+    model = b.finish(b.relu(b.input("x", "f32[B, 32]")))
+    with pytest.raises(SettingError, match="no matrix"):
+        quantiser("int8")(emitted(model, {}))
+
+
+def test_an_unknown_kind_is_refused_by_name():
+    with pytest.raises(SettingError, match="int8 or float16, got 'int4'"):
+        quantiser("int4")
+
+
+def test_a_weight_too_large_for_float16_is_named():
+    model = flash(**WIDE)
+    params = {**unit(model), "embed.weight": np.full((11, 32), 1e5, np.float32)}
+    with pytest.raises(ParameterError, match=r"embed.weight.*too large for float16"):
+        quantiser("float16")(emitted(model, params)).weights.array("embed.weight/float16")
+
+
+def test_the_narrow_model_is_one_that_the_tools_of_onnx_read():
+    model = flash(**WIDE)
+    for kind, runtime_ops in FORMS:
+        made = quantiser(kind, runtime_ops=runtime_ops)(emitted(model, unit(model)))
+        whole = made.weights.fill(made.model)
+        onnx.checker.check_model(whole, full_check=True)
+        onnx.shape_inference.infer_shapes(whole, check_type=True, strict_mode=True, data_prop=True)
