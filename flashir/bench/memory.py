@@ -18,6 +18,11 @@ def free_memory() -> int:
     return free if limit is None or used is None else max(0, min(free, limit - used))
 
 
+def resident_memory() -> int | None:
+    """Bytes of main memory that this process has now; None where the system does not say, which is all but Linux."""
+    return _kibibytes(Path("/proc/self/status"), "VmRSS")
+
+
 def peak_memory() -> int | None:
     """The most bytes of main memory that this process has had; None where the system does not say."""
     found = _kibibytes(Path("/proc/self/status"), "VmHWM")  # Linux's getrusage begins with the parent's

@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 import flashir
-from flashir.cli import bench, calibrate, check, doctor, eval, export, new, plan, run, show, targets, train, tune
+from flashir.cli import (
+    bench,
+    calibrate,
+    check,
+    doctor,
+    eval,
+    export,
+    generate,
+    new,
+    plan,
+    run,
+    show,
+    targets,
+    train,
+    tune,
+)
 from flashir.cli.group import Cli, Verb
 from flashir.cli.help import Section
 
@@ -48,7 +63,7 @@ _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
     Section.MODEL: (new.new, show.show),
     Section.CHOOSE: (plan.plan, tune.tune),
     Section.TRAIN: (train.train, eval.eval),
-    Section.USE: (export.export, run.run, check.check, bench.bench),
+    Section.USE: (export.export, generate.generate, run.run, check.check, bench.bench),
     Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
 }
 for _section, _functions in _VERBS.items():

@@ -14,6 +14,8 @@ from rich.table import Table
 PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is cut or wrapped for a program that reads it."""
 
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
 
 def out() -> Console:
     """Standard output as it is now: a terminal with colours, or a pipe without."""
@@ -28,6 +30,14 @@ def err() -> Console:
 def say(text: str = "", style: str | None = None) -> None:
     """A line of the result."""
     out().print(text, style=style, soft_wrap=True)
+
+
+def stream(text: str) -> None:
+    """A piece of a result that comes bit by bit. What would control a terminal is not written to one."""
+    shown = text.translate(_CONTROLS) if sys.stdout.isatty() else text
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
 
 
 def note(text: str, style: str | None = None) -> None:

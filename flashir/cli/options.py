@@ -101,7 +101,7 @@ Params = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="The parameters, a safetensors file. Without: those of a checkpoint, else fresh ones by --seed.",
+        help="The parameters, a safetensors file. Without: those of a checkpoint, else fresh ones.",
         rich_help_panel=DATA,
     ),
 ]

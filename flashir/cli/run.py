@@ -90,10 +90,10 @@ def run(
     source.only_one("--text", text, "--ids", ids)
     known: Tokenizer | None
     if ids is None:
-        known = _tokenizer(found, tokenizer)
+        known = tokens.reader_of(found, tokenizer)
         whole = tokens.text_ids(known, text)
     else:
-        known, whole = _tokenizer_if_any(found, tokenizer), tokens.read_array(ids)
+        known, whole = _reader_if_any(found, tokenizer), tokens.read_array(ids)
     given = tokens.cut(whole, offset, length)
     segments = None if segment_ids is None else tokens.cut(tokens.read_array(segment_ids), offset, length)
     arrays = found.parameters(params, seed)
@@ -118,27 +118,13 @@ def run(
     result.stop_if_off()
 
 
-def _tokenizer(found: Source, file: Path | None) -> Tokenizer:
-    """That of the model, which fits it. Raises InputError."""
+def _reader_if_any(found: Source, file: Path | None) -> Tokenizer | None:
+    """What reads text for a model; None where that is not known, for token ids do not need it."""
     from flashir.cli import tokens
-    from flashir.errors import InputError
-    from flashir.inputs import vocabulary
-
-    model = found.model
-    vocab = vocabulary(model, model.inputs[0]) if model.inputs else None
-    if vocab is None:
-        raise InputError(f"@{model.name} takes no tokens, so it reads no text", mend="give --ids FILE.npy")
-    used = tokens.tokenizer_of(found.word, vocab, file, found.tokenizer)
-    used.check("lm", vocab)
-    return used
-
-
-def _tokenizer_if_any(found: Source, file: Path | None) -> Tokenizer | None:
-    """The same; None where the model has none that is known, which token ids do not need."""
     from flashir.errors import InputError
 
     try:
-        return _tokenizer(found, file)
+        return tokens.reader_of(found, file)
     except InputError:
         if file is None:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class Source:
         run: an artefact as something that runs, on `target`; None where it is `idle`.
         target: of an artefact, `backend:device`.
         main: the main file of an artefact.
+        metadata: what an artefact carries.
     """
 
     word: str
@@ -44,6 +45,7 @@ class Source:
     target: str | None = None
     tokenizer: Path | None = None
     main: Path | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(self, file: Path | None, seed: int | None) -> Mapping[str, npt.NDArray[Any]] | None:
         """The parameters to use: from `--params`, or those of the checkpoint; None for fresh ones by `--seed`.
@@ -224,4 +226,5 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
     assert isinstance(found, Exporter)
     metadata = found.metadata(path)
     model, run = (loads(metadata["flashir.model"], word), None) if idle else found.load(path, device, lean=lean)
-    return Source(word, "export", model, run=run, target=exports, tokenizer=beside(path, metadata), main=path)
+    tokenizer = beside(path, metadata)
+    return Source(word, "export", model, None, run, exports, tokenizer, path, metadata)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.cli.source import Source
 from flashir.errors import InputError
+from flashir.inputs import vocabulary
 from flashir.likelihood import log_softmax, nats
 from flashir.train.data import Tokenizer
 
@@ -54,6 +56,17 @@ def tokenizer_of(word: str, vocab: int, *files: Path | None) -> Tokenizer:
             f"{word} brings no tokenizer, and a vocabulary of {vocab} is not that of bytes",
             mend="--tokenizer FILE, the tokenizer.json of its run (`flashir run` takes --ids FILE.npy as well)",
         )
+    return used
+
+
+def reader_of(found: Source, file: Path | None) -> Tokenizer:
+    """What reads text for a model: the tokenizer of a file, or the model's own, where it fits. Raises InputError."""
+    model = found.model
+    vocab = vocabulary(model, model.inputs[0]) if model.inputs else None
+    if vocab is None:
+        raise InputError(f"@{model.name} takes no tokens, so it reads no text")
+    used = tokenizer_of(found.word, vocab, file, found.tokenizer)
+    used.check("lm", vocab)
     return used
 
 

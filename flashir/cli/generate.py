@@ -1,0 +1,305 @@
+"""flashir generate: text that goes on from a prompt, token by token."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cli.rows import Pace, Row, Sheet
+    from flashir.cli.source import Source
+    from flashir.errors import FlashirError
+    from flashir.generation import Decoder
+    from flashir.ir import Graph
+    from flashir.sampling import Sampling
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Prompt = tuple[str, str]
+"""What it is called where it is wrong, and the text."""
+
+SAMPLING = "Sampling"
+TEXT = "Text"
+
+
+def generate(
+    model: options.ModelOrExport,
+    settings: options.Settings = None,
+    size: options.Size = None,
+    task: options.Task = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What the text begins with; repeat for a batch.", rich_help_panel=TEXT),
+    ] = None,
+    prompt_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A prompt in a file, without the line break at its end. Without any prompt: standard input.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", help="How many tokens at most.", rich_help_panel=TEXT)] = 128,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STRING", help="End a text before this string; repeat for more.", rich_help_panel=TEXT),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="0 takes the likeliest token.", rich_help_panel=SAMPLING)
+    ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the N likeliest tokens count.", rich_help_panel=SAMPLING)
+    ] = None,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Only the likeliest count, until they make up this share.", rich_help_panel=SAMPLING
+        ),
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of what is drawn; the same gives the same.", rich_help_panel=SAMPLING)
+    ] = 0,
+    target: options.Target = "onnx:cpu",
+    max_len: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens of a text, with its prompt, that are kept where a layer attends to all of them."
+            "  [default: as many as come]",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Where a model divides by the length of the whole text (qk_scale = length), that it was trained at."
+            "  [default: prompt and tokens]",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
+    dtype: options.ComputeType = None,
+    tokenizer: options.Tokenizer = None,
+    params: options.Params = None,
+    as_json: options.Json = False,
+) -> None:
+    """Go on from a prompt, token by token, at the same cost for every token of a linear model.
+
+    Text is written as it comes; several prompts are continued together, and written one below the other. Speed and
+    memory are told at the end, on standard error. Ctrl-C ends it with what there is.
+
+    Examples:
+        flashir generate run/ --prompt "It is a truth"
+        flashir generate out/ --prompt-file chapter.txt --tokens 2000 --top-p 0.95 --seed 7
+        flashir generate run/ --prompt Emma --prompt Anne --stop "." --temperature 0 --target torch:cpu --json
+    """
+    from flashir.cli import source
+    from flashir.cli.group import INTERRUPTED
+    from flashir.cli.rows import End, Row, Sheet
+    from flashir.cli.tokens import reader_of
+    from flashir.sampling import Sampling, SplitMix64
+    from flashir.train.data.spelling import Stops
+
+    faults = _Faults()
+    faults.of(_refuse_numbers, {"--tokens": (tokens, 0), "--max-len": (max_len, 1), "--length": (length, 1)})
+    sampling = faults.of(Sampling, temperature, top_k, top_p)
+    faults.of(SplitMix64, seed)
+    faults.of(Stops, stop or ())
+    texts = faults.of(_prompts, prompt or (), prompt_file or ()) or []
+    found = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
+    arrays = reader = None
+    ids: list[list[int]] = []
+    if found is not None:
+        faults.of(_refuse_model, found, {"params": params, "dtype": dtype})
+        arrays = faults.of(found.parameters, params, None)
+        reader = faults.of(reader_of, found, tokenizer)
+    if found is not None and reader is not None:
+        ids = [reader.encode(text).tolist() for _, text in texts]
+        faults.of(
+            _refuse_long, found.model, {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}, max_len
+        )
+    faults.tell()
+    assert sampling is not None and found is not None and reader is not None
+    rows = [Row(text, row, reader, stop or ()) for (_, text), row in zip(texts, ids, strict=True)]
+    with console.err().status(f"preparing {model} for {target}"):
+        decoder = _decoder(found, target, arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
+    if found.main is None and arrays is None:
+        console.note(f"note: {model} has no parameters yet, and fresh ones write what means nothing", "yellow")
+    sheet = None if as_json else Sheet(rows)
+    pace = _run(decoder, rows, sheet, tokens, sampling, seed)
+    _tell(rows, pace, {"model": model, "target": target, "seed": seed} if as_json else None)
+    if any(row.ended is End.INTERRUPTED for row in rows):
+        raise typer.Exit(INTERRUPTED)
+
+
+class _Faults:
+    """What is wrong, all of it, before any work starts."""
+
+    def __init__(self) -> None:
+        self._errors: list[FlashirError] = []
+
+    def of(self, make: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
+        """What a call returns; None where it raises, which is kept for later."""
+        from flashir.errors import FlashirError
+
+        try:
+            return make(*args, **named)
+        except FlashirError as error:
+            self._errors.append(error)
+            return None
+
+    def tell(self) -> None:
+        """Raises what there was: the error itself where it is one, else all in one."""
+        from flashir.errors import InputError, gathered
+
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        problems: list[str] = []
+        for error in self._errors:
+            with gathered(problems):
+                raise error
+        if problems:
+            raise InputError(problems, mend="\n".join(error.mend for error in self._errors if error.mend))
+
+
+def _refuse_numbers(given: dict[str, tuple[int | None, int]]) -> None:
+    """Raises SettingError for each number by name that is less than the least."""
+    from flashir.errors import SettingError
+
+    wrong = {name: each for name, each in given.items() if each[0] is not None and each[0] < each[1]}
+    if wrong:
+        raise SettingError(
+            [f"{name} must be at least {least}, got {number}" for name, (number, least) in wrong.items()]
+        )
+
+
+def _prompts(given: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
+    """The texts to go on from. Raises InputError with all that is wrong with them."""
+    from flashir.errors import InputError
+
+    found = [(f"prompt {number}", text) for number, text in enumerate(given, 1)]
+    sources: list[tuple[str, Callable[[], bytes]]] = [(str(path), path.read_bytes) for path in files]
+    if not given and not files:
+        if sys.stdin.isatty():
+            raise InputError("there is no prompt", mend="give --prompt TEXT or --prompt-file FILE, or pipe text in")
+        sources.append(("standard input", sys.stdin.buffer.read))
+    problems = []
+    for name, read in sources:
+        try:
+            found.append((name, read().decode().removesuffix("\n").removesuffix("\r")))
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror or error}")
+        except UnicodeDecodeError as error:
+            problems.append(f"{name} is not UTF-8 text: see byte {error.start}")
+    problems += [f"{name} is empty" for name, text in found if not text]
+    problems += [f"{name} is not UTF-8 text" for name, text in found if _is_broken(text)]
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _is_broken(text: str) -> bool:
+    """Whether an argument of the command line was no UTF-8: its bytes are lone surrogates then."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _refuse_model(found: Source, given: dict[str, Any]) -> None:
+    """Raises SettingError where a model cannot continue a text, or is exported and what is given comes too late."""
+    from flashir.errors import SettingError
+
+    model, problems = found.model, []
+    if any(node.attrs.get("causal") is False for node in model.walk()):
+        problems.append(f"@{model.name} sees both ways, so it cannot go on from a prompt; a causal model (lm) can")
+    if len(model.inputs) != 1:
+        names = ", ".join(value.name for value in model.inputs)
+        problems.append(f"@{model.name} takes {names}; only what takes tokens alone can go on from a prompt")
+    late = [f"--{name}" for name, value in given.items() if value is not None]
+    if found.main is not None and late:
+        problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are made")
+    if problems:
+        raise SettingError(problems)
+
+
+def _refuse_long(model: Graph, lengths: dict[str, int], max_len: int | None) -> None:
+    """Raises InputError where a prompt has no token, or more than the model can hold."""
+    from flashir.errors import InputError
+    from flashir.generation import longest
+
+    limit = longest(model, max_len)
+    what = "--max-len is" if limit == max_len else "the model can hold"
+    problems = [f"{name} has no tokens" for name, length in lengths.items() if not length]
+    if limit is not None:
+        problems += [f"{name} has {n} tokens, {what} {limit}" for name, n in lengths.items() if n > limit]
+    if problems:
+        raise InputError(problems)
+
+
+def _decoder(
+    found: Source,
+    target: str,
+    arrays: Any,
+    dtype: str | None,
+    lengths: list[int],
+    tokens: int,
+    max_len: int | None,
+    length: int | None,
+) -> Decoder:
+    """The model as something that continues sequences. A cache holds as many tokens as come, unless that is said."""
+    from flashir.generation import decoder, restored
+
+    whole = max(lengths) + tokens
+    room = {"max_len": max_len or whole, "length": length or whole}
+    if found.main is None:
+        return decoder(found.model, target, arrays, **room, batch=len(lengths), seq_len=max(lengths), dtype=dtype)
+    if "flashir.parts" in found.metadata:
+        return restored(found.main, target, max_len=max_len, length=length)
+    return restored(found.main, target, **room)
+
+
+def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sampling: Sampling, seed: int) -> Pace:
+    """Write until every row has ended. Ctrl-C ends them all; what there is was written, or is now."""
+    from flashir.cli.rows import End, Pace
+    from flashir.generation import generate
+
+    pace, why = Pace(), End.ERROR
+    try:
+        coming = generate(decoder, [row.ids for row in rows], tokens=tokens, sampling=sampling, seed=seed)
+        pace.read()
+        for picked in coming:
+            pace.tick(sum(row.ended is None for row in rows))
+            for row, token in zip(rows, picked, strict=True):
+                row.add(int(token))
+            if sheet is not None:
+                sheet.update()
+            if all(row.ended for row in rows):
+                break
+        why = End.LENGTH if pace.tokens == tokens else End.LIMIT
+    except KeyboardInterrupt:
+        why = End.INTERRUPTED
+    finally:
+        for row in rows:
+            row.end(why)
+        if sheet is not None:
+            sheet.update()
+    return pace
+
+
+def _tell(rows: list[Row], pace: Pace, about: dict[str, Any] | None) -> None:
+    """The outcome: one JSON value about it all, or a line on standard error."""
+    from flashir.bench.memory import resident_memory
+
+    memory = resident_memory()
+    if about is not None:
+        figures = {**pace.as_dict(), "resident_bytes": memory}
+        console.emit({**about, **figures, "results": [row.as_dict() for row in rows]})
+        return
+    ends = ", ".join(dict.fromkeys(str(row.ended) for row in rows))
+    parts = [f"{sum(len(row.tokens) for row in rows)} tokens ({ends})", *pace.facts()]
+    parts += [] if memory is None else [f"{console.size(memory)} resident"]
+    console.note(" · ".join(parts), "dim")

@@ -1,0 +1,142 @@
+"""Texts as a model writes them, a row for each prompt: when they end, how they are shown, how fast they came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from time import perf_counter
+from typing import Any
+
+from flashir.cli import console
+from flashir.train.data.spelling import Spelling, Stops
+from flashir.train.data.tokenizer import Tokenizer
+
+LABEL = 60  # characters of a prompt above its text
+
+
+class End(StrEnum):
+    """Why a text ends: a string was met, there are as many tokens as wanted, the model holds no more, or it failed."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    LIMIT = "limit"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+
+
+class Row:
+    """A prompt, and the text that follows it.
+
+    Args:
+        prompt: the text.
+        ids: its tokens.
+        tokenizer: of the model.
+        stops: the strings that end the text.
+    """
+
+    def __init__(self, prompt: str, ids: Sequence[int], tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self.prompt, self.ids = prompt, ids
+        self.tokens: list[int] = []
+        self.pieces: list[str] = []
+        self.ended: End | None = None
+        self._spelling, self._stops = Spelling(tokenizer), Stops(stops)
+
+    def add(self, token: int) -> None:
+        """The next token; nothing once the text has ended."""
+        if self.ended is None:
+            self.tokens.append(token)
+            self._tell(self._spelling.add(token))
+
+    def end(self, why: End) -> None:
+        """No token comes any more; nothing once the text has ended."""
+        if self.ended is None:
+            self._tell(self._spelling.end())
+        if self.ended is None:
+            self.pieces.append(self._stops.end())
+            self.ended = why
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "prompt": self.prompt,
+            "prompt_tokens": len(self.ids),
+            "text": "".join(self.pieces),
+            "tokens": self.tokens,
+            "stop": self.ended,
+        }
+
+    def _tell(self, text: str) -> None:
+        self.pieces.append(self._stops.add(text))
+        if self._stops.met:
+            self.ended = End.STOP
+
+
+class Sheet:
+    """Rows on standard output, one below the other: of the first that has not ended, each piece as it comes."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._at = self._shown = 0
+
+    def update(self) -> None:
+        """Show what is new."""
+        while self._at < len(self._rows):
+            row = self._rows[self._at]
+            if not self._shown and len(self._rows) > 1:
+                console.say(f"{'' if not self._at else chr(10)}==> {_label(row.prompt)} <==", "bold")
+            console.stream("".join(row.pieces[self._shown :]))
+            self._shown = len(row.pieces)
+            if row.ended is None:
+                return
+            console.stream("" if "".join(row.pieces).endswith("\n") else "\n")
+            self._at, self._shown = self._at + 1, 0
+
+
+class Pace:
+    """How fast it goes, from now on: first the prompts are read, then tokens come."""
+
+    def __init__(self) -> None:
+        self._start = perf_counter()
+        self.prompt_ms: float | None = None
+        self._times: list[float] = []
+        self._counts: list[int] = []
+
+    def read(self) -> None:
+        """The prompts have been read."""
+        self.prompt_ms = 1e3 * (perf_counter() - self._start)
+
+    def tick(self, count: int) -> None:
+        """A token has come, that of each of so many rows."""
+        self._times.append(perf_counter())
+        self._counts.append(count)
+
+    @property
+    def tokens(self) -> int:
+        """How many have come of one row."""
+        return len(self._times)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For machines; None where too little has come to tell.
+
+        `ms_per_token` is from one token of a row to the next, `tokens_per_second` of all rows together. The first step
+        does not count where there are others, for it may compile.
+        """
+        steps = min(self.tokens - 1, max(self.tokens - 2, 1))
+        ms = rate = None
+        if steps > 0:
+            seconds = max(self._times[-1] - self._times[-1 - steps], 1e-9)
+            ms, rate = 1e3 * seconds / steps, sum(self._counts[-steps:]) / seconds
+        return {"prompt_ms": self.prompt_ms, "ms_per_token": ms, "tokens_per_second": rate}
+
+    def facts(self) -> list[str]:
+        """For people."""
+        found = self.as_dict()
+        ms, rate, prompt_ms = found["ms_per_token"], found["tokens_per_second"], found["prompt_ms"]
+        shown = [] if rate is None else [f"{rate:,.4g} tokens/s"]
+        shown += [] if ms is None else [f"{console.milliseconds(ms)} a token"]
+        return shown + ([] if prompt_ms is None else [f"prompt read in {console.milliseconds(prompt_ms)}"])
+
+
+def _label(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return line if len(line) <= LABEL else f"{line[: LABEL - 1]}…"
