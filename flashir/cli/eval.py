@@ -98,9 +98,9 @@ def _refuse_untrained(found: Source, arrays: Any) -> None:
 
 def _length(path: Path) -> int:
     """That of the run, where the path is one or a checkpoint in one; what else is read by is said."""
-    from flashir.train.run_folder import RunFolder, is_run
+    from flashir.train.run_folder import RunFolder, run_around
 
-    run = next((each for each in (path, path.resolve().parent.parent) if is_run(each)), None)
+    run = run_around(path)
     if run is not None:
         return RunFolder(run).recipe.seq_len
     console.note(

@@ -15,8 +15,8 @@ from rich.text import Text
 from flashir.cli import console
 from flashir.train.loop import Progress
 from flashir.train.metrics import Line, perplexity
+from flashir.train.opened import Run
 from flashir.train.pace import Pace
-from flashir.train.setup import Run
 
 EVERY_S = 10.0
 """Between two lines of a pipe, unless there is a validation to tell."""

@@ -26,9 +26,10 @@ from flashir.planning import parameter_count, plan
 from flashir.train.curves import draw, table
 from flashir.train.data import Tokenizer
 from flashir.train.loop import Progress, train
+from flashir.train.opened import opened
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, is_run
-from flashir.train.setup import begin, opened
+from flashir.train.setup import begin
 from flashir.train.signals import stopping
 
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -19,8 +19,9 @@ from flashir.train.board import board
 from flashir.train.data import ahead
 from flashir.train.evaluate import mean_loss
 from flashir.train.metrics import Clock, Line
+from flashir.train.opened import Run
 from flashir.train.pace import Pace
-from flashir.train.setup import Run, vocabulary_of
+from flashir.train.setup import vocabulary_of
 from flashir.train.writer import Writer
 
 EXPLODED = 3.0

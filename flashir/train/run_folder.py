@@ -109,6 +109,24 @@ def is_run(path: Path) -> bool:
     return (path / RECIPE).is_file()
 
 
+def run_around(path: Path) -> Path | None:
+    """The folder of the run that a path is, or lies in as a checkpoint does."""
+    path = path.absolute()
+    return next((each for each in (path, path.parent.parent) if is_run(each)), None)
+
+
+def found_run(path: Path) -> RunFolder:
+    """The run of that folder. Raises InputError where it is none."""
+    if is_run(path):
+        return RunFolder(path)
+    around = run_around(path)
+    raise InputError(
+        "this is not the folder of a run (it has no recipe.toml)" if path.exists() else "there is no such folder",
+        where=str(path),
+        mend=f"--resume {around or 'takes the folder that -o named when the run began'}",
+    )
+
+
 def step_of(checkpoint: Path) -> int:
     """The number of the last step before a checkpoint: 200 of `step-000200`."""
     return int(checkpoint.name.rpartition("-")[2])

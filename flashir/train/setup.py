@@ -1,33 +1,26 @@
-"""Runs: begun from a model and a recipe, and made ready to go on from their newest checkpoint."""
+"""Runs are begun from a model, a recipe and text: all is checked, the model planned, and the folder made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flashir.backend import Trainer
-from flashir.bench.case import floor
-from flashir.checkpoint import State, load_checkpoint, load_state
+from flashir.checkpoint import State
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
-from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError
+from flashir.errors import InputError, SettingError, TargetError
 from flashir.inputs import specialise, vocabulary
 from flashir.ir import Graph
 from flashir.likelihood import is_causal
-from flashir.lowering import Lowering
 from flashir.moments import Moments
 from flashir.parameters import checked, init
-from flashir.passes.choose import reset
 from flashir.planning import Plan, plan
 from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
-from flashir.train.meeting import ALONE, Meeting
 from flashir.train.recipe import Recipe
-from flashir.train.run_folder import RECIPE, RunFolder, check_free, create, step_of
+from flashir.train.run_folder import RunFolder, check_free, create
 from flashir.workload import Workload
 
 TOKENS_AT_ONCE = 2**15
@@ -38,38 +31,6 @@ ROOM = 0.5
 Told = Callable[[str, int, int], object]
 Data = tuple[Corpus, Corpus]
 """What is learned from, and what is held out."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that is ready to go on.
-
-    Args:
-        folder: where it lies.
-        recipe: its settings.
-        plan: the model with every choice made, for one part of a batch.
-        trainer: the model in training.
-        batches: the parts of batches, in order.
-        held_out: what the loss is validated on; without a label where there is no held-out text.
-        done: steps made so far.
-        floor_ms: no step can be faster by the roofline of the target.
-        is_first: whether this process writes; of several that train together, only the first does.
-    """
-
-    folder: RunFolder
-    recipe: Recipe
-    plan: Plan
-    trainer: Trainer
-    batches: Batches
-    held_out: Batches
-    done: int
-    floor_ms: float
-    is_first: bool = True
-
-    def state(self, done: int) -> State:
-        """What another process goes on from after so many steps."""
-        position = {"step": done, "data": self.batches.corpus.digest, "held_out": self.held_out.corpus.digest}
-        return State(self.trainer.state(), position)
 
 
 def task_of(model: Graph) -> str:
@@ -159,86 +120,6 @@ def begin(
     return RunFolder(out), data
 
 
-@contextmanager
-def opened(
-    folder: RunFolder,
-    told: Told = lambda *_: None,
-    data: Data | None = None,
-    meeting: Meeting = ALONE,
-    **changes: Any,
-) -> Iterator[Run]:
-    """A run ready to go on from its newest checkpoint, bit for bit where nothing changes. Nobody else has it meanwhile.
-
-    Of several processes each reads the checkpoint, and the first alone holds the folder and writes.
-
-    Args:
-        folder: of the run.
-        told: is told how far the data are.
-        data: what is learned from and what is held out, where that is at hand.
-        meeting: of the processes that train together.
-        changes: settings that may differ from before, as `target` or `keep`.
-
-    Raises:
-        ArtefactError: another process is at work, a file is damaged, or the data are not those of the run.
-        InputError, SettingError, TargetError: as `begin`; a change would make it another run.
-    """
-    is_first = meeting.processes.is_first
-    with ExitStack() as held:
-
-        def load(told: Told) -> _Loaded:
-            if is_first:
-                held.enter_context(folder.held())
-            return _loaded(folder, told, data, changes)
-
-        found = meeting.together(load, told)
-        recipe, made = found.recipe, found.plan
-        trainer = trainable(recipe.target).trainer(
-            Lowering.of(recipe.target).run(made.graph),
-            found.params,
-            device_at_hand(recipe.target),
-            recipe.optimiser,
-            state=found.state.optimizer,
-            remat=recipe.remat,
-        )
-        if is_first:
-            folder.curve.cut(found.done)
-            recipe.write(folder.path / RECIPE)
-        batches, held_out = (batches_of(corpus, made.graph, recipe) for corpus in found.data)
-        floor_ms = floor(made, find_target(recipe.target))[0] * recipe.accumulate
-        yield Run(folder, recipe, made, trainer, batches, held_out, found.done, floor_ms, is_first)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What a run goes on from, planned for its target."""
-
-    recipe: Recipe
-    plan: Plan
-    params: Mapping[str, Any]
-    state: State
-    data: Data
-    done: int
-
-
-def _loaded(folder: RunFolder, told: Told, data: Data | None, changes: Mapping[str, Any]) -> _Loaded:
-    last = folder.newest()
-    try:
-        found = load_checkpoint(last)
-        state = load_state(last, found.params)
-    except FlashirError as error:
-        raise _damaged(folder, last, error) from None
-    recipe = folder.recipe
-    before, recipe = recipe.target, recipe.changed(**changes).located()
-    tokenizer = Tokenizer.read(folder.tokenizer)
-    data = corpora(recipe, tokenizer, told) if data is None else data
-    _check_data(folder, state, *data)
-    trainable(recipe.target)
-    device_at_hand(recipe.target)
-    model = found.model if recipe.target == before else reset(reset(found.model, "cumsum"), "tile")
-    made = plan(model, recipe.target, recipe.rows or 1, recipe.seq_len, True, params=found.params)
-    return _Loaded(recipe, made, found.params, state, data, step_of(last))
-
-
 def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:
     """What is learned from, and what is held out. Raises InputError with all that is wrong with the files."""
     if not recipe.data:
@@ -275,21 +156,3 @@ def _planned(model: Graph, recipe: Recipe, params: Mapping[str, Any] | None, cho
         if made.peak_bytes <= room:
             return made
     return of(1)
-
-
-def _check_data(folder: RunFolder, state: State, corpus: Corpus, held_out: Corpus) -> None:
-    """Raises ArtefactError where the text is not what the run has seen so far."""
-    for name, what in (("data", corpus), ("held_out", held_out)):
-        if state.position.get(name, what.digest) != what.digest:
-            raise ArtefactError(
-                f"the text of {name} is not the one that the run has seen so far",
-                where=str(folder.path),
-                mend="bring the files back as they were, or begin another run from the checkpoint",
-            )
-
-
-def _damaged(folder: RunFolder, last: Path, error: FlashirError) -> ArtefactError:
-    """What to do about a newest checkpoint that cannot be read."""
-    earlier = folder.checkpoints()[:-1]
-    mend = f"remove it, and the run goes on from {earlier[-1].name}" if earlier else "there is none before it"
-    return ArtefactError(error.problems, where=str(last), mend=mend)

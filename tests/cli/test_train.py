@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.cli.new_run import default_name
 from tests.cli.conftest import TINY, Cli
 
 pytest.importorskip("torch")
@@ -119,6 +120,9 @@ def test_another_run_begins_from_a_checkpoint_with_its_tokenizer(cli: Cli, data:
     assert flashir.load_checkpoint(run / "checkpoints/step-000006").params["embed.weight"].shape[0] == 300
     made = cli.json("train", run, "--data", data / "two.txt", *RECIPE, "--learning-rate", 1e-4, "-o", tuned)
     assert made["loss"] < curve(run)[0]["loss"]
+    assert [default_name(str(each)) for each in (run, run / "checkpoints/step-000006", "flash", "a/b.fir")] == [
+        "run-next", "run-next", "flash-run", "b-run",
+    ]  # fmt: skip
     assert (tuned / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()
 
 
@@ -193,6 +197,7 @@ class TestMistakes:
             (("--resume", "TEXT"), "not the folder of a run"),
             (("--resume", "FOLDER/nope"), "nope: there is no such folder\n--resume takes the folder that -o named"),
             (("flash", "--resume", "TEXT", "--chunk", 4), "MODEL, --chunk cannot be set"),
+            (("--resume", "RUN", "--policy", "fastest"), "--policy cannot be set: a run that goes on has its own"),
             (("flash", "--data", "TEXT", "-o", "FOLDER"), "something already"),
         ],
     )

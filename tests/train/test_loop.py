@@ -23,12 +23,14 @@ from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
 from flashir.moments import Moments
 from flashir.train import loop, setup
+from flashir.train import opened as opening
 from flashir.train.data import Tokenizer
 from flashir.train.metrics import Line
+from flashir.train.opened import Run, opened
 from flashir.train.pace import Pace
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, step_of
-from flashir.train.setup import Run, begin, opened
+from flashir.train.setup import begin
 from flashir.train.signals import stopping
 
 MODEL = flashir.model("flash", size="tiny", chunk=16, cumsum="scan", vocab=256)
@@ -89,7 +91,8 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     class Backend:
         trainer = Known
 
-    monkeypatch.setattr(setup, "trainable", lambda target: Backend)
+    for module in (setup, opening):
+        monkeypatch.setattr(module, "trainable", lambda target: Backend)
 
 
 @pytest.fixture
