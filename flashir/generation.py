@@ -18,10 +18,12 @@ import numpy.typing as npt
 from flashir import inputs
 from flashir.backend import Continue, Continuing, DecoderExporter, Kept
 from flashir.compiler import device_at_hand, prepare
-from flashir.decode import decoding
+from flashir.cost import target as find_target
+from flashir.decode import Decoding, decoding
 from flashir.errors import InputError, SettingError, TargetError
 from flashir.hosted import hosted
 from flashir.ir import Dim, Graph
+from flashir.planning import gigabytes
 from flashir.registry import backend_of
 from flashir.sampling import Sampling, SplitMix64
 
@@ -55,19 +57,22 @@ class Decoder:
         logits, state = decoder.prefill([[1, 2, 3], [4]])       # float32 [b, v], of each prompt's last token
         logits, state = decoder.step([5, 6], state)             # int [b], the next token of each row -> [b, v]
 
-    `limit` is how long a sequence may become; None where nothing limits it.
+    `limit` is how long a sequence may become, `rows` for how many at once memory has room; None where nobody knows one.
     """
 
-    def __init__(self, model: Graph, limit: int | None, prefill: Continue, step: Continue) -> None:
+    def __init__(
+        self, model: Graph, limit: int | None, prefill: Continue, step: Continue, rows: int | None = None
+    ) -> None:
         self.model = model
-        self.limit = limit
+        self.limit, self.rows = limit, rows
         self._prefill, self._step = prefill, step
 
     def prefill(self, prompts: Prompts) -> tuple[Array, State]:
         """Read prompts, of any lengths.
 
         Raises:
-            InputError: there is none, one is empty or too long, or a token is outside the vocabulary.
+            InputError: there is none, or more than memory has room for; one is empty or too long, or a token is outside
+                the vocabulary.
         """
         rows = [np.asarray(row) for row in prompts]
         problems = [] if rows else ["there is no prompt"]
@@ -77,6 +82,8 @@ class Decoder:
         problems += [f"prompt {i} is empty" for i, row in enumerate(rows) if row.shape == (0,)]
         if problems:
             raise InputError(problems, mend="give each prompt one token at least")
+        if self.rows is not None and len(rows) > self.rows:
+            raise InputError(f"there are {len(rows)} prompts, and memory for what {self.rows} keep")
         lengths = np.array([len(row) for row in rows])
         self._check_length(lengths)
         ids = np.zeros((len(rows), lengths.max()), np.result_type(*rows))
@@ -138,7 +145,7 @@ def decoder(
         choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, as for `compile`.
 
     Raises:
-        SettingError: as `decoding` and `plan`.
+        SettingError: as `decoding` and `plan`; and where what one sequence keeps does not fit the device.
         TargetError: the device is not at hand, or its backend keeps no states.
         ParameterError: as `compile`.
     """
@@ -146,9 +153,10 @@ def decoder(
     if not isinstance(ready.backend, Continuing):
         raise TargetError(f"{ready.backend.name} keeps no states between calls, so it cannot decode", where=target)
     graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
+    rows = _rows(graphs, target)
     lowered = [ready.lowering.run(graph) for graph in (graphs.prefill, graphs.step)]
     prefill, step = ready.backend.continuing(lowered, ready.params, device_at_hand(target))
-    return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step)
+    return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step, rows)
 
 
 def restored(
@@ -223,6 +231,18 @@ def longest(model: Graph, max_len: int | None = None) -> int | None:
     limits = [] if max_len is None else [max_len]
     lengths = {n for node in model.walk() if isinstance(n := node.attrs.get("max_len"), int)}
     return min([*limits, *(n for n in lengths if not _takes(model, n + 1))], default=None)
+
+
+def _rows(graphs: Decoding, target: str) -> int:
+    """For how many sequences the memory of a target has room. Raises SettingError where it is not even one."""
+    memory, batch = find_target(target).memory, graphs.step.inputs[0].type.shape[0]
+    kept = sum(state.type.substitute({str(batch): 1}).bytes for state in graphs.state)
+    if kept > memory:
+        raise SettingError(
+            f"what a sequence keeps takes {gigabytes(kept)}, the memory of {target} is {gigabytes(memory)}",
+            mend="choose a smaller max_len",
+        )
+    return int(memory // kept)
 
 
 def _takes(model: Graph, length: int) -> bool:

@@ -97,6 +97,17 @@ def test_what_is_learned_or_held_limits_the_length() -> None:
     assert len(list(generate(made, [[1, 2]], tokens=9))) == 3
 
 
+def test_what_is_kept_must_fit_the_memory() -> None:
+    graph = model("transformer++")
+    with pytest.raises(SettingError, match=r"what a sequence keeps takes .* GiB.*\nchoose a smaller max_len"):
+        decoder(graph, "torch:cpu", max_len=2**31)
+    made = decoder(graph, "torch:cpu", max_len=4)
+    assert made.rows is not None
+    made.rows = 1
+    with pytest.raises(InputError, match="there are 2 prompts, and memory for what 1 keep"):
+        made.prefill([[1], [2]])
+
+
 def test_flash_has_no_limit(flash: Decoder) -> None:
     assert flash.limit is None
 
