@@ -208,6 +208,23 @@ def test_a_full_disk_leaves_a_run_that_goes_on(folder: RunFolder, monkeypatch: p
     assert [line.step for line in folder.curve.lines()] == list(range(1, 11))
 
 
+def test_a_process_that_is_not_the_first_computes_and_writes_nothing(folder: RunFolder) -> None:
+    with ready(folder) as (run, trainer, told):
+        loop.train(replace(run, is_first=False), told)
+    assert len(trainer.seen) == 10 and told.lines == [] and told.saves == [] and told.ended == 0
+    assert step_of(folder.newest()) == 0 and list(folder.curve.lines()) == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_wish_of_another_process_stops_this_one_saved(
+    folder: RunFolder, is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ready(folder) as (run, trainer, told):
+        monkeypatch.setattr(trainer, "agreed", lambda wish: wish or len(trainer.seen) == 3)
+        loop.train(replace(run, is_first=is_first), told)
+    assert len(trainer.seen) == 3 and told.saves == ([3] if is_first else [])
+
+
 def test_a_run_goes_on_from_wherever_one_is(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder, _ = begin(MODEL, replace(RECIPE, data=(text.name,)), Tokenizer.bytes(), tmp_path / "run")
