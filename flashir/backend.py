@@ -347,6 +347,14 @@ class Exporter(Backend, Protocol):
         """
         ...
 
+    def stored(self, path: Path) -> tuple[Graph, Params]:
+        """The model that an artefact holds, and its parameters.
+
+        Raises:
+            ArtefactError, IRError: as `load`; and where the parameters cannot be told from what is written.
+        """
+        ...
+
 
 @runtime_checkable
 class DecoderExporter(Exporter, Protocol):
@@ -376,12 +384,4 @@ class DecoderExporter(Exporter, Protocol):
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
         """The decoder that an artefact holds; None where it holds the model alone. Raises as `load`."""
-        ...
-
-    def stored(self, path: Path) -> tuple[Graph, Params]:
-        """The model that an artefact holds, and its parameters.
-
-        Raises:
-            ArtefactError, IRError: as `load`; and where the parameters cannot be told from what is written.
-        """
         ...

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir import inputs
-from flashir.backend import Continue, Continuing, DecoderExporter, Kept
+from flashir.backend import Continue, Continuing, DecoderExporter, Exporter, Kept
 from flashir.compiler import device_at_hand, prepare
 from flashir.cost import target as find_target
 from flashir.decode import Decoding, decoding
@@ -171,17 +171,13 @@ def restored(
 
     Raises:
         ArtefactError: a file is missing or damaged, or the model alone is there in a form that cannot be read back.
-        TargetError: the device is not at hand, or its backend keeps no decoders in folders.
+        TargetError: the device is not at hand, or its backend cannot export, or keeps no states.
         SettingError: as `decoder`; or the folder has a decoder, and `max_len` or `length` is given.
     """
     found, device, path = backend_of(target), device_at_hand(target), Path(folder)
-    if not isinstance(found, DecoderExporter):
-        raise TargetError(
-            f"the backend {found.name!r} reads no decoder from a folder",
-            where=target,
-            mend="choose a target of onnx; flashir.decoder continues a checkpoint on every backend",
-        )
-    loaded = found.load_decoder(path, device)
+    if not isinstance(found, Exporter):
+        raise TargetError(f"the backend {found.name!r} cannot export, so it reads nothing back", where=target)
+    loaded = found.load_decoder(path, device) if isinstance(found, DecoderExporter) else None
     if loaded is None:
         model, params = found.stored(path)
         return decoder(model, target, params, max_len=max_len, length=length)

@@ -158,6 +158,15 @@ class JaxBackend:
         model = loads(manifest.metadata[MODEL], str(path))
         return model, session(path, manifest, model, device)
 
+    def stored(self, path: Path) -> tuple[Graph, Params]:
+        """The model that an artefact carries, and the parameters beside it. See Exporter."""
+        from flashir_jax.artefact import MODEL, PARAMETERS, file_name, read_manifest, read_params
+
+        path = _main_file(path)
+        manifest = read_manifest(path)
+        params = read_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
+        return loads(manifest.metadata[MODEL], str(path)), params
+
 
 def _main_file(path: Path) -> Path:
     from flashir_jax.artefact import MAIN_FILE

@@ -128,7 +128,7 @@ class OnnxBackend:
         return load(_main_file(path), device)
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
-        """The model in the metadata of model.onnx, and the parameters among its initializers. See DecoderExporter."""
+        """The model in the metadata of model.onnx, and the parameters among its initializers. See Exporter."""
         from flashir_onnx.stored import stored
 
         return stored(_main_file(path))

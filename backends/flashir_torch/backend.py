@@ -135,6 +135,14 @@ class TorchBackend:
         loaded = read(_main_file(path))
         return loaded.model, loaded.session(device)
 
+    def stored(self, path: Path) -> tuple[Graph, Params]:
+        """The model that an artefact carries, and the parameters of its program. See Exporter."""
+        need_torch()
+        from flashir_torch.artefact import read
+
+        loaded = read(_main_file(path))
+        return loaded.model, {name: each.detach().float().numpy() for name, each in loaded.program.state_dict.items()}
+
 
 def _main_file(path: Path) -> Path:
     from flashir_torch.artefact import MAIN_FILE

@@ -76,10 +76,11 @@ def test_tokens_are_those_of_the_decoder(cli: Cli, checkpoint: Path, target: str
     assert made["ms_per_token"] > 0 and made["tokens_per_second"] > 0 and made["prompt_ms"] > 0
 
 
-@pytest.mark.parametrize("options", [(), ("--decode",)])
+@pytest.mark.parametrize("options", [(), ("--decode",), ("--target", "jax:cpu")])
 def test_an_export_writes_what_its_checkpoint_does(cli: Cli, worded: Path, tmp_path: Path, options: Any) -> None:
     cli.ok("export", worded, *options, "-o", tmp_path / "out")
-    asked = ("--prompt", "The quick fox", "--tokens", 12, "--seed", 2)
+    target = options if "--target" in options else ()
+    asked = ("--prompt", "The quick fox", "--tokens", 12, "--seed", 2, *target)
     one, other = (cli.json("generate", model, *asked)["results"] for model in (worded, tmp_path / "out"))
     assert one == other and len(one[0]["tokens"]) == 12
     tokenizer = Tokenizer.read(worded / "tokenizer.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import flashir
 from flashir.errors import InputError, SettingError
-from flashir.generation import Decoder, decoder, generate
+from flashir.generation import Decoder, decoder, generate, restored
 from flashir.parameters import unit
 from flashir.sampling import Sampling
 from tests.decode.support import LENGTH, ROOM, SMALL, model, tokens
@@ -95,6 +96,14 @@ def test_what_is_learned_or_held_limits_the_length() -> None:
     with pytest.raises(InputError, match="5 tokens"):
         made.step([1], state)
     assert len(list(generate(made, [[1, 2]], tokens=9))) == 3
+
+
+@pytest.mark.parametrize("target", ["onnx:cpu", pytest.param("torch:cpu", marks=pytest.mark.slow), "jax:cpu"])
+def test_an_export_of_the_model_alone_is_continued(target: str, tmp_path: Path) -> None:
+    graph = model("flash")
+    flashir.export(graph, tmp_path, target, params := unit(graph))
+    found = np.stack([*generate(restored(tmp_path, target), PROMPTS, tokens=6)])
+    assert found.tolist() == np.stack([*generate(decoder(graph, target, params), PROMPTS, tokens=6)]).tolist()
 
 
 def test_what_is_kept_must_fit_the_memory() -> None:
