@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from flashir.decode import Decoding
 from flashir.ir import Builder, Graph, Value
-from flashir.ir.dims import Dim, Size, substitute
 
 
 def hosted(graphs: Decoding) -> Decoding:
@@ -22,31 +20,23 @@ def hosted(graphs: Decoding) -> Decoding:
 def _prefill(graph: Graph) -> Graph:
     """`prefill(ids, lengths)` -> logits [b, 1, v], ..` -> the same with logits [b, v]"""
     b = Builder(graph.name)
-    return _flat(b, graph, {value: b.input(value.name, value.type) for value in graph.inputs}, {})
+    return _flat(b, graph, {value: b.input(value.name, value.type) for value in graph.inputs})
 
 
 def _step(graph: Graph) -> Graph:
-    """`step(ids [b, t], *states)` -> `step(ids [b], *states)`, whose logits are [b, v]"""
+    """`step(ids [b, 1], *states)` -> `step(ids [b], *states)`, whose logits are [b, v]"""
     ids, *states = graph.inputs
-    batch, length = ids.type.shape
+    batch, _ = ids.type.shape
     b = Builder(graph.name)
     column = b.reshape(b.input(ids.name, ids.type.with_shape((batch,))), shape=(batch, 1))
-    given = {ids: column} | {value: b.input(value.name, value.type) for value in states}
-    return _flat(b, graph, given, {str(length): 1})
+    return _flat(b, graph, {ids: column} | {value: b.input(value.name, value.type) for value in states})
 
 
-def _flat(b: Builder, graph: Graph, values: dict[Value, Value], sizes: dict[str, Size]) -> Graph:
-    """The graph built anew on other inputs, with other sizes, and logits without their axis of one token."""
-
-    def sized(attr: Any) -> Any:
-        if isinstance(attr, tuple):
-            return tuple(map(sized, attr))
-        return substitute(attr, sizes) if isinstance(attr, Dim) else attr
-
+def _flat(b: Builder, graph: Graph, values: dict[Value, Value]) -> Graph:
+    """The graph built anew on other inputs, and logits without their axis of one token."""
     for node in graph.nodes:
         operands = [None if value is None else values[value] for value in node.inputs]
-        attrs = {name: sized(attr) for name, attr in node.attrs.items()}
-        values |= zip(node.outputs, b.insert(node.op, operands, attrs, node.region), strict=True)
+        values |= zip(node.outputs, b.insert(node.op, operands, node.attrs, node.region), strict=True)
     logits, *states = (values[value] for value in graph.outputs)
     batch, _, vocab = logits.type.shape
     return b.finish(b.reshape(logits, shape=(batch, vocab)), *states)

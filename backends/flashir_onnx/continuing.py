@@ -30,10 +30,15 @@ class Continued:
     """
 
     def __init__(self, session: Session, device: str, in_place: Sequence[bool] = ()) -> None:
+        import onnxruntime as ort
+
         self._in_place = in_place
         self._session = session.runtime
         self._binding = self._session.io_binding()
         self._bound: dict[str, Any] = {}
+        self._options = ort.RunOptions()
+        if not any(in_place):  # a prompt: what a long one took is given back, or it would stay for good
+            self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{device}:0")
         self._device = device
         self._converted = session.converted
         self._inputs = [each.name for each in self._session.get_inputs()]
@@ -55,7 +60,7 @@ class Continued:
             else:
                 binding.bind_output(name, self._device)
         with errors_of_runtime(TargetError, "ONNX Runtime fails"):
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._options)
         logits, *made = binding.get_outputs()
         return np.asarray(logits.numpy()), [over.get(name, new) for name, new in zip(others, made, strict=True)]
 
