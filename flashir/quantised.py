@@ -139,7 +139,7 @@ class Comparison:
             before, after, tokens = before + some, after + nats(narrow(row.inputs), row.labels)[0], tokens + count
         if not tokens:
             raise InputError("the text has no token that could be foreseen")
-        whose = "of the float model itself" if self._text is None else "given"
+        whose = "of the float model itself" if self._text is None else "of the text given"
         size = 4 * self._ready.plan.parameters
         found = self.found = Quantised(self._kind, whose, tokens, before / tokens, after / tokens, size)
         if not found.growth <= self._tolerance:

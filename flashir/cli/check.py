@@ -111,7 +111,7 @@ def check(
             call = _gradients(found, run, arrays) if grad and name not in forward_only else None
             cases, too_long = parity.cases(run.plan, wanted, rows_of)
             left_out.update(too_long)
-            rows += parity.compare(run, arrays, cases, step)
+            rows += parity.compare(run, arrays, cases, found.tolerance(run.model), step)
             if call is not None:
                 slopes = slopes or Comparison(arrays, wanted, max(rows_of))
                 rows += slopes.rows(run, call, step)

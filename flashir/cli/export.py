@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +13,19 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
+    from flashir.backend import Batch
     from flashir.cli.source import Source
     from flashir.cli.web_page import WebPage
+    from flashir.quantised import Quantised
+
+LENGTH, TOKENS = 1024, 2**14  # a row of the text that perplexity is measured on, and how much of it is read
+
+
+class Narrow(StrEnum):
+    """What weights can be quantised to."""
+
+    INT8 = "int8"
+    FLOAT16 = "float16"
 
 
 def export(
@@ -70,6 +84,29 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    quantize: Annotated[
+        Narrow | None,
+        typer.Option(
+            help="Write weights in fewer bits, and say what that costs in perplexity.", rich_help_panel=options.OUTPUT
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --quantize: what perplexity is measured on.  [default: text that the model writes]",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --quantize: by how much perplexity may grow.  [default: 0.01, one percent]",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    tokenizer: options.Tokenizer = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,18 +130,23 @@ def export(
         flashir export flash --portable -o out/
         flashir export transformer++ --decode --max-len 4096 -o out/
         flashir export checkpoint/ -o out/
+        flashir export run/ --decode --quantize int8 --text valid.txt -o out/
         flashir export run/ --web -o out/ && python -m http.server --directory out/
     """
     from flashir.cli import source
     from flashir.cli.candidates import choice
     from flashir.errors import SettingError
     from flashir.export import export as write
+    from flashir.quantised import TOLERANCE as GROWTH
 
     if max_len is not None and not (decode or web):
         raise SettingError("--max-len is of what continues a text", mend="give --decode too")
     if web_runtime is not None and not web:
         raise SettingError("--web-runtime is of a page", mend="give --web too")
+    if quantize is None and (text is not None or tolerance is not None):
+        raise SettingError("--text and --tolerance are of narrow weights", mend="give --quantize int8 too")
     found = source.find(model, settings, size, task)
+    found = replace(found, tokenizer=tokenizer or found.tokenizer)
     page = _page(found, web_runtime) if web else None
     arrays = found.parameters(params, seed)
     folder = out or Path(f"{Path(model).stem or model}-export")
@@ -116,10 +158,13 @@ def export(
             arrays,
             seed=seed or 0,
             rechunk=rechunk,
-            portable=portable,
+            portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
             decode=decode or web,
             max_len=max_len,
             tokenizer=found.tokenizer,
+            quantize=quantize and quantize.value,
+            text=None if text is None else _rows(found, text),
+            tolerance=GROWTH if tolerance is None else tolerance,
             batch=batch,
             seq_len=seq_len,
             policy=policy.value,
@@ -130,6 +175,7 @@ def export(
     written = _written(made.path, found.tokenizer is not None)
     written += page.write(folder, made.plan, max_len) if page else []
     files = {str(file): file.stat().st_size for file in written}
+    bytes_of_model = sum(file.stat().st_size for file in _written(made.path, with_tokenizer=False))
     if as_json:
         console.emit(
             {
@@ -139,6 +185,7 @@ def export(
                 "files": files,
                 "checks": list(made.checks),
                 "notes": list(made.notes),
+                "quantised": made.quantised and {**made.quantised.as_dict(), "bytes": bytes_of_model},
             }
         )
         return
@@ -147,6 +194,8 @@ def export(
     for line in made.notes:
         console.say(f"note  {line}", "yellow")
     console.say(f"plan  {choice(made.plan)}. {made.plan.why}")
+    if made.quantised is not None:
+        console.say(_said(made.quantised, bytes_of_model))
     size_of_all = console.size(sum(files.values()))
     console.say(f"{made.path}  ({size_of_all}, {console.many(made.plan.parameters)} parameters)", "bold")
     if page:
@@ -157,6 +206,29 @@ def _page(found: Source, runtime: Path | None) -> WebPage:
     from flashir.cli.web_page import WebPage
 
     return WebPage.of(found, runtime)
+
+
+def _rows(found: Source, file: Path) -> list[Batch]:
+    """The first rows of a text, by the tokenizer of the model. Raises InputError."""
+    from flashir.cli import tokens
+    from flashir.generation import longest
+    from flashir.train.data import Batches, documents, tokenised
+    from flashir.train.setup import task_of, vocabulary_of
+
+    task, vocab = task_of(found.model), vocabulary_of(found.model)
+    used = tokens.tokenizer_of(found.word, vocab, found.tokenizer)
+    used.check(task, vocab)
+    length = min(LENGTH, longest(found.model, None) or LENGTH)
+    corpus = tokenised(documents([file]), used)
+    batches = Batches(corpus, task, 1, length, 0, len(found.model.inputs) > 1, vocab)
+    return [*islice(batches.once(), -(-TOKENS // length))]
+
+
+def _said(found: Quantised, size: int) -> str:
+    """What narrow weights save and cost, for people."""
+    before, after = console.size(found.float_bytes), console.size(size)
+    cost = f"{found.float_perplexity:.5g} -> {found.perplexity:.5g} ({found.growth:+.3%})"
+    return f"{found.kind}  {before} -> {after}, perplexity {cost} on {found.tokens:,} tokens {found.text}"
 
 
 def _written(main: Path, with_tokenizer: bool) -> list[Path]:

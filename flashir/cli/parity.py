@@ -8,10 +8,10 @@ from typing import Any
 
 from flashir.cli.meter import Step
 from flashir.compiler import Runnable
-from flashir.export import TOLERANCE, relative_error, sample_inputs
+from flashir.export import relative_error, sample_inputs
 from flashir.interpreter import interpret
 from flashir.ir import Graph
-from flashir.planning import Plan, compute_type
+from flashir.planning import Plan
 from flashir.workload import Workload
 
 NO_CHUNK = 64  # what stands in for the chunk of a model without one, where its tile is no longer
@@ -49,11 +49,12 @@ class Row:
         return {**made, **{name: text for name, text in optional.items() if text}}
 
 
-def compare(run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int, int]], step: Step) -> Iterator[Row]:
-    """Each (batch, length), compared."""
+def compare(
+    run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int, int]], limit: float, step: Step
+) -> Iterator[Row]:
+    """Each (batch, length), compared; `limit` is the largest error allowed."""
     from flashir.errors import FlashirError
 
-    limit = TOLERANCE[compute_type(run.model)]
     for done, (batch, length) in enumerate(cases):
         step(f"{run.plan.target}  {batch} x {length}", done, len(cases))
         arrays = inputs(run.model, batch, length)

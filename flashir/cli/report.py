@@ -14,7 +14,7 @@ from flashir.cli import console, tokens
 from flashir.inputs import vocabulary
 from flashir.ir import Graph
 from flashir.likelihood import is_causal
-from flashir.planning import Plan, compute_type
+from flashir.planning import Plan
 from flashir.train.data import Tokenizer
 
 
@@ -86,16 +86,17 @@ class Report:
         seed: int,
         inputs: Sequence[npt.NDArray[Any]],
         logits: npt.NDArray[Any],
+        limit: float,
     ) -> Report:
-        """The report with the distance to the float64 interpreter."""
-        from flashir.export import TOLERANCE, relative_error
+        """The report with the distance to the float64 interpreter, and how large that may be."""
+        from flashir.export import relative_error
         from flashir.interpreter import interpret
         from flashir.parameters import checked, init
 
         arrays = checked(model, init(model, seed) if params is None else params)
         with console.err().status("running the float64 interpreter"):
             wanted = interpret(model, arrays, *inputs)[0]
-        return replace(self, error=relative_error(logits, wanted), limit=TOLERANCE[compute_type(model)])
+        return replace(self, error=relative_error(logits, wanted), limit=limit)
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""

@@ -108,9 +108,9 @@ def run(
         atomic_write(out, lambda file: np.save(file, logits))
     result = report.Report.of(model, compiled.plan, given, logits, seconds, known, out)
     if verify:
-        result = result.verified(
-            compiled.model, found.rechunked(arrays, chunk, rechunk), seed or 0, [given, *named.values()], logits
-        )
+        of, inputs = found.rechunked(arrays, chunk, rechunk), [given, *named.values()]
+        limit = found.tolerance(compiled.model)
+        result = result.verified(compiled.model, of, seed or 0, inputs, logits, limit)
     if as_json:
         console.emit(result.as_dict())
     else:

@@ -72,6 +72,14 @@ class Source:
 
         return rechunked(params, chunk)
 
+    def tolerance(self, model: Graph) -> float:
+        """By how much results may differ from the interpreter's; more, where an artefact has narrow weights."""
+        from flashir.export import NARROW, TOLERANCE
+        from flashir.planning import compute_type
+        from flashir.quantised import WEIGHTS
+
+        return NARROW if WEIGHTS in self.metadata else TOLERANCE[compute_type(model)]
+
     def refuse_choices(self, choices: Mapping[str, Any]) -> None:
         """An artefact has its choices made. Raises SettingError where one is given."""
         given = [f"--{name}" for name in ("chunk", "cumsum", "dtype") if choices[name] is not None]

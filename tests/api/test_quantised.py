@@ -126,7 +126,7 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
     with pytest.raises(SettingError, match="does not write one") as caught:
         flashir.export(model, tmp_path, quantize="int8")
     assert "--text" in caught.value.mend
-    assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "given"
+    assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "of the text given"
 
 
 def test_a_model_of_narrow_weights_alone_is_not_compiled_anew_to_generate(model, text, tmp_path):
