@@ -13,6 +13,7 @@ from flashir.errors import InputError, SettingError
 
 Array = npt.NDArray[Any]
 SEEDS = 2**64
+PART = 4096
 
 
 class SplitMix64:
@@ -53,7 +54,8 @@ class Sampling:
     """How the next token is picked, row by row:
 
     1. Tokens are put in order by (-logit, id), and the first `top_k` are kept. At temperature 0 the first is picked.
-    2. Each weighs exp((logit - largest logit) / temperature), in float64. `reached` are the sums of weights in order.
+    2. Each weighs exp((logit - largest logit) / temperature), in float64. `reached` are the sums of weights in order;
+       how their last bit is rounded is left open.
     3. Of these the first are kept, up to the one where `reached` is at least `top_p` of its last.
     4. With u drawn for the row, the first token is picked where `reached` is more than u times its last.
 
@@ -98,13 +100,34 @@ class Sampling:
         return np.array([self._drawn(row, random.uniform()) for row in logits], np.int64)
 
     def _drawn(self, logits: Array, u: float) -> int:
+        """One token of logits [v]. To put a part in order is enough most of the time, and takes less by far."""
+        largest = logits.max()
+        if self.top_k is None and len(logits) > PART:
+            order = _largest(logits, PART)
+            reached = self._weights(logits[order], largest).cumsum()
+            place = self._place(reached, self._weights(logits, largest).sum(), u)
+            if place is not None:
+                return int(order[place])
         order = _largest(logits, self.top_k)
-        scores = logits[order].astype(np.float64)
+        reached = self._weights(logits[order], largest).cumsum()
+        place = self._place(reached, reached[-1], u)
+        assert place is not None  # u is at most 1 - 2^-53, so what it is a share of is rounded to less than the whole
+        return int(order[place])
+
+    def _weights(self, logits: Array, largest: float) -> Array:
+        scores = logits.astype(np.float64) - float(largest)
         with np.errstate(over="ignore"):  # what is infinitely less likely weighs nothing
-            reached = np.exp((scores - scores[0]) / self.temperature).cumsum()
-        reached = reached[: np.searchsorted(reached, self.top_p * reached[-1]) + 1]
-        # u is at most 1 - 2^-53, so the product is rounded to less than the last, and there is such a token.
-        return int(order[np.searchsorted(reached, u * reached[-1], side="right")])
+            return np.asarray(np.exp(scores / self.temperature))
+
+    def _place(self, reached: Array, total: float, u: float) -> int | None:
+        """Where in the order the token is that is picked; None where the order ends before it."""
+        if self.top_p < 1:
+            last = np.searchsorted(reached, self.top_p * total)
+            if last == len(reached):
+                return None
+            total = reached[last]
+        place = int(np.searchsorted(reached, u * total, side="right"))
+        return place if place < len(reached) else None
 
 
 def _largest(logits: Array, count: int | None) -> Array:

@@ -76,6 +76,17 @@ def test_tokens_are_those_of_the_reference(
     assert Sampling(temperature, top_k, top_p).pick(array, SplitMix64(seed)).tolist() == wanted
 
 
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("top_p", [1e-9, 0.9, 1.0])
+@pytest.mark.parametrize("top_k", [None, 2000])
+def test_tokens_of_a_large_vocabulary_are_those_of_the_reference(scale: float, top_p: float, top_k: int | None) -> None:
+    """Equal logits among them, and distributions that are flat, of which the part put in order first is not enough."""
+    logits = np.round(scale * np.random.default_rng(0).standard_normal((9, 9000)), 1).astype(np.float32)
+    drawn = SplitMix64(1)
+    wanted = [reference(row, 0.9, top_k, top_p, drawn.uniform()) for row in logits.tolist()]
+    assert Sampling(0.9, top_k, top_p).pick(logits, SplitMix64(1)).tolist() == wanted
+
+
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
 @given(logits=st.lists(st.floats(-800, 800, width=32), min_size=1, max_size=50))
 def test_the_first_and_the_last_number_that_can_be_drawn_pick_a_token(u: float, logits: list[float]) -> None:
