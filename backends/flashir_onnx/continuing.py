@@ -37,7 +37,7 @@ class Continued:
         self._binding = self._session.io_binding()
         self._bound: dict[str, Any] = {}
         self._options = ort.RunOptions()
-        if not any(in_place):  # a prompt: what a long one took is given back, or it would stay for good
+        if session.pools and not any(in_place):  # a prompt: what a long one took is given back, or it would stay
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{device}:0")
         self._device = device
         self._converted = session.converted

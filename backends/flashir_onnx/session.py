@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 class Session:
     """A model loaded into ONNX Runtime, which is `runtime`. Arrays in the order of its inputs -> its one result.
 
+    `pools` says whether memory that a run took stays with the session for the next.
+
     Args:
         source: an artefact's file, or an emitted model whose weights are passed in memory without a copy.
         device: `cpu` or `cuda`.
@@ -44,6 +46,7 @@ class Session:
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions leave the cores to others
+        self.pools = not lean
         if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.enable_cpu_mem_arena = False
