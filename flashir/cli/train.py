@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from flashir.train.run_folder import RunFolder
     from flashir.train.setup import Data
 
+GRACE_S = 5.0
+"""More than the first of several processes takes to end, and torchrun to end the others then."""
 RECIPE, RUN = "Recipe (Tables 5 and 6 of the paper)", "Run"
 
 
@@ -229,8 +232,10 @@ def _resume(
 
 @contextmanager
 def _one_voice() -> Iterator[Meeting]:
-    """The processes that train together. What all meet with, one tells."""
-    from flashir.cli.group import MISUSED
+    """The processes that train together. What all meet with, the first tells, and its launcher ends the others.
+
+    One that nobody ends in a while has met with something of its own, and tells that.
+    """
     from flashir.errors import FlashirError
     from flashir.processes import Processes
     from flashir.train.meeting import Meeting
@@ -239,9 +244,9 @@ def _one_voice() -> Iterator[Meeting]:
     try:
         yield meeting
     except FlashirError:
-        if meeting.speaks:
-            raise
-        raise typer.Exit(MISUSED) from None
+        if not meeting.speaks:
+            sleep(GRACE_S)
+        raise
 
 
 def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
@@ -262,6 +267,7 @@ def _go_on(folder: RunFolder, meeting: Meeting, data: Data | None, changes: dict
         with _meter(meeting) as step:
             run = held.enter_context(opened(folder, step, data, meeting, **changes))
         with stopping(alone=meeting.processes.count == 1) as stop:
+            meeting.together(lambda _: None)  # no step before every process can be asked to stop
             pace = loop(run, progress(), stop)
     if not run.is_first:
         return

@@ -26,6 +26,8 @@ Told = Callable[[str, int, int], object]
 class Meeting:
     """All processes that train together. What they meet with, one of them tells: the first, where it has met it.
 
+    That is the one that `speaks`, as far as this process knows.
+
     Args:
         processes: which one this is.
     """

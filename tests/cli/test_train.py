@@ -17,6 +17,7 @@ import pytest
 
 import flashir
 from flashir.cli.new_run import default_name
+from flashir.cli.train import GRACE_S
 from tests.cli.conftest import TINY, Cli
 
 pytest.importorskip("torch")
@@ -207,6 +208,17 @@ class TestMistakes:
         places = {"TEXT": text, "SHORT": tmp_path / "short.txt", "FOLDER": tmp_path, "FOLDER/nope": tmp_path / "nope"}
         places["SHORT"].write_text("a")
         assert message in cli.fails("train", *(places.get(str(word), word) for word in line))
+
+    @pytest.mark.parametrize(("rank", "slept"), [("0", []), ("1", [GRACE_S])])
+    def test_of_several_processes_one_that_nobody_ends_tells_it_in_the_end(
+        self, cli: Cli, rank: str, slept: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found: list[float] = []
+        monkeypatch.setattr("flashir.cli.train.sleep", found.append)
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert "MODEL is missing" in cli.fails("train")
+        assert found == slept
 
     def test_a_flipped_bit_is_told_with_what_to_do(self, cli: Cli, data: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"

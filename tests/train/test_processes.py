@@ -6,6 +6,7 @@ pytest -n 0 -s -m slow tests/train/test_processes.py
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flashir.checkpoint import load_checkpoint
 from flashir.train.metrics import Line
 from flashir.train.run_folder import RunFolder, is_run, step_of
 
@@ -124,3 +126,46 @@ def test_two_processes_killed_and_gone_on_with_are_the_run_of_one(tmp_path: Path
         print(f"{name}: largest difference {abs(got - wanted).max():.1e}")
         np.testing.assert_allclose(got, wanted, rtol=LOSSES, atol=LOSSES)
     assert not list(two.rglob(".*"))
+
+
+def last_good(run: Path) -> int:
+    """The step of the newest checkpoint, which can be read."""
+    found = RunFolder(run).newest()
+    load_checkpoint(found)
+    return step_of(found)
+
+
+@pytest.mark.slow
+def test_a_lost_run_of_two_is_told_once_with_its_last_good_checkpoint(tmp_path: Path, books: Path) -> None:
+    run = tmp_path / "run"
+    code, out, told = end(start(2, *MODEL, *RECIPE, "--data", books, "-o", run, "--learning-rate", 1e4, "--clip", 0))
+    assert code and not out and told.count("error:") == 1
+    assert "step 2: the loss" in told and "the last good checkpoint is" in told and last_good(run) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="cannot limit the files of another process")
+def test_a_full_disk_stops_two_processes_with_one_error(tmp_path: Path, books: Path) -> None:
+    run = tmp_path / "run"
+    running = start(2, *MODEL, *RECIPE[:-6], "--steps", 10**6, "--save-every", 7, "--data", books, "-o", run)
+    wait(running, run, 9)
+    resource.prlimit(workers(running)[0], resource.RLIMIT_FSIZE, (2**14, 2**14))  # no file may become longer
+    code, out, told = end(running)
+    assert code and not out and told.count("error:") == 1 and "File too large" in told
+    done = last_good(run)
+    running = start(1, "--resume", run)
+    wait_for(running, f"goes on after step {done} ")
+    running.send_signal(signal.SIGTERM)
+    assert end(running)[0] == 130 and last_good(run) > done
+
+
+@pytest.mark.slow
+def test_a_first_process_that_is_killed_ends_the_other(tmp_path: Path, books: Path) -> None:
+    run = tmp_path / "run"
+    running = start(2, *MODEL, *RECIPE[:-6], "--steps", 10**6, "--save-every", 7, "--data", books, "-o", run)
+    wait(running, run, 9)
+    killed, other = workers(running)
+    os.kill(killed, signal.SIGKILL)
+    code, out, told = end(running)
+    assert code and not out and "rank : 0 (local_rank: 0) exitcode : -9" in " ".join(told.split())
+    assert not Path(f"/proc/{other}").exists() and last_good(run) % 7 == 0
