@@ -121,9 +121,8 @@ def generate(
         reader = faults.of(reader_of, found, tokenizer)
     if found is not None and reader is not None:
         ids = [reader.encode(text).tolist() for _, text in texts]
-        faults.of(
-            _refuse_long, found.model, {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}, max_len
-        )
+        lengths = {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}
+        faults.of(_refuse_long, found.model, lengths, max_len)
     faults.tell()
     assert sampling is not None and found is not None and reader is not None
     rows = [Row(text, row, reader, stop or ()) for (_, text), row in zip(texts, ids, strict=True)]
@@ -165,7 +164,7 @@ class _Faults:
             with gathered(problems):
                 raise error
         if problems:
-            raise InputError(problems, mend="\n".join(error.mend for error in self._errors if error.mend))
+            raise InputError(problems, mend="\n".join(dict.fromkeys(each.mend for each in self._errors if each.mend)))
 
 
 def _refuse_numbers(given: dict[str, tuple[int | None, int]]) -> None:
@@ -285,7 +284,7 @@ def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sa
     finally:
         for row in rows:
             row.end(why)
-        if sheet is not None:
+        if sheet is not None and pace.tokens:
             sheet.update()
     return pace
 

@@ -232,6 +232,12 @@ class TestMistakes:
         assert "--params, --dtype cannot be set" in cli.fails(*line)
         assert "an artefact of onnx runs on onnx" in cli.fails("generate", artefact, "--target", "torch:cpu")
 
+    def test_a_decoder_holds_what_it_was_exported_for(self, cli: Cli, tmp_path: Path) -> None:
+        cli.ok("export", "transformer++", "--size", "tiny", "--decode", "--max-len", 6, "-o", tmp_path)
+        assert cli.json("generate", tmp_path, "--prompt", "four")["results"][0]["stop"] == "limit"
+        assert "7 tokens, this decoder can hold 6" in cli.fails("generate", tmp_path, "--prompt", "seven..")
+        assert "settled when it was exported" in cli.fails("generate", tmp_path, "--prompt", "x", "--max-len", 5)
+
     def test_a_prompt_without_tokens(self, cli: Cli, tmp_path: Path) -> None:
         tokenizers = pytest.importorskip("tokenizers")
         made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
