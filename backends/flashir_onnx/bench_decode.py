@@ -150,10 +150,10 @@ def stepping(folder: Path, position: int) -> Callable[[], object]:
         value = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(state["dtype"]).type)
         value.update_inplace(np.full(shape, position if state["input"] == "position" else 0, state["dtype"]))
         binding.bind_ortvalue_input(state["input"], value)
-        if state["in_place"]:
-            binding.bind_ortvalue_output(state["output"], value)
-        else:
+        if state["input"] == "position":  # stays, so that every step is of the same one
             binding.bind_output(state["output"])
+        else:
+            binding.bind_ortvalue_output(state["output"], value)
     return lambda: session.run_with_iobinding(binding)
 
 

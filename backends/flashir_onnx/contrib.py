@@ -31,8 +31,9 @@ def _turn(scope: Scope, node: Node, x: str, sin: str, cos: str) -> str:
     The cast, which ONNX Runtime drops, tells others what the result is.
     """
     table = node.operands[1].type.shape
-    places = scope.constant(np.zeros(1, np.int64))
-    if len(table) == 4:
+    if len(table) == 2:
+        places = scope.constant(np.zeros(1, np.int64))
+    else:
         rows = table[0] * table[2]
         sin, cos = (reshape(scope, each, table, (rows, table[3])) for each in (sin, cos))
         places = reshape(scope, iota(scope, rows), (rows,), (table[0], table[2]))

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from onnx import GraphProto, TensorProto, helper
 
 from flashir.backend import Continue, Run, StoredDecoder
 from flashir.decode import Decoding, StateSpec
 from flashir.ir import Graph, loads
 from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
 from flashir_onnx.continuing import Continued, renewed
-from flashir_onnx.emit import emit
+from flashir_onnx.emit import emit, rename
 from flashir_onnx.seal import MODEL
 from flashir_onnx.session import Session
 from flashir_onnx.types import numpy_type
@@ -22,9 +23,8 @@ from flashir_onnx.types import numpy_type
 STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
 """What prefill.onnx and step.onnx say of themselves beyond model.onnx.
 
-`flashir.state` is a JSON list of `{"input", "output", "dtype", "shape", "in_place"}`, in the order of the inputs;
-a shape has "batch" where it depends on the number of rows, and in place a step can write an output over its input.
-`flashir.max_len` is there where something limits a sequence.
+`flashir.state` is a JSON list of `{"input", "output", "dtype", "shape"}`, in the order of the inputs; a shape has
+"batch" where it depends on the number of rows. `flashir.max_len` is there where something limits a sequence.
 """
 
 
@@ -35,12 +35,14 @@ def parts(
     states = [state.name for state in decoding.state]
     results = ["logits", *map(_after, states)]
     vocab = decoding.step.outputs[0].type.shape[-1]
-    described = [_described(*each) for each in zip(decoding.state, renewed(decoding.step), strict=True)]
-    more = {**about, VOCAB: str(vocab), STATE: json.dumps(described)}
+    more = {**about, VOCAB: str(vocab), STATE: json.dumps([_described(state) for state in decoding.state])}
     if decoding.max_len is not None:
         more[MAX_LEN] = str(decoding.max_len)
     prefill = emit(decoding.prefill, params, results, inputs=("input_ids", "lengths"), same_rows=True)
     step = emit(decoding.step, params, results, inputs=("input_ids", *states), same_rows=True)
+    for name, in_place in zip(states, renewed(decoding.step), strict=True):
+        if not in_place:
+            _read_first(step.model.graph, name)
     return {
         MODEL_FILE: Part(emit(graph, params), about), PREFILL_FILE: Part(prefill, more), STEP_FILE: Part(step, more)
     }  # fmt: skip
@@ -55,7 +57,7 @@ def examining(
 
     def examine(files: Mapping[str, Path]) -> None:
         whole, prefill, step = (Session(files[name], lean=lean) for name in (MODEL_FILE, PREFILL_FILE, STEP_FILE))
-        check(whole, Continued(prefill, "cpu"), Continued(step, "cpu"))
+        check(whole, Continued(prefill, "cpu"), _in_place(step, "cpu"))
 
     return examine
 
@@ -66,19 +68,43 @@ def load(path: Path, device: str) -> StoredDecoder | None:
     if not {PREFILL_FILE, STEP_FILE} <= found.keys():
         return None
     about = found[STEP_FILE]
-    in_place = [each["in_place"] for each in json.loads(about[STATE])]
     prefill = Continued(Session(path.with_name(PREFILL_FILE), device), device)
-    step = Continued(Session(path.with_name(STEP_FILE), device), device, in_place)
+    step = _in_place(Session(path.with_name(STEP_FILE), device), device)
     limit = int(about[MAX_LEN]) if MAX_LEN in about else None
     return StoredDecoder(loads(about[MODEL], str(path)), limit, prefill, step)
+
+
+def _in_place(step: Session, device: str) -> Continued:
+    """A step that writes every state where it stands."""
+    states = len(step.runtime.get_outputs()) - 1
+    return Continued(step, device, (True,) * states)
 
 
 def _after(name: str) -> str:
     return f"next.{name}"
 
 
-def _described(state: StateSpec, in_place: bool) -> dict[str, Any]:
+def _described(state: StateSpec) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else "batch" for size in state.type.shape]
     dtype = numpy_type(state.type.dtype).name
-    names = {"input": state.name, "output": _after(state.name)}
-    return {**names, "dtype": dtype, "shape": shape, "in_place": in_place}
+    return {"input": state.name, "output": _after(state.name), "dtype": dtype, "shape": shape}
+
+
+def _read_first(step: GraphProto, name: str) -> None:
+    """Lets a host bind the output of a state to the memory of its input, whatever reads that.
+
+    All read a copy, and the result is made of that copy too, so it is written last. A selection by a constant is what
+    runtimes neither drop nor do in place.
+    """
+    before, after, always = f"{name}/before", f"{name}/after", f"{name}/always"
+    rename(step.node, {name: before, _after(name): after})
+    nodes = [
+        helper.make_node(
+            "Constant", [], [always], name=always, value=helper.make_tensor(always, TensorProto.BOOL, [], [True])
+        ),
+        helper.make_node("Where", [always, name, name], [before], name=before),
+        *step.node,
+        helper.make_node("Where", [always, after, before], [_after(name)], name=_after(name)),
+    ]
+    del step.node[:]
+    step.node.extend(nodes)

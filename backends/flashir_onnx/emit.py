@@ -88,19 +88,19 @@ def _call(nodes: list[NodeProto], names: Sequence[str], wanted: Sequence[str]) -
     """
     made = {name for node in nodes for name in node.output}
     new = {name: called for name, called in zip(reversed(names), reversed(wanted)) if name in made}
-    _rename(nodes, new)
+    rename(nodes, new)
     for name, called in zip(names, wanted, strict=True):
         if new.get(name) != called:
             nodes.append(helper.make_node("Identity", [new.get(name, name)], [called], name=called))
 
 
-def _rename(nodes: Iterable[NodeProto], new: Mapping[str, str]) -> None:
+def rename(nodes: Iterable[NodeProto], new: Mapping[str, str]) -> None:
     """In place, in the bodies of loops too, which see the graph around them."""
     for node in nodes:
         for names in (node.input, node.output):
             names[:] = [new.get(name, name) for name in names]
         for attribute in node.attribute:
-            _rename(attribute.g.node, new)
+            rename(attribute.g.node, new)
 
 
 def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
