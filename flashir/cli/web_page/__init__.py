@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import flashir
 from flashir.cli import console
 from flashir.cli.page import theme
-from flashir.cli.tokens import tokenizer_of
+from flashir.cli.tokens import reader_of
 from flashir.cli.web_page import runtime
 from flashir.cli.web_page.readable import check
-from flashir.errors import SettingError
 from flashir.files import atomic_write, sha256
 from flashir.generation import longest
 from flashir.inputs import vocabulary
@@ -37,13 +36,11 @@ class WebPage:
 
     Args:
         title: MODEL as typed.
-        vocab: how many tokens the model knows.
-        tokenizer: its text to tokens and back.
+        tokenizer: the model's.
         source: a folder with onnxruntime-web, to be copied beside the page; None to load it from where it is published.
     """
 
     title: str
-    vocab: int
     tokenizer: Tokenizer
     source: Path | None
 
@@ -52,18 +49,14 @@ class WebPage:
         """The page of a model that is about to be exported.
 
         Raises:
-            SettingError: the model does not take tokens.
-            InputError: it has no tokenizer, or one that the page cannot read; onnxruntime-web is not in `source`.
+            InputError: the model takes no tokens, or has no tokenizer that is its own and that the page can read;
+                onnxruntime-web is not in `source`.
         """
-        model = found.model
-        vocab = vocabulary(model, model.inputs[0]) if model.inputs else None
-        if vocab is None:
-            raise SettingError(f"@{model.name} takes no tokens, so it cannot continue a text")
-        tokenizer = tokenizer_of(found.word, vocab, found.tokenizer)
+        tokenizer = reader_of(found, None)
         check(tokenizer)
         if source is not None:
             runtime.check(source)
-        return WebPage(found.word, vocab, tokenizer, source)
+        return WebPage(found.word, tokenizer, source)
 
     def write(self, folder: Path, plan: Plan, max_len: int | None) -> list[Path]:
         """Write the page into the folder of its model. It has the digests of the files beside it, and refuses others.
@@ -90,7 +83,7 @@ class WebPage:
         model = {
             "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
             "tokenizer": json.loads(self.tokenizer.text),
-            "vocab": self.vocab,
+            "vocab": vocabulary(plan.graph, plan.graph.inputs[0]),
             "limit": longest(plan.graph, max_len),
             "runtime": ort.as_dict(),
         }

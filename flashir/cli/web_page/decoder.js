@@ -12,7 +12,8 @@ class Decoder {
   static async open(ort, files, limit) {
     const { "prefill.onnx": prefill, "step.onnx": step, ...weights } = files;
     const externalData = Object.entries(weights).map(([path, data]) => ({ path, data }));
-    const options = { executionProviders: ["wasm"], externalData, logSeverityLevel: 3 };  // errors, no warnings
+    const extra = { session: { disable_quant_qdq: "1" } };  // weights of 8 bits become floats once, not in every step
+    const options = { executionProviders: ["wasm"], externalData, logSeverityLevel: 3, extra };  // errors, no warnings
     const open = (graph) => ort.InferenceSession.create(graph, options);
     return new Decoder(ort, await open(prefill), await open(step), limit);
   }
