@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from flashir_onnx import contrib
 
 Array = npt.NDArray[Any]
-BLOCK = 128
-"""Numbers that share a scale. Longer blocks are no faster, shorter ones take more scales and time."""
+BLOCKS = (128, 64, 32, 16)
+"""How many numbers may share a scale. Longer blocks are hardly faster; shorter ones take more time, and more scales."""
 
-SHORTEST = 16
 LEVELS, MIDDLE = 127, 128
 """A number is stored as MIDDLE plus one of -LEVELS .. LEVELS."""
 
@@ -63,10 +62,13 @@ class Blocks:
     k: int
 
     @classmethod
-    def of(cls, matrix: Array) -> Blocks:
-        """The nearest to a matrix [n, k]. No number is off by more than half of the scale of its block."""
+    def of(cls, matrix: Array, blocks: Sequence[int] = BLOCKS) -> Blocks:
+        """The nearest to a matrix [n, k], in the smallest form that blocks of one of those lengths give it.
+
+        No number is off by more than half of the scale of its block.
+        """
         n, k = matrix.shape
-        block = min(BLOCK, max(SHORTEST, 1 << (k - 1).bit_length()))
+        block = min(blocks, key=lambda block: -(-k // block) * (block + 4))  # what a row takes, with its scales
         parts = np.zeros((n, -(-k // block) * block), np.float32)
         parts[:, :k] = matrix
         parts = parts.reshape(n, -1, block)
@@ -109,9 +111,12 @@ def _rewrite(graph: GraphProto, tables: Mapping[str, Blocks]) -> None:
 
 
 def _replaced(node: NodeProto, tables: Mapping[str, Blocks]) -> Iterator[NodeProto]:
+    """The cast, which ONNX Runtime drops, tells the tools of ONNX what the product is."""
     match node.op_type, list(node.input):
         case "MatMul" | "Gemm", [x, weight, *bias] if weight in tables:
-            yield from _product(node, x, weight, tables[weight], bias)
+            unseen = f"{node.output[0]}/product"
+            yield product(x, weight, tables[weight], unseen, *bias)
+            yield helper.make_node("Cast", [unseen], node.output, name=node.name, to=TensorProto.FLOAT)
         case "Gather", [table, ids] if table in tables:
             given = [*tables[table].named(table), ids]
             yield helper.make_node("rows", given, node.output, name=node.name, domain=ROWS.domain, k=[tables[table].k])
@@ -119,12 +124,10 @@ def _replaced(node: NodeProto, tables: Mapping[str, Blocks]) -> Iterator[NodePro
             yield node
 
 
-def _product(node: NodeProto, x: str, weight: str, table: Blocks, bias: list[str]) -> Iterator[NodeProto]:
-    """The cast, which ONNX Runtime drops, tells the tools of ONNX what the result is."""
-    unseen = f"{node.output[0]}/product"
+def product(x: str, weight: str, table: Blocks, result: str, *bias: str) -> NodeProto:
+    """`result = MatMulNBits(x, weight/blocks, weight/scales)`, and a bias if there is one."""
     given = [x, *table.named(weight), *(["", "", *bias] if bias else [])]
-    yield helper.make_node(
-        "MatMulNBits", given, [unseen], name=node.name, domain=contrib.DOMAIN,
+    return helper.make_node(
+        "MatMulNBits", given, [result], name=result, domain=contrib.DOMAIN,
         K=table.k, N=len(table.whole), bits=8, block_size=table.block, accuracy_level=INT8,
     )  # fmt: skip
-    yield helper.make_node("Cast", [unseen], [node.output[0]], name=unseen, to=TensorProto.FLOAT)

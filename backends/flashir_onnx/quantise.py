@@ -39,7 +39,7 @@ def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
         SettingError: there is no such kind; or, from what is returned, a model has no weight to be narrowed.
     """
     forms: Mapping[str, Quantise] = {
-        "int8": partial(_in_blocks if runtime_ops else _in_columns, _Once()),
+        "int8": partial(_in_blocks if runtime_ops else _incolumns, _Once()),
         "float16": _in_halves,
     }
     if kind not in forms:
@@ -72,21 +72,21 @@ def _in_halves(emitted: Emitted) -> Emitted:
     return _with(emitted.model, weights, widen)
 
 
-def _in_columns(once: _Once, emitted: Emitted) -> Emitted:
+def _incolumns(once: _Once, emitted: Emitted) -> Emitted:
     """`weight` -> `DequantizeLinear(weight/int8, weight/scales)`, with a scale for each column of a product"""
     weights, widen = dict(emitted.weights.initializers), []
     flat = inline_local_functions(emitted.model)
     for name, by_rows in _matrices(flat, emitted.weights).items():
         axis = 0 if by_rows else 1
-        whole, scales = once(partial(_columns, axis=axis), weights.pop(name)[0])
+        whole, scales = once(partial(columns, axis=axis), weights.pop(name)[0])
         weights |= {f"{name}/int8": (whole, whole.dtype), f"{name}/scales": (scales, scales.dtype)}
         narrow = [f"{name}/int8", f"{name}/scales"]
         widen.append(helper.make_node("DequantizeLinear", narrow, [name], axis=axis))
     return _with(emitted.model, weights, widen)
 
 
-def _columns(matrix: Array, axis: int) -> tuple[Array, Array]:
-    """int8 in the shape of the matrix, and a scale for each index of the axis."""
+def columns(matrix: Array, axis: int) -> tuple[Array, Array]:
+    """int8 in the shape of a matrix, and a scale for each index of the axis."""
     largest = np.abs(matrix).max(axis=1 - axis)
     scales = np.asarray(largest / LEVELS, np.float32)
     spread = np.expand_dims(scales, 1 - axis)

@@ -47,14 +47,15 @@ def test_no_number_of_a_block_is_off_by_more_than_half_of_its_scale(matrix):
 
 @given(matrices, st.sampled_from((0, 1)))
 def test_no_number_of_a_column_is_off_by_more_than_half_of_its_scale(matrix, axis):
-    whole, scales = quantise._columns(matrix, axis)
+    whole, scales = quantise.columns(matrix, axis)
     spread = np.expand_dims(scales.astype(np.float64), 1 - axis)
     assert (np.abs(whole * spread - matrix) <= spread * 0.5001 + 1e-42).all()
 
 
-def test_a_large_row_of_blocks_takes_a_byte_a_number_and_its_scales():
-    made = Blocks.of(np.ones((3, 768), np.float32))
-    assert (made.whole.shape, made.scales.shape, made.block) == ((3, 6, 128), (3, 6), 128)
+@pytest.mark.parametrize(("k", "shape"), [(768, (6, 128)), (192, (3, 64)), (170, (3, 64)), (20, (1, 32)), (7, (1, 16))])
+def test_blocks_are_as_long_as_takes_the_fewest_bytes(k, shape):
+    made = Blocks.of(np.ones((3, k), np.float32))
+    assert (made.whole.shape, made.scales.shape, made.k) == ((3, *shape), (3, shape[0]), k)
 
 
 @pytest.mark.parametrize(("kind", "runtime_ops"), FORMS)
