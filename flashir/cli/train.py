@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -192,27 +193,24 @@ def train(
             fixed: dict[str, object] = {"MODEL": model, "-s": settings, "--size": size, "--task": task}
             fixed |= {"--tokenizer": tokenizer, "-o": out, "--recipe": recipe}
             fixed |= {"--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype, "--policy": policy}
-            _resume(resume, given, batch, fixed, meeting, as_json)
-            return
-        if model is None:
+            ended = _resumed(resume, given, batch, fixed, meeting)
+        elif model is None:
             mend = "a name of the zoo, a .fir file or a checkpoint; or --resume RUN"
             raise SettingError("MODEL is missing", mend=mend)
-        choices["policy"] = (policy or options.Policy.QUALITY).value
-        made = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
-        with _meter(meeting) as step:
-            folder, corpora = made.begun(meeting, step)
-        _go_on(folder, meeting, corpora, {}, as_json)
+        else:
+            choices["policy"] = (policy or options.Policy.QUALITY).value
+            made = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
+            with _meter(meeting) as step:
+                folder, corpora = made.begun(meeting, step)
+            ended = _gone_on(folder, meeting, corpora)
+    if ended is not None:
+        _tell(ended, as_json)
 
 
-def _resume(
-    path: Path,
-    given: dict[str, Any],
-    batch: int | None,
-    fixed: dict[str, object],
-    meeting: Meeting,
-    as_json: bool,
-) -> None:
-    """A run that goes on, with what may change."""
+def _resumed(
+    path: Path, given: dict[str, Any], batch: int | None, fixed: dict[str, object], meeting: Meeting
+) -> dict[str, Any] | None:
+    """A run that goes on, with what may change; as `_gone_on`."""
     from flashir.cli.new_run import with_batch
     from flashir.errors import SettingError
     from flashir.train.run_folder import found_run
@@ -227,7 +225,7 @@ def _resume(
     folder = found_run(path)
     recipe = folder.recipe
     meeting.join(given.get("target", recipe.target))
-    _go_on(folder, meeting, None, with_batch(given, batch, recipe.seq_len), as_json)
+    return _gone_on(folder, meeting, None, **with_batch(given, batch, recipe.seq_len))
 
 
 @contextmanager
@@ -242,11 +240,24 @@ def _one_voice() -> Iterator[Meeting]:
 
     meeting = Meeting(Processes.here())
     try:
-        yield meeting
+        with nullcontext() if meeting.processes.count == 1 else _silent_libraries():
+            yield meeting
     except FlashirError:
         if not meeting.speaks:
             sleep(GRACE_S)
         raise
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Standard output is for the result: what libraries write there, as gloo does when processes meet, is an aside."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
@@ -255,8 +266,8 @@ def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
     return meter() if meeting.processes.is_first else nullcontext(lambda *_: None)
 
 
-def _go_on(folder: RunFolder, meeting: Meeting, data: Data | None, changes: dict[str, Any], as_json: bool) -> None:
-    """The steps that are left, and what they came to. KeyboardInterrupt where somebody wanted to stop."""
+def _gone_on(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: Any) -> dict[str, Any] | None:
+    """What the steps that were left came to; nothing but in the first process."""
     from flashir.cli import outcome
     from flashir.cli.training import progress
     from flashir.train.loop import train as loop
@@ -269,13 +280,17 @@ def _go_on(folder: RunFolder, meeting: Meeting, data: Data | None, changes: dict
         with stopping(alone=meeting.processes.count == 1) as stop:
             meeting.together(lambda _: None)  # no step before every process can be asked to stop
             pace = loop(run, progress(), stop)
-    if not run.is_first:
-        return
-    found = outcome.summary(run, pace)
+    return outcome.summary(run, pace) if run.is_first else None
+
+
+def _tell(ended: dict[str, Any], as_json: bool) -> None:
+    """Print what a run came to. KeyboardInterrupt where somebody wanted to stop it."""
+    from flashir.cli import outcome
+
     if as_json:
-        console.emit(found)
+        console.emit(ended)
     else:
-        outcome.show(found)
-    if not found["complete"]:
-        console.note(f"`flashir train --resume {folder.path}` goes on")
+        outcome.show(ended)
+    if not ended["complete"]:
+        console.note(f"`flashir train --resume {ended['run']}` goes on")
         raise KeyboardInterrupt

@@ -50,7 +50,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def ok(count: int, *words: object) -> str:
     code, out, errors = end(start(count, *words))
     assert code == 0, errors
-    assert out.count("validation") == 1, "one process alone speaks"
+    assert out.startswith("run ") and out.count("validation") == 1, "one process alone speaks, and no library"
     return errors
 
 
@@ -169,3 +169,24 @@ def test_a_first_process_that_is_killed_ends_the_other(tmp_path: Path, books: Pa
     code, out, told = end(running)
     assert code and not out and "rank : 0 (local_rank: 0) exitcode : -9" in " ".join(told.split())
     assert not Path(f"/proc/{other}").exists() and last_good(run) % 7 == 0
+
+
+@pytest.mark.slow
+def test_two_processes_of_jax_are_the_run_of_one_and_end_together(tmp_path: Path, books: Path) -> None:
+    pytest.importorskip("jax")
+    one, two = tmp_path / "one", tmp_path / "two"
+    for count, run in ((1, one), (2, two)):
+        ok(count, *MODEL, *RECIPE, "--data", books, "--target", "jax:cpu", "-o", run)
+    for name in ("loss", "gradient_norm"):
+        wanted, got = (np.array([getattr(line, name) for line in curve(run)]) for run in (one, two))
+        print(f"{name}: largest difference {abs(got - wanted).max():.1e}")
+        np.testing.assert_allclose(got, wanted, rtol=LOSSES, atol=LOSSES)
+
+    run = tmp_path / "long"
+    recipe = (*RECIPE[:-6], "--steps", 10**6, "--save-every", 7)
+    running = start(2, *MODEL, *recipe, "--data", books, "--target", "jax:cpu", "-o", run)
+    wait(running, run, 9)
+    os.kill(workers(running)[1], signal.SIGKILL)
+    code, out, told = end(running)
+    assert code and not out and "rank : 1 (local_rank: 1) exitcode : -9" in " ".join(told.split())
+    assert last_good(run) % 7 == 0
