@@ -16,26 +16,17 @@ import pytest
 
 import flashir
 from flashir.errors import SettingError
-from flashir.ir import Graph
-from flashir.parameters import load_params, save_params, unit
+from flashir.parameters import load_params
 from flashir_jax.claims import claims
 from flashir_jax.functions import lower
 from flashir_jax.mesh import Axes
 from tests.backends.jax import worker
 from tests.backends.training import LENGTH, small
+from tests.backends.work import task
 
 ROOT = Path(__file__).parents[3]
 CHUNK = 5
 LOSSES = 1e-5
-
-
-def task(model: Graph, out: Path, **settings: Any) -> dict[str, Any]:
-    """A task of the worker, its parameters written into the folder."""
-    out.mkdir()
-    save_params(unit(model), out / "given.safetensors")
-    usual = {"state": None, "remat": False, "seeds": list(range(20)), "cuts": [0, 4], "dies": None, "program": False}
-    given = {"model": flashir.dumps(model), "params": str(out / "given.safetensors"), "out": str(out)}
-    return {**given, **usual, **settings}
 
 
 def started(given: dict[str, Any], mesh: str, devices: int = 4, **environment: str) -> subprocess.Popen[str]:

@@ -13,30 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import flashir
 from flashir.errors import SettingError
-from flashir.ir import Graph
-from flashir.parameters import load_params, save_params, unit
+from flashir.parameters import load_params
 from flashir.processes import Processes
 from tests.backends.torch import worker
 from tests.backends.training import small
+from tests.backends.work import task
 
 ROOT = Path(__file__).parents[3]
 LOSSES = 1e-5
-
-
-def task(model: Graph, out: Path, **settings: Any) -> dict[str, Any]:
-    """A task of the worker, its parameters written into the folder."""
-    out.mkdir()
-    save_params(unit(model), out / "given.safetensors")
-    usual = {"state": None, "remat": False, "seeds": list(range(20)), "cuts": [0, 4], "dies": None}
-    return {
-        "model": flashir.dumps(model),
-        "params": str(out / "given.safetensors"),
-        "out": str(out),
-        **usual,
-        **settings,
-    }
 
 
 def torchrun(count: int, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -1,55 +1,16 @@
-"""One of the processes that torchrun starts for the tests: trains what a task says, the first writes what it found.
-
-    python worker.py task.json
-
-A task: {"model": IR text, "params": file, "state": file or null, "remat": bool, "seeds": one a step, "cuts": where a
-batch is cut into parts, "dies": the rank that is killed before the step of seed 3, "out": folder}.
-"""
+"""One of the processes that torchrun starts for the tests: `python worker.py task.json`, see tests.backends.work."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-from pathlib import Path
 from typing import Any
 
-import flashir
-from flashir.backend import AdamW
-from flashir.compiler import prepare
-from flashir.parameters import load_params, save_params
-from flashir.processes import Processes
-from flashir_torch import TorchBackend
-from tests.backends.training import RATE, drawn, parts
+from tests.backends import work
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
-    """Losses and norms of every step, and what is left; written by the first process."""
-    model, params = flashir.loads(task["model"]), load_params(task["params"])
-    state = load_params(task["state"]) if task["state"] else None
-    lowered = prepare(model, "torch:cpu", params).lowered
-    made = TorchBackend().trainer(lowered, params, "cpu", AdamW(clip=0.1), state=state, remat=task["remat"])
-    found = []
-    for seed in task["seeds"]:
-        if (task["dies"], seed) == (Processes.here().rank, 3):
-            os.kill(os.getpid(), signal.SIGKILL)
-        step = made.step(parts(drawn(model, seed), task["cuts"]), RATE)
-        found.append((step.loss, step.gradient_norm))
-    total, labels = made.loss(drawn(model))
-    wishes = [made.agreed(Processes.here().rank == rank) for rank in (0, 1, 99)]
-    params, state = made.params(), made.state()
-    out = Path(task["out"])
-    if Processes.here().is_first:
-        save_params(params, out / "params.safetensors")
-        save_params(state, out / "state.safetensors")
-    else:
-        assert not params
-        assert not state
-    return {"steps": found, "loss": [total, labels], "wishes": wishes}
+    """See work.run."""
+    return work.run(task, "torch:cpu")
 
 
 if __name__ == "__main__":
-    task = json.loads(Path(sys.argv[1]).read_text())
-    found = run(task)
-    (Path(task["out"]) / f"found-{Processes.here().rank}.json").write_text(json.dumps(found))
+    work.work(run)
