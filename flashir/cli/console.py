@@ -110,6 +110,11 @@ def many(count: float) -> str:
     return f"{count:.0f}"
 
 
+def counted(count: int, one: str) -> str:
+    """`1 row`, `4,096 rows`."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
 def _console(*, stderr: bool) -> Console:
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:

@@ -76,8 +76,9 @@ def eval(
         return
     unit = "token" if task == "lm" else "masked token"
     facts = {
-        "model": f"{model} on {target}, rows of {length} tokens",
-        "text": f"{result.bytes:,} bytes, {result.words:,} words, {result.tokens:,} tokens foreseen",
+        "model": f"{model} on {target}, rows of {console.counted(length, 'token')}",
+        "text": f"{console.counted(result.bytes, 'byte')}, {console.counted(result.words, 'word')}, "
+        f"{console.counted(result.tokens, 'token')} foreseen",
         "loss": f"{result.loss:.4f} nats a {unit}",
         "perplexity": f"{result.perplexity:,.4g} by {unit}",
     }

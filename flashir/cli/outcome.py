@@ -46,7 +46,7 @@ def show(found: dict[str, Any]) -> None:
     facts = {
         "run": found["run"],
         "model": f"{found['model']} on {found['target']}, {console.many(found['parameters'])} parameters",
-        "steps": f"{found['steps']:,} of {found['of']:,}, {found['tokens']:,} tokens",
+        "steps": f"{found['steps']:,} of {found['of']:,}, {console.counted(found['tokens'], 'token')}",
         "loss": "-" if found["loss"] is None else f"{found['loss']:.4f} nats",
     }
     if found["validation_loss"] is not None:

@@ -39,7 +39,7 @@ def about(run: Run) -> str:
         [
             f"{plan.model} on {recipe.target}: {console.many(plan.parameters)} parameters",
             *chosen,
-            f"{parts}{recipe.rows} rows of {recipe.seq_len} tokens a step",
+            f"{parts}{console.counted(recipe.rows or 1, 'row')} of {console.counted(recipe.seq_len, 'token')} a step",
         ]
     )
 
