@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flashir.checkpoint import MANIFEST, TOKENIZER
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_write, reading, sha256, writing
+from flashir.files import atomic_write, reading, sha256, unfinished, writing
 
 DIGEST = "flashir.tokenizer.sha256"
 RECIPE = "recipe.toml"  # that a folder is a run, without the library of training
@@ -54,7 +54,7 @@ class Beside:
             raise ArtefactError("it is the tokenizer of another model", where=str(path), mend="choose another folder")
         committed: list[Path] = []
         atomic_write(path, lambda file: file.write(self.content), check=lambda _: committed.append(commit()))
-        for left in _unfinished(path):
+        for left in unfinished(path):
             with writing(left):
                 left.unlink()
         return committed[0]
@@ -75,7 +75,7 @@ def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:
         return None
     if path.is_file() and sha256(path) == wanted:
         return path
-    for left in _unfinished(path):
+    for left in unfinished(path):
         if sha256(left) == wanted:
             with writing(path):
                 return left.replace(path)
@@ -84,8 +84,3 @@ def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:
         where=str(path),
         mend="export the model again, and move its files together",
     )
-
-
-def _unfinished(path: Path) -> list[Path]:
-    """What a writer of the file that was killed has left of it."""
-    return list(path.parent.glob(f".{path.name}.*{UNFINISHED}"))
