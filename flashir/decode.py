@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
 from flashir.passes.to_decode import to_prefill, to_step
 
@@ -49,8 +50,11 @@ def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, lengt
 
     Raises:
         SettingError: the model is not causal, has segments, or an op in it cannot be continued token by token; it is
-            named, and why.
+            named, and why; or a number is less than 1.
     """
+    given = {"tokens": tokens, "max_len": max_len, "length": length}
+    if problems := [f"{name} must be at least 1, got {n}" for name, n in given.items() if n is not None and n < 1]:
+        raise SettingError(problems, where=f"decoding @{model.name}")
     prefill, types = to_prefill(model, tokens=tokens, max_len=max_len, length=length)
     step = to_step(model, types, tokens=tokens, max_len=max_len, length=length)
     return Decoding(prefill, step, tuple(StateSpec(*each) for each in types.items()), max_len)

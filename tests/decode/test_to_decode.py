@@ -138,6 +138,13 @@ def test_what_cannot_be_continued_is_refused_by_name(name: str, settings: dict[s
         decoding(flashir.model(name, **SMALL, **settings))
 
 
+def test_numbers_below_one_are_refused_together() -> None:
+    with pytest.raises(SettingError) as told:
+        decoding(model("flash"), tokens=0, max_len=0, length=-5)
+    wanted = {"tokens": 0, "max_len": 0, "length": -5}
+    assert list(told.value.problems) == [f"{name} must be at least 1, got {n}" for name, n in wanted.items()]
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(SettingError) as told:
         decoding(flashir.model("flash", **SMALL, task="mlm", segments=True))
