@@ -68,6 +68,15 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --decode: the length of the whole text, where a model divides by it (qk_scale = length).",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     web: Annotated[
         bool,
         typer.Option(
@@ -139,8 +148,8 @@ def export(
     from flashir.export import export as write
     from flashir.quantised import TOLERANCE as GROWTH
 
-    if max_len is not None and not (decode or web):
-        raise SettingError("--max-len is of what continues a text", mend="give --decode too")
+    if (max_len is not None or length is not None) and not (decode or web):
+        raise SettingError("--max-len and --length are of what continues a text", mend="give --decode too")
     if web_runtime is not None and not web:
         raise SettingError("--web-runtime is of a page", mend="give --web too")
     if quantize is None and (text is not None or tolerance is not None):
@@ -161,6 +170,7 @@ def export(
             portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
             decode=decode or web,
             max_len=max_len,
+            length=length,
             tokenizer=found.tokenizer,
             quantize=quantize and quantize.value,
             text=None if text is None else _rows(found, text),

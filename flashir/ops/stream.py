@@ -49,7 +49,7 @@ class Moment:
         """How many tokens a cache holds. Raises SettingError where nobody has said."""
         if self.max_len is None:
             raise SettingError(
-                "it keeps every token, so max_len must say how many", mend="decoding(model, max_len=4096)"
+                "it keeps every token, so max_len must say how many", mend="such as max_len=4096, or --max-len 4096"
             )
         return self.max_len
 

@@ -32,7 +32,7 @@ POSITION = "position"
 _MENDS = {
     "reshape": 'in flash, states of chunks that are summed up can (summaries = "sum")',
     "size": "what divides by the length of the sequence needs another qk_scale or attention; "
-    "for a gau, decoding(model, length=512) says which length that is",
+    "for a gau, length=512 or --length 512 says which length that is",
 }
 Operands = Sequence[Value | None]
 

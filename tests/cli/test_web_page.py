@@ -142,6 +142,7 @@ def test_a_page_is_of_its_source() -> None:
     found = source.find("flash", ["vocab=256"], "tiny")
     page = WebPage.of(found, None)
     assert (page.title, page.tokenizer.is_bytes, page.source) == ("flash", True, None)
+    assert WebPage.of(replace(found, word="/home/me/run/"), None).title == "run"
     floats = flashir.loads("model @m(%x: f32[B, T, 8]) -> f32[B, T, 8] {\n  %y = relu(%x)\n  return %y\n}")
     with pytest.raises(InputError, match="takes no tokens"):
         WebPage.of(replace(found, model=floats), None)

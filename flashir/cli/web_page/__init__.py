@@ -35,7 +35,7 @@ class WebPage:
     """The page of a model. What can be wrong with it is told before the model is exported.
 
     Args:
-        title: MODEL as typed.
+        title: MODEL, without the folders that it lies in.
         tokenizer: the model's.
         source: a folder with onnxruntime-web, to be copied beside the page; None to load it from where it is published.
     """
@@ -56,7 +56,7 @@ class WebPage:
         check(tokenizer)
         if source is not None:
             runtime.check(source)
-        return WebPage(found.word, tokenizer, source)
+        return WebPage(Path(found.word).name, tokenizer, source)
 
     def write(self, folder: Path, plan: Plan, max_len: int | None) -> list[Path]:
         """Write the page into the folder of its model. It has the digests of the files beside it, and refuses others.

@@ -249,7 +249,8 @@ def test_wrong_steps_are_not_committed(tmp_path: Path, monkeypatch: pytest.Monke
         def check(run: Any, prefill: Any, step: Any) -> None:
             examine(run, prefill, lambda ids, kept: (step(ids, kept)[0] * 1.001, kept))
 
-        return plain(self, whole, graph, decoding, params, *where, check)
+        path: Path = plain(self, whole, graph, decoding, params, *where, check)
+        return path
 
     monkeypatch.setattr(OnnxBackend, "export_decoder", forgetful)
     with pytest.raises(ArtefactError, match="differs from the interpreter"):

@@ -1,0 +1,39 @@
+"""flashir export --decode: what it writes and says, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flashir.generation import restored
+from tests.cli.conftest import TINY, Cli
+
+FILES = {"model.onnx", "prefill.onnx", "step.onnx"}
+
+
+def test_three_models_and_their_weights(cli: Cli, tmp_path: Path) -> None:
+    made = cli.json("export", *TINY, "--decode", "--max-len", 300, "-o", tmp_path / "out")
+    written = {Path(file).name: size for file, size in made["files"].items()}
+    (data,) = written.keys() - FILES
+    assert written == {file.name: file.stat().st_size for file in (tmp_path / "out").iterdir()}
+    assert data.startswith("model-")
+    assert any("prefill and 4 steps" in line for line in made["checks"])
+    assert restored(tmp_path / "out").limit == 300
+    assert {Path(file).name for file in cli.json("export", *TINY, "-o", tmp_path / "out")["files"]} == {"model.onnx"}
+
+
+def test_a_model_that_divides_by_the_length_is_told_which(cli: Cli, tmp_path: Path) -> None:
+    quad = ("export", "flash-quad", "--size", "tiny", "--decode", "--max-len", 64, "-o", tmp_path / "out")
+    assert "--length 512 says which length that is" in cli.fails(*quad)
+    assert not (tmp_path / "out").exists()
+    cli.ok(*quad, "--length", 64)
+
+
+def test_what_is_refused(cli: Cli, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "out")
+    said = cli.fails("export", *TINY, "--max-len", 64, *out)
+    assert "--max-len and --length are of what continues a text\ngive --decode too" in said
+    assert "or --max-len 4096" in cli.fails("export", "transformer++", "--size", "tiny", "--decode", *out)
+    assert "not causal" in cli.fails("export", *TINY, "--task", "mlm", "--decode", *out)
+    said = cli.fails("export", *TINY, "--decode", "--target", "torch:cpu", *out)
+    assert said.startswith("error: torch:cpu: the backend 'torch' writes no decoder\nchoose a target of onnx")
+    assert not (tmp_path / "out").exists()
