@@ -121,7 +121,8 @@ class Comparison:
             )
         self.backend: Exporter = ready.backend.quantised(kind)
         self.found: Quantised | None = None
-        self._ready, self._target, self._kind = ready, target, kind
+        self.kind = kind
+        self._ready, self._target = ready, target
         self._text, self._tolerance = text, tolerance
 
     def __call__(self, whole: Run, narrow: Run) -> None:
@@ -141,12 +142,12 @@ class Comparison:
             raise InputError("the text has no token that could be foreseen")
         whose = "of the float model itself" if self._text is None else "of the text given"
         size = 4 * self._ready.plan.parameters
-        found = self.found = Quantised(self._kind, whose, tokens, before / tokens, after / tokens, size)
+        found = self.found = Quantised(self.kind, whose, tokens, before / tokens, after / tokens, size)
         if not found.growth <= self._tolerance:
             raise ArtefactError(
                 f"perplexity grows from {found.float_perplexity:.5g} to {found.perplexity:.5g}, by "
                 f"{found.growth:.2%}, more than {self._tolerance:.2%}",
-                where=f"quantised to {self._kind}",
+                where=f"quantised to {self.kind}",
                 mend="float16 loses less than int8; a larger tolerance allows it",
             )
 

@@ -39,7 +39,7 @@ def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
         SettingError: there is no such kind; or, from what is returned, a model has no weight to be narrowed.
     """
     forms: Mapping[str, Quantise] = {
-        "int8": partial(_in_blocks if runtime_ops else _incolumns, _Once()),
+        "int8": partial(_in_blocks if runtime_ops else _in_columns, _Once()),
         "float16": _in_halves,
     }
     if kind not in forms:
@@ -72,7 +72,7 @@ def _in_halves(emitted: Emitted) -> Emitted:
     return _with(emitted.model, weights, widen)
 
 
-def _incolumns(once: _Once, emitted: Emitted) -> Emitted:
+def _in_columns(once: _Once, emitted: Emitted) -> Emitted:
     """`weight` -> `DequantizeLinear(weight/int8, weight/scales)`, with a scale for each column of a product"""
     weights, widen = dict(emitted.weights.initializers), []
     flat = inline_local_functions(emitted.model)

@@ -59,7 +59,7 @@ def run(
         bool,
         typer.Option(
             "--verify",
-            help="Compare with the float64 interpreter; an export is given the parameters of --params or --seed.",
+            help="Compare with the float64 interpreter; of narrow weights, --params says what they were.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -97,6 +97,8 @@ def run(
     given = tokens.cut(whole, offset, length)
     segments = None if segment_ids is None else tokens.cut(tokens.read_array(segment_ids), offset, length)
     arrays = found.parameters(params, seed)
+    if verify and params is None and seed is None:
+        arrays = found.stored() if arrays is None else arrays
     batch, width = (*given.shape, 1)[:2]
     compiled = _compiled(
         found, target, arrays, seed or 0, {**choices, "batch": max(1, batch), "seq_len": max(1, width)}

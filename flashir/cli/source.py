@@ -64,6 +64,15 @@ class Source:
 
         return load_params(file)
 
+    def stored(self) -> Mapping[str, npt.NDArray[Any]] | None:
+        """The parameters inside an artefact; None where this is none. Raises ArtefactError where they are not whole."""
+        from flashir.backend import Exporter
+        from flashir.registry import backend_of
+
+        if self.main is None or self.target is None or not isinstance(found := backend_of(self.target), Exporter):
+            return None
+        return found.stored(self.main)[1]
+
     def rechunked(self, params: Any, chunk: int | None, rechunk: bool) -> Any:
         """The parameters as they are after `--rechunk`; the same where it changes nothing."""
         if params is None or chunk is None or not rechunk:
@@ -78,7 +87,8 @@ class Source:
         from flashir.planning import compute_type
         from flashir.quantised import WEIGHTS
 
-        return NARROW if WEIGHTS in self.metadata else TOLERANCE[compute_type(model)]
+        kind = self.metadata.get(WEIGHTS)
+        return TOLERANCE[compute_type(model)] if kind is None else NARROW.get(kind, NARROW["int8"])
 
     def refuse_choices(self, choices: Mapping[str, Any]) -> None:
         """An artefact has its choices made. Raises SettingError where one is given."""

@@ -131,6 +131,6 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
 
 def test_a_model_of_narrow_weights_alone_is_not_compiled_anew_to_generate(model, text, tmp_path):
     flashir.export(model, tmp_path, quantize="int8", text=text)
-    with pytest.raises(ArtefactError, match="not written as such") as caught:
+    with pytest.raises(ArtefactError, match="not whole in it; its weights are int8") as caught:
         restored(tmp_path)
     assert "--decode" in caught.value.mend

@@ -154,6 +154,7 @@ def test_export_of_a_checkpoint_uses_its_parameters(cli: Cli, checkpoint: Path, 
     cli.ok("export", checkpoint, "-o", tmp_path / "out")
     params = checkpoint / "params.safetensors"
     assert cli.json("run", tmp_path / "out", "--text", text, "--params", params, "--verify")["ok"]
+    assert cli.json("run", tmp_path / "out", "--text", text, "--verify")["ok"]
 
 
 def test_run_on_text_ids_and_standard_input_agrees(cli: Cli, artefact: Path, text: Path, tmp_path: Path) -> None:
