@@ -13,6 +13,7 @@ from flashir.errors import InputError, TargetError
 from flashir.ir import DType, Graph, Value
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
+from flashir_torch.fusing import fuse, fuses
 from flashir_torch.types import TYPES
 
 Array = npt.NDArray[Any]
@@ -94,6 +95,8 @@ def compiled(graph: Graph, params: Mapping[str, Array], device: str) -> Session:
     """A lowered graph with its parameters on a device. Raises TargetError, ParameterError."""
     place = device_of(device)
     made = module(graph, params).requires_grad_(False).eval().to(place)
+    if fuses(device):
+        fuse(made)
     return Session(made, graph, place)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from flashir.backend import NO_LABEL, AdamW, Batch, Params, Step, count_labels
+from flashir.backend import AdamW, Batch, Params, Step, count_labels
 from flashir.ir import Graph
 from flashir.moments import Moments
+from flashir.passes.narrow_results import NarrowResults
 from flashir.passes.wide_params import WideParams
 from flashir_torch.emit import module
+from flashir_torch.fusing import fuse, fuses, summed_loss
 from flashir_torch.placement import placement
 from flashir_torch.remat import rematerialise
 from flashir_torch.session import Array, input_type, tensors
@@ -36,7 +37,11 @@ class TorchTrainer:
         self._types = [input_type(value, None) for value in graph.inputs]
         self._clip = optimiser.clip
         self._place = placement(device)
-        self._module = module(WideParams().apply(graph), params).train().to(self._place.device)
+        self._module = module(NarrowResults().apply(WideParams().apply(graph)), params).train().to(self._place.device)
+        self._fuses = fuses(device)
+        if self._fuses:
+            fuse(self._module)
+        self._summed_loss = torch.compile(summed_loss) if self._fuses else summed_loss
         if remat:
             rematerialise(self._module)
         self._place.shard(self._module)
@@ -50,10 +55,12 @@ class TorchTrainer:
             betas=(optimiser.beta1, optimiser.beta2),
             eps=optimiser.epsilon,
             weight_decay=optimiser.weight_decay,
+            fused=self._fuses,
         )
+        count_at = self._place.device if self._fuses else torch.device("cpu")
         for name, parameter in self._parameters.items():
             made.state[parameter] = {
-                "step": torch.tensor(float(moments.count)),
+                "step": torch.tensor(float(moments.count), device=count_at),
                 "exp_avg": self._place.laid(moments.mean[name], parameter),
                 "exp_avg_sq": self._place.laid(moments.square[name], parameter),
             }
@@ -104,8 +111,7 @@ class TorchTrainer:
         arrays = [self._place.rows(array) for array in batch.inputs]
         wanted = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
         logits = self._module(*tensors(self._graph.inputs, arrays, self._types, self._place.device))
-        flat = logits.float().flatten(0, -2)
-        return cross_entropy(flat, wanted.flatten(), ignore_index=NO_LABEL, reduction="sum")
+        return self._summed_loss(logits, wanted)
 
     def _clipped(self) -> Tensor:
         """The norm of the whole gradient, []; then each parameter's own is scaled to the limit where it is longer."""
@@ -116,8 +122,7 @@ class TorchTrainer:
         squares = self._place.squares(gradients)
         if self._clip is not None:
             scales = (self._clip / squares.sqrt()).clamp(max=1.0)
-            for gradient, scale in zip(gradients, scales, strict=True):
-                self._place.own(gradient).mul_(scale)
+            torch._foreach_mul_([self._place.own(each) for each in gradients], list(scales))
         return squares.sum().sqrt()
 
     def _whole(self, laid: Mapping[str, Tensor], others: Mapping[str, Array]) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from flashir.passes.choose import ChooseChunk, ChooseCumsum, ChooseTile
 from flashir.passes.dtype import SetDType
 from flashir.passes.hoist import Hoist
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
+from flashir.passes.narrow_results import NarrowResults
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
 from flashir.passes.split_projections import SplitProjections
@@ -34,6 +35,7 @@ PASSES: dict[str, type[Pass]] = {
         Hoist,
         Lower,
         NameParameters,
+        NarrowResults,
         PadTokens,
         SetDType,
         SplitProjections,

@@ -58,9 +58,9 @@ class Blocks:
 
 NARROW = {
     "states": Blocks(rows=128, columns=0, keys=64, features=64, warps=4, stages=3),
-    "attend": Blocks(rows=64, columns=64, keys=128, features=128, warps=4, stages=2),
-    "score_gradients": Blocks(rows=128, columns=64, keys=128, features=64, warps=8, stages=3),
-    "key_gradients": Blocks(rows=64, columns=64, keys=128, features=64, warps=4, stages=3),
+    "attend": Blocks(rows=64, columns=32, keys=128, features=256, warps=4, stages=3),
+    "score_gradients": Blocks(rows=128, columns=64, keys=128, features=64, warps=4, stages=3),
+    "key_gradients": Blocks(rows=128, columns=64, keys=128, features=128, warps=8, stages=3),
 }
 WIDE = {
     "states": Blocks(rows=32, columns=0, keys=64, features=64, warps=4, stages=3),

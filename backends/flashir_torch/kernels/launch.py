@@ -36,18 +36,19 @@ class Mixed:
     keys: int
     dtype: torch.dtype
 
-    def forward(self, operands: Operands) -> Tensor:
-        """[b, t, e]"""
+    def forward(self, operands: Operands) -> tuple[Tensor, Tensor]:
+        """The result [b, t, e], and the states that its linear part has read."""
         quad_q, quad_k, lin_q, lin_k, v, bias = operands
-        return self._attend(quad_q, quad_k, lin_q, v, bias, self._states(lin_k, v), mirrored=False)
+        states = self._states(lin_k, v)
+        return self._attend(quad_q, quad_k, lin_q, v, bias, states, mirrored=False), states
 
-    def backward(self, operands: Operands, d_out: Tensor) -> Operands:
-        """Gradients by the operands, that by the bias in float32. Scores and states are made anew, not kept."""
+    def backward(self, operands: Operands, states: Tensor, d_out: Tensor) -> Operands:
+        """Gradients by the operands, that by the bias in float32. Scores are made anew, not kept."""
         quad_q, quad_k, lin_q, lin_k, v, bias = operands
         wanted = self._states(lin_q, d_out, reverse=True)
         d_v = self._attend(quad_k, quad_q, lin_k, d_out, bias.t().contiguous(), wanted, mirrored=True)
         d_scores = self._score_gradients(quad_q, quad_k, d_out, v, bias)
-        d_quad_q, d_lin_q = self._key_gradients(d_scores, quad_k, d_out, self._states(lin_k, v), mirrored=False)
+        d_quad_q, d_lin_q = self._key_gradients(d_scores, quad_k, d_out, states, mirrored=False)
         d_quad_k, d_lin_k = self._key_gradients(d_scores, quad_q, v, wanted, mirrored=True)
         return d_quad_q, d_quad_k, d_lin_q, d_lin_k, d_v, d_scores.sum(0, dtype=torch.float32)
 
@@ -55,6 +56,12 @@ class Mixed:
     def chunks(self) -> int:
         """g"""
         return -(-self.shape[1] // self.chunk)
+
+    @property
+    def states(self) -> tuple[int, int, int]:
+        """The shape of the states: one before each chunk, [b g, s, e]; not causal, one for all, [b, s, e]."""
+        batch, _, width = self.shape
+        return batch * (self.chunks if self.causal else 1), self.keys, width
 
     @property
     def _by_place(self) -> bool:
@@ -68,10 +75,10 @@ class Mixed:
         return 1.0 / (self.chunk * (self.chunks if self.lin_norm == "chunk_mean" and not self.causal else 1))
 
     def _states(self, k: Tensor, v: Tensor, *, reverse: bool = False) -> Tensor:
-        """The weighted sum of k^T v that each chunk is given, [b g, s, e]; not causal, one for all, [b, s, e]."""
+        """The weighted sum of k^T v that each chunk is given; not causal, one for all."""
         batch, length, width = self.shape
         blocks = self._blocks("states").spread(batch, self.keys, width)
-        out = v.new_empty((batch * (self.chunks if self.causal else 1), self.keys, width))
+        out = v.new_empty(self.states)
         bodies.states[batch * blocks.tiles(self.keys, width),](
             k, v, out, length, self.chunks, self._scale, *_strides(k, v),
             **self._fixed, mean=self._by_place, reverse=reverse and self.causal, **_options(blocks),

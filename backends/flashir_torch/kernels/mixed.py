@@ -35,7 +35,8 @@ def mixed_chunk_attention(
     Raises:
         TargetError: the tensors are not on a card that Triton compiles for.
     """
-    made: Tensor = _forward(quad_q, quad_k, lin_q, lin_k, v, bias, chunk, causal, lin_norm)
+    made, _ = _forward(quad_q, quad_k, lin_q, lin_k, v, bias, chunk, causal, lin_norm)
+    assert isinstance(made, Tensor)
     return made
 
 
@@ -43,9 +44,9 @@ def mixed_chunk_attention(
 def _forward(
     quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
     chunk: int, causal: bool, lin_norm: str,
-) -> Tensor:  # fmt: skip
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     if not v.numel():
-        return v.new_empty(v.shape)
+        return v.new_empty(v.shape), v.new_empty(_sizes(quad_q, v, chunk, causal, lin_norm).states)
     _check_device(v)
     with torch.cuda.device(v.get_device()):  # Triton launches on the current one
         return _sizes(quad_q, v, chunk, causal, lin_norm).forward(_prepared(quad_q, quad_k, lin_q, lin_k, v, bias))
@@ -53,7 +54,8 @@ def _forward(
 
 @torch.library.custom_op("flashir::mixed_chunk_attention_backward", mutates_args=())
 def _backward(
-    d_out: Tensor, quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
+    d_out: Tensor, states: Tensor,
+    quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
     chunk: int, causal: bool, lin_norm: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     operands = (quad_q, quad_k, lin_q, lin_k, v, bias)
@@ -63,27 +65,31 @@ def _backward(
     _check_device(v)
     sizes = _sizes(quad_q, v, chunk, causal, lin_norm)
     with torch.cuda.device(v.get_device()):  # Triton launches on the current one
-        made = sizes.backward(_prepared(*operands), _without_gaps(d_out.to(v.dtype)))
+        made = sizes.backward(_prepared(*operands), states, _without_gaps(d_out.to(v.dtype)))
     q, k, p, r, x, b = (gradient.to(operand.dtype) for gradient, operand in zip(made, operands, strict=True))
     return q, k, p, r, x, b
 
 
 @_forward.register_fake
-def _(quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    return v.new_empty(v.shape)
+def _(
+    quad_q: Tensor, quad_k: Tensor, lin_q: Tensor, lin_k: Tensor, v: Tensor, bias: Tensor,
+    chunk: int, causal: bool, lin_norm: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return v.new_empty(v.shape), v.new_empty(_sizes(quad_q, v, chunk, causal, lin_norm).states)
 
 
 @_backward.register_fake
-def _(d_out: Tensor, *given: Any) -> tuple[Tensor, ...]:
+def _(d_out: Tensor, states: Tensor, *given: Any) -> tuple[Tensor, ...]:
     return tuple(operand.new_empty(operand.shape) for operand in given[:6])
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1], *inputs[:6])
+    ctx.set_materialize_grads(False)  # nobody reads the states, so nobody has a gradient by them
     ctx.settings = inputs[6:]
 
 
-def _gradients(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
+def _gradients(ctx: Any, d_out: Tensor, d_states: None) -> tuple[Any, ...]:
     return (*_backward(d_out, *ctx.saved_tensors, *ctx.settings), None, None, None)
 
 

@@ -204,8 +204,8 @@ def test_the_operators_keep_the_rules() -> None:
     xs = [x.requires_grad_() for x in tensors(drawn(CHUNK + 1))]
     settings = (CHUNK, True, "chunk_mean")
     torch.library.opcheck(OPERATORS.mixed_chunk_attention.default, (*xs, *settings))
-    d_out = torch.ones_like(xs[4])
-    given = (d_out, *(x.detach() for x in xs), *settings)
+    d_out, states = torch.ones_like(xs[4]), torch.zeros(2, KEYS, WIDTH)
+    given = (d_out, states, *(x.detach() for x in xs), *settings)
     torch.library.opcheck(OPERATORS.mixed_chunk_attention_backward.default, given)
 
 

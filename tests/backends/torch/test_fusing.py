@@ -1,0 +1,90 @@
+"""Models compiled by layers, as on a card: here through `aot_eager`, which traces alike and needs no compiler."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import flashir
+from flashir.backend import AdamW, Batch
+from flashir.ir import Graph
+from flashir.lowering import Lowering
+from flashir_torch import fusing, training
+from flashir_torch.fusing import fuse, fuses
+from flashir_torch.training import TorchTrainer
+from tests.backends.torch.support import net, tokens
+
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it as it traces
+MODELS = ("flash", "transformer++", "performer")
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling is tracing alone; what was compiled before is forgotten."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    counters.clear()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_of_one_text_are_compiled_once(name: str) -> None:
+    model = _planned(name, depth=4)
+    made, ids = net(model), [torch.tensor(x) for x in tokens(model, 2, 9)]
+    names, wanted = list(made.state_dict()), made(*ids)
+    fuse(made)
+    torch.testing.assert_close(made(*ids), wanted)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert list(made.state_dict()) == names
+
+
+def test_parameters_of_layers_stay_their_own() -> None:
+    model = _planned("flash", depth=3)
+    made, ids = net(model), torch.tensor(tokens(model, 1, 9)[0])
+    before = made(ids)
+    fuse(made)
+    made(ids)
+    with torch.no_grad():
+        made.get_parameter("layers.1.proj_out.weight").zero_()
+        made.get_parameter("layers.1.proj_out.bias").zero_()
+    assert not torch.allclose(made(ids), before)
+    made.load_state_dict(net(model).state_dict())
+    torch.testing.assert_close(made(ids), before)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_compiled_trainer_takes_the_same_steps(dtype: str, remat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _planned("flash", depth=2, dtype=dtype)
+    plain = _steps(model, remat)
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    compiled = _steps(model, remat)
+    assert np.allclose(compiled, plain, rtol=1e-5 if dtype == "float32" else 1e-2)
+
+
+def test_the_loss_is_that_of_wide_logits() -> None:
+    logits, labels = torch.randn(2, 3, 5, dtype=torch.bfloat16), torch.tensor([[0, -1, 4], [2, 2, -1]])
+    wanted = -logits.double().log_softmax(-1).flatten(0, 1)[[0, 2, 3, 4], [0, 4, 2, 2]].sum()
+    torch.testing.assert_close(fusing.summed_loss(logits, labels).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_processors_and_old_cards_stay_eager() -> None:
+    assert [fuses(name) for name in ("cpu", "v100", "cuda", "h100")] == [False, False, True, True]
+
+
+def _planned(name: str, depth: int, dtype: str = "float32") -> Graph:
+    return flashir.plan(flashir.model(name, d_model=16, depth=depth, vocab=11), "torch:cpu", 2, 9, dtype=dtype).graph
+
+
+def _steps(model: Graph, remat: bool) -> list[float]:
+    """The losses of three steps of AdamW, and the norms of their gradients."""
+    trainer = TorchTrainer(
+        Lowering.of("torch:cpu").run(model), flashir.init(model), "cpu", AdamW(clip=0.1), remat=remat
+    )
+    ids = np.random.default_rng(0).integers(0, 11, (2, 9))
+    steps = [trainer.step([Batch((ids,), np.roll(ids, -1, 1))], 1e-2) for _ in range(3)]
+    return [number for step in steps for number in (step.loss, step.gradient_norm)]
