@@ -228,6 +228,17 @@ class Continuing(Backend, Protocol):
 
 
 @runtime_checkable
+class Resident(Backend, Protocol):
+    """A backend for devices that have a memory of their own."""
+
+    def resident(self, graph: Graph, params: Params, device: str, arrays: Sequence[Array]) -> Callable[[], object]:
+        """The graph on inputs that lie on the device before it runs, to be timed: waited for, its results stay there.
+
+        Raises as `compile` and its runs do.
+        """
+
+
+@runtime_checkable
 class Portable(Backend, Protocol):
     """A backend that claims operators which not every runtime of its format has."""
 

@@ -17,6 +17,7 @@ from flashir.lowering import Lowering
 from flashir.moments import Moments
 from flashir.parameters import init
 from flashir.registry import backend_of
+from flashir.timed import timed
 from flashir.workload import Workload
 
 LEARNING_RATE = 7e-4
@@ -59,10 +60,10 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
         if not np.isfinite(step()):
             raise ArtefactError("its loss is not finite")
         return step
-    run = backend_of(target).compile(lowered, params, device_at_hand(target))
-    if not np.isfinite(run(inputs)).all():
+    device, found = device_at_hand(target), backend_of(target)
+    if not np.isfinite(found.compile(lowered, params, device)(inputs)).all():
         raise ArtefactError("it computes numbers that are not finite")
-    return lambda: run(inputs)
+    return timed(found, lowered, params, device, inputs)
 
 
 def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inputs: Sequence[Array]) -> TrainingStep:

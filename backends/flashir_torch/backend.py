@@ -13,8 +13,10 @@ from flashir.backend import AdamW, Array, Continue, Gradients, Params, Run, Trai
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps
 from flashir.passes.base import Pass
+from flashir.passes.split_activations import SplitActivations
 from flashir.passes.split_projections import SplitProjections
 from flashir_torch.claims import claims
+from flashir_torch.kernels.claims import DEVICES
 
 
 def need_torch() -> None:
@@ -52,8 +54,13 @@ class TorchBackend:
         return claims(node, self.device)
 
     def passes(self) -> tuple[Pass, ...]:
-        """On a processor, projections in parts: smaller tensors are allocated without page faults."""
-        return (SplitProjections(),) if self.device == "cpu" else ()
+        """On a processor, projections in parts: smaller tensors are allocated without page faults.
+
+        Where layers are compiled, activations of parts: what is read once is not written.
+        """
+        if self.device == "cpu":
+            return (SplitProjections(),)
+        return (SplitActivations(),) if self.device in DEVICES else ()
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """The graph as a module under `inference_mode`. See Backend."""
@@ -68,6 +75,13 @@ class TorchBackend:
         from flashir_torch.session import compiled
 
         return tuple(compiled(graph, params, device).continued for graph in graphs)
+
+    def resident(self, graph: Graph, params: Params, device: str, arrays: Sequence[Array]) -> Callable[[], object]:
+        """A module on tensors. See Resident."""
+        need_torch()
+        from flashir_torch.session import compiled
+
+        return compiled(graph, params, device).resident(arrays)
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
         """By autograd, through the module itself. See Differentiable."""

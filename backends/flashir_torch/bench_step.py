@@ -5,15 +5,18 @@
     python -m flashir_torch.bench_step --seq-len 8192 --profile flash.txt
 
 Base models of 110M parameters in bfloat16, 2^15 tokens a step, AdamW included. FLASH and Transformer++ are trained as
-`flashir train` does it, the attention of the latter by `scaled_dot_product_attention`. FLASH-pytorch runs under
-autocast, once as it comes and once with its layers under `torch.compile`, with the same loss and optimiser; it is the
-same architecture, not one function (see bench_layer). `flashir bench --show step.json` shows what was written.
+`flashir train` does it, the attention of the latter by `scaled_dot_product_attention`: once by what PyTorch takes, on
+an H100 the kernel of cuDNN, and once by FlashAttention-2. FLASH-pytorch runs under autocast, once as it comes and once
+with its layers under `torch.compile`, with the same loss and optimiser; it is the same architecture, not one function
+(see bench_layer). `flashir bench --show step.json` shows what was written.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -24,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import flashir
 from flashir.backend import AdamW, Batch
@@ -39,7 +43,7 @@ from flashir_torch.devices import device_names
 from flashir_torch.fusing import summed_loss
 from flashir_torch.training import TorchTrainer
 
-SYSTEMS = ("flash", "transformer++")
+FLASH, TRANSFORMER, FLASH_ATTENTION = "flash", "transformer++", "transformer++, FlashAttention-2"
 RIVAL, RIVAL_COMPILED = "FLASH-pytorch", "FLASH-pytorch compiled"
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 VOCAB, D_MODEL, DEPTH, CHUNK = 32000, 768, 24, 256
@@ -72,7 +76,7 @@ class Bench:
         self._trainers: dict[tuple[str, int | None, str | None], TorchTrainer] = {}
         self._rivals = _rivals()
 
-    def measure(self, seq_len: int, rounds: int, profiles: Path | None = None) -> list[Row]:
+    def measure(self, seq_len: int, rounds: int, only: Sequence[str], profiles: Path | None = None) -> list[Row]:
         """A row for every contestant at one length; how much memory each takes is that of its own step.
 
         Raises TargetError where the loss of one is not finite.
@@ -82,18 +86,19 @@ class Bench:
         random = np.random.default_rng(0)
         ids, labels = random.integers(0, VOCAB, (2, batch, seq_len))
         given = Batch((ids,), labels)
-        found = [*(self._ours(name, batch, seq_len) for name in SYSTEMS)]
+        found = [self._ours(name, batch, seq_len) for name in (FLASH, TRANSFORMER, FLASH_ATTENTION)]
         found += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
+        found = [each for each in found if each.row.system in only or not only]
         rows = [_first(each, given) for each in found]
         if profiles is not None:
             for each in found:
-                path = profiles / f"{each.row.system.replace(' ', '-').replace('+', 'p')}-{seq_len}.txt"
+                path = profiles / f"{re.sub('[^a-zA-Z0-9]+', '-', each.row.system)}-{seq_len}.txt"
                 path.write_text(_profiled(each, given))
         samples = interleaved({each.row.system: partial(each.step, given) for each in found}, rounds)
         return [replace(row, samples_ms=samples[row.system].ms, heat=1) for row in rows]
 
     def _ours(self, name: str, batch: int, seq_len: int) -> Contestant:
-        model = flashir.model(name, size="base")
+        model = flashir.model(name.partition(",")[0], size="base")
         plan = flashir.plan(model, self.target, batch, seq_len, training=True, dtype="bfloat16")
         record, choice = find_target(self.target), (name, plan.chunk, plan.cumsum)
         if choice not in self._trainers:
@@ -106,7 +111,12 @@ class Bench:
             floor_ms=floor_ms, floor=bound,
         )  # fmt: skip
         trainer = self._trainers[choice]
-        return Contestant(row, lambda given: trainer.step([given], LEARNING_RATE).loss)
+
+        def step(given: Batch) -> float:
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if name == FLASH_ATTENTION else nullcontext():
+                return trainer.step([given], LEARNING_RATE).loss
+
+        return Contestant(row, step)
 
     def _theirs(self, name: str, step: RivalStep, batch: int, seq_len: int) -> Contestant:
         return Contestant(Row(name, self.target, batch, seq_len, True, CHUNK, "native", "bf16", step.parameters), step)
@@ -116,9 +126,13 @@ class RivalStep:
     """A step of FLASH-pytorch in the sizes of a base model."""
 
     def __init__(self, *, compiled: bool) -> None:
-        self.net: Any = import_module("flash_pytorch").FLASHTransformer(
-            dim=D_MODEL, num_tokens=VOCAB, depth=DEPTH, group_size=CHUNK, causal=True, shift_tokens=False
-        ).to("cuda")
+        self.net: Any = (
+            import_module("flash_pytorch")
+            .FLASHTransformer(
+                dim=D_MODEL, num_tokens=VOCAB, depth=DEPTH, group_size=CHUNK, causal=True, shift_tokens=False
+            )
+            .to("cuda")
+        )
         for layer in self.net.layers if compiled else ():
             layer.compile()
         self.parameters = sum(each.numel() for each in self.net.parameters())
@@ -168,6 +182,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seq-len", type=int, action="append", help=f"{', '.join(map(str, LENGTHS))} unless told")
+    parser.add_argument("--only", action="append", metavar="SYSTEM", help="all unless told")
     parser.add_argument("--tokens", type=int, default=2**15, help="a step")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--out", type=Path, help="a file for the record, JSON")
@@ -180,7 +195,7 @@ def main() -> None:
     record = new_record({"tokens": given.tokens, "rounds": given.rounds, "model": "base, bfloat16"}, (target,))
     bench = Bench(target, given.tokens)
     for seq_len in given.seq_len or LENGTHS:
-        rows = bench.measure(seq_len, given.rounds, given.profile)
+        rows = bench.measure(seq_len, given.rounds, given.only or (), given.profile)
         record = replace(record, rows=(*record.rows, *rows))
         _show(rows)
         if given.out is not None:  # after every length, so that what was measured is kept
@@ -193,7 +208,7 @@ def _show(rows: Sequence[Row]) -> None:
         assert first is not None and row.times is not None and row.memory is not None
         lower, upper = row.times.quartiles
         print(
-            f"{row.batch:3} x {row.seq_len:5}  {row.system:22} {row.choice:12} {row.times.median:7.1f} ms "
+            f"{row.batch:3} x {row.seq_len:5}  {row.system:31} {row.choice:12} {row.times.median:7.1f} ms "
             f"({lower:.1f} to {upper:.1f})  {row.times.ratio(first):.2f} times {rows[0].system}"
             f"   {row.memory / 2**30:5.1f} GiB"
             + ("" if row.predicted_ms is None else f"   predicted {row.predicted_ms:.1f} ms, floor {row.floor_ms:.1f}"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from flashir.ir import Node
 from flashir.ops import OPS
-from flashir_torch.kernels.claims import has_kernel
+from flashir_torch.kernels.claims import DEVICES, has_kernel
 
 Condition = Callable[[Node, str], bool]
 """The node and the device (`cpu`, `cuda`, `h100`, ..) -> whether it is done natively."""
@@ -23,6 +23,11 @@ def always(node: Node, device: str) -> bool:
 def vectors(node: Node, device: str) -> bool:
     """Where scale and bias are vectors: `layer_norm` takes no single numbers."""
     return all(value.type.rank == 1 for value in node.operands[1:])
+
+
+def compiled(node: Node, device: str) -> bool:
+    """Where layers are compiled: there it is one kernel, and no slower than its parts."""
+    return device in DEVICES
 
 
 def flash_kernels(node: Node, device: str) -> bool:
@@ -40,6 +45,7 @@ NATIVE: dict[str, Condition] = {
     "silu": always,
     "softmax": always,
     "softmax_attention": flash_kernels,
+    "turn": compiled,
 }
 
 

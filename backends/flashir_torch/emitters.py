@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.nn import functional
 
 from flashir.ir import DType, Node, TensorType
@@ -219,6 +219,21 @@ def _layer_normalization(scope: Scope, node: Node, x: fx.Node, scale: fx.Node, b
     return scope.call(functional.layer_norm, x, width, scale, bias, eps=_attr(node, "eps"))
 
 
+def _turn(scope: Scope, node: Node, x: fx.Node, sin: fx.Node, cos: fx.Node) -> fx.Node:
+    return scope.call(turned, x, sin, cos)
+
+
+def turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin], the halves of the last axis.
+
+    Each number is made of two that are found by their place; of a `cat`, both sides would be computed everywhere.
+    """
+    halves = x.view(*x.shape[:-1], 2, -1)
+    sign = torch.arange(-1, 2, 2, dtype=x.dtype, device=x.device).unsqueeze(-1)
+    made = halves * cos.unsqueeze(-2) + halves.flip(-2) * (sign * sin.unsqueeze(-2))
+    return made.flatten(-2)
+
+
 def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.Node) -> fx.Node:
     causal, scale = _attr(node, "causal"), float(_attr(node, "scale"))
     return scope.call(functional.scaled_dot_product_attention, q, k, v, is_causal=causal, scale=scale)
@@ -292,6 +307,7 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
+    "turn": _turn,
     "mixed_chunk_attention": _mixed_chunk_attention,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),

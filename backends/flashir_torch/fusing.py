@@ -22,9 +22,9 @@ def fuses(device: str) -> bool:
 
 
 def fuse(made: fx.GraphModule) -> None:
-    """`layer(x)` -> `compiled(layer)(x)` for every layer, when it is first called; names stay."""
+    """`layer(x)` -> `compiled(layer)(x)` for every layer, when it is first called; without layers, all in one."""
     classes: dict[str, type] = {}
-    for layer in layers(made):
+    for layer in list(layers(made)) or [made]:
         layer.__class__ = classes.setdefault(layer.code, type(layer))
         object.__setattr__(layer, "forward", torch.compile(layer.forward))
 

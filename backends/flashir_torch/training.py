@@ -17,6 +17,7 @@ from flashir_torch.emit import module
 from flashir_torch.fusing import fuse, fuses, summed_loss
 from flashir_torch.placement import placement
 from flashir_torch.remat import rematerialise
+from flashir_torch.replay import CardRecorder, Replay
 from flashir_torch.session import Array, input_type, tensors
 
 
@@ -45,6 +46,8 @@ class TorchTrainer:
         if remat:
             rematerialise(self._module)
         self._place.shard(self._module)
+        self._replays = self._fuses and self._place.processes.count == 1
+        self._learn = Replay(self._learnt, CardRecorder()) if self._replays else self._learnt
         self._parameters = dict(self._module.named_parameters())
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
         self._adamw = self._optimiser(optimiser, moments)
@@ -68,25 +71,24 @@ class TorchTrainer:
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
         """See Trainer. Gradients are added up in float32, batch after batch."""
-        labels = count_labels(self._graph, batches)
+        labels = torch.tensor(float(count_labels(self._graph, batches)), device=self._place.device)
         loss = torch.zeros((), device=self._place.device)
         with self._place.together():
             for batch in batches:
-                part = self._summed(batch) / labels
-                part.backward()  # type: ignore[no-untyped-call]
-                loss += part.detach()
+                loss += self._learn(labels, *self._laid(batch))
             norm = self._clipped()
             for group in self._adamw.param_groups:
                 group["lr"] = learning_rate
             self._adamw.step()
-            self._adamw.zero_grad()
+            self._adamw.zero_grad(set_to_none=not self._replays)
             return Step(float(self._place.total(loss)), float(norm))
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         """See Trainer."""
         labels = count_labels(self._graph, [batch], least=0)
         with torch.no_grad(), self._place.together():
-            return float(self._place.total(self._summed(batch))), labels
+            wanted, *inputs = self._laid(batch)
+            return float(self._place.total(self._summed_loss(self._module(*inputs), wanted))), labels
 
     def agreed(self, wish: bool) -> bool:
         """See Trainer."""
@@ -106,12 +108,17 @@ class TorchTrainer:
         count = next((int(each["step"]) for each in known.values()), 0)
         return Moments(mean, square, count).state() if self._place.processes.is_first else {}
 
-    def _summed(self, batch: Batch) -> Tensor:
-        """The cross-entropy over the labels of this process, summed up: []"""
+    def _laid(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The labels and inputs of this process, on its device."""
         arrays = [self._place.rows(array) for array in batch.inputs]
         wanted = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
-        logits = self._module(*tensors(self._graph.inputs, arrays, self._types, self._place.device))
-        return self._summed_loss(logits, wanted)
+        return wanted, *tensors(self._graph.inputs, arrays, self._types, self._place.device)
+
+    def _learnt(self, labels: Tensor, wanted: Tensor, *inputs: Tensor) -> Tensor:
+        """Forward and backward; the share that these rows have in the mean loss over so many labels, []."""
+        part = self._summed_loss(self._module(*inputs), wanted) / labels
+        part.backward()  # type: ignore[no-untyped-call]
+        return part.detach()
 
     def _clipped(self) -> Tensor:
         """The norm of the whole gradient, []; then each parameter's own is scaled to the limit where it is longer."""

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from flashir.backend import Run
 from flashir.cost.catalogue import target
-from flashir.cost.kernels import KERNELS, MicroKernel
+from flashir.cost.kernels import MicroKernel, kernels
 from flashir.cost.model import estimate
 from flashir.cost.profile import SCHEMA, profile_key, profile_path, with_numbers
 from flashir.cost.target import RANGES, Target
@@ -25,6 +24,7 @@ from flashir.ir import Graph
 from flashir.ir.naming import parameters
 from flashir.lowering import Lowering
 from flashir.registry import backend
+from flashir.timed import timed
 
 ROUNDS = 25
 WIDEST_SPREAD = 0.5
@@ -87,7 +87,7 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
     record = target(name)
     if not record.is_here or record.device not in backend(record.backend).devices():
         raise TargetError(f"{name} is not at hand, so it cannot be measured", mend="`flashir targets` says what is")
-    graphs = {kernel.name: Lowering.of(name).run(kernel.graph()) for kernel in KERNELS}
+    graphs = {kernel.name: Lowering.of(name).run(kernel.graph()) for kernel in kernels(record.device)}
     timings = _timings(graphs, record, progress)
     busy = [f"{t.kernel}: quartiles {t.spread:.0%} apart" for t in timings if t.spread > WIDEST_SPREAD]
     if busy:
@@ -116,9 +116,9 @@ def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, f
     one another. A number that cannot explain its kernel stays as it was: small sums say nothing of the cache where they
     are all one kernel.
     """
-    kernels = [kernel for kernel in KERNELS if kernel.name in measured_ms]
+    told = [kernel for kernel in kernels(record.device) if kernel.name in measured_ms]
     for _ in range(SWEEPS):
-        for kernel in kernels:
+        for kernel in told:
             record = _solve(record, kernel, graphs[kernel.name], measured_ms[kernel.name])
     return record
 
@@ -147,17 +147,17 @@ def _timings(
     graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None]
 ) -> tuple[Timing, ...]:
     """Every kernel once a round, so that what slows the machine down for a while hits all alike."""
-    runs = {name: (_compiled(graph, record), _operands(graph)) for name, graph in graphs.items()}
+    runs = {name: _run(graph, record) for name, graph in graphs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for run, operands in runs.values():
-        run(operands)
+    for run in runs.values():
+        run()
     for number in range(ROUNDS):
-        for name, (run, operands) in runs.items():
+        for name, run in runs.items():
             start = time.perf_counter()
-            run(operands)
+            run()
             seconds[name].append(time.perf_counter() - start)
         progress("measuring", number + 1, ROUNDS)
-    return tuple(_timing(kernel, seconds[kernel.name]) for kernel in KERNELS)
+    return tuple(_timing(kernel, seconds[kernel.name]) for kernel in kernels(record.device))
 
 
 def _timing(kernel: MicroKernel, seconds: Sequence[float]) -> Timing:
@@ -165,10 +165,10 @@ def _timing(kernel: MicroKernel, seconds: Sequence[float]) -> Timing:
     return Timing(kernel.name, kernel.tells, 1e3 * lower, (upper - lower) / lower)
 
 
-def _compiled(graph: Graph, record: Target) -> Run:
+def _run(graph: Graph, record: Target) -> Callable[[], object]:
     random = np.random.default_rng(1)
     params = {name: random.standard_normal(spec.shape).astype(np.float32) for name, spec in parameters(graph).items()}
-    return backend(record.backend).compile(graph, params, record.device)
+    return timed(backend(record.backend), graph, params, record.device, _operands(graph))
 
 
 def _operands(graph: Graph) -> list[np.ndarray[Any, Any]]:

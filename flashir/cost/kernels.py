@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from flashir.ir import Builder, Graph, Value
 
-ROWS, WIDE, NARROW = 4096, 1536, 768  # a base layer at 4096 tokens
+WIDE, NARROW = 1536, 768  # of a base layer
+ROWS, CARD_ROWS = 4096, 65536  # tokens: of one run, and as many as keep a card busy for longer than a start takes
 CHUNK, KEY = 256, 128
 CHAIN = 64  # small ops in a row, so that one run is long enough to time
 TINY = 8
@@ -74,38 +76,51 @@ def _loop() -> Graph:
     return b.finish(last)
 
 
-def _walk() -> Graph:
+def _walk(rows: int) -> Graph:
     """A loop over chunks as large as those of a layer, whose body only changes their sign."""
     b = Builder("walk")
-    start, walked = b.input("start", "f32[1, 8]"), b.input("x", f"f32[1, {ROWS // CHUNK}, {CHUNK}, {WIDE}]")
+    start, walked = b.input("start", "f32[1, 8]"), b.input("x", f"f32[1, {rows // CHUNK}, {CHUNK}, {WIDE}]")
     body = b.subgraph()
     state, x = body.input("state", start.type), body.input("item", f"f32[1, {CHUNK}, {WIDE}]")
     _, negated = b.results("scan", start, walked, carries=1, axis=1, body=body.finish(state, body.neg(x)))
     return b.finish(negated)
 
 
-def _running_sum() -> Graph:
+def _running_sum(rows: int) -> Graph:
     b = Builder("running_sum")
-    states = b.input("x", f"f32[1, {ROWS // CHUNK}, {KEY}, {WIDE}]")
+    states = b.input("x", f"f32[1, {rows // CHUNK}, {KEY}, {WIDE}]")
     return b.finish(b.cumsum(states, axis=1, exclusive=True))
 
 
-KERNELS = (
-    MicroKernel("product", "peak.f32", _product("product", f"{ROWS}, {NARROW}", f"{NARROW}, {WIDE}")),
-    MicroKernel("half", "peak.f16", _product("half", f"{ROWS // 8}, {NARROW}", f"{NARROW}, {WIDE}", "f16")),
-    MicroKernel(
-        "chunks",
-        "fill",
-        _product("chunks", f"{ROWS // CHUNK}, {CHUNK}, {KEY}", f"{ROWS // CHUNK}, {KEY}, {WIDE}"),
-    ),
-    MicroKernel("near_product", "near", _near_product),
-    MicroKernel("sums", "bandwidth", _chain("sums", f"{ROWS}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
-    MicroKernel("large", "fresh", _chain("large", f"{4 * ROWS}, {NARROW}", 4, lambda b, x, y: b.add(x, y))),
-    MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))),
-    MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
-    MicroKernel("nothing", "call", _chain("nothing", f"{TINY}, {TINY}", 1, lambda b, x, y: b.add(x, y))),
-    MicroKernel("small", "launch", _chain("small", f"{TINY}, {TINY}", 4 * CHAIN, lambda b, x, y: b.matmul(x, y))),
-    MicroKernel("loop", "step", _loop),
-    MicroKernel("walk", "slowdown.scan", _walk),
-    MicroKernel("running_sum", "slowdown.cumsum", _running_sum),
-)
+def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
+    """All of them, with so many tokens, and products in those narrow types."""
+    narrow = (
+        MicroKernel(dtype, f"peak.{dtype}", _product(dtype, f"{rows // 8}, {NARROW}", f"{NARROW}, {WIDE}", dtype))
+        for dtype in dtypes
+    )
+    chunks = rows // CHUNK
+    return (
+        MicroKernel("product", "peak.f32", _product("product", f"{rows}, {NARROW}", f"{NARROW}, {WIDE}")),
+        *narrow,
+        MicroKernel("chunks", "fill", _product("chunks", f"{chunks}, {CHUNK}, {KEY}", f"{chunks}, {KEY}, {WIDE}")),
+        MicroKernel("near_product", "near", _near_product),
+        MicroKernel("sums", "bandwidth", _chain("sums", f"{rows}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
+        MicroKernel("large", "fresh", _chain("large", f"{4 * rows}, {NARROW}", 4, lambda b, x, y: b.add(x, y))),
+        MicroKernel(
+            "near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))
+        ),
+        MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
+        MicroKernel("nothing", "call", _chain("nothing", f"{TINY}, {TINY}", 1, lambda b, x, y: b.add(x, y))),
+        MicroKernel("small", "launch", _chain("small", f"{TINY}, {TINY}", 4 * CHAIN, lambda b, x, y: b.matmul(x, y))),
+        MicroKernel("loop", "step", _loop),
+        MicroKernel("walk", "slowdown.scan", partial(_walk, rows)),
+        MicroKernel("running_sum", "slowdown.cumsum", partial(_running_sum, rows)),
+    )
+
+
+PROCESSOR, CARD = _kernels(ROWS, ("f16",)), _kernels(CARD_ROWS, ("f16", "bf16"))
+
+
+def kernels(device: str) -> tuple[MicroKernel, ...]:
+    """Those for a kind of device: a processor, or a card."""
+    return PROCESSOR if device == "cpu" else CARD

@@ -1,10 +1,28 @@
-"""The machine at hand: its processor, cores and memory."""
+"""The machine at hand: its processor, cores and memory, and its first card."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+DRIVER = Path("/proc/driver/nvidia")
+
+
+@dataclass(frozen=True)
+class Card:
+    """An accelerator.
+
+    Args:
+        name: as its driver has it, such as `NVIDIA H100 80GB HBM3`.
+        memory: bytes.
+    """
+
+    name: str
+    memory: int
 
 
 def cores_at_hand() -> int:
@@ -20,11 +38,26 @@ def memory_at_hand() -> int:
     return min(total, int(text)) if text.isdigit() else total
 
 
+@cache
+def card_at_hand() -> Card | None:
+    """The first NVIDIA card, by its driver: no framework need be loaded. None where there is none."""
+    if not DRIVER.exists():
+        return None
+    command = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        name, _, mebibytes = made.stdout.splitlines()[0].rpartition(",")
+        return Card(name.strip(), int(mebibytes) << 20)
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+
+
 def device_identity() -> str:
-    """The processor of this machine, and how many of its cores may be used."""
+    """The processor of this machine, how many of its cores may be used, and its card."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name} x{cores_at_hand()}"
+    card = card_at_hand()
+    return f"{name} x{cores_at_hand()}" + ("" if card is None else f", {card.name}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
+from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity, memory_at_hand
 from flashir.cost.target import RANGES, Target
 
 SCHEMA = 2
@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 def at_hand(record: Target) -> Target:
     """The record for this machine: its memory, and the numbers that were fitted here, else scaled to its cores."""
-    here = replace(record.scaled_to(cores_at_hand()), memory=float(memory_at_hand()))
+    here = replace(record.scaled_to(cores_at_hand()), memory=_memory(record))
     path = profile_path(record.name)
     if not path.is_file():
         return here
@@ -39,6 +39,14 @@ def at_hand(record: Target) -> Target:
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"the profile {path} cannot be read ({error}); run `flashir calibrate`", stacklevel=2)
         return here
+
+
+def _memory(record: Target) -> float:
+    """Bytes of what the target computes in; those of the record where it is a card that is not at hand."""
+    if record.device == "cpu":
+        return float(memory_at_hand())
+    card = card_at_hand()
+    return record.memory if card is None else float(card.memory)
 
 
 def with_numbers(record: Target, numbers: Mapping[str, float], source: str) -> Target:

@@ -95,14 +95,14 @@ def _step_attention(
     return caches_step(now, states, now.b.mul(q, scale), k, v, kernel="softmax")
 
 
-def cost_softmax_attention(ins: Types, outs: Types, **_: Any) -> Cost:
-    """The two products of [t, m], and the softmax between them."""
+def cost_softmax_attention(ins: Types, outs: Types, *, causal: bool = False, **_: Any) -> Cost:
+    """The two products of [t, m], and the softmax between them; causal, who has it whole skips what is masked."""
     q, v, traffic = ins[0], ins[2], moved(ins, outs)
     assert q is not None and v is not None
     *batch, t, s = q.sizes
-    count = prod(batch)
-    products = (Contraction(count, t, s, t), Contraction(count, t, t, v.sizes[-1]))
-    return Cost(float(SOFTMAX_WEIGHT) * count * t * t, traffic.read, traffic.written, contractions=products)
+    count, seen = prod(batch), (t + 1) // 2 if causal else t
+    products = (Contraction(count, t, s, seen), Contraction(count, t, seen, v.sizes[-1]))
+    return Cost(float(SOFTMAX_WEIGHT) * count * t * seen, traffic.read, traffic.written, contractions=products)
 
 
 softmax_attention = define_op(

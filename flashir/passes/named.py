@@ -18,6 +18,7 @@ from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.narrow_results import NarrowResults
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
+from flashir.passes.split_activations import SplitActivations
 from flashir.passes.split_projections import SplitProjections
 from flashir.passes.to_decode import ToPrefill, ToStep
 from flashir.passes.wide_params import WideParams
@@ -38,6 +39,7 @@ PASSES: dict[str, type[Pass]] = {
         NarrowResults,
         PadTokens,
         SetDType,
+        SplitActivations,
         SplitProjections,
         ToPrefill,
         ToStep,

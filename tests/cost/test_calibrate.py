@@ -8,7 +8,7 @@ import pytest
 from flashir.cost import calibrate as module
 from flashir.cost import estimate, target
 from flashir.cost.calibrate import calibrate, fit
-from flashir.cost.kernels import KERNELS
+from flashir.cost.kernels import PROCESSOR
 from flashir.cost.profile import profile_path, with_numbers
 from flashir.errors import TargetError
 from flashir.lowering import Lowering
@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def graphs():
-    return {kernel.name: Lowering.of("onnx:cpu").run(kernel.graph()) for kernel in KERNELS}
+    return {kernel.name: Lowering.of("onnx:cpu").run(kernel.graph()) for kernel in PROCESSOR}
 
 
 def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
@@ -45,7 +45,7 @@ def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
     )
     timings = {name: estimate(graph, machine, {}).ms for name, graph in graphs.items()}
     found = fit(target("onnx:cpu"), graphs, timings)
-    for kernel in KERNELS:
+    for kernel in PROCESSOR:
         assert found.number(kernel.tells) == pytest.approx(machine.number(kernel.tells), rel=0.05), kernel.tells
         assert estimate(graphs[kernel.name], found, {}).ms == pytest.approx(timings[kernel.name], rel=0.01)
 
@@ -64,7 +64,7 @@ def test_a_busy_machine_is_told_so_and_nothing_is_kept(monkeypatch):
     monkeypatch.setattr(module, "WIDEST_SPREAD", -1.0)
     with pytest.raises(TargetError, match=r"quartiles .* apart") as caught:
         calibrate("onnx:cpu")
-    assert len(caught.value.problems) == len(KERNELS)
+    assert len(caught.value.problems) == len(PROCESSOR)
     assert not profile_path("onnx:cpu").exists()
 
 

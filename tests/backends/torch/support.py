@@ -1,16 +1,17 @@
-"""What the tests of the PyTorch backend share beside what all do: modules of small models."""
+"""What the tests of the PyTorch backend share beside what all do: modules of small models, and a card that is none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from torch import fx
+from torch import Tensor, fx
 
 from flashir.export import relative_error
 from flashir.ir import Graph
 from flashir.lowering import Lowering
 from flashir.parameters import unit
 from flashir_torch import module
+from flashir_torch.replay import Work
 from flashir_torch.session import Session, compiled
 from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens
 
@@ -30,3 +31,23 @@ def net(graph: Graph, params: Mapping[str, Array] | None = None) -> fx.GraphModu
 def session(graph: Graph, params: Mapping[str, Array]) -> Session:
     """A graph of any storey, numpy in and out."""
     return compiled(lowered(graph), params, "cpu")
+
+
+class Again:
+    """Records by remembering; counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.warmed = self.recorded = self.replayed = 0
+
+    def warm_up(self, work: Work, inputs: tuple[Tensor, ...]) -> Tensor:
+        self.warmed += 1
+        return work(*inputs)
+
+    def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        self.recorded += 1
+
+        def replay() -> Tensor:
+            self.replayed += 1
+            return work(*inputs)
+
+        return replay

@@ -12,11 +12,15 @@ from torch._dynamo.utils import counters
 import flashir
 from flashir.backend import AdamW, Batch
 from flashir.ir import Graph
+from flashir.ir.syntax import parse_type
 from flashir.lowering import Lowering
+from flashir.ops import OPS
+from flashir.ops.opdef import Sample
 from flashir_torch import fusing, training
+from flashir_torch.emitters import turned
 from flashir_torch.fusing import fuse, fuses
 from flashir_torch.training import TorchTrainer
-from tests.backends.torch.support import net, tokens
+from tests.backends.torch.support import Again, net, tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it as it traces
 MODELS = ("flash", "transformer++", "performer")
@@ -62,6 +66,7 @@ def test_a_compiled_trainer_takes_the_same_steps(dtype: str, remat: bool, monkey
     model = _planned("flash", depth=2, dtype=dtype)
     plain = _steps(model, remat)
     monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(training, "CardRecorder", Again)
     compiled = _steps(model, remat)
     assert np.allclose(compiled, plain, rtol=1e-5 if dtype == "float32" else 1e-2)
 
@@ -88,3 +93,11 @@ def _steps(model: Graph, remat: bool) -> list[float]:
     ids = np.random.default_rng(0).integers(0, 11, (2, 9))
     steps = [trainer.step([Batch((ids,), np.roll(ids, -1, 1))], 1e-2) for _ in range(3)]
     return [number for step in steps for number in (step.loss, step.gradient_norm)]
+
+
+@pytest.mark.parametrize("case", OPS["turn"].samples)
+def test_turns_without_a_cat(case: Sample) -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(parse_type(text or "").sizes) for text in case.operands]
+    got = turned(*(torch.tensor(x) for x in arrays)).numpy()
+    assert np.allclose(got, OPS["turn"].ref(*arrays), rtol=1e-12)

@@ -1,0 +1,81 @@
+"""Work that is recorded once and replayed: here by a recorder that does again what it was shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import flashir
+from flashir.backend import AdamW, Batch
+from flashir.ir import Graph
+from flashir.lowering import Lowering
+from flashir_torch import training
+from flashir_torch.replay import MOST, WARM_UP, Replay
+from flashir_torch.training import TorchTrainer
+from tests.backends.torch.support import Again
+
+on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA card")
+
+
+def test_the_third_call_records_and_later_ones_replay() -> None:
+    recorder = Again()
+    doubled = Replay(lambda x: 2 * x, recorder)
+    for number in range(5):
+        assert doubled(torch.tensor([number])).item() == 2 * number
+    assert (recorder.warmed, recorder.recorded, recorder.replayed) == (WARM_UP, 1, 5 - WARM_UP)
+
+
+def test_every_shape_has_its_own_recording_up_to_a_number() -> None:
+    recorder = Again()
+    total = Replay(lambda x, y: x.sum() + y, recorder)
+    one = torch.tensor(1.0)
+    for _ in range(WARM_UP + 2):
+        for size in range(1, MOST + 3):
+            assert total(torch.ones(size), one).item() == size + 1
+    assert recorder.recorded == MOST
+    assert recorder.replayed == 2 * MOST
+    assert recorder.warmed == WARM_UP * MOST + (WARM_UP + 2) * 2
+
+
+def test_what_was_given_is_not_overwritten() -> None:
+    given = [torch.tensor([number]) for number in range(4)]
+    same = Replay(lambda x: x + 0, Again())
+    assert [same(each).item() for each in given] == [0, 1, 2, 3]
+    assert [each.item() for each in given] == [0, 1, 2, 3]
+
+
+def test_a_trainer_that_replays_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several batches a step, and of two lengths."""
+    plain = _steps(_model(), "cpu")
+    monkeypatch.setattr(training, "CardRecorder", Again)
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert np.allclose(_steps(_model(), "cpu"), plain, rtol=1e-6)
+
+
+@on_a_card
+def test_on_a_card_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = _steps(_model("torch:cuda"), "cuda")
+    monkeypatch.setattr(training, "CardRecorder", Again)
+    assert np.allclose(recorded, _steps(_model("torch:cuda"), "cuda"), rtol=1e-4)
+
+
+def _model(target: str = "torch:cpu") -> Graph:
+    model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=16)
+    return flashir.plan(model, target, 2, 32, training=True).graph
+
+
+def _steps(model: Graph, device: str) -> list[float]:
+    """The losses of some steps of AdamW, and the norms of their gradients."""
+    lowered = Lowering.of(f"torch:{device}").run(model)
+    trainer = TorchTrainer(lowered, flashir.init(model), device, AdamW(clip=0.1))
+    random, found = np.random.default_rng(0), []
+    for number in range(8):
+        shape = (2, 32 if number % 3 else 17)
+        batches = [Batch((random.integers(0, 11, shape),), random.integers(-1, 11, shape)) for _ in range(2)]
+        step = trainer.step(batches, 1e-2)
+        found += [step.loss, step.gradient_norm]
+        found.append(trainer.loss(batches[0])[0])
+    return found
