@@ -5,10 +5,10 @@
     python -m flashir_torch.bench_step --seq-len 8192 --profile flash.txt
 
 Base models of 110M parameters in bfloat16, 2^15 tokens a step, AdamW included. FLASH and Transformer++ are trained as
-`flashir train` does it, the attention of the latter by `scaled_dot_product_attention`: once by what PyTorch takes, on
-an H100 the kernel of cuDNN, and once by FlashAttention-2. FLASH-pytorch runs under autocast, once as it comes and once
-with its layers under `torch.compile`, with the same loss and optimiser; it is the same architecture, not one function
-(see bench_layer). `flashir bench --show step.json` shows what was written.
+`flashir train` does it, the attention of the latter by `scaled_dot_product_attention`, which on an H100 takes that of
+cuDNN. FLASH-pytorch runs under autocast, once as it comes and once with its layers under `torch.compile`, with the same
+loss and optimiser; it is the same architecture, not one function (see bench_layer). `flashir bench --show step.json`
+shows what was written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -27,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import flashir
 from flashir.backend import AdamW, Batch
@@ -43,7 +41,7 @@ from flashir_torch.devices import device_names
 from flashir_torch.fusing import summed_loss
 from flashir_torch.training import TorchTrainer
 
-FLASH, TRANSFORMER, FLASH_ATTENTION = "flash", "transformer++", "transformer++, FlashAttention-2"
+SYSTEMS = ("flash", "transformer++")
 RIVAL, RIVAL_COMPILED = "FLASH-pytorch", "FLASH-pytorch compiled"
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 VOCAB, D_MODEL, DEPTH, CHUNK = 32000, 768, 24, 256
@@ -86,7 +84,7 @@ class Bench:
         random = np.random.default_rng(0)
         ids, labels = random.integers(0, VOCAB, (2, batch, seq_len))
         given = Batch((ids,), labels)
-        found = [self._ours(name, batch, seq_len) for name in (FLASH, TRANSFORMER, FLASH_ATTENTION)]
+        found = [self._ours(name, batch, seq_len) for name in SYSTEMS]
         found += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
         found = [each for each in found if each.row.system in only or not only]
         rows = [_first(each, given) for each in found]
@@ -98,7 +96,7 @@ class Bench:
         return [replace(row, samples_ms=samples[row.system].ms, heat=1) for row in rows]
 
     def _ours(self, name: str, batch: int, seq_len: int) -> Contestant:
-        model = flashir.model(name.partition(",")[0], size="base")
+        model = flashir.model(name, size="base")
         plan = flashir.plan(model, self.target, batch, seq_len, training=True, dtype="bfloat16")
         record, choice = find_target(self.target), (name, plan.chunk, plan.cumsum)
         if choice not in self._trainers:
@@ -111,12 +109,7 @@ class Bench:
             floor_ms=floor_ms, floor=bound,
         )  # fmt: skip
         trainer = self._trainers[choice]
-
-        def step(given: Batch) -> float:
-            with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if name == FLASH_ATTENTION else nullcontext():
-                return trainer.step([given], LEARNING_RATE).loss
-
-        return Contestant(row, step)
+        return Contestant(row, lambda given: trainer.step([given], LEARNING_RATE).loss)
 
     def _theirs(self, name: str, step: RivalStep, batch: int, seq_len: int) -> Contestant:
         return Contestant(Row(name, self.target, batch, seq_len, True, CHUNK, "native", "bf16", step.parameters), step)
@@ -208,7 +201,7 @@ def _show(rows: Sequence[Row]) -> None:
         assert first is not None and row.times is not None and row.memory is not None
         lower, upper = row.times.quartiles
         print(
-            f"{row.batch:3} x {row.seq_len:5}  {row.system:31} {row.choice:12} {row.times.median:7.1f} ms "
+            f"{row.batch:3} x {row.seq_len:5}  {row.system:22} {row.choice:12} {row.times.median:7.1f} ms "
             f"({lower:.1f} to {upper:.1f})  {row.times.ratio(first):.2f} times {rows[0].system}"
             f"   {row.memory / 2**30:5.1f} GiB"
             + ("" if row.predicted_ms is None else f"   predicted {row.predicted_ms:.1f} ms, floor {row.floor_ms:.1f}"),

@@ -228,7 +228,7 @@ def turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
 
     Each number is made of two that are found by their place; of a `cat`, both sides would be computed everywhere.
     """
-    halves = x.view(*x.shape[:-1], 2, -1)
+    halves = x.view(*x.shape[:-1], 2, x.shape[-1] // 2)
     sign = torch.arange(-1, 2, 2, dtype=x.dtype, device=x.device).unsqueeze(-1)
     made = halves * cos.unsqueeze(-2) + halves.flip(-2) * (sign * sin.unsqueeze(-2))
     return made.flatten(-2)

@@ -75,17 +75,11 @@ class Replay:
         return self._recordings[shapes](given)
 
 
-@cache
-def _pool() -> Any:
-    """The memory that all recordings of this process share: one runs at a time, and nothing of it is read later."""
-    return torch.cuda.graph_pool_handle()
-
-
 class CardRecorder:
     """On the current CUDA card."""
 
     def __init__(self) -> None:
-        self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream, self._pool = _shared(torch.cuda.current_device())
 
     def warm_up(self, work: Work, inputs: tuple[Tensor, ...]) -> Tensor:
         """On the stream that will be recorded: libraries prepare themselves once a stream, which cannot be recorded."""
@@ -98,7 +92,7 @@ class CardRecorder:
     def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
         """As a CUDA graph."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=_pool(), stream=self._stream):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             made = work(*inputs)
 
         def replay() -> Tensor:
@@ -106,3 +100,12 @@ class CardRecorder:
             return made
 
         return replay
+
+
+@cache
+def _shared(card: int) -> tuple[Any, Any]:
+    """The stream and the memory of all recordings on a card: one runs at a time, and nothing of it is read later.
+
+    Memory that is given back on a stream is given out on that stream alone.
+    """
+    return torch.cuda.Stream(card), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]

@@ -46,7 +46,7 @@ class TorchTrainer:
         if remat:
             rematerialise(self._module)
         self._place.shard(self._module)
-        self._replays = self._fuses and self._place.processes.count == 1
+        self._replays = self._fuses and self._place.processes.count == 1 and not remat
         self._learn = Replay(self._learnt, CardRecorder()) if self._replays else self._learnt
         self._parameters = dict(self._module.named_parameters())
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}

@@ -119,6 +119,7 @@ def _as_dict(record: Target, presence: Any) -> dict[str, Any]:
         "installed": presence.installed,
         "at_hand": record.device in presence.devices,
         "fuses": record.fuses,
+        "epilogues": record.fuses and record.epilogues,
         "recomputes": record.recomputes,
         "numbers": values,
     }
@@ -132,4 +133,5 @@ def _show_one(record: Target) -> None:
         table.add_row(name, shown(name, value), source_of(record, name))
     console.show(table)
     console.say()
-    console.say(f"elementwise ops {'join' if record.fuses else 'do not join'} their neighbours in one kernel")
+    joins = "do not join" if not record.fuses else "join" if record.epilogues else "join, products apart,"
+    console.say(f"elementwise ops {joins} their neighbours in one kernel")

@@ -52,10 +52,13 @@ class Region:
         graph: lowered.
         sizes: a number for each of its symbols.
         fuses: whether elementwise ops join their neighbours in one kernel.
+        epilogues: whether they join the product that they follow, too.
         training: whether a backward pass follows, for which values are kept.
     """
 
-    def __init__(self, graph: Graph, sizes: Sizes, *, fuses: bool, training: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, sizes: Sizes, *, fuses: bool, epilogues: bool = True, training: bool = False
+    ) -> None:
         self.graph = graph
         self.kept: set[Value] = set()
         self._bound: set[Value] = set()
@@ -63,7 +66,7 @@ class Region:
         self._types: dict[Value, TensorType] = {}
         self._homes: dict[Value, Value] = {}
         self.kernels: list[Kernel] = []
-        self._collect(fuses)
+        self._collect(fuses, epilogues)
         outside = self._outside()
         self._bound.update(self.home(value) for value in graph.outputs)
         if training:
@@ -92,7 +95,7 @@ class Region:
         outs = tuple(self.type(v) for v in node.outputs)
         return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
 
-    def _collect(self, fuses: bool) -> None:
+    def _collect(self, fuses: bool, epilogues: bool) -> None:
         made_in: dict[Value, int] = {}
         for node in self.graph.nodes:
             if node.region is not None:
@@ -115,7 +118,7 @@ class Region:
                 self.kernels.append(Kernel())
             assert joins is not None
             self._add(self.kernels[joins], node, cost)
-            if node.op not in UNFUSED:
+            if node.op not in UNFUSED and (epilogues or not cost.contractions):
                 made_in.update(dict.fromkeys(node.outputs, joins))
 
     def _add(self, kernel: Kernel, node: Node, cost: Cost) -> None:

@@ -129,7 +129,7 @@ class _Walk:
 
     def graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
         """Add the time of `times` runs; return the memory of one. What a body carries on is kept where it is read."""
-        region = Region(graph, sizes, fuses=self.target.fuses, training=self.training)
+        region = Region(graph, sizes, fuses=self.target.fuses, epilogues=self.target.epilogues, training=self.training)
         pairs = zip(graph.inputs[:carried], graph.outputs)
         region.kept |= {region.home(after) for before, after in pairs if before in region.kept}
         alive = _Lifetimes(region)

@@ -26,9 +26,9 @@ def parse_record(text: str, where: str) -> Target:
     sources: dict[str, str] = {}
     for name in ("name", "title", *FLAGS):
         wanted = bool if name in FLAGS else str
-        if not isinstance(table.get(name), wanted):
-            problems.append(f"{name} must be a {wanted.__name__}, got {table.get(name)!r}")
-        values[name] = table.pop(name, None)
+        values[name] = table.pop(name, FLAGS.get(name))
+        if not isinstance(values[name], wanted):
+            problems.append(f"{name} must be a {wanted.__name__}, got {values[name]!r}")
     for spec in fields(Target):
         if spec.name in RANGES and spec.name in table:
             values[spec.name] = _numbers(spec.name, table.pop(spec.name), problems, sources)

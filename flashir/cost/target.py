@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "cores": (1, 2**20),
 }
 TABLES = ("peak", "slowdown")
-FLAGS = ("fuses", "recomputes")
+FLAGS = {"fuses": None, "epilogues": True, "recomputes": None}  # what each is where a record does not say
 OPTIONAL = ("slowdown", "cores", "call", "fill", "near", "fresh")
 
 
@@ -62,6 +62,7 @@ class Target:
         launch: seconds that starting one kernel takes.
         step: seconds that one dependent step of a loop takes beside its work.
         fuses: whether elementwise ops join their neighbours in one kernel.
+        epilogues: whether they join the product that they follow, too: XLA does so, `torch.compile` calls a library.
         recomputes: whether values that a training step has no room to keep are computed again.
         all_reduce: bytes a second in a sum over all devices.
         slowdown: how many times longer an op takes than its traffic says, per op; for `scan`, how many passes over
@@ -96,6 +97,7 @@ class Target:
     fill: float = 0
     near: float = 1
     fresh: float = 1e18
+    epilogues: bool = True
     cores: float = 0
     devices: int = 1
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -70,6 +70,14 @@ def test_a_fusing_target_runs_a_chain_as_one_kernel():
     assert sum(kernel.bytes for kernel in apart.kernels) == pytest.approx(4 * 10**6 * (2 + 7 * 3))
 
 
+def test_a_library_s_product_is_a_kernel_of_its_own():
+    b = Builder("follow")
+    x, w = b.input("x", "f32[10, 20]"), b.input("w", "f32[20, 30]")
+    graph = b.finish(b.relu(b.add(b.matmul(x, w), 1.0)))
+    apart = Region(graph, {}, fuses=True, epilogues=False).kernels
+    assert [[node.op for node in kernel.nodes] for kernel in apart] == [["matmul"], ["add", "relu"]]
+
+
 def test_a_product_and_what_follows_it_are_one_kernel_where_the_target_fuses():
     b = Builder("epilogue")
     x, y = b.input("x", "f32[8, 8]"), b.input("y", "f32[8, 8]")
