@@ -228,13 +228,16 @@ class Continuing(Backend, Protocol):
 
 
 @runtime_checkable
-class Resident(Backend, Protocol):
-    """A backend for devices that have a memory of their own."""
+class Resident(Protocol):
+    """A Run of a backend for devices that have a memory of their own."""
 
-    def resident(self, graph: Graph, params: Params, device: str, arrays: Sequence[Array]) -> Callable[[], object]:
-        """The graph on inputs that lie on the device before it runs, to be timed: waited for, its results stay there.
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """Arrays in the order of the graph's inputs -> the graph's one result."""
 
-        Raises as `compile` and its runs do.
+    def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
+        """The same on inputs that lie on the device before it is called; waited for, its results stay there.
+
+        Raises InputError as a run does.
         """
 
 

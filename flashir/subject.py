@@ -42,6 +42,10 @@ class TrainingStep:
         """Make the step."""
         return self.trainer.step([self.batch], LEARNING_RATE).loss
 
+    def as_run(self, inputs: Sequence[Array]) -> Array:
+        """Make the step; the loss before it, [], of the batch, whatever the inputs."""
+        return np.asarray(self())
+
     def gradients(self) -> Mapping[str, Array]:
         """The gradients of the first step by full name, all times the same number, until a second one is made."""
         return Moments.read(self.trainer.state(), self.params).mean
@@ -59,11 +63,12 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
         step = training_step(graph, lowered, params, target, inputs)
         if not np.isfinite(step()):
             raise ArtefactError("its loss is not finite")
-        return step
-    device, found = device_at_hand(target), backend_of(target)
-    if not np.isfinite(found.compile(lowered, params, device)(inputs)).all():
+        return timed(step.as_run, device_at_hand(target), inputs)
+    device = device_at_hand(target)
+    run = backend_of(target).compile(lowered, params, device)
+    if not np.isfinite(run(inputs)).all():
         raise ArtefactError("it computes numbers that are not finite")
-    return timed(found, lowered, params, device, inputs)
+    return timed(run, device, inputs)
 
 
 def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inputs: Sequence[Array]) -> TrainingStep:

@@ -1,20 +1,19 @@
-"""timed: a graph as something to time, on inputs that lie where it computes."""
+"""timed: a run as something to time, on inputs that lie where it computes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from flashir.backend import Array, Backend, Params, Resident
-from flashir.ir.graph import Graph
+from flashir.backend import Array, Resident, Run
+
+WARM_UPS = 2
+"""Calls on a card, after the first, until it is as fast as it gets: training steps are recorded and replayed there."""
 
 
-def timed(found: Backend, graph: Graph, params: Params, device: str, inputs: Sequence[Array]) -> Callable[[], object]:
-    """One run forward of a lowered graph. To and from a device with a memory of its own, nothing is moved.
-
-    Raises:
-        TargetError: the device is not at hand.
-    """
-    if device != "cpu" and isinstance(found, Resident):
-        return found.resident(graph, params, device, inputs)
-    run = found.compile(graph, params, device)
-    return lambda: run(inputs)
+def timed(run: Run, device: str, inputs: Sequence[Array]) -> Callable[[], object]:
+    """One run of what has been called once. To and from a device with a memory of its own, nothing is moved."""
+    call = run.resident(inputs) if device != "cpu" and isinstance(run, Resident) else partial(run, inputs)
+    for _ in range(0 if device == "cpu" else WARM_UPS):
+        call()
+    return call

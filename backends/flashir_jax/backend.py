@@ -77,13 +77,6 @@ class JaxBackend:
 
         return tuple(compiled(graph, params, device).continued for graph in graphs)
 
-    def resident(self, graph: Graph, params: Params, device: str, arrays: Sequence[Array]) -> Callable[[], object]:
-        """Under jit, on arrays of JAX. See Resident."""
-        need_jax()
-        from flashir_jax.session import compiled
-
-        return compiled(graph, params, device).resident(arrays)
-
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
         """By vjp, under jit. See Differentiable."""
         need_jax()

@@ -82,23 +82,31 @@ class Session:
         return np.asarray(first), others
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
-        """A run on these inputs, which lie on the device already; called, it waits for the end."""
-        pairs = zip(arrays, self._inputs, strict=True)
-        with enough_bits(self._wide):
-            feed = [jax.device_put(np.asarray(x, element_type(v.type.dtype)), self._device) for x, v in pairs]
-        return lambda: jax.block_until_ready(self._run(feed, ()))
+        """A run on these inputs, which lie on the device already; called, it waits for the end.
 
-    def _run(self, arrays: Sequence[Any], kept: Sequence[Any]) -> Any:
-        if len(arrays) + len(kept) != len(self._inputs):
-            wanted = ", ".join(value.name for value in self._inputs)
-            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays) + len(kept)}")
+        Raises as a call does.
+        """
+        self._check_count(len(arrays))
+        with enough_bits(self._wide):
+            pairs = zip(arrays, self._inputs)
+            feed = [jax.device_put(np.asarray(x, element_type(v.type.dtype)), self._device) for x, v in pairs]
+        return lambda: self._run(feed, (), wait=True)
+
+    def _run(self, arrays: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
+        self._check_count(len(arrays) + len(kept))
         pairs = zip(arrays, self._inputs)
         try:
             with enough_bits(self._wide), jax.default_device(self._device):
                 feed = [x if isinstance(x, jax.Array) else np.asarray(x, element_type(v.type.dtype)) for x, v in pairs]
-                return self._call(self._params, tuple(kept), *feed)
+                made = self._call(self._params, tuple(kept), *feed)
+                return jax.block_until_ready(made) if wait else made
         except jax.errors.JaxRuntimeError as error:
             raise TargetError(f"JAX fails: {error}", where="jax") from error
+
+    def _check_count(self, count: int) -> None:
+        if count != len(self._inputs):
+            wanted = ", ".join(value.name for value in self._inputs)
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {count}")
 
 
 def compiled(graph: Graph, params: Mapping[str, Any], device: str = "cpu") -> Session:

@@ -76,13 +76,6 @@ class TorchBackend:
 
         return tuple(compiled(graph, params, device).continued for graph in graphs)
 
-    def resident(self, graph: Graph, params: Params, device: str, arrays: Sequence[Array]) -> Callable[[], object]:
-        """A module on tensors. See Resident."""
-        need_torch()
-        from flashir_torch.session import compiled
-
-        return compiled(graph, params, device).resident(arrays)
-
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
         """By autograd, through the module itself. See Differentiable."""
         need_torch()

@@ -2,13 +2,13 @@
 
     pip install --no-deps --target rival FLASH-pytorch einops rotary-embedding-torch
     PYTHONPATH=rival python -m flashir_torch.bench_step --out step.json
-    python -m flashir_torch.bench_step --seq-len 8192 --profile flash.txt
+    python -m flashir_torch.bench_step --only flash --seq-len 8192 --profile profiles/
 
 Base models of 110M parameters in bfloat16, 2^15 tokens a step, AdamW included. FLASH and Transformer++ are trained as
 `flashir train` does it, the attention of the latter by `scaled_dot_product_attention`, which on an H100 takes that of
 cuDNN. FLASH-pytorch runs under autocast, once as it comes and once with its layers under `torch.compile`, with the same
-loss and optimiser; it is the same architecture, not one function (see bench_layer). `flashir bench --show step.json`
-shows what was written.
+loss and the AdamW of PyTorch; it is the same architecture, not one function (see bench_layer). `flashir bench --show
+step.json` shows what was written.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ from flashir.parameters import init
 from flashir.subject import LEARNING_RATE
 from flashir_torch.devices import device_names
 from flashir_torch.fusing import summed_loss
+from flashir_torch.replay import WARM_UP
 from flashir_torch.training import TorchTrainer
 
-SYSTEMS = ("flash", "transformer++")
+OURS = ("flash", "transformer++")
 RIVAL, RIVAL_COMPILED = "FLASH-pytorch", "FLASH-pytorch compiled"
+SYSTEMS = (*OURS, RIVAL, RIVAL_COMPILED)
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 VOCAB, D_MODEL, DEPTH, CHUNK = 32000, 768, 24, 256
 CLIP = 0.1
@@ -67,14 +69,16 @@ class Bench:
     Args:
         target: a card with a record, such as `torch:h100`.
         tokens: of a step.
+        only: some of `SYSTEMS`; all where none is named.
     """
 
-    def __init__(self, target: str, tokens: int) -> None:
-        self.target, self.tokens = target, tokens
+    def __init__(self, target: str, tokens: int, only: Sequence[str] = ()) -> None:
+        self.target, self.tokens, self.only = target, tokens, only or SYSTEMS
         self._trainers: dict[tuple[str, int | None, str | None], TorchTrainer] = {}
-        self._rivals = _rivals()
+        rivals = {RIVAL: False, RIVAL_COMPILED: True} if _can_compare() else {}
+        self._rivals = {name: RivalStep(compiled=each) for name, each in rivals.items() if name in self.only}
 
-    def measure(self, seq_len: int, rounds: int, only: Sequence[str], profiles: Path | None = None) -> list[Row]:
+    def measure(self, seq_len: int, rounds: int, profiles: Path | None = None) -> list[Row]:
         """A row for every contestant at one length; how much memory each takes is that of its own step.
 
         Raises TargetError where the loss of one is not finite.
@@ -84,11 +88,11 @@ class Bench:
         random = np.random.default_rng(0)
         ids, labels = random.integers(0, VOCAB, (2, batch, seq_len))
         given = Batch((ids,), labels)
-        found = [self._ours(name, batch, seq_len) for name in SYSTEMS]
+        found = [self._ours(name, batch, seq_len) for name in OURS if name in self.only]
         found += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
-        found = [each for each in found if each.row.system in only or not only]
         rows = [_first(each, given) for each in found]
         if profiles is not None:
+            profiles.mkdir(parents=True, exist_ok=True)
             for each in found:
                 path = profiles / f"{re.sub('[^a-zA-Z0-9]+', '-', each.row.system)}-{seq_len}.txt"
                 path.write_text(_profiled(each, given))
@@ -144,23 +148,26 @@ class RivalStep:
         return float(loss.detach())
 
 
-def _rivals() -> dict[str, RivalStep]:
-    """None where it cannot be imported."""
-    if any(find_spec(name) is None for name in ("flash_pytorch", "rotary_embedding_torch", "einops")):
-        return {}
-    return {RIVAL: RivalStep(compiled=False), RIVAL_COMPILED: RivalStep(compiled=True)}
+def _can_compare() -> bool:
+    return all(find_spec(name) is not None for name in ("flash_pytorch", "rotary_embedding_torch", "einops"))
 
 
 def _first(each: Contestant, given: Batch) -> Row:
-    """Compile, and see what memory a step takes. Raises TargetError where the loss is not finite."""
+    """Compile, see what memory a step takes that is not recorded, and record it.
+
+    Raises TargetError where the loss is not finite.
+    """
     loss = each.step(given)
     if not np.isfinite(loss):
         raise TargetError(f"the loss of {each.row.name} is {loss}")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
+    for _ in range(WARM_UP - 1):
+        each.step(given)
+    peak = torch.cuda.max_memory_allocated()
     each.step(given)
-    return replace(each.row, baseline_bytes=before, peak_bytes=torch.cuda.max_memory_allocated())
+    return replace(each.row, baseline_bytes=before, peak_bytes=peak)
 
 
 def _profiled(each: Contestant, given: Batch) -> str:
@@ -175,7 +182,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seq-len", type=int, action="append", help=f"{', '.join(map(str, LENGTHS))} unless told")
-    parser.add_argument("--only", action="append", metavar="SYSTEM", help="all unless told")
+    parser.add_argument("--only", action="append", choices=SYSTEMS, help="all unless told")
     parser.add_argument("--tokens", type=int, default=2**15, help="a step")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--out", type=Path, help="a file for the record, JSON")
@@ -186,9 +193,9 @@ def main() -> None:
         parser.error("a step is timed on a CUDA card that has a record, and PyTorch finds none here")
     target = f"torch:{cards[0]}"
     record = new_record({"tokens": given.tokens, "rounds": given.rounds, "model": "base, bfloat16"}, (target,))
-    bench = Bench(target, given.tokens)
+    bench = Bench(target, given.tokens, given.only or ())
     for seq_len in given.seq_len or LENGTHS:
-        rows = bench.measure(seq_len, given.rounds, given.only or (), given.profile)
+        rows = bench.measure(seq_len, given.rounds, given.profile)
         record = replace(record, rows=(*record.rows, *rows))
         _show(rows)
         if given.out is not None:  # after every length, so that what was measured is kept

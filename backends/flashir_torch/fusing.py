@@ -12,21 +12,29 @@ from torch import Tensor, fx
 from torch.nn.functional import cross_entropy
 
 from flashir.backend import NO_LABEL
-from flashir_torch.kernels.claims import DEVICES
+from flashir_torch.kernels.claims import CAPABILITY, DEVICES, need_triton
 from flashir_torch.remat import layers
+
+EAGER = "lower the model for torch:v100, which is eager, or for torch:cpu"
 
 
 def fuses(device: str) -> bool:
     """Whether models are compiled for a device: on cards that Triton compiles for."""
-    return device in DEVICES
+    return device in DEVICES and torch.cuda.is_available() and torch.cuda.get_device_capability() >= CAPABILITY
 
 
 def fuse(made: fx.GraphModule) -> None:
-    """`layer(x)` -> `compiled(layer)(x)` for every layer, when it is first called; without layers, all in one."""
+    """`layer(x)` -> `compiled(layer)(x)` for every layer, when it is first called; without layers, all in one.
+
+    Raises TargetError where Triton is not installed.
+    """
+    need_triton()
     classes: dict[str, type] = {}
-    for layer in list(layers(made)) or [made]:
-        layer.__class__ = classes.setdefault(layer.code, type(layer))
-        object.__setattr__(layer, "forward", torch.compile(layer.forward))
+    for each in made.modules():
+        if isinstance(each, fx.GraphModule) and each is not made:
+            each.__class__ = classes.setdefault(each.code, type(each))
+    for kind in {type(layer) for layer in layers(made)} or {type(made)}:
+        kind.forward = torch.compile(kind.forward)  # of the class: a module that held it would hold itself
 
 
 def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 Body = Callable[..., tuple[Tensor, ...]]
 
+UNROLLED = 16
+"""Rounds up to which `torch.compile` sees through a loop: compiling takes as long as there are rounds."""
+
 
 def scan(
     body: Body, axis: int, state: Sequence[Tensor], walked: Sequence[Tensor], captured: Sequence[Any]
@@ -28,6 +31,14 @@ def scan(
     """
     if torch.compiler.is_exporting():
         return _exported(body, axis, state, walked, captured)
+    if torch.compiler.is_compiling() and walked[0].shape[axis] > UNROLLED:
+        return _eager(body, axis, state, walked, captured)
+    return _walk(body, axis, state, walked, captured)
+
+
+def _walk(
+    body: Body, axis: int, state: Sequence[Tensor], walked: Sequence[Tensor], captured: Sequence[Any]
+) -> tuple[Tensor, ...]:
     carries = len(state)
     rounds = list(zip(*(x.unbind(axis) for x in walked), strict=True))
     made = []
@@ -40,6 +51,9 @@ def scan(
     zeros = (x.new_zeros((*x.shape[:axis], *x.shape[axis + 1 :])) for x in walked)
     results = body(*state, *zeros, *captured)  # a round that does not count tells shapes and types
     return (*state, *(y.unsqueeze(axis).narrow(axis, 0, 0) for y in results[carries:]))
+
+
+_eager: Callable[..., tuple[Tensor, ...]] = torch.compiler.disable(_walk)  # type: ignore[no-untyped-call]
 
 
 def _exported(

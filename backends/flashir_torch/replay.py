@@ -6,6 +6,7 @@ writes where it did when it was recorded: inputs are copied there, and gradients
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor
 
 Work = Callable[..., Tensor]
-"""Tensors -> a tensor. It never waits for the card, and does the same for all tensors of some shapes."""
+"""Tensors -> a tensor, by the same kernels for all of some shapes. What waits for the card cannot be recorded."""
 
 WARM_UP = 2
-"""Calls until code is compiled and gradients have their places."""
+"""Calls with some shapes until code is compiled and gradients have their places."""
 
-MOST = 4
-"""Recordings that are kept; what has other shapes is done as it comes."""
+MOST = 8
+"""Recordings that are kept; what has further shapes is done as it comes."""
 
 
 class Recorder(Protocol):
@@ -52,6 +53,9 @@ class Recording:
 class Replay:
     """Work that is recorded when it comes with the same shapes for the third time. What it returns is soon overwritten.
 
+    Shapes tell recordings apart: the types of what is given are always the same. Work that cannot be recorded, as where
+    memory runs out, is done as it comes from then on, with a warning.
+
     Args:
         work: see `Work`.
         recorder: of the device.
@@ -60,6 +64,7 @@ class Replay:
     def __init__(self, work: Work, recorder: Recorder) -> None:
         self._work = work
         self._recorder = recorder
+        self._most = MOST
         self._calls: Counter[tuple[torch.Size, ...]] = Counter()
         self._recordings: dict[tuple[torch.Size, ...], Recording] = {}
 
@@ -68,10 +73,15 @@ class Replay:
         shapes = tuple(each.shape for each in given)
         self._calls[shapes] += 1
         if shapes not in self._recordings:
-            if self._calls[shapes] <= WARM_UP or len(self._recordings) == MOST:
+            if self._calls[shapes] <= WARM_UP or len(self._recordings) == self._most:
                 return self._recorder.warm_up(self._work, given)
             inputs = tuple(each.clone() for each in given)
-            self._recordings[shapes] = Recording(inputs, self._recorder.record(self._work, inputs))
+            try:
+                self._recordings[shapes] = Recording(inputs, self._recorder.record(self._work, inputs))
+            except RuntimeError as error:
+                warnings.warn(f"a training step cannot be recorded, so it stays slower: {error}", stacklevel=2)
+                self._most = len(self._recordings)
+                return self._recorder.warm_up(self._work, given)
         return self._recordings[shapes](given)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from flashir.errors import InputError, TargetError
 from flashir.ir import DType, Graph, Value
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
-from flashir_torch.fusing import fuse, fuses
+from flashir_torch.fusing import EAGER, fuse, fuses
 from flashir_torch.types import TYPES
 
 Array = npt.NDArray[Any]
@@ -62,29 +63,36 @@ class Session:
             first, *others = self._results(arrays, kept)
             return _array(first), others
 
-    def resident(self, arrays: Sequence[Array]) -> Callable[[], None]:
+    def resident(self, arrays: Sequence[Array]) -> Callable[[], tuple[torch.Tensor, ...]]:
         """A run on these inputs, which lie on the device already; called, it waits for the end. Raises InputError."""
+        self._check_count(len(arrays))
         given = tensors(self._inputs, arrays, self._types, self._device)
 
-        def run() -> None:
+        def run() -> tuple[torch.Tensor, ...]:
             with torch.inference_mode():
-                self._results((), given)
+                made = self._results((), given)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
+            return made
 
         return run
 
     def _results(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        if len(arrays) + len(kept) != len(self._inputs):
-            shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
-            raise InputError(f"the model takes ({shown}), got {len(arrays) + len(kept)} inputs", where="torch")
         count = len(arrays)
+        self._check_count(count + len(kept))
         given = tensors(self._inputs[:count], arrays, self._types[:count], self._device)
         try:
             made = self._call(*given, *kept)
+        except TorchDynamoException as error:
+            raise TargetError(f"torch.compile fails: {error}", where="torch", mend=EAGER) from error
         except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
             raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
         return made if isinstance(made, tuple) else (made,)
+
+    def _check_count(self, count: int) -> None:
+        if count != len(self._inputs):
+            shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
+            raise InputError(f"the model takes ({shown}), got {count} inputs", where="torch")
 
 
 def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:

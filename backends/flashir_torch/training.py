@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flashir.backend import AdamW, Batch, Params, Step, count_labels
 from flashir.ir import Graph
@@ -39,15 +40,16 @@ class TorchTrainer:
         self._clip = optimiser.clip
         self._place = placement(device)
         self._module = module(NarrowResults().apply(WideParams().apply(graph)), params).train().to(self._place.device)
-        self._fuses = fuses(device)
+        self._fuses = fuses(device) and self._place.processes.count == 1
         if self._fuses:
             fuse(self._module)
-        self._summed_loss = torch.compile(summed_loss) if self._fuses else summed_loss
+        self._loss = partial(_summed, self._module, torch.compile(summed_loss) if self._fuses else summed_loss)
         if remat:
             rematerialise(self._module)
         self._place.shard(self._module)
-        self._replays = self._fuses and self._place.processes.count == 1 and not remat
-        self._learn = Replay(self._learnt, CardRecorder()) if self._replays else self._learnt
+        self._replays = self._fuses and not remat
+        learn = partial(_learnt, self._loss)
+        self._learn = Replay(learn, CardRecorder()) if self._replays else learn
         self._parameters = dict(self._module.named_parameters())
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
         self._adamw = self._optimiser(optimiser, moments)
@@ -58,7 +60,7 @@ class TorchTrainer:
             betas=(optimiser.beta1, optimiser.beta2),
             eps=optimiser.epsilon,
             weight_decay=optimiser.weight_decay,
-            fused=self._fuses,
+            fused=self._fuses or None,
         )
         count_at = self._place.device if self._fuses else torch.device("cpu")
         for name, parameter in self._parameters.items():
@@ -87,8 +89,7 @@ class TorchTrainer:
         """See Trainer."""
         labels = count_labels(self._graph, [batch], least=0)
         with torch.no_grad(), self._place.together():
-            wanted, *inputs = self._laid(batch)
-            return float(self._place.total(self._summed_loss(self._module(*inputs), wanted))), labels
+            return float(self._place.total(self._loss(*self._laid(batch)))), labels
 
     def agreed(self, wish: bool) -> bool:
         """See Trainer."""
@@ -114,12 +115,6 @@ class TorchTrainer:
         wanted = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
         return wanted, *tensors(self._graph.inputs, arrays, self._types, self._place.device)
 
-    def _learnt(self, labels: Tensor, wanted: Tensor, *inputs: Tensor) -> Tensor:
-        """Forward and backward; the share that these rows have in the mean loss over so many labels, []."""
-        part = self._summed_loss(self._module(*inputs), wanted) / labels
-        part.backward()  # type: ignore[no-untyped-call]
-        return part.detach()
-
     def _clipped(self) -> Tensor:
         """The norm of the whole gradient, []; then each parameter's own is scaled to the limit where it is longer."""
         for parameter in self._parameters.values():
@@ -139,3 +134,15 @@ class TorchTrainer:
         if not self._place.processes.is_first:
             return {}
         return {**found, **{name: array.copy() for name, array in others.items()}}
+
+
+def _summed(made: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], wanted: Tensor, *inputs: Tensor) -> Tensor:
+    """The cross-entropy of a model over its labels, summed up: []"""
+    return loss(made(*inputs), wanted)
+
+
+def _learnt(loss: Callable[..., Tensor], labels: Tensor, wanted: Tensor, *inputs: Tensor) -> Tensor:
+    """Forward and backward; the share that these rows have in the mean loss over so many labels, []."""
+    part = loss(wanted, *inputs) / labels
+    part.backward()  # type: ignore[no-untyped-call]
+    return part.detach()

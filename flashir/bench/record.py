@@ -17,6 +17,7 @@ from msgspec import Meta
 import flashir
 from flashir.bench.interleaved import Samples
 from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
+from flashir.cost.target import split_name
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading
 from flashir.registry import backend_of
@@ -129,7 +130,7 @@ class Machine:
     """Where it was run.
 
     Args:
-        processor: its name, and how many cores could be used.
+        processor: its name, and how many cores could be used; that of the card, too, where one was measured.
         cores: that number.
         memory_bytes: of main memory.
         system: the operating system.
@@ -149,8 +150,14 @@ class Machine:
         """This machine, with the libraries behind some targets."""
         own = {"python": platform.python_version(), "flashir": flashir.__version__}
         found = {name.partition(":")[0]: backend_of(name).versions() for name in targets}
+        device = next((d for _, d, _ in map(split_name, targets) if d != "cpu"), "cpu")
         return Machine(
-            device_identity(), cores_at_hand(), memory_at_hand(), platform.platform(), {"host": own, **found}, _commit()
+            device_identity(device),
+            cores_at_hand(),
+            memory_at_hand(),
+            platform.platform(),
+            {"host": own, **found},
+            _commit(),
         )
 
 

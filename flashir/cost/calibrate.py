@@ -101,7 +101,7 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
     profile = {
         "schema": SCHEMA,
         "date": datetime.now(UTC).date().isoformat(),
-        "key": profile_key(record.backend),
+        "key": profile_key(record),
         "numbers": {t.tells: fitted.number(t.tells) for t in timings},
     }
     atomic_write(path, lambda file: file.write(json.dumps(profile, indent=2).encode()))
@@ -168,7 +168,8 @@ def _timing(kernel: MicroKernel, seconds: Sequence[float]) -> Timing:
 def _run(graph: Graph, record: Target) -> Callable[[], object]:
     random = np.random.default_rng(1)
     params = {name: random.standard_normal(spec.shape).astype(np.float32) for name, spec in parameters(graph).items()}
-    return timed(backend(record.backend), graph, params, record.device, _operands(graph))
+    run = backend(record.backend).compile(graph, params, record.device)
+    return timed(run, record.device, _operands(graph))
 
 
 def _operands(graph: Graph) -> list[np.ndarray[Any, Any]]:

@@ -40,10 +40,11 @@ def memory_at_hand() -> int:
 
 @cache
 def card_at_hand() -> Card | None:
-    """The first NVIDIA card, by its driver: no framework need be loaded. None where there is none."""
+    """The first NVIDIA card that may be used, by its driver: no framework need be loaded. None where there is none."""
     if not DRIVER.exists():
         return None
-    command = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    command = ("nvidia-smi", "-i", first, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
     try:
         made = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         name, _, mebibytes = made.stdout.splitlines()[0].rpartition(",")
@@ -52,12 +53,13 @@ def card_at_hand() -> Card | None:
         return None
 
 
-def device_identity() -> str:
-    """The processor of this machine, how many of its cores may be used, and its card."""
+def device_identity(device: str = "cpu") -> str:
+    """What a device of this machine is: the processor, and how many of its cores may be used; else the card, too."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    card = card_at_hand()
-    return f"{name} x{cores_at_hand()}" + ("" if card is None else f", {card.name}")
+    processor = f"{name} x{cores_at_hand()}"
+    card = None if device == "cpu" else card_at_hand()
+    return processor if card is None else f"{processor}, {card.name}"

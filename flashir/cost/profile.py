@@ -14,7 +14,7 @@ from typing import Any
 from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity, memory_at_hand
 from flashir.cost.target import RANGES, Target
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def cache_folder() -> Path:
@@ -33,7 +33,7 @@ def at_hand(record: Target) -> Target:
         return here
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["schema"] != SCHEMA or stored["key"] != profile_key(record.backend):
+        if stored["schema"] != SCHEMA or stored["key"] != profile_key(record):
             return here
         return with_numbers(here, stored["numbers"], f"calibrated on this machine, {stored['date']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -72,8 +72,8 @@ def profile_path(name: str) -> Path:
     return cache_folder() / "profiles" / f"{name.replace(':', '-')}.json"
 
 
-def profile_key(backend: str) -> dict[str, str]:
-    """What a profile holds for: the processor, and the versions of the libraries that run on it."""
+def profile_key(record: Target) -> dict[str, str]:
+    """What a profile holds for: the device, and the versions of the libraries that run on it."""
     from flashir.registry import backend as find
 
-    return {"device": device_identity(), **find(backend).versions()}
+    return {"device": device_identity(record.device), **find(record.backend).versions()}

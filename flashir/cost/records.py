@@ -25,8 +25,10 @@ def parse_record(text: str, where: str) -> Target:
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name in ("name", "title", *FLAGS):
+        if name in OPTIONAL and name not in table:
+            continue
         wanted = bool if name in FLAGS else str
-        values[name] = table.pop(name, FLAGS.get(name))
+        values[name] = table.pop(name, None)
         if not isinstance(values[name], wanted):
             problems.append(f"{name} must be a {wanted.__name__}, got {values[name]!r}")
     for spec in fields(Target):

@@ -39,8 +39,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "cores": (1, 2**20),
 }
 TABLES = ("peak", "slowdown")
-FLAGS = {"fuses": None, "epilogues": True, "recomputes": None}  # what each is where a record does not say
-OPTIONAL = ("slowdown", "cores", "call", "fill", "near", "fresh")
+FLAGS = ("fuses", "epilogues", "recomputes")
+OPTIONAL = ("slowdown", "cores", "call", "fill", "near", "fresh", "epilogues")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ before it is asked for, and what a candidate has of its own is dropped when it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
@@ -29,6 +29,7 @@ from flashir.parameters import init, unit
 from flashir.passes.choose import Candidate, choosers
 from flashir.planning import compute_type
 from flashir.subject import TrainingStep, training_step
+from flashir.timed import timed
 from flashir.tune.parts import Part, parts
 from flashir.tune.space import Choice
 from flashir.workload import Workload
@@ -66,15 +67,14 @@ class Measurer(Protocol):
 class _Piece:
     """A part that is compiled."""
 
-    run: Run
-    inputs: list[npt.NDArray[Any]]
+    call: Callable[[], object]
     repeats: int = 1
 
     def sample(self) -> float:
         """Milliseconds of one run."""
         start = perf_counter()
         for _ in range(self.repeats):
-            self.run(self.inputs)
+            self.call()
         return 1e3 * (perf_counter() - start) / self.repeats
 
 
@@ -152,8 +152,8 @@ class DeviceMeasurer:
             self._shared[text] = _SharedPiece(*self._compile(part.graph, Choice(None, None), index))
         return self._shared[text]
 
-    def _compile(self, graph: Graph, choice: Choice, index: int) -> tuple[Run, list[npt.NDArray[Any]], int]:
-        """A part that runs and was checked, its inputs, and how many runs make a sample."""
+    def _compile(self, graph: Graph, choice: Choice, index: int) -> tuple[Callable[[], object], int]:
+        """A part to call, which was checked, and how many calls make a sample."""
         params = _params(graph)
         lowered = Lowering.of(self.target, check=False).run(graph)
         seen = self._results.get((choice.chunk, index))
@@ -164,7 +164,7 @@ class DeviceMeasurer:
             _check(graph, params, run, choice)
         if self.workload.training:
             step = training_step(graph, lowered, params, self.target, inputs)
-            run = _stepping(step)
+            run = step.as_run
         result = _thinned(run(inputs), COMPARED)  # warms up, too
         if seen is None:
             _finite(result)
@@ -173,10 +173,11 @@ class DeviceMeasurer:
             _agree(result, seen, graph, SAME)
         if self.workload.training:
             self._compare_gradients(step, graph, choice)
+        call = timed(run, self.device, inputs)
         start = perf_counter()
-        run(inputs)
+        call()
         once_ms = 1e3 * (perf_counter() - start)
-        return run, inputs, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
+        return call, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
 
     def _compare_gradients(self, step: TrainingStep, graph: Graph, choice: Choice) -> None:
         """Those of the step just made with those of the first candidate of the chunk. Raises ArtefactError."""
@@ -186,11 +187,6 @@ class DeviceMeasurer:
         for name, error in differences(got, self._gradients.setdefault(choice.chunk, got)):
             if not error <= limit:
                 raise ArtefactError(f"its gradient of {name} differs from {SAME} by {error:.1e}, more than {limit:.0e}")
-
-
-def _stepping(step: TrainingStep) -> Run:
-    """A training step as a run, whose result is the loss; that of the first is the same for all that are alike."""
-    return lambda inputs: np.asarray(step())
 
 
 def _params(graph: Graph) -> dict[str, npt.NDArray[np.float32]]:

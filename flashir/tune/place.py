@@ -25,4 +25,4 @@ def where(record: Target) -> dict[str, str]:
     from flashir.registry import backend
 
     versions = json.dumps(backend(record.backend).versions(), sort_keys=True)
-    return {"target": record.name, "device": device_identity(), "versions": versions}
+    return {"target": record.name, "device": device_identity(record.device), "versions": versions}

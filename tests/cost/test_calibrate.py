@@ -76,7 +76,13 @@ def test_a_device_that_is_not_here_cannot_be_calibrated():
 def _profile(**changes):
     from flashir.cost.profile import SCHEMA, profile_key
 
-    return {"schema": SCHEMA, "date": "2026-01-01", "key": profile_key("onnx"), "numbers": {"step": 1e-4}, **changes}
+    return {
+        "schema": SCHEMA,
+        "date": "2026-01-01",
+        "key": profile_key(target("onnx:cpu")),
+        "numbers": {"step": 1e-4},
+        **changes,
+    }
 
 
 def test_a_profile_of_other_libraries_is_left_alone():

@@ -31,7 +31,8 @@ def driver(monkeypatch, tmp_path):
 def test_a_card_is_part_of_what_a_machine_is(driver):
     driver(ASKED)
     assert card_at_hand() == Card("NVIDIA H100 80GB HBM3", 81559 << 20)
-    assert device_identity().endswith(", NVIDIA H100 80GB HBM3")
+    assert device_identity("cuda") == f"{device_identity()}, NVIDIA H100 80GB HBM3"
+    assert "NVIDIA" not in device_identity()
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
@@ -46,3 +47,8 @@ def test_a_driver_without_a_card_is_none(driver, line):
     driver(line)
     assert card_at_hand() is None
     assert target("torch:cuda").memory == 80e9
+
+
+def test_the_card_at_hand_is_taken_for_an_h100():
+    numbers = [{**vars(target(f"torch:{name}")), "name": "", "title": "", "memory": 0} for name in ("cuda", "h100")]
+    assert numbers[0] == numbers[1]

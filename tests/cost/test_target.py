@@ -79,6 +79,7 @@ def test_rates_scale_with_the_cores():
         ("tile", 'tile = { value = [1, 2], source = "s" }', "tile must hold three sizes"),
         ("launch", 'launch = { value = 5, source = "s" }', "launch must be a number from"),
         ("fuses", "fuses = 1", "fuses must be a bool"),
+        ("recomputes", "recomputes = true\nepilogues = 1", "epilogues must be a bool, got 1"),
         ("name", 'name = "onnx cpu"', "a target must look like"),
         ("title", "title = ", "not TOML"),
         ("title", 'title = "t"\nspeed = 3', "no number 'speed'"),

@@ -11,6 +11,9 @@ from flashir.ir import DType, Node
 DEVICES = frozenset(("cuda", "a100", "h100", "h200"))
 """Triton compiles for compute capability 8.0 and above, which a v100 has not."""
 
+CAPABILITY = (8, 0)
+"""What Triton wants of a card."""
+
 LEAST_CHUNK = 16
 MOST_KEYS = 128
 """s; a block of rows has all of them."""
@@ -47,5 +50,5 @@ def need_triton() -> None:
         raise TargetError(
             "Triton is not installed, in which kernels for CUDA are written",
             where="torch",
-            mend="pip install triton; or lower the model for torch:cpu, which has no kernels",
+            mend="pip install triton; or lower the model for torch:v100 or torch:cpu, which have no kernels",
         )

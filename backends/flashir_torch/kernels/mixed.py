@@ -10,10 +10,8 @@ from torch import Tensor
 
 from flashir.errors import TargetError
 from flashir_torch.kernels import bodies
+from flashir_torch.kernels.claims import CAPABILITY
 from flashir_torch.kernels.launch import Mixed, Operands
-
-CAPABILITY = (8, 0)
-"""What Triton wants of a card."""
 
 
 def mixed_chunk_attention(
@@ -99,7 +97,7 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 def _check_device(v: Tensor) -> None:
     if not isinstance(bodies.attend, triton.JITFunction):  # Triton's interpreter, which runs anywhere
         return
-    mend = "lower the model for torch:cpu, which has no kernels"
+    mend = "lower the model for torch:v100 or torch:cpu, which have no kernels"
     if not v.is_cuda:
         raise TargetError(f"the kernel runs on CUDA alone, got tensors on {v.device}", where="torch", mend=mend)
     found = torch.cuda.get_device_capability(v.device)

@@ -19,6 +19,7 @@ from flashir.ops.opdef import Sample
 from flashir_torch import fusing, training
 from flashir_torch.emitters import turned
 from flashir_torch.fusing import fuse, fuses
+from flashir_torch.loop import UNROLLED
 from flashir_torch.training import TorchTrainer
 from tests.backends.torch.support import Again, net, tokens
 
@@ -44,6 +45,28 @@ def test_layers_of_one_text_are_compiled_once(name: str) -> None:
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     assert list(made.state_dict()) == names
+
+
+def test_a_long_loop_is_not_unrolled() -> None:
+    model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=4, cumsum="scan")
+    made = net(model)
+    short, long = (torch.tensor(tokens(model, 1, 4 * rounds)[0]) for rounds in (UNROLLED, UNROLLED + 1))
+    wanted = [made(ids) for ids in (short, long)]
+    fuse(made)
+    torch.testing.assert_close(made(short), wanted[0])
+    assert not counters["graph_break"]
+    torch.testing.assert_close(made(long), wanted[1])
+    assert counters["graph_break"]
+
+
+def test_layers_with_loops_are_compiled_once_too() -> None:
+    """More of them than PyTorch compiles one code for."""
+    model = flashir.model("flash", d_model=16, depth=12, vocab=11, chunk=4, cumsum="scan")
+    made, ids = net(model), torch.tensor(tokens(model, 1, 9)[0])
+    wanted = made(ids)
+    fuse(made)
+    torch.testing.assert_close(made(ids), wanted)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_parameters_of_layers_stay_their_own() -> None:
@@ -77,8 +100,13 @@ def test_the_loss_is_that_of_wide_logits() -> None:
     torch.testing.assert_close(fusing.summed_loss(logits, labels).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_processors_and_old_cards_stay_eager() -> None:
-    assert [fuses(name) for name in ("cpu", "v100", "cuda", "h100")] == [False, False, True, True]
+@pytest.mark.parametrize(("capability", "cards"), [((9, 0), True), ((8, 0), True), ((7, 0), False), (None, False)])
+def test_processors_and_old_cards_stay_eager(
+    capability: tuple[int, int] | None, cards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert [fuses(name) for name in ("cpu", "v100", "cuda", "h100")] == [False, False, cards, cards]
 
 
 def _planned(name: str, depth: int, dtype: str = "float32") -> Graph:

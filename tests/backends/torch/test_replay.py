@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import flashir
 from flashir.backend import AdamW, Batch
 from flashir.ir import Graph
 from flashir.lowering import Lowering
 from flashir_torch import training
-from flashir_torch.replay import MOST, WARM_UP, Replay
+from flashir_torch.replay import MOST, WARM_UP, Replay, Work
 from flashir_torch.training import TorchTrainer
 from tests.backends.torch.support import Again
 
@@ -38,6 +43,21 @@ def test_every_shape_has_its_own_recording_up_to_a_number() -> None:
     assert recorder.warmed == WARM_UP * MOST + (WARM_UP + 2) * 2
 
 
+def test_what_cannot_be_recorded_is_done_as_it_comes() -> None:
+    class Full(Again):
+        def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+            raise torch.OutOfMemoryError("no memory")
+
+    recorder = Full()
+    doubled = Replay(lambda x: 2 * x, recorder)
+    calls = [torch.tensor([number]) for number in range(5)]
+    assert [doubled(each).item() for each in calls[:WARM_UP]] == [0, 2]
+    with pytest.warns(UserWarning, match="cannot be recorded, so it stays slower: no memory"):
+        assert doubled(calls[2]).item() == 4
+    assert [doubled(each).item() for each in calls[3:]] == [6, 8]
+    assert recorder.warmed == 5
+
+
 def test_what_was_given_is_not_overwritten() -> None:
     given = [torch.tensor([number]) for number in range(4)]
     same = Replay(lambda x: x + 0, Again())
@@ -60,6 +80,21 @@ def test_on_a_card_too(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = _steps(_model("torch:cuda"), "cuda")
     monkeypatch.setattr(training, "CardRecorder", Again)
     assert np.allclose(recorded, _steps(_model("torch:cuda"), "cuda"), rtol=1e-4)
+
+
+def test_a_trainer_that_is_dropped_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parameters and recordings do not wait for the collector."""
+    monkeypatch.setattr(training, "CardRecorder", Again)
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    trainer = TorchTrainer(Lowering.of("torch:cpu").run(_model()), flashir.init(_model()), "cpu", AdamW())
+    seen = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def _model(target: str = "torch:cpu") -> Graph:
