@@ -70,6 +70,16 @@ def test_a_fusing_target_runs_a_chain_as_one_kernel():
     assert sum(kernel.bytes for kernel in apart.kernels) == pytest.approx(4 * 10**6 * (2 + 7 * 3))
 
 
+def test_who_has_causal_attention_whole_skips_what_is_masked():
+    def flops(causal):
+        b = Builder("attention")
+        q, k, v = (b.input(name, "f32[2, 3, 100, 8]") for name in "qkv")
+        graph = b.finish(b.softmax_attention(q, k, v, causal=causal, scale=1.0))
+        return Region(graph, {}, fuses=False).kernels[0].contractions[0].flops
+
+    assert flops(causal=True) == flops(causal=False) / 2
+
+
 def test_a_library_s_product_is_a_kernel_of_its_own():
     b = Builder("follow")
     x, w = b.input("x", "f32[10, 20]"), b.input("w", "f32[20, 30]")

@@ -21,6 +21,7 @@ from flashir.passes.hoist import Hoist
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
+from flashir.passes.split_activations import SplitActivations
 from flashir.passes.split_projections import SplitProjections
 from flashir.passes.widen import WidenScan
 from tests.strategies import blocks, primitive_graphs
@@ -36,6 +37,7 @@ EVERY_PASS = [
     EinsumToMatmul(),
     Hoist(),
     Canonicalise(),
+    SplitActivations(),
     SplitProjections(),
     WidenScan(),
 ]

@@ -24,7 +24,9 @@ from flashir_torch.training import TorchTrainer
 from tests.backends.torch.support import Again, net, tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it as it traces
-MODELS = ("flash", "transformer++", "performer")
+MODELS = (
+    "combiner", "flash", "flash-quad", "mc-transformer++", "performer", "transformer", "transformer+", "transformer++",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,15 @@ def test_layers_of_one_text_are_compiled_once(name: str) -> None:
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     assert list(made.state_dict()) == names
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5])
+def test_at_every_length(length: int) -> None:
+    model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=4, cumsum="native", segments=True)
+    made, inputs = net(model), [torch.tensor(x) for x in tokens(model, 2, length)]
+    wanted = made(*inputs)
+    fuse(made)
+    torch.testing.assert_close(made(*inputs), wanted)
 
 
 def test_a_long_loop_is_not_unrolled() -> None:

@@ -82,6 +82,26 @@ def test_on_a_card_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.allclose(recorded, _steps(_model("torch:cuda"), "cuda"), rtol=1e-4)
 
 
+def test_what_a_trainer_knows_while_it_replays_goes_on_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters and moments after a replayed step, in a fresh trainer that does not replay."""
+    monkeypatch.setattr(training, "CardRecorder", Again)
+    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    lowered, params = Lowering.of("torch:cpu").run(_model()), flashir.init(_model())
+    ids = np.random.default_rng(0).integers(0, 11, (2, 32))
+    batch = Batch((ids,), np.roll(ids, -1, 1))
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    replaying = TorchTrainer(lowered, params, "cpu", AdamW())
+    for _ in range(WARM_UP + 2):
+        replaying.step([batch], 1e-2)
+    monkeypatch.setattr(training, "fuses", lambda device: False)
+    plain = TorchTrainer(lowered, replaying.params(), "cpu", AdamW(), replaying.state())
+    for _ in range(2):
+        again, wanted = replaying.step([batch], 1e-2), plain.step([batch], 1e-2)
+        assert np.allclose(again.loss, wanted.loss, rtol=1e-5)
+        assert np.allclose(again.gradient_norm, wanted.gradient_norm, rtol=1e-4)
+
+
 def test_a_trainer_that_is_dropped_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its parameters and recordings do not wait for the collector."""
     monkeypatch.setattr(training, "CardRecorder", Again)
