@@ -235,10 +235,7 @@ class Resident(Protocol):
         """Arrays in the order of the graph's inputs -> the graph's one result."""
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
-        """The same on inputs that lie on the device before it is called; waited for, its results stay there.
-
-        Raises InputError as a run does.
-        """
+        """The same on inputs that lie on the device before it is called; waited for. Raises as a run does."""
 
 
 @runtime_checkable

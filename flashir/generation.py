@@ -25,7 +25,7 @@ from flashir.hosted import hosted
 from flashir.ir import Dim, Graph
 from flashir.planning import gigabytes
 from flashir.registry import backend_of
-from flashir.sampling import Sampling, SplitMix64
+from flashir.sampling import Sampling, SplitMix64, not_whole
 
 Array = npt.NDArray[Any]
 Prompts = Sequence[Sequence[int]] | Array
@@ -204,8 +204,8 @@ def generate(
         SettingError: `tokens` is less than 0, or the seed out of range.
         InputError: as `Decoder.prefill`; later on, where logits are not finite.
     """
-    if tokens < 0:
-        raise SettingError(f"tokens must be at least 0, got {tokens}")
+    if problems := not_whole("tokens", tokens):
+        raise SettingError(problems)
     random = SplitMix64(seed)
     return _continued(decoder, *decoder.prefill(prompts), tokens, sampling or Sampling(), random)
 

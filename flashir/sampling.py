@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,13 @@ from flashir.errors import InputError, SettingError
 Array = npt.NDArray[Any]
 SEEDS = 2**64
 PART = 4096
+
+
+def not_whole(name: str, value: object, *, least: int = 0) -> list[str]:
+    """What is wrong with a number that must be a whole one, and not too small; nothing where it is right."""
+    if not isinstance(value, Integral):
+        return [f"{name} must be a whole number, got {value!r}"]
+    return [] if int(value) >= least else [f"{name} must be at least {least}, got {value}"]
 
 
 class SplitMix64:
@@ -32,7 +40,7 @@ class SplitMix64:
     """
 
     def __init__(self, seed: int) -> None:
-        if not 0 <= seed < SEEDS:
+        if not_whole("seed", seed) or seed >= SEEDS:
             raise SettingError(f"seed must lie in 0 .. 2^64 - 1, got {seed}")
         self._state = seed
 
@@ -76,8 +84,8 @@ class Sampling:
         problems = []
         if not (self.temperature >= 0 and isfinite(self.temperature)):
             problems.append(f"temperature must be at least 0, and finite, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            problems.append(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_k is not None:
+            problems += not_whole("top_k", self.top_k, least=1)
         if not 0 < self.top_p <= 1:
             problems.append(f"top_p must lie above 0, and at most be 1, got {self.top_p}")
         if problems:

@@ -244,7 +244,8 @@ def _said(found: Quantised, size: int) -> str:
 def _written(main: Path, with_tokenizer: bool) -> list[Path]:
     """The files of an artefact."""
     from flashir.checkpoint import TOKENIZER
+    from flashir.cli.source import DECODER
 
     beside = [main.with_name(TOKENIZER)] if with_tokenizer else []
-    decoder = [main.with_name(name) for name in ("prefill.onnx", "step.onnx")]
+    decoder = [main.with_name(name) for name in DECODER]
     return [*sorted(main.parent.glob(f"{main.stem}*")), *filter(Path.is_file, decoder), *beside]

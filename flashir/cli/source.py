@@ -20,6 +20,9 @@ KINDS = "MODEL is a name of the zoo, a .fir file, or the folder of a checkpoint 
 ARTEFACTS = {"model.onnx": "onnx", "model.pt2": "torch", "model.jax": "jax"}
 """The main file of an artefact, by the backend that writes it."""
 
+DECODER = ("prefill.onnx", "step.onnx")
+"""The other graphs of an artefact that `export --decode` wrote."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -209,6 +212,8 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
                 mend=KINDS,
             )
         return _artefact(word, artefact, exports, lean, idle)
+    if path.name in DECODER:
+        raise InputError("this is a part of an exported model", where=word, mend=f"give its folder, {path.parent}")
     backends = {Path(name).suffix: backend for name, backend in ARTEFACTS.items()}
     if path.suffix in backends:
         return _artefact(word, path, exports, lean, idle)
