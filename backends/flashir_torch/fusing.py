@@ -15,6 +15,9 @@ from flashir.backend import NO_LABEL
 from flashir_torch.kernels.claims import CAPABILITY, DEVICES, need_triton
 from flashir_torch.remat import layers
 
+WHOLE = 500
+"""Nodes up to which a model without layers is compiled: more take minutes."""
+
 EAGER = "lower the model for torch:v100, which is eager, or for torch:cpu"
 
 
@@ -24,16 +27,22 @@ def fuses(device: str) -> bool:
 
 
 def fuse(made: fx.GraphModule) -> None:
-    """`layer(x)` -> `compiled(layer)(x)` for every layer, when it is first called; without layers, all in one.
+    """`layer(x)` -> `compiled(layer)(x)` for every layer, when it is first called.
 
-    Raises TargetError where Triton is not installed.
+    A model without layers is compiled whole, or stays as it is where it is large.
+
+    Raises:
+        TargetError: Triton is not installed.
     """
     need_triton()
     classes: dict[str, type] = {}
     for each in made.modules():
         if isinstance(each, fx.GraphModule) and each is not made:
             each.__class__ = classes.setdefault(each.code, type(each))
-    for kind in {type(layer) for layer in layers(made)} or {type(made)}:
+    kinds = {type(layer) for layer in layers(made)}
+    if not kinds and len(made.graph.nodes) <= WHOLE:
+        kinds = {type(made)}
+    for kind in kinds:
         kind.forward = torch.compile(kind.forward)  # of the class: a module that held it would hold itself
 
 

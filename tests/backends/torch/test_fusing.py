@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 import flashir
 from flashir.backend import AdamW, Batch
-from flashir.ir import Graph
+from flashir.ir import Builder, Graph
 from flashir.ir.syntax import parse_type
 from flashir.lowering import Lowering
 from flashir.ops import OPS
@@ -56,6 +56,19 @@ def test_at_every_length(length: int) -> None:
     wanted = made(*inputs)
     fuse(made)
     torch.testing.assert_close(made(*inputs), wanted)
+
+
+@pytest.mark.parametrize(("most", "graphs"), [(500, 1), (1, 0)])
+def test_a_model_without_layers_is_compiled_whole_where_it_is_small(
+    most: int, graphs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "WHOLE", most)
+    b = Builder("chain")
+    made = net(b.finish(b.silu(b.silu(b.input("x", "f32[B, 3]")))))
+    fuse(made)
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(made(x), torch.nn.functional.silu(torch.nn.functional.silu(x)))
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 def test_a_long_loop_is_not_unrolled() -> None:
