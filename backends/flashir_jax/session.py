@@ -86,27 +86,27 @@ class Session:
 
         Raises as a call does.
         """
-        self._check_count(len(arrays))
         with enough_bits(self._wide):
-            pairs = zip(arrays, self._inputs)
-            feed = [jax.device_put(np.asarray(x, element_type(v.type.dtype)), self._device) for x, v in pairs]
-        return lambda: self._run(feed, (), wait=True)
+            feed = jax.device_put(self._fed(arrays), self._device)
+        return lambda: self._called(feed, (), wait=True)
 
-    def _run(self, arrays: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
-        self._check_count(len(arrays) + len(kept))
-        pairs = zip(arrays, self._inputs)
+    def _run(self, arrays: Sequence[Array], kept: Sequence[Any]) -> Any:
+        return self._called(self._fed(arrays, len(kept)), kept)
+
+    def _fed(self, arrays: Sequence[Array], kept: int = 0) -> list[Array]:
+        """In the types of the first inputs; so many of the last ones are kept elsewhere."""
+        if len(arrays) + kept != len(self._inputs):
+            wanted = ", ".join(value.name for value in self._inputs)
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays) + kept}")
+        return [np.asarray(x, element_type(value.type.dtype)) for x, value in zip(arrays, self._inputs)]
+
+    def _called(self, feed: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
         try:
             with enough_bits(self._wide), jax.default_device(self._device):
-                feed = [x if isinstance(x, jax.Array) else np.asarray(x, element_type(v.type.dtype)) for x, v in pairs]
                 made = self._call(self._params, tuple(kept), *feed)
                 return jax.block_until_ready(made) if wait else made
         except jax.errors.JaxRuntimeError as error:
             raise TargetError(f"JAX fails: {error}", where="jax") from error
-
-    def _check_count(self, count: int) -> None:
-        if count != len(self._inputs):
-            wanted = ", ".join(value.name for value in self._inputs)
-            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {count}")
 
 
 def compiled(graph: Graph, params: Mapping[str, Any], device: str = "cpu") -> Session:

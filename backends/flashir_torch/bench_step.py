@@ -29,7 +29,7 @@ from torch import nn
 
 import flashir
 from flashir.backend import AdamW, Batch
-from flashir.bench.case import floor
+from flashir.bench.case import Case, Grid
 from flashir.bench.interleaved import interleaved
 from flashir.bench.record import Row, new_record
 from flashir.cost import target as find_target
@@ -81,14 +81,16 @@ class Bench:
     def measure(self, seq_len: int, rounds: int, profiles: Path | None = None) -> list[Row]:
         """A row for every contestant at one length; how much memory each takes is that of its own step.
 
-        Raises TargetError where the loss of one is not finite.
+        Raises TargetError where one does not fit the card, or its loss is not finite.
         """
         torch._dynamo.reset()  # every length is compiled as if there were no other: with all sizes known
         batch = max(1, self.tokens // seq_len)
         random = np.random.default_rng(0)
         ids, labels = random.integers(0, VOCAB, (2, batch, seq_len))
         given = Batch((ids,), labels)
-        found = [self._ours(name, batch, seq_len) for name in OURS if name in self.only]
+        models = {name: flashir.model(name, size="base") for name in OURS if name in self.only}
+        grid = Grid(models, (self.target,), (seq_len,), None, self.tokens, training=True, dtype="bfloat16")
+        found = [self._ours(case) for case in grid.cases()]
         found += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
         rows = [_first(each, given) for each in found]
         if profiles is not None:
@@ -99,19 +101,15 @@ class Bench:
         samples = interleaved({each.row.system: partial(each.step, given) for each in found}, rounds)
         return [replace(row, samples_ms=samples[row.system].ms, heat=1) for row in rows]
 
-    def _ours(self, name: str, batch: int, seq_len: int) -> Contestant:
-        model = flashir.model(name, size="base")
-        plan = flashir.plan(model, self.target, batch, seq_len, training=True, dtype="bfloat16")
-        record, choice = find_target(self.target), (name, plan.chunk, plan.cumsum)
+    def _ours(self, case: Case) -> Contestant:
+        """Raises TargetError where it does not fit the card."""
+        row, device = case.row, find_target(self.target).device
+        if row.problem:
+            raise TargetError(row.problem, where=row.name)
+        choice = (row.system, row.chunk, row.cumsum)
         if choice not in self._trainers:
-            lowered = Lowering.of(self.target).run(plan.graph)
-            self._trainers[choice] = TorchTrainer(lowered, init(plan.graph), record.device, AdamW(clip=CLIP))
-        floor_ms, bound = floor(plan, record)
-        row = Row(
-            name, self.target, batch, seq_len, training=True, chunk=plan.chunk, cumsum=plan.cumsum, dtype="bf16",
-            parameters=plan.parameters, predicted_ms=plan.predicted_ms, predicted_bytes=plan.peak_bytes,
-            floor_ms=floor_ms, floor=bound,
-        )  # fmt: skip
+            lowered = Lowering.of(self.target).run(case.graph)
+            self._trainers[choice] = TorchTrainer(lowered, init(case.graph), device, AdamW(clip=CLIP))
         trainer = self._trainers[choice]
         return Contestant(row, lambda given: trainer.step([given], LEARNING_RATE).loss)
 
