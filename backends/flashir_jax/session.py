@@ -53,6 +53,8 @@ class Session:
         self._device = device_of(device)
         self._inputs = graph.inputs
         self._wide = in_float64(graph)
+        with enough_bits(self._wide):
+            self._types = [element_type(value.type.dtype) for value in graph.inputs]
 
         def run(params: Mapping[str, Any], kept: tuple[Any, ...], *feed: Any) -> Any:
             return call(params, *feed, *kept)
@@ -98,7 +100,7 @@ class Session:
         if len(arrays) + kept != len(self._inputs):
             wanted = ", ".join(value.name for value in self._inputs)
             raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays) + kept}")
-        return [np.asarray(x, element_type(value.type.dtype)) for x, value in zip(arrays, self._inputs)]
+        return [np.asarray(x, dtype) for x, dtype in zip(arrays, self._types)]
 
     def _called(self, feed: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
         try:
