@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
+from flashir.cost.kernels import kernels
 from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity, memory_at_hand
 from flashir.cost.target import RANGES, Target
+from flashir.errors import TargetError
 
-SCHEMA = 3
+SCHEMA = 4
+
+
+class Profile(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept of a calibration.
+
+    Args:
+        schema: of this file.
+        date: when it was made.
+        key: what it holds for, as `profile_key` has it.
+        numbers: those that were fitted, by name.
+    """
+
+    schema: int
+    date: date
+    key: dict[str, str]
+    numbers: dict[str, float]
 
 
 def cache_folder() -> Path:
@@ -32,12 +52,18 @@ def at_hand(record: Target) -> Target:
     if not path.is_file():
         return here
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["schema"] != SCHEMA or stored["key"] != profile_key(record):
+        stored = msgspec.json.decode(path.read_bytes(), type=Profile)
+        if stored.schema != SCHEMA or stored.key != profile_key(record):
             return here
-        return with_numbers(here, stored["numbers"], f"calibrated on this machine, {stored['date']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"the profile {path} cannot be read ({error}); run `flashir calibrate`", stacklevel=2)
+        told = {kernel.tells for kernel in kernels(record.device)}
+        if strange := sorted(stored.numbers.keys() - told):
+            raise ValueError(f"calibration tells no {', '.join(strange)}")
+        return with_numbers(here, stored.numbers, f"calibrated on this machine, {stored.date}")
+    except TargetError:  # the libraries that it holds for are gone
+        return here
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        mend = f"run `flashir calibrate {record.name}`"
+        warnings.warn(f"the profile {path} cannot be read: {error}; {mend}", stacklevel=2)
         return here
 
 
@@ -52,18 +78,21 @@ def _memory(record: Target) -> float:
 def with_numbers(record: Target, numbers: Mapping[str, float], source: str) -> Target:
     """The record with other numbers, by name (`bandwidth`, `peak.f32`), which have that source.
 
-    Raises ValueError where one is no number, or not one that a device could have.
+    Raises ValueError with every number that no device could have.
     """
     changed: dict[str, Any] = {}
+    wrong = []
     for name, value in numbers.items():
         table, _, key = name.partition(".")
         low, high = RANGES.get(table, (1.0, 0.0))
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise ValueError(f"{name} = {value!r}")
-        if key:
+        if not low <= value <= high:
+            wrong.append(f"{name} = {value!r}")
+        elif key:
             changed[table] = MappingProxyType({**changed.get(table, getattr(record, table)), key: float(value)})
         else:
             changed[table] = float(value)
+    if wrong:
+        raise ValueError(f"no device has {', '.join(wrong)}")
     return replace(record, **changed, sources=MappingProxyType({**record.sources, **dict.fromkeys(numbers, source)}))
 
 

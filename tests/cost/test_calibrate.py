@@ -1,7 +1,6 @@
 """Calibration: it finds the numbers that a machine has, keeps them, and refuses to guess on a busy one."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -95,17 +94,71 @@ def test_a_profile_of_other_libraries_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    "content", ["not json", "[]", json.dumps(_profile(numbers={"step": -1})), json.dumps(_profile(numbers={"pace": 1}))]
+    "content",
+    [
+        "not json",
+        "[]",
+        "[" * 100_000,
+        '{"schema": ' + "[" * 100_000,
+        "\udcff",
+        *(
+            json.dumps(_profile(numbers=numbers))
+            for numbers in (
+                [1],
+                None,
+                {"step": -1},
+                {"step": True},
+                {"step": "fast"},
+                {"step": 1e400},
+                {"pace": 1},
+                {"tile": 5},
+                {"peak": 1e12},
+                {"peak.q9": 1e12},
+                {"peak.": 1e12},
+                {"slowdown": 2},
+                {"slowdown.matmul": 2},
+            )
+        ),
+        json.dumps(_profile(date="\x1b[31mtoday")),
+        json.dumps(_profile(key=[])),
+        json.dumps(_profile(more=1)),
+    ],
+    ids=lambda content: content[-60:],
 )
 def test_a_damaged_profile_is_a_warning_and_the_record_as_shipped(content):
+    shipped = target("onnx:cpu")
     path = profile_path("onnx:cpu")
     path.parent.mkdir(parents=True)
-    path.write_text(content)
-    with pytest.warns(UserWarning, match="cannot be read"):
-        record = target("onnx:cpu")
-    assert record.step == replace(record).step != -1
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.warns(UserWarning, match=r"(?s)cannot be read.*run `flashir calibrate onnx:cpu`"):
+        assert target("onnx:cpu") == shipped
+
+
+def test_all_that_a_profile_must_not_have_is_told_at_once():
+    path = profile_path("onnx:cpu")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(_profile(numbers={"tile": 5, "pace": 1})))
+    with pytest.warns(UserWarning, match="calibration tells no pace, tile"):
+        target("onnx:cpu")
 
 
 def test_numbers_that_no_device_has_are_refused():
     with pytest.raises(ValueError, match="bandwidth"):
         with_numbers(target("onnx:cpu"), {"bandwidth": -5.0}, "made up")
+
+
+def test_all_numbers_that_no_device_has_are_told_at_once():
+    with pytest.raises(ValueError, match=r"step = -1.0, bandwidth = nan"):
+        with_numbers(target("onnx:cpu"), {"step": -1.0, "bandwidth": float("nan"), "call": 0.0}, "made up")
+
+
+def test_a_profile_of_a_library_that_is_gone_is_left_alone(monkeypatch):
+    path = profile_path("onnx:cpu")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(_profile()))
+
+    def gone(name):
+        raise TargetError(f"{name} is not installed")
+
+    monkeypatch.setattr("flashir.registry.backend", gone)
+    assert target("onnx:cpu").step != 1e-4
