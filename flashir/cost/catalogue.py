@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from flashir.cost.profile import at_hand
-from flashir.cost.records import parse_record
+from flashir.cost.records import name_of, parse_record
 from flashir.cost.target import Target, split_name
 from flashir.errors import TargetError, suggest
 
@@ -38,7 +38,7 @@ def target(name: str) -> Target:
 
 def target_names() -> tuple[str, ...]:
     """Every target with a record, without counts of devices."""
-    return tuple(sorted(path.stem.replace("-", ":", 1) for path in RECORDS.glob("*.toml")))
+    return tuple(sorted(name_of(path.name) for path in RECORDS.glob("*.toml")))
 
 
 @cache

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from flashir.errors import TargetError
 
-_NAME = re.compile(r"(?P<backend>[a-z0-9_]+):(?P<device>[a-z0-9_-]+?)(x(?P<devices>\d+))?")
+_NAME = re.compile(r"(?P<backend>[a-z0-9_]+):(?P<device>[a-z0-9_-]+?)(x(?P<devices>[0-9]+))?")
 MOST_DEVICES = 2**16
 LARGE = 2**25
 """Bytes from which on the allocator of a processor returns a tensor to the system: glibc's largest threshold."""
@@ -134,7 +134,8 @@ class Target:
 def split_name(name: str) -> tuple[str, str, int]:
     """`jax:tpu-v4x32` -> jax, tpu-v4, 32. Raises TargetError."""
     found = _NAME.fullmatch(name)
-    devices = int(found["devices"] or 1) if found else 0
+    digits = (found["devices"] or "1") if found else ""
+    devices = int(digits) if 1 <= len(digits) <= 6 else 0
     if found is None or not 1 <= devices <= MOST_DEVICES:
         raise TargetError(
             f"a target must look like 'onnx:cpu' or 'jax:tpu-v4x32', got {name!r}",

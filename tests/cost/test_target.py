@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flashir.cost import target, target_names
+from flashir.cost import catalogue, target, target_names
 from flashir.cost.catalogue import RECORDS
 from flashir.cost.records import parse_record
 from flashir.errors import TargetError
@@ -18,6 +18,8 @@ WRONG_NAMES = (
     "ONNX:CPU",
     "jax:tpu-v4x0",
     f"jax:tpu-v4x{10**9}",
+    f"jax:tpu-v4x{'9' * 5000}",
+    "jax:tpu-v4x\N{ARABIC-INDIC DIGIT THREE}",
     "../a:b",
     "a b:c",
 )
@@ -83,6 +85,31 @@ def test_rates_scale_with_the_cores():
         ("name", 'name = "onnx cpu"', "a target must look like"),
         ("title", "title = ", "not TOML"),
         ("title", 'title = "t"\nspeed = 3', "no number 'speed'"),
+        ("title", f"title = {'9' * 5000}", "not TOML"),
+        ("title", f"title = {'[' * 5000}", "not TOML"),
+        ("f32", "", "peak.f32 is missing"),
+        ("f16", 'f17 = { value = 1e11, source = "s" }', "there is no peak.f17; did you mean 'f1"),
+        ("f16", 'i32 = { value = 1e11, source = "s" }', "there is no peak.i32"),
+        (
+            "f16",
+            'f16 = { value = 1e15, source = "s" }',
+            "peak.f16 must be 0.001 to 1000 times peak.f32, 2e+11, got 1e+15",
+        ),
+        ("f32", 'f32 = { value = 1e16, source = "s" }', "peak.f16 must be 0.001 to 1000 times peak.f32"),
+        ("cumsum", 'cumsumm = { value = 2, source = "s" }', "there is no slowdown.cumsumm; did you mean 'cumsum'"),
+        (
+            "tile",
+            'tile = { value = [1, 128.5, 1], source = "s" }',
+            "tile must be a whole number from 1 to 4096, got 128.5",
+        ),
+        ("cache", 'cache = { value = 1e11, source = "s" }', "cache must not be larger than memory, 1.7"),
+        (
+            "cache_bandwidth",
+            'cache_bandwidth = { value = 1e8, source = "s" }',
+            "cache_bandwidth must not be below bandwidth",
+        ),
+        ("name", 'name = "onnx:cpux4"', "name must be 'onnx:cpu', as its file is called, got 'onnx:cpux4'"),
+        ("name", 'name = "jax:banana"', "name must be 'onnx:cpu', as its file is called, got 'jax:banana'"),
     ],
 )
 def test_a_record_with_a_wrong_number_is_refused(line, wrong, told):
@@ -99,3 +126,33 @@ def test_all_problems_of_a_record_are_listed_at_once():
     with pytest.raises(TargetError) as caught:
         parse_record(broken, "onnx-cpu.toml")
     assert len(caught.value.problems) == 3
+
+
+def test_one_fault_is_one_problem():
+    text = (RECORDS / "onnx-cpu.toml").read_text()
+    for line, wrong in (
+        ("tile", "tile = { value = [1, 16, 1] }"),
+        ("tile", 'tile = { value = [1, 16, 1], source = "" }'),
+        ("tile", "tile = 128"),
+        ("name", 'name = "onnx:cpux4"'),
+        ("bandwidth", 'bandwidth = { value = 1e30, source = "s" }'),
+        ("memory", ""),
+    ):
+        with pytest.raises(TargetError) as caught:
+            parse_record(re.sub(rf"(?m)^{line} = .*$", lambda _: wrong, text), "onnx-cpu.toml")  # noqa: B023
+        assert len(caught.value.problems) == 1, caught.value
+
+
+def test_a_record_without_any_peak_is_refused():
+    text = (RECORDS / "onnx-cpu.toml").read_text()
+    for wrong in ("peak = {}\n", ""):
+        broken = wrong + re.sub(r"(?s)\[peak\].*?(?=\[slowdown\])", "", text)
+        with pytest.raises(TargetError, match=r"peak(.f32)? is missing"):
+            parse_record(broken, "onnx-cpu.toml")
+
+
+def test_a_record_in_the_file_of_another_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "RECORDS", tmp_path)
+    (tmp_path / "jax-banana.toml").write_text((RECORDS / "jax-cpu.toml").read_text())
+    with pytest.raises(TargetError, match=r"jax-banana.toml: name must be 'jax:banana'"):
+        target("jax:banana")
