@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.compiler import device_at_hand
 from flashir.cost import Target
 from flashir.cost import target as find_target
-from flashir.cost.model import GRADIENTS, MATRIX, OPTIMISER_PASSES
+from flashir.cost.model import MATRIX, OPTIMISER_PASSES
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.inputs import specialise
 from flashir.ir import Graph
@@ -22,6 +23,7 @@ from flashir.workload import Workload
 
 PROCESS_BYTES = 512 << 20
 """What a process takes with Python and a framework, beside its case."""
+GRADIENTS = 2  # products in the gradient of a product
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Grid:
             specialise(made.graph, Workload(batch, seq_len).sizes(made.graph))
         except FlashirError as error:  # it does not fit the memory of the target, or is too long for the model
             return Case(replace(row, left_out="; ".join(error.problems)), model)
+        except Exception as error:  # a fault of ours, in one case of many
+            return Case(replace(row, failed=reason(error)), model)
         record = find_target(target)
         floor_ms, bound = floor(made, record)
         row = replace(

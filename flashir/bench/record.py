@@ -49,7 +49,7 @@ class Row:
         peak_bytes: the most that it had while it ran, that included.
         heat: those of the same heat were timed in turn.
         left_out: why it was not tried.
-        failed: why it was tried, and did not end well.
+        failed: why it was tried, and did not end well; the samples are those before that.
     """
 
     system: Text
@@ -75,7 +75,7 @@ class Row:
 
     @property
     def problem(self) -> str:
-        """Why there are no times; empty where there are."""
+        """Why it was not measured to the end; empty where it was."""
         return self.left_out or self.failed
 
     @property

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from flashir.bench.case import Case
 from flashir.bench.memory import free_memory
 from flashir.bench.process import Process, Worker
+from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.cost import target as find_target
-from flashir.errors import FlashirError
 from flashir.planning import gigabytes
 
 Step = Callable[[str, int, int], None]
@@ -30,6 +30,7 @@ class Bench:
         cases: planned.
         rounds: samples of each.
         told: progress.
+        kept: given the rows whenever something new is in them, between samples.
         start: makes a worker.
         free: bytes of main memory that there are now.
     """
@@ -37,6 +38,7 @@ class Bench:
     cases: Sequence[Case]
     rounds: int
     told: Step = lambda what, done, of: None
+    kept: Callable[[Sequence[Row]], object] = lambda rows: None
     start: Callable[[Case], Worker] = Process
     free: Callable[[], int] = free_memory
     rows: list[Row] = field(init=False)
@@ -47,19 +49,23 @@ class Bench:
 
     def run(self) -> list[Row]:
         """All rows, filled. However it ends, no process stays."""
-        left = deque(i for i, case in enumerate(self.cases) if not case.row.left_out)
+        left = deque(i for i, case in enumerate(self.cases) if not case.row.problem)
         heat = 0
         try:
             while left:
                 heat += 1
                 self._admit(left, heat)
-                for number in range(self.rounds if self._open else 0):
+                for number in range(self.rounds):
+                    if not self._open:
+                        break
                     several = f" of heat {heat}" if heat > 1 or left else ""
                     self.told(f"round {number + 1}{several}, {len(self._open)} cases", number, self.rounds)
                     self._round()
+                    self.kept(self.rows)
                 self._close_all()
         finally:
             self._close_all()
+            self.kept(self.rows)
         return self.rows
 
     def _admit(self, left: deque[int], heat: int) -> None:
@@ -79,6 +85,7 @@ class Bench:
                 self._open[index] = self.start(case)
                 baseline = self._open[index].ready()["baseline_bytes"]
                 self.rows[index] = replace(self.rows[index], baseline_bytes=baseline)
+            self.kept(self.rows)
 
     def _round(self) -> None:
         for index in tuple(self._open):
@@ -89,12 +96,11 @@ class Bench:
 
     @contextmanager
     def _guarded(self, index: int) -> Iterator[None]:
-        """Where something with a worker fails, it is closed, and its row says why."""
+        """Where anything with a worker fails, it is closed; its row says why, and has the samples that there are."""
         try:
             yield
-        except (FlashirError, OSError) as error:
-            reason = "; ".join(error.problems) if isinstance(error, FlashirError) else str(error)
-            self.rows[index] = replace(self.rows[index], failed=reason, samples_ms=())
+        except Exception as error:
+            self.rows[index] = replace(self.rows[index], failed=reason(error))
             self._close(index)
 
     def _lacking(self, case: Case) -> str:

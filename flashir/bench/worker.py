@@ -15,6 +15,8 @@ from math import ceil
 from time import perf_counter
 from typing import Any, BinaryIO
 
+from flashir.bench.reason import reason
+
 SHORTEST_MS = 5.0
 """A sample is the mean of so many runs that they take this long together: clocks and schedulers are coarse."""
 
@@ -35,7 +37,7 @@ def main() -> None:
         except (BrokenPipeError, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever a framework raises
-            _say(answers, problem=_reason(error))
+            _say(answers, problem=reason(error))
 
 
 def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
@@ -75,11 +77,6 @@ def _milliseconds(call: Callable[[], object], repeats: int) -> float:
 
 def _say(answers: BinaryIO, **what: object) -> None:
     answers.write(json.dumps(what).encode() + b"\n")
-
-
-def _reason(error: BaseException) -> str:
-    """The whole error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

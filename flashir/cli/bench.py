@@ -13,12 +13,17 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.bench.case import Grid
+    from flashir.bench.draft import Draft
     from flashir.bench.record import Record
     from flashir.cli.meter import Step
     from flashir.ir import Graph
 
 SYSTEMS = ("flash", "flash-quad", "transformer++")
 SIZE = "small"
+WRITTEN = {
+    "results": "every sample; `flashir bench --show` reads it",
+    "report": "plots and every number; open it in a browser",
+}
 
 
 def bench(
@@ -121,7 +126,10 @@ def bench(
     if show is not None:
         _show_again(show, systems, out, as_json)
         return
+    from flashir.bench.draft import Draft
     from flashir.bench.record import new_record
+    from flashir.bench.signals import like_ctrl_c
+    from flashir.cost.profile import cache_folder
 
     asked = {
         "systems": systems or list(SYSTEMS),
@@ -140,7 +148,10 @@ def bench(
         "rounds": rounds,
     }
     grid = _grid(asked)
-    _finish(_measured(grid, rounds, new_record(asked, tuple(grid.targets))), out, as_json)
+    draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
+    with like_ctrl_c():
+        _measure(grid, rounds, draft)
+        _finish(draft, as_json)
 
 
 def _grid(asked: dict[str, Any]) -> Grid:
@@ -196,22 +207,18 @@ def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
     return found
 
 
-def _measured(grid: Grid, rounds: int, record: Record) -> Record:
-    """The record with its rows; an interrupted one has what there was. KeyboardInterrupt where there was nothing."""
-    from dataclasses import replace
-
+def _measure(grid: Grid, rounds: int, draft: Draft) -> None:
+    """Fill the draft; an interrupted one has what there was. KeyboardInterrupt where there was nothing."""
     from flashir.bench.run import Bench
 
-    complete = True
-    with _progress() as step:
-        run = Bench(grid.cases(step), rounds, step)
-        try:
-            run.run()
-        except KeyboardInterrupt:
-            if not any(row.samples_ms for row in run.rows):
-                raise
-            complete = False
-    return replace(record, rows=tuple(run.rows), complete=complete)
+    try:
+        with _progress() as step:
+            run = Bench(grid.cases(step), rounds, step, draft.follow)
+            with draft.kept(run.rows):
+                run.run()
+    except KeyboardInterrupt:
+        if not draft.measured:
+            raise
 
 
 @contextmanager
@@ -226,22 +233,31 @@ def _progress() -> Iterator[Step]:
         yield lambda what, done, of: console.note(f"{what} ({done + 1} of {of})")
 
 
-def _finish(record: Record, out: Path | None, as_json: bool) -> None:
-    """Write the results and the report, and print what they say. Exit 1 where a case failed, 130 interrupted."""
-    from flashir.cli.bench_table import show_record
-    from flashir.cost.profile import cache_folder
+def _finish(draft: Draft, as_json: bool) -> None:
+    """Write the report, and print what it and the results say, whether they could be written or not.
 
-    folder = cache_folder() / "bench" if out is None else out
-    results, report = (folder / f"{record.name}{suffix}" for suffix in (".json", ".html"))
-    record.write(results)
-    _write_page(record, report)
+    Exit 1 where a case failed, 130 interrupted. Raises ArtefactError where a file is not written.
+    """
+    from flashir.cli.bench_table import show_record
+    from flashir.errors import ArtefactError
+
+    record, lost, report = draft.record, draft.lost, draft.path.with_suffix(".html")
+    written = {} if lost else {"results": draft.path}
+    try:
+        _write_page(record, report)
+        written["report"] = report
+    except ArtefactError as error:
+        lost = lost or error
     if as_json:
-        console.emit({**record.as_dict(), "results": str(results), "report": str(report)})
+        files = {name: str(written[name]) if name in written else None for name in WRITTEN}
+        console.emit({**record.as_dict(), **files})
     else:
         show_record(record)
         console.say()
-        console.say(f"{report}  plots and every number; open it in a browser")
-        console.say(f"{results}  every sample; `flashir bench --show` reads it")
+        for name in written:
+            console.say(f"{written[name]}  {WRITTEN[name]}")
+    if lost is not None:
+        raise lost
     if not record.complete:
         raise KeyboardInterrupt
     failed = sum(bool(row.failed) for row in record.rows)

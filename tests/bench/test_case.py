@@ -9,6 +9,7 @@ import pytest
 import flashir
 from flashir.bench.case import PROCESS_BYTES, Grid, floor
 from flashir.cost import target
+from flashir.ir import Graph
 
 FLASH = flashir.model("flash", size="tiny")
 PLAIN = flashir.model("transformer++", size="tiny")
@@ -82,6 +83,17 @@ def test_what_is_too_long_for_a_model_is_left_out() -> None:
     model = flashir.model("flash-quad", size="tiny", depth=1, qk_scale="max_len", max_len=32)
     (case,) = grid(models={"quad": model}, lengths=[64]).cases()
     assert "max_len" in case.row.left_out
+
+
+def test_a_case_whose_planning_breaks_is_a_row_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned(model: Graph, *given: Any, **more: Any) -> Any:
+        if model is PLAIN:
+            raise MemoryError
+        return flashir.plan(model, *given, **more)
+
+    monkeypatch.setattr("flashir.bench.case.plan", planned)
+    first, second = (case.row for case in grid().cases())
+    assert second.failed == "MemoryError" and not first.problem
 
 
 def test_a_process_needs_more_than_its_case() -> None:

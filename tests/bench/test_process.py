@@ -14,7 +14,9 @@ import pytest
 
 import flashir
 from flashir.bench.case import Case, Grid
+from flashir.bench.draft import SECONDS
 from flashir.bench.process import COMMAND, Process
+from flashir.bench.record import read_record
 from flashir.bench.run import Bench
 from flashir.errors import TargetError
 
@@ -78,7 +80,8 @@ def test_it_ends_when_its_parent_is_gone() -> None:
 
 @windows
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_orphan_and_no_half_written_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupt_leaves_no_orphan_and_no_half_written_file(tmp_path: Path, name: str) -> None:
     command = (sys.executable, "-m", "flashir", "bench", "flash", "--size", "tiny", "--lengths", "64")
     line = (*command, "--rounds", "1000000", "-o", str(tmp_path))
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as made:
@@ -87,17 +90,19 @@ def test_ctrl_c_leaves_no_orphan_and_no_half_written_file(tmp_path: Path) -> Non
             assert made.poll() is None
         workers = children(made.pid)
         assert workers
-        made.send_signal(signal.SIGINT)
+        made.send_signal(signal.Signals[name])
         out, errors = made.communicate(timeout=60)
     assert made.returncode == 130 and "Traceback" not in errors and "flash" in out
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json"]
+    (results,) = tmp_path.glob("*.json")
+    assert not read_record(results).complete and len(read_record(results).rows[0].samples_ms) >= 2
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 @windows
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_a_parent_that_is_killed_leaves_no_orphan() -> None:
+def test_a_parent_that_is_killed_leaves_no_orphan_and_what_was_measured(tmp_path: Path) -> None:
     line = (
         sys.executable,
         "-m",
@@ -110,6 +115,8 @@ def test_a_parent_that_is_killed_leaves_no_orphan() -> None:
         "64",
         "--rounds",
         "1000000",
+        "-o",
+        str(tmp_path),
     )
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as made:
         assert made.stderr is not None
@@ -117,7 +124,10 @@ def test_a_parent_that_is_killed_leaves_no_orphan() -> None:
             assert made.poll() is None
         workers = children(made.pid)
         assert workers
+        time.sleep(SECONDS + 0.5)
         made.kill()
+    (results,) = tmp_path.glob("*.json")
+    assert not read_record(results).complete and read_record(results).rows[0].samples_ms
     ends = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < ends

@@ -10,6 +10,7 @@ import pytest
 import flashir
 from flashir.bench.case import PROCESS_BYTES, Case
 from flashir.bench.process import Answer
+from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.bench.run import Bench
 from flashir.errors import TargetError
@@ -62,11 +63,47 @@ def test_cases_are_timed_in_turn() -> None:
     assert [(row.baseline_bytes, row.peak_bytes, row.memory, row.heat) for row in rows] == [(100, 120, 20, 1)] * 2
 
 
+@pytest.mark.parametrize("error", [MemoryError(), KeyError("baseline_bytes"), RuntimeError("no  luck")])
+def test_whatever_goes_wrong_with_a_case_is_a_row(error: Exception) -> None:
+    class Broken(Fake):
+        def ready(self) -> Answer:
+            raise error
+
+    log: list[str] = []
+    made = Bench(
+        [case("a"), case("b")], 1, start=lambda case: (Broken if case.row.system == "a" else Fake)(case, log, "")
+    )
+    a, b = made.run()
+    words = {"MemoryError": "MemoryError", "KeyError": "KeyError: 'baseline_bytes'", "RuntimeError": "no luck"}
+    assert words[type(error).__name__] in a.failed and "a close" in log and b.samples_ms
+
+
+def test_a_reason_is_short_enough_for_a_record() -> None:
+    assert len(reason(RuntimeError("x" * 10**6))) < 3000
+
+
+def test_no_round_is_run_when_nobody_is_left() -> None:
+    told: list[str] = []
+    made, _ = bench(case("a"), fails="a 1")
+    made.rounds, made.told = 5, lambda what, done, of: told.append(what)
+    made.run()
+    assert sum("round" in what for what in told) == 1
+
+
+def test_what_is_known_is_handed_on_round_by_round() -> None:
+    seen: list[list[int]] = []
+    made, _ = bench(case("a"), case("stop"), fails="stop 2")
+    made.kept = lambda rows: seen.append([len(row.samples_ms) for row in rows])
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    assert seen == [[0, 0], [0, 0], [1, 1], [2, 1]]
+
+
 @pytest.mark.parametrize("when", ["start", "ready", "1", "2"])
 def test_a_case_that_fails_is_a_row_and_the_others_go_on(when: str) -> None:
     made, log = bench(case("a"), case("b"), fails=f"a {when}")
     a, b = made.run()
-    assert a.failed == "it broke" and a.samples_ms == () and a.times is None
+    assert a.failed == "it broke" and a.samples_ms == ((1.0,) if when == "2" else ())
     assert b.samples_ms == (1.0, 2.0) and not b.problem
     assert log.count("a close") == (when != "start") and log.count("b close") == 1
 

@@ -63,6 +63,38 @@ def test_a_case_that_fails_is_told_and_the_exit_code_is_1(
     assert read_record(path).rows[0].failed.endswith("code 1: no luck")
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_first_round(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = cli("bench", "flash", *SMALL, "-o", tmp_path / "file" / "out")
+    assert result.exit_code == 2 and result.stdout == "" and "cannot write" in result.stderr
+    assert "compiling" not in result.stderr and "round" not in result.stderr
+
+
+@pytest.mark.parametrize(("line", "shown"), [((), "roofline"), (("--json",), '"samples_ms": [')])
+def test_what_cannot_be_written_at_the_end_is_shown_all_the_same(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...], shown: str
+) -> None:
+    out = tmp_path / "out"
+    breaks = f"import pathlib, shutil; shutil.rmtree({str(out)!r}); pathlib.Path({str(out)!r}).touch()"
+    monkeypatch.setattr("flashir.bench.process.COMMAND", pretender(f"if number == 2: {breaks}"))
+    result = cli("bench", "flash", *SMALL, *line, "-o", out)
+    assert result.exit_code == 2 and shown in result.stdout and "cannot write" in result.stderr
+    if line:
+        found = json.loads(result.stdout)
+        assert (found["results"], found["report"]) == (None, None) and found["rows"][0]["samples_ms"] == [1.0, 1.0]
+
+
+def pretender(also: str = "pass") -> tuple[str, ...]:
+    """A worker that measures nothing, and does something else as it is asked for the sample of a number."""
+    code = f"""
+import json, sys
+for number, line in enumerate(sys.stdin):
+    {also}
+    print(json.dumps({{"baseline_bytes": 1}} if number == 0 else {{"ms": 1.0, "peak_bytes": 2}}), flush=True)
+"""
+    return (sys.executable, "-c", code)
+
+
 @pytest.mark.slow
 def test_every_backend_that_trains(cli: Cli, tmp_path: Path) -> None:
     line = ("bench", "flash", *SMALL, "--training", "--target", "torch:cpu", "--target", "jax:cpu", "--tokens", "128")
