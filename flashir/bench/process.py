@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -21,6 +22,10 @@ SHARING = {"OMP_WAIT_POLICY": "PASSIVE", "XLA_PYTHON_CLIENT_PREALLOCATE": "false
 """So that those who wait their turn take no core, and no more of an accelerator's memory than they need."""
 ENDS_IN_S = 5.0
 LAST_WORDS = 2000  # bytes of standard error that are looked at
+LEAST_LIMIT_S = 600.0
+"""To wait for an answer at least: to compile a large case takes minutes."""
+PREDICTED_TIMES = 100
+"""So many times as long as predicted is waited, where that is more: the first answer takes several runs."""
 
 Answer = dict[str, Any]
 
@@ -45,10 +50,18 @@ class Process:
     """A worker on this machine.
 
     Interrupts from the terminal do not reach it, its parent ends it; and it ends by itself when its parent is gone.
+
+    Args:
+        case: what it runs.
+        limit: seconds that it has for an answer; without, far more than predicted.
+        command: what is run in its place.
     """
 
-    def __init__(self, case: Case, command: Sequence[str] | None = None) -> None:
+    def __init__(self, case: Case, limit: float | None = None, command: Sequence[str] | None = None) -> None:
         row = case.row
+        usual = max(LEAST_LIMIT_S, PREDICTED_TIMES * (row.predicted_ms or 0.0) / 1e3)
+        self.limit = min(usual if limit is None else limit, threading.TIMEOUT_MAX)
+        self._late = False
         work = {"target": row.target, "batch": row.batch, "seq_len": row.seq_len, "training": row.training}
         self._task = json.dumps({"model": dumps(case.graph), **work})
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
@@ -86,11 +99,13 @@ class Process:
                     stream.close()
 
     def _ask(self, line: str) -> Answer:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(OSError):  # where it has ended, there is nothing to read either
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        watch = threading.Timer(self.limit, self._expire)
+        watch.daemon = True
+        watch.start()
+        try:
+            answer = self._exchange(line)
+        finally:
+            watch.cancel()
         try:
             found: Answer = json.loads(answer)
         except ValueError:
@@ -99,7 +114,22 @@ class Process:
             raise TargetError(str(found["problem"]))
         return found
 
+    def _exchange(self, line: str) -> bytes:
+        """The line it answers; nothing where it has ended."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(OSError):  # where it has ended, there is nothing to read either
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+    def _expire(self) -> None:
+        """It is waited for no longer: its output ends with it, and so does whoever reads that."""
+        self._late = True
+        self._process.kill()
+
     def _how_it_ended(self) -> str:
+        if self._late:
+            return f"no answer within {self.limit:g} s; --limit sets another limit"
         try:
             code = self._process.wait(ENDS_IN_S)
         except subprocess.TimeoutExpired:

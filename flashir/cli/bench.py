@@ -68,6 +68,14 @@ def bench(
     ] = None,
     training: options.Training = False,
     rounds: Annotated[int, typer.Option(metavar="N", help="Samples of each case.", rich_help_panel=options.WORK)] = 7,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a case has to compile, and for a sample.  [default: far longer than predicted]",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
     chunks: Annotated[
         str | None, typer.Option(metavar="N,N,..", help="Compare these chunk sizes.", rich_help_panel=options.CHOICES)
     ] = None,
@@ -146,11 +154,12 @@ def bench(
         "dtype": dtype and dtype.value,
         "policy": policy.value,
         "rounds": rounds,
+        "limit": limit,
     }
     grid = _grid(asked)
     draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
     with like_ctrl_c():
-        _measure(grid, rounds, draft)
+        _measure(grid, rounds, limit, draft)
         _finish(draft, as_json)
 
 
@@ -166,7 +175,7 @@ def _grid(asked: dict[str, Any]) -> Grid:
         if asked[name] is not None:
             with gathered(problems):
                 numbers[name] = list(dict.fromkeys(source.whole_numbers(f"--{name}", asked[name], least=1)))
-    for name in ("rounds", "tokens"):
+    for name in ("rounds", "tokens", "limit"):
         if asked[name] is not None and asked[name] < 1:
             problems.append(f"--{name} must be a whole number from 1, got {asked[name]}")
     with gathered(problems):
@@ -207,13 +216,16 @@ def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
     return found
 
 
-def _measure(grid: Grid, rounds: int, draft: Draft) -> None:
+def _measure(grid: Grid, rounds: int, limit: int | None, draft: Draft) -> None:
     """Fill the draft; an interrupted one has what there was. KeyboardInterrupt where there was nothing."""
+    from functools import partial
+
+    from flashir.bench.process import Process
     from flashir.bench.run import Bench
 
     try:
         with _progress() as step:
-            run = Bench(grid.cases(step), rounds, step, draft.follow)
+            run = Bench(grid.cases(step), rounds, step, draft.follow, partial(Process, limit=limit))
             with draft.kept(run.rows):
                 run.run()
     except KeyboardInterrupt:

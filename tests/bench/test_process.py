@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -57,13 +58,32 @@ def test_it_runs_a_case_until_it_is_killed() -> None:
     ],
 )
 def test_one_that_dies_says_how(code: str, said: str) -> None:
-    process = Process(tiny(), (sys.executable, "-c", code))
+    process = Process(tiny(), command=(sys.executable, "-c", code))
     try:
         with pytest.raises(TargetError) as raised:
             process.ready()
         assert raised.value.message == said
     finally:
         process.close()
+
+
+def test_one_that_hangs_is_ended_and_says_so() -> None:
+    answers = "import time; input(); print('{}', flush=True); time.sleep(3600)"
+    process = Process(tiny(), 5.0, (sys.executable, "-c", answers))
+    try:
+        assert process.ready() == {}
+        with pytest.raises(TargetError, match="no answer within 5 s; --limit sets another limit"):
+            process.sample()
+    finally:
+        process.close()
+
+
+def test_a_case_has_the_longer_the_longer_it_is_predicted_to_take() -> None:
+    case, command = tiny(), (sys.executable, "-c", "")
+    for predicted, limit in ((1.0, 600.0), (60_000.0, 6000.0), (1e12, threading.TIMEOUT_MAX)):
+        process = Process(replace(case, row=replace(case.row, predicted_ms=predicted)), command=command)
+        process.close()
+        assert process.limit == min(limit, threading.TIMEOUT_MAX)
 
 
 def test_what_a_framework_raises_is_a_row() -> None:

@@ -84,6 +84,14 @@ def test_what_cannot_be_written_at_the_end_is_shown_all_the_same(
         assert (found["results"], found["report"]) == (None, None) and found["rows"][0]["samples_ms"] == [1.0, 1.0]
 
 
+def test_a_case_that_hangs_is_a_row(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashir.bench.process.COMMAND", pretender("if number == 2: __import__('time').sleep(3600)"))
+    result = cli("bench", "flash", *SMALL, "--limit", "5", "-o", tmp_path)
+    assert result.exit_code == 1 and "no answer within 5 s" in result.stdout
+    (path,) = tmp_path.glob("*.json")
+    assert read_record(path).rows[0].samples_ms == (1.0,) and read_record(path).complete
+
+
 def pretender(also: str = "pass") -> tuple[str, ...]:
     """A worker that measures nothing, and does something else as it is asked for the sample of a number."""
     code = f"""
@@ -120,11 +128,14 @@ def test_all_that_is_wrong_is_told_at_once(cli: Cli) -> None:
         "--target",
         "onnx:cpu",
     )
-    message = cli.fails(*line, "--training", "--rounds", "0", "--batch", "3", "--tokens", "9", "--chunks", "x")
+    message = cli.fails(
+        *line, "--training", "--rounds", "0", "--limit", "0", "--batch", "3", "--tokens", "9", "--chunks", "x"
+    )
     for words in (
         "--lengths must be whole numbers from 1",
         "--chunks must be whole numbers from 1",
         "--rounds must be a whole number from 1",
+        "--limit must be a whole number from 1",
         "--batch or --tokens, not both",
         "did you mean 'flash'",
         "no setting 'dpth'",
