@@ -6,24 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from flashir.bench.floor import floor
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.compiler import device_at_hand
-from flashir.cost import Target
 from flashir.cost import target as find_target
-from flashir.cost.model import MATRIX, OPTIMISER_PASSES
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.inputs import specialise
 from flashir.ir import Graph
 from flashir.passes.choose import choosers, strategies
-from flashir.planning import Plan, Ranking, by_hand, compute_type, plan
+from flashir.planning import by_hand, compute_type, plan
 from flashir.registry import backend_of
 from flashir.subject import trainable
 from flashir.workload import Workload
 
 PROCESS_BYTES = 512 << 20
 """What a process takes with Python and a framework, beside its case."""
-GRADIENTS = 2  # products in the gradient of a product
 
 
 @dataclass(frozen=True)
@@ -162,22 +160,6 @@ def check_target(name: str, *, training: bool) -> None:
         raise TargetError(f"{name} cannot be measured: one device at a time is")
     if training:
         trainable(name)
-
-
-def floor(made: Plan, record: Target) -> tuple[float, str]:
-    """The milliseconds below which the record's roofline lets no run go, and what bounds it.
-
-    The contractions of the lowered graph at the peak rate; or what must be moved at the memory's bandwidth: parameters,
-    inputs and results once. A training step has two more products for each, and passes over the parameters seven times.
-    """
-    forward = Ranking(replace(record, near=1), Workload(made.batch, made.seq_len)).estimate(made.graph)
-    arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency / record.near  # the term counts the rate reached
-    arithmetic *= 1 + GRADIENTS if made.training else 1
-    sizes = Workload(made.batch, made.seq_len).sizes(made.graph, record.devices)
-    moved = sum(value.type.bind(sizes).bytes for value in (*made.graph.inputs, *made.graph.outputs))
-    moved += 4 * made.parameters * (OPTIMISER_PASSES if made.training else 1)
-    traffic = 1e3 * moved / record.bandwidth
-    return (arithmetic, "arithmetic") if arithmetic >= traffic else (traffic, "memory traffic")
 
 
 def _has(model: Graph, what: str) -> bool:

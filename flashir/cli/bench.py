@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SYSTEMS = ("flash", "flash-quad", "transformer++")
 SIZE = "small"
 WRITTEN = {
-    "results": "every sample; `flashir bench --show` reads it",
     "report": "plots and every number; open it in a browser",
+    "results": "every sample; `flashir bench --show` reads it",
 }
 
 

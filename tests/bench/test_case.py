@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 import flashir
-from flashir.bench.case import PROCESS_BYTES, Grid, floor
-from flashir.cost import target
+from flashir.bench.case import PROCESS_BYTES, Grid
 from flashir.ir import Graph
 
 FLASH = flashir.model("flash", size="tiny")
@@ -100,17 +99,3 @@ def test_a_process_needs_more_than_its_case() -> None:
     (case,) = grid(models={"flash": FLASH}).cases()
     assert case.on_host and case.card_bytes == 0
     assert case.host_bytes == PROCESS_BYTES + (case.row.predicted_bytes or 0)
-
-
-def test_the_floor_of_one_product_is_its_arithmetic_or_its_traffic() -> None:
-    record = target("onnx:cpu")
-    b = flashir.Builder("product")
-    x = b.input("x", "f32[B, T, 512]")
-    model = b.finish(b.matmul(x, b.param(name="w", shape=(512, 512), scope="")))
-    for tokens, bound in ((4096, "arithmetic"), (1, "memory traffic")):
-        ms, what = floor(flashir.plan(model, "onnx:cpu", seq_len=tokens), record)
-        arithmetic = 2 * tokens * 512 * 512 / (record.peak["f32"] * record.near)
-        traffic = 4 * (2 * tokens * 512 + 512 * 512) / record.bandwidth
-        assert ms == pytest.approx(1e3 * max(arithmetic, traffic)) and what == bound
-    ms, _ = floor(flashir.plan(model, "onnx:cpu", seq_len=4096, training=True), record)
-    assert ms == pytest.approx(3e3 * 2 * 4096 * 512 * 512 / (record.peak["f32"] * record.near))
