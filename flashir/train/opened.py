@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashir.backend import Trainer
-from flashir.bench.case import floor
+from flashir.bench.floor import floor
 from flashir.checkpoint import State, load_checkpoint, load_state
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
