@@ -8,6 +8,9 @@ import typer
 
 from flashir.cli import console, options
 
+WHOLE = 0.9
+"""The share of the processor from which on nothing else can have run for long."""
+
 
 def calibrate(
     target: Annotated[
@@ -18,7 +21,8 @@ def calibrate(
     """Measure this machine, so that plans for it are right.
 
     Runs a few micro-kernels for some seconds and fits the numbers of the target to them. The result is kept for this
-    processor and these versions of the libraries. Let nothing else run meanwhile.
+    processor and these versions of the libraries. Let nothing else run meanwhile: timings too far apart are taken
+    again, and refused in the end. A number that its kernel does not tell stays as shipped.
 
     Examples:
         flashir calibrate onnx:cpu
@@ -30,6 +34,12 @@ def calibrate(
 
     with meter() as step:
         found = measure(target, step)
+    if found.share < WHOLE:
+        console.note(
+            f"other work ran beside this, which got {found.share:.0%} of the processor: these numbers are those of a "
+            "slower machine; stop it, and calibrate again",
+            "bold yellow",
+        )
     if as_json:
         console.emit(found.as_dict())
         return
@@ -38,12 +48,12 @@ def calibrate(
     right = ("before", "after", "change", "kernel time", "spread")
     table = console.table("number", *right[:3], "told by", *right[3:], right=right)
     for timing in found.timings:
-        before, after = found.before.number(timing.tells), found.after.number(timing.tells)
+        before, after = found.before.number(timing.tells), found.numbers.get(timing.tells)
         table.add_row(
             timing.tells,
             shown(timing.tells, before),
-            shown(timing.tells, after),
-            f"{after / before - 1:+.0%}" if before else "-",
+            "not told" if after is None else shown(timing.tells, after),
+            f"{after / before - 1:+.0%}" if before and after is not None else "-",
             timing.kernel,
             console.milliseconds(timing.ms),
             f"{timing.spread:.0%}",

@@ -14,11 +14,12 @@ from flashir.errors import TargetError, suggest
 RECORDS = Path(__file__).parent / "targets"
 
 
-def target(name: str) -> Target:
+def target(name: str, *, calibrated: bool = True) -> Target:
     """The record of a target: for the machine at hand as last calibrated, else as shipped.
 
     Args:
         name: such as `onnx:cpu`, `torch:h200` or `jax:tpu-v4x32`.
+        calibrated: with the numbers that were fitted on this machine, where there are some.
 
     Raises:
         TargetError: the name is malformed or unknown, or the record is.
@@ -33,7 +34,7 @@ def target(name: str) -> Target:
         return replace(found, name=name, devices=devices)
     if devices > 1:
         raise TargetError(f"{key} is the machine at hand, of which there is one, got {name!r}")
-    return at_hand(found)
+    return at_hand(found, calibrated=calibrated)
 
 
 def target_names() -> tuple[str, ...]:

@@ -45,12 +45,12 @@ def cache_folder() -> Path:
     return Path(given) if given else user_cache_path("flashir")
 
 
-def at_hand(record: Target) -> Target:
-    """The record for this machine: its memory, and the numbers that were fitted here, else scaled to its cores."""
+def at_hand(record: Target, *, calibrated: bool = True) -> Target:
+    """The record for this machine: its memory, and where `calibrated` the numbers fitted here; scaled to its cores."""
     here = replace(record.scaled_to(cores_at_hand()), memory=_memory(record))
-    path = profile_path(record.name)
-    if not path.is_file():
+    if not calibrated:
         return here
+    path = profile_path(record.name)
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=Profile)
         if stored.schema != SCHEMA or stored.key != profile_key(record):
@@ -59,7 +59,7 @@ def at_hand(record: Target) -> Target:
         if strange := sorted(stored.numbers.keys() - told):
             raise ValueError(f"calibration tells no {', '.join(strange)}")
         return with_numbers(here, stored.numbers, f"calibrated on this machine, {stored.date}")
-    except TargetError:  # the libraries that it holds for are gone
+    except (FileNotFoundError, NotADirectoryError, TargetError):  # never made, or its libraries are gone
         return here
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         mend = f"run `flashir calibrate {record.name}`"

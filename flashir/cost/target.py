@@ -118,9 +118,11 @@ class Target:
         return self.device in ("cpu", "cuda")
 
     def number(self, name: str) -> float:
-        """One number of the record by name, such as `bandwidth` or `peak.f32`."""
+        """One number of the record by name, such as `bandwidth` or `peak.f32`; what counts for it where it has none."""
         table, _, key = name.partition(".")
-        return float(getattr(self, table)[key] if key else getattr(self, table))
+        if table == "peak":
+            return float(self.peak.get(key, self.peak["f32"]))
+        return float(self.slowdown.get(key, 1.0) if table == "slowdown" else getattr(self, table))
 
     def scaled_to(self, cores: int) -> Target:
         """The record for a machine with that many cores, where it scales with them."""

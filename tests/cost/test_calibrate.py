@@ -6,10 +6,10 @@ import pytest
 
 from flashir.cost import calibrate as module
 from flashir.cost import estimate, target
-from flashir.cost.calibrate import calibrate, fit
+from flashir.cost.calibrate import Timing, calibrate, fit
 from flashir.cost.kernels import PROCESSOR
 from flashir.cost.profile import profile_path, with_numbers
-from flashir.errors import TargetError
+from flashir.errors import ArtefactError, TargetError
 from flashir.lowering import Lowering
 
 
@@ -43,10 +43,19 @@ def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
         "made up",
     )
     timings = {name: estimate(graph, machine, {}).ms for name, graph in graphs.items()}
-    found = fit(target("onnx:cpu"), graphs, timings)
+    numbers = fit(target("onnx:cpu"), graphs, timings)
+    assert set(numbers) == {kernel.tells for kernel in PROCESSOR}
+    found = with_numbers(machine, numbers, "fitted")
     for kernel in PROCESSOR:
         assert found.number(kernel.tells) == pytest.approx(machine.number(kernel.tells), rel=0.05), kernel.tells
         assert estimate(graphs[kernel.name], found, {}).ms == pytest.approx(timings[kernel.name], rel=0.01)
+
+
+def test_a_number_that_cannot_explain_its_kernel_is_left_out(graphs):
+    timings = {name: estimate(graph, target("onnx:cpu"), {}).ms for name, graph in graphs.items()}
+    numbers = fit(target("onnx:cpu"), graphs, {**timings, "near_sums": 1e-9})
+    assert "cache_bandwidth" not in numbers
+    assert numbers["peak.f32"] == pytest.approx(target("onnx:cpu").peak["f32"], rel=0.01)
 
 
 def test_calibrating_keeps_a_profile_that_later_plans_use(monkeypatch):
@@ -56,15 +65,97 @@ def test_calibrating_keeps_a_profile_that_later_plans_use(monkeypatch):
     assert target("onnx:cpu").number("bandwidth") == pytest.approx(found.after.number("bandwidth"))
     assert "calibrated on this machine" in target("onnx:cpu").sources["peak.f32"]
     assert all(timing.ms > 0 for timing in found.timings)
+    assert 0 < found.share <= 1
 
 
-def test_a_busy_machine_is_told_so_and_nothing_is_kept(monkeypatch):
+def _stub(monkeypatch, graphs, **ms):
+    """Timings as the record of onnx:cpu has them, but for those given."""
+    record = target("onnx:cpu", calibrated=False)
+    monkeypatch.setattr(module, "_share_of_processor", lambda: 1.0)
+    monkeypatch.setattr(module, "SWEEPS", 1)
+
+    def timings(*_):
+        return tuple(
+            Timing(each.name, each.tells, ms.get(each.name, estimate(graphs[each.name], record, {}).ms), 0.01)
+            for each in PROCESSOR
+        )
+
+    monkeypatch.setattr(module, "_timings", timings)
+
+
+def test_only_numbers_that_were_told_are_kept(monkeypatch, graphs):
+    _stub(monkeypatch, graphs, large=1e-9, near_sums=1e-9)
+    shipped = target("onnx:cpu")
+    found = calibrate("onnx:cpu")
+    assert found.as_dict()["not_told"] == ["fresh", "cache_bandwidth"]
+    assert found.as_dict()["numbers"]["fresh"]["after"] is None
+    kept = json.loads(profile_path("onnx:cpu").read_text())["numbers"]
+    assert kept.keys() == {kernel.tells for kernel in PROCESSOR} - {"fresh", "cache_bandwidth"}
+    record = target("onnx:cpu")
+    for name in ("fresh", "cache_bandwidth"):
+        assert record.number(name) == shipped.number(name)
+        assert record.sources.get(name) == shipped.sources.get(name)
+
+
+def test_a_fit_starts_at_the_record_as_shipped(monkeypatch, graphs):
+    _stub(monkeypatch, graphs, nothing=9.0)
+    assert calibrate("onnx:cpu").after.call > 8e-3
+    _stub(monkeypatch, graphs, nothing=1e-9)
+    assert calibrate("onnx:cpu").after.call == target("onnx:cpu", calibrated=False).call
+
+
+def test_a_machine_that_cannot_be_explained_is_refused(monkeypatch, graphs):
+    _stub(monkeypatch, graphs, **{kernel.name: 1e-9 for kernel in PROCESSOR})
+    with pytest.raises(TargetError, match="cannot explain") as caught:
+        calibrate("onnx:cpu")
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["product", "sums"]
+    assert all(kernel.name in caught.value.mend for kernel in PROCESSOR)
+    assert not profile_path("onnx:cpu").exists()
+
+
+def test_nothing_is_measured_where_the_profile_cannot_be_kept(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(module, "_timings", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(ArtefactError, match=r"onnx-cpu.json: cannot write"):
+        calibrate("onnx:cpu")
+
+
+def test_a_busy_machine_is_told_so_with_every_timing_and_nothing_is_kept(monkeypatch):
     monkeypatch.setattr(module, "ROUNDS", 3)
+    monkeypatch.setattr(module, "AGAIN", 0)
     monkeypatch.setattr(module, "WIDEST_SPREAD", -1.0)
     with pytest.raises(TargetError, match=r"quartiles .* apart") as caught:
         calibrate("onnx:cpu")
     assert len(caught.value.problems) == len(PROCESSOR)
+    assert all(f"  {kernel.name} " in caught.value.mend for kernel in PROCESSOR)
+    assert "of the processor" in caught.value.mend
     assert not profile_path("onnx:cpu").exists()
+
+
+def test_a_noisy_kernel_is_timed_again_a_few_times(monkeypatch, graphs):
+    taken = dict.fromkeys(graphs, 0)
+    now = 0.0
+
+    def run(graph, record):
+        name = next(each for each, made in graphs.items() if made is graph)
+
+        def step():
+            nonlocal now
+            taken[name] += 1
+            calm = name != "sums" and (name != "loop" or taken[name] > 1 + module.ROUNDS)
+            now += 1.0 if calm or taken[name] % 2 else 2.0
+
+        return step
+
+    monkeypatch.setattr(module, "_run", run)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    found = {t.kernel: t for t in module._timings(graphs, target("onnx:cpu"), lambda *_: None)}
+    assert taken.pop("sums") == 1 + (1 + module.AGAIN) * module.ROUNDS
+    assert taken.pop("loop") == 1 + 2 * module.ROUNDS
+    assert set(taken.values()) == {1 + module.ROUNDS}
+    assert found["sums"].spread > module.WIDEST_SPREAD > found["loop"].spread
+    assert list(found) == [kernel.name for kernel in PROCESSOR]
 
 
 def test_a_device_that_is_not_here_cannot_be_calibrated():

@@ -1,6 +1,7 @@
 """Records of targets: read, checked as a whole, scaled to the machine at hand."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,11 @@ def test_rates_scale_with_the_cores():
     assert twice.peak["f32"] == pytest.approx(2 * record.peak["f32"])
     assert twice.vector == pytest.approx(2 * record.vector)
     assert twice.bandwidth == record.bandwidth
+
+
+def test_a_number_that_a_record_has_not_is_what_counts_for_it():
+    record = replace(target("onnx:cpu"), peak={"f32": 1e11}, slowdown={})
+    assert (record.number("peak.f16"), record.number("slowdown.scan"), record.number("fresh")) == (1e11, 1.0, 1e18)
 
 
 @pytest.mark.parametrize(
