@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from flashir.cost.gradient import kept_by, read_by_gradient
@@ -16,6 +16,8 @@ from flashir.ops import OPS, Contraction, Cost
 from flashir.ops.shape import bind_attrs
 
 Sizes = Mapping[str, int]
+
+SIDES = 2  # of a product, each with a gradient that is a product
 
 
 @dataclass
@@ -35,15 +37,6 @@ class Kernel:
         """Bytes from and to memory."""
         return sum(self.read.values()) + sum(self.written.values())
 
-    @property
-    def backward_bytes(self) -> float:
-        """Bytes from and to memory in its gradient: what was kept, and a gradient for each value it read or wrote.
-
-        The gradients of the two sides of a product are two products, which both read that of its result.
-        """
-        times = 2 if self.contractions else 1
-        return self.kept + sum(self.read.values()) + times * sum(self.written.values())
-
 
 class Region:
     """One graph, or body, with all sizes known: its kernels in order, and where its values are stored.
@@ -53,13 +46,14 @@ class Region:
         sizes: a number for each of its symbols.
         fuses: whether elementwise ops join their neighbours in one kernel.
         epilogues: whether they join the product that they follow, too.
-        training: whether a backward pass follows, for which values are kept.
+        reached: the values that a gradient reaches, for which others are kept; none where no backward pass follows.
     """
 
     def __init__(
-        self, graph: Graph, sizes: Sizes, *, fuses: bool, epilogues: bool = True, training: bool = False
+        self, graph: Graph, sizes: Sizes, *, fuses: bool, epilogues: bool = True, reached: Set[Value] = frozenset()
     ) -> None:
         self.graph = graph
+        self.reached = reached
         self.kept: set[Value] = set()
         self._bound: set[Value] = set()
         self.sizes = dict(sizes)
@@ -69,7 +63,7 @@ class Region:
         self._collect(fuses, epilogues)
         outside = self._outside()
         self._bound.update(self.home(value) for value in graph.outputs)
-        if training:
+        if reached:
             self._keep(outside)
         if fuses:
             self._keep_inside(outside)
@@ -94,6 +88,22 @@ class Region:
         ins = tuple(self.type(v) if v is not None else None for v in node.inputs)
         outs = tuple(self.type(v) for v in node.outputs)
         return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
+
+    def gradients(self, kernel: Kernel) -> int:
+        """How many kernels its gradient is: of a product one for each side that a gradient reaches, else one, or none."""
+        if all(self.reached.isdisjoint(node.outputs) for node in kernel.nodes):
+            return 0
+        sides = sum(value in self.reached for value in kernel.nodes[0].operands)
+        return min(sides, SIDES) if kernel.contractions else 1
+
+    def gradient_bytes(self, kernel: Kernel) -> float:
+        """Bytes from and to memory in its gradient: what was kept, and a gradient for each value it read or wrote.
+
+        Where the gradient is several kernels, each of them reads that of the result.
+        """
+        read = sum(size for value, size in kernel.read.items() if value in self.reached)
+        written = sum(size for value, size in kernel.written.items() if value in self.reached)
+        return kernel.kept + read + self.gradients(kernel) * written
 
     def _collect(self, fuses: bool, epilogues: bool) -> None:
         made_in: dict[Value, int] = {}
@@ -138,11 +148,11 @@ class Region:
 
         What stays inside a kernel is computed again from what the kernel reads, or from its product, where it has one.
         """
-        self.kept = {self.home(value) for value in kept_by(self.graph)}
+        self.kept = {self.home(value) for value in kept_by(self.graph, self.reached)}
         for kernel in self.kernels:
             if kernel.nodes[0].region is not None:
                 continue
-            again = {self.home(value) for node in kernel.nodes for value in read_by_gradient(node)}
+            again = {self.home(v) for node in kernel.nodes for v in read_by_gradient(node, self.reached)}
             inside = {value for value in again if value in kernel.written and value not in outside}
             if inside and len(kernel.nodes) > 1:
                 sources = {kernel.nodes[0].output} if kernel.contractions else set(kernel.read)

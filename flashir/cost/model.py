@@ -8,10 +8,11 @@ Training adds the gradient of each kernel, the loss and the optimiser, and keeps
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from math import ceil
 
+from flashir.cost.gradient import reached
 from flashir.cost.groups import Kernel, Region, Sizes
 from flashir.cost.target import LARGE, Target
 from flashir.ir.graph import Graph, Node, Value
@@ -20,7 +21,7 @@ from flashir.ir.types import DType
 from flashir.ops.costs import Contraction
 from flashir.ops.prefix import cut_scan
 
-GRADIENTS = 2  # products in the gradient of a product, and steps in that of a loop for each that it took
+BACK = 2  # steps in the gradient of a loop, for each that it took
 RECOMPUTED = 0.5  # products that a fused kernel takes again in its gradient, for each that it took: scores are not kept
 OPTIMISER_STATE = 4  # float32 numbers a parameter: itself, its gradient, AdamW's two moments
 OPTIMISER_PASSES = 7  # of those, read and written in a step
@@ -56,7 +57,8 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
         sizes: a number for each symbol of the graph.
         training: forward, backward and optimiser step instead of the forward alone.
     """
-    walk = _Walk(target, training)
+    flows = reached(graph) if training else set()
+    walk = _Walk(target, flows)
     found = walk.graph(graph, sizes, 1)
     weights = sum(_count(spec.shape) for spec in parameters(graph).values())
     if not training:
@@ -65,7 +67,7 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
     held = weights * 4 * OPTIMISER_STATE + logits
     again, peak = 0.0, found.peak
     if target.recomputes and found.kept and held + peak > target.memory:
-        least = _Walk(target, training, recomputes=True).graph(graph, sizes, 1)
+        least = _Walk(target, flows, recomputes=True).graph(graph, sizes, 1)
         peak = max(least.peak, target.memory - held)
         again = (found.peak - peak) / found.kept
     seconds: Seconds = defaultdict(float)
@@ -120,16 +122,17 @@ class Work:
 class _Walk:
     """Adds up the seconds of every kernel, forward and back, and finds the peak of what is alive."""
 
-    def __init__(self, target: Target, training: bool, *, recomputes: bool = False) -> None:
+    def __init__(self, target: Target, reached: Set[Value], *, recomputes: bool = False) -> None:
         self.target = target
-        self.training = training
+        self.reached = reached
         self.recomputes = recomputes
         self.forward: Seconds = defaultdict(float)
         self.backward: Seconds = defaultdict(float)
 
     def graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
         """Add the time of `times` runs; return the memory of one. What a body carries on is kept where it is read."""
-        region = Region(graph, sizes, fuses=self.target.fuses, epilogues=self.target.epilogues, training=self.training)
+        fuses, epilogues = self.target.fuses, self.target.epilogues
+        region = Region(graph, sizes, fuses=fuses, epilogues=epilogues, reached=self.reached)
         pairs = zip(graph.inputs[:carried], graph.outputs)
         region.kept |= {region.home(after) for before, after in pairs if before in region.kept}
         alive = _Lifetimes(region)
@@ -140,7 +143,7 @@ class _Walk:
                 alive.run(first.operands, {v: float(region.type(v).bytes) for v in first.outputs}, inside)
                 continue
             self._kernel(region, kernel, times)
-            alive.run(kernel.read, kernel.written, Memory(kernel.bytes if self.training else 0.0))
+            alive.run(kernel.read, kernel.written, Memory(kernel.bytes if region.gradients(kernel) else 0.0))
         return Memory(alive.peak, alive.kept)
 
     def _loop(self, region: Region, node: Node, times: int) -> Memory:
@@ -157,7 +160,7 @@ class _Walk:
             self._both(TRAFFIC, passes * moved / self.target.bandwidth)
             self._both(STEP, times * rounds * self.target.step)
         inside = self.graph(body, region.sizes, times * rounds, carried)
-        if not self.training:
+        if not self.reached:
             return inside
         kept = inside.kept
         if node.op == "repeat" and self.recomputes:
@@ -167,16 +170,16 @@ class _Walk:
     def _both(self, name: str, seconds: float) -> None:
         """The same forward and, for each gradient, back."""
         self.forward[name] += seconds
-        if self.training:
-            self.backward[name] += GRADIENTS * seconds
+        if self.reached:
+            self.backward[name] += BACK * seconds
 
     def _kernel(self, region: Region, kernel: Kernel, times: int) -> None:
         work = Work(1, 1, kernel.bytes, large(kernel.written))
         self._add(self.forward, region, kernel, times, work)
-        if self.training:
-            products = GRADIENTS + RECOMPUTED * (len(kernel.contractions) > 1)
-            launches = GRADIENTS if kernel.contractions else 1
-            work = Work(products, launches, kernel.backward_bytes, large(kernel.read))
+        if gradients := region.gradients(kernel):
+            products = gradients + RECOMPUTED * (len(kernel.contractions) > 1)
+            fresh = large({value: size for value, size in kernel.read.items() if value in self.reached})
+            work = Work(products, gradients, region.gradient_bytes(kernel), fresh)
             self._add(self.backward, region, kernel, times, work)
 
     def _add(self, seconds: Seconds, region: Region, kernel: Kernel, times: int, work: Work) -> None:
@@ -243,6 +246,9 @@ def large(sizes: Mapping[Value, float]) -> float:
 
 
 def _padded(product: Contraction, target: Target) -> float:
+    """The operations that a product takes in whole tiles; one with a vector has none, it streams its matrix."""
+    if 1 in (product.m, product.n, product.k):
+        return product.flops
     m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), target.tile))
     return 2.0 * product.batch * (m + target.fill) * n * (k + target.fill)
 

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 import flashir
 from flashir.cost import estimate, target
+from flashir.cost.gradient import reached
 from flashir.cost.groups import Region
 from flashir.cost.model import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
 from flashir.errors import TargetError
 from flashir.ir import Builder
+from flashir.ir.types import DType
 from flashir.lowering import Lowering
 from flashir.workload import Workload
 
@@ -137,7 +139,7 @@ def test_a_fusing_target_keeps_what_a_kernel_reads_not_what_stays_inside():
     x, w = b.input("x", "f32[64, 64]"), b.input("w", "f32[64, 64]")
     h = b.tanh(b.mul(x, x))
     graph = b.finish(b.matmul(b.tanh(b.matmul(h, w)), w))
-    names = [value.name for value in Region(graph, {}, fuses=True, training=True).kept]
+    names = [value.name for value in Region(graph, {}, fuses=True, reached=reached(graph)).kept]
     assert sorted(names) == ["tanh_0", "tanh_1", "w", "x"]
 
 
@@ -147,6 +149,43 @@ def test_a_step_that_keeps_nothing_has_nothing_to_recompute():
     graph = b.finish(b.matmul(b.input("x", "f32[B, T, 64]"), w))
     with pytest.raises(TargetError, match="needs at least"):
         flashir.plan(graph, "jax:tpu-v4", 2**14, 2**14, True)
+
+
+def test_what_no_gradient_reaches_has_none_and_is_kept_for_others_alone():
+    """Of a factor and a constant one, the constant is kept; of two constant ones nothing."""
+    b = Builder("rotated")
+    x = b.input("x", "f32[64, 64]")
+    ids = b.input("ids", "i64[64, 64]")
+    angles = b.sin(b.cast(ids, dtype=DType.F32))
+    graph = b.finish(b.add(b.mul(x, angles), b.matmul(x, b.mul(angles, angles))))
+    names = [value.name for value in Region(graph, {}, fuses=False, reached=reached(graph)).kept]
+    assert sorted(names) == ["mul_1", "sin_0"]
+
+
+def test_a_side_that_no_gradient_reaches_costs_no_product():
+    def products(side):
+        b = Builder("mask")
+        x, w = b.input("x", f"{side}[64, 64]"), b.input("w", "f32[64, 64]")
+        return estimate(b.finish(b.matmul(b.cast(x, dtype=DType.F32), w)), RECORD, {}, training=True).terms[MATRIX]
+
+    assert products("f32") == pytest.approx(1.5 * products("i64"))
+
+
+def test_a_gradient_comes_back_into_a_loop_by_what_its_rounds_hand_on():
+    b = Builder("loop")
+    w = b.insert("param", [], {"name": "w", "shape": (8,)})[0]
+    start = b.cast(b.input("ids", "i64[8]"), dtype=DType.F32)
+    graph = b.finish(b.repeat(start, w, times=3, body=lambda b, h, w: b.add(b.tanh(h), w)))
+    body = graph.nodes[-1].region
+    assert body is not None
+    assert {body.inputs[0], body.outputs[0], graph.outputs[0]} <= reached(graph)
+    assert start not in reached(graph)
+
+
+def test_a_product_with_a_vector_is_not_padded():
+    record = replace(RECORD, tile=(128, 128, 128))
+    for thin in (product(1, 64, 64), product(64, 1, 64), product(64, 64, 1)):
+        assert estimate(thin, record, {}).terms[WASTE] == 0
 
 
 def test_a_loop_keeps_what_every_round_reads_of_the_one_before():
