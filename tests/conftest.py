@@ -1,7 +1,12 @@
-"""Settings that hold for every test: the same examples on every run, on every machine."""
+"""Settings that hold for every test: the same examples on every run, on every machine; light compilation."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -14,3 +19,20 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("flashir"), derandomize=False, max_examples=1000)
 settings.load_profile("flashir")
+
+LIGHT = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests compile far more than they compute: XLA spares its optimiser, and what one test compiled serves the next.
+
+    Each worker keeps a folder of its own, which its child processes share.
+    """
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LIGHT}".strip()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flashir-jax-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
