@@ -64,6 +64,8 @@ class Grid:
         for seq_len in self.lengths:
             with gathered(problems):
                 Workload(self.rows_of(seq_len), seq_len)
+            if self.batch is None and 0 < self.tokens < seq_len:
+                problems.append(f"a batch of {self.tokens} tokens has no room for a row of {seq_len}")
         for what, values in (("chunk", self.chunks), ("cumsum", self.cumsums)):
             if values and self.models and not any(_has(model, what) for model in self.models.values()):
                 problems.append(f"none of {', '.join(self.models)} has a {what} to set")

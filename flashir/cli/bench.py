@@ -27,6 +27,7 @@ WRITTEN = {
 
 
 def bench(
+    ctx: typer.Context,
     systems: Annotated[
         list[str] | None,
         typer.Argument(
@@ -129,10 +130,14 @@ def bench(
         flashir bench --published lm
     """
     if published is not None:
-        _show_published(published, systems, show, as_json)
+        from flashir.cli.published import show_published
+
+        _refuse_others(ctx, "--published", "--json")
+        show_published(published, as_json)
         return
     if show is not None:
-        _show_again(show, systems, out, as_json)
+        _refuse_others(ctx, "--show", "--out", "--json")
+        _show_again(show, out, as_json)
         return
     from flashir.bench.draft import Draft
     from flashir.bench.record import new_record
@@ -188,7 +193,7 @@ def _grid(asked: dict[str, Any]) -> Grid:
         asked["tokens"] or 0,
         asked["training"],
         numbers.get("chunks", ()),
-        [name.strip() for name in asked["cumsum"].split(",")] if asked["cumsum"] else (),
+        [name.strip() for name in asked["cumsum"].split(",")] if asked["cumsum"] is not None else (),
         asked["dtype"],
         asked["policy"],
     )
@@ -278,23 +283,25 @@ def _finish(draft: Draft, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _show_published(name: str, systems: list[str] | None, show: Path | None, as_json: bool) -> None:
-    from flashir.cli.published import show_published
+def _refuse_others(ctx: typer.Context, option: str, *fitting: str) -> None:
+    """Raises SettingError with everything on the command line that an option that runs nothing has no use for."""
     from flashir.errors import SettingError
 
-    if systems or show is not None:
-        raise SettingError("--published runs nothing, so it takes neither SYSTEM nor --show")
-    show_published(name, as_json)
+    given = [
+        max(each.opts, key=len) if each.param_type_name == "option" else "SYSTEM"
+        for each in ctx.command.params
+        if getattr(ctx.get_parameter_source(str(each.name)), "name", "") == "COMMANDLINE"
+    ]
+    others = [name for name in given if name not in (option, *fitting)]
+    if others:
+        raise SettingError(f"{option} stands alone: it runs nothing, so it takes no {', '.join(others)}")
 
 
-def _show_again(file: Path, systems: list[str] | None, out: Path | None, as_json: bool) -> None:
+def _show_again(file: Path, out: Path | None, as_json: bool) -> None:
     """An earlier run: its table, or its JSON; its report where a folder is given for it."""
     from flashir.bench.record import read_record
     from flashir.cli.bench_table import show_record
-    from flashir.errors import SettingError
 
-    if systems:
-        raise SettingError("--show stands alone: it runs nothing, so it takes no SYSTEM")
     record = read_record(file)
     report = None if out is None else out / f"{record.name}.html"
     if report is not None:

@@ -53,6 +53,11 @@ def test_a_batch_of_tokens_has_fewer_rows_the_longer_they_are() -> None:
     assert [case.row.batch for case in found] == [16, 4, 1]
 
 
+def test_a_row_that_is_longer_than_a_batch_of_tokens_is_a_problem() -> None:
+    found = grid(lengths=[8, 64], batch=None, tokens=10).problems()
+    assert found == ["a batch of 10 tokens has no room for a row of 64"]
+
+
 def test_all_problems_at_once() -> None:
     found = grid(targets=["onnx:cpu", "torch:h200", "jax:cpuu"], lengths=[0, 64], chunks=[-1], training=True).problems()
     text = "\n".join(found)

@@ -153,6 +153,14 @@ def test_all_that_is_wrong_is_told_at_once(cli: Cli) -> None:
         (("flash", "--cumsum", "skan"), "cumsum must be one of scan, matmul, native"),
         (("--show", "no.json"), "no.json"),
         (("flash", "--show", "no.json"), "--show stands alone"),
+        (("flash", "--cumsum", ""), "cumsum must be one of scan, matmul, native"),
+        (("flash", "--chunks", ""), "--chunks must be whole numbers from 1"),
+        (("flash", "--tokens", "10", "--lengths", "64"), "a batch of 10 tokens has no room for a row of 64"),
+        (("--show", "r.json", "--rounds", "3", "-s", "a=1"), "so it takes no --set, --rounds"),
+        (
+            ("flash", "--published", "lm", "-o", "x", "--target", "foo", "--lengths", "5", "--training"),
+            "so it takes no SYSTEM, --target, --lengths, --training, --out",
+        ),
     ],
 )
 def test_a_mistake_is_one_message(cli: Cli, line: tuple[str, ...], said: str) -> None:
