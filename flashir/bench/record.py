@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from msgspec import Meta
 
 import flashir
 from flashir.bench.interleaved import Samples
+from flashir.cost import target as find_target
 from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
 from flashir.cost.target import split_name
 from flashir.errors import ArtefactError
@@ -162,6 +163,30 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Predictor:
+    """What the predictions and floors of a target come from: the main numbers of its record.
+
+    Args:
+        record: `shipped`, or that it was calibrated on this machine, and when.
+        peak: operations a second in matrix products, per element type.
+        bandwidth: bytes a second to and from the main memory.
+        memory: bytes of it.
+    """
+
+    record: Text
+    peak: dict[Text, float]
+    bandwidth: float
+    memory: float
+
+    @staticmethod
+    def of(name: str) -> Predictor:
+        """That of a target as it is known now. Raises TargetError where it is not."""
+        now, shipped = find_target(name), find_target(name, calibrated=False)
+        made = "shipped" if now.sources == shipped.sources else now.sources["bandwidth"]  # no calibration is without it
+        return Predictor(made, dict(now.peak), now.bandwidth, now.memory)
+
+
+@dataclass(frozen=True)
 class Record:
     """One run of the benchmark.
 
@@ -171,6 +196,7 @@ class Record:
         machine: where.
         rows: every case.
         complete: whether it came to its end.
+        targets: what predicted, for each; nothing in records of earlier versions.
     """
 
     date: Text
@@ -178,6 +204,7 @@ class Record:
     machine: Machine
     rows: tuple[Row, ...]
     complete: bool = True
+    targets: dict[Text, Predictor] = field(default_factory=dict)
     format: str = FORMAT
     schema: int = SCHEMA
 
@@ -198,7 +225,13 @@ class Record:
 
 def new_record(settings: Mapping[str, Any], targets: tuple[str, ...]) -> Record:
     """A record that begins now, without rows yet. Raises TargetError where a backend is not installed."""
-    return Record(datetime.now(UTC).isoformat(timespec="seconds"), dict(settings), Machine.here(targets), ())
+    return Record(
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        dict(settings),
+        Machine.here(targets),
+        (),
+        targets={name: Predictor.of(name) for name in targets},
+    )
 
 
 def read_record(path: Path) -> Record:

@@ -10,6 +10,9 @@ import pytest
 
 from flashir.bench.memory import forget_peak, free_memory, peak_memory
 from flashir.bench.record import Machine, Record, Row, new_record, read_record
+from flashir.cost import target
+from flashir.cost.profile import SCHEMA as PROFILE
+from flashir.cost.profile import profile_key, profile_path
 from flashir.errors import ArtefactError
 
 MEASURED = Row(
@@ -82,6 +85,28 @@ def test_files_that_are_no_record(tmp_path: Path, change: dict[str, object], sai
     path.write_bytes(b"\xff{")
     with pytest.raises(ArtefactError):
         read_record(path)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json")), ids=str)
+def test_records_of_earlier_versions_are_read(path: Path) -> None:
+    assert read_record(path).rows
+
+
+def test_a_new_record_says_what_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path))
+    record, fitted = target("onnx:cpu"), {"peak.f32": 2e11, "bandwidth": 3e10}
+    made = new_record({}, ("onnx:cpu",)).targets["onnx:cpu"]
+    assert (made.record, made.bandwidth, made.memory) == ("shipped", record.bandwidth, record.memory)
+    path = profile_path("onnx:cpu")
+    path.parent.mkdir(parents=True)
+    kept = {"schema": PROFILE, "date": "2026-11-24", "key": profile_key(record), "numbers": fitted}
+    path.write_text(json.dumps(kept))
+    again = new_record({}, ("onnx:cpu",))
+    made = again.targets["onnx:cpu"]
+    assert (made.record, made.bandwidth) == ("calibrated on this machine, 2026-11-24", 3e10)
+    assert made.peak["f32"] == 2e11
+    again.write(tmp_path / "again.json")
+    assert read_record(tmp_path / "again.json") == again
 
 
 def test_a_new_record_says_where_it_is() -> None:
