@@ -3,17 +3,19 @@
 The cost model says where to look, and measuring says by how much it is off. First the chunk or tile that the plan would
 choose is measured with every strategy, as the model errs most about those. What that shows corrects the predictions
 of the rest; then, one at a time, whatever would be chosen now, or could still turn the choice, until there is nothing
-of the kind or a third of all is measured. Those that can still win are timed until it is clear, or often enough.
+of the kind or a third of all is measured. Those that can still win are timed until it is clear, or often enough; those
+that memory does not hold together, one after the other, which compares them a little worse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 
 from flashir.passes.choose import QUALITY_SLACK, Candidate, best
+from flashir.planning import gigabytes
 from flashir.tune.evidence import corrected
 from flashir.tune.measure import Measurer
 from flashir.tune.progress import Progress, Silent
@@ -50,6 +52,7 @@ class Contest:
         progress: is told.
         budget_s: seconds after which no more is begun; the first candidate is timed at least once.
         keep: is given every candidate that was measured so far with its timing, after every round.
+        room: bytes of memory that those that are open may take together; one that needs more is skipped.
     """
 
     candidates: Sequence[Candidate]
@@ -58,10 +61,12 @@ class Contest:
     progress: Progress = field(default_factory=Silent)
     budget_s: float | None = None
     keep: Keep = lambda measured: None
+    room: float = inf
     samples: dict[int, dict[int, float]] = field(default_factory=dict, init=False)
     skipped: dict[int, str] = field(default_factory=dict, init=False)
     _open: list[int] = field(default_factory=list, init=False)
     _round: int = field(default=0, init=False)
+    _crowded: bool = field(default=False, init=False)
 
     @property
     def limit(self) -> int:
@@ -77,9 +82,7 @@ class Contest:
                 self._admit(wave)
                 self._time(SCREENING)
                 self._drop(BEHIND)
-            while self._undecided():
-                self._time(SCREENING)
-                self._drop(1.0)
+            self._decide()
             for index in tuple(self._open):
                 self._close(index)
         finally:
@@ -115,9 +118,15 @@ class Contest:
         others = sorted((i for i in left if i not in wave), key=lambda i: now[i].ms)
         return [*sorted(wave, key=lambda i: now[i].ms), *others[: max(0, FIRST - len(wave))]][: self.limit]
 
+    def _decide(self) -> None:
+        """Time those that are open until it is clear which can still be chosen, or often enough."""
+        while self._undecided():
+            self._time(SCREENING)
+            self._drop(1.0)
+
     def _undecided(self) -> bool:
         least = min((len(self.samples[i]) for i in self._open), default=ROUNDS)
-        alone = len(self._open) == 1 and len(self.samples) > 1
+        alone = len(self._open) == 1 and len(self.samples) > 1 and not self._crowded  # one that left may be as good
         return least < ROUNDS and not alone and not self._late()
 
     def _eligible(self) -> list[int]:
@@ -149,15 +158,38 @@ class Contest:
 
     def _admit(self, wave: Sequence[int]) -> None:
         for index in wave:
-            if self._late() and self._open:
+            if (self._late() and self._open) or not self._has_room(index):
                 return
             self.progress.measuring(self.candidates[index], 0)
             try:
+                self._fits(index)
                 self.measurer.open(self.candidates[index])
             except Exception as error:  # whatever a framework raises
                 self._skip(index, error)
             else:
                 self._open.append(index)
+
+    def _fits(self, index: int) -> None:
+        """Raises MemoryError where a candidate does not, even alone."""
+        needed = self.candidates[index].peak_bytes
+        if needed > self.room:
+            raise MemoryError(f"needs {gigabytes(needed)}, and {gigabytes(self.room)} are free")
+
+    def _has_room(self, index: int) -> bool:
+        """Whether a candidate may be opened: where others are in the way, they are timed to the end, and the slow go.
+
+        Those that were not timed yet go first: the candidate is thought of again when it is known how they do.
+        """
+        needed = self.candidates[index].peak_bytes
+        while self._open and needed <= self.room < needed + sum(self.candidates[i].peak_bytes for i in self._open):
+            if any(i not in self.samples for i in self._open):
+                return False
+            self._crowded = True
+            self._decide()
+            if self._open:
+                found = timings(self.samples)
+                self._close(max(self._open, key=lambda i: found[i].ms))
+        return True
 
     def _time(self, rounds: int) -> None:
         """So many rounds over all that are open, one sample of each in turn: noise hits all alike."""

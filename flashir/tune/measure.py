@@ -7,6 +7,7 @@ before it is asked for, and what a candidate has of its own is dropped when it i
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
@@ -141,8 +142,9 @@ class DeviceMeasurer:
         return sum(weight * piece.sample() for piece, weight in pieces)
 
     def close(self, candidate: Candidate) -> None:
-        """Let go of what the candidate has of its own."""
-        self._open.pop(Choice.of(candidate), None)
+        """Let go of what the candidate has of its own, at once: the next may need the memory."""
+        if self._open.pop(Choice.of(candidate), None) is not None:
+            gc.collect()  # what frameworks compile refers to itself
 
     def _piece(self, part: Part, choice: Choice, index: int) -> _Piece:
         if any(True for _ in choosers(part.graph)):

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from flashir.bench.memory import free_memory
 from flashir.cost import Target
 from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, SettingError, TargetError
@@ -87,6 +88,7 @@ def tune(
             progress or Silent(),
             budget_s,
             _Keeper(graph, record, workload, store),
+            free_memory() if record.device == "cpu" else record.memory,
         )
         found = contest.run()
     finally:

@@ -36,10 +36,10 @@ def trial(**changes: Any) -> Trial:
     return replace(TRIAL, **{"tuning": new_tuning(), "date": now(), **changes})
 
 
-def candidates(predicted: Mapping[Choice, float]) -> tuple[Candidate, ...]:
+def candidates(predicted: Mapping[Choice, float], peak_bytes: int = 1) -> tuple[Candidate, ...]:
     """Candidates with these predictions, in milliseconds."""
     return tuple(
-        Candidate(each.chunk, each.cumsum, ms, 1, each.tile, terms={"matrix products": ms})
+        Candidate(each.chunk, each.cumsum, ms, peak_bytes, each.tile, terms={"matrix products": ms})
         for each, ms in predicted.items()
     )
 
@@ -58,6 +58,7 @@ class FakeMeasurer:
         self.times, self.broken, self.failing = times, broken, failing
         self.opened: list[Choice] = []
         self.open_now: set[Choice] = set()
+        self.most_open = 0
         self.order: list[Choice] = []
 
     def open(self, candidate: Candidate) -> None:
@@ -66,6 +67,7 @@ class FakeMeasurer:
             raise MemoryError("no memory\nfor this")
         self.opened.append(choice)
         self.open_now.add(choice)
+        self.most_open = max(self.most_open, len(self.open_now))
 
     def sample(self, candidate: Candidate) -> float:
         choice = choice_of(candidate)

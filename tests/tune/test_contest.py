@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count, pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from flashir.tune.timing import Timing
 from tests.tune.support import GRID, FakeMeasurer, Log, candidates, choice_of
 
 FLAT = {each: 10.0 + i for i, each in enumerate(GRID)}
+GIB = 2**30
 LIMIT = 5  # a third of fifteen
 
 
@@ -122,6 +124,39 @@ def test_where_all_fail_nothing_is_measured() -> None:
     fight = Contest(candidates(FLAT), FakeMeasurer(FLAT, broken=GRID))
     assert not measured(fight.run())
     assert len(fight.skipped) == len(GRID)
+
+
+@pytest.mark.parametrize(("room", "together"), [(3 * GIB, 3), (2 * GIB, 2), (GIB, 1)])
+@pytest.mark.parametrize("policy", ["fastest", "quality"])
+def test_no_more_are_open_at_once_than_memory_holds(room: int, together: int, policy: str) -> None:
+    real = {each: 10.0 + (i * 7) % 15 for i, each in enumerate(GRID)}
+    fake = FakeMeasurer(real)
+    fight = Contest(candidates(FLAT, GIB), fake, policy, room=room)
+    found = fight.run()
+    assert fake.most_open == together
+    assert not fight.skipped
+    assert 1 < len(measured(found)) <= LIMIT + 1
+    assert len(set(fake.opened)) == len(fake.opened)
+    assert choice_of(best(measured(found), policy)) == GRID[0]
+
+
+def test_strategies_that_are_timed_one_at_a_time_are_all_timed() -> None:
+    predicted = {Choice(64, way): 10.0 for way in STRATEGIES}
+    real = dict(zip(predicted, (30.0, 20.0, 10.0), strict=True))
+    fake = FakeMeasurer(real)
+    found = Contest(candidates(predicted, GIB), fake, "fastest", room=GIB).run()
+    assert choice_of(best(measured(found), "fastest")) == Choice(64, "native")
+    assert len(measured(found)) == 3
+
+
+def test_one_that_memory_does_not_hold_alone_is_skipped_and_the_others_go_on() -> None:
+    log, fake = Log(), FakeMeasurer(FLAT)
+    found = [replace(each, peak_bytes=GIB if i else 9 * GIB) for i, each in enumerate(candidates(FLAT))]
+    fight = Contest(found, fake, "fastest", log, room=8 * GIB)
+    assert choice_of(best(measured(fight.run()), "fastest")) == GRID[1]
+    assert fight.skipped == {0: "needs 9.00 GiB, and 8.00 GiB are free"}
+    assert log.of("skipped") == [(GRID[0], fight.skipped[0])]
+    assert GRID[0] not in fake.opened
 
 
 def test_progress_is_told_in_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,35 @@ def test_training_steps_are_measured_and_kept_apart_from_runs(cache: Path) -> No
     assert {each.chunk for each in again.candidates if each.measured_ms is not None} == set(measured)
     forward = flashir.plan(model, "torch:cpu", 1, 100)
     assert all(each.measured_ms is None for each in forward.candidates)
+
+
+def test_what_memory_does_not_hold_is_said_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "free_memory", lambda: 2**20)
+    with pytest.raises(TargetError, match=r"needs 0\.\d\d GiB, and 0\.00 GiB are free"):
+        tune(flashir.model("flash", size="small", cumsum="matmul", chunk=64), target="torch:cpu", training=True)
+
+
+def test_a_candidate_that_was_closed_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the next opened before, two would take the memory of one."""
+    made: list[weakref.ref[Any]] = []
+
+    class Seen:
+        def compile(self, graph: flashir.Graph, params: Any, device: str) -> Any:
+            true = backend("onnx").compile(graph, params, device)
+
+            def run(arrays: Sequence[Any]) -> Any:
+                return true(arrays)
+
+            run.itself = run  # type: ignore[attr-defined]
+            made.append(weakref.ref(run))
+            return run
+
+    measurer = DeviceMeasurer(TINY, "onnx:cpu", Seen(), "cpu", Workload(1, 100))
+    (only,) = candidates({Pick(64, "scan"): 1.0})
+    measurer.open(only)
+    assert measurer.sample(only) > 0
+    measurer.close(only)
+    assert [each() for each in made] == [None]
 
 
 def test_a_strategy_with_a_gradient_of_its_own_cannot_win(monkeypatch: pytest.MonkeyPatch) -> None:
