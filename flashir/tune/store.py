@@ -198,7 +198,7 @@ class Store:
         return "mode=ro" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
 
     def _inspect(self) -> bool:
-        """Whether the file is empty. Raises ArtefactError where it belongs to somebody else."""
+        """Whether the file is empty. Raises ArtefactError where it belongs to somebody else, or lacks what is ours."""
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
         (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -209,6 +209,13 @@ class Store:
         if schema != SCHEMA:
             raise ArtefactError(
                 f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
+                where=str(self.path),
+                mend=_ANEW,
+            )
+        found = tuple(name for (name,) in self._connection.execute("SELECT name FROM pragma_table_info('trials')"))
+        if found != COLUMNS:
+            raise ArtefactError(
+                f"the table trials must have the columns {', '.join(COLUMNS)}, got {', '.join(found) or 'none'}",
                 where=str(self.path),
                 mend=_ANEW,
             )

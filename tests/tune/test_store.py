@@ -113,6 +113,19 @@ def test_another_schema_is_refused_with_both_numbers() -> None:
         Store(write=True)
 
 
+@pytest.mark.parametrize("harm", ["DROP TABLE trials", "ALTER TABLE trials DROP COLUMN spread_ms"])
+def test_a_store_without_its_trials_is_started_anew(harm: str) -> None:
+    with Store(write=True) as store:
+        store.add(TRIAL)
+    with sqlite3.connect(store_path()) as other:
+        other.execute(harm)
+    other.close()
+    for write in (False, True):
+        with pytest.raises(ArtefactError, match=r"trials must have the columns model, .*, date, got") as raised:
+            Store(write=write)
+        assert "move the file away" in raised.value.mend
+
+
 def test_a_row_that_makes_no_sense_is_damage() -> None:
     with Store(write=True) as store:
         store.add(TRIAL)
