@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,9 +175,13 @@ def only_one(name: str, value: object, other: str, second: object) -> None:
 
 def whole_numbers(name: str, text: str, least: int) -> list[int]:
     """`1,2,3` as numbers. Raises SettingError."""
+    from flashir.ir.types import LARGEST_SIZE
+
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) >= least for part in parts):
-        raise SettingError(f"{name} must be whole numbers from {least}, such as 1,64,65, got {text!r}")
+    if not all(re.fullmatch("[0-9]{1,13}", part) and least <= int(part) <= LARGEST_SIZE for part in parts):
+        raise SettingError(
+            f"{name} must be whole numbers from {least} to {LARGEST_SIZE}, such as 1,64,65, got {text!r}"
+        )
     return [int(part) for part in parts]
 
 
