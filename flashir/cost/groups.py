@@ -90,7 +90,7 @@ class Region:
         return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
 
     def gradients(self, kernel: Kernel) -> int:
-        """How many kernels its gradient is: one for each side of a product that a gradient reaches; else one, or none."""
+        """How many kernels its gradient is: one for each side of a product that a gradient reaches; or one; or none."""
         if all(self.reached.isdisjoint(node.outputs) for node in kernel.nodes):
             return 0
         sides = sum(value in self.reached for value in kernel.nodes[0].operands)
