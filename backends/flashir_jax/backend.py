@@ -55,6 +55,13 @@ class JaxBackend:
 
         return device_names()
 
+    def peak_bytes(self, device: str) -> int | None:
+        """The most memory that XLA has had allocated on a device of its own, for `flashir bench`."""
+        need_jax()
+        from flashir_jax.devices import peak_bytes
+
+        return peak_bytes(device)
+
     def claims(self, node: Node) -> bool:
         """Every primitive, a few composites, and on a TPU what has a kernel. Without JAX too: a plan needs no JAX."""
         return claims(node, self.device)

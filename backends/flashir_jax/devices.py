@@ -47,6 +47,12 @@ def devices_of(name: str) -> list[Any]:
     return _found(name, _everywhere)
 
 
+def peak_bytes(name: str) -> int | None:
+    """The most bytes that were allocated on a device; None where it keeps no account. Raises TargetError."""
+    found: int | None = (device_of(name).memory_stats() or {}).get("peak_bytes_in_use")
+    return found
+
+
 def _found(name: str, where: Any) -> list[Any]:
     platform = platform_of(name)
     try:

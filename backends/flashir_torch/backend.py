@@ -49,6 +49,13 @@ class TorchBackend:
 
         return device_names()
 
+    def peak_bytes(self, device: str) -> int | None:
+        """The most memory that PyTorch has had allocated on a device of its own, for `flashir bench`."""
+        need_torch()
+        from flashir_torch.devices import peak_bytes
+
+        return peak_bytes(device)
+
     def claims(self, node: Node) -> bool:
         """The primitives, and what PyTorch has whole. Without PyTorch too: a plan needs none."""
         return claims(node, self.device)

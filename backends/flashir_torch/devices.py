@@ -28,3 +28,8 @@ def device_of(name: str) -> torch.device:
             mend="choose one that `flashir targets` lists",
         )
     return torch.device("cpu" if name == "cpu" else "cuda")
+
+
+def peak_bytes(name: str) -> int | None:
+    """The most bytes that were allocated on a card; None for the processor. Raises TargetError."""
+    return int(torch.cuda.max_memory_allocated()) if device_of(name).type == "cuda" else None

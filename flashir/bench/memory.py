@@ -1,14 +1,26 @@
-"""Memory of this machine and of this process."""
+"""Memory of this machine, of its accelerators, and of this process."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from flashir.cost.machine import memory_at_hand
 
 RESET_PEAK = "5"  # to /proc/self/clear_refs, of Linux since 4.0
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A backend that can tell how much of a device's own memory it has had in use."""
+
+    def peak_bytes(self, device: str) -> int | None:
+        """The most that this process has had there at once; None where the device does not say. Raises TargetError."""
+        ...
 
 
 def free_memory() -> int:
@@ -38,6 +50,20 @@ def forget_peak() -> None:
     """Let `peak_memory` begin anew, from what is in use now. Only Linux can; elsewhere nothing happens."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
+
+
+def peak_meter(target: str) -> Callable[[], int | None]:
+    """What tells the most that this process has had of the memory that a target computes in.
+
+    Only that of the main memory begins anew where it is forgotten. Raises TargetError where the target is not at hand.
+    """
+    from flashir.compiler import device_at_hand
+    from flashir.registry import backend_of
+
+    device, found = device_at_hand(target), backend_of(target)
+    if device == "cpu":
+        return peak_memory
+    return partial(found.peak_bytes, device) if isinstance(found, Metered) else lambda: None
 
 
 def _kibibytes(path: Path, name: str) -> int | None:

@@ -46,8 +46,9 @@ class Row:
         predicted_ms, predicted_bytes: by the cost model; None where the plan says that it does not fit.
         floor_ms: no run can be faster by the roofline of the target's record; `floor` is what bounds it.
         samples_ms: a time a round.
-        baseline_bytes: what the process had when its framework was loaded, and nothing compiled.
-        peak_bytes: the most that it had while it ran, that included.
+        baseline_bytes: what the process had of the memory of the target when its framework was loaded, and nothing
+            compiled; None where nobody can tell.
+        peak_bytes: the most that it had while it ran, that included; on an accelerator, while it was compiled too.
         heat: those of the same heat were timed in turn.
         left_out: why it was not tried.
         failed: why it was tried, and did not end well; the samples are those before that.

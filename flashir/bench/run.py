@@ -91,8 +91,8 @@ class Bench:
         for index in tuple(self._open):
             with self._guarded(index):
                 found, row = self._open[index].sample(), self.rows[index]
-                peak = found["peak_bytes"] if self.cases[index].on_host else None
-                self.rows[index] = replace(row, samples_ms=(*row.samples_ms, found["ms"]), peak_bytes=peak)
+                samples = (*row.samples_ms, found["ms"])
+                self.rows[index] = replace(row, samples_ms=samples, peak_bytes=found["peak_bytes"])
 
     @contextmanager
     def _guarded(self, index: int) -> Iterator[None]:

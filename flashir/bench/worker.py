@@ -41,21 +41,22 @@ def main() -> None:
 
 
 def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    from flashir.bench.memory import forget_peak, peak_memory
+    from flashir.bench.memory import forget_peak, peak_meter
 
     line = asked.readline()
     if not line:
         return
     task = json.loads(line)
     _compiled({**task, "model": NOTHING, "batch": 1, "seq_len": 1})()  # frameworks load parts of themselves so late
+    peak = peak_meter(task["target"])
     forget_peak()
-    baseline = peak_memory()
+    baseline = peak()
     call = _compiled(task)
     forget_peak()
     repeats = max(1, ceil(SHORTEST_MS / max(_milliseconds(call, 1), 1e-3)))
     _say(answers, baseline_bytes=baseline)
     while asked.readline():
-        _say(answers, ms=_milliseconds(call, repeats), peak_bytes=peak_memory())
+        _say(answers, ms=_milliseconds(call, repeats), peak_bytes=peak())
 
 
 def _compiled(task: dict[str, Any]) -> Callable[[], object]:

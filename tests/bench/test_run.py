@@ -159,4 +159,4 @@ def test_cases_on_one_card_share_its_memory() -> None:
     made, _ = bench(*card)
     rows = made.run()
     assert [row.heat for row in rows] == [1, 2]
-    assert [row.memory for row in rows] == [None, None]
+    assert [row.memory for row in rows] == [20, 20]
