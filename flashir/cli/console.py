@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is cut or wrapped for a program that reads it."""
@@ -115,8 +116,16 @@ def counted(count: int, one: str) -> str:
     return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
+class _Clean(Console):
+    """A console to which strings are text: what would control a terminal is shown as such, in cells of tables, too."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """The string as rich draws it."""
+        return super().render_str(text.translate(_CONTROLS), **how)
+
+
 def _console(*, stderr: bool) -> Console:
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = _Clean(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = PIPE_WIDTH
     return made
