@@ -30,6 +30,7 @@ from torch import nn
 import flashir
 from flashir.backend import AdamW, Batch
 from flashir.bench.case import Case, Grid
+from flashir.bench.command import count, guarded
 from flashir.bench.interleaved import interleaved
 from flashir.bench.record import Row, new_record
 from flashir.cost import target as find_target
@@ -179,10 +180,10 @@ def _profiled(each: Contestant, given: Batch) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seq-len", type=int, action="append", help=f"{', '.join(map(str, LENGTHS))} unless told")
+    parser.add_argument("--seq-len", type=count, action="append", help=f"{', '.join(map(str, LENGTHS))} unless told")
     parser.add_argument("--only", action="append", choices=SYSTEMS, help="all unless told")
-    parser.add_argument("--tokens", type=int, default=2**15, help="a step")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--tokens", type=count, default=2**15, help="a step")
+    parser.add_argument("--rounds", type=count, default=11)
     parser.add_argument("--out", type=Path, help="a file for the record, JSON")
     parser.add_argument("--profile", type=Path, help="a folder for tables of what runs on the card, one a system")
     given = parser.parse_args()
@@ -215,4 +216,4 @@ def _show(rows: Sequence[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

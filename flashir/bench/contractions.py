@@ -19,6 +19,7 @@ import numpy as np
 
 import flashir
 from flashir.backend import Run
+from flashir.bench.command import count, guarded
 from flashir.bench.interleaved import Samples, interleaved
 from flashir.cost import target as find_target
 from flashir.export import sample_inputs
@@ -135,14 +136,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="flash")
-    parser.add_argument("--d-model", type=int, default=768)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--vocab", type=int, default=256)
-    parser.add_argument("--seq-len", type=int, default=4096)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--chunk", type=int)
+    parser.add_argument("--d-model", type=count, default=768)
+    parser.add_argument("--depth", type=count, default=4)
+    parser.add_argument("--vocab", type=count, default=256)
+    parser.add_argument("--seq-len", type=count, default=4096)
+    parser.add_argument("--batch", type=count, default=1)
+    parser.add_argument("--chunk", type=count)
     parser.add_argument("--target", default="onnx:cpu")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=count, default=11)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     model = flashir.model(given.model, d_model=given.d_model, depth=given.depth, vocab=given.vocab)
@@ -160,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -12,6 +12,7 @@ from itertools import combinations
 
 import flashir
 from flashir.backend import AdamW, Batch
+from flashir.bench.command import count, guarded
 from flashir.compiler import device_at_hand
 from flashir.ir import Graph
 from flashir.lowering import Lowering
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, help="a text file, or a folder of them")
     parser.add_argument("--target", action="append", help="torch:cpu and jax:cpu where none is given")
     for name, usual in (("steps", 200), ("batch", 8), ("seq-len", 256), ("depth", 4), ("d-model", 128), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=usual)
+        parser.add_argument(f"--{name}", type=int if name == "seed" else count, default=usual)
     given = parser.parse_args()
     tokenizer = Tokenizer.bytes()
     open_model = flashir.model("flash", d_model=given.d_model, depth=given.depth, vocab=tokenizer.vocab)
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TypeVar
 
+from flashir.bench.command import count, guarded
 from flashir.bench.memory import forget_peak, peak_memory
 from flashir.train.data import Batches, Corpus, Tokenizer, documents, tokenised
 
@@ -78,12 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--bpe", type=int)
-    parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--seq-len", type=int, default=1024)
+    parser.add_argument("--rows", type=count, default=8)
+    parser.add_argument("--seq-len", type=count, default=1024)
     given = parser.parse_args(arguments)
     corpus = measure(given.paths, given.bpe, given.rows, given.seq_len, print)
     print(f"{len(corpus)} tokens in {len(corpus.spans)} documents")
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -19,6 +19,7 @@ from itertools import combinations
 from statistics import mean, median
 
 import flashir
+from flashir.bench.command import count, guarded
 from flashir.bench.interleaved import Samples, interleaved
 from flashir.ir import Graph
 from flashir.passes.choose import Candidate
@@ -97,11 +98,11 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="onnx:cpu")
-    parser.add_argument("--seq-len", type=int, action="append")
+    parser.add_argument("--seq-len", type=count, action="append")
     parser.add_argument("--training", action="store_true", help="a training step instead of one run forward")
     parser.add_argument("--tune", action="store_true", help="tune as well, from an empty store")
-    parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--depth", type=count, default=2)
+    parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     model = flashir.model("flash", d_model=768, depth=given.depth, vocab=256)
@@ -168,4 +169,4 @@ def _show(found: Quality, *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)
