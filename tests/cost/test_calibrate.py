@@ -113,9 +113,12 @@ def test_a_machine_that_cannot_be_explained_is_refused(monkeypatch, graphs):
     assert not profile_path("onnx:cpu").exists()
 
 
-def test_nothing_is_measured_where_the_profile_cannot_be_kept(monkeypatch, tmp_path):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "file"))
+@pytest.mark.parametrize("harm", ["no folder", "a folder in its place"])
+def test_nothing_is_measured_where_the_profile_cannot_be_kept(monkeypatch, tmp_path, harm):
+    if harm == "no folder":
+        (tmp_path / "profiles").touch()
+    else:
+        profile_path("onnx:cpu").mkdir(parents=True)
     monkeypatch.setattr(module, "_timings", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(ArtefactError, match=r"onnx-cpu.json: cannot write"):
         calibrate("onnx:cpu")
