@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from flashir.passes.choose import QUALITY_SLACK, Candidate
 
 TIE = 0.001  # closer than this, two candidates take the same time
-
+MOST = 0.5  # the share of a difference that its reason accounts for
+FEW = 10.0  # from so many times on, a share says less than a multiple
 
 OVER_TOKENS = "Tile 1, for a cumulative sum set by hand is one over tokens, as in Table 10; -s tile=N sets another."
 
@@ -84,16 +86,34 @@ def _cumsum(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
 
 def _against(slow: Candidate, fast: Candidate) -> str:
     """`takes 21% longer, most of it for sequential steps (4.1 ms against 0 ms)`"""
-    longer = slow.ms / max(fast.ms, 1e-12) - 1
-    measured = " as measured" if None not in (slow.measured_ms, fast.measured_ms) else ""
-    if abs(longer) < TIE:
+    both = slow.measured_ms is not None and fast.measured_ms is not None
+    measured = " as measured" if both else ""
+    if abs(slow.ms - fast.ms) <= TIE * fast.ms:
         return f"takes the same time{measured}"
-    gaps = {term: slow.terms[term] - fast.terms.get(term, 0.0) for term in slow.terms}
-    term = max(gaps, key=lambda each: gaps[each])
-    verdict = f"takes {abs(longer):.1%} {'longer' if longer > 0 else 'less'}{measured}"
-    if gaps[term] < TIE * fast.predicted_ms:
-        return verdict
-    return f"{verdict}, most of it for {term} ({_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))})"
+    ratio = slow.ms / fast.ms if fast.ms else inf
+    longer = f"{abs(ratio - 1):.1%} {'longer' if ratio > 1 else 'less'}" if ratio < FEW else f"{ratio:.3g} times as long"
+    verdict = f"takes {longer}{measured}"
+    if (term := _reason(slow, fast, ratio - 1)) is not None:
+        return f"{verdict}, most of it for {term} ({_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))})"
+    corrected = not both and (slow.correction, fast.correction) != (1.0, 1.0)
+    return f"{verdict}, corrected by what was measured {_elsewhere(slow, fast)}" if corrected else verdict
+
+
+def _reason(slow: Candidate, fast: Candidate, longer: float) -> str | None:
+    """The term that accounts for most of a difference; none where what was measured has other reasons.
+
+    Shares compare, not milliseconds: a machine may be slower than predicted throughout.
+    """
+    sign = 1 if longer > 0 else -1
+    shares = {term: sign * (ms - fast.terms.get(term, 0.0)) for term, ms in slow.terms.items()}
+    term = max(shares, key=lambda each: shares[each], default=None)
+    return term if term is not None and shares[term] >= MOST * abs(longer) * fast.predicted_ms else None
+
+
+def _elsewhere(*candidates: Candidate) -> str:
+    """What corrections come from."""
+    lengths = sorted({each.near for each in candidates if each.near is not None})
+    return f"at {' and '.join(map(str, lengths))} tokens" if lengths else "of others"
 
 
 def _time(ms: float) -> str:

@@ -76,7 +76,7 @@ def with_measurements(
             ratios[index] = trial_of.measured_ms / candidate.predicted_ms
         else:
             ratios[index] = trial_of.measured_ms / trial_of.predicted_ms
-            made[index] = replace(candidate, correction=ratios[index])
+            made[index] = replace(candidate, correction=ratios[index], near=trial_of.seq_len)
     return corrected(made, ratios, cautious=cautious)
 
 
