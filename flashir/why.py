@@ -91,10 +91,11 @@ def _against(slow: Candidate, fast: Candidate) -> str:
     if abs(slow.ms - fast.ms) <= TIE * fast.ms:
         return f"takes the same time{measured}"
     ratio = slow.ms / fast.ms if fast.ms else inf
-    longer = f"{abs(ratio - 1):.1%} {'longer' if ratio > 1 else 'less'}" if ratio < FEW else f"{ratio:.3g} times as long"
-    verdict = f"takes {longer}{measured}"
+    share = f"{abs(ratio - 1):.1%} {'longer' if ratio > 1 else 'less'}"
+    verdict = f"takes {share if ratio < FEW else f'{ratio:.3g} times as long'}{measured}"
     if (term := _reason(slow, fast, ratio - 1)) is not None:
-        return f"{verdict}, most of it for {term} ({_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))})"
+        times = f"{_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))}"
+        return f"{verdict}, most of it for {term} ({times})"
     corrected = not both and (slow.correction, fast.correction) != (1.0, 1.0)
     return f"{verdict}, corrected by what was measured {_elsewhere(slow, fast)}" if corrected else verdict
 
