@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashir.cli import console, options
+from flashir.cli.alone import refuse_others
 
 if TYPE_CHECKING:
     from flashir.bench.case import Grid
@@ -132,11 +133,11 @@ def bench(
     if published is not None:
         from flashir.cli.published import show_published
 
-        _refuse_others(ctx, "--published", "--json")
+        refuse_others(ctx, "--published", "--json")
         show_published(published, as_json)
         return
     if show is not None:
-        _refuse_others(ctx, "--show", "--out", "--json")
+        refuse_others(ctx, "--show", "--out", "--json")
         _show_again(show, out, as_json)
         return
     from flashir.bench.draft import Draft
@@ -281,20 +282,6 @@ def _finish(draft: Draft, as_json: bool) -> None:
     if failed:
         console.note(f"{failed} of {len(record.rows)} cases failed", "bold red")
         raise typer.Exit(1)
-
-
-def _refuse_others(ctx: typer.Context, option: str, *fitting: str) -> None:
-    """Raises SettingError with everything on the command line that an option that runs nothing has no use for."""
-    from flashir.errors import SettingError
-
-    given = [
-        max(each.opts, key=len) if each.param_type_name == "option" else "SYSTEM"
-        for each in ctx.command.params
-        if getattr(ctx.get_parameter_source(str(each.name)), "name", "") == "COMMANDLINE"
-    ]
-    others = [name for name in given if name not in (option, *fitting)]
-    if others:
-        raise SettingError(f"{option} stands alone: it runs nothing, so it takes no {', '.join(others)}")
 
 
 def _show_again(file: Path, out: Path | None, as_json: bool) -> None:

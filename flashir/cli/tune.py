@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from flashir.cli import console, options
+from flashir.cli.alone import refuse_others
 
 STORE = "Store"
 
 
 def tune(
+    ctx: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a checkpoint folder."),
@@ -56,7 +58,7 @@ def tune(
         flashir tune --import measured.json
     """
     if export is not None or import_ is not None:
-        _exchange(model, export, import_, as_json)
+        _exchange(ctx, export, import_, as_json)
         return
     from flashir.cli import progress, source
     from flashir.cli.candidates import show_plan
@@ -84,13 +86,11 @@ def tune(
         show_plan(made, model)
 
 
-def _exchange(model: str | None, out: Path | None, into: Path | None, as_json: bool) -> None:
+def _exchange(ctx: typer.Context, out: Path | None, into: Path | None, as_json: bool) -> None:
     """Write the store to a file, or add a file to it."""
-    from flashir.errors import SettingError
     from flashir.tune.store import export_json, import_json
 
-    if model is not None or (out is not None and into is not None):
-        raise SettingError("--export and --import stand alone: give one of them, and no MODEL")
+    refuse_others(ctx, "--export" if out is not None else "--import", "--json")
     count = export_json(out) if out is not None else import_json(into or Path())
     file = out or into
     if as_json:

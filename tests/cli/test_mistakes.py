@@ -55,7 +55,10 @@ Words = tuple[str, ...]
         (("calibrate", "torch:h200"), ("torch",)),
         (("tune",), ("MODEL is missing",)),
         (("tune", "--import", "no.json"), ("no.json",)),
-        (("tune", "flash", "--export", "x.json"), ("stand alone",)),
+        (("tune", "flash", "--export", "x.json"), ("--export stands alone", "takes no MODEL")),
+        (("tune", "--export", "a", "--target", "x", "--seq-len", "0"), ("stands alone", "no --target, --seq-len")),
+        (("tune", "--export", "a", "--import", "b", "-s", "d=1"), ("stands alone", "no --set, --import")),
+        (("tune", "--import", "b", "--batch", "1", "--json"), ("--import stands alone", "no --batch\n")),
     ],
     ids=lambda value: " ".join(value) if value and value[0] in ("plan",) else None,
 )
