@@ -289,5 +289,6 @@ def _choice_dict(made: Candidate | Plan) -> dict[str, Any]:
 
 
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
-    shown = _choice_dict(candidate)
-    return shown if candidate.measured_ms is None else {**shown, "measured_ms": candidate.measured_ms}
+    """A candidate; its measurement only where there is one."""
+    measured = {name: getattr(candidate, name) for name in ("measured_ms", "spread_ms", "runs")}
+    return _choice_dict(candidate) | {name: value for name, value in measured.items() if value is not None}

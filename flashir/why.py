@@ -93,22 +93,19 @@ def _against(slow: Candidate, fast: Candidate) -> str:
     ratio = slow.ms / fast.ms if fast.ms else inf
     share = f"{abs(ratio - 1):.1%} {'longer' if ratio > 1 else 'less'}"
     verdict = f"takes {share if ratio < FEW else f'{ratio:.3g} times as long'}{measured}"
-    if (term := _reason(slow, fast, ratio - 1)) is not None:
+    if (term := _reason(slow, fast)) is not None:
         times = f"{_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))}"
         return f"{verdict}, most of it for {term} ({times})"
     corrected = not both and (slow.correction, fast.correction) != (1.0, 1.0)
     return f"{verdict}, corrected by what was measured {_elsewhere(slow, fast)}" if corrected else verdict
 
 
-def _reason(slow: Candidate, fast: Candidate, longer: float) -> str | None:
-    """The term that accounts for most of a difference; none where what was measured has other reasons.
-
-    Shares compare, not milliseconds: a machine may be slower than predicted throughout.
-    """
-    sign = 1 if longer > 0 else -1
-    shares = {term: sign * (ms - fast.terms.get(term, 0.0)) for term, ms in slow.terms.items()}
-    term = max(shares, key=lambda each: shares[each], default=None)
-    return term if term is not None and shares[term] >= MOST * abs(longer) * fast.predicted_ms else None
+def _reason(slow: Candidate, fast: Candidate) -> str | None:
+    """The term that accounts for most of a difference; none where what was measured has other reasons."""
+    gap = slow.ms - fast.ms
+    gaps = {term: (ms - fast.terms.get(term, 0.0)) * (1 if gap > 0 else -1) for term, ms in slow.terms.items()}
+    term = max(gaps, key=lambda each: gaps[each], default=None)
+    return term if term is not None and gaps[term] >= MOST * abs(gap) else None
 
 
 def _elsewhere(*candidates: Candidate) -> str:

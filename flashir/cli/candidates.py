@@ -10,6 +10,7 @@ from flashir.planning import Plan
 from flashir.tune.space import Choice
 
 BAR = 24
+MEASURED = ("measured", "spread", "runs")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -22,8 +23,8 @@ def show_plan(plan: Plan, word: str) -> None:
     measured = any(each.measured_ms is not None for each in plan.candidates)
     tiled = any(each.tile is not None for each in plan.candidates)
     columns = ["", "chunk", *(["tile"] if tiled else []), "cumsum", "predicted"]
-    columns += [*(["measured"] if measured else []), "peak memory", ""]
-    table = console.table(*columns, right=("chunk", "tile", "predicted", "measured", "peak memory"))
+    columns += [*(MEASURED if measured else []), "peak memory", ""]
+    table = console.table(*columns, right=("chunk", "tile", "predicted", *MEASURED, "peak memory"))
     slowest = max(each.ms for each in plan.candidates)
     for each in plan.candidates:
         chosen = Choice.of(each) == Choice.of(plan)
@@ -33,7 +34,7 @@ def show_plan(plan: Plan, word: str) -> None:
             *([_number(each.tile)] if tiled else []),
             each.cumsum or "-",
             console.milliseconds(each.predicted_ms),
-            *([_measured(each)] if measured else []),
+            *(_measured(each) if measured else []),
             console.size(each.peak_bytes),
             _bar(each.ms / slowest if slowest else 0.0, chosen),
             style="bold green" if chosen else None,
@@ -55,8 +56,11 @@ def _number(tokens: int | None) -> str:
     return "-" if tokens is None else str(tokens)
 
 
-def _measured(candidate: Candidate) -> str:
-    return "" if candidate.measured_ms is None else console.milliseconds(candidate.measured_ms)
+def _measured(candidate: Candidate) -> list[str]:
+    """The time, how far its runs spread, and how many there were; blank where nothing was measured."""
+    times = (candidate.measured_ms, candidate.spread_ms)
+    runs = "" if candidate.runs is None else str(candidate.runs)
+    return [*("" if each is None else console.milliseconds(each) for each in times), runs]
 
 
 def _bar(share: float, chosen: bool) -> Text:

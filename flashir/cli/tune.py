@@ -30,6 +30,9 @@ def tune(
         float | None,
         typer.Option(metavar="SECONDS", help="Begin nothing more after that.", rich_help_panel=options.WORK),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure whatever is known already.", rich_help_panel=options.WORK)
+    ] = False,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     dtype: options.ComputeType = None,
@@ -47,9 +50,11 @@ def tune(
 ) -> None:
     """Choose the chunk and the cumulative sum by measuring on the device at hand.
 
-    Candidates are measured in the order of the cost model, interleaved. The first of each chunk is checked against the
+    Candidates are measured in the order of the cost model, interleaved: a third of them, or three where there are
+    fewer than nine, and one more where the choice would fall on it. The first of each chunk is checked against the
     interpreter, the others of the chunk against the first; so are, with --training, their loss and gradients.
-    Measurements are kept as they come, `plan` uses them, and Ctrl-C loses none.
+    Measurements are kept as they come, `plan` uses them, and Ctrl-C loses none. Of several of one candidate the most
+    certain counts; where those kept are certain enough, nothing is measured but with --again.
 
     Examples:
         flashir tune flash --size small --seq-len 4096
@@ -78,6 +83,7 @@ def tune(
         training,
         policy.value,
         budget_s=budget,
+        again=again,
         progress=progress.progress(),
     )
     if as_json:

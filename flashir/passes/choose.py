@@ -32,6 +32,7 @@ class Candidate:
         peak_bytes: bytes of memory on one device, by the cost model.
         tile: tokens of token-level linear attention that are computed together; None where the model has none.
         measured_ms: milliseconds as measured, where they were.
+        spread_ms, runs: of that measurement: the range of the middle half of the runs, and how many there were.
         correction: what the prediction is multiplied by where it competes with measurements of others.
         near: tokens a row of its own measurement that the correction comes from, where that was at another length.
         terms: the predicted milliseconds of each kind.
@@ -43,6 +44,8 @@ class Candidate:
     peak_bytes: int
     tile: int | None = None
     measured_ms: float | None = None
+    spread_ms: float | None = None
+    runs: int | None = None
     correction: float = 1.0
     near: int | None = None
     terms: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)

@@ -9,7 +9,7 @@ that memory does not hold together, one after the other, which compares them a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from time import monotonic
@@ -32,6 +32,8 @@ SHARE = 3
 FEWEST = 3
 FIRST = 2
 """At least so many are in the first rounds: one alone cannot tell a slow candidate from a slow machine."""
+SURE = 0.05
+"""The doubt up to which a candidate that could be chosen need not be timed again: the slack of the policy."""
 DOUBT = 0.15
 """The share by which a corrected prediction may be too slow."""
 DOUBT_NEW = 0.5
@@ -53,6 +55,7 @@ class Contest:
         budget_s: seconds after which no more is begun; the first candidate is timed at least once.
         keep: is given every candidate that was measured so far with its timing, after every round.
         room: bytes of memory that those that are open may take together; one that needs more is skipped.
+        earlier: timings of other tuners. Where they leave nothing to find out, nothing is measured.
     """
 
     candidates: Sequence[Candidate]
@@ -62,8 +65,10 @@ class Contest:
     budget_s: float | None = None
     keep: Keep = lambda measured: None
     room: float = inf
+    earlier: Mapping[int, Timing] = field(default_factory=dict)
     samples: dict[int, dict[int, float]] = field(default_factory=dict, init=False)
     skipped: dict[int, str] = field(default_factory=dict, init=False)
+    known: bool = field(default=False, init=False)
     _open: list[int] = field(default_factory=list, init=False)
     _round: int = field(default=0, init=False)
     _crowded: bool = field(default=False, init=False)
@@ -76,6 +81,9 @@ class Contest:
     def run(self) -> tuple[Candidate, ...]:
         """Every candidate: those that were measured with their time, the others with corrected predictions."""
         self._end = None if self.budget_s is None else monotonic() + self.budget_s
+        self.known = self._is_known()
+        if self.known:
+            return self._known(cautious=True)
         self.progress.started(self.limit)
         try:
             while wave := self._wave():
@@ -90,6 +98,20 @@ class Contest:
                 self.measurer.close(self.candidates[index])
             self.progress.finished()
         return self._known(cautious=True)
+
+    def _is_known(self) -> bool:
+        """Whether earlier timings decide: those that could be chosen are certain, and no other is worth a look.
+
+        Otherwise they are only expectations: times of different hours compare badly, so all are timed anew, in turn.
+        """
+        self.samples = {i: {0: timing.ms} for i, timing in self.earlier.items()}
+        if self.samples and not self._wave():
+            now = self._known(cautious=False)
+            doubted = {i: timing for i, timing in self.earlier.items() if not timing.doubt <= SURE}
+            if all(each.ms * (1 - each.doubt) > self._bar(now[i], now) for i, each in doubted.items()):
+                return True
+        self.samples = {}
+        return False
 
     def _wave(self) -> list[int]:
         """What to measure next; nothing where the choice is certain, or enough was measured."""
@@ -151,9 +173,9 @@ class Contest:
 
     def _known(self, *, cautious: bool) -> tuple[Candidate, ...]:
         """All candidates as they are known now."""
-        times = {i: timing.ms for i, timing in timings(self.samples).items()}
-        ratios = {i: ms / self.candidates[i].ms for i, ms in times.items()}
-        made = [replace(each, measured_ms=times.get(i)) for i, each in enumerate(self.candidates)]
+        found = timings(self.samples)
+        ratios = {i: timing.ms / self.candidates[i].ms for i, timing in found.items()}
+        made = [self._measured(i, found[i]) if i in found else each for i, each in enumerate(self.candidates)]
         return corrected(made, ratios, cautious=cautious)
 
     def _admit(self, wave: Sequence[int]) -> None:
@@ -241,4 +263,4 @@ class Contest:
         return self._end is not None and monotonic() > self._end
 
     def _measured(self, index: int, timing: Timing) -> Candidate:
-        return replace(self.candidates[index], measured_ms=timing.ms)
+        return replace(self.candidates[index], measured_ms=timing.ms, spread_ms=timing.spread_ms, runs=timing.runs)

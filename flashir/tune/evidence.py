@@ -21,10 +21,14 @@ from flashir.ir import Graph
 from flashir.passes.choose import CHOICES, Candidate
 from flashir.tune.place import store_path, where
 from flashir.tune.space import Choice
+from flashir.tune.timing import Timing
 
 if TYPE_CHECKING:
+    from flashir.tune.store import Trial
     from flashir.workload import Workload
 
+ALIKE = 2.0
+"""Two measurements whose standard errors differ by less than this are about as certain."""
 DOUBT = 1.15
 """How much slower than expected a candidate that was not measured may be: it wins only where it is better even so."""
 
@@ -35,7 +39,8 @@ def with_measurements(
     """The candidates with what the store knows of them.
 
     One that was measured at this very length gets `measured_ms`. One that was measured at another length of the same
-    bucket, and one that was not measured at all, gets a `correction` of its prediction. A store that cannot be used
+    bucket, and one that was not measured at all, gets a `correction` of its prediction. Of several measurements of one
+    candidate the most certain counts. A store that cannot be used
     is a miss, with one warning.
 
     Args:
@@ -47,7 +52,7 @@ def with_measurements(
     """
     if not os.path.exists(store_path()):  # before SQLite is even loaded
         return tuple(candidates)
-    from flashir.tune.store import Store, Trial, digest
+    from flashir.tune.store import Store, digest
 
     try:
         place = where(record)
@@ -62,22 +67,35 @@ def with_measurements(
     except ArtefactError as error:
         warnings.warn(f"measurements are left out: {error}", stacklevel=3)
         return tuple(candidates)
-    known: dict[str, Trial] = {}
-    for trial in sorted(trials, key=lambda each: (each.seq_len == workload.seq_len, each.date)):
-        known[trial.model] = trial  # the same length beats another, later beats earlier
     ratios: dict[int, float] = {}
     made = list(candidates)
     for index, (candidate, model) in enumerate(zip(candidates, models, strict=True)):
-        trial_of = known.get(model)
-        if trial_of is None:
+        own = [each for each in trials if each.model == model]
+        if not own:
             continue
-        if trial_of.seq_len == workload.seq_len:
-            made[index] = replace(candidate, measured_ms=trial_of.measured_ms)
-            ratios[index] = trial_of.measured_ms / candidate.predicted_ms
+        found = _most_certain(own, workload.seq_len)
+        if found.seq_len == workload.seq_len:
+            made[index] = replace(candidate, measured_ms=found.measured_ms, spread_ms=found.spread_ms, runs=found.runs)
+            ratios[index] = found.measured_ms / candidate.predicted_ms
         else:
-            ratios[index] = trial_of.measured_ms / trial_of.predicted_ms
-            made[index] = replace(candidate, correction=ratios[index], near=trial_of.seq_len)
+            ratios[index] = found.measured_ms / found.predicted_ms
+            made[index] = replace(candidate, correction=ratios[index], near=found.seq_len)
     return corrected(made, ratios, cautious=cautious)
+
+
+def _most_certain(trials: Sequence[Trial], seq_len: int) -> Trial:
+    """Of those at the nearest length the latest that is about as certain as the most certain.
+
+    What a busy machine took does not replace what a quiet one did, and what a quiet one takes now replaces what it did.
+    """
+    nearest = min(abs(each.seq_len - seq_len) for each in trials)
+    errors = {
+        each: Timing(each.measured_ms, each.spread_ms, each.runs).error_ms
+        for each in trials
+        if abs(each.seq_len - seq_len) == nearest
+    }
+    least = min(errors.values())
+    return max((each for each, error in errors.items() if error <= ALIKE * least), key=lambda each: each.date)
 
 
 def corrected(

@@ -39,6 +39,7 @@ def tune(
     cumsum: str | None = None,
     dtype: str | None = None,
     budget_s: float | None = None,
+    again: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what the model leaves open by measuring on the device at hand.
@@ -46,7 +47,8 @@ def tune(
     About a third of the candidates are measured: those that the cost model finds the best, and those about which what
     was measured leaves doubt. Before it is timed, the first of each chunk is checked against the interpreter, and the
     others of the chunk against the first; so are the loss and the gradients of training steps. Results go to the
-    store as they come, where `plan` finds them; Ctrl-C loses none.
+    store as they come, where `plan` finds them; Ctrl-C loses none. Where they are certain enough already,
+    nothing is measured; of several measurements of one candidate the most certain counts, here and in `plan`.
 
     Args:
         model: any graph; what it has settled stays so.
@@ -58,6 +60,7 @@ def tune(
         chunk, cumsum: settle these by hand.
         dtype: the compute type; without one, the model's own.
         budget_s: seconds after which nothing more is begun; without it, as long as it takes.
+        again: measure whatever the store has.
         progress: is told what happens.
 
     Returns:
@@ -78,30 +81,35 @@ def tune(
     specialise(graph, workload.sizes(graph))
     predicted = Ranking(record, workload)(graph)
     store = _opened()
+    keep = _Keeper(graph, record, workload, store)
     try:
+        expected = predicted
         if store is not None:
-            predicted = with_measurements(predicted, graph, record, workload, cautious=False)
+            expected = with_measurements(predicted, graph, record, workload, cautious=False)
         contest = Contest(
-            _unmeasured(predicted),
+            _unmeasured(expected),
             DeviceMeasurer(graph, target, backend(record.backend), record.device, workload),
             policy,
             progress or Silent(),
             budget_s,
-            _Keeper(graph, record, workload, store),
+            keep,
             free_memory() if record.device == "cpu" else record.memory,
+            {} if again else _earlier(expected),
         )
         found = contest.run()
+        if keep.store is not None:
+            found = with_measurements(predicted, graph, record, workload)  # as `plan` will see them
     finally:
         if store is not None:
             store.close()
-    measured = [each for each in found if each.measured_ms is not None]
+    measured = [each for i, each in enumerate(found) if each.measured_ms is not None and i not in contest.skipped]
     skipped = [f"{candidate_name(found[index])}: {reason}" for index, reason in contest.skipped.items()]
     if not measured:
         same = len(set(contest.skipped.values())) == 1
         reasons = list(contest.skipped.values())[:1] if same else skipped
         raise TargetError(reasons, where=f"no candidate could be measured on {target}")
     made = planned(model, graph, found, target, workload, policy, among=measured)
-    return replace(made, why=" ".join([made.why, _said(len(measured), len(found)), *_lines(skipped)]))
+    return replace(made, why=" ".join([made.why, *_said(len(measured), len(found), contest.known), *_lines(skipped)]))
 
 
 def _check_at_hand(record: Target, training: bool) -> None:
@@ -121,10 +129,21 @@ def _check_at_hand(record: Target, training: bool) -> None:
         )
 
 
+def _earlier(candidates: Sequence[Candidate]) -> dict[int, Timing]:
+    """The timings that the store has."""
+    return {
+        index: Timing(each.measured_ms, each.spread_ms, each.runs)
+        for index, each in enumerate(candidates)
+        if each.measured_ms is not None and each.spread_ms is not None and each.runs is not None
+    }
+
+
 def _unmeasured(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """What earlier measurements say, as expectations: this contest measures anew."""
     return tuple(
-        each if each.measured_ms is None else replace(each, measured_ms=None, correction=each.ms / each.predicted_ms)
+        each
+        if each.measured_ms is None
+        else replace(each, measured_ms=None, spread_ms=None, runs=None, correction=each.ms / each.predicted_ms)
         for each in candidates
     )
 
@@ -183,10 +202,11 @@ def _warn(error: ArtefactError) -> None:
     warnings.warn(f"measurements are not kept: {error}", stacklevel=4)
 
 
-def _said(measured: int, total: int) -> str:
-    if total == 1:
-        return "Measured on this machine."
-    return f"{measured} of {total} candidates were measured on this machine."
+def _said(measured: int, total: int, known: bool) -> list[str]:
+    """How many were measured, and whether that was earlier."""
+    count = "Measured" if total == 1 else f"{measured} of {total} candidates were measured"
+    said = f"{count} on this machine."
+    return [said, "All of it was earlier, and is certain enough; `again` measures anew."] if known else [said]
 
 
 def _lines(skipped: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 A trial belongs to the settled model, not to the model that was asked about: one and the same trial serves
 `chunk = auto`, `--chunk 256` and a file that says `chunk = 256`. Every tuner adds rows of its own, so none loses
-what another found; where both measured the same, the later one counts.
+what another found; where both measured the same, `evidence` takes the more certain one.
 """
 
 from __future__ import annotations

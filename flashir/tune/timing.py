@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 from statistics import median, quantiles
 
 SWEEPS = 30  # of the polish; each at least halves what is left to settle
@@ -32,9 +32,14 @@ class Timing:
     runs: int
 
     @property
+    def error_ms(self) -> float:
+        """The standard error of the median, were the runs normal; one run alone says nothing of it."""
+        return 0.93 * self.spread_ms / sqrt(self.runs) if self.runs > 1 else inf
+
+    @property
     def doubt(self) -> float:
-        """By what share the median may be off: twice its standard error, were the runs normal."""
-        return 2 * 0.93 * self.spread_ms / sqrt(self.runs) / self.ms
+        """By what share the median may be off: twice its standard error."""
+        return 2 * self.error_ms / self.ms
 
 
 def timings(samples: Mapping[int, Rounds]) -> dict[int, Timing]:

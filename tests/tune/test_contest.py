@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, pairwise
 
@@ -124,6 +125,33 @@ def test_where_all_fail_nothing_is_measured() -> None:
     fight = Contest(candidates(FLAT), FakeMeasurer(FLAT, broken=GRID))
     assert not measured(fight.run())
     assert len(fight.skipped) == len(GRID)
+
+
+def earlier(spread: float, times: Sequence[float] = (10.0, 14.0, 20.0, 30.0, 40.0)) -> dict[int, Timing]:
+    return {i: Timing(ms, spread * ms, ROUNDS if i == 0 else contest.SCREENING) for i, ms in enumerate(times)}
+
+
+def test_what_is_certain_already_is_not_measured_again() -> None:
+    fake, log = FakeMeasurer(FLAT), Log()
+    fight = Contest(candidates(FLAT), fake, "fastest", log, earlier=earlier(0.08))
+    found = fight.run()
+    assert fight.known
+    assert not fake.opened and not log.events
+    assert choice_of(best(measured(found), "fastest")) == GRID[0]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [earlier(0.4), {**earlier(0.08), 1: Timing(10.5, 1.0, 3)}, {0: Timing(10.0, 0.1, 12)}, {0: Timing(10.0, 0.0, 1)}],
+    ids=["spread", "a close one", "others are hopeful", "one run"],
+)
+def test_what_leaves_doubt_is_measured_anew_in_turn(known: dict[int, Timing]) -> None:
+    fake = FakeMeasurer(FLAT)
+    fight = Contest(candidates(FLAT), fake, "fastest", earlier=known)
+    found = fight.run()
+    assert not fight.known
+    assert len(set(fake.opened)) > 1
+    assert [each.runs for each in measured(found)] == [fake.order.count(choice_of(each)) for each in measured(found)]
 
 
 @pytest.mark.parametrize(("room", "together"), [(3 * GIB, 3), (2 * GIB, 2), (GIB, 1)])

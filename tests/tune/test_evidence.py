@@ -23,7 +23,7 @@ from tests.tune.support import candidates, trial
 MODEL = flashir.model("flash", size="tiny")
 
 
-def keep(choice: Choice, ms: float, seq_len: int = 512, predicted_ms: float = 1.0) -> None:
+def keep(choice: Choice, ms: float, seq_len: int = 512, predicted_ms: float = 1.0, **changes: float) -> None:
     """Put a measurement of this machine into the store."""
     with Store(write=True) as store:
         store.add(
@@ -35,6 +35,7 @@ def keep(choice: Choice, ms: float, seq_len: int = 512, predicted_ms: float = 1.
                 measured_ms=ms,
                 predicted_ms=predicted_ms,
                 seq_len=seq_len,
+                **changes,
             )
         )
 
@@ -104,6 +105,25 @@ def test_later_measurements_count() -> None:
     keep(Choice(64, "native"), 5.0)
     keep(Choice(64, "native"), 6.0)
     assert measured(plan()) == {Choice(64, "native"): 6.0}
+
+
+def test_a_noisier_measurement_does_not_replace_a_better_one() -> None:
+    keep(Choice(64, "native"), 9.0, runs=1, spread_ms=0.0)  # of one run alone the spread says nothing
+    keep(Choice(64, "native"), 2.3, runs=9, spread_ms=0.2)
+    keep(Choice(64, "native"), 14.74, runs=3, spread_ms=0.9)
+    keep(Choice(64, "native"), 9.0, runs=1, spread_ms=0.0)
+    assert measured(plan()) == {Choice(64, "native"): 2.3}
+    keep(Choice(64, "native"), 2.5, runs=12, spread_ms=0.3)
+    assert measured(plan()) == {Choice(64, "native"): 2.5}, "about as certain, and later"
+    shown = next(each for each in plan().as_dict()["candidates"] if "measured_ms" in each)
+    assert (shown["measured_ms"], shown["spread_ms"], shown["runs"]) == (2.5, 0.3, 12)
+
+
+def test_of_other_lengths_the_nearest_corrects() -> None:
+    keep(Choice(64, "native"), 30.0, seq_len=480, predicted_ms=10.0)
+    keep(Choice(64, "native"), 20.0, seq_len=300, predicted_ms=10.0)
+    near = next(each for each in plan().candidates if (each.chunk, each.cumsum) == (64, "native"))
+    assert (near.correction, near.near) == (pytest.approx(3.0), 480)
 
 
 def test_corrections_are_by_strategy_and_by_chunk() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from flashir.registry import backend
 from flashir.tune import measure, search
 from flashir.tune.measure import DeviceMeasurer
 from flashir.tune.place import store_path
-from flashir.tune.store import Store
+from flashir.tune.store import Store, new_tuning
 from flashir.workload import Workload
 from tests.tune.support import Choice as Pick
 from tests.tune.support import Log, candidates
@@ -46,6 +47,28 @@ def test_tune_measures_some_and_plan_finds_them() -> None:
     )
     assert (later.chunk, later.cumsum) == (made.chunk, made.cumsum)
     assert "measured_ms" in str(later.as_dict()["candidates"])
+
+
+def test_what_is_certain_is_not_measured_again_but_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    class Counted(DeviceMeasurer):
+        def open(self, candidate: Any) -> None:
+            opened.append(candidate)
+            super().open(candidate)
+
+    monkeypatch.setattr(search, "DeviceMeasurer", Counted)
+    tune(chunk=64)
+    with Store(write=True) as store:
+        store.add(*(replace(each, spread_ms=1e-6, runs=12, tuning=new_tuning()) for each in store.all()))
+    opened.clear()
+    made = tune(chunk=64)
+    assert not opened
+    assert "earlier" in made.why
+    assert sum(each.runs == 12 for each in made.candidates) >= 2
+    assert made.candidates == flashir.plan(TINY, seq_len=100, chunk=64).candidates
+    assert "earlier" not in tune(chunk=64, again=True).why
+    assert opened
 
 
 def test_nothing_to_choose_is_measured_once() -> None:
