@@ -64,16 +64,17 @@ def write(
     Raises:
         ArtefactError: the file cannot be written or read back; and what `check` raises.
     """
-    from flashir_torch.verify import verify
+    from flashir_torch.verify import examined
 
     def fill(file: BinaryIO) -> None:
         torch.export.save(program, file, extra_files=dict(metadata))
         seal(file)
 
     def examine(unfinished: Path) -> None:
-        verify(unfinished)
+        loaded = read(unfinished)
+        examined(loaded, unfinished)
         if check is not None:
-            check(read(unfinished).session("cpu"))
+            check(loaded.session("cpu"))
 
     path = out / MAIN_FILE
     atomic_write(path, fill, check=examine)

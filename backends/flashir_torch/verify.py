@@ -23,7 +23,11 @@ def verify(path: Path) -> Verified:
     Raises:
         ArtefactError: what a check found.
     """
-    loaded = read(path)
+    return examined(read(path), path)
+
+
+def examined(loaded: Loaded, path: Path) -> Verified:
+    """The checks of what has been read. Raises as `verify` does."""
     ops = sum(node.op == "call_function" for node in loaded.nodes)
     return Verified(
         (

@@ -101,7 +101,8 @@ def test_a_loop_of_ones_own_is_exported_as_one(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_here_is_refused(tmp_path: Path) -> None:
-    made = flashir.export(flash(4, "matmul", depth=1), tmp_path, target="torch:h100")
+    b = Builder("least")
+    made = flashir.export(b.finish(b.relu2(b.input("x", "f32[B, 4]"))), tmp_path, target="torch:h100")
     with pytest.raises(TargetError, match="no device 'nowhere' here"):
         TorchBackend().load(made.path, "nowhere")
 
