@@ -71,7 +71,7 @@ def test_the_whole_lowering_keeps_the_meaning(graph: Graph, batch: int, length: 
 
 
 @pytest.mark.slow
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(graph=blocks(), batch=BATCHES, length=LENGTHS)
 def test_it_does_so_on_many_more_graphs(graph: Graph, batch: int, length: int) -> None:
     check_lowering(graph, batch, length)
