@@ -3,8 +3,8 @@
 The cost model says where to look, and measuring says by how much it is off. First the chunk or tile that the plan would
 choose is measured with every strategy, as the model errs most about those. What that shows corrects the predictions
 of the rest; then, one at a time, whatever would be chosen now, or could still turn the choice, until there is nothing
-of the kind or a third of all is measured. Those that can still win are timed until it is clear, or often enough; those
-that memory does not hold together, one after the other, which compares them a little worse.
+of the kind or a third of all is measured, but three at least. Those that can still win are timed until it is clear, or
+often enough; those that memory does not hold together, one after the other, which compares them a little worse.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ BEHIND = 1.1
 SHARE = 3
 """One in so many candidates is measured, where that is not too few to choose from."""
 FEWEST = 3
+"""So many are measured even where that is more than this share: the strategies of one chunk, about which the cost model
+errs most. With two, the third would be ruled out by a prediction that is 40% off."""
 FIRST = 2
 """At least so many are in the first rounds: one alone cannot tell a slow candidate from a slow machine."""
 SURE = 0.05

@@ -44,11 +44,12 @@ def tune(
 ) -> Plan:
     """Choose what the model leaves open by measuring on the device at hand.
 
-    About a third of the candidates are measured: those that the cost model finds the best, and those about which what
-    was measured leaves doubt. Before it is timed, the first of each chunk is checked against the interpreter, and the
-    others of the chunk against the first; so are the loss and the gradients of training steps. Results go to the
-    store as they come, where `plan` finds them; Ctrl-C loses none. Where they are certain enough already,
-    nothing is measured; of several measurements of one candidate the most certain counts, here and in `plan`.
+    A third of the candidates are measured, or three where there are fewer than nine, and one more where the choice
+    would fall on it: those that the cost model finds the best, and those about which what was measured leaves doubt.
+    Before it is timed, the first of each chunk is checked against the interpreter, and the others of the chunk against
+    the first; so are the loss and the gradients of training steps. Results go to the store as they come, where `plan`
+    finds them; Ctrl-C loses none. Where they are certain enough already, nothing is measured; of several measurements
+    of one candidate the most certain counts, here and in `plan`.
 
     Args:
         model: any graph; what it has settled stays so.

@@ -69,6 +69,22 @@ def test_strategies_that_are_predicted_wrongly_are_found_out(
     assert fastest.measured_ms <= 1.02 * min(real.values())
 
 
+@given(st.lists(st.floats(1 / 1.4, 1.4), min_size=3, max_size=3))
+def test_of_the_strategies_of_one_chunk_the_fastest_is_found(errors: list[float]) -> None:
+    """Which takes all three: more than a third where there are few candidates."""
+    real = {Choice(64, way): 10 * error for way, error in zip(STRATEGIES, errors, strict=True)}
+    found = Contest(candidates(dict.fromkeys(real, 10.0)), FakeMeasurer(real), "fastest").run()
+    fastest = best(measured(found), "fastest")
+    assert fastest.measured_ms is not None
+    assert fastest.measured_ms <= 1.02 * min(real.values())
+
+
+@pytest.mark.parametrize(("count", "limit"), [(1, 1), (2, 2), (3, 3), (6, 3), (9, 3), (10, 4), (15, 5)])
+def test_how_many_are_measured(count: int, limit: int) -> None:
+    few = dict.fromkeys(GRID[:count], 10.0)
+    assert Contest(candidates(few), FakeMeasurer(few)).limit == limit
+
+
 def test_a_third_is_measured_at_most() -> None:
     assert len(measured(Contest(candidates(FLAT), FakeMeasurer(FLAT)).run())) <= LIMIT
     alone = {Choice(64, "native"): 1.0}
