@@ -219,7 +219,7 @@ def planned(
         peak_bytes=found.peak_bytes,
         parameters=parameter_count(chosen),
         candidates=candidates,
-        why=explain(found, eligible, policy, tokens=any(map(sums_tokens, choosers(graph)))),
+        why=explain(found, candidates, policy, tokens=any(map(sums_tokens, choosers(graph)))),
     )
 
 

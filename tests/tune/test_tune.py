@@ -71,6 +71,11 @@ def test_what_is_certain_is_not_measured_again_but_on_demand(monkeypatch: pytest
     assert opened
 
 
+def test_where_one_of_many_was_measured_there_was_something_to_choose() -> None:
+    why = tune(budget_s=1e-9).why
+    assert why.startswith("No other candidate was measured. 1 of ")
+
+
 def test_nothing_to_choose_is_measured_once() -> None:
     made = tune(flashir.model("flash-quad", size="tiny", vocab=32))
     assert (made.chunk, made.cumsum) == (None, None)
