@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from flashir.cost import Target
+from flashir.cost.groups import SIDES
 from flashir.cost.model import MATRIX, OPTIMISER_PASSES
 from flashir.ir import Graph, Node, Value
 from flashir.lowering import Lowering
 from flashir.planning import Plan, Ranking
 from flashir.workload import Workload
 
-GRADIENTS = 2  # products in the gradient of a product
 PARTS = ("gather", "slice")
 """Ops that read a part of what they are given."""
 
@@ -27,7 +27,7 @@ def floor(made: Plan, record: Target) -> tuple[float, str]:
     """
     forward = Ranking(replace(record, near=1), Workload(made.batch, made.seq_len)).estimate(made.graph)
     arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency / record.near  # the term counts the rate reached
-    arithmetic *= 1 + GRADIENTS if made.training else 1
+    arithmetic *= 1 + SIDES if made.training else 1
     sizes = Workload(made.batch, made.seq_len).sizes(made.graph, record.devices)
     moved = sum(value.type.bind(sizes).bytes for value in (*made.graph.inputs, *made.graph.outputs))
     if made.training:

@@ -31,6 +31,8 @@ class Kernel:
     written: dict[Value, float] = field(default_factory=dict)
     kept: float = 0.0
     """Bytes of what its gradient reads again, in training."""
+    gradients: int = 0
+    """How many kernels that is: one for each side of a product that a gradient reaches; else one, or none."""
 
     @property
     def bytes(self) -> float:
@@ -89,13 +91,6 @@ class Region:
         outs = tuple(self.type(v) for v in node.outputs)
         return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
 
-    def gradients(self, kernel: Kernel) -> int:
-        """How many kernels its gradient is: one for each side of a product that a gradient reaches; or one; or none."""
-        if all(self.reached.isdisjoint(node.outputs) for node in kernel.nodes):
-            return 0
-        sides = sum(value in self.reached for value in kernel.nodes[0].operands)
-        return min(sides, SIDES) if kernel.contractions else 1
-
     def gradient_bytes(self, kernel: Kernel) -> float:
         """Bytes from and to memory in its gradient: what was kept, and a gradient for each value it read or wrote.
 
@@ -103,7 +98,7 @@ class Region:
         """
         read = sum(size for value, size in kernel.read.items() if value in self.reached)
         written = sum(size for value, size in kernel.written.items() if value in self.reached)
-        return kernel.kept + read + self.gradients(kernel) * written
+        return kernel.kept + read + kernel.gradients * written
 
     def _collect(self, fuses: bool, epilogues: bool) -> None:
         made_in: dict[Value, int] = {}
@@ -161,6 +156,13 @@ class Region:
                 if kernel.contractions:
                     self._replay(kernel, outside)
             kernel.kept = float(sum(self.type(value).bytes for value in again))
+            kernel.gradients = self._gradients(kernel)
+
+    def _gradients(self, kernel: Kernel) -> int:
+        if all(self.reached.isdisjoint(node.outputs) for node in kernel.nodes):
+            return 0
+        sides = sum(value in self.reached for value in kernel.nodes[0].operands)
+        return min(sides, SIDES) if kernel.contractions else 1
 
     def _replay(self, kernel: Kernel, outside: set[Value]) -> None:
         """What follows a product that is kept is not written, where elementwise ops alone read it: they redo it."""

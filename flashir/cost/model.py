@@ -17,7 +17,6 @@ from flashir.cost.groups import Kernel, Region, Sizes
 from flashir.cost.target import LARGE, Target
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.naming import parameters
-from flashir.ir.types import DType
 from flashir.ops.costs import Contraction
 from flashir.ops.prefix import cut_scan
 
@@ -143,7 +142,7 @@ class _Walk:
                 alive.run(first.operands, {v: float(region.type(v).bytes) for v in first.outputs}, inside)
                 continue
             self._kernel(region, kernel, times)
-            alive.run(kernel.read, kernel.written, Memory(kernel.bytes if region.gradients(kernel) else 0.0))
+            alive.run(kernel.read, kernel.written, Memory(kernel.bytes if kernel.gradients else 0.0))
         return Memory(alive.peak, alive.kept)
 
     def _loop(self, region: Region, node: Node, times: int) -> Memory:
@@ -156,7 +155,7 @@ class _Walk:
             carried, axis = len(state), int(str(node.attrs["axis"]))
             rounds = region.type(walked[0]).sizes[axis]
             moved = sum(region.type(v).bytes for v in (*walked, *node.outputs[carried:]))
-            passes = times * self.target.slowdown.get(node.op, 1.0)
+            passes = times * self.target.number(f"slowdown.{node.op}")
             self._both(TRAFFIC, passes * moved / self.target.bandwidth)
             self._both(STEP, times * rounds * self.target.step)
         inside = self.graph(body, region.sizes, times * rounds, carried)
@@ -176,10 +175,10 @@ class _Walk:
     def _kernel(self, region: Region, kernel: Kernel, times: int) -> None:
         work = Work(1, 1, kernel.bytes, large(kernel.written))
         self._add(self.forward, region, kernel, times, work)
-        if gradients := region.gradients(kernel):
-            products = gradients + RECOMPUTED * (len(kernel.contractions) > 1)
+        if kernel.gradients:
+            products = kernel.gradients + RECOMPUTED * (len(kernel.contractions) > 1)
             fresh = large({value: size for value, size in kernel.read.items() if value in self.reached})
-            work = Work(products, gradients, region.gradient_bytes(kernel), fresh)
+            work = Work(products, kernel.gradients, region.gradient_bytes(kernel), fresh)
             self._add(self.backward, region, kernel, times, work)
 
     def _add(self, seconds: Seconds, region: Region, kernel: Kernel, times: int, work: Work) -> None:
@@ -191,14 +190,14 @@ class _Walk:
         bandwidth, near = target.bandwidth, 1.0
         if kernel.bytes <= target.cache:  # so it is where a gradient is several kernels: each has about as much to do
             bandwidth, near = target.cache_bandwidth, target.near
-        rate = peak_of(target, dtype) * target.efficiency * near / work.products
+        rate = target.number(f"peak.{dtype}") * target.efficiency * near / work.products
         useful = sum(c.flops for c in kernel.contractions) / rate
         padded = sum(_padded(c, target) for c in kernel.contractions) / rate
         vector = (work.products if kernel.contractions else work.launches) * kernel.flops / target.vector
         traffic = work.moved / bandwidth
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
-        slower = max((target.slowdown.get(node.op, 1.0) for node in kernel.nodes), default=1.0)
+        slower = max((target.number(f"slowdown.{node.op}") for node in kernel.nodes), default=1.0)
         mapped = 0.0 if target.fuses else min(slower, 1.0) * work.fresh / target.fresh
         seconds[MATRIX] += times * useful
         seconds[WASTE] += times * (padded - useful)
@@ -233,11 +232,6 @@ class _Lifetimes:
             self._uses[value] -= 1
             if not self._uses[value]:
                 self.now -= self._alive.pop(value, 0.0)
-
-
-def peak_of(target: Target, dtype: DType) -> float:
-    """Multiply-and-add operations a second in that type; that of float32 where the record has none."""
-    return target.peak.get(str(dtype), target.peak["f32"])
 
 
 def large(sizes: Mapping[Value, float]) -> float:
