@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from flashir.backend import NO_LABEL
 from flashir.train.data.corpus import Corpus, Places
@@ -43,10 +44,19 @@ def pack(corpus: Corpus, numbers: Places, seq_len: int) -> Rows:
         row[: len(found)] = found
     documents = corpus.documents_at(starts[:, None] + np.arange(seq_len + 1))
     real = documents < len(corpus.spans)
-    within = (documents[:, 1:] == documents[:, :-1]) & real[:, 1:]
+    border = documents[:, 1:] != documents[:, :-1]
+    border |= _ends(corpus, read[:, :-1]) & real[:, :-1]
     return Rows(
         ids=read[:, :-1],
-        following=np.where(within, read[:, 1:], NO_LABEL),
-        segment_ids=documents[:, :-1] - documents[:, :1],
+        following=np.where(border | ~real[:, 1:], NO_LABEL, read[:, 1:]),
+        segment_ids=np.pad(np.cumsum(border[:, :-1], axis=1), ((0, 0), (1, 0))),
         real=real[:, :-1],
     )
+
+
+def _ends(corpus: Corpus, ids: Places) -> npt.NDArray[np.bool_]:
+    """Where a document ends within a file, by a token that the text has: only a tokenizer that reads such finds it."""
+    tokenizer = corpus.tokenizer
+    if tokenizer.document_end is None or not tokenizer.reading.special_tokens:
+        return np.zeros(ids.shape, np.bool_)
+    return np.asarray(ids == tokenizer.document_end)

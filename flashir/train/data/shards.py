@@ -125,19 +125,27 @@ def _lengths(ids: Path, index: Path) -> tuple[int, ...] | None:
 def _write(
     ids: Path, index: Path, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]
 ) -> tuple[int, ...]:
-    digest, lengths = hashlib.sha256(), [0] * len(group)
+    digest, lengths, end = hashlib.sha256(), [0] * len(group), tokenizer.document_end
+    last: int | None = None  # token of the document, which may end with the end by itself
 
     def write(file: BinaryIO) -> None:
+        def add(number: int, ids: Ids) -> None:
+            nonlocal last
+            content = ids.astype(tokenizer.dtype.newbyteorder("<")).tobytes()
+            file.write(content)
+            digest.update(content)
+            lengths[number] += len(ids)
+            last = int(ids[-1]) if len(ids) else last
+
         read = 0
         for number, document in enumerate(group):
-            for texts in _batched(pieces(document), AT_ONCE):
+            for texts in _batched(pieces(document, unbroken=tokenizer.unbroken), AT_ONCE):
                 for each in tokenizer.encode_each(texts):
-                    content = each.astype(tokenizer.dtype.newbyteorder("<")).tobytes()
-                    file.write(content)
-                    digest.update(content)
-                    lengths[number] += len(each)
+                    add(number, each)
                 read += sum(len(text) for text in texts)  # characters, for bytes: it is for people
                 told(read)
+            if end is not None and lengths[number] and last != end:
+                add(number, np.array([end]))
             read = sum(each.size for each in group[: number + 1])
         told(read)
 

@@ -62,11 +62,16 @@ def documents(paths: Iterable[str | Path], progress: Progress = lambda *_: None)
     return tuple(found)
 
 
-def pieces(document: Document, size: int = PIECE) -> Iterator[str]:
+def pieces(document: Document, size: int = PIECE, unbroken: Sequence[str] = ()) -> Iterator[str]:
     """The text of a document in order, in pieces of about `size` bytes.
 
     A piece ends before a space or a new line that follows a word, where tokenizers begin a token anyway; only a text
     without any is cut inside a word.
+
+    Args:
+        document: the text.
+        size: of a piece.
+        unbroken: strings that are never cut, however long the pieces become.
 
     Raises:
         InputError: the file is not what it was when it was checked.
@@ -78,7 +83,7 @@ def pieces(document: Document, size: int = PIECE) -> Iterator[str]:
             for block in _blocks(file, size):
                 digest.update(block)
                 kept += decoder.decode(block)
-                end = _last_border(kept)
+                end = _before(unbroken, kept, _last_border(kept))
                 if end:
                     yield kept[:end]
                 kept = kept[end:]
@@ -148,6 +153,21 @@ def _last_border(text: str) -> int:
     """Where the last space or new line after a word is, else the end of the text."""
     found = _BORDER.search(text[::-1])
     return len(text) - found.end() if found else len(text)
+
+
+def _before(unbroken: Sequence[str], text: str, end: int) -> int:
+    """The end, or where a string begins that the text up to there ends with, whole or in part.
+
+    White space before it goes with it, as that after it does: a special token may take in what is on either side.
+    """
+    begins = [at for each in unbroken if (at := _begins(each, text, end)) is not None]
+    return len(text[: min(begins)].rstrip()) if begins else end
+
+
+def _begins(string: str, text: str, end: int) -> int | None:
+    """Where the longest beginning of a string is that the text ends with at `end`; None where there is none."""
+    sizes = range(min(end, len(string)), 0, -1)
+    return next((end - size for size in sizes if text.startswith(string[:size], end - size)), None)
 
 
 def _reason(error: OSError | ValueError) -> str:

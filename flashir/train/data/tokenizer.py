@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.endings import PLAIN, Reading, end_names, parsed, special_names
 from flashir.errors import InputError, SettingError, TargetError, suggest
 from flashir.files import atomic_write
+from flashir.train.data.byte_level import BYTES, MASK, add_own, byte_names, of_bytes
 from flashir.train.data.text import Document, pieces
 
 if TYPE_CHECKING:
@@ -24,42 +26,54 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.integer[Any]]
 Spelled = list[bytes]  # in the class `bytes` is another thing
 
-MASK = "<mask>"
 MASKS = (MASK, "[MASK]")  # of ours, and as BERT has it
-BYTES = 256
 PADDED = 128  # a vocabulary may be padded to what suits a matrix unit
 SAMPLE = 1 << 26  # bytes of text that a vocabulary is trained on
 LONGEST = 1000  # characters of a word there
 TASKS = ("lm", "mlm")
 
+_BYTES = of_bytes([])
 _TOO_LONG = re.compile(rf"\S{{{LONGEST}}}")
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to token ids and back, and the token that masks others.
+    """Text to token ids and back, the token that masks others, and how training reads texts.
 
     Args:
         text: what a tokenizer.json says, in the format of the library `tokenizers`; bytes need no library.
+        reading: what ends documents, and whether special tokens are read from texts.
+        file: where `text` comes from.
     """
 
     text: str
+    reading: Reading = PLAIN
+    file: Path | None = field(default=None, compare=False)
 
     @classmethod
-    def bytes(cls) -> Tokenizer:
-        """Ids 0 .. 255 are bytes of UTF-8, 256 is the mask."""
-        return cls(_BYTES)
-
-    @classmethod
-    def trained(cls, documents: Sequence[Document], vocab: int) -> Tokenizer:
-        """A byte-pair encoding of `vocab` ids, the mask last, trained on even samples of the documents.
+    def bytes(cls, end: str | None = None) -> Tokenizer:
+        """Ids 0 .. 255 are bytes of UTF-8, the last is the mask, and between them stands an `end` of texts, if any.
 
         Raises:
-            SettingError: `vocab` has no room for every byte and the mask.
+            SettingError: `end` cannot be the name of a token of its own.
+        """
+        return cls(of_bytes([] if end is None else [end]))
+
+    @classmethod
+    def trained(cls, documents: Sequence[Document], vocab: int, end: str | None = None) -> Tokenizer:
+        """A byte-pair encoding of `vocab` ids, the mask last, trained on even samples of the documents.
+
+        Args:
+            documents: the text.
+            vocab: how many ids, the mask and the end among them.
+            end: the name of a token that ends texts, the last before the mask.
+
+        Raises:
+            SettingError: `vocab` has no room for every byte and the mask; `end` cannot be the name of a token.
             InputError: the text has not as many tokens.
             TargetError: the library is not installed.
         """
-        return cls(_trained(documents, vocab))
+        return cls(_trained(documents, vocab, end))
 
     @classmethod
     def read(cls, path: str | Path) -> Tokenizer:
@@ -70,7 +84,7 @@ class Tokenizer:
             TargetError: it needs the library, which is not installed.
         """
         try:
-            tokenizer = cls(Path(path).read_text(encoding="utf-8"))
+            tokenizer = cls(Path(path).read_text(encoding="utf-8"), file=Path(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}", where=str(path)) from None
         try:
@@ -89,23 +103,66 @@ class Tokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of its text, in hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """The SHA-256 of its text and of how it reads, in hexadecimal."""
+        plain = self.reading == PLAIN  # the digest is that of the text then, as it was before there was a choice
+        said = self.text if plain else json.dumps([self.text, self.reading.as_dict()])
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    @cached_property
+    def is_bytes(self) -> bool:
+        """Whether ids are bytes, but for the mask and an end."""
+        return self.text == _BYTES or (len(self.special) == 1 and self.text == of_bytes(self.special))
+
+    @cached_property
+    def special(self) -> tuple[str, ...]:
+        """The names of its special tokens, which no text reads as unless that is asked for."""
+        return special_names(self._said)
 
     @property
-    def is_bytes(self) -> bool:
-        """Whether ids are bytes."""
-        return self.text == _BYTES
+    def unbroken(self) -> tuple[str, ...]:
+        """Strings that a text is not cut inside of, for they are one token: the special tokens, where they are read."""
+        return self.special if self.reading.special_tokens else ()
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The tokens that end texts by its file or those beside it, the one for documents first. Raises InputError."""
+        return end_names(self._said, None if self.file is None else self.file.parent)
+
+    @cached_property
+    def document_end(self) -> int | None:
+        """The id that documents end with; None where they just end."""
+        return None if self.reading.document_end is None else self.token(self.reading.document_end)
+
+    def reads(self, reading: Reading) -> Tokenizer:
+        """The same tokenizer, which reads texts in another way. Raises InputError where it has no such end."""
+        if reading.document_end is not None:
+            self.token(reading.document_end)
+        return self if reading == self.reading else replace(self, reading=reading)
+
+    def token(self, name: str) -> int:
+        """The id of the token of that name, else the one that a text of that name is.
+
+        Raises:
+            InputError: there is none.
+        """
+        ids = [self._named[name]] if name in self._named else self.reads(PLAIN).encode(name).tolist()
+        if len(ids) == 1:
+            return int(ids[0])
+        raise InputError(
+            f"the tokenizer has no token {name!r}",
+            where="" if self.file is None else str(self.file),
+            mend=f"its special tokens are {', '.join(self.special)}" if self.special else "it has no special tokens",
+        )
 
     @cached_property
     def vocab(self) -> int:
         """How many ids there are, the mask among them: 257 for bytes."""
-        return BYTES + 1 if self.is_bytes else max(self._named.values(), default=-1) + 1 + (self._mask is None)
+        return max(self._named.values(), default=-1) + 1 + (self._mask is None)
 
     @cached_property
     def mask(self) -> int:
         """The id that hides a token: that of `<mask>` or `[MASK]`, where there is none one past the last."""
-        return self.vocab - 1 if self.is_bytes or self._mask is None else self._mask
+        return self.vocab - 1 if self._mask is None else self._mask
 
     def needs(self, task: str) -> int:
         """The smallest vocabulary of a model for a task: that of an `lm` needs no mask, if it is the last id."""
@@ -129,20 +186,20 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> Ids:
-        """Token ids [t]; no special tokens are added, and none is read from the text."""
+        """Token ids [t]; no special tokens are added, and none is read from the text unless `reading` says so."""
         return self.encode_each([text])[0]
 
     def encode_each(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids [t] of each text; several cores share them."""
         if self.is_bytes:
-            return [np.frombuffer(text.encode(), np.uint8) for text in texts]
+            return [self._bytes_of(text) for text in texts]
         found = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(each.ids, self.dtype) for each in found]
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The smallest type that holds the ids of any text."""
-        return np.dtype(np.uint8) if self.is_bytes else np.min_scalar_type(self.vocab - 1)
+        return np.dtype(np.uint8) if self.text == _BYTES else np.min_scalar_type(self.vocab - 1)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; bytes that are no UTF-8 become U+FFFD.
@@ -162,10 +219,10 @@ class Tokenizer:
     def spelled(self) -> Spelled | None:
         """The bytes that each id stands for; None where the text of a token depends on those around it."""
         if self.is_bytes:
-            return [*(bytes([byte]) for byte in range(BYTES)), MASK.encode()]
-        if (json.loads(self.text).get("decoder") or {}).get("type") != "ByteLevel":
+            return [*(bytes([byte]) for byte in range(BYTES)), *(name.encode() for name in (*self.special, MASK))]
+        if (self._said.get("decoder") or {}).get("type") != "ByteLevel":
             return None
-        byte_of = {name: byte for byte, name in enumerate(_byte_names())}
+        byte_of = {name: byte for byte, name in enumerate(byte_names())}
         made = [b""] * self.vocab
         for name, token in self._named.items():
             known = all(letter in byte_of for letter in name)
@@ -177,11 +234,26 @@ class Tokenizer:
         library: tokenizers.Tokenizer = _tokenizers().Tokenizer.from_str(self.text)
         library.no_truncation()
         library.no_padding()
-        library.encode_special_tokens = True  # what reads like a special token in a text is text
+        library.encode_special_tokens = not self.reading.special_tokens  # without, what reads like one is text
         return library
+
+    def _bytes_of(self, text: str) -> Ids:
+        """Ids of bytes [t]."""
+        parts = text.split(self.special[0]) if self.special and self.reading.special_tokens else [text]
+        ids = [np.frombuffer(part.encode(), np.uint8) for part in parts]
+        if len(ids) == 1:
+            return ids[0]
+        between = np.array([BYTES], self.dtype)
+        return np.concatenate([each for part in ids for each in (between, part)][1:])
+
+    @cached_property
+    def _said(self) -> Mapping[str, Any]:
+        return parsed(self.text)
 
     @cached_property
     def _named(self) -> dict[str, int]:
+        if self.is_bytes:
+            return {name: token for token, name in enumerate([*byte_names(), *self.special, MASK])}
         return dict(self._library.get_vocab(with_added_tokens=True))
 
     @property
@@ -199,26 +271,30 @@ def _tokenizers() -> Any:
     return tokenizers
 
 
-def _trained(documents: Sequence[Document], vocab: int) -> str:
-    if vocab < BYTES + 1:
-        raise SettingError(f"vocab must be at least {BYTES + 1}, all bytes and the mask, got {vocab}")
+def _trained(documents: Sequence[Document], vocab: int, end: str | None) -> str:
+    own = [] if end is None else [end]
+    least = BYTES + 1 + len(own)
+    if vocab < least:
+        what = "all bytes and the mask" if end is None else "all bytes, the end and the mask"
+        raise SettingError(f"vocab must be at least {least}, {what}, got {vocab}")
+    words = vocab - 1 - len(own)
     library = _tokenizers()
     level = library.pre_tokenizers.ByteLevel
     made = library.Tokenizer(library.models.BPE())
     made.pre_tokenizer = level(add_prefix_space=False)
     made.decoder = library.decoders.ByteLevel()
     trainer = library.trainers.BpeTrainer(
-        vocab_size=vocab - 1, initial_alphabet=level.alphabet(), show_progress=False, special_tokens=[]
+        vocab_size=words, initial_alphabet=level.alphabet(), show_progress=False, special_tokens=[]
     )
     made.train_from_iterator(_sample(documents), trainer)
-    if made.get_vocab_size() < vocab - 1:
+    if made.get_vocab_size() < words:
         raise InputError(
-            f"the text has {made.get_vocab_size()} tokens, {vocab - 1} and the mask are wanted",
+            f"the text has {made.get_vocab_size()} tokens, {words} and the mask are wanted",
             where="tokenizer",
-            mend=f"ask for a vocabulary of {made.get_vocab_size() + 1}, or give more text",
+            mend=f"ask for a vocabulary of {made.get_vocab_size() + vocab - words}, or give more text",
         )
     content = json.loads(made.to_str())
-    content["model"]["vocab"][MASK] = vocab - 1  # no added token: no text reads as it, for no merge makes it
+    add_own(content, own)
     return json.dumps(content, ensure_ascii=False, indent=1)
 
 
@@ -229,40 +305,3 @@ def _sample(documents: Sequence[Document]) -> Iterator[str]:
     for number, piece in enumerate(all_pieces):
         if number % every == 0:
             yield _TOO_LONG.sub(r"\g<0> ", piece)
-
-
-def _byte_names() -> list[str]:
-    """The character that stands for each byte in files of the library: itself where it can be seen."""
-    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(BYTES) if byte not in seen]
-    names = {**{byte: chr(byte) for byte in seen}, **{byte: chr(BYTES + n) for n, byte in enumerate(hidden)}}
-    return [names[byte] for byte in range(BYTES)]
-
-
-_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-_BYTES = json.dumps(
-    {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": _LEVEL,
-        "post_processor": None,
-        "decoder": _LEVEL,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {name: token for token, name in enumerate([*_byte_names(), MASK])},
-            "merges": [],
-        },
-    },
-    ensure_ascii=False,
-    indent=1,
-)
