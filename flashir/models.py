@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flashir.errors import InputError, SettingError, suggest
+from flashir.foreign import read_text
 from flashir.ir import Graph, loads
 from flashir.ir.dims import plain
 from flashir.ir.verify import verify
@@ -36,11 +37,7 @@ def load(path: str | Path) -> Graph:
         InputError: the file cannot be read as UTF-8 text.
         IRError: what it says is malformed or ill-typed, with line:column.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error.reason})"
-        raise InputError(f"cannot read the model: {reason}", where=str(path)) from None
+    text = read_text(path, InputError, problem="cannot read the model", streams=True)
     graph = loads(text, str(path))
     verify(graph)
     return graph

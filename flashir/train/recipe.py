@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -16,6 +15,7 @@ from msgspec import Meta
 from flashir.backend import AdamW
 from flashir.errors import InputError, SettingError, gathered, suggest
 from flashir.files import atomic_write
+from flashir.foreign import SMALL, parse_toml, read_text
 from flashir.train.schedule import Schedule
 
 Count = Annotated[int, Meta(ge=1, le=2**40)]
@@ -27,6 +27,7 @@ WARMUP = 10_000 / 125_000
 """The share of the steps that warms up, in Tables 5 and 6."""
 SAVES, SELDOM = 50, 1000
 WHERE, MEND = "recipe", "`flashir train --help` lists the settings; an option overrides what a file says"
+UNREAD = "cannot read the recipe"
 FREE = {"free": True}  # may change when a run is resumed: the curve does not depend on it
 
 
@@ -178,11 +179,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, or is no TOML.
         SettingError: every setting that is unknown or wrong.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"cannot read the recipe: {reason}", where=str(path)) from None
+    text = read_text(path, InputError, largest=SMALL, problem=UNREAD)
+    found = parse_toml(text, path, InputError, problem=UNREAD)
     problems = _mistyped(found)
     if problems:
         raise SettingError(problems, where=str(path), mend=MEND)
