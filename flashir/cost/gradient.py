@@ -8,28 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 
 from flashir.ir.graph import Graph, Node, Value
+from flashir.ops import OPS
 from flashir.ops.prefix import cut_scan
-
-CUTS = frozenset(("less", "less_equal", "logical_and", "size"))
-"""Ops that have no gradient, whatever they read."""
-
-NOTHING = CUTS | frozenset(
-    (
-        *("add", "sub", "neg", "cast", "reduce_sum", "reduce_mean", "cumsum"),
-        *("reshape", "transpose", "broadcast", "pad", "slice", "split", "concat", "reverse"),
-        *("constant", "iota", "param", "sinusoid"),
-    )
-)
-"""Ops that are linear, or have no gradient."""
-
-RESULT = frozenset(("relu", "exp", "sqrt", "reciprocal", "sigmoid", "tanh", "softmax"))
-"""Ops whose gradient is a function of their result."""
-
-OPERAND = {"select": 0, "gather": 1}
-"""Ops whose gradient reads one of their operands alone."""
-
-BILINEAR = frozenset(("mul", "matmul"))
-"""Ops of two sides, where the gradient of each reads the other."""
+from flashir.ops.traits import no_gradient, reads_operands
 
 
 def reached(graph: Graph) -> set[Value]:
@@ -42,7 +23,7 @@ def _reached(graph: Graph, inputs: Set[Value]) -> set[Value]:
     for node in graph.nodes:
         if node.region is not None:
             found |= _within(node, node.region, found)
-        elif node.op == "param" or (node.op not in CUTS and not found.isdisjoint(node.operands)):
+        elif node.op == "param" or (_passes_gradient(node) and not found.isdisjoint(node.operands)):
             found.update(node.outputs)
     return found
 
@@ -60,22 +41,19 @@ def _within(node: Node, body: Graph, outside: Set[Value]) -> set[Value]:
 
 
 def read_by_gradient(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
-    """The values that the gradient of a node reads; without a note above, all its operands.
+    """The values that the gradient of a node reads, by its record.
 
     Args:
         node: of a lowered graph, not a loop.
         reached: the values that a gradient reaches.
     """
-    if node.op in NOTHING or reached.isdisjoint(node.outputs):
+    if reached.isdisjoint(node.outputs):
         return ()
-    if node.op in RESULT:
-        return node.outputs
-    if node.op in OPERAND:
-        return (node.operands[OPERAND[node.op]],)
-    if node.op in BILINEAR:
-        one, other = node.operands
-        return tuple(read for read, side in ((other, one), (one, other)) if side in reached)
-    return node.operands
+    return (OPS[node.op].gradient or reads_operands)(node, reached)
+
+
+def _passes_gradient(node: Node) -> bool:
+    return OPS[node.op].gradient is not no_gradient
 
 
 def kept_by(graph: Graph, reached: Set[Value]) -> Iterator[Value]:

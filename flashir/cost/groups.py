@@ -114,16 +114,16 @@ class Region:
                     self._homes.update(dict.fromkeys(node.outputs, home))
                 continue
             homes = [self.home(value) for value in node.operands]
-            if cost.contractions or node.op in UNFUSED:
+            if cost.contractions or not OPS[node.op].fuses:
                 self._bound.update(homes)
             joins = max((made_in[h] for h in homes if h in made_in), default=None)
-            alone = not fuses or joins is None or bool(cost.contractions) or node.op in UNFUSED
+            alone = not fuses or joins is None or bool(cost.contractions) or not OPS[node.op].fuses
             if alone:
                 joins = len(self.kernels)
                 self.kernels.append(Kernel())
             assert joins is not None
             self._add(self.kernels[joins], node, cost)
-            if node.op not in UNFUSED and (epilogues or not cost.contractions):
+            if OPS[node.op].fuses and (epilogues or not cost.contractions):
                 made_in.update(dict.fromkeys(node.outputs, joins))
 
     def _add(self, kernel: Kernel, node: Node, cost: Cost) -> None:
@@ -189,7 +189,3 @@ class Region:
         for kernel in self.kernels:
             if len(kernel.nodes) > 1:
                 kernel.written = {v: size for v, size in kernel.written.items() if v in outside or v in self.kept}
-
-
-UNFUSED = frozenset(("cumsum", "gather", "concat", "reverse"))
-"""Ops that compilers run as kernels of their own."""

@@ -24,6 +24,7 @@ from flashir.ops import (
     quadratic,
     shape,
     softmax,
+    sources,
     summaries,
     token_attention,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "sample",
     "shape",
     "softmax",
+    "sources",
     "summaries",
     "token_attention",
 ]

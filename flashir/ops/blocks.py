@@ -30,6 +30,7 @@ from flashir.ops.position import ref_sinusoid
 from flashir.ops.prefix import check_body
 from flashir.ops.shape import rows
 from flashir.ops.stream import Moment, States, Stream
+from flashir.ops.traits import Axes, each_row_alone, reads_operands
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -77,6 +78,7 @@ embed = define_op(
         decompose=lambda b, ids, p, **_: b.gather(p["weight"], ids),
         params=lambda ids, vocab, dim, **_: {"weight": ParamSpec((vocab, dim), std=WEIGHT_STD)},
         scope="embed",
+        ignores_padding=each_row_alone,
         doc="token embedding, [b, t] -> [b, t, d]",
     )
 )
@@ -124,6 +126,7 @@ scaled_sin = define_op(
         params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
         stream=Stream(_step_scaled_sin),
         scope="pos",
+        ignores_padding=each_row_alone,
         doc="x plus sinusoidal positions times a learned scale (Code 2)",
     )
 )
@@ -198,6 +201,7 @@ def _define_norm(norm: str, doc: str) -> OpDef:
             decompose=lambda b, x, p, eps, **_: apply_norm(b, x, p, norm, eps=eps),
             params=lambda x, **_: norm_params(norm, width_of(x)),
             scope="final_norm",
+            ignores_padding=each_row_alone,
             doc=doc,
         )
     )
@@ -247,6 +251,7 @@ unembed = define_op(
         params=_params_unembed,
         scope=lambda attrs: "embed" if attrs["tied"] else "unembed",
         inherit=_vocab_of_embed,
+        ignores_padding=each_row_alone,
         doc="logits in float32, [b, t, d] -> [b, t, vocab]",
     )
 )
@@ -277,6 +282,9 @@ repeat = define_op(
         (),
         attrs={"times": integer(least=0)},
         region=lambda types, attrs: types,
+        axes=Axes.LOOP,
+        gradient=reads_operands,
+        ignores_padding=each_row_alone,
         doc="layers with parameters of their own: x = body(x, *invariants), so many times",
     )
 )

@@ -40,6 +40,7 @@ from flashir.ops.position import ref_rope
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
 from flashir.ops.stream import Moment, States, Stream, column, ring_after, ring_step, under_heads
+from flashir.ops.traits import where_causal
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -273,6 +274,7 @@ combiner = define_op(
         decompose=_decompose_combiner,
         params=_params_combiner,
         scope=SCOPE,
+        ignores_padding=where_causal,
         doc="x + softmax attention of norm(x) to the own chunk and to a summary of each other (Appendix A)",
     )
 )

@@ -16,6 +16,7 @@ from flashir.ops.costs import Contraction, Cost, Types, matrix_product, moved, p
 from flashir.ops.elementwise import floating
 from flashir.ops.opdef import OpDef, define_op, flag, listing, sample, text
 from flashir.ops.shape import axis_of
+from flashir.ops.traits import Axes, GradientRule, reads_nothing, reads_operands, reads_other_side
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -62,6 +63,8 @@ matmul = define_op(
             sample("f32[0, 3, 4]", "f32[0, 4, 2]"),
         ),
         attrs={"transpose_x": flag(False), "transpose_y": flag(False)},
+        axes=Axes.MATMUL,
+        gradient=reads_other_side,
         doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed",
     )
 )
@@ -88,6 +91,7 @@ dense = define_op(
         _cost_dense,
         (sample("f32[2, 3, 4]", "f32[4, 5]", "f32[5]"), sample("f32[3, 4]", "f32[4, 2]", "f32[2]")),
         decompose=lambda b, x, weight, bias: b.add(b.matmul(x, weight), bias),
+        axes=Axes.LAST,
         doc="x W + b, [.., k] -> [.., n]",
     )
 )
@@ -219,7 +223,15 @@ def _infer_mean(x: TensorType, axes: Sequence[int], keepdims: bool) -> TensorTyp
     return floating(_infer_reduce(x, axes, keepdims))
 
 
-def _reduction(name: str, function: Any, doc: str, *, infer: Any = _infer_reduce, empty: bool = True) -> OpDef:
+def _reduction(
+    name: str,
+    function: Any,
+    doc: str,
+    *,
+    gradient: GradientRule = reads_nothing,
+    infer: Any = _infer_reduce,
+    empty: bool = True,
+) -> OpDef:
     cases = (sample("f32[2, 3, 4]", axes=(1, 2)), sample("f32[2, 3]", axes=(-1,), keepdims=True))
     return define_op(
         OpDef(
@@ -230,6 +242,8 @@ def _reduction(name: str, function: Any, doc: str, *, infer: Any = _infer_reduce
             per_input(1),
             cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()),
             attrs={"axes": listing(), "keepdims": flag(False)},
+            axes=Axes.REDUCTION,
+            gradient=gradient,
             doc=doc,
         )
     )
@@ -247,5 +261,9 @@ def _extreme(function: Any, bound: str) -> Callable[..., Any]:
 
 reduce_sum = _reduction("reduce_sum", np.sum, "the sum over some axes")
 reduce_mean = _reduction("reduce_mean", np.mean, "the mean over some axes", infer=_infer_mean, empty=False)
-reduce_max = _reduction("reduce_max", _extreme(np.max, "min"), "the largest over some axes; of none, -inf")
-reduce_min = _reduction("reduce_min", _extreme(np.min, "max"), "the smallest over some axes; of none, inf")
+reduce_max = _reduction(
+    "reduce_max", _extreme(np.max, "min"), "the largest over some axes; of none, -inf", gradient=reads_operands
+)
+reduce_min = _reduction(
+    "reduce_min", _extreme(np.min, "max"), "the smallest over some axes; of none, inf", gradient=reads_operands
+)

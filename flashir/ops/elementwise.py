@@ -15,6 +15,17 @@ from flashir.ir.graph import Value
 from flashir.ir.types import DType, TensorType, broadcast_shapes
 from flashir.ops.costs import elementwise, free
 from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, integer, sample
+from flashir.ops.traits import (
+    Axes,
+    GradientRule,
+    fold_identity,
+    no_gradient,
+    reads_nothing,
+    reads_operand,
+    reads_operands,
+    reads_other_side,
+    reads_result,
+)
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -66,28 +77,36 @@ def logical(*types: TensorType) -> TensorType:
     return broadcast(*types)
 
 
-def _unary(name: str, ref: Callable[[Any], Any], weight: float, doc: str) -> OpDef:
+def _unary(name: str, ref: Callable[[Any], Any], weight: float, doc: str, gradient: GradientRule) -> OpDef:
     cases = (sample("f32[2, 3]"), sample("f32[]"))
-    return define_op(OpDef(name, ("x",), floating, ref, elementwise(weight), cases, doc=doc))
+    return define_op(
+        OpDef(
+            name, ("x",), floating, ref, elementwise(weight), cases, axes=Axes.ELEMENTWISE, gradient=gradient, doc=doc
+        )
+    )
 
 
-def _binary(
-    name: str, ref: Callable[..., Any], doc: str, weight: float = 1, infer: Callable[..., TensorType] = numeric
-) -> OpDef:
+def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **facts: Any) -> OpDef:
+    """An op of two operands; `facts` are traits of its record, and `infer` where it is not `numeric`."""
+    infer = facts.pop("infer", numeric)
     cases: tuple[Sample, ...] = (
         sample("f32[2, 3]", "f32[3]"),
         sample("f32[2, 1, 4]", "f32[3, 1]"),
         sample("f32[]", "f32[2]"),
     )
-    return define_op(OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases, doc=doc))
+    return define_op(
+        OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases, axes=Axes.ELEMENTWISE, doc=doc, **facts)
+    )
 
 
-neg = _unary("neg", np.negative, 1, "-x")
-exp = _unary("exp", np.exp, TRANSCENDENTAL, "e to the power of x")
-sin = _unary("sin", np.sin, TRANSCENDENTAL, "sine of x radians")
-cos = _unary("cos", np.cos, TRANSCENDENTAL, "cosine of x radians")
-erf = _unary("erf", lambda x: np.vectorize(erf_of, otypes=[np.float64])(x), TRANSCENDENTAL, "the error function")
-tanh = _unary("tanh", np.tanh, TRANSCENDENTAL, "hyperbolic tangent")
+neg = _unary("neg", np.negative, 1, "-x", reads_nothing)
+exp = _unary("exp", np.exp, TRANSCENDENTAL, "e to the power of x", reads_result)
+sin = _unary("sin", np.sin, TRANSCENDENTAL, "sine of x radians", reads_operands)
+cos = _unary("cos", np.cos, TRANSCENDENTAL, "cosine of x radians", reads_operands)
+erf = _unary(
+    "erf", lambda x: np.vectorize(erf_of, otypes=[np.float64])(x), TRANSCENDENTAL, "the error function", reads_operands
+)
+tanh = _unary("tanh", np.tanh, TRANSCENDENTAL, "hyperbolic tangent", reads_result)
 sqrt = define_op(
     OpDef(
         "sqrt",
@@ -96,21 +115,25 @@ sqrt = define_op(
         lambda x: np.sqrt(np.maximum(x, 0)),
         elementwise(4),
         (sample("f32[2, 3]"),),
+        axes=Axes.ELEMENTWISE,
+        gradient=reads_result,
         doc="square root; 0 below 0",
     )
 )
-reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x")
-relu = _unary("relu", lambda x: np.maximum(x, 0), 1, "max(x, 0)")
-sigmoid = _unary("sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL, "1 / (1 + e^-x)")
+reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x", reads_result)
+relu = _unary("relu", lambda x: np.maximum(x, 0), 1, "max(x, 0)", reads_result)
+sigmoid = _unary("sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL, "1 / (1 + e^-x)", reads_result)
 
-add = _binary("add", np.add, "x + y")
-sub = _binary("sub", np.subtract, "x - y")
-mul = _binary("mul", np.multiply, "x * y")
-div = _binary("div", np.divide, "x / y, of floating-point numbers", 4, divided)
-maximum = _binary("maximum", np.maximum, "the larger of x and y")
-minimum = _binary("minimum", np.minimum, "the smaller of x and y")
-less = _binary("less", np.less, "whether x < y", infer=compared)
-less_equal = _binary("less_equal", np.less_equal, "whether x <= y", infer=compared)
+add = _binary("add", np.add, "x + y", gradient=reads_nothing, neutral=0, commutative=True)
+sub = _binary("sub", np.subtract, "x - y", gradient=reads_nothing, neutral=0)
+mul = _binary("mul", np.multiply, "x * y", gradient=reads_other_side, neutral=1, commutative=True)
+div = _binary(
+    "div", np.divide, "x / y, of floating-point numbers", 4, infer=divided, gradient=reads_operands, neutral=1
+)
+maximum = _binary("maximum", np.maximum, "the larger of x and y", gradient=reads_operands, commutative=True)
+minimum = _binary("minimum", np.minimum, "the smaller of x and y", gradient=reads_operands, commutative=True)
+less = _binary("less", np.less, "whether x < y", infer=compared, gradient=no_gradient)
+less_equal = _binary("less_equal", np.less_equal, "whether x <= y", infer=compared, gradient=no_gradient)
 
 
 def _infer_floor_div(x: TensorType, divisor: int) -> TensorType:
@@ -128,6 +151,8 @@ floor_div = define_op(
         elementwise(4),
         (sample("i32[2, 3]", divisor=3, high=20), sample("i32[]", divisor=1)),
         attrs={"divisor": integer(least=1)},
+        axes=Axes.ELEMENTWISE,
+        gradient=no_gradient,
         doc="the whole part of x / divisor, x whole numbers from 0 up",
     )
 )
@@ -140,6 +165,9 @@ logical_and = define_op(
         np.logical_and,
         elementwise(1),
         (sample("bool[2, 3]", "bool[3]"),),
+        axes=Axes.ELEMENTWISE,
+        gradient=no_gradient,
+        commutative=True,
         doc="whether x and y hold",
     )
 )
@@ -159,6 +187,8 @@ select = define_op(
         np.where,
         elementwise(1),
         (sample("bool[2, 3]", "f32[3]", "f32[]"),),
+        axes=Axes.ELEMENTWISE,
+        gradient=reads_operand(0),
         doc="x where the condition holds, else y",
     )
 )
@@ -177,6 +207,9 @@ cast = define_op(
         elementwise(1),
         (sample("f32[2, 3]", dtype=DType.F64), sample("i32[4]", dtype=DType.F32), sample("bool[4]", dtype=DType.F32)),
         attrs={"dtype": dtype()},
+        axes=Axes.ELEMENTWISE,
+        gradient=reads_nothing,
+        fold=fold_identity,
         doc="another element type; a bool becomes 0 or 1",
     )
 )
@@ -195,6 +228,9 @@ constant = define_op(
         free,
         (sample(value=1.5), sample(value=3, dtype=DType.I32)),
         attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)},
+        axes=Axes.SOURCE,
+        gradient=reads_nothing,
+        inline=True,
         doc="a number of shape []",
     )
 )
@@ -213,6 +249,7 @@ silu = define_op(
         elementwise(TRANSCENDENTAL + 1),
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_silu,
+        axes=Axes.ELEMENTWISE,
         doc="x * sigmoid(x), also called swish",
     )
 )
@@ -233,6 +270,7 @@ gelu = define_op(
         elementwise(TRANSCENDENTAL + 7),
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_gelu,
+        axes=Axes.ELEMENTWISE,
         doc="x times the normal distribution up to x, by its tanh form (Hendrycks & Gimpel 2016)",
     )
 )
@@ -252,6 +290,7 @@ relu2 = define_op(
         elementwise(2),
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_relu2,
+        axes=Axes.ELEMENTWISE,
         doc="max(x, 0) squared (Code 6)",
     )
 )
@@ -270,6 +309,7 @@ laplace = define_op(
         elementwise(TRANSCENDENTAL + 4),
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_laplace,
+        axes=Axes.ELEMENTWISE,
         doc="(1 + erf((x - mean) / (deviation sqrt 2))) / 2, close to relu2 and bounded by 1 (Mega, Ma et al. 2022)",
     )
 )
@@ -298,6 +338,7 @@ divide_no_nan = define_op(
         elementwise(5),
         (sample("f32[2, 3]", "f32[3]"),),
         decompose=_divide_no_nan,
+        axes=Axes.ELEMENTWISE,
         doc="x / y, and 0 where y is not positive (Code 7)",
     )
 )

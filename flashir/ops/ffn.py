@@ -12,6 +12,7 @@ from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import TRANSCENDENTAL, gelu
 from flashir.ops.heads import NORM
 from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, define_op, number, sample
+from flashir.ops.traits import each_row_alone
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -121,6 +122,7 @@ mlp = define_op(
         decompose=_decompose_mlp,
         params=_params(mlp_width, "up"),
         scope=SCOPE,
+        ignores_padding=each_row_alone,
         doc="x + two dense layers of norm(x) with GELU between, h = 4 d",
     )
 )
@@ -137,6 +139,7 @@ glu = define_op(
         decompose=_decompose_glu,
         params=_params(glu_width, "gate", "up"),
         scope=SCOPE,
+        ignores_padding=each_row_alone,
         doc="x + the gated linear unit of norm(x) with GELU (Eq. 1, 2), h = 8 d / 3",
     )
 )

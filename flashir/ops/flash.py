@@ -30,6 +30,7 @@ from flashir.ops.opdef import OpDef, ParamSpec, choice, define_op, flag, integer
 from flashir.ops.position import ref_rope_bias
 from flashir.ops.shape import pad_to_multiple
 from flashir.ops.summaries import ref_summary_weights
+from flashir.ops.traits import each_row_alone
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -262,6 +263,7 @@ flash = define_op(
         decompose=_decompose_flash,
         params=_params_flash,
         scope="layers",
+        ignores_padding=each_row_alone,
         doc="gated attention unit with mixed chunk attention (Code 8)",
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,11 @@ def _decompose_mhsa(
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
 
 
+def _ignores_padding(attrs: Mapping[str, Any]) -> bool:
+    """Under relu2 attention is a mean over all rows, padding among them."""
+    return attrs["causal"] is True and attrs["attention"] == "softmax"
+
+
 def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool) -> Value:
     """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
     length, dtype = q.type.shape[2], q.type.dtype
@@ -118,6 +124,7 @@ mhsa = define_op(
         decompose=_decompose_mhsa,
         params=head_params,
         scope=SCOPE,
+        ignores_padding=_ignores_padding,
         doc="x + multi-head softmax attention of norm(x) (Vaswani et al. 2017), with RoPE",
     )
 )

@@ -34,6 +34,7 @@ from flashir.ops.opdef import AttrSpec, OpDef, define_op, flag, integer, number,
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax_attention, until_now
 from flashir.ops.stream import Moment, States, Stream
+from flashir.ops.traits import where_causal
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -193,6 +194,7 @@ mc_mhsa = define_op(
         decompose=_decompose_mc_mhsa,
         params=head_params,
         scope=SCOPE,
+        ignores_padding=where_causal,
         doc="x + mixed chunk attention of norm(x) in many heads, the same queries and keys for both parts (MC-TFM++)",
     )
 )

@@ -10,6 +10,7 @@ from flashir.errors import IRError
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import elementwise
 from flashir.ops.opdef import OpDef, define_op, number, sample
+from flashir.ops.traits import Axes
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -67,6 +68,7 @@ layer_normalization = define_op(
         (sample("f32[2, 3, 8]", "f32[8]", "f32[8]"),),
         attrs={"eps": number(EPS, least=0)},
         decompose=_decompose_layer,
+        axes=Axes.LAST,
         doc="zero mean, unit variance, then scale and bias",
     )
 )
@@ -96,6 +98,7 @@ scale_normalization = define_op(
         (sample("f32[2, 3, 8]", "f32[]"), sample("f32[2, 8]", "f32[8]")),
         attrs={"eps": number(EPS, least=0)},
         decompose=_decompose_scale,
+        axes=Axes.LAST,
         doc="unit root mean square, then scale",
     )
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from flashir.ir.graph import AUTO, Attr, Auto, Node
 from flashir.ir.types import LARGEST_SIZE, DType, TensorType
 from flashir.ops.costs import CostRule
 from flashir.ops.stream import Stream
+from flashir.ops.traits import Axes, FoldRule, GradientRule, PaddingRule
 
 REQUIRED = object()
 PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
@@ -173,6 +174,16 @@ class OpDef:
         region: for an op with a body: types of the operands and attributes -> types of the body's arguments.
         stream: how it is continued token by token, where its result for a token takes more than that token.
         inherit: attributes that follow from the nodes before it, where they are not given.
+        axes: what it does to the axes of its operands; required of primitives.
+        gradient: which values its backward pass reads; required of primitives. A composite that a target claims whole
+            reads its operands unless it says otherwise.
+        fold: what a node simplifies to, given the nodes before it.
+        neutral: the second operand that leaves the first unchanged, as 0 for `add`.
+        commutative: whether the two operands may be exchanged.
+        fuses: whether compilers compute it in one kernel with elementwise neighbours.
+        inline: whether each reader computes it anew, as a constant, so that it is never worth moving.
+        ignores_padding: attributes -> whether rows after the last token change no row before them. Elementwise ops
+            never do.
         doc: one line for people.
     """
 
@@ -189,12 +200,29 @@ class OpDef:
     region: Callable[[list[TensorType], Mapping[str, Attr]], list[TensorType]] | None = None
     stream: Stream | None = None
     inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
+    axes: Axes | None = None
+    gradient: GradientRule | None = None
+    fold: FoldRule | None = None
+    neutral: float | None = None
+    commutative: bool = False
+    fuses: bool = True
+    inline: bool = False
+    ignores_padding: PaddingRule | None = None
     doc: str = ""
 
     @property
     def is_primitive(self) -> bool:
         """Whether no simpler ops say the same."""
         return self.decompose is None
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether each element of the result depends on the elements in its place alone."""
+        return self.axes is Axes.ELEMENTWISE
+
+    def is_padding_safe(self, attrs: Mapping[str, Attr]) -> bool:
+        """Whether rows after the last token change no row before them."""
+        return self.is_elementwise or (self.ignores_padding is not None and self.ignores_padding(attrs))
 
     def home(self, attrs: Mapping[str, Attr]) -> str:
         """The scope of its parameters, given the attributes."""
@@ -228,12 +256,20 @@ OPS: dict[str, OpDef] = {}
 
 
 def define_op(op: OpDef) -> OpDef:
-    """Enter an op into the table. Raises SettingError where the name is taken or a block lacks its scope."""
-    if op.name in OPS:
-        raise SettingError(f"the op {op.name!r} is defined twice")
+    """Enter an op into the table.
+
+    Raises:
+        SettingError: the name is taken, or a primitive lacks a trait that analyses need.
+    """
+    problems = [f"the op {op.name!r} is defined twice"] if op.name in OPS else []
+    if op.is_primitive:
+        missing = [name for name in ("axes", "gradient") if getattr(op, name) is None]
+        problems += [f"the primitive {op.name!r} does not say its {name}" for name in missing]
+    if problems:
+        raise SettingError(problems, mend="flashir.ops.traits has the facts that a record can state")
     if op.params is not None:
         scope = {"scope": parameter_name(None, doc="where its parameters stand; numbered by position where not given")}
-        op = OpDef(**{**op.__dict__, "attrs": MappingProxyType({**op.attrs, **scope})})
+        op = replace(op, attrs=MappingProxyType({**op.attrs, **scope}))
     OPS[op.name] = op
     return op
 

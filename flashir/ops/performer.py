@@ -14,6 +14,7 @@ from flashir.ops.heads import HEADS, SCOPE, cost_heads, head_params, infer_heads
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, number, sample
 from flashir.ops.token_attention import TILE, token_products, token_steps
+from flashir.ops.traits import where_causal
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -91,6 +92,7 @@ performer = define_op(
         decompose=_decompose_performer,
         params=head_params,
         scope=SCOPE,
+        ignores_padding=where_causal,
         doc="x + multi-head linear attention of norm(x) with the kernel relu(x) + eps",
     )
 )

@@ -18,6 +18,7 @@ from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, dtype, flag, integer, sample, size
 from flashir.ops.shape import axis_of
 from flashir.ops.stream import Moment, States, Stream, column
+from flashir.ops.traits import Axes, reads_nothing
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -77,6 +78,8 @@ sinusoid = define_op(
         (sample(length=7, half=4), sample(length=0, half=2), sample(length=200, half=3)),
         attrs={"length": size(), "half": integer(least=1), "dtype": dtype(DType.F32)},
         decompose=_decompose_sinusoid,
+        axes=Axes.SOURCE,
+        gradient=reads_nothing,
         doc="sin and cos of position * 10000^(-i / half), [length, half] each",
     )
 )
@@ -234,6 +237,7 @@ turn = define_op(
             sample("f32[3, 2]", "f32[3, 1]", "f32[3, 1]"),
         ),
         decompose=_decompose_turn,
+        axes=Axes.ALIGNED,
         doc="the halves of the last axis, as the two numbers of a complex one, turned by an angle given by sin and cos",
     )
 )

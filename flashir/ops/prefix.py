@@ -14,6 +14,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Cost, Types, moved, per_input
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
 from flashir.ops.shape import axis_of
+from flashir.ops.traits import Axes, reads_nothing, reads_operands
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -47,6 +48,9 @@ cumsum = define_op(
         per_input(1),
         (sample("f32[2, 3]", axis=1), sample("f32[2, 3, 4]", axis=1, exclusive=True), sample("f32[2, 0]", axis=1)),
         attrs={"axis": integer(), "exclusive": flag(False)},
+        axes=Axes.ALONG_ONE,
+        gradient=reads_nothing,
+        fuses=False,
         doc="running sum; exclusive: without the element itself",
     )
 )
@@ -125,6 +129,8 @@ scan = define_op(
         (),
         attrs={"carries": integer(1, least=0), "axis": integer(0, least=0), "invariants": integer(0, least=0)},
         region=_scan_arguments,
+        axes=Axes.LOOP,
+        gradient=reads_operands,
         doc="a loop along one axis that carries a state: carries, xs and what every step sees whole in; "
         "last carries and stacked ys out",
     )

@@ -10,6 +10,7 @@ from flashir.errors import InputError, IRError
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import moved
 from flashir.ops.opdef import OpDef, define_op, sample
+from flashir.ops.traits import Axes, reads_operand
 
 
 def _infer(table: TensorType, rows: TensorType, ids: TensorType) -> TensorType:
@@ -44,6 +45,8 @@ put_rows = define_op(
             sample("f32[1, 5, 3]", "f32[1, 1, 3]", "i32[1, 1]"),
             sample("f32[2, 3, 5, 4]", "f32[2, 3, 1, 4]", "i32[2, 1]"),
         ),
+        axes=Axes.MIXED,
+        gradient=reads_operand(2),
         doc="the table [b, .., n, d] with rows [b, .., t, d] in place of those that ids [b, t] number, each once",
     )
 )

@@ -1,4 +1,4 @@
-"""Ops that move, cut and join elements, and ops that make tensors from nothing."""
+"""Ops that move, cut and join elements."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ import numpy as np
 from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
-from flashir.ops.costs import copied, free, generated, moved
+from flashir.ops.costs import copied, free, moved
 from flashir.ops.opdef import (
     OpDef,
-    ParamSpec,
     define_op,
-    dtype,
     integer,
     listing,
     number,
-    parameter_name,
     sample,
     size,
     sizes,
 )
+from flashir.ops.traits import Axes, fold_identity, fold_single, reads_nothing, reads_operand, same_type
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
+    from flashir.ir.graph import Node, Value
 
 Ref = Any
 
@@ -52,6 +50,32 @@ def _count(shape: Shape) -> Size:
     return total
 
 
+def _fold_reshape(b: Builder, node: Node) -> Value | None:
+    """`reshape(reshape(x))` -> `reshape(x)`, and to its own shape -> `x`"""
+    before = b.producer(node.inputs[0])
+    if before is not None and before.op == node.op:
+        return b.reshape(before.inputs[0], shape=node.attrs["shape"])
+    return fold_identity(b, node)
+
+
+def _fold_transpose(b: Builder, node: Node) -> Value | None:
+    """`transpose(x)` in the order it has -> `x`"""
+    perm = node.attrs["perm"]
+    assert isinstance(perm, tuple)
+    return node.inputs[0] if perm == tuple(range(len(perm))) else None
+
+
+def _fold_slice(b: Builder, node: Node) -> Value | None:
+    """The whole axis -> `x`; of its own padding -> what was padded."""
+    before = b.producer(node.inputs[0])
+    padding = before is not None and before.op == "pad" and before.attrs["axis"] == node.attrs["axis"]
+    if padding and before is not None and before.attrs["before"] == 0 and node.attrs["start"] == 0:
+        whole = same_type(node, before.inputs[0])
+        if whole is not None:
+            return whole
+    return fold_identity(b, node) if node.attrs["start"] == 0 else None
+
+
 def _infer_reshape(x: TensorType, shape: Shape) -> TensorType:
     if _count(x.shape) != _count(shape):
         raise IRError(f"shape {shape_text(shape)} has {_count(shape)} elements, the operand {x} has {_count(x.shape)}")
@@ -67,6 +91,9 @@ reshape = define_op(
         free,
         (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
         attrs={"shape": sizes(doc="row-major order kept")},
+        axes=Axes.RESHAPE,
+        gradient=reads_nothing,
+        fold=_fold_reshape,
         doc="the same elements in another shape",
     )
 )
@@ -87,6 +114,9 @@ transpose = define_op(
         moved,
         (sample("f32[2, 3, 4]", perm=(2, 0, 1)),),
         attrs={"perm": listing(doc="axis i of the result is axis perm[i] of x")},
+        axes=Axes.TRANSPOSE,
+        gradient=reads_nothing,
+        fold=_fold_transpose,
         doc="the axes in another order",
     )
 )
@@ -107,6 +137,9 @@ broadcast_to = define_op(
         moved,
         (sample("f32[3, 1]", shape=(2, 3, 4)),),
         attrs={"shape": sizes()},
+        axes=Axes.BROADCAST,
+        gradient=reads_nothing,
+        fold=fold_identity,
         doc="repeated along axes that are new or of size 1",
     )
 )
@@ -131,6 +164,9 @@ pad = define_op(
         moved,
         (sample("f32[2, 3]", axis=1, after=2), sample("f32[2, 3]", axis=0, before=1, after=0, value=-1.0)),
         attrs={"axis": integer(), "before": size(0), "after": size(0), "value": number(0.0)},
+        axes=Axes.ALONG_ONE,
+        gradient=reads_nothing,
+        fold=fold_identity,
         doc="a constant before and after, on one axis",
     )
 )
@@ -157,6 +193,9 @@ slice_ = define_op(
         copied,
         (sample("f32[2, 5]", axis=1, start=1, stop=4), sample("f32[4]", axis=0, start=0, stop=0)),
         attrs={"axis": integer(), "start": size(0), "stop": size()},
+        axes=Axes.ALONG_ONE,
+        gradient=reads_nothing,
+        fold=_fold_slice,
         doc="start <= index < stop on one axis",
     )
 )
@@ -178,6 +217,9 @@ split = define_op(
         moved,
         (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),),
         attrs={"axis": integer(), "sizes": sizes()},
+        axes=Axes.ALONG_ONE,
+        gradient=reads_nothing,
+        fold=fold_single,
         doc="cut along one axis into parts of those sizes",
     )
 )
@@ -205,6 +247,10 @@ concat = define_op(
         moved,
         (sample("f32[2, 3]", "f32[2, 1]", axis=1),),
         attrs={"axis": integer()},
+        axes=Axes.ALONG_ONE,
+        gradient=reads_nothing,
+        fold=fold_single,
+        fuses=False,
         doc="joined along one axis",
     )
 )
@@ -224,6 +270,9 @@ reverse = define_op(
         moved,
         (sample("f32[2, 3]", axis=1),),
         attrs={"axis": integer()},
+        axes=Axes.ALONG_ONE,
+        gradient=reads_nothing,
+        fuses=False,
         doc="the elements of one axis in reverse order",
     )
 )
@@ -252,69 +301,10 @@ gather = define_op(
         rows,
         copied,
         (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")),
+        axes=Axes.GATHER,
+        gradient=reads_operand(1),
+        fuses=False,
         doc="rows of the table by number",
-    )
-)
-
-
-def _infer_iota(length: Size, dtype: DType) -> TensorType:
-    return TensorType(dtype, (length,))
-
-
-iota = define_op(
-    OpDef(
-        "iota",
-        (),
-        _infer_iota,
-        lambda length, dtype: np.arange(length, dtype=dtype.oracle),
-        generated,
-        (sample(length=5), sample(length=0), sample(length=3, dtype=DType.F64)),
-        attrs={"length": size(), "dtype": dtype(DType.I32)},
-        doc="0, 1, .. length - 1",
-    )
-)
-
-size_of = define_op(
-    OpDef(
-        "size",
-        (),
-        lambda value, dtype: TensorType(dtype, ()),
-        lambda value, dtype: np.asarray(value, dtype.oracle),
-        free,
-        (sample(value=5), sample(value=7, dtype=DType.F32)),
-        attrs={"value": size(), "dtype": dtype(DType.I32)},
-        doc="a size as a number of shape []",
-    )
-)
-
-
-def _infer_param(
-    name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, scope: str | None
-) -> TensorType:
-    return TensorType(dtype, shape)
-
-
-def _own(name: str, shape: tuple[int, ...], mean: float, std: float, **_: Any) -> dict[str, ParamSpec]:
-    return {name: ParamSpec(shape, mean, std)}
-
-
-param = define_op(
-    OpDef(
-        "param",
-        (),
-        _infer_param,
-        lambda p, name, **_: p[name],
-        free,
-        (sample(name="weight", shape=(2, 3)),),
-        attrs={
-            "name": parameter_name(),
-            "shape": listing(),
-            "dtype": dtype(DType.F32),
-            "mean": number(0.0),
-            "std": number(0.0),
-        },
-        params=_own,
-        doc="a trainable parameter",
     )
 )
 

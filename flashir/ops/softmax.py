@@ -20,6 +20,7 @@ from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, flag, number, sample
 from flashir.ops.quadratic import check_heads
 from flashir.ops.stream import Moment, States, Stream
+from flashir.ops.traits import Axes, reads_result
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -57,6 +58,8 @@ softmax = define_op(
         elementwise(SOFTMAX_WEIGHT),
         (sample("f32[2, 3, 5]"), sample("f32[4]"), sample("f32[2, 0, 3]"), sample("f32[2, 0, 0]")),
         decompose=_decompose_softmax,
+        axes=Axes.LAST,
+        gradient=reads_result,
         doc="e^x, divided by its sum over the last axis; no row may be -inf alone",
     )
 )

@@ -15,7 +15,7 @@ from flashir.ir.graph import Node, Value
 from flashir.ir.types import Shape
 from flashir.ops import OPS
 from flashir.ops.prefix import cut_scan
-from flashir.passes.tokenwise import ALONG_ONE_AXIS, ELEMENTWISE, REDUCTIONS
+from flashir.ops.traits import Axes
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Chunks:
             node: one that reads a value in `known`.
             known: how values lie that depend on the tokens.
         """
-        rule = _RULES.get(node.op)
+        axes = OPS[node.op].axes
+        rule = None if axes is None else _RULES.get(axes)
         return None if rule is None else rule(self, node, known)
 
     def fits(self, size: Size, along: Along) -> bool:
@@ -168,19 +169,18 @@ def _numbers(value: object) -> Sequence[int]:
 
 Rule = Callable[[Chunks, Node, Known], tuple[Seen, list[Along]] | None]
 
-_CLAIMED = frozenset(("silu", "gelu", "relu2", "laplace", "divide_no_nan", "turn"))  # elementwise, and made of others
-_RULES: dict[str, Rule] = {
-    **dict.fromkeys((ELEMENTWISE | _CLAIMED) - {"broadcast"}, _elementwise),
-    **dict.fromkeys(("dense", "layer_normalization", "scale_normalization", "softmax"), _rowwise),
-    **dict.fromkeys(ALONG_ONE_AXIS, _off_axis),
-    **dict.fromkeys(REDUCTIONS, _reduce),
-    "matmul": _matmul,
-    "transpose": _transpose,
-    "gather": _gather,
-    "reshape": _reshape,
-    "scan": _scan,
+_RULES: Mapping[Axes, Rule] = {
+    Axes.ELEMENTWISE: _elementwise,
+    Axes.ALIGNED: _elementwise,
+    Axes.LAST: _rowwise,
+    Axes.ALONG_ONE: _off_axis,
+    Axes.REDUCTION: _reduce,
+    Axes.MATMUL: _matmul,
+    Axes.TRANSPOSE: _transpose,
+    Axes.GATHER: _gather,
+    Axes.RESHAPE: _reshape,
+    Axes.LOOP: _scan,
 }
-assert set(_RULES) <= set(OPS)
 
 
 def one_chunk(shape: Shape, along: Along) -> Shape:

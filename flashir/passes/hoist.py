@@ -11,8 +11,6 @@ from flashir.ops import OPS
 from flashir.passes.base import Pass
 from flashir.rewrite import rewrite
 
-CHEAP = frozenset(("constant", "size"))
-
 
 @dataclass(frozen=True)
 class Hoist(Pass):
@@ -34,14 +32,14 @@ def hoist(b: Builder, node: Node) -> Sequence[Value] | None:
     numbers = {id(each) for each in invariant}
     inside = [each for each in body.nodes if id(each) not in numbers]
     wanted = {value for each in inside for value in each.operands} | set(body.outputs)
-    moved = [value for each in invariant for value in each.outputs if value in wanted and each.op not in CHEAP]
+    moved = [value for each in invariant for value in each.outputs if value in wanted and not OPS[each.op].inline]
     if not moved:
         return None
     outside = dict(zip(body.inputs, node.operands, strict=True))
     for each in invariant:
         operands = [None if value is None else outside[value] for value in each.inputs]
         outside.update(zip(each.outputs, b.insert(each.op, operands, each.attrs, each.region), strict=True))
-    kept = [each for each in body.nodes if id(each) not in numbers or each.op in CHEAP]
+    kept = [each for each in body.nodes if id(each) not in numbers or OPS[each.op].inline]
     slimmer = replace(body, inputs=(*body.inputs, *moved), nodes=tuple(kept))
     return b.insert(node.op, (*node.operands, *(outside[value] for value in moved)), node.attrs, slimmer)
 

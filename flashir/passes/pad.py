@@ -9,22 +9,16 @@ from math import lcm
 from flashir.ir.builder import Builder
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.graph import Graph, Node, Value
+from flashir.ops import OPS
 from flashir.passes.base import Pass
 from flashir.rewrite import rewrite
-
-ROW_BY_ROW = frozenset(
-    ("embed", "scaled_sin", "layer_norm", "scale_norm", "unembed", "repeat", "flash", "mlp", "glu", "add", "mul")
-)
-CAUSAL = frozenset(("mhsa", "performer", "combiner", "mc_mhsa"))  # where causal, no token sees the padding after it
-CHUNKED = frozenset(("flash", "combiner", "mc_mhsa"))
 
 
 @dataclass(frozen=True)
 class PadTokens(Pass):
     """`embed(%ids)` .. `unembed(%x)` -> `embed(pad(%ids))` .. `unembed(slice(%x))`, the layers told what is valid.
 
-    Applies to models that treat every row alike outside of `flash` and of heads that are causal; in all others each
-    layer pads for itself.
+    Applies to models of ops that ignore padding, see `OpDef.ignores_padding`; in all others each layer pads for itself.
     """
 
     name = "pad"
@@ -34,14 +28,14 @@ class PadTokens(Pass):
         length = length_to_pad(graph)
         if length is None:
             return graph
-        chunks = [node.attrs["chunk"] for node in graph.walk() if node.op in CHUNKED]
+        chunks = [node.attrs["chunk"] for node in graph.walk() if "chunk" in node.attrs]
         multiple = lcm(*(chunk for chunk in chunks if isinstance(chunk, int)))
         padded = ceildiv(length, multiple) * multiple
 
         def mark(b: Builder, node: Node) -> Sequence[Value] | None:
-            if node.op != "flash" or node.attrs["valid"] is not None:
+            if "valid" not in node.attrs or node.attrs["valid"] is not None:
                 return None
-            return b.insert("flash", node.inputs, {**node.attrs, "valid": length})
+            return b.insert(node.op, node.inputs, {**node.attrs, "valid": length})
 
         def widen(b: Builder, node: Node) -> Sequence[Value] | None:
             x = node.inputs[0] if node.inputs else None
@@ -57,19 +51,16 @@ class PadTokens(Pass):
 def length_to_pad(graph: Graph) -> Size | None:
     """The length of the one sequence of tokens, where the model can be padded as a whole and needs it."""
     nodes = list(graph.walk())
-    chunks = [node.attrs["chunk"] for node in nodes if node.op in CHUNKED]
+    chunks = [node.attrs["chunk"] for node in nodes if "chunk" in node.attrs]
     lengths = {node.operands[0].type.shape[1] for node in nodes if node.op == "embed"}
     results = {node.output for node in nodes if node.op == "unembed"}
     tokens_alone = not any(value.type.dtype.is_float for value in graph.inputs)  # else rows come in that are not padded
-    whole = tokens_alone and all(_minds_no_padding(node) for node in nodes) and set(graph.outputs) <= results
+    whole = (
+        tokens_alone
+        and all(OPS[node.op].is_padding_safe(node.attrs) for node in nodes)
+        and set(graph.outputs) <= results
+    )
     if not whole or not chunks or len(lengths) != 1 or not all(isinstance(chunk, int) for chunk in chunks):
         return None
     length = lengths.pop()
     return None if all(divides(chunk, length) for chunk in chunks if isinstance(chunk, int)) else length
-
-
-def _minds_no_padding(node: Node) -> bool:
-    """Whether rows after the last token change nothing before them; a mean over all rows, as under relu2, does."""
-    if node.op in CAUSAL:
-        return node.attrs["causal"] is True and node.attrs.get("attention", "softmax") == "softmax"
-    return node.op in ROW_BY_ROW

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Graph, Node, Value
+from flashir.ops import OPS
 from flashir.passes.base import Pass
 from flashir.rewrite import rewrite
-
-ACTIVATIONS = frozenset(("gelu", "relu", "relu2", "sigmoid", "silu", "tanh"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,12 @@ def split_activation(b: Builder, node: Node) -> Sequence[Value] | None:
     if node.op != "split":
         return None
     activation = b.producer(node.operands[0])
-    if activation is None or activation.op not in ACTIVATIONS:
+    if activation is None or not _is_activation(activation):
         return None
     parts = b.results("split", activation.operands[0], **node.attrs)
     return [b.results(activation.op, part)[0] for part in parts]
+
+
+def _is_activation(node: Node) -> bool:
+    """Whether the node is an elementwise function of one operand."""
+    return OPS[node.op].is_elementwise and len(node.inputs) == 1 and not node.attrs

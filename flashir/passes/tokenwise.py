@@ -16,16 +16,8 @@ from flashir.ir.dims import Dim, symbols
 from flashir.ir.graph import Attr, Graph, Node, Value
 from flashir.ir.types import TensorType
 from flashir.ops import OPS
+from flashir.ops.traits import Axes
 from flashir.passes.lower import own_parameters
-
-ELEMENTWISE = frozenset(
-    (
-        *("neg", "exp", "sin", "cos", "erf", "tanh", "sqrt", "reciprocal", "relu", "sigmoid", "add", "sub", "mul"),
-        *("div", "maximum", "minimum", "less", "less_equal", "logical_and", "floor_div", "select", "cast", "broadcast"),
-    )
-)
-ALONG_ONE_AXIS = frozenset(("pad", "slice", "split", "concat", "reverse", "cumsum"))
-REDUCTIONS = frozenset(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min"))
 
 
 def part_of(node: Node) -> Graph:
@@ -80,7 +72,7 @@ class Tokens:
         values = (*node.operands, *node.outputs)
         if any(len(self.axes(value.type)) > 1 for value in values) or not self.axes(node.output.type):
             return False
-        rule = _RULES.get(node.op)
+        rule = _RULES.get(record.axes) if record.axes is not None else None
         return rule is not None and rule(self, node)
 
     def _named(self, attr: Attr) -> bool:
@@ -132,12 +124,13 @@ def _multiplied(tokens: Tokens, node: Node) -> bool:
     return summed[0] not in tokens.axes(x) and summed[1] not in tokens.axes(y)
 
 
-_RULES: Mapping[str, Callable[[Tokens, Node], bool]] = {
-    **dict.fromkeys(ELEMENTWISE, _aligned),
-    **dict.fromkeys(ALONG_ONE_AXIS, _along_another),
-    **dict.fromkeys(REDUCTIONS, _reduced),
-    "transpose": lambda tokens, node: True,
-    "reshape": _reshaped,
-    "gather": _gathered,
-    "matmul": _multiplied,
+_RULES: Mapping[Axes, Callable[[Tokens, Node], bool]] = {
+    Axes.ELEMENTWISE: _aligned,
+    Axes.BROADCAST: _aligned,
+    Axes.ALONG_ONE: _along_another,
+    Axes.REDUCTION: _reduced,
+    Axes.TRANSPOSE: lambda tokens, node: True,
+    Axes.RESHAPE: _reshaped,
+    Axes.GATHER: _gathered,
+    Axes.MATMUL: _multiplied,
 }

@@ -93,7 +93,6 @@ def test_a_length_of_whole_chunks_is_not_padded(length: str) -> None:
     [
         ("gau", "key_dim = 2"),
         ("flash", "key_dim = 2, chunk = auto"),
-        ("relu", ""),
         ("cumsum", "axis = 1"),
         ("mhsa", "heads = 2, causal = false"),
         ("mhsa", 'heads = 2, attention = "relu2"'),
@@ -114,6 +113,7 @@ def test_a_model_with_another_op_between_its_tokens_is_not_padded(op: str, attrs
         ("combiner", "heads = 2, chunk = 2"),
         ("mc_mhsa", 'heads = 2, chunk = 2, cumsum = "native"'),
         ("glu", ""),
+        ("relu", ""),
     ],
 )
 def test_causal_heads_do_not_mind_the_padding(op: str, attrs: str) -> None:
