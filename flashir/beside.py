@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from flashir.checkpoint import MANIFEST, TOKENIZER
+from flashir.checkpoint import MANIFEST, RECIPE, TOKENIZER
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading, sha256, unfinished, writing
 
 DIGEST = "flashir.tokenizer.sha256"
-RECIPE = "recipe.toml"  # that a folder is a run, without the library of training
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ One that a run wrote has more: `tokenizer.json`, and in `state/` what the run go
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_folder, atomic_write, reading, sha256
 from flashir.ir import Graph, dumps
 from flashir.models import load
@@ -24,6 +25,9 @@ from flashir.passes.choose import choosers, is_open
 
 MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
 OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
+RECIPE, CHECKPOINTS = "recipe.toml", "checkpoints"
+"""What a run has: its recipe, and a folder of checkpoints `step-000200`."""
+
 FILES = (MODEL, PARAMS, TOKENIZER, OPTIMIZER, POSITION)
 SCHEMA = 1
 
@@ -98,11 +102,17 @@ def save_checkpoint(
 def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Read a checkpoint, every digest verified.
 
+    Args:
+        folder: of a checkpoint; or of a run, whose newest checkpoint is read.
+
     Raises:
-        ArtefactError: the folder is no checkpoint, and every file that is missing or damaged.
+        InputError: a run has no checkpoint.
+        ArtefactError: the folder is neither, and every file that is missing or damaged.
         IRError, ParameterError: what the files hold is not well formed, or does not fit together.
     """
     folder = Path(folder)
+    if is_run(folder) and not is_checkpoint(folder):
+        folder = newest(folder)
     damaged = [f"{name} {problem}" for name, problem in _damage(folder)]
     if damaged:
         raise ArtefactError(damaged, where=str(folder), mend="get a good copy of the checkpoint")
@@ -127,6 +137,45 @@ def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
     optimizer = load_params(folder / OPTIMIZER)
     Moments.read(optimizer, params)
     return State(optimizer, position)
+
+
+def read_params(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """The parameters in a safetensors file, or those of a checkpoint, or of the newest checkpoint of a run.
+
+    Raises:
+        ParameterError: as `load_params`.
+        InputError, ArtefactError: as `load_checkpoint`.
+    """
+    path = Path(path)
+    return load_checkpoint(path).params if is_checkpoint(path) or is_run(path) else load_params(path)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder says that it is that of a run."""
+    return (folder / RECIPE).is_file()
+
+
+def in_order(run: Path) -> list[Path]:
+    """All checkpoints of a run, the oldest first."""
+    found = (each for each in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", each.name))
+    return sorted(found, key=step_of)
+
+
+def newest(run: Path) -> Path:
+    """The last checkpoint of a run. Raises InputError where there is none."""
+    found = in_order(run)
+    if not found:
+        raise InputError(
+            "there is no checkpoint to go on from",
+            where=str(run / CHECKPOINTS),
+            mend="bring one back, or begin the run again in another folder",
+        )
+    return found[-1]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of the last step before a checkpoint: 200 of `step-000200`."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def is_checkpoint(folder: str | Path) -> bool:

@@ -17,7 +17,7 @@ from flashir.cost import target as find_target
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
 from flashir.lowering import Lowering, portable_form
-from flashir.parameters import Params, checked, init, rechunked
+from flashir.parameters import Params, checked, fitted, init, rechunked
 from flashir.passes.choose import settled_chunks
 from flashir.planning import Plan, Ranking, gigabytes, plan
 from flashir.registry import backend_of
@@ -96,6 +96,7 @@ def prepare(
     *,
     seed: int = 0,
     rechunk: bool = False,
+    strict: bool = True,
     portable: bool = False,
     **choices: Any,
 ) -> Prepared:
@@ -109,6 +110,8 @@ def prepare(
     if portable:
         found = portable_form(found, target)
     choices["portable"] = portable
+    if params is not None:
+        params = fitted(model, params, strict=strict)
     if params is None:
         made = plan(model, target, **choices)
         params = init(made.graph, seed)
@@ -133,18 +136,21 @@ def compile(
     cumsum: str | None = None,
     dtype: str | None = None,
     rechunk: bool = False,
+    strict: bool = True,
 ) -> Runnable:
     """A model as a function on arrays. What it leaves open is planned for the batch and length given.
 
     Args:
         model: any graph.
         target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
-        params: by full name, as `init` or `load_params` give them; without any, `init(model, seed)`.
+        params: by full name, as `init` or `load_params` give them, or tensors of PyTorch or arrays of JAX; without any,
+            `init(model, seed)`.
         seed: of the parameters, where there are none.
         batch, seq_len, policy: what is typical; other batches and lengths work too.
         chunk, cumsum, dtype: settle these by hand.
         rechunk: let `chunk` override the one that the parameters were made for; the model computes another function
             then.
+        strict: refuse parameters that the model does not have; else they are left out with a warning.
 
     Raises:
         SettingError, TargetError: as `plan`; and where the backend or device is not at hand.
@@ -158,7 +164,7 @@ def compile(
         "cumsum": cumsum,
         "dtype": dtype,
     }
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, **choices)
+    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **choices)
     return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, device_at_hand(target)))
 
 

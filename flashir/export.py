@@ -61,6 +61,7 @@ def export(
     *,
     seed: int = 0,
     rechunk: bool = False,
+    strict: bool = True,
     portable: bool = False,
     decode: bool = False,
     max_len: int | None = None,
@@ -82,7 +83,7 @@ def export(
         target: a backend that is installed and can export.
         params: by full name; without any, `init(model, seed)` once the chunk is chosen.
         seed: of the parameters, where there are none.
-        rechunk: as for `compile`.
+        rechunk, strict: as for `compile`.
         portable: use nothing that only one runtime of the format has.
         decode: write what continues sequences too, `prefill` and `step`; see docs/decisions/051.
         max_len, length: of the decoder, as for `decoder`.
@@ -97,7 +98,7 @@ def export(
             or there is no text to measure that on.
         ArtefactError: the artefact cannot be written or fails a check; the old one is whole.
     """
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, portable=portable, **choices)
+    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
     comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
     check = _Check(ready) if comparison is None else _NarrowCheck(ready, comparison)
     if comparison is not None:

@@ -142,7 +142,7 @@ def decoder(
         target, params: as for `compile`.
         max_len: how many tokens caches hold, where a layer attends to every token; the longest sequence then.
         length: as for `decoding`.
-        choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, as for `compile`.
+        choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, `strict`, as for `compile`.
 
     Raises:
         SettingError: as `decoding` and `plan`; and where what one sequence keeps does not fit the device.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arrays import as_array
 from flashir.errors import InputError, ParameterError, SettingError
 from flashir.ir.dims import Dim, Symbol, evaluate, symbols
 from flashir.ir.graph import AUTO, Graph, Node, Value
@@ -19,18 +20,18 @@ Oracle = npt.NDArray[Any]
 
 
 def interpret(
-    graph: Graph, params: Mapping[str, npt.ArrayLike], *inputs: npt.ArrayLike, **named: npt.ArrayLike
+    graph: Graph, params: Mapping[str, Any], *inputs: npt.ArrayLike, **named: npt.ArrayLike
 ) -> tuple[Oracle, ...]:
     """The outputs of a graph, every float in float64.
 
     Args:
         graph: a graph of any storey, chunks chosen.
-        params: the parameters by full name.
+        params: arrays by full name, of numpy or of any library that `as_array` knows.
         inputs: one array for each input of the graph, in order, or by name.
 
     Raises:
         InputError: an input is missing, unknown, or of a type or shape that does not fit; an id is out of range.
-        ParameterError: every parameter that is missing or misshapen.
+        ParameterError: every parameter that is missing, misshapen or no array.
         SettingError: a chunk is still open.
     """
     by_name = dict(zip((value.name for value in graph.inputs), inputs), **named)
@@ -42,7 +43,7 @@ def interpret(
         raise SettingError("the chunk is part of the model, and still auto", mend="run choose-chunk, or set it")
     arrays = [_oracle(by_name[value.name], value) for value in graph.inputs]
     sizes = bind_sizes(graph, [x.shape for x in arrays])
-    _check_parameters(graph, params)
+    params = _arrays(graph, params)
     with np.errstate(all="ignore"):  # infinities are numbers, as on every target
         return _Run(params, sizes).graph(with_scopes(graph), arrays, {})
 
@@ -55,15 +56,23 @@ def _oracle(given: npt.ArrayLike, value: Value) -> Oracle:
     return array.astype(wanted)
 
 
-def _check_parameters(graph: Graph, params: Mapping[str, npt.ArrayLike]) -> None:
-    problems = []
+def _arrays(graph: Graph, params: Mapping[str, Any]) -> dict[str, Oracle]:
+    """The parameters of the graph as arrays. Raises ParameterError."""
+    arrays, problems = {}, []
     for name, spec in parameters(graph).items():
         if name not in params:
             problems.append(f"the parameter {name} {spec.shape} is missing")
-        elif np.shape(params[name]) != spec.shape:
-            problems.append(f"the parameter {name} must have shape {spec.shape}, got {np.shape(params[name])}")
+            continue
+        try:
+            arrays[name] = as_array(params[name])
+        except ValueError as error:
+            problems.append(f"the parameter {name} {error}")
+            continue
+        if arrays[name].shape != spec.shape:
+            problems.append(f"the parameter {name} must have shape {spec.shape}, got {arrays[name].shape}")
     if problems:
         raise ParameterError(problems)
+    return arrays
 
 
 def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
@@ -103,7 +112,7 @@ def _symbol_name(size: int | Dim) -> str | None:
 class _Run:
     """One run: the parameters and the sizes that stay the same throughout."""
 
-    def __init__(self, params: Mapping[str, npt.ArrayLike], sizes: dict[str, int]) -> None:
+    def __init__(self, params: Mapping[str, Oracle], sizes: dict[str, int]) -> None:
         self.params = params
         self.sizes = sizes
 
@@ -138,7 +147,7 @@ class _Run:
 class _Parameters(dict[str, Oracle]):
     """A block's own parameters by local name, made float64 when asked for, so that one layer at a time is wide."""
 
-    def __init__(self, params: Mapping[str, npt.ArrayLike], name: Callable[[str], str]) -> None:
+    def __init__(self, params: Mapping[str, Oracle], name: Callable[[str], str]) -> None:
         super().__init__()
         self.params, self.name = params, name
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -14,12 +12,20 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arrays import Array, as_array, as_float
 from flashir.errors import ParameterError, SettingError, suggest
 from flashir.ir import Graph
 from flashir.ir.naming import parameters
+from flashir.ops.bias import SHORT_SPAN
+from flashir.passes.choose import ChooseChunk, choosers, is_open
 
 Params = Mapping[str, npt.NDArray[np.float32]]
-DIGESTS = "flashir.sha256"
+
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What `DataParallel` and its kin, `torch.compile`, and classes around a model put before every name."""
+
+LISTED = 5  # names that a warning shows
+LEAVE_OUT = "strict=False, on the command line --no-strict, leaves out what the model does not have"
 
 
 def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
@@ -61,59 +67,103 @@ def unit(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
     return made
 
 
-def checked(model: Graph, params: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
-    """The parameters as float32, in the order of the model.
+def fitted(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+    """The parameters by the names of the model, as arrays of whatever type they have; what is no array stays as it is.
+
+    A prefix that all names have from a wrapper, such as `module.` of `DataParallel` or `_orig_mod.` of `torch.compile`,
+    is taken off with a warning where more of them are names of the model then.
+
+    Args:
+        model: its chunk may be open.
+        params: arrays of numpy, PyTorch, JAX or ml_dtypes by name.
+        strict: keep what the model does not have, for `checked` to refuse; else it is left out with a warning.
 
     Raises:
-        ParameterError: every one that is missing, extra, misshapen, no number, or not finite.
+        ParameterError: they are no mapping.
+    """
+    if not isinstance(params, Mapping):
+        raise ParameterError(f"must be arrays by name, got a {type(params).__name__}", where=_where(model))
+    named = dict(params)
+    prefixes = list(_prefixes(list(named)))
+    if prefixes or not strict:
+        wanted = _names(model)
+        prefix = max(("", *prefixes), key=lambda prefix: sum(name.removeprefix(prefix) in wanted for name in named))
+        if prefix:
+            warnings.warn(f"the prefix {prefix!r} of all {len(named)} parameters was taken off", stacklevel=2)
+            named = {name.removeprefix(prefix): array for name, array in named.items()}
+        if not strict and (extra := [str(name) for name in named if name not in wanted]):
+            shown = ", ".join(extra[:LISTED]) + (f", .. ({len(extra)} in all)" if len(extra) > LISTED else "")
+            warnings.warn(f"@{model.name} has no parameters {shown}: they are left out", stacklevel=2)
+            named = {name: array for name, array in named.items() if name in wanted}
+    for name, array in named.items():
+        with suppress(ValueError):
+            named[name] = as_array(array)
+    return named
+
+
+def checked(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters as float32, in the order of the model; of `params` as `fitted` takes them.
+
+    Raises:
+        ParameterError: every one that is missing, misshapen, no number, or not finite; where `strict`, also every one
+            that the model does not have.
     """
     wanted = parameters(model)
-    problems = [f"{name} is missing: wanted shape {spec.shape}" for name, spec in wanted.items() if name not in params]
-    problems += [f"{name} is none of this model{suggest(str(name), wanted)}" for name in params if name not in wanted]
+    given = fitted(model, params, strict=strict)
+    problems = [f"{name} is missing: wanted shape {spec.shape}" for name, spec in wanted.items() if name not in given]
+    extra = [name for name in given if name not in wanted]
     made = {}
     for name, spec in wanted.items():
-        if name in params:
+        if name in given:
             try:
-                made[name] = _float32(params[name], spec.shape)
+                made[name] = _float32(given[name], spec.shape)
             except ValueError as error:
                 problems.append(f"{name} {error}")
-    if problems:
-        raise ParameterError(problems, where=f"parameters of @{model.name}")
+    if problems or extra:
+        mend = "" if problems else LEAVE_OUT
+        problems += [f"{name} is none of this model{_near(str(name), wanted)}" for name in extra]
+        raise ParameterError(problems, where=_where(model), mend=mend)
     return made
 
 
-def save_params(params: Mapping[str, npt.NDArray[Any]], path: str | Path) -> None:
+def save_params(params: Mapping[str, Any], path: str | Path) -> None:
     """Write a safetensors file, with a SHA-256 of every tensor in its metadata.
 
+    Args:
+        params: arrays of numpy, PyTorch, JAX or ml_dtypes by name; bfloat16 is written as the same float32.
+        path: the file.
+
     Raises:
+        ParameterError: every one that is no array, or has a type that the format does not have.
         ArtefactError: the file cannot be written; what stood there before is whole.
     """
-    from flashir.files import atomic_write
+    from flashir.weight_file import write
 
-    arrays = {name: np.asarray(array, order="C") for name, array in params.items()}
-    digests = {name: _digest(array) for name, array in arrays.items()}
-    atomic_write(Path(path), lambda file: _save_file(arrays, file.name, {DIGESTS: json.dumps(digests)}))
+    if not isinstance(params, Mapping):
+        raise ParameterError(f"must be arrays by name, got a {type(params).__name__}", where=str(path))
+    arrays, problems = {}, []
+    for name, array in params.items():
+        try:
+            arrays[str(name)] = as_array(array)
+        except ValueError as error:
+            problems.append(f"{name} {error}")
+    if problems:
+        raise ParameterError(problems, where=str(path))
+    write(Path(path), arrays)
 
 
-def load_params(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+def load_params(path: str | Path) -> dict[str, Array]:
     """Read a safetensors file; where it carries digests, as those of `save_params` do, every tensor is verified.
 
-    Raises:
-        ParameterError: the file cannot be read, is cut short, or a tensor is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
+    A bfloat16 is read as float32, which holds each of them; other types are read as they are.
 
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    try:
-        with safe_open(str(path), "numpy") as file:
-            digests = json.loads((file.metadata() or {}).get(DIGESTS, "{}"))
-            arrays.update((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118  # no mapping
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise ParameterError(f"cannot read the parameters: {error}", where=str(path)) from None
-    damaged = list(_damaged(arrays, digests))
-    if damaged:
-        raise ParameterError(damaged, where=str(path), mend="the file changed since it was written; get a good copy")
-    return arrays
+    Raises:
+        ParameterError: the file cannot be read, is another kind of file, is cut short, has a tensor of float8 or of
+            another type that is not read, or one that is damaged.
+    """
+    from flashir.weight_file import read
+
+    return read(Path(path))
 
 
 def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -122,8 +172,6 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
     Raises:
         ParameterError: one of the chunks is short, the other long (512 or more), which have other parameters (Code 4).
     """
-    from flashir.ops.bias import SHORT_SPAN
-
     made = dict(params)
     for name, array in params.items():
         if name.endswith(("rel_bias.a", "rel_bias.w")) and name.endswith("w") != (chunk < SHORT_SPAN):
@@ -134,47 +182,43 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
     return made
 
 
+def _names(model: Graph) -> set[str]:
+    """The names of the parameters; where the chunk is open, those that any chunk would have."""
+    if not any(is_open(node, "chunk") for node in choosers(model)):
+        return set(parameters(model))
+    return {name for chunk in (SHORT_SPAN // 2, SHORT_SPAN) for name in parameters(ChooseChunk(chunk).apply(model))}
+
+
+def _prefixes(names: Sequence[Any]) -> Iterator[str]:
+    """What wrappers may have put before all names: `module.`, and `module._orig_mod.` where they lie in each other."""
+    prefix = ""
+    while more := next((each for each in WRAPPERS if names and _all_begin(names, prefix + each)), ""):
+        prefix += more
+        yield prefix
+
+
+def _all_begin(names: Sequence[Any], prefix: str) -> bool:
+    return all(isinstance(name, str) and name.startswith(prefix) for name in names)
+
+
+def _near(name: str, wanted: Iterable[str]) -> str:
+    """A name of the model that is nearly the same, as a question; nothing where none is."""
+    told = suggest(name, wanted)
+    return told if "did you mean" in told else ""
+
+
+def _where(model: Graph) -> str:
+    return f"parameters of @{model.name}"
+
+
 def _float32(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """The array in float32. Raises ValueError with what is wrong with it."""
-    try:
-        array = np.asarray(given)
-    except ValueError:
-        raise ValueError(f"must be an array of shape {shape}, got rows of several lengths") from None
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"must hold floating-point numbers, got {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"must have shape {shape}, got {array.shape}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so found below
-        made = np.asarray(array, np.float32)
+    made = as_float(given, np.float32)
+    if made.shape != shape:
+        raise ValueError(f"must have shape {shape}, got {made.shape}")
     finite = np.isfinite(made)
     if not finite.all():
         first = tuple(int(index) for index in np.argwhere(~finite)[0])
         count = finite.size - np.count_nonzero(finite)
         raise ValueError(f"has {count} numbers that are not finite, the first at {first}")
     return made
-
-
-def _save_file(arrays: Mapping[str, npt.NDArray[Any]], path: str, metadata: dict[str, str]) -> None:
-    """Write a safetensors file. Raises OSError, which the library tells in words alone."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file(dict(arrays), path, metadata)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-
-
-def _digest(array: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
-
-
-def _damaged(arrays: Mapping[str, npt.NDArray[Any]], digests: Mapping[str, str]) -> Iterator[str]:
-    for name, digest in digests.items():
-        if name not in arrays:
-            yield f"{name} is missing"
-        elif _digest(arrays[name]) != digest:
-            yield f"{name} is damaged: its SHA-256 is not the one that was written with it"

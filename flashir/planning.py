@@ -15,6 +15,7 @@ from flashir.ir.dims import plain
 from flashir.ir.naming import parameters
 from flashir.ir.types import LARGEST_SIZE
 from flashir.lowering import Lowering
+from flashir.parameters import fitted
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.choose import (
     STRATEGIES,
@@ -165,6 +166,8 @@ def plan(
     """
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
+    if params is not None:  # what has no name fits no choice, and is told when parameters are checked
+        params = {name: array for name, array in fitted(model, params).items() if isinstance(name, str)}
     graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
     if chunk is not None and params is not None and (wrong := misfits(graph, params)):
         raise SettingError(wrong, where=f"chunk {chunk} is not that of the parameters", mend=UNLOCK)

@@ -56,6 +56,7 @@ def check(
     ] = False,
     seq_len: options.SeqLen = 4096,
     params: options.Params = None,
+    strict: options.Strict = True,
     seed: options.Seed = None,
     scale: Annotated[
         Scale | None,
@@ -106,7 +107,7 @@ def check(
             if settled is not None:
                 found = replace(found, model=ChooseChunk(settled).apply(found.model))
             step(f"compiling for {name}", 0, 1)
-            run, arrays = _compiled(found, name, found.parameters(params, seed), seed or 0, scale, choices)
+            run, arrays = _compiled(found, name, found.parameters(params, seed, strict), seed or 0, scale, choices)
             settled = run.plan.chunk
             call = _gradients(found, run, arrays) if grad and name not in forward_only else None
             cases, too_long = parity.cases(run.plan, wanted, rows_of)

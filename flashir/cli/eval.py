@@ -38,6 +38,7 @@ def eval(
     batch: Annotated[int, typer.Option(metavar="N", help="Rows.", rich_help_panel=options.WORK)] = ROWS,
     tokenizer: options.Tokenizer = None,
     params: options.Params = None,
+    strict: options.Strict = True,
     as_json: options.Json = False,
 ) -> None:
     """Measure how well a model foresees a text that it was not trained on.
@@ -59,7 +60,7 @@ def eval(
     from flashir.train.setup import task_of, vocabulary_of
 
     found = source.find(model, exports=target)
-    arrays = found.parameters(params, None)
+    arrays = found.parameters(params, None, strict)
     _refuse_untrained(found, arrays)
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     used = tokens.tokenizer_of(model, vocab, tokenizer, found.tokenizer)

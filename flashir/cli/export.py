@@ -37,6 +37,7 @@ def export(
     batch: options.Batch = 1,
     seq_len: options.SeqLen = 4096,
     params: options.Params = None,
+    strict: options.Strict = True,
     seed: options.Seed = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
@@ -157,7 +158,7 @@ def export(
     found = source.find(model, settings, size, task)
     found = replace(found, tokenizer=tokenizer or found.tokenizer)
     page = _page(found, web_runtime) if web else None
-    arrays = found.parameters(params, seed)
+    arrays = found.parameters(params, seed, strict)
     folder = out or Path(f"{Path(model).stem or model}-export")
     with console.err().status(f"exporting {model} for {target} and checking it"):
         made = write(

@@ -87,6 +87,7 @@ def generate(
     dtype: options.ComputeType = None,
     tokenizer: options.Tokenizer = None,
     params: options.Params = None,
+    strict: options.Strict = True,
     as_json: options.Json = False,
 ) -> None:
     """Go on from a prompt, token by token, at the same cost for every token of a linear model.
@@ -117,7 +118,7 @@ def generate(
     ids: list[list[int]] = []
     if found is not None:
         faults.of(_refuse_model, found, {"params": params, "dtype": dtype})
-        arrays = faults.of(found.parameters, params, None)
+        arrays = faults.of(found.parameters, params, None, strict)
         reader = faults.of(reader_of, found, tokenizer)
     if found is not None and reader is not None:
         ids = [reader.encode(text).tolist() for _, text in texts]

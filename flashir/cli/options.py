@@ -100,8 +100,16 @@ Training = Annotated[
 Params = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
-        help="The parameters, a safetensors file. Without: those of a checkpoint, else fresh ones.",
+        metavar="PATH",
+        help="The parameters: a safetensors file, a checkpoint or a run. Without: those of MODEL, else fresh ones.",
+        rich_help_panel=DATA,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict/--no-strict",
+        help="Whether --params with more than the model has are refused; else what is more is left out.",
         rich_help_panel=DATA,
     ),
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from flashir.checkpoint import step_of
 from flashir.cli import console
 from flashir.train.metrics import perplexity
 from flashir.train.opened import Run
 from flashir.train.pace import Pace
-from flashir.train.run_folder import step_of
 
 
 def summary(run: Run, pace: Pace) -> dict[str, Any]:

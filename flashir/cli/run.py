@@ -49,6 +49,7 @@ def run(
     ] = None,
     tokenizer: options.Tokenizer = None,
     params: options.Params = None,
+    strict: options.Strict = True,
     seed: options.Seed = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
@@ -96,7 +97,7 @@ def run(
         known, whole = _reader_if_any(found, tokenizer), tokens.read_array(ids)
     given = tokens.cut(whole, offset, length)
     segments = None if segment_ids is None else tokens.cut(tokens.read_array(segment_ids), offset, length)
-    arrays = found.parameters(params, seed)
+    arrays = found.parameters(params, seed, strict)
     if verify and params is None and seed is None:
         arrays = found.stored() if arrays is None else arrays
     batch, width = (*given.shape, 1)[:2]

@@ -51,12 +51,17 @@ class Source:
     main: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def parameters(self, file: Path | None, seed: int | None) -> Mapping[str, npt.NDArray[Any]] | None:
+    def parameters(self, file: Path | None, seed: int | None, strict: bool) -> Mapping[str, npt.NDArray[Any]] | None:
         """The parameters to use: from `--params`, or those of the checkpoint; None for fresh ones by `--seed`.
+
+        Args:
+            file: the safetensors file, checkpoint or run of `--params`.
+            seed: of `--seed`.
+            strict: whether what the model does not have is kept, to be refused.
 
         Raises:
             SettingError: two of them are given at once.
-            ParameterError: the file cannot be read, or is damaged.
+            FlashirError: they cannot be read, or are damaged.
         """
         given = [name for name, value in (("--params", file), ("--seed", seed)) if value is not None]
         if len(given) == 2 or (given and self.params is not None):
@@ -64,9 +69,10 @@ class Source:
             raise SettingError(f"there can be only one set of parameters, got {both}")
         if file is None:
             return self.params
-        from flashir.parameters import load_params
+        from flashir.checkpoint import read_params
+        from flashir.parameters import fitted
 
-        return load_params(file)
+        return fitted(self.model, read_params(file), strict=strict)
 
     def stored(self) -> Mapping[str, npt.NDArray[Any]] | None:
         """The parameters inside an artefact; None where this is none. Raises ArtefactError where they are not whole."""
@@ -200,12 +206,9 @@ def _value(text: str) -> int | float | bool | str:
 def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """The model in a file or folder that need not exist."""
     if path.is_dir():
-        from flashir.checkpoint import is_checkpoint, load_checkpoint
-        from flashir.train.run_folder import RunFolder, is_run
+        from flashir.checkpoint import is_checkpoint, is_run, load_checkpoint
 
-        if is_run(path):
-            path = RunFolder(path).newest()
-        if is_checkpoint(path):
+        if is_checkpoint(path) or is_run(path):
             found = load_checkpoint(path)
             return Source(word, "checkpoint", found.model, found.params, tokenizer=found.tokenizer)
         artefact = next((path / name for name in ARTEFACTS if (path / name).is_file()), None)

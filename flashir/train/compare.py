@@ -19,6 +19,7 @@ from typing import Any
 
 import flashir
 from flashir.bench.record import Machine
+from flashir.checkpoint import is_run
 from flashir.errors import ArtefactError, FlashirError
 from flashir.files import atomic_write
 from flashir.ir import Graph
@@ -28,7 +29,7 @@ from flashir.train.data import Tokenizer
 from flashir.train.loop import Progress, train
 from flashir.train.opened import opened
 from flashir.train.recipe import Recipe
-from flashir.train.run_folder import RunFolder, is_run
+from flashir.train.run_folder import RunFolder
 from flashir.train.setup import begin
 from flashir.train.signals import stopping
 

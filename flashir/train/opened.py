@@ -10,7 +10,7 @@ from typing import Any
 
 from flashir.backend import Trainer
 from flashir.bench.floor import floor
-from flashir.checkpoint import State, load_checkpoint, load_state
+from flashir.checkpoint import RECIPE, State, load_checkpoint, load_state, step_of
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, FlashirError
@@ -21,7 +21,7 @@ from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Tokenizer
 from flashir.train.meeting import ALONE, Meeting
 from flashir.train.recipe import Recipe
-from flashir.train.run_folder import RECIPE, RunFolder, step_of
+from flashir.train.run_folder import RunFolder
 from flashir.train.setup import Data, Told, batches_of, corpora
 
 

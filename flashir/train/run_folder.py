@@ -5,21 +5,20 @@ RUN/recipe.toml  tokenizer.json  metrics.jsonl  tensorboard/  checkpoints/step-0
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashir.checkpoint import TOKENIZER, State, save_checkpoint
+from flashir.checkpoint import CHECKPOINTS, RECIPE, TOKENIZER, State, in_order, is_run, newest, save_checkpoint
 from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_folder, locked, remove_folder, sweep
 from flashir.ir import Graph
 from flashir.train.metrics import Curve
 from flashir.train.recipe import Recipe, read_recipe
 
-RECIPE, CURVE, BOARD, CHECKPOINTS = "recipe.toml", "metrics.jsonl", "tensorboard", "checkpoints"
+CURVE, BOARD = "metrics.jsonl", "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,11 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """All there are, the oldest first."""
-        found = (self.path / CHECKPOINTS).glob("step-*")
-        return sorted((each for each in found if re.fullmatch(r"step-\d+", each.name)), key=step_of)
+        return in_order(self.path)
 
     def newest(self) -> Path:
         """The last checkpoint. Raises InputError where there is none."""
-        found = self.checkpoints()
-        if not found:
-            raise InputError(
-                "there is no checkpoint to go on from",
-                where=str(self.path / CHECKPOINTS),
-                mend="bring one back, or begin the run again in another folder",
-            )
-        return found[-1]
+        return newest(self.path)
 
     def save(self, step: int, model: Graph, params: Mapping[str, Any], state: State, keep: int) -> Path:
         """Write the checkpoint after a step, then remove all but the newest `keep`. Raises ArtefactError."""
@@ -104,11 +95,6 @@ def check_free(path: Path) -> None:
         raise ArtefactError("there is something already", where=str(path), mend=mend)
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder says that it is that of a run."""
-    return (path / RECIPE).is_file()
-
-
 def run_around(path: Path) -> Path | None:
     """The folder of the run that a path is, or lies in as a checkpoint does."""
     path = path.absolute()
@@ -125,11 +111,6 @@ def found_run(path: Path) -> RunFolder:
         where=str(path),
         mend=f"--resume {around or 'takes the folder that -o named when the run began'}",
     )
-
-
-def step_of(checkpoint: Path) -> int:
-    """The number of the last step before a checkpoint: 200 of `step-000200`."""
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _save(path: Path, step: int, model: Graph, params: Mapping[str, Any], tokenizer: Path, state: State) -> Path:

@@ -15,7 +15,7 @@ from flashir.inputs import specialise, vocabulary
 from flashir.ir import Graph
 from flashir.likelihood import is_causal
 from flashir.moments import Moments
-from flashir.parameters import checked, init
+from flashir.parameters import checked, fitted, init
 from flashir.planning import Plan, plan
 from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
@@ -101,6 +101,7 @@ def begin(
         ArtefactError: the folder cannot be written, or is in use.
     """
     check_free(out)
+    params = None if params is None else fitted(model, params)
     trainable(recipe.target)
     device_at_hand(recipe.target)
     tokenizer.check(task_of(model), vocabulary_of(model))

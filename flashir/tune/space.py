@@ -86,7 +86,7 @@ def _tiles(graph: Graph, seq_len: int) -> list[int | None]:
 def _spans(params: Mapping[str, Any]) -> Iterator[int]:
     """The chunks that short relative biases may be made for: [2n - 1] weights, n one chunk, or two that overlap."""
     for name, array in params.items():
-        if name.endswith("rel_bias.w") and len(array.shape) == 1:
+        if name.endswith("rel_bias.w") and len(_shape(array)) == 1:
             span = (len(array) + 1) // 2
             yield from (span, span // 2) if span > 1 else (span,)
 
@@ -95,17 +95,22 @@ def misfits(graph: Graph, params: Mapping[str, Any]) -> list[str]:
     """The relative biases that were made for another chunk than the graph has settled on, each with both shapes."""
     specs = parameters(graph)
     return [
-        f"{name} has shape {params[name].shape}, with this chunk it would be {spec.shape}"
+        f"{name} has shape {_shape(params[name])}, with this chunk it would be {spec.shape}"
         for name, spec in specs.items()
-        if "rel_bias" in name and name in params and params[name].shape != spec.shape
+        if "rel_bias" in name and name in params and _shape(params[name]) != spec.shape
     ]
 
 
 def _fits(graph: Graph, params: Mapping[str, Any]) -> bool:
     specs = parameters(graph)
     return all(name in specs for name in params if "rel_bias" in name) and all(
-        name in params and specs[name].shape == params[name].shape for name in specs if "rel_bias" in name
+        name in params and specs[name].shape == _shape(params[name]) for name in specs if "rel_bias" in name
     )
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    """Of an array; no axes where it is none, which is told when parameters are checked."""
+    return tuple(getattr(array, "shape", ()))
 
 
 def _cumsums(graph: Graph) -> tuple[str | None, ...]:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flashir.checkpoint import load_checkpoint, load_state
+from flashir.checkpoint import is_run, load_checkpoint, load_state
 from flashir.train.metrics import as_dict
-from flashir.train.run_folder import RunFolder, is_run
+from flashir.train.run_folder import RunFolder
 
 KILLS = int(os.environ.get("FLASHIR_KILLS", "5"))
 STEPS = 12 * KILLS

@@ -18,7 +18,7 @@ from rich.console import Console
 
 import flashir
 from flashir.backend import Array, Batch, Step
-from flashir.checkpoint import load_checkpoint
+from flashir.checkpoint import load_checkpoint, step_of
 from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
 from flashir.moments import Moments
@@ -29,7 +29,7 @@ from flashir.train.metrics import Line
 from flashir.train.opened import Run, opened
 from flashir.train.pace import Pace
 from flashir.train.recipe import Recipe
-from flashir.train.run_folder import RunFolder, step_of
+from flashir.train.run_folder import RunFolder
 from flashir.train.setup import begin
 from flashir.train.signals import stopping
 

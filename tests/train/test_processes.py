@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flashir.checkpoint import load_checkpoint
+from flashir.checkpoint import is_run, load_checkpoint, step_of
 from flashir.train.metrics import Line
-from flashir.train.run_folder import RunFolder, is_run, step_of
+from flashir.train.run_folder import RunFolder
 
 pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]

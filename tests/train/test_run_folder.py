@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import flashir
+from flashir.checkpoint import step_of
 from flashir.errors import ArtefactError, InputError
 from flashir.train.metrics import Clock, Curve, Line, perplexity
 from flashir.train.recipe import Recipe
-from flashir.train.run_folder import RunFolder, create, step_of
+from flashir.train.run_folder import RunFolder, create
 from tests.train.test_checkpoint import MODEL, PARAMS, state
 
 
