@@ -51,6 +51,7 @@ _NAMES = {
     ".npz": _NUMPY, ".npy": _NUMPY, ".gguf": _GGUF, ".onnx": _ONNX, ".pt2": _PROGRAM, ".h5": _HDF5, ".hdf5": _HDF5,
     ".msgpack": _MSGPACK, ".fir": _FIR,
 }  # fmt: skip
+_TEXT = frozenset((*b"\t\n\r", *range(0x20, 0x7F)))
 
 
 def kind_of(path: Path, head: bytes) -> FileKind | None:
@@ -77,10 +78,18 @@ def is_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
 
 
-def given_as_model(path: Path, head: bytes) -> FileKind | None:
-    """What a file is that was given for the text of a model; None where it may be one."""
-    kind = _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
-    return None if kind is _FIR else kind
+def given_as_model(path: Path) -> FileKind | None:
+    """What a file is that was given for the text of a model; None where it may be one, or is no file."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    if all(byte in _TEXT for byte in head):
+        return None
+    return _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
 
 
 def _in_archive(path: Path) -> FileKind:

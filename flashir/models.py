@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from flashir.errors import InputError, SettingError, suggest
+from flashir.file_kinds import given_as_model
 from flashir.foreign import read_text
 from flashir.ir import Graph, loads
 from flashir.ir.dims import plain
 from flashir.ir.verify import verify
 from flashir.registry import frontends
+
+MEND = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
 
 
 def model(name: str, **settings: Any) -> Graph:
@@ -34,9 +37,12 @@ def load(path: str | Path) -> Graph:
     """The model in a `.fir` file.
 
     Raises:
-        InputError: the file cannot be read as UTF-8 text.
+        InputError: the file cannot be read as UTF-8 text, or is one of parameters or of another system.
         IRError: what it says is malformed or ill-typed, with line:column.
     """
+    path = Path(path)
+    if (kind := given_as_model(path)) is not None:
+        raise InputError(f"this is {kind.what}, not a model", where=str(path), mend=kind.as_model or MEND)
     text = read_text(path, InputError, problem="cannot read the model", streams=True)
     graph = loads(text, str(path))
     verify(graph)

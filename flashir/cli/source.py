@@ -225,8 +225,6 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
     backends = {Path(name).suffix: backend for name, backend in ARTEFACTS.items()}
     if path.suffix in backends:
         return _artefact(word, path, exports, lean, idle)
-    if path.suffix == ".safetensors":
-        raise InputError("these are parameters, not a model", where=word, mend="give them with --params")
     from flashir.models import load
 
     return Source(word, "file", load(path))

@@ -1,4 +1,4 @@
-"""Weights are read as what they are, whoever wrote them; what is no file of weights is told apart, by name and content."""
+"""Weights are read as what they are, whoever wrote them; another kind of file is told apart, by name and content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 import flashir
 from flashir.arrays import as_array
-from flashir.errors import FlashirError, ParameterError
+from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.parameters import checked, fitted, save_params, unit
 
 MODEL = flashir.model("flash", size="tiny", chunk=16, vocab=31)
@@ -138,7 +138,7 @@ def test_arrays_of_every_library_are_taken(kind: str, tmp_path: Path) -> None:
     assert equal(checked(MODEL, given), EXACT)
     assert all(array.dtype == np.float32 and array.dtype.isnative for array in checked(MODEL, given).values())
     assert flashir.plan(MODEL, params=given).chunk == 16
-    assert np.array_equal(flashir.interpret(MODEL, given, IDS)[0], flashir.interpret(MODEL, EXACT, IDS)[0])
+    np.testing.assert_allclose(*(flashir.interpret(MODEL, params, IDS)[0] for params in (given, EXACT)), rtol=1e-9)
     save_params(given, tmp_path / "p.safetensors")
     assert equal(flashir.load_params(tmp_path / "p.safetensors"), EXACT)
     flashir.save_checkpoint(MODEL, given, tmp_path / "checkpoint")
@@ -303,6 +303,22 @@ def test_another_kind_of_file_is_told_apart(name: str, tmp_path: Path) -> None:
     with pytest.raises(ParameterError) as raised:
         flashir.load_params(tmp_path / name)
     assert f"this is {what}" in str(raised.value) and name in str(raised.value) and raised.value.mend
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHERS) - {"m.fir", "old.pth"}))
+def test_so_it_is_where_a_model_is_wanted(name: str, tmp_path: Path) -> None:
+    content, what = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        flashir.load(tmp_path / name)
+    assert f"this is {what}" in str(raised.value) and name in str(raised.value) and raised.value.mend
+
+
+def test_weights_are_no_model_whatever_their_name(tmp_path: Path) -> None:
+    for name in ("p.safetensors", "m.fir", "weights"):
+        save_params(PARAMS, tmp_path / name)
+        with pytest.raises(InputError, match=r"this is a file of parameters, not a model\n.*--params"):
+            flashir.load(tmp_path / name)
 
 
 def test_the_name_of_a_file_of_weights_does_not_matter(tmp_path: Path) -> None:
