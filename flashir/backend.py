@@ -288,9 +288,10 @@ class Trainable(Backend, Protocol):
 
 @dataclass(frozen=True)
 class Verified:
-    """What an artefact was found to be: one line for each check that it passed, for people to read."""
+    """One line for each check that an artefact passed, for people to read; and its files beside the main one."""
 
     checks: tuple[str, ...]
+    beside: tuple[Path, ...] = ()
 
 
 @runtime_checkable

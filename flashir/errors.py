@@ -88,6 +88,34 @@ def gathered(problems: list[str]) -> Iterator[None]:
         problems += [each if each.startswith(error.where) else place + each for each in error.problems]
 
 
+_on_command_line = False
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """While a command line runs, messages name its options instead of arguments of Python."""
+    global _on_command_line
+    before, _on_command_line = _on_command_line, True
+    try:
+        yield
+    finally:
+        _on_command_line = before
+
+
+def option(name: str, value: object = True, *, flag: str | None = None) -> str:
+    """How the reader of a message sets something: `max_len=4096` in Python, `--max-len 4096` on the command line.
+
+    Args:
+        name: the argument in Python.
+        value: what to set it to; True is a switch, which has no value on the command line; "" leaves it to the reader.
+        flag: the option of the command line, where it is not the name with hyphens.
+    """
+    if not _on_command_line:
+        return name if value == "" else f"{name}={value}"
+    said = flag or f"--{name.replace('_', '-')}"
+    return said if value is True or value == "" else f"{said} {value}"
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of what is known where nothing is near."""
     import difflib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 import flashir
-from flashir.backend import Array, Batch, Continue, DecoderExporter, Exporter, Run
+from flashir.backend import Array, Batch, Continue, DecoderExporter, Exporter, Run, Verified
 from flashir.beside import Beside
+from flashir.checkpoint import TOKENIZER
 from flashir.compiler import Prepared, prepare
 from flashir.decode import decoding
-from flashir.errors import ArtefactError, TargetError
+from flashir.errors import ArtefactError, TargetError, option
+from flashir.files import UNFINISHED, writing
 from flashir.generation import longest
 from flashir.hosted import hosted
 from flashir.inputs import vocabulary
@@ -31,6 +34,9 @@ from flashir.workload import Workload
 STEPS = 4  # of a decoder, in its check
 SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is neither a chunk nor a wide tile
 TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}
+LISTED = 3  # files of a folder that a message names
+CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
+"""Names of what an export that was cut short may leave in a folder; the next export removes it, or writes it again."""
 NARROW = {"int8": 0.2, "float16": 1e-2}  # perplexity says how good they are, this that graphs are the same
 
 
@@ -44,6 +50,7 @@ class Exported:
         checks: a line for each check that the artefact passed.
         notes: what a user of the artefact should know.
         quantised: what narrow weights cost, where there are any.
+        files: all that was written, the main file first.
     """
 
     path: Path
@@ -51,6 +58,7 @@ class Exported:
     checks: tuple[str, ...]
     notes: tuple[str, ...]
     quantised: Quantised | None = None
+    files: tuple[Path, ...] = ()
 
 
 def export(
@@ -70,6 +78,7 @@ def export(
     quantize: str | None = None,
     text: Iterable[Batch] | None = None,
     tolerance: float = GROWTH,
+    force: bool = False,
     **choices: Any,
 ) -> Exported:
     """Write a model for a target into the folder `out`.
@@ -91,13 +100,17 @@ def export(
         quantize: write weights as `int8` or `float16`; see docs/decisions/052.
         text: what perplexity is measured on then, in rows; without any, text that the float model writes.
         tolerance: by what share perplexity may grow.
+        force: write into a folder that is not empty: an artefact in it is replaced, other files stay.
         choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `compile`.
 
     Raises:
         SettingError, TargetError, ParameterError: as `compile`, and as `decoding`; and where weights cannot be narrow,
             or there is no text to measure that on.
-        ArtefactError: the artefact cannot be written or fails a check; the old one is whole.
+        ArtefactError: the folder is not empty, and there is no `force`; or the artefact cannot be written or fails a
+            check; the old one is whole.
     """
+    if not force:
+        check_free(Path(out))
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
     comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
     check = _Check(ready) if comparison is None else _NarrowCheck(ready, comparison)
@@ -110,12 +123,31 @@ def export(
         metadata |= kept.metadata
 
     def commit() -> Path:
+        if not force:
+            check_free(Path(out))  # once more: another export may have come first
         return write(Path(out), metadata, check)
 
     path = commit() if kept is None else kept.put(Path(out), commit)
-    checks = ready.backend.verify(path).checks if isinstance(ready.backend, Exporter) else ()
+    found = ready.backend.verify(path) if isinstance(ready.backend, Exporter) else Verified(())
     cost = None if comparison is None else comparison.found
-    return Exported(path, ready.plan, (*checks, *check.verdicts), _notes(ready.plan), cost)
+    files = (path, *found.beside, *(() if kept is None else (path.with_name(TOKENIZER),)))
+    return Exported(path, ready.plan, (*found.checks, *check.verdicts), _notes(ready.plan), cost, files)
+
+
+def check_free(out: Path) -> None:
+    """Raises ArtefactError where the folder of an export holds anything but what an export cut short has left."""
+    if out.exists() and not out.is_dir():
+        raise ArtefactError("this is a file, not a folder", where=str(out), mend="choose another name")
+    with writing(out):
+        names = sorted(each.name for each in out.iterdir()) if out.is_dir() else []
+    names = [name for name in names if not CUT_SHORT.fullmatch(name)]
+    if names:
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        raise ArtefactError(
+            f"the folder is not empty: it holds {', '.join(names[:LISTED])}{more}",
+            where=str(out),
+            mend=f"{option('force')} replaces an exported model in it and keeps other files; or choose another folder",
+        )
 
 
 Writer = Callable[[Path, Mapping[str, str], "_Check"], Path]

@@ -35,7 +35,7 @@ def verify(path: Path, devices: tuple[str, ...]) -> Verified:
         *_what_ran(manifest, {platform_of(device) for device in devices}),
         *manifest.notes,
     )
-    return Verified(checks)
+    return Verified(checks, tuple(path.with_name(name) for name in manifest.files()))
 
 
 def _what_is_open(shape: Sequence[Any]) -> str:

@@ -100,6 +100,13 @@ def named(path: Path) -> dict[str, str]:
         return _parts(properties(parse(path.read_bytes(), path)))
 
 
+def beside(path: Path) -> tuple[Path, ...]:
+    """The other files of the artefact whose model.onnx this is: parts, then data files. Nothing is verified."""
+    with reading(path):
+        model = parse(path.read_bytes(), path)
+    return tuple(path.with_name(name) for name in (*_parts(properties(model)), *sorted(data_files(model))))
+
+
 def settle(out: Path) -> None:
     """Finish what a writer that got killed had committed: the parts that model.onnx names get their names."""
     for name, digest in named(out / MODEL_FILE).items():

@@ -135,12 +135,12 @@ class OnnxBackend:
 
     def verify(self, path: Path) -> Verified:
         """What ONNX's own checker and shape inference say of a file, and of those it names. See Exporter."""
-        from flashir_onnx.artefact import named
+        from flashir_onnx.artefact import beside, named
         from flashir_onnx.verify import verify
 
         path = _main_file(path)
         parts = [f"{name}: {verify(path.with_name(name)).checks[0]}" for name in named(path)]
-        return Verified((*verify(path).checks, *parts))
+        return Verified((*verify(path).checks, *parts), beside(path))
 
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.onnx`. See Exporter."""

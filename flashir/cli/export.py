@@ -6,6 +6,7 @@ from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -127,12 +128,20 @@ def export(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Write into a folder that is not empty: replace an exported model in it, keep other files.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a model for a target, checked before it replaces what was there.
 
     The artefact takes any batch and any length. It carries the text of the model and the choices made, and was run
-    against the float64 interpreter.
+    against the float64 interpreter. It goes into an empty folder; --force replaces the model in one.
 
     Examples:
         flashir export flash --size small -o out/
@@ -143,9 +152,11 @@ def export(
         flashir export run/ --decode --quantize int8 --text valid.txt -o out/
         flashir export run/ --web -o out/ && python -m http.server --directory out/
     """
+    from flashir.checkpoint import TOKENIZER
     from flashir.cli import source
     from flashir.cli.candidates import choice
     from flashir.errors import SettingError
+    from flashir.export import check_free
     from flashir.export import export as write
     from flashir.quantised import TOLERANCE as GROWTH
 
@@ -155,11 +166,13 @@ def export(
         raise SettingError("--web-runtime is of a page", mend="give --web too")
     if quantize is None and (text is not None or tolerance is not None):
         raise SettingError("--text and --tolerance are of narrow weights", mend="give --quantize int8 too")
+    folder = out or Path(f"{Path(model).stem or model}-export")
+    if not force:
+        check_free(folder)
     found = source.find(model, settings, size, task)
     found = replace(found, tokenizer=tokenizer or found.tokenizer)
     page = _page(found, web_runtime) if web else None
     arrays = found.parameters(params, seed, strict)
-    folder = out or Path(f"{Path(model).stem or model}-export")
     with console.err().status(f"exporting {model} for {target} and checking it"):
         made = write(
             found.model,
@@ -176,6 +189,7 @@ def export(
             quantize=quantize and quantize.value,
             text=None if text is None else _rows(found, text),
             tolerance=GROWTH if tolerance is None else tolerance,
+            force=force,
             batch=batch,
             seq_len=seq_len,
             policy=policy.value,
@@ -183,10 +197,9 @@ def export(
             cumsum=cumsum,
             dtype=dtype,
         )
-    written = _written(made.path, found.tokenizer is not None)
-    written += page.write(folder, made.plan, max_len) if page else []
+    written = [*made.files, *(page.write(folder, made.plan, max_len) if page else ())]
     files = {str(file): file.stat().st_size for file in written}
-    bytes_of_model = sum(file.stat().st_size for file in _written(made.path, with_tokenizer=False))
+    bytes_of_model = sum(files[str(file)] for file in made.files if file.name != TOKENIZER)
     if as_json:
         console.emit(
             {
@@ -207,10 +220,13 @@ def export(
     console.say(f"plan  {choice(made.plan)}. {made.plan.why}")
     if made.quantised is not None:
         console.say(_said(made.quantised, bytes_of_model))
-    size_of_all = console.size(sum(files.values()))
-    console.say(f"{made.path}  ({size_of_all}, {console.many(made.plan.parameters)} parameters)", "bold")
+    for number, (name, count) in enumerate(files.items()):
+        parameters = "" if number else f", {console.many(made.plan.parameters)} parameters"
+        console.say(f"{name}  ({console.size(count)}{parameters})", "bold")
+    if len(files) > 1:
+        console.say(f"{len(files)} files, {console.size(sum(files.values()))}")
     if page:
-        console.say(f"python -m http.server --directory {folder}, then http://localhost:8000 is its page")
+        console.say(f"python -m http.server --directory {quote(str(folder))}, then http://localhost:8000 is its page")
 
 
 def _page(found: Source, runtime: Path | None) -> WebPage:
@@ -240,13 +256,3 @@ def _said(found: Quantised, size: int) -> str:
     before, after = console.size(found.float_bytes), console.size(size)
     cost = f"{found.float_perplexity:.5g} -> {found.perplexity:.5g} ({found.growth:+.3%})"
     return f"{found.kind}  {before} -> {after}, perplexity {cost} on {found.tokens:,} tokens {found.text}"
-
-
-def _written(main: Path, with_tokenizer: bool) -> list[Path]:
-    """The files of an artefact."""
-    from flashir.checkpoint import TOKENIZER
-    from flashir.cli.source import DECODER
-
-    beside = [main.with_name(TOKENIZER)] if with_tokenizer else []
-    decoder = [main.with_name(name) for name in DECODER]
-    return [*sorted(main.parent.glob(f"{main.stem}*")), *filter(Path.is_file, decoder), *beside]

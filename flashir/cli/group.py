@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
-from flashir.errors import FlashirError
+from flashir.errors import FlashirError, command_line
 
 FAILED, MISUSED, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 _UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives it no public name
@@ -40,7 +40,7 @@ class Cli(TyperGroup):
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args or os.environ.get("FLASHIR_DEBUG", "") not in ("", "0", "false")
         extra["standalone_mode"] = False
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), command_line():
             warnings.simplefilter("once", UserWarning)
             warnings.showwarning = _show_warning
             code = _guarded(lambda: super(Cli, self).main(args, "flashir", **extra), debug)

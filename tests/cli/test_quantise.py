@@ -36,7 +36,7 @@ def test_it_says_what_narrow_weights_save_and_cost(cli, text, tmp_path, kind):
     assert found["growth"] == pytest.approx(found["perplexity"] / found["float_perplexity"] - 1, abs=1e-9)
     assert found["bytes"] == sum(made["files"].values())
     assert found["float_bytes"] == 4 * made["parameters"]
-    shown = cli.ok(*line)
+    shown = cli.ok(*line, "--force")
     assert f"{kind}  " in shown and " -> " in shown and f"on {found['tokens']:,} tokens of the text given" in shown
 
 

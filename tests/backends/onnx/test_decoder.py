@@ -30,7 +30,7 @@ MODELS = sorted(ZOO)
 
 def export(out: Path, name: str = "flash", seed: int = 0, **more: Any) -> Path:
     graph = model(name)
-    flashir.export(graph, out, params=unit(graph, seed), **{"decode": True, "max_len": ROOM, **more})
+    flashir.export(graph, out, params=unit(graph, seed), **{"decode": True, "max_len": ROOM, "force": True, **more})
     return out
 
 
