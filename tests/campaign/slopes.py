@@ -1,0 +1,69 @@
+"""Gradients of random models: those of PyTorch and JAX against the interpreter's directional derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from flashir import interpret
+from flashir.errors import FlashirError
+from flashir.gradients import Slopes, gradients
+from tests.campaign.agreement import Array, Reference
+from tests.campaign.case import Case
+from tests.campaign.compose import drawn
+from tests.campaign.values import note, settled
+from tests.campaign.verdict import WrongError
+
+TARGETS = ("torch:cpu", "torch:cpu", "torch:cpu", "jax:cpu")
+TOLERANCE = 1e-3
+NOISE = 20.0
+"""So many times what the parameters' rounding to float32 moves a slope."""
+
+
+def case(case: Case) -> str:
+    """The gradients of every parameter of one model on one target."""
+    target = case.random.choice(TARGETS)
+    model = settled(drawn(case.random, narrow=False), target)
+    note(case, model, target)
+    reference = Reference(model)
+    if not reference.params or len(reference.wanted) != 1 or reference.wanted[0].dtype.kind != "f":
+        return "no parameters"
+    if not reference.usable or max(float(np.abs(reference.wanted[0]).max(initial=0)), 0.0) > 1e6:
+        return "numbers too large"
+    weights = np.random.default_rng(model.seed).standard_normal(reference.wanted[0].shape).astype(np.float32)
+    call = gradients(model.graph, target, reference.params)
+    try:
+        got = call(reference.arrays, weights)
+    except FlashirError as error:
+        raise WrongError(f"{target} differentiates a model and refuses its inputs", error.message) from error
+    if unknown := set(got) - set(reference.params):
+        raise WrongError(f"{target}: gradients of what is no parameter", ", ".join(sorted(unknown)))
+    slopes = Slopes(model.graph, reference.params, reference.arrays, weights)
+    for name, off in list(slopes.errors(got)):
+        if not off <= TOLERANCE and not off <= (allowed := NOISE * _noise(slopes, name, got)):
+            raise WrongError(f"{target}: wrong gradient", f"{name} is {off:.1e} off, {allowed:.1e} allowed")
+    return target
+
+
+def _noise(slopes: Slopes, name: str, got: Mapping[str, Array]) -> float:
+    """How far the slope along the same direction moves where parameters move by their rounding, as `errors` has it.
+
+    Where a relu or a largest element changes sides nearby, this is large, and a comparison says nothing.
+    """
+    direction, slope = slopes.along(name)
+    random = np.random.default_rng(1)
+    norm = max(float(np.linalg.norm(got.get(name, 0.0))), abs(slope), 1e-300)
+    worst = 0.0
+    for step in (1e-7, 1e-5):
+        params = {
+            each: array * (1 + 2.0**-24 * random.choice([-1.0, 1.0], array.shape))
+            for each, array in slopes.params.items()
+        }
+        up, down = (
+            interpret(slopes.model, {**params, name: params[name] + by * direction}, *slopes.arrays)[0]
+            for by in (step, -step)
+        )
+        moved = float(np.sum(slopes.weights * (up - down))) / (2 * step)
+        worst = max(worst, abs(moved - slope) / norm)
+    return worst

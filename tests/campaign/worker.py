@@ -1,0 +1,38 @@
+"""A worker process: runs the cases whose numbers it reads from standard input, and replies on a descriptor.
+
+python -m tests.campaign.worker KIND SEED SCRATCH DESCRIPTOR
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.campaign.case import run
+from tests.campaign.kinds import KINDS
+
+
+def main() -> None:
+    """Work until standard input ends."""
+    kind, seed, scratch = KINDS[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3])
+    replies = os.fdopen(int(sys.argv[4]), "w", encoding="utf-8", errors="backslashreplace")
+    numbers = os.fdopen(os.dup(0), "rb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a case reads from there ends at once
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
+    warnings.simplefilter("ignore")
+    os.chdir(scratch)
+    for line in numbers:
+        reply = run(kind, seed, int(line), scratch)
+        replies.write(json.dumps(asdict(reply)) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()
