@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from flashir.checkpoint import MANIFEST, RECIPE, TOKENIZER
-from flashir.errors import ArtefactError
+from flashir.endings import Reading, end_names, parsed, token_ids
+from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_write, reading, sha256, unfinished, writing
 
 DIGEST = "flashir.tokenizer.sha256"
+ENDS = "flashir.end_tokens"
+"""The ids of the tokens that end a text, as a JSON list: where a host stops."""
+READING = "flashir.reading"
+"""How training read texts, as JSON: `document_end`, the name of a token or null, and `special_tokens`."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A tokenizer that goes along with a model: what its file holds."""
+    """A tokenizer that goes along with a model.
+
+    Args:
+        content: of its file.
+        ends: the ids of the tokens that end a text.
+        reading: how training read texts, where that is known.
+    """
 
     content: bytes
+    ends: tuple[int, ...] = ()
+    reading: Reading | None = None
 
     @staticmethod
-    def of(path: Path) -> Beside:
-        """That of a file. Raises ArtefactError where it cannot be read."""
+    def of(path: Path, how: Reading | None = None) -> Beside:
+        """That of a file, and how training read texts with it.
+
+        Raises:
+            ArtefactError: it cannot be read.
+            InputError: it has no such end of documents; a configuration file beside it is of another tokenizer.
+        """
         with reading(path):
-            return Beside(path.read_bytes())
+            content = path.read_bytes()
+        said = parsed(content.decode(errors="replace"))
+        trained = [how.document_end] if how is not None and how.document_end is not None else []
+        ids = token_ids(said)
+        strange = [name for name in trained if name not in ids]
+        if strange:
+            raise InputError(
+                f"documents ended with {strange[0]!r} in training, which this tokenizer does not have",
+                where=str(path),
+                mend="give the tokenizer that the model was trained with",
+            )
+        names = dict.fromkeys((*trained, *end_names(said, path.parent)))
+        return Beside(content, tuple(ids[name] for name in names), how)
 
     @cached_property
     def digest(self) -> str:
@@ -35,7 +66,8 @@ class Beside:
     @property
     def metadata(self) -> dict[str, str]:
         """What the artefact says of it."""
-        return {DIGEST: self.digest}
+        read = {} if self.reading is None else {READING: json.dumps(self.reading.as_dict())}
+        return {DIGEST: self.digest, ENDS: json.dumps(self.ends), **read}
 
     def put(self, out: Path, commit: Callable[[], Path]) -> Path:
         """Write the file into the folder of an artefact as that is committed, and return what `commit` does.
@@ -57,6 +89,36 @@ class Beside:
             with writing(left):
                 left.unlink()
         return committed[0]
+
+
+def ends_of(main: Path, metadata: Mapping[str, str]) -> tuple[int, ...] | None:
+    """The tokens that end a text; None where an artefact does not say. Raises ArtefactError."""
+    ends = _said(main, metadata, ENDS)
+    if ends is None:
+        return None
+    if not isinstance(ends, list) or not all(type(each) is int for each in ends):
+        raise _damaged(main, ENDS)
+    return tuple(ends)
+
+
+def reading_of(main: Path, metadata: Mapping[str, str]) -> Reading | None:
+    """How training read texts; None where an artefact does not say. Raises ArtefactError."""
+    said = _said(main, metadata, READING)
+    try:
+        return None if said is None else Reading.of(said)
+    except ValueError:
+        raise _damaged(main, READING) from None
+
+
+def _said(main: Path, metadata: Mapping[str, str], name: str) -> object:
+    try:
+        return json.loads(metadata[name]) if name in metadata else None
+    except ValueError:
+        raise _damaged(main, name) from None
+
+
+def _damaged(main: Path, name: str) -> ArtefactError:
+    return ArtefactError(f"what it says of {name} is damaged", where=str(main), mend="export the model again")
 
 
 def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:

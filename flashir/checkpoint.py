@@ -1,6 +1,7 @@
 """Checkpoints: a folder with `model.fir` (chunk settled), `params.safetensors`, and a manifest of digests.
 
-One that a run wrote has more: `tokenizer.json`, and in `state/` what the run goes on from.
+One that a run wrote has more: `tokenizer.json`, in `reading.json` how it read its texts with that, and in `state/` what
+the run goes on from.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.endings import Reading
 from flashir.errors import ArtefactError, InputError
-from flashir.files import atomic_folder, atomic_write, reading, sha256
+from flashir.files import atomic_folder, atomic_write, sha256
+from flashir.files import reading as reading_file
 from flashir.ir import Graph, dumps
 from flashir.models import load
 from flashir.moments import Moments
@@ -24,11 +27,12 @@ from flashir.parameters import checked, load_params, save_params
 from flashir.passes.choose import choosers, is_open
 
 MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
+READING = "reading.json"
 OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
 RECIPE, CHECKPOINTS = "recipe.toml", "checkpoints"
 """What a run has: its recipe, and a folder of checkpoints `step-000200`."""
 
-FILES = (MODEL, PARAMS, TOKENIZER, OPTIMIZER, POSITION)
+FILES = (MODEL, PARAMS, TOKENIZER, READING, OPTIMIZER, POSITION)
 SCHEMA = 1
 
 
@@ -47,11 +51,19 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and the parameters that it was trained to; the file of its tokenizer, where it has one."""
+    """A model and the parameters that it was trained to.
+
+    Args:
+        model: its chunk settled.
+        params: by full name.
+        tokenizer: the file of its tokenizer, where it has one.
+        reading: how training read texts; None where nothing says so.
+    """
 
     model: Graph
     params: dict[str, npt.NDArray[np.float32]]
     tokenizer: Path | None = None
+    reading: Reading | None = None
 
 
 def save_checkpoint(
@@ -60,6 +72,7 @@ def save_checkpoint(
     folder: str | Path,
     *,
     tokenizer: Path | None = None,
+    reading: Reading | None = None,
     state: State | None = None,
 ) -> Path:
     """Write a checkpoint, whole or not at all.
@@ -69,6 +82,7 @@ def save_checkpoint(
         params: by full name.
         folder: must not be there yet, or be empty.
         tokenizer: the file of one, to be kept with the model.
+        reading: how training read texts with it.
         state: of the run that the checkpoint belongs to.
 
     Raises:
@@ -86,9 +100,11 @@ def save_checkpoint(
         _write_text(unfinished / MODEL, dumps(model))
         save_params(arrays, unfinished / PARAMS)
         if tokenizer is not None:
-            with reading(tokenizer):
+            with reading_file(tokenizer):
                 content = tokenizer.read_bytes()
             atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
+        if reading is not None:
+            _write_text(unfinished / READING, json.dumps(reading.as_dict(), indent=2))
         if state is not None:
             save_params(state.optimizer, unfinished / OPTIMIZER)
             _write_text(unfinished / POSITION, json.dumps(state.position, indent=2))
@@ -119,7 +135,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     model = load(folder / MODEL)
     tokenizer = folder / TOKENIZER
     params = checked(model, load_params(folder / PARAMS))
-    return Checkpoint(model, params, tokenizer if tokenizer.exists() else None)
+    return Checkpoint(model, params, tokenizer if tokenizer.exists() else None, _reading(folder / READING))
 
 
 def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
@@ -132,7 +148,7 @@ def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
     folder = Path(folder)
     if not (folder / POSITION).exists():
         raise ArtefactError("this checkpoint has no state that a run could go on from", where=str(folder))
-    with reading(folder / POSITION):
+    with reading_file(folder / POSITION):
         position = json.loads((folder / POSITION).read_bytes())
     optimizer = load_params(folder / OPTIMIZER)
     Moments.read(optimizer, params)
@@ -183,10 +199,24 @@ def is_checkpoint(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
+def _reading(path: Path) -> Reading | None:
+    """How training read texts; None where nothing says so. Raises ArtefactError."""
+    if not path.exists():
+        return None
+    with reading_file(path):
+        text = path.read_bytes()
+    try:
+        return Reading.of(json.loads(text))
+    except ValueError:
+        raise ArtefactError(
+            "does not say what documents end with", where=str(path), mend="get a good copy of the checkpoint"
+        ) from None
+
+
 def _damage(folder: Path) -> list[tuple[str, str]]:
     """What is wrong with each file, by the manifest."""
     path = folder / MANIFEST
-    with reading(path):
+    with reading_file(path):
         text = path.read_bytes()
     try:
         digests = dict(json.loads(text)["sha256"])

@@ -18,6 +18,7 @@ from flashir.beside import Beside
 from flashir.checkpoint import TOKENIZER
 from flashir.compiler import Prepared, prepare
 from flashir.decode import decoding
+from flashir.endings import Reading
 from flashir.errors import ArtefactError, TargetError, option
 from flashir.files import UNFINISHED, writing
 from flashir.generation import longest
@@ -75,6 +76,7 @@ def export(
     max_len: int | None = None,
     length: int | None = None,
     tokenizer: Path | None = None,
+    reading: Reading | None = None,
     quantize: str | None = None,
     text: Iterable[Batch] | None = None,
     tolerance: float = GROWTH,
@@ -96,7 +98,8 @@ def export(
         portable: use nothing that only one runtime of the format has.
         decode: write what continues sequences too, `prefill` and `step`; see docs/decisions/051.
         max_len, length: of the decoder, as for `decoder`.
-        tokenizer: the file of one, to be kept beside the artefact as tokenizer.json.
+        tokenizer: the file of one, to be kept beside the artefact as tokenizer.json; its ends go into the metadata.
+        reading: how training read texts with it, as `load_checkpoint` has it.
         quantize: write weights as `int8` or `float16`; see docs/decisions/052.
         text: what perplexity is measured on then, in rows; without any, text that the float model writes.
         tolerance: by what share perplexity may grow.
@@ -118,7 +121,7 @@ def export(
         ready = replace(ready, backend=comparison.backend)
     write = _decoder_writer(ready, target, max_len, length) if decode else _writer(ready, target)
     metadata = {"flashir.version": flashir.__version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
-    kept = None if tokenizer is None else Beside.of(tokenizer)
+    kept = None if tokenizer is None else Beside.of(tokenizer, reading)
     if kept is not None:
         metadata |= kept.metadata
 

@@ -11,6 +11,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
+    from flashir.endings import Reading
 
 LENGTH = 1024
 ROWS = 8
@@ -37,6 +38,8 @@ def eval(
     ] = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Rows.", rich_help_panel=options.WORK)] = ROWS,
     tokenizer: options.Tokenizer = None,
+    document_end: options.DocumentEnd = None,
+    special_tokens: options.SpecialTokens = None,
     params: options.Params = None,
     strict: options.Strict = True,
     as_json: options.Json = False,
@@ -46,7 +49,8 @@ def eval(
     That is perplexity by token and by word, and bits per byte. The text is read in rows that do not overlap. Words are
     what white space parts, so that models with different tokenizers can be compared. The first token of each document
     is given: nothing comes before it, so it costs no bits, and its word and bytes count all the same. A model that sees
-    both ways (mlm) is asked for masked tokens, and has neither words nor bytes to be compared by.
+    both ways (mlm) is asked for masked tokens, and has neither words nor bytes to be compared by. Documents end as they
+    did in training: where a token ends them, it is foreseen too.
 
     Examples:
         flashir eval run/ --data valid.txt
@@ -55,6 +59,7 @@ def eval(
     """
     from flashir.cli import source, tokens
     from flashir.cli.meter import meter
+    from flashir.endings import PLAIN
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
     from flashir.train.setup import task_of, vocabulary_of
@@ -64,6 +69,7 @@ def eval(
     _refuse_untrained(found, arrays)
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     used = tokens.tokenizer_of(model, vocab, tokenizer, found.tokenizer)
+    used = used.reads(_reading(found.reading or PLAIN, document_end, special_tokens))
     used.check(task, vocab)
     length = seq_len if seq_len is not None else _length(Path(model))
     with meter() as step:
@@ -96,6 +102,14 @@ def _refuse_untrained(found: Source, arrays: Any) -> None:
         raise SettingError(
             f"{found.word} has no parameters yet", mend="give a run, a checkpoint, an export, or --params FILE"
         )
+
+
+def _reading(trained: Reading, end: str | None, special: bool | None) -> Reading:
+    """How training read texts, but for what is given."""
+    from flashir.endings import NONE, Reading
+
+    document_end = trained.document_end if end is None else None if end == NONE else end
+    return Reading(document_end, trained.special_tokens if special is None else special)
 
 
 def _length(path: Path) -> int:

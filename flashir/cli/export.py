@@ -186,6 +186,7 @@ def export(
             max_len=max_len,
             length=length,
             tokenizer=found.tokenizer,
+            reading=found.reading,
             quantize=quantize and quantize.value,
             text=None if text is None else _rows(found, text),
             tolerance=GROWTH if tolerance is None else tolerance,
@@ -238,12 +239,14 @@ def _page(found: Source, runtime: Path | None) -> WebPage:
 def _rows(found: Source, file: Path) -> list[Batch]:
     """The first rows of a text, by the tokenizer of the model. Raises InputError."""
     from flashir.cli import tokens
+    from flashir.endings import PLAIN
     from flashir.generation import longest
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.setup import task_of, vocabulary_of
 
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     used = tokens.tokenizer_of(found.word, vocab, found.tokenizer)
+    used = used.reads(found.reading or PLAIN)
     used.check(task, vocab)
     length = min(LENGTH, longest(found.model, None) or LENGTH)
     corpus = tokenised(documents([file]), used)

@@ -50,6 +50,25 @@ def generate(
         list[str] | None,
         typer.Option(metavar="STRING", help="End a text before this string; repeat for more.", rich_help_panel=TEXT),
     ] = None,
+    end_token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="End a text at this token; repeat for more.  [default: those of the model and its tokenizer]",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    ignore_end: Annotated[
+        bool, typer.Option("--ignore-end", help="Go on after a token that ends a text.", rich_help_panel=TEXT)
+    ] = False,
+    special_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--special-tokens",
+            help="Read a special token where a prompt names one; without, its name is text.",
+            rich_help_panel=TEXT,
+        ),
+    ] = False,
     temperature: Annotated[
         float, typer.Option(metavar="X", help="0 takes the likeliest token.", rich_help_panel=SAMPLING)
     ] = 0.8,
@@ -92,8 +111,9 @@ def generate(
 ) -> None:
     """Go on from a prompt, token by token, at the same cost for every token of a linear model.
 
-    Text is written as it comes; several prompts are continued together, and written one below the other. Speed and
-    memory are told at the end, on standard error. Ctrl-C ends it with what there is.
+    Text is written as it comes; several prompts are continued together, and written one below the other. A text ends
+    at the token that ended documents in training, or that its tokenizer has for that. Speed and memory are told at the
+    end, on standard error. Ctrl-C ends it with what there is.
 
     Examples:
         flashir generate run/ --prompt "It is a truth"
@@ -103,7 +123,8 @@ def generate(
     from flashir.cli import source
     from flashir.cli.group import INTERRUPTED
     from flashir.cli.rows import End, Row, Sheet
-    from flashir.cli.tokens import reader_of
+    from flashir.cli.tokens import ends_of, reader_of
+    from flashir.endings import Reading
     from flashir.sampling import Sampling, SplitMix64
     from flashir.train.data.spelling import Stops
 
@@ -114,19 +135,22 @@ def generate(
     faults.of(Stops, stop or ())
     texts = faults.of(_prompts, prompt or (), prompt_file or ()) or []
     found = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
-    arrays = reader = None
+    arrays = reader = ends = None
     ids: list[list[int]] = []
     if found is not None:
         faults.of(_refuse_model, found, {"params": params, "dtype": dtype})
         arrays = faults.of(found.parameters, params, None, strict)
         reader = faults.of(reader_of, found, tokenizer)
+        faults.of(source.only_one, "--end-token", end_token, "--ignore-end", ignore_end or None)
     if found is not None and reader is not None:
+        ends = None if ignore_end else faults.of(ends_of, found, reader, end_token)
+        reader = reader.reads(Reading(special_tokens=special_tokens))
         ids = [reader.encode(text).tolist() for _, text in texts]
         lengths = {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}
         faults.of(_refuse_long, found.model, lengths, max_len)
     faults.tell()
     assert sampling is not None and found is not None and reader is not None
-    rows = [Row(text, row, reader, stop or ()) for (_, text), row in zip(texts, ids, strict=True)]
+    rows = [Row(text, row, reader, stop or (), ends or ()) for (_, text), row in zip(texts, ids, strict=True)]
     with console.err().status(f"preparing {model} for {target}"):
         decoder = _decoder(found, target, arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
     if found.main is None and arrays is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashir.cli import source
+from flashir.endings import NONE, Reading
 from flashir.train.data import documents
 from flashir.train.meeting import Meeting, Told
 from flashir.train.recipe import Recipe, read_recipe, recipe_of
@@ -57,12 +58,21 @@ class NewRun:
         """All that can be wrong is found before the folder is made."""
         found = source.find(self.model, self.settings, self.size, self.task)
         if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.given and found.tokenizer is not None:
-            recipe = replace(recipe, tokenizer=str(found.tokenizer))
-        used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, told))
+            recipe = _reading_on(replace(recipe, tokenizer=str(found.tokenizer)), found.reading)
+        used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, told), recipe.reading.document_end)
         if found.kind == "zoo" and "vocab" not in source.read_settings(self.settings or ()):
             vocab = used.needs(task_of(found.model)) if used.is_bytes else used.vocab
             found = source.find(self.model, [*(self.settings or ()), f"vocab={vocab}"], self.size, self.task)
         return begin(found.model, recipe, used, folder, found.params, told, **self.choices)[1]
+
+
+def _reading_on(recipe: Recipe, before: Reading | None) -> Recipe:
+    """The recipe, which reads texts as training has before where it does not say how."""
+    if before is None:
+        return recipe
+    end = recipe.document_end or before.document_end or NONE
+    special = before.special_tokens if recipe.special_tokens is None else recipe.special_tokens
+    return replace(recipe, document_end=end, special_tokens=special)
 
 
 def with_batch(given: Mapping[str, Any], batch: int | None, length: int) -> dict[str, Any]:

@@ -124,6 +124,22 @@ Tokenizer = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+DocumentEnd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        help="The token that each document ends with, or none.",
+        rich_help_panel=DATA,
+    ),
+]
+SpecialTokens = Annotated[
+    bool | None,
+    typer.Option(
+        "--special-tokens/--no-special-tokens",
+        help="Read a special token where a text names one.",
+        rich_help_panel=DATA,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON value for machines, and nothing else.", rich_help_panel=OUTPUT)
 ]

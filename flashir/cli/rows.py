@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from time import perf_counter
 from typing import Any
@@ -15,8 +15,9 @@ LABEL = 60  # characters of a prompt above its text
 
 
 class End(StrEnum):
-    """Why a text ends: a string was met, there are as many tokens as wanted, the model holds no more, or it failed."""
+    """Why a text ends: a token or a string ends it, it is as long as wanted, the model holds no more, or it failed."""
 
+    END = "end"
     STOP = "stop"
     LENGTH = "length"
     LIMIT = "limit"
@@ -32,20 +33,31 @@ class Row:
         ids: its tokens.
         tokenizer: of the model.
         stops: the strings that end the text.
+        ends: the tokens that do; they have no text.
     """
 
-    def __init__(self, prompt: str, ids: Sequence[int], tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+    def __init__(
+        self,
+        prompt: str,
+        ids: Sequence[int],
+        tokenizer: Tokenizer,
+        stops: Sequence[str],
+        ends: Collection[int] = (),
+    ) -> None:
         self.prompt, self.ids = prompt, ids
         self.tokens: list[int] = []
         self.pieces: list[str] = []
         self.ended: End | None = None
-        self._spelling, self._stops = Spelling(tokenizer), Stops(stops)
+        self._spelling, self._stops, self._ends = Spelling(tokenizer), Stops(stops), ends
 
     def add(self, token: int) -> None:
         """The next token; nothing once the text has ended."""
         if self.ended is None:
             self.tokens.append(token)
-            self._tell(self._spelling.add(token))
+            if token in self._ends:
+                self.end(End.END)
+            else:
+                self._tell(self._spelling.add(token))
 
     def end(self, why: End) -> None:
         """No token comes any more; nothing once the text has ended."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from flashir.backend import Run
+    from flashir.endings import Reading
     from flashir.ir import Graph
 
 KINDS = "MODEL is a name of the zoo, a .fir file, or the folder of a checkpoint or a run"
@@ -35,6 +36,7 @@ class Source:
         model: at the storey of blocks.
         params: those of a checkpoint.
         tokenizer: the file of its tokenizer, where it has one.
+        reading: how training read texts, where a checkpoint or an artefact says so.
         run: an artefact as something that runs, on `target`; None where it is `idle`.
         target: of an artefact, `backend:device`.
         main: the main file of an artefact.
@@ -48,6 +50,7 @@ class Source:
     run: Run | None = None
     target: str | None = None
     tokenizer: Path | None = None
+    reading: Reading | None = None
     main: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -210,7 +213,8 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
 
         if is_checkpoint(path) or is_run(path):
             found = load_checkpoint(path)
-            return Source(word, "checkpoint", found.model, found.params, tokenizer=found.tokenizer)
+            model, params = found.model, found.params
+            return Source(word, "checkpoint", model, params, tokenizer=found.tokenizer, reading=found.reading)
         artefact = next((path / name for name in ARTEFACTS if (path / name).is_file()), None)
         if artefact is None:
             raise InputError(
@@ -233,7 +237,7 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
 def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """An artefact, the digests of what is read verified."""
     from flashir.backend import Exporter
-    from flashir.beside import beside
+    from flashir.beside import beside, reading_of
     from flashir.ir import loads
     from flashir.registry import backend
 
@@ -255,5 +259,5 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
     assert isinstance(found, Exporter)
     metadata = found.metadata(path)
     model, run = (loads(metadata["flashir.model"], word), None) if idle else found.load(path, device, lean=lean)
-    tokenizer = beside(path, metadata)
-    return Source(word, "export", model, None, run, exports, tokenizer, path, metadata)
+    tokenizer, read = beside(path, metadata), reading_of(path, metadata)
+    return Source(word, "export", model, None, run, exports, tokenizer, read, path, metadata)

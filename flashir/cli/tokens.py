@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
@@ -68,6 +69,29 @@ def reader_of(found: Source, file: Path | None) -> Tokenizer:
     used = tokenizer_of(found.word, vocab, file, found.tokenizer)
     used.check("lm", vocab)
     return used
+
+
+def ends_of(found: Source, reader: Tokenizer, names: Sequence[str] | None = None) -> frozenset[int]:
+    """The tokens that end a text.
+
+    Args:
+        found: the model, which may say what documents ended with in training.
+        reader: its tokenizer, which may know some.
+        names: these instead, where any are given.
+
+    Raises:
+        InputError: a name that the tokenizer does not have, or a configuration file that names one.
+        ArtefactError: an artefact in which they are damaged.
+    """
+    own = found.tokenizer is not None and reader.file == found.tokenizer
+    if not names and own and found.main is not None:
+        from flashir.beside import ends_of as ends_of_artefact
+
+        ends = ends_of_artefact(found.main, found.metadata)
+        if ends is not None:
+            return frozenset(ends)
+    trained = found.reading.document_end if own and found.reading is not None else None
+    return frozenset(reader.tokens(names or (*((trained,) if trained is not None else ()), *reader.ends)))
 
 
 def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:

@@ -57,6 +57,23 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = None,
+    document_end: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="The token that each document ends with, or none; bytes and bpe:N are given it.  [default: the one of"
+            " the tokenizer, if any]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    special_tokens: Annotated[
+        bool | None,
+        typer.Option(
+            "--special-tokens/--no-special-tokens",
+            help="Read a special token where a text names one.  [default: it is text]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(metavar="BACKEND:DEVICE", help="Where to train.  [default: torch:cpu]", rich_help_panel=RUN),
@@ -171,6 +188,8 @@ def train(
         "data": data and tuple(map(str, data)),
         "validation": validation and tuple(map(str, validation)),
         "tokenizer": tokenizer,
+        "document_end": document_end,
+        "special_tokens": special_tokens,
         "target": target,
         "seq_len": seq_len,
         "tokens": tokens,
@@ -191,7 +210,8 @@ def train(
     with _one_voice() as meeting:
         if resume is not None:
             fixed: dict[str, object] = {"MODEL": model, "-s": settings, "--size": size, "--task": task}
-            fixed |= {"--tokenizer": tokenizer, "-o": out, "--recipe": recipe}
+            fixed |= {"--tokenizer": tokenizer, "--document-end": document_end, "--special-tokens": special_tokens}
+            fixed |= {"-o": out, "--recipe": recipe}
             fixed |= {"--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype, "--policy": policy}
             ended = _resumed(resume, given, batch, fixed, meeting)
         elif model is None:

@@ -137,7 +137,7 @@ def _loaded(folder: RunFolder, told: Told, data: Data | None, changes: Mapping[s
         raise _damaged(folder, last, error) from None
     recipe = folder.recipe
     before, recipe = recipe.target, recipe.changed(**changes).located()
-    tokenizer = Tokenizer.read(folder.tokenizer)
+    tokenizer = Tokenizer.read(folder.tokenizer).reads(recipe.reading)
     data = corpora(recipe, tokenizer, told) if data is None else data
     _check_data(folder, state, *data)
     trainable(recipe.target)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from flashir.backend import AdamW
+from flashir.endings import NONE, Reading
 from flashir.errors import InputError, SettingError, gathered, suggest
 from flashir.files import atomic_write
 from flashir.foreign import SMALL, parse_toml, read_text
@@ -40,6 +41,8 @@ class Recipe:
         validation: files and folders of text to measure the loss on; without any, a part of `data` is held out.
         held_out: the share of `data` that is, where there is no `validation`.
         tokenizer: `bytes`, `bpe:N` (trained on the data, N tokens), or the file of one.
+        document_end: the token that documents end with, `none` for no such token; None: that of the tokenizer, if any.
+        special_tokens: whether special tokens are read where a text names them; without, their names are text.
         target: where to train, such as `torch:cpu`.
         seq_len: tokens a row; 512 to 8192 in Tables 5 and 6.
         tokens: of the batch of a step, over all rows; 2^18 in Tables 5 and 6.
@@ -62,6 +65,8 @@ class Recipe:
     validation: tuple[str, ...] = field(default=(), metadata=FREE)
     held_out: Share = 0.01
     tokenizer: str = field(default="bytes", metadata=FREE)
+    document_end: str | None = None
+    special_tokens: bool | None = None
     target: str = field(default="torch:cpu", metadata=FREE)
     seq_len: Count = 1024
     tokens: Count = 2**18
@@ -96,6 +101,12 @@ class Recipe:
             yield f"rows must divide the {batch} rows of a batch, as {near} does, got {self.rows}"
         if self.warmup is not None and self.warmup > self.steps:
             yield f"warmup must be no more than the {self.steps} steps, got {self.warmup}"
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read. A run whose recipe says nothing of it began before there was a choice: as they are."""
+        end = None if self.document_end in (None, NONE) else self.document_end
+        return Reading(end, bool(self.special_tokens))
 
     @property
     def batch(self) -> int:

@@ -58,7 +58,7 @@ class RunFolder:
     def save(self, step: int, model: Graph, params: Mapping[str, Any], state: State, keep: int) -> Path:
         """Write the checkpoint after a step, then remove all but the newest `keep`. Raises ArtefactError."""
         self.curve.sync()
-        made = _save(self.path, step, model, params, self.tokenizer, state)
+        made = _save(self.path, step, model, params, self.tokenizer, self.recipe, state)
         for old in self.checkpoints()[:-keep]:
             remove_folder(old)
         return made
@@ -83,7 +83,7 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
     def fill(unfinished: Path) -> None:
         recipe.write(unfinished / RECIPE)
         (unfinished / TOKENIZER).write_bytes(tokenizer.read_bytes())
-        _save(unfinished, 0, model, params, tokenizer, state)
+        _save(unfinished, 0, model, params, tokenizer, recipe, state)
 
     atomic_folder(path, fill)
 
@@ -113,5 +113,8 @@ def found_run(path: Path) -> RunFolder:
     )
 
 
-def _save(path: Path, step: int, model: Graph, params: Mapping[str, Any], tokenizer: Path, state: State) -> Path:
-    return save_checkpoint(model, params, path / CHECKPOINTS / f"step-{step:06d}", tokenizer=tokenizer, state=state)
+def _save(
+    path: Path, step: int, model: Graph, params: Mapping[str, Any], tokenizer: Path, recipe: Recipe, state: State
+) -> Path:
+    folder = path / CHECKPOINTS / f"step-{step:06d}"
+    return save_checkpoint(model, params, folder, tokenizer=tokenizer, reading=recipe.reading, state=state)

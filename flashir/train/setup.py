@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from flashir.checkpoint import State
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
+from flashir.endings import NONE
 from flashir.errors import InputError, SettingError, TargetError
 from flashir.inputs import specialise, vocabulary
 from flashir.ir import Graph
@@ -50,25 +52,26 @@ def vocabulary_of(model: Graph) -> int:
     return rows
 
 
-def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]]) -> Tokenizer:
+def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]], end: str | None = None) -> Tokenizer:
     """The tokenizer that a recipe names.
 
     Args:
         word: `bytes`, `bpe:N`, or the file of one.
         found: the documents that a BPE is trained on.
+        end: the token that ends documents, which bytes and a BPE are given; a file has its own.
 
     Raises:
         SettingError, InputError, TargetError: there is none of that name, or it cannot be had.
     """
     if word == "bytes":
-        return Tokenizer.bytes()
+        return Tokenizer.bytes(end)
     kind, _, number = word.partition(":")
     if kind == "bpe":
         if not number.isdecimal():
             raise SettingError(
                 f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", mend="such as bpe:32000"
             )
-        return Tokenizer.trained(found(), int(number))
+        return Tokenizer.trained(found(), int(number), end)
     return Tokenizer.read(word)
 
 
@@ -88,15 +91,15 @@ def begin(
     Args:
         model: any graph from tokens to logits.
         recipe: what is None in it is settled.
-        tokenizer: its vocabulary the model's.
+        tokenizer: its vocabulary the model's; the recipe says how it reads texts.
         out: the folder.
         params: to begin with; without any, fresh ones by the seed.
         told: is told how far it is.
         choices: `policy`, `chunk`, `cumsum`, `dtype` as for `plan`.
 
     Raises:
-        InputError, SettingError: the vocabulary is not the tokenizer's, rows are too long for the model, there is no
-            data, or as `plan`.
+        InputError, SettingError: the vocabulary is not the tokenizer's, which has no such end of documents; rows are
+            too long for the model; there is no data; or as `plan`.
         TargetError: the target is not at hand, cannot train, or has no memory for it.
         ArtefactError: the folder cannot be written, or is in use.
     """
@@ -104,6 +107,8 @@ def begin(
     params = None if params is None else fitted(model, params)
     trainable(recipe.target)
     device_at_hand(recipe.target)
+    recipe = _read_settled(recipe, tokenizer)
+    tokenizer = tokenizer.reads(recipe.reading)
     tokenizer.check(task_of(model), vocabulary_of(model))
     specialise(model, Workload(1, recipe.seq_len).sizes(model))
     data = corpora(recipe, tokenizer, told)
@@ -119,6 +124,12 @@ def begin(
         tokenizer.save(file)
         create(out, recipe, file, made.graph, arrays, state)
     return RunFolder(out), data
+
+
+def _read_settled(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
+    """The recipe with how texts are read, wherever it says nothing of that. Raises InputError as `Tokenizer.ends`."""
+    end = recipe.document_end or next(iter(tokenizer.ends), NONE)
+    return replace(recipe, document_end=end, special_tokens=bool(recipe.special_tokens))
 
 
 def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:

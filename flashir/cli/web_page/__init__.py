@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import flashir
 from flashir.cli import console
 from flashir.cli.page import theme
-from flashir.cli.tokens import reader_of
+from flashir.cli.tokens import ends_of, reader_of
 from flashir.cli.web_page import runtime
 from flashir.cli.web_page.readable import check
 from flashir.files import atomic_write, sha256
@@ -37,11 +37,13 @@ class WebPage:
     Args:
         title: MODEL, without the folders that it lies in.
         tokenizer: the model's.
+        ends: the tokens that end a text.
         source: a folder with onnxruntime-web, to be copied beside the page; None to load it from where it is published.
     """
 
     title: str
     tokenizer: Tokenizer
+    ends: frozenset[int]
     source: Path | None
 
     @staticmethod
@@ -56,7 +58,7 @@ class WebPage:
         check(tokenizer)
         if source is not None:
             runtime.check(source)
-        return WebPage(Path(found.word).name, tokenizer, source)
+        return WebPage(Path(found.word).name, tokenizer, ends_of(found, tokenizer), source)
 
     def write(self, folder: Path, plan: Plan, max_len: int | None) -> list[Path]:
         """Write the page into the folder of its model. It has the digests of the files beside it, and refuses others.
@@ -83,6 +85,7 @@ class WebPage:
         model = {
             "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
             "tokenizer": json.loads(self.tokenizer.text),
+            "ends": sorted(self.ends),
             "vocab": vocabulary(plan.graph, plan.graph.inputs[0]),
             "limit": longest(plan.graph, max_len),
             "runtime": ort.as_dict(),

@@ -50,7 +50,8 @@
     const reading = `${count(read.tokens)} read in ${time(performance.now() - from)}`;
     let end = "done";
     while (made.ids.length < tokens) {
-      const { id, text, full } = stopped ? {} : await ask("next");
+      const { id, text, full, ended } = stopped ? {} : await ask("next");
+      if (ended) { end = "the text ends"; break; }
       if (id === undefined) { end = full ? `the model can hold ${about.limit} tokens` : "stopped"; break; }
       add(text);
       made.ids.push(id);

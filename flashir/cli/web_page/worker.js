@@ -4,14 +4,14 @@ let model;
 
 const answers = {
   // Read the model. Answers once all is in memory.
-  async load({ here, files, tokenizer, vocab, limit, runtime: from }) {
+  async load({ here, files, tokenizer, ends, vocab, limit, runtime: from }) {
     const whole = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
     let come = 0;
     const told = (bytes) => postMessage({ loaded: come += bytes, whole });
     const ort = await runtime(from, here);
     const read = {};
     for (const [name, file] of Object.entries(files)) read[name] = await checked(here, name, file, told);
-    model = { tokenizer: new Tokenizer(tokenizer), decoder: await Decoder.open(ort, read, limit), vocab };
+    model = { tokenizer: new Tokenizer(tokenizer), decoder: await Decoder.open(ort, read, limit), ends: new Set(ends), vocab };
     return { threads: ort.env.wasm.numThreads };
   },
 
@@ -26,13 +26,14 @@ const answers = {
     return { tokens: ids.length };
   },
 
-  // Pick a token. Answers with it and the text that is whole with it, or that there is no more room.
+  // Pick a token. Answers with it and the text that is whole with it, or that the text ends, or that there is no more room.
   async next() {
     if (model.last !== null) {
       if (model.decoder.full) return { full: true };
       model.logits = await model.decoder.step(model.last);
     }
     model.last = pick(model.logits, model.sampling, model.random);
+    if (model.ends.has(model.last)) return { ended: true };
     return { id: model.last, text: model.reader.read(model.last) };
   },
 

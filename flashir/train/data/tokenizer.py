@@ -140,16 +140,17 @@ class Tokenizer:
         return self if reading == self.reading else replace(self, reading=reading)
 
     def token(self, name: str) -> int:
-        """The id of the token of that name, else the one that a text of that name is.
+        """The id of the token of that name. Raises InputError where there is none."""
+        return self.tokens([name])[0]
 
-        Raises:
-            InputError: there is none.
-        """
-        ids = [self._named[name]] if name in self._named else self.reads(PLAIN).encode(name).tolist()
-        if len(ids) == 1:
-            return int(ids[0])
+    def tokens(self, names: Iterable[str]) -> list[int]:
+        """The ids of the tokens of those names. Raises InputError with every name that no token has."""
+        names = list(names)
+        strange = [name for name in names if name not in self._named]
+        if not strange:
+            return [self._named[name] for name in names]
         raise InputError(
-            f"the tokenizer has no token {name!r}",
+            [f"the tokenizer has no token {name!r}" for name in strange],
             where="" if self.file is None else str(self.file),
             mend=f"its special tokens are {', '.join(self.special)}" if self.special else "it has no special tokens",
         )

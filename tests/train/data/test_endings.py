@@ -175,10 +175,6 @@ class TestReading:
         with pytest.raises(InputError, match="it has no special tokens"):
             Tokenizer.bytes().reads(Reading(END))
 
-    def test_a_token_may_be_one_of_the_text(self) -> None:
-        assert Tokenizer.bytes().token("\n") == 10
-        assert TRAINED.token("\n") == TRAINED.encode("\n")[0]
-
     def test_how_texts_are_read_is_a_part_of_the_digest(self) -> None:
         made = Tokenizer.bytes(END)
         ways = [Reading(), Reading(END), Reading(None, special_tokens=True), Reading(END, special_tokens=True)]
