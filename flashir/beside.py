@@ -66,8 +66,9 @@ class Beside:
     @property
     def metadata(self) -> dict[str, str]:
         """What the artefact says of it."""
+        ends = {ENDS: json.dumps(self.ends)} if self.ends else {}
         read = {} if self.reading is None else {READING: json.dumps(self.reading.as_dict())}
-        return {DIGEST: self.digest, ENDS: json.dumps(self.ends), **read}
+        return {DIGEST: self.digest, **ends, **read}
 
     def put(self, out: Path, commit: Callable[[], Path]) -> Path:
         """Write the file into the folder of an artefact as that is committed, and return what `commit` does.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flashir.errors import InputError
+from flashir.foreign import SMALL, parse_json, read_bytes
 
 NONE = "none"
 """Given where a token could be: there is none."""
@@ -36,7 +37,6 @@ SEPARATOR = "[SEP]"  # ends a text where nothing else does, as in BERT
 
 CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 GENERATION = "generation_config.json"
-LARGEST = 1 << 24  # bytes of a configuration file
 
 
 @dataclass(frozen=True)
@@ -144,19 +144,7 @@ def _known(given: object, name: str | None, field: str, file: Path) -> str:
 
 def _read(file: Path) -> Mapping[str, Any]:
     """A configuration file; nothing where there is none. Raises InputError."""
-    try:
-        if not file.is_file():
-            return {}
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"is larger than {LARGEST} bytes")
-        said = json.loads(content)
-        if not isinstance(said, dict):
-            raise ValueError("is no JSON object")
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=str(file)) from None
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if str(error).startswith("is ") else f"is no JSON: {error}"
-        raise InputError(reason, where=str(file), mend="mend the file, or move it away") from None
-    return said
+    if not file.exists():
+        return {}
+    content = read_bytes(file, InputError, largest=SMALL)
+    return parse_json(content, file, InputError, dict[str, Any], mend="mend the file, or move it away")

@@ -196,7 +196,7 @@ class TestExport:
     def test_a_tokenizer_without_one_has_no_ends(self, cli: Cli, worded: Path, tmp_path: Path) -> None:
         cli.ok("export", worded, "-o", tmp_path / "out")
         metadata = backend("onnx").metadata(tmp_path / "out/model.onnx")
-        assert metadata[ENDS] == "[]" and READING not in metadata
+        assert not {ENDS, READING} & metadata.keys()
 
     def test_a_tokenizer_of_another_training_is_refused(
         self, cli: Cli, gpt2: Path, worded: Path, tmp_path: Path

@@ -60,7 +60,7 @@ def test_a_page_is_whole_and_loads_its_runtime_alone(cli: Cli, tmp_path: Path) -
         content = (tmp_path / "out" / name).read_bytes()
         assert file == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     assert len(about["files"]) == 3  # type: ignore[arg-type]
-    assert (about["vocab"], about["limit"]) == (256, None)
+    assert (about["vocab"], about["limit"], about["ends"]) == (256, None, [])
 
 
 def test_a_runtime_beside_the_page_needs_no_other_place(cli: Cli, tmp_path: Path, ort: Path) -> None:

@@ -90,3 +90,11 @@ def test_text_is_read_and_written_alike(kind: str, tmp_path: Path) -> None:
     assert made["decoded"] == [tokenizer.decode(each) for each in ids]
     if kind != "bytes":
         assert any(len(each) < len(text.encode()) for each, text in zip(made["encoded"], TEXTS, strict=True))
+
+
+def test_a_text_ends_at_the_end_of_documents() -> None:
+    file = json.loads(Tokenizer.bytes("<end>").text)
+    tokens = [*b"ab", 256]
+    for ends, last in (([256], {"ended": True}), ([], {"id": 256, "text": "<end>"})):
+        made = node(tokenizer=file, texts=[], ids=[], written=tokens, ends=ends)["written"]
+        assert made == [{"id": 97, "text": "a"}, {"id": 98, "text": "b"}, last]

@@ -2,9 +2,10 @@
 import { readFileSync } from "node:fs";
 
 const [folder] = process.argv.slice(2);
-const source = ["sampler.js", "tokenizer.js"].map((name) => readFileSync(`${folder}/${name}`, "utf-8")).join("");
-const { SplitMix64, pick, Tokenizer } = new Function(`${source}; return { SplitMix64, pick, Tokenizer };`)();
-const { draws, picks, texts, tokenizer, ids } = JSON.parse(readFileSync(0, "utf-8"));
+const source = ["sampler.js", "tokenizer.js", "worker.js"].map((name) => readFileSync(`${folder}/${name}`, "utf-8")).join("");
+const { SplitMix64, pick, Tokenizer, answers, set } = new Function(
+  `${source}; return { SplitMix64, pick, Tokenizer, answers, set: (value) => { model = value; } };`)();
+const { draws, picks, texts, tokenizer, ids, written, ends } = JSON.parse(readFileSync(0, "utf-8"));
 
 const many = (count, make) => Array.from({ length: count }, make);
 const results = {
@@ -24,5 +25,13 @@ if (tokenizer) {
     const reader = made.reader();
     return each.map((id) => reader.read(id)).join("") + reader.rest();
   });
+}
+if (written) {  // by a decoder that has the same tokens for every prompt
+  const made = new Tokenizer(tokenizer), steps = written.map((id) => Float32Array.from({ length: 258 }, (_, at) => +(at === id)));
+  const decoder = { full: false, step: async () => steps.shift() };
+  const sampling = { temperature: 0, topK: null, topP: 1 };
+  set({ decoder, sampling, ends: new Set(ends), reader: made.reader(), last: null, logits: steps.shift() });
+  results.written = [];
+  for (const _ of written) results.written.push(await answers.next());
 }
 console.log(JSON.stringify(results));

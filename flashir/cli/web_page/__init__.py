@@ -37,14 +37,14 @@ class WebPage:
     Args:
         title: MODEL, without the folders that it lies in.
         tokenizer: the model's.
-        ends: the tokens that end a text.
         source: a folder with onnxruntime-web, to be copied beside the page; None to load it from where it is published.
+        ends: the tokens that end a text.
     """
 
     title: str
     tokenizer: Tokenizer
-    ends: frozenset[int]
     source: Path | None
+    ends: frozenset[int] = frozenset()
 
     @staticmethod
     def of(found: Source, source: Path | None) -> WebPage:
@@ -58,7 +58,7 @@ class WebPage:
         check(tokenizer)
         if source is not None:
             runtime.check(source)
-        return WebPage(Path(found.word).name, tokenizer, ends_of(found, tokenizer), source)
+        return WebPage(Path(found.word).name, tokenizer, source, ends_of(found, tokenizer))
 
     def write(self, folder: Path, plan: Plan, max_len: int | None) -> list[Path]:
         """Write the page into the folder of its model. It has the digests of the files beside it, and refuses others.
