@@ -38,7 +38,9 @@ _ALL = (
     Kind("texts", "tests.campaign.texts", "mutated IR texts are read as they are printed, or refused", 20),
     Kind("api", "tests.campaign.api", "public functions with arguments of wrong types and ranges", 60),
     Kind("commands", "tests.campaign.commands", "command lines with wrong options, values and files", 120),
-    Kind("planted", "tests.campaign.planted", "faults on purpose, to see that they are found", 2, GIB, hidden=True),
+    Kind(
+        "planted", "tests.campaign.planted", "faults on purpose, to see that they are found", 3, GIB // 4, hidden=True
+    ),
 )
 KINDS = {kind.name: kind for kind in _ALL}
 SHOWN = tuple(kind.name for kind in _ALL if not kind.hidden)

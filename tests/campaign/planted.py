@@ -31,7 +31,7 @@ def case(case: Case) -> str:
         case 5:
             kept = []
             while True:
-                kept.append(np.ones(2**26))
+                kept.append(np.ones(2**24))
                 time.sleep(0.05)
         case 6:
             while True:
