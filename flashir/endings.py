@@ -6,7 +6,6 @@ usual names are looked for among its special tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,15 +65,6 @@ class Reading:
 
 PLAIN = Reading()
 """Text alone, as it is."""
-
-
-def parsed(text: str) -> Mapping[str, Any]:
-    """What a tokenizer.json says; nothing where it is no JSON object."""
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def special_names(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -40,15 +41,17 @@ LONGEST_NUMBER = 400
 _CONTROL = (KeyboardInterrupt, SystemExit, GeneratorExit)
 _SHOWN = 400  # characters of a reason that are told
 _BLOCK = MIB
-_JSON_PLAIN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[^][{}0-9"]+', re.DOTALL)
+_JSON_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)'
+_JSON_STRINGS = re.compile(_JSON_STRING, re.DOTALL)
+_JSON_NO_BRACKETS = re.compile(rb"(?:" + _JSON_STRING + rb'|[^][{}"]++)++', re.DOTALL)
 _TOML_PLAIN = re.compile(
     r'''"""(?:[^\\]|\\.)*?(?:"""|\Z)|\'{3}.*?(?:\'{3}|\Z)'''
     r"""|"(?:[^"\\\n]|\\[^\n])*+(?:"|(?=\n)|\Z)|'[^'\n]*+(?:'|(?=\n)|\Z)|#[^\n]*""",
     re.DOTALL,
 )
 _TOML_KEY = re.compile(rf"\.(?:[ \t]*+[\w-]*+[ \t]*+\.){{{DEEPEST}}}")
-_LONG_NUMBER = re.compile(rf"[0-9a-fA-F]{{{LONGEST_NUMBER + 1}}}")  # TOML has hexadecimal ones
-_OPENED, _CLOSED = "[{", "]}"
+_LONG_NUMBER = re.compile(rb"[0-9a-fA-F]{%d}" % (LONGEST_NUMBER + 1))  # TOML has hexadecimal ones
+_STEPS = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 
 
 @contextmanager
@@ -188,7 +191,7 @@ def parse_json(
 
     with guarded(path, kind, problem, mend):
         encoded = content.encode() if isinstance(content, str) else content
-        _check_bounds(_JSON_PLAIN.sub(b" ", encoded).decode())
+        _check_json(encoded)
         return msgspec.json.decode(encoded, type=shape)
 
 
@@ -201,18 +204,28 @@ def parse_toml(
     with guarded(path, kind, problem, mend):
         text = content.decode() if isinstance(content, bytes) else content
         plain = _TOML_PLAIN.sub("x", text)
-        _check_bounds(plain.replace("_", ""))
+        _check_digits(plain.replace("_", "").encode())
+        _check_depth(plain.encode())
         if _TOML_KEY.search(plain):
             raise ValueError(f"a key has more than {DEEPEST} parts")
         return tomllib.loads(text)
 
 
-def _check_bounds(plain: str) -> None:
-    """Raises ValueError where brackets are nested too deeply or a number is too long, in a text without its strings."""
+def _check_json(content: bytes) -> None:
+    """Raises ValueError as the checks below. Most files need no look at their strings."""
+    if _LONG_NUMBER.search(content):
+        _check_digits(_JSON_STRINGS.sub(b'""', content))
+    if content.count(b"[") + content.count(b"{") > DEEPEST:
+        _check_depth(_JSON_NO_BRACKETS.sub(b"", content))
+
+
+def _check_digits(plain: bytes) -> None:
+    """Raises ValueError where a number is too long, in a text without its strings."""
     if _LONG_NUMBER.search(plain):
         raise ValueError(f"a number has more than {LONGEST_NUMBER} digits")
-    depth = 0
-    for mark in re.findall(r"[][{}]", plain):
-        depth += (mark in _OPENED) - (mark in _CLOSED)
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+
+
+def _check_depth(brackets: bytes) -> None:
+    """Raises ValueError where brackets are nested too deeply; anything else in the text counts for nothing."""
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")

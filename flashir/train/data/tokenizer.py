@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.endings import PLAIN, Reading, end_names, parsed, special_names
-from flashir.errors import InputError, SettingError, TargetError, suggest
+from flashir.endings import PLAIN, Reading, end_names, special_names
+from flashir.errors import InputError, SettingError, suggest
 from flashir.files import atomic_write
+from flashir.foreign import parse_json, read_text
 from flashir.train.data.byte_level import BYTES, MASK, add_own, byte_names, of_bytes
+from flashir.train.data.library import guarded_library, need_library, opened_library
 from flashir.train.data.text import Document, pieces
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ PADDED = 128  # a vocabulary may be padded to what suits a matrix unit
 SAMPLE = 1 << 26  # bytes of text that a vocabulary is trained on
 LONGEST = 1000  # characters of a word there
 TASKS = ("lm", "mlm")
+NO_TOKENIZER = "is no tokenizer"
 
 _BYTES = of_bytes([])
 _TOO_LONG = re.compile(rf"\S{{{LONGEST}}}")
@@ -83,17 +86,8 @@ class Tokenizer:
             InputError: the file cannot be read, or holds no tokenizer.
             TargetError: it needs the library, which is not installed.
         """
-        try:
-            tokenizer = cls(Path(path).read_text(encoding="utf-8"), file=Path(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}", where=str(path)) from None
-        try:
-            vocab = tokenizer.vocab
-        except TargetError:
-            raise
-        except Exception as error:  # the library raises no kind of its own
-            raise InputError(f"is no tokenizer: {error}", where=str(path)) from None
-        if vocab < 2:
+        tokenizer = cls(read_text(path, InputError), file=Path(path))
+        if tokenizer.vocab < 2:
             raise InputError("has no tokens but the mask", where=str(path))
         return tokenizer
 
@@ -111,7 +105,12 @@ class Tokenizer:
     @cached_property
     def is_bytes(self) -> bool:
         """Whether ids are bytes, but for the mask and an end."""
-        return self.text == _BYTES or (len(self.special) == 1 and self.text == of_bytes(self.special))
+        if self.text == _BYTES:
+            return True
+        try:
+            return len(self.special) == 1 and self.text == of_bytes(self.special)
+        except SettingError:  # its special token is none that bytes could have
+            return False
 
     @cached_property
     def special(self) -> tuple[str, ...]:
@@ -194,8 +193,10 @@ class Tokenizer:
         """Token ids [t] of each text; several cores share them."""
         if self.is_bytes:
             return [self._bytes_of(text) for text in texts]
-        found = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, self.dtype) for each in found]
+        library = self._library
+        with guarded_library(self.file, "cannot read the text"):
+            found = library.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [np.array(each.ids, self.dtype) for each in found]
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -214,14 +215,17 @@ class Tokenizer:
             raise InputError(f"the tokenizer has no token {strange[0]}, its ids are 0 .. {self.vocab - 1}")
         if self.spelled is not None:
             return b"".join(self.spelled[token] for token in given).decode(errors="replace")
-        return str(self._library.decode(given, skip_special_tokens=False))
+        library = self._library
+        with guarded_library(self.file, "cannot write the text"):
+            return str(library.decode(given, skip_special_tokens=False))
 
     @cached_property
     def spelled(self) -> Spelled | None:
         """The bytes that each id stands for; None where the text of a token depends on those around it."""
         if self.is_bytes:
             return [*(bytes([byte]) for byte in range(BYTES)), *(name.encode() for name in (*self.special, MASK))]
-        if (self._said.get("decoder") or {}).get("type") != "ByteLevel":
+        decoder = self._said.get("decoder")
+        if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
             return None
         byte_of = {name: byte for byte, name in enumerate(byte_names())}
         made = [b""] * self.vocab
@@ -232,9 +236,7 @@ class Tokenizer:
 
     @cached_property
     def _library(self) -> tokenizers.Tokenizer:
-        library: tokenizers.Tokenizer = _tokenizers().Tokenizer.from_str(self.text)
-        library.no_truncation()
-        library.no_padding()
+        library = opened_library(self.text, self._said, self.file)
         library.encode_special_tokens = not self.reading.special_tokens  # without, what reads like one is text
         return library
 
@@ -249,7 +251,7 @@ class Tokenizer:
 
     @cached_property
     def _said(self) -> Mapping[str, Any]:
-        return parsed(self.text)
+        return parse_json(self.text, self.file or "tokenizer", InputError, dict[str, object], problem=NO_TOKENIZER)
 
     @cached_property
     def _named(self) -> dict[str, int]:
@@ -262,16 +264,6 @@ class Tokenizer:
         return next((self._named[name] for name in MASKS if name in self._named), None)
 
 
-def _tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError:
-        raise TargetError(
-            "the library tokenizers is not installed", where="tokenizers", mend="pip install 'flashir[train]'"
-        ) from None
-    return tokenizers
-
-
 def _trained(documents: Sequence[Document], vocab: int, end: str | None) -> str:
     own = [] if end is None else [end]
     least = BYTES + 1 + len(own)
@@ -279,7 +271,7 @@ def _trained(documents: Sequence[Document], vocab: int, end: str | None) -> str:
         what = "all bytes and the mask" if end is None else "all bytes, the end and the mask"
         raise SettingError(f"vocab must be at least {least}, {what}, got {vocab}")
     words = vocab - 1 - len(own)
-    library = _tokenizers()
+    library = need_library()
     level = library.pre_tokenizers.ByteLevel
     made = library.Tokenizer(library.models.BPE())
     made.pre_tokenizer = level(add_prefix_space=False)
