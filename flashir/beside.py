@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path
 
 from flashir.checkpoint import MANIFEST, RECIPE, TOKENIZER
-from flashir.endings import Reading, end_names, parsed, token_ids
+from flashir.endings import Reading, end_names, token_ids
 from flashir.errors import ArtefactError, InputError
-from flashir.files import atomic_write, reading, sha256, unfinished, writing
+from flashir.files import atomic_write, sha256, unfinished, writing
+from flashir.foreign import Shape, guarded, parse_json, read_bytes
 
 DIGEST = "flashir.tokenizer.sha256"
 ENDS = "flashir.end_tokens"
 """The ids of the tokens that end a text, as a JSON list: where a host stops."""
+ANEW = "export the model again"
 READING = "flashir.reading"
 """How training read texts, as JSON: `document_end`, the name of a token or null, and `special_tokens`."""
 
@@ -40,12 +42,11 @@ class Beside:
         """That of a file, and how training read texts with it.
 
         Raises:
-            ArtefactError: it cannot be read.
+            ArtefactError: it cannot be read, or is no JSON object.
             InputError: it has no such end of documents; a configuration file beside it is of another tokenizer.
         """
-        with reading(path):
-            content = path.read_bytes()
-        said = parsed(content.decode(errors="replace"))
+        content = read_bytes(path, ArtefactError)
+        said = parse_json(content, path, ArtefactError, dict[str, object], problem="is no tokenizer")
         trained = [how.document_end] if how is not None and how.document_end is not None else []
         ids = token_ids(said)
         strange = [name for name in trained if name not in ids]
@@ -94,32 +95,24 @@ class Beside:
 
 def ends_of(main: Path, metadata: Mapping[str, str]) -> tuple[int, ...] | None:
     """The tokens that end a text; None where an artefact does not say. Raises ArtefactError."""
-    ends = _said(main, metadata, ENDS)
-    if ends is None:
-        return None
-    if not isinstance(ends, list) or not all(type(each) is int for each in ends):
-        raise _damaged(main, ENDS)
-    return tuple(ends)
+    return _said(main, metadata, ENDS, tuple[int, ...])
 
 
 def reading_of(main: Path, metadata: Mapping[str, str]) -> Reading | None:
     """How training read texts; None where an artefact does not say. Raises ArtefactError."""
-    said = _said(main, metadata, READING)
-    try:
+    said = _said(main, metadata, READING, dict[str, object])
+    with guarded(main, ArtefactError, _damaged(READING), ANEW):
         return None if said is None else Reading.of(said)
-    except ValueError:
-        raise _damaged(main, READING) from None
 
 
-def _said(main: Path, metadata: Mapping[str, str], name: str) -> object:
-    try:
-        return json.loads(metadata[name]) if name in metadata else None
-    except ValueError:
-        raise _damaged(main, name) from None
+def _said(main: Path, metadata: Mapping[str, str], name: str, shape: type[Shape]) -> Shape | None:
+    if name not in metadata:
+        return None
+    return parse_json(metadata[name], main, ArtefactError, shape, problem=_damaged(name), mend=ANEW)
 
 
-def _damaged(main: Path, name: str) -> ArtefactError:
-    return ArtefactError(f"what it says of {name} is damaged", where=str(main), mend="export the model again")
+def _damaged(name: str) -> str:
+    return f"what it says of {name} is damaged"
 
 
 def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:

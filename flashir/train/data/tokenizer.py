@@ -19,7 +19,7 @@ from flashir.errors import InputError, SettingError, suggest
 from flashir.files import atomic_write
 from flashir.foreign import parse_json, read_text
 from flashir.train.data.byte_level import BYTES, MASK, add_own, byte_names, of_bytes
-from flashir.train.data.library import guarded_library, need_library, opened_library
+from flashir.train.data.guarded import guarded_library, need_library, opened_library
 from flashir.train.data.text import Document, pieces
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def test_what_others_write_to_stderr_meanwhile_comes_after() -> None:
     code = """
 import os, sys
 from flashir.errors import InputError
-from flashir.train.data.library import guarded_library
+from flashir.train.data.guarded import guarded_library
 with guarded_library(None, "no"):
     os.write(2, b"one ")
 try:
