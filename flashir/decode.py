@@ -42,15 +42,16 @@ def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, lengt
     """Derive the two graphs from a causal model.
 
     Args:
-        model: of tokens alone, `ids: i32[B, T]`, its chunk chosen.
+        model: of tokens, `ids: i32[B, T]`, its chunk chosen. Segment ids and a mask may come beside them; they are left
+            out, for a sequence is one document.
         tokens: how many a step takes at most; with more than one, it takes any number up to them.
         max_len: how many tokens caches hold, where a layer attends to every token.
         length: of the whole sequence, where a model divides by it (`qk_scale = length` in gau). The logits are then
             those of a sequence of that length.
 
     Raises:
-        SettingError: the model is not causal, has segments, or an op in it cannot be continued token by token; it is
-            named, and why; or a number is less than 1.
+        SettingError: the model is not causal, takes something else, or an op in it cannot be continued token by token;
+            it is named, and why; or a number is less than 1.
     """
     given = {"tokens": tokens, "max_len": max_len, "length": length}
     if problems := [f"{name} must be at least 1, got {n}" for name, n in given.items() if n is not None and n < 1]:

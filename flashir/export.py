@@ -27,6 +27,7 @@ from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
 from flashir.ir.types import LARGEST_SIZE
+from flashir.passes.one_document import OneDocument
 from flashir.planning import Plan, compute_type
 from flashir.quantised import TOLERANCE as GROWTH
 from flashir.quantised import Comparison, Quantised
@@ -34,6 +35,7 @@ from flashir.workload import Workload
 
 STEPS = 4  # of a decoder, in its check
 SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is neither a chunk nor a wide tile
+SHARE_OF_TOKENS = 0.9  # in a mask that is drawn
 TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}
 LISTED = 3  # files of a folder that a message names
 CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
@@ -239,7 +241,9 @@ class _DecoderCheck:
 
     def __call__(self, run: Run, prefill: Continue, step: Continue) -> None:
         """Two rows of the same tokens, one prompt longer than the other. Raises ArtefactError as `_Check`."""
-        wanted, (ids,) = self.check(run), self.check.arrays()
+        wanted, (ids, *beside) = self.check(run), self.check.arrays()
+        if beside:  # a prompt is one document
+            wanted = interpret(OneDocument().apply(self.check.model), self.check.params, ids)[0]
         steps = min(STEPS, ids.shape[1] - 1)
         lengths = np.array([ids.shape[1] - steps, max(1, (ids.shape[1] - steps) // 2)])
         logits, states = prefill([np.repeat(ids[:, : lengths[0]], 2, axis=0), lengths], ())
@@ -264,7 +268,7 @@ def _longest(model: Graph) -> int:
 
 
 def sample_inputs(model: Graph, sizes: Mapping[str, int], seed: int = 0) -> list[npt.NDArray[Any]]:
-    """Inputs that fit a model: tokens of its vocabulary, segment ids that grow, normal numbers."""
+    """Inputs that fit a model: tokens of its vocabulary, segment ids that grow, masks with holes, normal numbers."""
     random = np.random.default_rng(seed)
     made: list[npt.NDArray[Any]] = []
     for value in model.inputs:
@@ -274,6 +278,8 @@ def sample_inputs(model: Graph, sizes: Mapping[str, int], seed: int = 0) -> list
             made.append(random.standard_normal(shape).astype(np.float32))
         elif rows is not None:
             made.append(random.integers(0, rows, shape))
+        elif value.type.dtype is DType.BOOL:
+            made.append(random.random(shape) < SHARE_OF_TOKENS)
         else:
             made.append(np.sort(random.integers(0, 3, shape), axis=-1))
     return made

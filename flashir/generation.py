@@ -23,6 +23,7 @@ from flashir.decode import Decoding, decoding
 from flashir.errors import InputError, SettingError, TargetError
 from flashir.hosted import hosted
 from flashir.ir import Dim, Graph
+from flashir.passes.one_document import OneDocument
 from flashir.planning import gigabytes
 from flashir.registry import backend_of
 from flashir.sampling import Sampling, SplitMix64, not_whole
@@ -63,7 +64,7 @@ class Decoder:
     def __init__(
         self, model: Graph, limit: int | None, prefill: Continue, step: Continue, rows: int | None = None
     ) -> None:
-        self.model = model
+        self.model = OneDocument().apply(model)
         self.limit, self.rows = limit, rows
         self._prefill, self._step = prefill, step
 

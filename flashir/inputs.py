@@ -60,6 +60,12 @@ def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
     return sizes
 
 
+def one_document(model: Graph, ids: Array) -> list[Array]:
+    """The inputs of a model of tokens for rows [b, t] that are one document each, without padding."""
+    masks = (value.type.dtype is DType.BOOL for value in model.inputs[1:])
+    return [ids, *(np.ones(ids.shape, bool) if is_mask else np.zeros(ids.shape, np.int64) for is_mask in masks)]
+
+
 def specialise(model: Graph, sizes: Mapping[str, int]) -> Graph:
     """The model with every size a number, so that each op has seen whether it can do these.
 

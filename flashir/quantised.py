@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, expm1, inf
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from flashir.backend import Batch, Exporter, Run
 from flashir.compiler import Prepared
 from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError
 from flashir.generation import decoder, generate, longest
-from flashir.inputs import vocabulary
+from flashir.inputs import one_document, vocabulary
 from flashir.ir import DType
 from flashir.likelihood import nats
 from flashir.planning import compute_type
@@ -176,7 +176,7 @@ def written(ready: Prepared, target: str) -> list[Batch]:
             where=error.where,
             mend="--text FILE",
         ) from None
-    return rows_of(ids)
+    return [replace(row, inputs=tuple(one_document(model, row.inputs[0]))) for row in rows_of(ids)]
 
 
 def rows_of(ids: Sequence[Any] | Any) -> list[Batch]:

@@ -150,8 +150,10 @@ def zoo_models(draw: st.DrawFn, causal: bool | None = None) -> Graph:
         own["use_global"] |= not own["use_local"]
         own["overlap"] &= own["use_local"]
         own["summaries"] = own["summaries"] if own["use_global"] else "sum"
-    if SYSTEMS[name].segments:
-        own["segments"] = not causal and draw(st.booleans())
+    if SYSTEMS[name].apart:
+        kinds = [False, "token", *(["chunk"] if SYSTEMS[name].by_chunk else [])]
+        own["segments"] = not causal and draw(st.sampled_from(kinds))
+        own["mask"] = not causal and draw(st.booleans())
     own["causal"] = own["causal"] if causal is None else causal
     try:
         return flashir.model(name, **own, tied=draw(st.booleans()))

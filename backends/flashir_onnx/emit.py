@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 
 from flashir.errors import TargetError
-from flashir.ir import Graph, Node, Value
+from flashir.ir import DType, Graph, Node, Value
 from flashir.ir.naming import round_symbol
 from flashir.ops.prefix import cut_scan
 from flashir_onnx import contrib
@@ -112,11 +112,15 @@ def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
 
 
 def interface_names(graph: Graph) -> dict[Value, str]:
-    """Names of inputs and outputs: `input_ids`, `segment_ids`, `logits` for a model of tokens, else their own."""
+    """Names of inputs and outputs: `input_ids`, `segment_ids`, `mask`, `logits` for tokens, else their own."""
     names = {value: value.name for value in (*graph.inputs, *graph.outputs)}
-    tokens = [v for v in graph.inputs if v.type.rank == 2 and not v.type.dtype.is_float]
-    if len(tokens) == len(graph.inputs) and 1 <= len(tokens) <= 2 and len(graph.outputs) == 1:
+    pairs = [value for value in graph.inputs if value.type.rank == 2 and not value.type.dtype.is_float]
+    tokens = [value for value in pairs if value.type.dtype is not DType.BOOL]
+    masks = [value for value in pairs if value.type.dtype is DType.BOOL]
+    known = len(pairs) == len(graph.inputs) and 1 <= len(tokens) <= 2 and len(masks) <= 1
+    if known and graph.inputs[0] in tokens and len(graph.outputs) == 1:
         names.update(zip(tokens, ("input_ids", "segment_ids")))
+        names.update(zip(masks, ("mask",)))
         names[graph.outputs[0]] = "logits"
     return names
 

@@ -31,8 +31,11 @@ def compiled(node: Node, device: str) -> bool:
 
 
 def flash_kernels(node: Node, device: str) -> bool:
-    """Where PyTorch has a flash kernel: from compute capability 8.0 on. What it has for older cards is not measured."""
-    return device != "v100"
+    """Where PyTorch has a flash kernel: from compute capability 8.0 on, without documents.
+
+    What it has for older cards is not measured.
+    """
+    return device != "v100" and len(node.operands) == 3
 
 
 NATIVE: dict[str, Condition] = {

@@ -62,7 +62,7 @@ def eval(
     from flashir.endings import PLAIN
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
-    from flashir.train.setup import task_of, vocabulary_of
+    from flashir.train.setup import task_of, told_beside, vocabulary_of
 
     found = source.find(model, exports=target)
     arrays = found.parameters(params, None, strict)
@@ -75,7 +75,7 @@ def eval(
     with meter() as step:
         texts = documents(data, step)
         corpus = tokenised(texts, used, progress=step)
-        batches = Batches(corpus, task, batch, length, 0, len(found.model.inputs) > 1, vocab)
+        batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **told_beside(found.model))
         run = _compiled(found, target, arrays, batch, length)
         result = evaluate(run, batches, texts, step)
     if as_json:

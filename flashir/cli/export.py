@@ -242,7 +242,7 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     from flashir.endings import PLAIN
     from flashir.generation import longest
     from flashir.train.data import Batches, documents, tokenised
-    from flashir.train.setup import task_of, vocabulary_of
+    from flashir.train.setup import task_of, told_beside, vocabulary_of
 
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     used = tokens.tokenizer_of(found.word, vocab, found.tokenizer)
@@ -250,7 +250,7 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     used.check(task, vocab)
     length = min(LENGTH, longest(found.model, None) or LENGTH)
     corpus = tokenised(documents([file]), used)
-    batches = Batches(corpus, task, 1, length, 0, len(found.model.inputs) > 1, vocab)
+    batches = Batches(corpus, task, 1, length, 0, vocab=vocab, **told_beside(found.model))
     return [*islice(batches.once(), -(-TOKENS // length))]
 
 

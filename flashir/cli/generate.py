@@ -236,8 +236,9 @@ def _is_broken(text: str) -> bool:
 def _refuse_model(found: Source, given: dict[str, Any]) -> None:
     """Raises SettingError where a model cannot continue a text, or is exported and what is given comes too late."""
     from flashir.errors import SettingError
+    from flashir.passes.one_document import OneDocument
 
-    model, problems = found.model, []
+    model, problems = OneDocument().apply(found.model), []
     if any(node.attrs.get("causal") is False for node in model.walk()):
         problems.append(f"@{model.name} sees both ways, so it cannot go on from a prompt; a causal model (lm) can")
     if len(model.inputs) != 1:

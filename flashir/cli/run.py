@@ -13,6 +13,7 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.source import Source
     from flashir.compiler import Runnable
+    from flashir.ir import Graph
     from flashir.train.data import Tokenizer
 
 QUICK = 1.0  # seconds; a run that takes less is repeated, as the first is slower
@@ -40,6 +41,12 @@ def run(
     segment_ids: Annotated[
         Path | None,
         typer.Option(metavar="FILE.npy", help="Segment ids, for a model with segments.", rich_help_panel=options.DATA),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy", help="True where there is a token, for a model with mask.", rich_help_panel=options.DATA
+        ),
     ] = None,
     offset: Annotated[
         int, typer.Option(metavar="N", min=0, help="Skip the first N tokens.", rich_help_panel=options.DATA)
@@ -96,7 +103,8 @@ def run(
     else:
         known, whole = _reader_if_any(found, tokenizer), tokens.read_array(ids)
     given = tokens.cut(whole, offset, length)
-    segments = None if segment_ids is None else tokens.cut(tokens.read_array(segment_ids), offset, length)
+    told = {name: file for name, file in (("segment_ids", segment_ids), ("mask", mask)) if file is not None}
+    beside = {name: tokens.cut(tokens.read_array(file), offset, length) for name, file in told.items()}
     arrays = found.parameters(params, seed, strict)
     if verify and params is None and seed is None:
         arrays = found.stored() if arrays is None else arrays
@@ -104,8 +112,7 @@ def run(
     compiled = _compiled(
         found, target, arrays, seed or 0, {**choices, "batch": max(1, batch), "seq_len": max(1, width)}
     )
-    second = next((value.name for value in compiled.model.inputs[1:]), "segment_ids")
-    named: dict[str, Any] = {} if segments is None else {second: segments}
+    named = _named(compiled.model, beside)
     logits, seconds = _timed(lambda: compiled(given, **named))
     if out is not None:
         atomic_write(out, lambda file: np.save(file, logits))
@@ -119,6 +126,15 @@ def run(
     else:
         result.show()
     result.stop_if_off()
+
+
+def _named(model: Graph, beside: dict[str, Any]) -> dict[str, Any]:
+    """What is given beside tokens, by the names of the model's inputs and in their order, where it has such inputs."""
+    from flashir.ir import DType
+
+    names = {"mask" if value.type.dtype is DType.BOOL else "segment_ids": value.name for value in model.inputs[1:]}
+    known = {name: beside[key] for key, name in names.items() if key in beside}
+    return known | {key: x for key, x in beside.items() if key not in names}
 
 
 def _reader_if_any(found: Source, file: Path | None) -> Tokenizer | None:

@@ -200,7 +200,7 @@ def _params_combiner(x: TensorType, norm: str, **_: Any) -> dict[str, ParamSpec]
     for name in ("summary_k", "summary_v"):
         summaries[f"{name}.weight"] = ParamSpec((d, d), std=WEIGHT_STD)
         summaries[f"{name}.bias"] = ParamSpec((d,))
-    return {**head_params(x, norm), **summaries}
+    return {**head_params(x, norm=norm), **summaries}
 
 
 def _ref_combiner(x: Any, p: Params, *, heads: int, causal: bool, norm: str, rope: bool, chunk: int, **_: Any) -> Any:

@@ -13,9 +13,10 @@ from flashir.ir.types import LARGEST_SIZE, TensorType
 from flashir.ops.bias import REL_BIAS, bias_params
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
+from flashir.ops.documents import are_tokens, check_documents, document_numbers, ref_numbers
 from flashir.ops.opdef import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
 from flashir.ops.position import ref_rope
-from flashir.ops.stream import Moment, States, Stream, column, take_rows
+from flashir.ops.stream import Moment, States, Stream, column, equal, take_rows
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -61,21 +62,31 @@ offset_scale = define_op(
 )
 
 
-def _infer_shift(x: TensorType) -> TensorType:
+def _infer_shift(x: TensorType, documents: TensorType | None = None) -> TensorType:
     check_tokens(x)
+    check_documents(documents, *x.shape[:2])
     return x
 
 
-def _ref_shift(x: Any) -> Any:
+def _ref_shift(x: Any, documents: Any = None) -> Any:
     half = x.shape[-1] // 2
     out = np.array(x)
     out[:, 1:, :half], out[:, :1, :half] = x[:, :-1, :half], 0
+    if documents is not None:
+        numbers = ref_numbers(documents, x.shape[1])
+        out[:, 1:, :half][(numbers[:, 1:] != numbers[:, :-1]) | (numbers[:, 1:] == 0)] = 0
     return out
 
 
-def _decompose_shift(b: Builder, x: Value) -> Value:
+def _decompose_shift(b: Builder, x: Value, documents: Value | None = None) -> Value:
     late, now = _halves(b, x)
-    return b.concat(b.slice(b.pad(late, axis=1, before=1), axis=1, stop=x.type.shape[1]), now, axis=-1)
+    length = x.type.shape[1]
+    late = b.slice(b.pad(late, axis=1, before=1), axis=1, stop=length)
+    if documents is not None:  # the first token of a document has none before it
+        numbers = document_numbers(b, documents, length)
+        before = b.slice(b.pad(numbers, axis=1, before=1), axis=1, stop=length)
+        late = b.select(column(b, b.logical_and(are_tokens(b, numbers), equal(b, numbers, before))), late, 0.0)
+    return b.concat(late, now, axis=-1)
 
 
 def _halves(b: Builder, x: Value) -> tuple[Value, ...]:
@@ -99,14 +110,17 @@ def _shift_step(now: Moment, states: States, x: Value) -> tuple[Value, States]:
 token_shift = define_op(
     OpDef(
         "token_shift",
-        ("x",),
+        ("x", "documents?"),
         _infer_shift,
         _ref_shift,
         moved,
-        (sample("f32[2, 3, 4]"), sample("f32[1, 2, 5]"), sample("f32[1, 0, 4]")),
+        (
+            *(sample("f32[2, 3, 4]"), sample("f32[1, 2, 5]"), sample("f32[1, 0, 4]")),
+            *(sample("f32[2, 9, 4]", "i32[2, 8]", high=3), sample("f32[2, 9, 5]", "bool[2, 9]")),
+        ),
         decompose=_decompose_shift,
         stream=Stream(_shift_step, _shift_after),
-        doc="[b, t, d], the first half of the channels one token on, zeros in the first token",
+        doc="[b, t, d], the first half of the channels one token on, zeros in the first token of a document",
     )
 )
 
@@ -168,6 +182,7 @@ def gated(
     x: Value,
     p: Params,
     attend: Attend,
+    documents: Value | None = None,
     *,
     expansion: float,
     key_dim: int,
@@ -187,6 +202,7 @@ def gated(
     Args:
         b, x, p: the builder, the tokens [b, t, d], the parameters of the block.
         attend: the cheap heads [b, t, s], in a list, and v [b, t, e] -> [b, t, e].
+        documents: which tokens see each other; see `flashir.ops.documents`.
         expansion, key_dim, norm, causal, valid, token_shift, rope_dims, rope_interleaved, rel_bias: as in `GATED`.
         cheap: how many cheap heads.
         heads: how many parts each is cut in; positions turn each part by itself.
@@ -194,7 +210,8 @@ def gated(
     """
     e, t = expanded(x.type, expansion), x.type.shape[1]
     normed = apply_norm(b, x, p, norm, "norm.")
-    h = b.dense(b.token_shift(normed) if token_shift else normed, p["proj_in.weight"], p["proj_in.bias"])
+    normed = b.token_shift(normed, documents) if token_shift else normed
+    h = b.dense(normed, p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
     if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
         token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
@@ -213,6 +230,7 @@ def ref_gated(
     x: Any,
     p: Params,
     attend: Attend,
+    documents: Any = None,
     *,
     expansion: float,
     key_dim: int,
@@ -229,7 +247,7 @@ def ref_gated(
     tokens = x if valid is None else x[:, :valid]
     e = int(x.shape[-1] * expansion)
     normed = ref_norm(tokens, p, norm, "norm.")
-    normed = _ref_shift(normed) if token_shift else normed
+    normed = _ref_shift(normed, documents) if token_shift else normed
     h = normed @ p["proj_in.weight"] + p["proj_in.bias"]
     u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
     base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.types import TensorType
+from flashir.ir.dims import Size
+from flashir.ir.types import DType, TensorType
 from flashir.ops.bias import SHORT_SPAN, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Cost, Types
+from flashir.ops.documents import check_documents, document_lengths, document_numbers, ref_lengths
 from flashir.ops.gated import (
     GATED,
     QK_SCALE,
@@ -25,27 +27,33 @@ from flashir.ops.heads import cut_heads
 from flashir.ops.norm import scaled, wide
 from flashir.ops.opdef import OpDef, ParamSpec, define_op, flag, integer, sample
 from flashir.ops.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
+from flashir.ops.stream import column
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
 
-def _infer_gau(x: TensorType, max_len: int, **attrs: Any) -> TensorType:
+def _infer_gau(x: TensorType, documents: TensorType | None = None, *, max_len: int, **attrs: Any) -> TensorType:
     length = x.shape[1] if x.rank == 3 else 0
     if max_len < SHORT_SPAN and attrs["rel_bias"] == "paper" and isinstance(length, int) and length > max_len:
         raise IRError(f"the relative bias spans max_len = {max_len} positions, the sequence has {length}: {x}")
-    return infer_gated(x, **attrs)
+    infer_gated(x, **attrs)
+    check_documents(documents, *x.shape[:2])
+    return x
 
 
-def _params_gau(x: TensorType, max_len: int, **attrs: Any) -> dict[str, ParamSpec]:
+def _params_gau(
+    x: TensorType, documents: TensorType | None = None, *, max_len: int, **attrs: Any
+) -> dict[str, ParamSpec]:
     return gated_params(x, 2, max_len, **attrs)
 
 
 def _ref_gau(
     x: Any,
-    p: Params,
+    documents: Any = None,
     *,
+    p: Params,
     causal: bool,
     qk_scale: str,
     max_len: int,
@@ -57,19 +65,22 @@ def _ref_gau(
     def attend(cheap: list[Any], v: Any) -> Any:
         n = v.shape[1]
         width = key_dim / heads
-        divisor = {"length": max(n, 1), "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
+        length = max(n, 1) if documents is None else ref_lengths(documents, n)[..., None]
+        divisor = {"length": length, "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
         bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal)
         parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)
-        return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, causal, attention) for q, k, v_h in parts], -1)
+        how: dict[str, Any] = {"causal": causal, "kernel": attention}
+        return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, documents, **how) for q, k, v_h in parts], -1)
 
-    return ref_gated(x, p, attend, key_dim=key_dim, heads=heads, **attrs)
+    return ref_gated(x, p, attend, documents, key_dim=key_dim, heads=heads, **attrs)
 
 
 def _decompose_gau(
     b: Builder,
     x: Value,
-    p: Params,
+    documents: Value | None = None,
     *,
+    p: Params,
     qk_scale: str,
     max_len: int,
     heads: int,
@@ -78,24 +89,31 @@ def _decompose_gau(
     **attrs: Any,
 ) -> Value:
     n, valid = x.type.shape[1], attrs["valid"]
+    numbers = None if documents is None else document_numbers(b, documents, n)
 
     def attend(cheap: list[Value], v: Value) -> Value:
         q, k = cheap
         if qk_scale == "length":
-            length = b.size(value=n if valid is None else valid, dtype=wide(q.type.dtype))
-            q = scaled(b, q, b.reciprocal(b.maximum(length, 1.0)))
+            q = scaled(b, q, b.reciprocal(_length(b, documents, n, valid, wide(q.type.dtype))))
         elif qk_scale != "none":
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
         bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])
         if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
             bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
         if heads == 1:
-            return b.quadratic_attention(q, k, v, bias, causal=attrs["causal"], kernel=attention)
+            return b.quadratic_attention(q, k, v, bias, numbers, causal=attrs["causal"], kernel=attention)
         q, k, values = (cut_heads(b, each, heads) for each in (q, k, v))
-        out = b.quadratic_attention(q, k, values, bias, causal=attrs["causal"], kernel=attention)
+        out = b.quadratic_attention(q, k, values, bias, numbers, causal=attrs["causal"], kernel=attention)
         return b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=v.type.shape)
 
-    return gated(b, x, p, attend, cheap=2, heads=heads, **attrs)
+    return gated(b, x, p, attend, documents, cheap=2, heads=heads, **attrs)
+
+
+def _length(b: Builder, documents: Value | None, n: Size, valid: Size | None, dtype: DType) -> Value:
+    """[], or [b, t, 1] or [b, 1, 1]: how many tokens there are, in the document of each, 1 at least"""
+    if documents is None:
+        return b.maximum(b.size(value=n if valid is None else valid, dtype=dtype), 1.0)
+    return column(b, document_lengths(b, documents, n, dtype))
 
 
 def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
@@ -113,7 +131,7 @@ def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
 gau = define_op(
     OpDef(
         "gau",
-        ("x",),
+        ("x", "documents?"),
         _infer_gau,
         _ref_gau,
         _cost_gau,
@@ -131,6 +149,11 @@ gau = define_op(
             sample("f32[1, 5, 3]", key_dim=8, max_len=5, heads=2, rope_dims=2, rope_interleaved=True, token_shift=True),
             sample("f32[1, 3, 4]", key_dim=4, causal=False, rel_bias="t5", rope_interleaved=True),
             sample("f32[1, 0, 4]", key_dim=4, max_len=4, token_shift=True),
+            sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, causal=False),
+            sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, attention="softmax", heads=2, causal=False),
+            sample("f32[2, 7, 4]", "i32[2, 6]", key_dim=4, max_len=7, token_shift=True),
+            sample("f32[2, 7, 4]", "i32[2, 7]", key_dim=4, max_len=7, attention="laplace", heads=2, causal=False),
+            sample("f32[1, 0, 4]", "i32[1, 0]", key_dim=4, max_len=4, attention="softmax"),
         ),
         attrs={
             **GATED,

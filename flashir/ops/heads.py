@@ -15,6 +15,7 @@ from flashir.errors import IRError
 from flashir.ir.types import TensorType
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.documents import check_documents
 from flashir.ops.opdef import AttrSpec, ParamSpec, choice, flag, integer
 from flashir.ops.position import ref_rope
 
@@ -35,9 +36,10 @@ SCOPE = "layers/attn"
 Attend = Callable[[Any, Any, Any], Any]
 
 
-def infer_heads(x: TensorType, heads: int, rope: bool, **_: Any) -> TensorType:
+def infer_heads(x: TensorType, documents: TensorType | None = None, *, heads: int, rope: bool, **_: Any) -> TensorType:
     """The type of x. Raises IRError where the heads do not divide its width, or rope has no pairs to turn."""
     check_tokens(x)
+    check_documents(documents, *x.shape[:2])
     if width_of(x) % heads:
         raise IRError(f"heads must divide the width, got {heads} heads of {x}")
     if rope and head_width(x, heads) % 2:
@@ -50,7 +52,9 @@ def head_width(x: TensorType, heads: int) -> int:
     return width_of(x) // heads
 
 
-def head_params(x: TensorType, norm: str, gating: bool = False, **_: Any) -> dict[str, ParamSpec]:
+def head_params(
+    x: TensorType, documents: TensorType | None = None, *, norm: str, gating: bool = False, **_: Any
+) -> dict[str, ParamSpec]:
     """The norm and the two projections, and that of the gate where there is one."""
     d = width_of(x)
     gate = {"gate.weight": ParamSpec((d, d), std=WEIGHT_STD), "gate.bias": ParamSpec((d,))}

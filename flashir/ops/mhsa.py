@@ -10,6 +10,7 @@ import numpy as np
 
 from flashir.ops.blocks import Params, apply_norm, ref_norm
 from flashir.ops.costs import Contraction, Cost, Types
+from flashir.ops.documents import document_lengths, document_numbers, ref_lengths
 from flashir.ops.heads import (
     HEADS,
     SCOPE,
@@ -26,19 +27,23 @@ from flashir.ops.norm import scaled, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, sample
 from flashir.ops.quadratic import KERNEL_WEIGHT, ref_quadratic
 from flashir.ops.softmax import ref_softmax_attention
+from flashir.ops.stream import column, under_heads
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
 
-def _ref_mhsa(x: Any, p: Params, causal: bool, attention: str, gating: bool, **attrs: Any) -> Any:
+def _ref_mhsa(
+    x: Any, documents: Any = None, *, p: Params, causal: bool, attention: str, gating: bool, **attrs: Any
+) -> Any:
     def attend(q: Any, k: Any, v: Any) -> Any:
         length, s = q.shape[-2:]
         if attention == "softmax":
-            out = ref_softmax_attention(q, k, v, causal, 1 / s**0.5)
+            out = ref_softmax_attention(q, k, v, documents, causal=causal, scale=1 / s**0.5)
         else:
-            out = ref_quadratic(q / s**0.5, k, v, 0, causal) / max(length, 1)
+            tokens = max(length, 1) if documents is None else ref_lengths(documents, length)[:, None, :, None]
+            out = ref_quadratic(q / s**0.5, k, v, 0, documents, causal=causal) / tokens
         if gating:
             gate = ref_norm(x, p, attrs["norm"], "norm.") @ p["gate.weight"] + p["gate.bias"]
             out = out * ref_cut_heads(gate / (1 + np.exp(-gate)), attrs["heads"])
@@ -50,6 +55,8 @@ def _ref_mhsa(x: Any, p: Params, causal: bool, attention: str, gating: bool, **a
 def _decompose_mhsa(
     b: Builder,
     x: Value,
+    documents: Value | None = None,
+    *,
     p: Params,
     heads: int,
     causal: bool,
@@ -61,9 +68,9 @@ def _decompose_mhsa(
 ) -> Value:
     def attend(q: Value, k: Value, v: Value) -> Value:
         if attention == "softmax":
-            out = b.softmax_attention(q, k, v, causal=causal, scale=inverse_root(q))
+            out = b.softmax_attention(q, k, v, documents, causal=causal, scale=inverse_root(q))
         else:
-            out = _relu2_attention(b, q, k, v, causal)
+            out = _relu2_attention(b, q, k, v, documents, causal)
         if gating:
             gate = b.silu(b.dense(apply_norm(b, x, p, norm, "norm."), p["gate.weight"], p["gate.bias"]))
             out = b.mul(out, cut_heads(b, gate, heads))
@@ -77,13 +84,17 @@ def _ignores_padding(attrs: Mapping[str, Any]) -> bool:
     return attrs["causal"] is True and attrs["attention"] == "softmax"
 
 
-def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool) -> Value:
+def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, documents: Value | None, causal: bool) -> Value:
     """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
     length, dtype = q.type.shape[2], q.type.dtype
-    root = b.sqrt(b.maximum(b.size(value=length, dtype=wide(dtype)), 1.0))
-    q = scaled(b, q, b.mul(b.reciprocal(root), inverse_root(q)))
+    if documents is None:
+        tokens = b.maximum(b.size(value=length, dtype=wide(dtype)), 1.0)
+    else:
+        tokens = under_heads(b, column(b, document_lengths(b, documents, length, wide(dtype))), 4)
+        documents = document_numbers(b, documents, length)
+    q = scaled(b, q, b.mul(b.reciprocal(b.sqrt(tokens)), inverse_root(q)))
     bias = b.broadcast(b.constant(0.0, dtype), shape=(length, length))
-    return b.quadratic_attention(q, k, v, bias, causal=causal)
+    return b.quadratic_attention(q, k, v, bias, documents, causal=causal)
 
 
 def _cost_mhsa(ins: Types, outs: Types, heads: int, attention: str, gating: bool, **_: Any) -> Cost:
@@ -100,7 +111,7 @@ def _cost_mhsa(ins: Types, outs: Types, heads: int, attention: str, gating: bool
 mhsa = define_op(
     OpDef(
         "mhsa",
-        ("x",),
+        ("x", "documents?"),
         infer_heads,
         _ref_mhsa,
         _cost_mhsa,
@@ -113,6 +124,12 @@ mhsa = define_op(
             sample("f32[2, 5, 8]", heads=2, attention="relu2", causal=False, gating=True),
             sample("f32[2, 5, 8]", heads=1, gating=True),
             sample("f32[1, 0, 4]", heads=1, attention="relu2", gating=True),
+            *(
+                sample("f32[2, 5, 8]", documents, heads=2, attention=attention, causal=causal)
+                for documents in ("bool[2, 5]", "i32[2, 4]")
+                for attention in ("softmax", "relu2")
+                for causal in (True, False)
+            ),
         ),
         attrs={
             **HEADS,

@@ -62,7 +62,7 @@ def ref_mixed_heads(q: Any, k: Any, v: Any, chunk: int, causal: bool, scale: flo
     states = [np.einsum("bhns,bhne->bhse", k[:, :, at], v[:, :, at]) for at in spans]
     out = np.zeros_like(v)
     for g, at in enumerate(spans):
-        out[:, :, at] = ref_softmax_attention(q[:, :, at], k[:, :, at], v[:, :, at], causal, scale)
+        out[:, :, at] = ref_softmax_attention(q[:, :, at], k[:, :, at], v[:, :, at], causal=causal, scale=scale)
         seen = states[:g] if causal else states
         norm = {"none": 1, "chunk": chunk, "chunk_mean": chunk * max(len(seen), 1)}[lin_norm]
         if seen:

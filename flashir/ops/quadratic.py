@@ -12,9 +12,18 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size
-from flashir.ir.types import TensorType
+from flashir.ir.types import DType, TensorType
 from flashir.ops.cache_stream import caches_after, caches_step
 from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.documents import (
+    MASK_WEIGHT,
+    clear_padding,
+    document_numbers,
+    mask_scores,
+    ref_numbers,
+    ref_seen,
+    ref_weights,
+)
 from flashir.ops.opdef import OPS, OpDef, choice, define_op, flag, sample
 from flashir.ops.stream import Moment, States, Stream
 
@@ -42,35 +51,75 @@ def check_bias(bias: TensorType, v: TensorType, n: Size, m: Size) -> None:
         raise IRError(f"bias must have shape {wanted} and type {v.dtype}, got {bias}")
 
 
-def _infer_quadratic(q: TensorType, k: TensorType, v: TensorType, bias: TensorType, causal: bool, kernel: str) -> Any:
+def check_keys(documents: TensorType | None, k: TensorType) -> None:
+    """Raises IRError unless documents are absent, or [b, .., m] for keys [b, .., m, s], heads left out."""
+    if documents is None:
+        return
+    *lead, m, _ = k.shape
+    wanted = [(lead[0], m), (*lead, m)] if lead else []
+    if documents.shape not in wanted or documents.dtype not in (DType.BOOL, DType.I32):
+        raise IRError(f"documents must be bool or i32, a number for each key, as the keys {k}, got {documents}")
+
+
+def _infer_quadratic(
+    q: TensorType,
+    k: TensorType,
+    v: TensorType,
+    bias: TensorType,
+    documents: TensorType | None = None,
+    *,
+    causal: bool,
+    kernel: str,
+) -> Any:
     if q.rank < 2 or q.shape[:-2] != k.shape[:-2] or q.shape[-1:] != k.shape[-1:] or q.dtype is not k.dtype:
         raise IRError(f"q and k must be alike but for how many they are, got {q} and {k}")
     check_heads(k, k, v)
     n, m = q.shape[-2], k.shape[-2]
     check_bias(bias, v, n, m)
+    check_keys(documents, k)
     if causal and isinstance(n, int) and isinstance(m, int) and n > m:
         raise IRError(f"causal queries are the last of as many positions as there are keys, got {q} and {k}")
     return q.with_shape((*q.shape[:-1], v.shape[-1]))
 
 
-def ref_quadratic(q: Any, k: Any, v: Any, bias: Any, causal: bool, kernel: str = "relu2") -> Any:
+def ref_quadratic(
+    q: Any, k: Any, v: Any, bias: Any, documents: Any = None, *, causal: bool, kernel: str = "relu2"
+) -> Any:
     """As `quadratic_attention`, in numpy."""
     scores = np.einsum("...ns,...ms->...nm", q, k) + bias
     if causal:
         n, m = scores.shape[-2:]
         scores = np.where(np.tri(n, m, m - n, dtype=bool), scores, -np.inf)
-    return np.einsum("...nm,...me->...ne", OPS[kernel].ref(scores), v)
+    if documents is None:
+        return np.einsum("...nm,...me->...ne", OPS[kernel].ref(scores), v)
+    seen = ref_seen(ref_numbers(documents, k.shape[-2]), q.shape[-2], scores.ndim)
+    return np.einsum("...nm,...me->...ne", ref_weights(OPS[kernel].ref, scores, seen), v)
 
 
-def _decompose_quadratic(b: Builder, q: Value, k: Value, v: Value, bias: Value, causal: bool, kernel: str) -> Value:
+def _decompose_quadratic(
+    b: Builder,
+    q: Value,
+    k: Value,
+    v: Value,
+    bias: Value,
+    documents: Value | None = None,
+    *,
+    causal: bool,
+    kernel: str,
+) -> Value:
     """kernel(q k^T + bias) v; a masked bias is -inf there, so that the mask costs nothing a chunk"""
     if causal:
         n, m = bias.type.shape
         row = b.iota(length=n) if n == m else b.add(b.iota(length=n), b.size(value=m - n))
         visible = b.less_equal(b.reshape(b.iota(length=m), shape=(1, m)), b.reshape(row, shape=(n, 1)))
         bias = b.select(visible, bias, float("-inf"))
-    (weights,) = b.results(kernel, b.add(b.matmul(q, k, transpose_y=True), bias))
-    return b.matmul(weights, v)
+    scores = b.add(b.matmul(q, k, transpose_y=True), bias)
+    if documents is None:
+        (weights,) = b.results(kernel, scores)
+        return b.matmul(weights, v)
+    numbers = document_numbers(b, documents, k.type.shape[-2])
+    (weights,) = b.results(kernel, mask_scores(b, scores, numbers))
+    return clear_padding(b, b.matmul(weights, v), numbers)
 
 
 def _step_quadratic(
@@ -86,21 +135,24 @@ def _cost_quadratic(ins: Types, outs: Types, causal: bool, kernel: str) -> Cost:
     count, m = prod(batch), k.sizes[-2]
     traffic = moved(ins, outs)
     products = (Contraction(count, n, s, m), Contraction(count, n, m, v.sizes[-1]))
-    return Cost(KERNEL_WEIGHT[kernel] * count * n * m, traffic.read, traffic.written, contractions=products)
+    weight = KERNEL_WEIGHT[kernel] + MASK_WEIGHT * (len(ins) > 4)
+    return Cost(weight * count * n * m, traffic.read, traffic.written, contractions=products)
 
 
 def _samples() -> tuple[Any, ...]:
     square = ("f32[2, 3, 4, 6]", "f32[2, 3, 4, 6]", "f32[2, 3, 4, 5]", "f32[4, 4]")
     wide = ("f32[2, 3, 2, 6]", "f32[2, 3, 5, 6]", "f32[2, 3, 5, 4]", "f32[2, 5]")
+    masks = ((*square, "bool[2, 3, 4]"), (*square, "i32[2, 4]"), (*wide, "bool[2, 5]"), (*wide, "i32[2, 3, 5]"))
     empty = ("f32[2, 0, 6]", "f32[2, 0, 6]", "f32[2, 0, 4]", "f32[0, 0]")
     each = tuple(sample(*case, causal=c, kernel=k) for case in (square, wide) for c in (True, False) for k in KERNELS)
-    return (*each, sample(*empty, causal=True))
+    masked = tuple(sample(*case, causal=c, kernel=k) for case in masks for c in (True, False) for k in KERNELS)
+    return (*each, *masked, sample(*empty, causal=True), sample(*empty, "bool[2, 0]", causal=False, kernel="softmax"))
 
 
 quadratic_attention = define_op(
     OpDef(
         "quadratic_attention",
-        ("q", "k", "v", "bias"),
+        ("q", "k", "v", "bias", "documents?"),
         _infer_quadratic,
         ref_quadratic,
         _cost_quadratic,

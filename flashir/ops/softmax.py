@@ -15,6 +15,16 @@ from flashir.ir.dims import Size
 from flashir.ir.types import TensorType
 from flashir.ops.cache_stream import caches_after, caches_step
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved
+from flashir.ops.documents import (
+    MASK_WEIGHT,
+    check_documents,
+    clear_padding,
+    document_numbers,
+    mask_scores,
+    ref_numbers,
+    ref_seen,
+    ref_weights,
+)
 from flashir.ops.elementwise import TRANSCENDENTAL, floating
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, flag, number, sample
@@ -71,25 +81,36 @@ def until_now(b: Builder, length: Size) -> Value:
     return b.less_equal(b.reshape(index, shape=(1, length)), b.reshape(index, shape=(length, 1)))
 
 
-def _infer_attention(q: TensorType, k: TensorType, v: TensorType, **_: Any) -> TensorType:
+def _infer_attention(
+    q: TensorType, k: TensorType, v: TensorType, documents: TensorType | None = None, **_: Any
+) -> TensorType:
     check_heads(q, k, v)
+    check_documents(documents, q.shape[0], q.shape[-2])
     return floating(v)
 
 
-def ref_softmax_attention(q: Any, k: Any, v: Any, causal: bool, scale: float) -> Any:
+def ref_softmax_attention(q: Any, k: Any, v: Any, documents: Any = None, *, causal: bool, scale: float) -> Any:
     """As `softmax_attention`, in numpy."""
     scores = np.einsum("...ts,...ms->...tm", q, k) * scale
     if causal:
         scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
-    return np.einsum("...tm,...me->...te", ref_softmax(scores), v)
+    if documents is None:
+        return np.einsum("...tm,...me->...te", ref_softmax(scores), v)
+    seen = ref_seen(ref_numbers(documents, q.shape[-2]), q.shape[-2], scores.ndim)
+    return np.einsum("...tm,...me->...te", ref_weights(ref_softmax, scores, seen), v)
 
 
-def _decompose_attention(b: Builder, q: Value, k: Value, v: Value, causal: bool, scale: float) -> Value:
+def _decompose_attention(
+    b: Builder, q: Value, k: Value, v: Value, documents: Value | None = None, *, causal: bool, scale: float
+) -> Value:
     """softmax(scale q k^T) v; what is masked is -inf before the softmax"""
     scores = b.matmul(b.mul(q, scale), k, transpose_y=True)
     if causal:
         scores = b.select(until_now(b, q.type.shape[-2]), scores, float("-inf"))
-    return b.matmul(b.softmax(scores), v)
+    if documents is None:
+        return b.matmul(b.softmax(scores), v)
+    numbers = document_numbers(b, documents, q.type.shape[-2])
+    return clear_padding(b, b.matmul(b.softmax(mask_scores(b, scores, numbers)), v), numbers)
 
 
 def _step_attention(
@@ -105,19 +126,23 @@ def cost_softmax_attention(ins: Types, outs: Types, *, causal: bool = False, **_
     *batch, t, s = q.sizes
     count, seen = prod(batch), (t + 1) // 2 if causal else t
     products = (Contraction(count, t, s, seen), Contraction(count, t, seen, v.sizes[-1]))
-    return Cost(float(SOFTMAX_WEIGHT) * count * t * seen, traffic.read, traffic.written, contractions=products)
+    weight = SOFTMAX_WEIGHT + MASK_WEIGHT * (len(ins) > 3)
+    return Cost(weight * count * t * seen, traffic.read, traffic.written, contractions=products)
 
 
 softmax_attention = define_op(
     OpDef(
         "softmax_attention",
-        ("q", "k", "v"),
+        ("q", "k", "v", "documents?"),
         _infer_attention,
         ref_softmax_attention,
         cost_softmax_attention,
         tuple(
-            sample(f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 6]", causal=causal, scale=scale)
-            for t, scale in ((5, 0.5), (1, 1.0), (0, 0.5))
+            sample(*(f"f32[2, 3, {t}, {d}]" for d in (4, 4, 6)), *documents, causal=causal, scale=scale)
+            for t, scale, documents in (
+                *((5, 0.5, ()), (1, 1.0, ()), (0, 0.5, ())),
+                *((5, 0.5, ("bool[2, 5]",)), (7, 0.5, ("i32[2, 6]",)), (0, 0.5, ("bool[2, 0]",))),
+            )
             for causal in (True, False)
         ),
         attrs={"causal": flag(), "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA")},

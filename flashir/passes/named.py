@@ -16,6 +16,7 @@ from flashir.passes.dtype import SetDType
 from flashir.passes.hoist import Hoist
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.narrow_results import NarrowResults
+from flashir.passes.one_document import OneDocument
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
 from flashir.passes.split_activations import SplitActivations
@@ -37,6 +38,7 @@ PASSES: dict[str, type[Pass]] = {
         Lower,
         NameParameters,
         NarrowResults,
+        OneDocument,
         PadTokens,
         SetDType,
         SplitActivations,

@@ -24,6 +24,7 @@ from flashir.ops import OPS
 from flashir.ops.stream import Moment, States, take_rows
 from flashir.passes.base import Pass
 from flashir.passes.lower import own_parameters
+from flashir.passes.one_document import OneDocument
 from flashir.passes.pad import length_to_pad
 from flashir.passes.tokenwise import Tokens
 from flashir.rewrite import rewrite
@@ -42,7 +43,8 @@ def to_prefill(
 ) -> tuple[Graph, dict[str, TensorType]]:
     """`model(ids [b, t])` -> `prefill(ids [b, t], lengths [b])` -> logits [b, 1, v] of the last tokens, and the states
 
-    Rows are padded on the right. The states come in the order of their names and types, which are returned as well.
+    Rows are padded on the right. A prompt is one document: what tells documents apart, or padding, is left out.
+    The states come in the order of their names and types, which are returned as well.
 
     Args:
         model: a causal model, its chunk chosen.
@@ -53,6 +55,7 @@ def to_prefill(
     Raises:
         SettingError: the model is not causal, or cannot be continued token by token; the op is named, and why.
     """
+    model = OneDocument().apply(model)
     source = _Source.of(model, length)
     b = Builder(model.name)
     ids = b.input("ids", source.ids)
@@ -88,7 +91,7 @@ def to_step(
         model, tokens, max_len, length: as in `to_prefill`.
         states: as it returned them.
     """
-    source = _Source.of(model, length)
+    source = _Source.of(OneDocument().apply(model), length)
     time = 1 if tokens == 1 else source.time
     b = Builder(model.name)
     ids = b.input("ids", source.ids.with_shape((source.ids.shape[0], time)))

@@ -14,7 +14,7 @@ from flashir.cost import target as find_target
 from flashir.endings import NONE
 from flashir.errors import InputError, SettingError, TargetError
 from flashir.inputs import specialise, vocabulary
-from flashir.ir import Graph
+from flashir.ir import DType, Graph
 from flashir.likelihood import is_causal
 from flashir.moments import Moments
 from flashir.parameters import checked, fitted, init
@@ -145,8 +145,29 @@ def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:
 def batches_of(corpus: Corpus, model: Graph, recipe: Recipe) -> Batches:
     """The parts of batches that a model is given, in order."""
     rows = recipe.rows or recipe.batch
-    segments, vocab = len(model.inputs) > 1, vocabulary_of(model)
-    return Batches(corpus, task_of(model), rows, recipe.seq_len, recipe.seed, segments, vocab)
+    return Batches(
+        corpus, task_of(model), rows, recipe.seq_len, recipe.seed, vocab=vocabulary_of(model), **told_beside(model)
+    )
+
+
+def told_beside(model: Graph) -> dict[str, bool]:
+    """What a model is told beside its tokens, as `Batches` takes it: `segments` and `mask`.
+
+    Raises:
+        InputError: it takes something else, or in another order.
+    """
+    shape = model.inputs[0].type.shape
+    beside = [value.type.dtype for value in model.inputs[1:] if value.type.shape == shape]
+    numbers = (DType.I32, DType.I64)
+    segments, mask = any(dtype in numbers for dtype in beside), DType.BOOL in beside
+    in_order = [dtype in numbers for dtype in beside] == [True] * segments + [False] * mask
+    if not in_order or len(beside) != len(model.inputs) - 1:
+        taken = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
+        raise InputError(
+            f"the model takes ({taken}); text gives tokens, and after them segment ids, and after those a mask",
+            where=f"@{model.name}",
+        )
+    return {"segments": segments, "mask": mask}
 
 
 def _planned(model: Graph, recipe: Recipe, params: Mapping[str, Any] | None, choices: Mapping[str, Any]) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from flashir.errors import SettingError, suggest
 from flashir.ir import AUTO, Attr, DType
 from flashir.ops import OPS, AttrSpec
-from flashir_zoo.systems import SYSTEMS, Settings
+from flashir_zoo.systems import SYSTEMS, Settings, System
 
 TASKS: dict[str, Settings] = {
     "lm": {"causal": True, "norm": "layer_norm"},  # Table 8
@@ -22,7 +22,17 @@ _EVERY_MODEL = {
     "tied": AttrSpec((bool,), True, doc="logits through the embedding's own weight"),
     "dtype": AttrSpec((str,), "float32", ("float32", "bfloat16", "float16"), doc="the compute type"),
 }
-_SEGMENTS = {"segments": AttrSpec((bool,), False, doc="a second input, segment_ids (Code 7)")}
+_MASK = AttrSpec((bool,), False, doc="an input, mask, true where there is a token: nothing sees the others")
+
+
+def _apart(system: System) -> dict[str, AttrSpec]:
+    """The settings of what keeps documents, and padding, apart."""
+    kinds = (*(("token",) if system.apart else ()), *((True, "chunk") if system.by_chunk else ()))
+    doc = "an input, segment_ids. token: documents in a row do not see each other"
+    if system.by_chunk:
+        doc += "; chunk, or true: chunks without a document in common do not (Code 7)"
+    segments = {"segments": AttrSpec((bool, str), False, (False, *kinds), doc=doc)} if kinds else {}
+    return segments | ({"mask": _MASK} if system.apart else {})
 
 
 def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
@@ -34,7 +44,7 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
     if model not in SYSTEMS:
         raise SettingError(f"unknown model {model!r}{suggest(model, SYSTEMS)}")
     system = SYSTEMS[model]
-    specs = {**_EVERY_MODEL, **(_SEGMENTS if system.segments else {}), **system.specs()}
+    specs = {**_EVERY_MODEL, **_apart(system), **system.specs()}
     causal = given.get("causal", True)
     size, task = given.get("size", "base"), given.get("task", "lm" if causal else "mlm")
     problems = [*_unknown("size", size, system.sizes), *_unknown("task", task, TASKS)]

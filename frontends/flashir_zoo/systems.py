@@ -36,7 +36,7 @@ class System:
         sizes: settings by the name of a size.
         position: the block that adds absolute positions.
         own: settings in which it differs from the defaults, whatever the task.
-        segments: whether it can take segments.
+        by_chunk: whether segments may hide whole chunks from each other, as in Code 7.
     """
 
     blocks: tuple[str, ...]
@@ -44,7 +44,12 @@ class System:
     sizes: Mapping[str, Settings] = field(repr=False)
     position: str = "scaled_sin"
     own: Settings = field(default_factory=dict)
-    segments: bool = False
+    by_chunk: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether its blocks can keep documents apart, and padding from all of them."""
+        return any("documents?" in OPS[block].operands for block in self.blocks)
 
     def specs(self) -> dict[str, AttrSpec]:
         """What its blocks take, by name."""
@@ -54,7 +59,7 @@ class System:
 
 SYSTEMS = {
     "flash": System(
-        ("flash",), "gated attention units with mixed chunk attention, linear in the length", GATED, segments=True
+        ("flash",), "gated attention units with mixed chunk attention, linear in the length", GATED, by_chunk=True
     ),
     "flash-quad": System(("gau",), "gated attention units with quadratic attention", GATED),
     "transformer": System(

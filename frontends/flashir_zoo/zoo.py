@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashir.ir import Attr, Builder, Graph, Value
+from flashir.ops import OPS
 from flashir_zoo.settings import attrs_of, dtype_of, resolve
 from flashir_zoo.systems import SYSTEMS
 
@@ -22,24 +23,39 @@ class Zoo:
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
         """tokens [b, t] -> logits [b, t, vocab]: embed, positions, the layers, a last norm, the tied embedding.
 
+        Beside the tokens it takes `segment_ids`, whole numbers, and `mask`, bool, both [b, t], where set to.
+
         Raises SettingError with every setting that is unknown or wrong.
         """
         chosen: dict[str, Any] = resolve(model, settings)
         system = SYSTEMS[model]
         b = Builder(graph_name(model))
         ids = b.input("ids", "i32[B, T]")
-        segments = [b.input("segment_ids", "i32[B, T]")] if chosen.get("segments") else []
+        beside = _beside(b, chosen)
         embedded = b.embed(ids, vocab=chosen["vocab"], dim=chosen["d_model"], dtype=dtype_of(chosen))
         (x,) = b.insert(system.position, (embedded,), attrs_of(system.position, chosen))
 
-        def layer(b: Builder, h: Value, *segments: Value) -> Value:
+        def layer(b: Builder, h: Value, *values: Value) -> Value:
+            named = dict(zip(beside, values, strict=True))
             for block in system.blocks:
-                (h,) = b.insert(block, (h, *segments), attrs_of(block, chosen))
+                others = (named.get(name.rstrip("?")) for name in OPS[block].operands[1:])
+                (h,) = b.insert(block, (h, *others), attrs_of(block, chosen))
             return h
 
-        x = b.repeat(x, *segments, times=chosen["depth"], body=layer)
+        x = b.repeat(x, *beside.values(), times=chosen["depth"], body=layer)
         norm = b.insert(str(chosen["norm"]), (x,))[0]
         return b.finish(b.unembed(norm, tied=chosen["tied"]))
+
+
+def _beside(b: Builder, chosen: Mapping[str, Any]) -> dict[str, Value]:
+    """What blocks take beside the tokens, by the name of the operand: who may see whom."""
+    segment_ids = b.input("segment_ids", "i32[B, T]") if chosen.get("segments") else None
+    mask = b.input("mask", "bool[B, T]") if chosen.get("mask") else None
+    if segment_ids is None:
+        return {} if mask is None else {"documents": mask}
+    if chosen["segments"] == "token":
+        return {"documents": b.documents(segment_ids, mask)}
+    return {"segment_ids": segment_ids} | ({} if mask is None else {"documents": mask})
 
 
 def graph_name(model: str) -> str:

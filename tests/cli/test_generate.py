@@ -178,6 +178,10 @@ class TestPrompts:
         made = cli.json("generate", *TINY, "--tokens", 1, input="été\n")
         assert [row["prompt"] for row in made["results"]] == ["été"]
         assert "standard input is empty" in cli.fails("generate", *TINY, input="")
+
+    def test_a_prompt_is_one_document(self, cli: Cli) -> None:
+        line = ("generate", *TINY, "--prompt", "one", "--tokens", 4, "--temperature", 0)
+        assert cli.json(*line, "-s", "segments=true")["results"] == cli.json(*line)["results"]
         assert "standard input is not UTF-8 text: see byte 1" in cli.fails("generate", *TINY, input=b"a\xff")
 
     def test_on_a_terminal_nothing_is_waited_for(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +204,6 @@ class TestMistakes:
             ((*TINY, "--prompt", "x", "--temperature", -1), "temperature must be at least 0"),
             ((*TINY, "--prompt", "x", "--seed", -1), "seed must lie in"),
             ((*TINY, "--task", "mlm", "--prompt", "x"), "sees both ways"),
-            ((*TINY, "-s", "segments=true", "--prompt", "x"), "takes ids, segment_ids"),
             ((*TINY, "-s", "vocab=300", "--prompt", "x"), "vocabulary of 300 is not that of bytes\n--tokenizer FILE"),
             (
                 ("transformer", "--size", "tiny", "-s", "max_len=4", "--prompt", "12345"),

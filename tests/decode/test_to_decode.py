@@ -17,6 +17,7 @@ from flashir.ir.naming import parameters
 from flashir.ir.verify import verify
 from flashir.lowering import Lowering
 from flashir.parameters import unit
+from flashir.passes.one_document import OneDocument
 from tests.decode.support import (
     CHUNK,
     FLASH,
@@ -125,7 +126,6 @@ def test_a_unit_that_divides_by_the_length_is_told_which() -> None:
     [
         ("flash", {"task": "mlm", "chunk": 4}, "flash is not causal"),
         ("transformer++", {"task": "mlm"}, "mhsa is not causal"),
-        ("flash", {"segments": True, "chunk": 4}, "segment_ids"),
         ("flash", {}, "the chunk of flash is part of the model, and still auto"),
         ("flash", {"chunk": 4, "summaries": "attend"}, "flash > reshape"),
         ("transformer+", {"attention": "relu2"}, "mhsa > size"),
@@ -146,9 +146,39 @@ def test_numbers_below_one_are_refused_together() -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
+    b = Builder("stack")
+    x = b.embed(b.input("ids", "i32[B, T]"), vocab=11, dim=8)
+    (h,) = b.insert("flash", (b.add(x, b.input("y", "f32[B, T, 8]")),), {"key_dim": 4, "causal": False})
     with pytest.raises(SettingError) as told:
-        decoding(flashir.model("flash", **SMALL, task="mlm", segments=True))
+        decoding(b.finish(b.unembed(h)))
     assert len(told.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("flash", {"segments": True}),
+        ("flash-quad", {"segments": "token", "mask": True}),
+        ("transformer++", {"mask": True}),
+    ],
+)
+def test_a_prompt_is_one_document_without_padding(name: str, told: dict[str, Any]) -> None:
+    system, settings = ZOO[name]
+    wanted = decoding(flashir.model(system, **settings), max_len=ROOM)
+    made = decoding(flashir.model(system, **settings, **told), max_len=ROOM)
+    assert [dumps(graph) for graph in (made.prefill, made.step)] == [
+        dumps(graph) for graph in (wanted.prefill, wanted.step)
+    ]
+    assert made.state == wanted.state
+
+
+def test_an_input_that_says_more_than_which_tokens_belong_together_stays() -> None:
+    b = Builder("stack")
+    ids, mask = b.input("ids", "i32[B, T]"), b.input("mask", "bool[B, T]")
+    x = b.embed(ids, vocab=11, dim=8)
+    (h,) = b.insert("gau", (x, mask), {"key_dim": 4, "qk_scale": "none"})
+    graph = b.finish(b.unembed(b.select(b.reshape(mask, shape=(*mask.type.shape, 1)), h, 0.0)))
+    assert OneDocument().apply(graph) == graph
 
 
 def stack(mix: Any) -> Graph:

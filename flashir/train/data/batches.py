@@ -35,6 +35,7 @@ class Batches:
         segments: whether the model is told which document of the row a token is of.
         vocab: the model's.
         shuffle: whether rows come in a random order, else in that of the text.
+        mask: whether the model is told where there is a token; after segment ids, where both are.
 
     Raises:
         SettingError: a number that is too small, an unknown task.
@@ -49,6 +50,7 @@ class Batches:
     segments: bool
     vocab: int
     shuffle: bool = True
+    mask: bool = False
 
     def __post_init__(self) -> None:
         smallest = {"rows": 1, "seq_len": 1, "seed": 0}
@@ -107,7 +109,8 @@ class Batches:
                 real = rows.real[row]
                 draw = np.random.default_rng((MASKING, self.seed, turn))
                 ids[row, real], labels[row, real] = mask(rows.ids[row, real], self.corpus.tokenizer, draw)
-        return Batch((ids, rows.segment_ids) if self.segments else (ids,), labels)
+        beside = ((self.segments, rows.segment_ids), (self.mask, rows.real))
+        return Batch((ids, *(told for wanted, told in beside if wanted)), labels)
 
 
 def ahead(batches: Batches, first: int = 0, depth: int = 2) -> Iterator[Batch]:

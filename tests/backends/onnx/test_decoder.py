@@ -64,6 +64,18 @@ def test_what_is_read_back_goes_on_as_the_model_does(tmp_path: Path, name: str) 
     assert (back.limit, back.model) == (made.limit, made.model)
 
 
+@pytest.mark.parametrize("told", [{"segments": True}, pytest.param({"mask": True}, marks=pytest.mark.slow)])
+def test_a_decoder_has_no_input_for_segments_or_a_mask(tmp_path: Path, told: dict[str, Any]) -> None:
+    system, settings = ZOO["flash" if "segments" in told else "transformer++"]
+    graph = flashir.model(system, **settings, **told)
+    params = unit(graph)
+    flashir.export(graph, tmp_path, params=params, decode=True, max_len=ROOM)
+    names = [[each.name for each in session(tmp_path / file).get_inputs()] for file in (MODEL_FILE, PREFILL_FILE)]
+    assert names == [["input_ids", "segment_ids" if "segments" in told else "mask"], ["input_ids", "lengths"]]
+    wanted = tokens(decoder(flashir.model(system, **settings), "onnx:cpu", params, max_len=ROOM))
+    assert tokens(restored(tmp_path)) == tokens(decoder(graph, "onnx:cpu", params, max_len=ROOM)) == wanted
+
+
 @pytest.mark.parametrize("name", ["flash", pytest.param("combiner", marks=pytest.mark.slow)])
 def test_the_model_alone_goes_on_too(tmp_path: Path, name: str) -> None:
     back = restored(export(tmp_path, name, decode=False), max_len=ROOM)
@@ -322,7 +334,6 @@ def test_learned_positions_end_where_they_end(tmp_path: Path) -> None:
     ("system", "settings", "more", "kind", "said"),
     [
         ("flash", {"task": "mlm"}, {}, SettingError, "not causal"),
-        ("flash", {"segments": True}, {}, SettingError, "only tokens alone"),
         ("transformer++", {"heads": 2}, {}, SettingError, "max_len must say how many"),
         ("flash", {}, {"target": "torch:cpu"}, TargetError, "the backend 'torch' writes no decoder"),
     ],
