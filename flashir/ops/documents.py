@@ -22,6 +22,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import per_input
 from flashir.ops.opdef import OpDef, define_op, sample
 from flashir.ops.stream import column, equal, under_heads
+from flashir.ops.traits import each_row_alone
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -159,6 +160,7 @@ documents = define_op(
         per_input(6),
         (sample("i32[2, 7]", high=3), sample("i64[2, 7]", "bool[2, 7]", high=3), sample("i32[2, 0]")),
         decompose=_decompose,
+        ignores_padding=each_row_alone,
         doc="the number of each token's document, a run of equal ids; minus that number where the mask has no token",
     )
 )
