@@ -12,7 +12,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.types import TensorType
-from flashir.ops.attention import chunked
+from flashir.ops.chunks import chunked
 from flashir.ops.costs import elementwise, per_input
 from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample

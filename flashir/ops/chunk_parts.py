@@ -11,9 +11,11 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.types import TensorType
-from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
+from flashir.ops.attention import ref_mixed
 from flashir.ops.chunk_stream import chunks_after, chunks_step, seen_at_once
+from flashir.ops.chunks import check_segments, chunked, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.linear import CUMSUM, LIN_NORM
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_bias, check_heads
 from flashir.ops.stream import Moment, States, Stream

@@ -14,9 +14,9 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.types import TensorType
-from flashir.ops.attention import chunked, unchunked
 from flashir.ops.blocks import WEIGHT_STD, Params, width_of
 from flashir.ops.chunk_stream import masks
+from flashir.ops.chunks import chunked, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import (

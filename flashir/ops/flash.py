@@ -11,10 +11,11 @@ from flashir.errors import IRError
 from flashir.ir.dims import ceildiv, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
-from flashir.ops.attention import CUMSUM, LIN_NORM, check_segments, chunked, overlapping_chunks, ref_mixed, unchunked
+from flashir.ops.attention import ref_mixed
 from flashir.ops.bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import WEIGHT_STD, Params
 from flashir.ops.chunk_parts import local_part
+from flashir.ops.chunks import check_segments, chunked, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types
 from flashir.ops.gated import (
     GATED,
@@ -26,6 +27,7 @@ from flashir.ops.gated import (
     infer_gated,
     ref_gated,
 )
+from flashir.ops.linear import CUMSUM, LIN_NORM
 from flashir.ops.opdef import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
 from flashir.ops.position import ref_rope_bias
 from flashir.ops.shape import pad_to_multiple

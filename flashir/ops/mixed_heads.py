@@ -14,9 +14,9 @@ from flashir.errors import IRError
 from flashir.ir.dims import Size, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
-from flashir.ops.attention import CUMSUM, LIN_NORM, chunked, unchunked
 from flashir.ops.blocks import Params
 from flashir.ops.chunk_stream import chunks_after, chunks_step
+from flashir.ops.chunks import chunked, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import (
@@ -30,6 +30,7 @@ from flashir.ops.heads import (
     ref_multi_head,
     rows_of_heads,
 )
+from flashir.ops.linear import CUMSUM, LIN_NORM
 from flashir.ops.opdef import AttrSpec, OpDef, define_op, flag, integer, number, sample
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax_attention, until_now

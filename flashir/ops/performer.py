@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.ops.attention import CUMSUM
 from flashir.ops.blocks import Params
 from flashir.ops.costs import Cost, Types
 from flashir.ops.heads import HEADS, SCOPE, cost_heads, head_params, infer_heads, multi_head, ref_multi_head
+from flashir.ops.linear import CUMSUM
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, number, sample
 from flashir.ops.token_attention import TILE, token_products, token_steps

@@ -15,11 +15,12 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.graph import AUTO
 from flashir.ir.types import TensorType
-from flashir.ops.attention import CUMSUM, chunked, unchunked
 from flashir.ops.chunk_stream import sum_after
+from flashir.ops.chunks import chunked, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import rows_of_heads
+from flashir.ops.linear import CUMSUM
 from flashir.ops.norm import as_dtype
 from flashir.ops.opdef import OpDef, Sample, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_heads
