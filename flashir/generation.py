@@ -7,6 +7,7 @@ for tokens in flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64):
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,8 @@ def restored(
     """The decoder in a folder that `export` wrote, every digest verified.
 
     Args:
-        folder: of an artefact. Where it has the model alone, that is compiled anew.
+        folder: of an artefact. Where it has the model alone, that is compiled anew; of int8 weights with what they
+            stand for as float32, and a warning.
         target: of the backend that wrote it.
         max_len, length: as for `decoder`, where the folder has the model alone.
 
@@ -180,7 +182,15 @@ def restored(
         raise TargetError(f"the backend {found.name!r} cannot export, so it reads nothing back", where=target)
     loaded = found.load_decoder(path, device) if isinstance(found, DecoderExporter) else None
     if loaded is None:
+        from flashir.quantised import WEIGHTS  # which generates text itself
+
         model, params = found.stored(path)
+        if found.metadata(path).get(WEIGHTS) == "int8":
+            warnings.warn(
+                f"{folder} has no decoder: its int8 weights go on as the float32 that they stand for, which takes four "
+                "times the memory; an export with --decode keeps them",
+                stacklevel=2,
+            )
         return decoder(model, target, params, max_len=max_len, length=length)
     if max_len is not None or length is not None:
         raise SettingError(

@@ -129,8 +129,12 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
     assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "of the text given"
 
 
-def test_a_model_of_narrow_weights_alone_is_not_compiled_anew_to_generate(model, text, tmp_path):
-    flashir.export(model, tmp_path, quantize="int8", text=text)
-    with pytest.raises(ArtefactError, match="not whole in it; its weights are int8") as caught:
-        restored(tmp_path)
-    assert "--decode" in caught.value.mend
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_model_of_int8_weights_alone_goes_on_with_what_they_stand_for(model, text, tmp_path, portable):
+    made = flashir.export(model, tmp_path, quantize="int8", text=text, portable=portable)
+    with pytest.warns(UserWarning, match=r"int8 weights go on as the float32 .* --decode keeps them"):
+        found, _ = restored(tmp_path).prefill([[1, 2, 3]])
+    params = backend("onnx").stored(made.path)[1]
+    wanted = flashir.init(model)
+    assert all(np.abs(params[name] - wanted[name]).max() <= np.abs(wanted[name]).max() / 200 for name in wanted)
+    assert np.allclose(found, flashir.decoder(made.plan.graph, params=params).prefill([[1, 2, 3]])[0])

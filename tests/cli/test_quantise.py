@@ -52,7 +52,7 @@ def test_an_export_as_it_is_costs_nothing(cli, tmp_path):
 def test_other_verbs_take_what_it_wrote(cli, narrow, text):
     ran = cli.json("run", narrow, "--text", text, "--verify", "--seed", 0)
     assert ran["ok"] and ran["relative_error"] > 1e-4
-    assert "its weights are int8" in cli.fails("run", narrow, "--text", text, "--verify")
+    assert cli.json("run", narrow, "--text", text, "--verify")["ok"]
     assert cli.json("check", narrow, "--seed", 0, "--lengths", "1,20")["ok"]
     whole = flashir.compile(flashir.load(_fir(cli, narrow)), params=flashir.init(flashir.load(_fir(cli, narrow))))
     loss = cli.json("eval", narrow, "--data", text)["loss"]
