@@ -67,7 +67,7 @@ def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]], end: str 
         return Tokenizer.bytes(end)
     kind, _, number = word.partition(":")
     if kind == "bpe":
-        if not number.isdecimal():
+        if not (number.isdecimal() and number.isascii() and len(number) <= 12):
             raise SettingError(
                 f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", mend="such as bpe:32000"
             )

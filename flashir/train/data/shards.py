@@ -8,7 +8,7 @@ they are SHARD bytes of text, so that what is interrupted goes on behind the las
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from flashir.cost.profile import cache_folder
 from flashir.errors import InputError
 from flashir.files import atomic_write, sha256
 from flashir.train.data.corpus import Corpus, Span
-from flashir.train.data.text import Document, Progress, documents, pieces
+from flashir.train.data.text import Document, Paths, Progress, documents, pieces
 from flashir.train.data.tokenizer import Ids, Tokenizer
 
 SCHEMA = 1
@@ -36,14 +36,21 @@ class Index(msgspec.Struct, frozen=True):
     Args:
         lengths: the tokens of each document.
         sha256: the digest of the ids, in hexadecimal.
+        lengths_sha256: that of the lengths; None in what was written before they had one.
     """
 
     lengths: tuple[Annotated[int, Meta(ge=0)], ...]
     sha256: str
+    lengths_sha256: str | None = None
+
+    def is_whole(self, documents: int, tokens: int) -> bool:
+        """Whether the lengths are those of so many documents, of so many tokens together."""
+        digest = self.lengths_sha256 or _digest(self.lengths)
+        return (len(self.lengths), sum(self.lengths), _digest(self.lengths)) == (documents, tokens, digest)
 
 
 def prepare(
-    paths: Iterable[str | Path],
+    paths: Paths,
     tokenizer: Tokenizer,
     cache: str | Path | None = None,
     progress: Progress = lambda *_: None,
@@ -71,6 +78,8 @@ def tokenised(
     progress: Progress = lambda *_: None,
 ) -> Corpus:
     """As `prepare`, of documents that are checked already."""
+    if not isinstance(cache, str | Path | None):
+        raise InputError(f"cache must be the path of a folder, got {cache!r}", where="data")
     folder = Path(cache) if cache else cache_folder() / "tokens"
     spans: list[Span] = []
     done, total = 0, sum(document.size for document in found)
@@ -105,7 +114,7 @@ def _shard(folder: Path, group: list[Document], tokenizer: Tokenizer, told: Call
     made_from = [str(SCHEMA), tokenizer.digest, *(document.digest for document in group)]
     name = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:32]
     ids, index = folder / f"{name}.ids", folder / f"{name}.json"
-    lengths = _lengths(ids, index)
+    lengths = _lengths(ids, index, len(group), tokenizer.dtype.itemsize)
     if lengths is None:
         lengths = _write(ids, index, group, tokenizer, told)
     tokens = _mapped(ids, tokenizer)
@@ -113,13 +122,14 @@ def _shard(folder: Path, group: list[Document], tokenizer: Tokenizer, told: Call
         yield Span(part, document.digest)
 
 
-def _lengths(ids: Path, index: Path) -> tuple[int, ...] | None:
+def _lengths(ids: Path, index: Path, documents: int, itemsize: int) -> tuple[int, ...] | None:
     """The tokens of each document in a shard, None where it is not whole."""
     try:
         said = msgspec.json.decode(index.read_bytes(), type=Index)
+        whole = ids.is_file() and said.is_whole(documents, ids.stat().st_size // itemsize)
     except (OSError, msgspec.DecodeError):
         return None
-    return said.lengths if ids.is_file() and sha256(ids) == said.sha256 else None
+    return said.lengths if whole and sha256(ids) == said.sha256 else None
 
 
 def _write(
@@ -150,9 +160,13 @@ def _write(
         told(read)
 
     atomic_write(ids, write)
-    said = Index(tuple(lengths), digest.hexdigest())
+    said = Index(tuple(lengths), digest.hexdigest(), _digest(lengths))
     atomic_write(index, lambda file: file.write(msgspec.json.encode(said)))
     return said.lengths
+
+
+def _digest(lengths: Sequence[int]) -> str:
+    return hashlib.sha256(" ".join(map(str, lengths)).encode()).hexdigest()
 
 
 def _mapped(ids: Path, tokenizer: Tokenizer) -> Ids:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
 from flashir.errors import InputError
+from flashir.foreign import opened
 
 SUFFIX = ".txt"
 BLOCK = 1 << 20
 PIECE = 1 << 16
 LISTED = 20  # problems that are shown
+
+Paths = str | Path | Iterable[str | Path]
 
 Progress = Callable[[str, int, int], object]
 """Is told what is done (`checking`, `tokenising`), how many bytes of text are, and of how many."""
@@ -38,21 +43,23 @@ class Document:
     size: int
 
 
-def documents(paths: Iterable[str | Path], progress: Progress = lambda *_: None) -> tuple[Document, ...]:
+def documents(paths: Paths, progress: Progress = lambda *_: None) -> tuple[Document, ...]:
     """Every text file that is named, and every `.txt` file in the folders that are, sorted; each file once.
 
     Raises:
-        InputError: every file that is missing, empty, binary, not UTF-8 or unreadable; a folder without text.
+        InputError: every file that is missing, empty, binary, not UTF-8 or unreadable; a folder without text, or one
+            that cannot be read; what is no path.
     """
     problems: list[str] = []
-    files = _files([Path(path) for path in paths], problems)
-    found, done, total = [], 0, sum(file.stat().st_size for file in files)
+    files = _files(_paths(paths), problems)
+    found, done, total = [], 0, sum(map(_size, files))
     for file in files:
+        size = _size(file)
         try:
             found.append(_checked(file))
-        except (OSError, ValueError) as error:
-            problems.append(f"{file} {_reason(error)}")
-        done += file.stat().st_size
+        except InputError as error:
+            problems += [f"{file} {problem}" for problem in error.problems]
+        done += size
         progress("checking", done, total)
     if not files and not problems:
         problems.append("no text is given")
@@ -79,7 +86,7 @@ def pieces(document: Document, size: int = PIECE, unbroken: Sequence[str] = ()) 
     digest, kept = hashlib.sha256(), ""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with document.path.open("rb") as file:
+        with opened(document.path, InputError) as file:
             for block in _blocks(file, size):
                 digest.update(block)
                 kept += decoder.decode(block)
@@ -88,7 +95,7 @@ def pieces(document: Document, size: int = PIECE, unbroken: Sequence[str] = ()) 
                     yield kept[:end]
                 kept = kept[end:]
         same = digest.hexdigest() == document.digest
-    except (OSError, UnicodeDecodeError):
+    except InputError:  # whatever reading it raises: it was whole, and was text
         same = False
     if not same:
         raise InputError("has changed since it was checked", where=str(document.path), mend="start again")
@@ -105,42 +112,78 @@ def words(document: Document, size: int = PIECE) -> int:
     return count
 
 
+def _paths(given: Paths) -> list[Path]:
+    """One path, or several, each as a path. Raises InputError."""
+    each = [given] if isinstance(given, str | PathLike) or not isinstance(given, Iterable) else list(given)
+    strange = [path for path in each if not isinstance(path, str | Path)]
+    if strange:
+        raise InputError([f"a text must be given by its path, got {path!r}" for path in strange], where="data")
+    return [Path(path) for path in each]
+
+
 def _files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     """The files to read; what is wrong with a path is added to the problems."""
     files: dict[Path, Path] = {}
     for path in paths:
-        inside = sorted(each for each in path.rglob(f"*{SUFFIX}") if each.is_file()) if path.is_dir() else [path]
-        if not inside:
-            problems.append(f"{path} holds no {SUFFIX} file")
-        for file in inside:
-            if not file.exists():
-                problems.append(f"{file} does not exist")
-            elif not file.is_file():
-                problems.append(f"{file} is no file")
-            else:
-                files.setdefault(file.resolve(), file)
+        try:
+            inside = _inside(path, problems) if path.is_dir() else [path]
+            if not inside:
+                problems.append(f"{path} holds no {SUFFIX} file")
+            for file in inside:
+                if not file.exists():
+                    problems.append(f"{file} does not exist")
+                elif not file.is_file():
+                    problems.append(f"{file} is no file")
+                else:
+                    files.setdefault(file.resolve(), file)
+        except OSError as error:
+            problems.append(_unread(path, error))
     return list(files.values())
 
 
+def _inside(folder: Path, problems: list[str]) -> list[Path]:
+    """Whatever has the name of a text in a folder and those in it, sorted, except folders; links to those are not gone
+    along. A folder that cannot be read is added to the problems.
+    """
+
+    def refused(error: OSError) -> None:
+        problems.append(_unread(error.filename, error))
+
+    walked = os.walk(folder, onerror=refused)
+    return sorted(Path(place, name) for place, _, names in walked for name in names if name.endswith(SUFFIX))
+
+
+def _unread(path: object, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror or error}"
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 of a file that has gone, which is told where it is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _checked(path: Path) -> Document:
-    """The document at a path. Raises OSError, ValueError where it is no text."""
+    """The document at a path. Raises InputError where it cannot be read, or is no text."""
     digest, size = hashlib.sha256(), 0
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
+    with opened(path, InputError) as file:
         for block in _blocks(file, BLOCK):
             waiting = len(decoder.getstate()[0])
             try:
                 decoder.decode(block)
             except UnicodeDecodeError as error:
-                raise ValueError(f"is not UTF-8 text: see byte {size - waiting + error.start}") from None
+                raise InputError(f"is not UTF-8 text: see byte {size - waiting + error.start}") from None
             if b"\0" in block:
-                raise ValueError(f"is binary: byte {size + block.index(0)} is zero")
+                raise InputError(f"is binary: byte {size + block.index(0)} is zero")
             digest.update(block)
             size += len(block)
     if decoder.getstate()[0]:
-        raise ValueError("is not UTF-8 text: it ends within a character")
+        raise InputError("is not UTF-8 text: it ends within a character")
     if not size:
-        raise ValueError("is empty")
+        raise InputError("is empty")
     return Document(path, digest.hexdigest(), size)
 
 
@@ -168,7 +211,3 @@ def _begins(string: str, text: str, end: int) -> int | None:
     """Where the longest beginning of a string is that the text ends with at `end`; None where there is none."""
     sizes = range(min(end, len(string)), 0, -1)
     return next((end - size for size in sizes if text.startswith(string[:size], end - size)), None)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)

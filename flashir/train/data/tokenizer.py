@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ Spelled = list[bytes]  # in the class `bytes` is another thing
 MASKS = (MASK, "[MASK]")  # of ours, and as BERT has it
 PADDED = 128  # a vocabulary may be padded to what suits a matrix unit
 SAMPLE = 1 << 26  # bytes of text that a vocabulary is trained on
+LARGEST = 1 << 22  # vocabulary; the library makes room for all of it before it looks at the text
 LONGEST = 1000  # characters of a word there
 TASKS = ("lm", "mlm")
 NO_TOKENIZER = "is no tokenizer"
@@ -186,7 +188,17 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> Ids:
-        """Token ids [t]; no special tokens are added, and none is read from the text unless `reading` says so."""
+        """Token ids [t]; no special tokens are added, and none is read from the text unless `reading` says so.
+
+        Raises:
+            InputError: this is no string, or none that UTF-8 can hold.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"a text must be a string, got {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"this is not UTF-8 text: see character {error.start}") from None
         return self.encode_each([text])[0]
 
     def encode_each(self, texts: Sequence[str]) -> list[Ids]:
@@ -207,9 +219,12 @@ class Tokenizer:
         """The text of token ids; bytes that are no UTF-8 become U+FFFD.
 
         Raises:
-            InputError: an id that the tokenizer does not have.
+            InputError: an id that the tokenizer does not have, or what is none.
         """
-        given = [int(token) for token in ids]
+        try:
+            given = [index(token) for token in ids]
+        except TypeError as error:
+            raise InputError(f"token ids must be whole numbers: {error}") from None
         strange = [token for token in given if not 0 <= token < self.vocab]
         if strange:
             raise InputError(f"the tokenizer has no token {strange[0]}, its ids are 0 .. {self.vocab - 1}")
@@ -267,24 +282,26 @@ class Tokenizer:
 def _trained(documents: Sequence[Document], vocab: int, end: str | None) -> str:
     own = [] if end is None else [end]
     least = BYTES + 1 + len(own)
-    if vocab < least:
+    if not least <= vocab <= LARGEST:
         what = "all bytes and the mask" if end is None else "all bytes, the end and the mask"
-        raise SettingError(f"vocab must be at least {least}, {what}, got {vocab}")
+        raise SettingError(f"vocab must be at least {least}, {what}, and at most {LARGEST}, got {vocab}")
     words = vocab - 1 - len(own)
+    most = BYTES + sum(document.size for document in documents)
     library = need_library()
     level = library.pre_tokenizers.ByteLevel
     made = library.Tokenizer(library.models.BPE())
     made.pre_tokenizer = level(add_prefix_space=False)
     made.decoder = library.decoders.ByteLevel()
     trainer = library.trainers.BpeTrainer(
-        vocab_size=words, initial_alphabet=level.alphabet(), show_progress=False, special_tokens=[]
+        vocab_size=min(words, most), initial_alphabet=level.alphabet(), show_progress=False, special_tokens=[]
     )
     made.train_from_iterator(_sample(documents), trainer)
-    if made.get_vocab_size() < words:
+    count = made.get_vocab_size()
+    if count < words:
         raise InputError(
-            f"the text has {made.get_vocab_size()} tokens, {words} and the mask are wanted",
+            f"the text has {count} tokens, {words} and the mask are wanted",
             where="tokenizer",
-            mend=f"ask for a vocabulary of {made.get_vocab_size() + vocab - words}, or give more text",
+            mend=f"ask for a vocabulary of {count + vocab - words}, or give more text",
         )
     content = json.loads(made.to_str())
     add_own(content, own)

@@ -1,0 +1,160 @@
+"""Files that misbehave and arguments that are wrong: one error each, which names them, before any work starts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flashir.errors import InputError, SettingError
+from flashir.train.data import Document, Tokenizer, documents, prepare
+from flashir.train.data import text as texts
+from tests.train.data.support import WORDS, write
+from tests.train.data.test_tokenizer import TRAINED
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+
+
+class TestFiles:
+    @posix
+    def test_whatever_has_the_name_of_a_text_is_one_or_is_told(self, tmp_path: Path) -> None:
+        write(tmp_path, good="text")
+        (tmp_path / "folder.txt").mkdir()
+        (tmp_path / "folder.txt/around").symlink_to(tmp_path)
+        (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
+        (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+        os.mkfifo(tmp_path / "pipe.txt")
+        with pytest.raises(InputError) as caught:
+            documents([tmp_path])
+        assert sorted(caught.value.problems) == [
+            f"{tmp_path / 'gone.txt'} does not exist",
+            f"{tmp_path / 'loop.txt'} does not exist",
+            f"{tmp_path / 'pipe.txt'} is no file",
+        ]
+        for name in ("gone", "loop", "pipe"):
+            (tmp_path / f"{name}.txt").unlink()
+        assert [each.path.name for each in documents([tmp_path])] == ["good.txt"]
+
+    @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\udcffb"])
+    def test_names_that_no_file_can_have(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(InputError, match=r"does not exist|File name too long"):
+            documents([tmp_path / name])
+
+    def test_a_folder_that_cannot_be_read_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, good="text")
+        write(tmp_path / "closed", more="text")
+        whole = os.scandir
+
+        def scandir(path: Any) -> Any:
+            if str(path).endswith("closed"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return whole(path)
+
+        monkeypatch.setattr("os.scandir", scandir)
+        with pytest.raises(InputError, match="closed cannot be read: Permission denied"):
+            documents([tmp_path])
+
+    def test_a_file_that_cannot_be_read_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, good="text")
+
+        def refuse(*_: Any) -> int:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("os.open", refuse)
+        with pytest.raises(InputError, match=r"good\.txt cannot be read: Permission denied"):
+            documents([tmp_path])
+
+    @pytest.mark.parametrize("when", ["listed", "checked"])
+    def test_a_file_that_goes_away_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+        write(tmp_path, a="one", b="two")
+        if when == "listed":
+            found = texts._files
+
+            def files(*given: Any) -> Any:
+                every = found(*given)
+                (tmp_path / "b.txt").unlink()
+                return every
+
+            monkeypatch.setattr(texts, "_files", files)
+            with pytest.raises(InputError, match=r"b\.txt cannot be read: No such file"):
+                documents([tmp_path])
+        else:
+            told = documents([tmp_path], lambda what, done, total: (tmp_path / "a.txt").unlink(missing_ok=True))
+            with pytest.raises(InputError, match=r"a\.txt: has changed since it was checked"):
+                list(texts.pieces(told[0]))
+
+    @posix
+    def test_a_pipe_in_place_of_a_file_is_not_waited_for(self, tmp_path: Path) -> None:
+        (found,) = documents([write(tmp_path, a="one")])
+        found.path.unlink()
+        os.mkfifo(found.path)
+        with pytest.raises(InputError, match="has changed"):
+            list(texts.pieces(found))
+
+    def test_one_path_is_one(self, tmp_path: Path) -> None:
+        write(tmp_path, a="one")
+        assert documents(tmp_path) == documents(str(tmp_path)) == documents([tmp_path])
+
+    @pytest.mark.parametrize("paths", [None, 5, [None], [b"a.txt"], [5, "a.txt"]])
+    def test_what_is_no_path_is_told(self, paths: Any) -> None:
+        with pytest.raises(InputError, match="must be"):
+            documents(paths)
+
+
+class TestTokenizers:
+    @pytest.mark.parametrize("vocab", [100_000, 2**22, 2**22 + 1, 2**31, 2**40, 10**30])
+    def test_a_vocabulary_is_no_larger_than_the_text(self, tmp_path: Path, vocab: int) -> None:
+        found = documents([write(tmp_path, a=WORDS)])
+        with pytest.raises((InputError, SettingError), match=r"ask for a vocabulary of \d+|vocab must be .* at most"):
+            Tokenizer.trained(found, vocab)
+
+    @pytest.mark.parametrize("tokenizer", [Tokenizer.bytes(), TRAINED], ids=["bytes", "trained"])
+    @pytest.mark.parametrize("text", [None, 5, b"x", ["a"], "a\udcff"])
+    def test_a_text_is_a_string(self, tokenizer: Tokenizer, text: Any) -> None:
+        with pytest.raises(InputError, match=r"a text must be a string|is not UTF-8 text"):
+            tokenizer.encode(text)
+
+    @pytest.mark.parametrize("tokenizer", [Tokenizer.bytes(), TRAINED], ids=["bytes", "trained"])
+    @pytest.mark.parametrize("ids", [None, 5, "x", ["a"], [1.5], [None], np.array([[1]]), [10**30], [np.nan]])
+    def test_ids_are_whole_numbers(self, tokenizer: Tokenizer, ids: Any) -> None:
+        with pytest.raises(InputError, match=r"token ids must be|no token"):
+            tokenizer.decode(ids)
+
+
+class TestShards:
+    def test_lengths_that_were_damaged_are_found(self, tmp_path: Path) -> None:
+        write(tmp_path, a="one hundred", b="two")
+        prepare([tmp_path], Tokenizer.bytes(), tmp_path / "cache")
+        (index,) = (tmp_path / "cache").glob("*.json")
+        good = index.read_bytes()
+        for bad in (b'"lengths":[10,4]', b'"lengths":[14]', b'"lengths":[11,2]', b'"lengths":[11,3,0]'):
+            index.write_bytes(good.replace(b'"lengths":[11,3]', bad))
+            assert index.read_bytes() != good
+            corpus = prepare([tmp_path], Tokenizer.bytes(), tmp_path / "cache")
+            assert [len(span.tokens) for span in corpus.spans] == [11, 3] and index.read_bytes() == good
+
+    def test_an_index_from_before_its_lengths_had_a_digest_is_read(self, tmp_path: Path) -> None:
+        write(tmp_path, a="one", b="two")
+        prepare([tmp_path], Tokenizer.bytes(), tmp_path / "cache")
+        (index,) = (tmp_path / "cache").glob("*.json")
+        old = b'{"lengths":[3,3],"sha256":"' + index.read_bytes().split(b'"sha256":"')[1][:64] + b'"}'
+        index.write_bytes(old)
+        prepare([tmp_path], Tokenizer.bytes(), tmp_path / "cache")
+        assert index.read_bytes() == old
+
+    @posix
+    def test_a_cache_that_is_no_folder_is_an_error(self, tmp_path: Path) -> None:
+        write(tmp_path, a="one")
+        with pytest.raises(InputError, match="cache"):
+            prepare([tmp_path], Tokenizer.bytes(), 5)  # type: ignore[arg-type]
+
+
+def test_a_document_that_is_longer_than_said_is_found(tmp_path: Path) -> None:
+    (found,) = documents([write(tmp_path, a="one")])
+    with pytest.raises(InputError, match="has changed"):
+        list(texts.pieces(Document(found.path, "0" * 64, found.size)))
