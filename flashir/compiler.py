@@ -17,9 +17,10 @@ from flashir.cost import target as find_target
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
 from flashir.lowering import Lowering, portable_form
+from flashir.memory import gigabytes
 from flashir.parameters import Params, checked, fitted, init, rechunked
 from flashir.passes.choose import settled_chunks
-from flashir.planning import Plan, Ranking, gigabytes, plan
+from flashir.planning import Plan, Ranking, plan
 from flashir.registry import backend_of
 from flashir.workload import Workload
 

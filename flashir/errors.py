@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+LONGEST_PROBLEM = 4000
+"""Characters of one problem in a message; of a longer one the middle is left out."""
+
 
 class FlashirError(Exception):
     """Base of all errors a user can cause.
@@ -19,8 +22,9 @@ class FlashirError(Exception):
     code = "flashir"
 
     def __init__(self, problems: str | Iterable[str], *, where: str = "", mend: str = "") -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
-        self.where = where
+        told = (problems,) if isinstance(problems, str) else tuple(problems)
+        self.problems: tuple[str, ...] = tuple(map(shortened, told))
+        self.where = shortened(where)
         self.mend = mend
         super().__init__(self.message)
 
@@ -76,6 +80,11 @@ class TrainingError(FlashirError):
     """A run that cannot go on: its loss or its parameters are no longer finite, or grow without end."""
 
     code = "training"
+
+
+def shortened(text: str, most: int = LONGEST_PROBLEM) -> str:
+    """The text, its middle left out where it is longer than `most`: input that is quoted may have megabytes."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]} .. {text[-most // 4 :]}"
 
 
 @contextmanager

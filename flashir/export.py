@@ -26,7 +26,7 @@ from flashir.hosted import hosted
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
-from flashir.ir.types import LARGEST_SIZE
+from flashir.ir.limits import LARGEST_SIZE
 from flashir.passes.one_document import OneDocument
 from flashir.planning import Plan, compute_type
 from flashir.quantised import TOLERANCE as GROWTH

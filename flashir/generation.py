@@ -24,8 +24,8 @@ from flashir.decode import Decoding, decoding
 from flashir.errors import InputError, SettingError, TargetError
 from flashir.hosted import hosted
 from flashir.ir import Dim, Graph
+from flashir.memory import gigabytes
 from flashir.passes.one_document import OneDocument
-from flashir.planning import gigabytes
 from flashir.registry import backend_of
 from flashir.sampling import Sampling, SplitMix64, not_whole
 

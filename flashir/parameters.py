@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from flashir.arrays import Array, as_array, as_float
 from flashir.errors import ParameterError, SettingError, suggest
 from flashir.ir import Graph
 from flashir.ir.naming import parameters
+from flashir.ir.parameter_count import parameter_count
+from flashir.memory import memory_for
 from flashir.ops.bias import SHORT_SPAN
+from flashir.ops.opdef import ParamSpec
 from flashir.passes.choose import ChooseChunk, choosers, is_open
 
 Params = Mapping[str, npt.NDArray[np.float32]]
@@ -36,19 +39,20 @@ def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
 
     Raises:
         SettingError: the seed is no whole number from 0.
+        ParameterError: this machine has no memory for them.
     """
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise SettingError(f"seed must be a whole number from 0, got {seed!r}")
-    made = {}
-    for name, spec in parameters(model).items():
-        if spec.std:
-            values = np.random.default_rng((seed, crc32(name.encode()))).standard_normal(spec.shape, np.float32)
-            values *= np.float32(spec.std)
-            values += np.float32(spec.mean)
-        else:
-            values = np.full(spec.shape, spec.mean, np.float32)
-        made[name] = values
-    return made
+
+    def draw(name: str, spec: ParamSpec) -> npt.NDArray[np.float32]:
+        if not spec.std:
+            return np.full(spec.shape, spec.mean, np.float32)
+        values = np.random.default_rng((seed, crc32(name.encode()))).standard_normal(spec.shape, np.float32)
+        values *= np.float32(spec.std)
+        values += np.float32(spec.mean)
+        return values
+
+    return _drawn(model, draw)
 
 
 def unit(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
@@ -57,14 +61,26 @@ def unit(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
     Those of `init` are so small that attention adds a millionth to the logits, where its errors hide. These are
     normal, each divided so that what it makes is of size one: matrices by the root of what they sum over, the two
     whose products are summed in a long relative bias by the fourth root.
+
+    Raises ParameterError where this machine has no memory for them.
     """
-    made = {}
-    for name, spec in parameters(model).items():
+
+    def draw(name: str, spec: ParamSpec) -> npt.NDArray[np.float32]:
         summed = spec.shape[0] if name.endswith(".weight") and "embed" not in name and spec.shape else 1
         size = spec.shape[0] ** 0.25 if name.endswith(("rel_bias.a", "rel_bias.b")) else summed**0.5
         values = np.random.default_rng((seed, crc32(name.encode()))).standard_normal(spec.shape, np.float32)
-        made[name] = np.asarray(values / np.float32(max(size, 1)), np.float32)
-    return made
+        return np.asarray(values / np.float32(max(size, 1)), np.float32)
+
+    return _drawn(model, draw)
+
+
+def _drawn(
+    model: Graph, draw: Callable[[str, ParamSpec], npt.NDArray[np.float32]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Each parameter as `draw` makes it. Raises ParameterError where this machine has no memory for them."""
+    needed = parameter_count(model) * np.dtype(np.float32).itemsize
+    with memory_for(f"the parameters of @{model.name}", needed, ParameterError, mend="use a smaller model"):
+        return {name: draw(name, spec) for name, spec in parameters(model).items()}
 
 
 def fitted(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from flashir.cost import target as find_target
 from flashir.errors import ParameterError, SettingError, TargetError
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain
-from flashir.ir.naming import parameters
-from flashir.ir.types import LARGEST_SIZE
+from flashir.ir.limits import LARGEST_SIZE
+from flashir.ir.parameter_count import parameter_count
 from flashir.lowering import Lowering
+from flashir.memory import gigabytes
 from flashir.parameters import fitted
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.choose import (
@@ -262,26 +263,10 @@ def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | No
     return Pipeline(passes).run(graph)
 
 
-def parameter_count(graph: Graph) -> int:
-    """How many numbers a model learns."""
-    total = 0
-    for spec in parameters(graph).values():
-        count = 1
-        for size in spec.shape:
-            count *= size
-        total += count
-    return total
-
-
 def compute_type(graph: Graph) -> DType:
     """The element type that the model computes in."""
     floats = (v.type.dtype for node in graph.walk() for v in node.outputs if v.type.dtype.is_float)
     return next(floats, DType.F32)
-
-
-def gigabytes(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.2f} GiB"
 
 
 def _choice_dict(made: Candidate | Plan) -> dict[str, Any]:

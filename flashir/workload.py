@@ -8,6 +8,7 @@ from math import ceil
 from flashir.errors import SettingError
 from flashir.ir import Dim, Graph, symbols
 from flashir.ir.dims import plain
+from flashir.ir.limits import LARGEST_SIZE
 
 LONGEST = 2**32
 
@@ -28,6 +29,9 @@ class Workload:
             for name, value in (("batch", self.batch), ("seq_len", self.seq_len))
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LONGEST
         ]
+        if not problems and self.batch * self.seq_len > LARGEST_SIZE:
+            count = self.batch * self.seq_len
+            problems.append(f"batch times seq_len must be at most {LARGEST_SIZE} tokens, got {count}")
         if problems:
             raise SettingError(problems)
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from flashir.cost.machine import memory_at_hand
+from flashir.memory import memory_at_hand
 
 RESET_PEAK = "5"  # to /proc/self/clear_refs, of Linux since 4.0
 

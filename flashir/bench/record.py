@@ -17,10 +17,11 @@ from msgspec import Meta
 import flashir
 from flashir.bench.interleaved import Samples
 from flashir.cost import target as find_target
-from flashir.cost.machine import cores_at_hand, device_identity, memory_at_hand
+from flashir.cost.machine import cores_at_hand, device_identity
 from flashir.cost.target import split_name
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading
+from flashir.memory import memory_at_hand
 from flashir.registry import backend_of
 
 FORMAT, SCHEMA = "flashir-bench", 1

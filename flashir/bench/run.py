@@ -13,7 +13,7 @@ from flashir.bench.process import Process, Worker
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.cost import target as find_target
-from flashir.planning import gigabytes
+from flashir.memory import gigabytes
 
 Step = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""

@@ -84,7 +84,8 @@ def _python() -> str:
 def _machine() -> str:
     import os
 
-    from flashir.cost.machine import device_identity, memory_at_hand
+    from flashir.cost.machine import device_identity
+    from flashir.memory import memory_at_hand
 
     threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     limits = "".join(f", {name}={value}" for name, value in threads.items())

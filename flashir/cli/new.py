@@ -50,7 +50,8 @@ def new(
     from flashir.errors import ArtefactError, InputError, SettingError
     from flashir.files import atomic_write
     from flashir.ir import dumps
-    from flashir.planning import by_hand, parameter_count, plan
+    from flashir.ir.parameter_count import parameter_count
+    from flashir.planning import by_hand, plan
 
     if model not in source.zoo_names() and (Path(model).exists() or Path(model).suffix):
         raise InputError("this is no name of the zoo", where=model, mend="`flashir show` prints a model from a file")

@@ -125,7 +125,7 @@ def _print(graphs: dict[str, Graph], made: Stages, types: bool) -> None:
 def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, types: bool) -> dict[str, Any]:
     from flashir.ir import dumps
     from flashir.ir.naming import parameters
-    from flashir.planning import parameter_count
+    from flashir.ir.parameter_count import parameter_count
 
     return {
         "model": word,
@@ -143,7 +143,7 @@ def _show_parameters(graph: Graph) -> None:
     from math import prod
 
     from flashir.ir.naming import parameters
-    from flashir.planning import parameter_count
+    from flashir.ir.parameter_count import parameter_count
 
     table = console.table("parameter", "shape", "numbers", right=("numbers",))
     for name, spec in parameters(graph).items():

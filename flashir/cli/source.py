@@ -184,7 +184,7 @@ def only_one(name: str, value: object, other: str, second: object) -> None:
 
 def whole_numbers(name: str, text: str, least: int) -> list[int]:
     """`1,2,3` as numbers. Raises SettingError."""
-    from flashir.ir.types import LARGEST_SIZE
+    from flashir.ir.limits import LARGEST_SIZE
 
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch("[0-9]{1,13}", part) and least <= int(part) <= LARGEST_SIZE for part in parts):

@@ -30,14 +30,6 @@ def cores_at_hand() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_at_hand() -> int:
-    """Bytes of main memory of this machine; where a container is limited, its limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else ""
-    return min(total, int(text)) if text.isdigit() else total
-
-
 @cache
 def card_at_hand() -> Card | None:
     """The first NVIDIA card that may be used, by its driver: no framework need be loaded. None where there is none."""

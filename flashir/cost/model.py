@@ -16,7 +16,7 @@ from flashir.cost.gradient import reached
 from flashir.cost.groups import Kernel, Region, Sizes
 from flashir.cost.target import LARGE, Target
 from flashir.ir.graph import Graph, Node, Value
-from flashir.ir.naming import parameters
+from flashir.ir.parameter_count import parameter_count
 from flashir.ops.costs import Contraction
 from flashir.ops.prefix import cut_scan
 
@@ -59,7 +59,7 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
     flows = reached(graph) if training else set()
     walk = _Walk(target, flows)
     found = walk.graph(graph, sizes, 1)
-    weights = sum(_count(spec.shape) for spec in parameters(graph).values())
+    weights = parameter_count(graph)
     if not training:
         return _estimate(target, walk.forward, found.peak, weights * _weight_size(graph))
     logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
@@ -251,10 +251,3 @@ def _weight_size(graph: Graph) -> int:
     """Bytes of one weight as the graph computes with it."""
     types = [node.output.type.dtype.bytes for node in graph.walk() if node.op == "param"]
     return max(types, default=4)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from flashir.cost.kernels import kernels
-from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity, memory_at_hand
+from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity
 from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
+from flashir.memory import memory_at_hand
 
 SCHEMA = 4
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from flashir.errors import FlashirError, IRError
 from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Attr, Graph, Node, Value
+from flashir.ir.limits import LONGEST_NAME
+from flashir.ir.loops import check_loops
 from flashir.ir.syntax import parse_type
 from flashir.ir.types import DType, TensorType
 from flashir.ops.opdef import OpDef, opdef
@@ -31,7 +33,7 @@ class Builder:
 
     def __init__(self, name: str = "main") -> None:
         if not MODEL_NAME.match(name):
-            raise IRError(f"a model must be named by letters, digits and _.+-, got {name!r}")
+            raise IRError(f"a model must be named by at most {LONGEST_NAME} letters, digits and _.+-, got {name!r}")
         self.name = name
         self.inputs: list[Value] = []
         self.nodes: list[Node] = []
@@ -62,6 +64,8 @@ class Builder:
             complete = record.complete(given, tuple(self.nodes) if record.inherit else ())
             operands = self._operands(record, inputs)
             types = infer_types(record, [v.type if v else None for v in operands], complete, region)
+            if region is not None:
+                check_loops([Node(op, operands, (), complete, region)])
         except FlashirError as error:
             if error.where:
                 raise
@@ -84,7 +88,8 @@ class Builder:
         return None if value is None else self._producers.get(value)
 
     def finish(self, *outputs: Value) -> Graph:
-        """The finished graph."""
+        """The finished graph. Raises IRError where its loops make more layers, or take more steps, than a graph may."""
+        check_loops(self.nodes)
         return Graph(self.name, tuple(self.inputs), tuple(self.nodes), outputs)
 
     def repeat(
@@ -157,7 +162,7 @@ class Builder:
     def _fresh(self, stem: str, given: bool = True) -> str:
         """The name itself where it is given and free, else the first free `stem_k`."""
         if not VALUE_NAME.match(stem):
-            raise IRError(f"a value must be named by letters, digits, _ and ., got {stem!r}")
+            raise IRError(f"a value must be named by at most {LONGEST_NAME} letters, digits, _ and ., got {stem!r}")
         name = stem
         while name in self._taken or not given:
             given = True
@@ -170,11 +175,13 @@ class Builder:
 def infer_types(
     record: OpDef, types: Iterable[TensorType | None], attrs: Mapping[str, Attr], region: Graph | None
 ) -> tuple[TensorType, ...]:
-    """The types of an op's results. Raises IRError where the operands do not fit."""
+    """The types of an op's results. Raises IRError where the operands do not fit, or parameters are too large."""
     if (record.region is None) != (region is None):
         raise IRError(f"{record.name} {'needs a' if record.region else 'takes no'} body")
     body = {"body": region} if record.region else {}
     result = record.infer(*types, **attrs, **body)
+    if record.params is not None:
+        record.params(*types, **attrs)
     return result if isinstance(result, tuple) else (result,)
 
 

@@ -10,17 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from operator import index
 from typing import Any, Union
 
 from flashir.errors import IRError
+from flashir.ir.limits import LONGEST_NAME, MOST_ATOMS
 
 Size = Union[int, "Dim"]
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_IDENTIFIER = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}\Z")
 _WORDS = ("true", "false", "none", "auto", "inf", "nan", "ceildiv")  # of the grammar
 RESERVED = frozenset((*_WORDS, "f64", "f32", "f16", "bf16", "i64", "i32", "bool"))
-MOST_TERMS = 1024
-HIGHEST_DEGREE = 32
 LARGEST_COEFFICIENT = 2**63
 
 
@@ -41,6 +41,11 @@ class Symbol:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def atoms(self) -> int:
+        """One."""
+        return 1
+
 
 @dataclass(frozen=True)
 class CeilDiv:
@@ -51,6 +56,11 @@ class CeilDiv:
 
     def __str__(self) -> str:
         return f"ceildiv({self.numerator}, {self.denominator})"
+
+    @property
+    def atoms(self) -> int:
+        """How many symbols and divisions there are, this one included."""
+        return 1 + self.numerator.atoms
 
 
 Atom = Symbol | CeilDiv
@@ -72,13 +82,23 @@ class Dim:
 
     __repr__ = __str__
 
+    @cached_property
+    def divisor(self) -> int:
+        """The greatest number that divides the size whatever its symbols stand for."""
+        return gcd(*(coefficient for _, coefficient in self.terms))
+
+    @cached_property
+    def atoms(self) -> int:
+        """How many symbols and divisions there are, those inside divisions too."""
+        return sum(atom.atoms for monomial, _ in self.terms for atom in monomial)
+
     def __add__(self, other: Size) -> Size:
         return _polynomial((*self.terms, *_terms(other)))
 
     def __mul__(self, other: Size) -> Size:
         others = _terms(other)
-        if len(self.terms) * len(others) > MOST_TERMS**2:
-            raise IRError("a size is too long a polynomial")
+        if len(self.terms) * len(others) > MOST_ATOMS * 16:  # many of them may be alike
+            raise _too_long(len(self.terms) * len(others), "terms")
         return _polynomial(tuple((tuple(sorted(m + n, key=str)), c * k) for m, c in self.terms for n, k in others))
 
     def __neg__(self) -> Size:
@@ -96,7 +116,10 @@ class Dim:
 def symbol(name: str) -> Dim:
     """The symbolic size `name`. Raises IRError where it is no identifier."""
     if not _IDENTIFIER.match(name) or name in RESERVED:
-        raise IRError(f"a symbolic size must be an identifier that means nothing else, got {name!r}")
+        raise IRError(
+            f"a symbolic size must be an identifier of at most {LONGEST_NAME} characters that means nothing else, "
+            f"got {name!r}"
+        )
     return Dim((((Symbol(name),), 1),))
 
 
@@ -174,11 +197,18 @@ def _polynomial(terms: tuple[tuple[Monomial, int], ...]) -> Size:
     for monomial, coefficient in terms:
         sums[monomial] = sums.get(monomial, 0) + coefficient
     kept = {m: c for m, c in sums.items() if c}
-    if len(kept) > MOST_TERMS or any(len(m) > HIGHEST_DEGREE or abs(c) > LARGEST_COEFFICIENT for m, c in kept.items()):
-        raise IRError("a size is too long a polynomial, or has too large a number in it")
     if not any(kept):
         return kept.get((), 0)
+    atoms, largest = sum(atom.atoms for m in kept for atom in m), max(map(abs, kept.values()))
+    if atoms > MOST_ATOMS:
+        raise _too_long(atoms, "symbols and divisions")
+    if largest > LARGEST_COEFFICIENT:
+        raise IRError(f"a size has too large a number in it: {largest}, at most {LARGEST_COEFFICIENT} is possible")
     return Dim(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), [str(a) for a in item[0]]))))
+
+
+def _too_long(count: int, what: str) -> IRError:
+    return IRError(f"a size is too long a polynomial: it has {count} {what}, at most {MOST_ATOMS} are possible")
 
 
 def _term_text(monomial: Monomial, coefficient: int) -> str:

@@ -13,14 +13,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flashir.ir.dims import Dim
+from flashir.ir.limits import LONGEST_NAME
 from flashir.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     import networkx as nx
 
 
-MODEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*\Z")  # as in the grammar
-VALUE_NAME = re.compile(r"[A-Za-z_0-9][A-Za-z0-9_.]*\Z")
+MODEL_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_.+-]{{0,{LONGEST_NAME - 1}}}\Z")  # as in the grammar
+VALUE_NAME = re.compile(rf"[A-Za-z_0-9][A-Za-z0-9_.]{{0,{LONGEST_NAME - 1}}}\Z")
 
 
 class Auto:

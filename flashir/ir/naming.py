@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from flashir.errors import IRError
-from flashir.ir.dims import Size, substitute, symbol
+from flashir.ir.dims import Size, evaluate, substitute, symbol, symbols
 from flashir.ir.graph import Graph, Node
 from flashir.ir.syntax import parse_size
 from flashir.ops.opdef import OPS, ParamSpec
@@ -44,18 +45,17 @@ def with_scopes(graph: Graph) -> Graph:
 
 def expand(template: str, rounds: Mapping[str, int]) -> str:
     """`layers.{4*i + 2}` with i = 3 -> `layers.14`; a round that is not given stays open."""
-
-    def number(found: re.Match[str]) -> str:
-        size = substitute(parse_size(found.group(1)), rounds)
-        return str(size) if isinstance(size, int) else f"{{{size}}}"
-
-    return _INDEX.sub(number, template)
+    return "".join(part if isinstance(part, str) else _number(part, rounds) for part in parts(template))
 
 
 def parameters(graph: Graph) -> dict[str, ParamSpec]:
-    """Every parameter of a model by its full name, in the order of use. Raises IRError where two uses differ."""
+    """Every parameter of a model by its full name, in the order of use.
+
+    Raises IRError where two uses differ in shape; and as `check_names`.
+    """
+    check_names(graph)
     found: dict[str, ParamSpec] = {}
-    for name, spec in _parameters(with_scopes(graph), {}):
+    for name, spec in _expanded(uses(with_scopes(graph)), {}):
         if found.setdefault(name, spec).shape != spec.shape:
             raise IRError(f"the parameter {name} is used with shapes {found[name].shape} and {spec.shape}")
     return found
@@ -83,15 +83,78 @@ def round_symbol(depth: int) -> str:
     return ROUNDS[depth]
 
 
-def _parameters(graph: Graph, rounds: Mapping[str, int]) -> Iterator[tuple[str, ParamSpec]]:
+def check_names(graph: Graph) -> None:
+    """Raises IRError where a name counts in something that is no round of a repeat around it."""
+    if problems := list(dict.fromkeys(_name_problems(graph, frozenset()))):
+        raise IRError(problems, where=f"@{graph.name}", mend=f"the rounds of nested repeats are {', '.join(ROUNDS)}")
+
+
+def _name_problems(graph: Graph, rounds: frozenset[str]) -> Iterator[str]:
     for node in graph.nodes:
-        for name, spec in owned(node).items():
-            yield expand(name, rounds), spec
-        if node.op == "repeat" and node.region is not None:
+        for attr in ("scope", "name"):
+            template = node.attrs.get(attr) if OPS[node.op].params is not None else None
+            for part in parts(template) if isinstance(template, str) else ():
+                if not isinstance(part, str) and (unknown := symbols(part) - rounds):
+                    what = f"the {attr} {template!r} of {node.op}"
+                    yield f"{what} counts in {min(unknown)}, which is no round of a repeat around it"
+        if node.region is not None:
+            inner = {round_symbol(len(rounds))} if node.op == "repeat" else set()
+            yield from _name_problems(node.region, rounds | inner)
+
+
+@lru_cache(maxsize=4096)
+def parts(template: str) -> tuple[str | Size, ...]:
+    """`layers.{4*i + 2}` -> `layers.`, 4*i + 2. Raises IRError where what stands in braces is no size."""
+    texts = _INDEX.split(template)
+    try:
+        return tuple(parse_size(text) if position % 2 else text for position, text in enumerate(texts))
+    except IRError as error:
+        raise IRError(f"the name {template!r} is malformed: {error.problems[0]}") from None
+
+
+def _number(size: Size, rounds: Mapping[str, int]) -> str:
+    try:
+        return str(evaluate(size, rounds))
+    except IRError:
+        return f"{{{substitute(size, rounds)}}}"
+
+
+@dataclass(frozen=True)
+class Use:
+    """A parameter by template, as in `layers.{i}.norm.scale`."""
+
+    template: str
+    spec: ParamSpec
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the body of a repeat uses, and how often it runs."""
+
+    times: int
+    uses: list[Use | Loop]
+
+
+def uses(graph: Graph) -> list[Use | Loop]:
+    """The parameters that a graph uses, in order, before rounds are counted. Its scopes are given."""
+    found: list[Use | Loop] = []
+    for node in graph.nodes:
+        found += (Use(name, spec) for name, spec in owned(node).items())
+        if node.op == "repeat" and node.region is not None and (inside := uses(node.region)):
             times = node.attrs["times"]
             assert isinstance(times, int)
-            for index in range(times):
-                yield from _parameters(node.region, {**rounds, round_symbol(len(rounds)): index})
+            found.append(Loop(times, inside))
+    return found
+
+
+def _expanded(uses: list[Use | Loop], rounds: Mapping[str, int]) -> Iterator[tuple[str, ParamSpec]]:
+    """Each use by full name, round after round."""
+    for each in uses:
+        if isinstance(each, Use):
+            yield expand(each.template, rounds), each.spec
+        else:
+            for index in range(each.times):
+                yield from _expanded(each.uses, {**rounds, round_symbol(len(rounds)): index})
 
 
 def _named(graph: Graph, layers: _Layers, depth: int, seen: dict[tuple[str, str], int]) -> Graph:

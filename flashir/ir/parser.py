@@ -9,6 +9,7 @@ from typing import Any
 from flashir.errors import FlashirError, IRError
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Attr, Graph, Value
+from flashir.ir.naming import check_names
 from flashir.ir.syntax import Place, Statement, parse, where_in
 from flashir.ops.opdef import opdef
 
@@ -41,7 +42,13 @@ def _model(parsed: Any, source: str) -> Graph:
         place = Place(name.line, name.column)
         head = ", ".join(map(str, types))
         raise IRError(f"the model returns {got}, its head says {head}", where=where_in(source, place))
-    return builder.finish(*outputs)
+    try:
+        graph = builder.finish(*outputs)
+        check_names(graph)
+    except IRError as error:
+        where = where_in(source, Place(name.line, name.column))
+        raise IRError(error.problems, where=where, mend=error.mend) from None
+    return graph
 
 
 def _build(

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from flashir.errors import FlashirError, IRError
-from flashir.ir.dims import Dim, Size, ceildiv, symbol
+from flashir.ir.dims import LARGEST_COEFFICIENT, Dim, Size, ceildiv, symbol
 from flashir.ir.graph import AUTO, Attr
+from flashir.ir.limits import LONGEST_TEXT
 from flashir.ir.types import DTYPE_NAMES, DType, TensorType
 
 DEEPEST = 64
-LONGEST = 64 * 2**20
 _BRACKETS = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|[\[({]|[\])}]')
 
 
@@ -58,9 +58,9 @@ def parse(text: str, start: str, source: str) -> Any:
     """The `model`, `type` or `size` (start) that a text is. Raises IRError, with the name of the source."""
     import lark
 
-    if len(text) > LONGEST:
-        raise IRError(f"the text has {len(text)} characters, more than {LONGEST}", where=source)
     _check_depth(text, source)
+    if len(text) > LONGEST_TEXT:
+        raise IRError(f"the text has {len(text)} characters, more than {LONGEST_TEXT}", where=source)
     parser = _lark().parse_interactive(text, start)
     ended = read = None  # the token that ended what was last put together, and the one after it
     try:
@@ -204,13 +204,13 @@ def _lark() -> Any:
             return _Word(str(items[0]))
 
         def plus(self, items: list[Any]) -> Any:
-            return _size(items[0]) + _size(items[1])
+            return _within(_size(items[0]) + _size(items[1]))
 
         def minus(self, items: list[Any]) -> Any:
-            return _size(items[0]) - _size(items[1])
+            return _within(_size(items[0]) - _size(items[1]))
 
         def times(self, items: list[Any]) -> Any:
-            return _size(items[0]) * _size(items[1])
+            return _within(_size(items[0]) * _size(items[1]))
 
         def ceildiv(self, items: list[Any]) -> Any:
             divisor = _size(items[1])
@@ -236,6 +236,13 @@ class _Text:
 
 def _too_large(text: str) -> int:
     raise IRError(f"the number {text[:20]}.. is too large")
+
+
+def _within(size: Size) -> Size:
+    """The size, where it is not too large to be written down. Raises IRError."""
+    if isinstance(size, int) and abs(size) > LARGEST_COEFFICIENT:
+        raise IRError(f"a size has too large a number in it, at most {LARGEST_COEFFICIENT} is possible")
+    return size
 
 
 def _size(item: Any) -> Size:

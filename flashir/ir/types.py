@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from flashir.errors import IRError, suggest
 from flashir.ir.dims import Dim, Size, evaluate, substitute
+from flashir.ir.limits import LARGEST_SIZE, MOST_AXES, MOST_ELEMENTS
 
 Array = npt.NDArray[np.generic]
 Shape = tuple[Size, ...]
-LARGEST_SIZE = 2**40
 
 
 class DType(Enum):
@@ -71,15 +71,25 @@ DTYPE_NAMES = frozenset(dtype.value for dtype in DType)
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type and shape. Sizes are not negative; a symbolic one is a `Dim`."""
+    """Element type and shape. Sizes are not negative; a symbolic one is a `Dim`.
+
+    Raises IRError where a size is out of range, or there are more axes or elements than any machine can have.
+    """
 
     dtype: DType
     shape: Shape
 
     def __post_init__(self) -> None:
+        count = 1
         for size in self.shape:
-            if isinstance(size, int) and not 0 <= size <= LARGEST_SIZE:
+            known = size if isinstance(size, int) else size.divisor
+            if not 0 <= known <= LARGEST_SIZE:
                 raise IRError(f"a size must lie between 0 and {LARGEST_SIZE}, got {size} in {self}")
+            count *= known
+        if len(self.shape) > MOST_AXES:
+            raise IRError(f"a tensor has at most {MOST_AXES} axes, {self} has {len(self.shape)}")
+        if count > MOST_ELEMENTS:
+            raise IRError(f"a tensor has at most {MOST_ELEMENTS} elements, {self} has {count} or more")
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flashir.errors import FlashirError, IRError
+from flashir.errors import FlashirError, IRError, gathered
 from flashir.ir.builder import infer_types
 from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Graph, Node, Value
+from flashir.ir.loops import check_loops
+from flashir.ir.naming import check_names
 from flashir.ir.printer import node_text
 from flashir.ops.opdef import OPS, opdef
 
@@ -16,6 +18,10 @@ CONTEXT = 2  # nodes shown on each side of a faulty one
 def verify(graph: Graph) -> None:
     """Raises IRError with every problem, each fault shown in its surroundings."""
     problems = list(_problems(graph, f"@{graph.name}"))
+    if not problems:
+        with gathered(problems):
+            check_loops(graph.nodes)
+            check_names(graph)
     if problems:
         raise IRError(problems, where=f"@{graph.name}")
 

@@ -13,6 +13,7 @@ import numpy as np
 from flashir.errors import InputError, IRError
 from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
+from flashir.ir.limits import MOST_LAYERS
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ops.norm import EPS, as_dtype, ref_layer, ref_scale, wide
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 WEIGHT_STD = 0.02  # Codes 4, 6 and 8
-MOST_LAYERS = 10_000
 
 Params = Mapping[str, Any]
 
@@ -258,8 +258,6 @@ unembed = define_op(
 
 
 def _infer_repeat(x: TensorType, *invariants: TensorType, body: Graph, times: int) -> TensorType:
-    if times > MOST_LAYERS:
-        raise IRError(f"times must be at most {MOST_LAYERS}, got {times}")
     check_body("repeat", body, [x, *invariants], [x])
     if len(body.outputs) != 1:
         raise IRError(f"the body of repeat must yield one value, it yields {len(body.outputs)}")
@@ -280,8 +278,9 @@ repeat = define_op(
         _ref_repeat,
         lambda ins, outs, body, times: body.times(times),
         (),
-        attrs={"times": integer(least=0)},
+        attrs={"times": integer(least=0, most=MOST_LAYERS)},
         region=lambda types, attrs: types,
+        rounds=lambda types, attrs: attrs["times"],
         axes=Axes.LOOP,
         gradient=reads_operands,
         ignores_padding=each_row_alone,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flashir.errors import IRError
-from flashir.ir.types import LARGEST_SIZE, TensorType
+from flashir.ir.limits import LARGEST_SIZE
+from flashir.ir.types import TensorType
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.elementwise import TRANSCENDENTAL, gelu

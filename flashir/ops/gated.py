@@ -9,7 +9,8 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size
-from flashir.ir.types import LARGEST_SIZE, TensorType
+from flashir.ir.limits import LARGEST_SIZE
+from flashir.ir.types import TensorType
 from flashir.ops.bias import REL_BIAS, bias_params
 from flashir.ops.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.costs import Contraction, Cost, Types, elementwise, moved

@@ -14,7 +14,8 @@ from typing import Any
 from flashir.errors import SettingError, suggest
 from flashir.ir.dims import Dim, Size
 from flashir.ir.graph import AUTO, Attr, Auto, Node
-from flashir.ir.types import LARGEST_SIZE, DType, TensorType
+from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME
+from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import CostRule
 from flashir.ops.stream import Stream
 from flashir.ops.traits import Axes, FoldRule, GradientRule, PaddingRule
@@ -33,6 +34,7 @@ class AttrSpec:
         default: the value where none is given; `REQUIRED` where one must be.
         choices: the accepted values, where only some are.
         least: the smallest number accepted.
+        most: the largest whole number; of a kind without fractions, `LARGEST_SIZE` where it is not given.
         auto: whether `auto` is accepted: the compiler chooses.
         items: of a list, the accepted python types of its items.
         pattern: of a string, the regular expression that all of it must match.
@@ -43,6 +45,7 @@ class AttrSpec:
     default: Any = REQUIRED
     choices: tuple[Attr, ...] = ()
     least: float | None = None
+    most: int | None = None
     auto: bool = False
     items: tuple[type, ...] = ()
     pattern: str = ""
@@ -59,14 +62,17 @@ class AttrSpec:
             return f"{name} must be {wanted}, got {value!r}"
         if isinstance(value, tuple) and not all(_is_one_of(item, self.items) for item in value):
             return f"{name} must hold {' or '.join(kind.__name__ for kind in self.items)} alone, got {value!r}"
+        if isinstance(value, str) and self.pattern and len(value) > LONGEST_NAME:
+            return f"{name} has {len(value)} characters, at most {LONGEST_NAME} are possible"
         if isinstance(value, str) and self.pattern and not re.fullmatch(self.pattern, value):
             return f"{name} must be a name such as 'proj_in.weight' or 'layers.{{i}}', got {value!r}"
         if self.choices and value not in self.choices:
             return f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
         if self.least is not None and isinstance(value, (int, float)) and not value >= self.least:
             return f"{name} must be at least {self.least}, got {value}"
-        if float not in self.kind and isinstance(value, int) and value > LARGEST_SIZE:
-            return f"{name} must be at most {LARGEST_SIZE}, got {value}"
+        most = LARGEST_SIZE if self.most is None and float not in self.kind else self.most
+        if most is not None and isinstance(value, int) and value > most:
+            return f"{name} must be at most {most}, got {value}"
         return None
 
 
@@ -75,9 +81,16 @@ def _is_one_of(value: Attr, kinds: tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
-def integer(default: Any = REQUIRED, least: int | None = None, auto: bool = False, doc: str = "") -> AttrSpec:
+def integer(
+    default: Any = REQUIRED,
+    least: int | None = None,
+    auto: bool = False,
+    doc: str = "",
+    *,
+    most: int | None = None,
+) -> AttrSpec:
     """An attribute that is a whole number."""
-    return AttrSpec((int,), default, least=least, auto=auto, doc=doc)
+    return AttrSpec((int,), default, least=least, most=most, auto=auto, doc=doc)
 
 
 def number(default: Any = REQUIRED, least: float | None = None, doc: str = "") -> AttrSpec:
@@ -127,11 +140,17 @@ def dtype(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """A trainable parameter: its shape and how it starts, `mean + std * normal`."""
+    """A trainable parameter: its shape and how it starts, `mean + std * normal`.
+
+    Raises IRError where it is larger than a tensor may be.
+    """
 
     shape: tuple[int, ...]
     mean: float = 0.0
     std: float = 0.0
+
+    def __post_init__(self) -> None:
+        TensorType(DType.F32, self.shape)
 
 
 @dataclass(frozen=True)
@@ -172,6 +191,7 @@ class OpDef:
         scope: where those parameters stand: "pos", or "layers/attn" for a part of a numbered layer;
             a function of the attributes where it depends on them.
         region: for an op with a body: types of the operands and attributes -> types of the body's arguments.
+        rounds: for an op with a body: types of the operands and attributes -> how often the body runs.
         stream: how it is continued token by token, where its result for a token takes more than that token.
         inherit: attributes that follow from the nodes before it, where they are not given.
         axes: what it does to the axes of its operands; required of primitives.
@@ -198,6 +218,7 @@ class OpDef:
     params: Callable[..., dict[str, ParamSpec]] | None = None
     scope: str | Callable[[Mapping[str, Attr]], str] = ""
     region: Callable[[list[TensorType], Mapping[str, Attr]], list[TensorType]] | None = None
+    rounds: Callable[[list[TensorType], Mapping[str, Any]], Size] | None = None
     stream: Stream | None = None
     inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
     axes: Axes | None = None

@@ -129,6 +129,7 @@ scan = define_op(
         (),
         attrs={"carries": integer(1, least=0), "axis": integer(0, least=0), "invariants": integer(0, least=0)},
         region=_scan_arguments,
+        rounds=lambda types, attrs: cut_scan(types, attrs)[1][0].shape[int(attrs["axis"])],
         axes=Axes.LOOP,
         gradient=reads_operands,
         doc="a loop along one axis that carries a state: carries, xs and what every step sees whole in; "

@@ -23,7 +23,8 @@ from flashir.checkpoint import is_run
 from flashir.errors import ArtefactError, FlashirError
 from flashir.files import atomic_write
 from flashir.ir import Graph
-from flashir.planning import parameter_count, plan
+from flashir.ir.parameter_count import parameter_count
+from flashir.planning import plan
 from flashir.train.curves import draw, table
 from flashir.train.data import Tokenizer
 from flashir.train.loop import Progress, train

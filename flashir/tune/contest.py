@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from time import monotonic
 
+from flashir.memory import gigabytes
 from flashir.passes.choose import QUALITY_SLACK, Candidate, best
-from flashir.planning import gigabytes
 from flashir.tune.evidence import corrected
 from flashir.tune.measure import Measurer
 from flashir.tune.progress import Progress, Silent

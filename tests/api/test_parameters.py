@@ -50,7 +50,7 @@ def test_parameters_start_as_the_paper_says(model):
 )
 @pytest.mark.parametrize("task", ["lm", "mlm"])
 def test_the_paper_counts(name, size, millions, task):
-    from flashir.planning import parameter_count
+    from flashir.ir.parameter_count import parameter_count
 
     assert round(parameter_count(flashir.model(name, size=size, task=task)) / 1e6) == millions
 

@@ -10,8 +10,8 @@ import pytest
 
 import flashir
 from flashir import interpret
+from flashir.ir.parameter_count import parameter_count
 from flashir.passes.lower import Lower
-from flashir.planning import parameter_count
 from tests.support import Array, random_parameters
 
 TABLE_1 = (

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from flashir.errors import ArtefactError
-from flashir.planning import parameter_count
+from flashir.ir.parameter_count import parameter_count
 from flashir.train.compare import SYSTEMS, Shape, compare, models
 from flashir.train.curves import draw, table
 from flashir.train.recipe import Recipe

@@ -10,8 +10,8 @@ import pytest
 import flashir
 from flashir.errors import FlashirError, SettingError
 from flashir.ir import Graph
-from flashir.ir.types import LARGEST_SIZE
-from flashir.planning import parameter_count
+from flashir.ir.limits import LARGEST_SIZE
+from flashir.ir.parameter_count import parameter_count
 from flashir_zoo import Zoo
 from flashir_zoo.systems import SYSTEMS as SYSTEM_TABLE
 
