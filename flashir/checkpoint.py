@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arguments import typed
 from flashir.endings import Reading
 from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_folder, atomic_write, sha256
@@ -66,6 +67,7 @@ class Checkpoint:
     reading: Reading | None = None
 
 
+@typed
 def save_checkpoint(
     model: Graph,
     params: Mapping[str, Any],
@@ -115,6 +117,7 @@ def save_checkpoint(
     return folder
 
 
+@typed
 def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Read a checkpoint, every digest verified.
 

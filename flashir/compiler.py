@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir import inputs
+from flashir.arguments import typed
 from flashir.backend import Backend, Run
 from flashir.cost import target as find_target
 from flashir.errors import InputError, TargetError
@@ -124,6 +125,7 @@ def prepare(
     return Prepared(made, checked(made.graph, params), found, lowering)
 
 
+@typed
 def compile(
     model: Graph,
     target: str = "onnx:cpu",

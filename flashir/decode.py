@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flashir.arguments import typed
 from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
 from flashir.passes.to_decode import to_prefill, to_step
@@ -38,6 +39,7 @@ class Decoding:
     max_len: int | None = None
 
 
+@typed
 def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None) -> Decoding:
     """Derive the two graphs from a causal model.
 

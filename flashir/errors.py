@@ -52,6 +52,12 @@ class SettingError(FlashirError):
     code = "setting"
 
 
+class ArgumentError(SettingError, TypeError):
+    """An argument of a public function that is missing, unknown, or of another type."""
+
+    code = "argument"
+
+
 class ParameterError(FlashirError):
     """Parameters that are missing, extra, misshapen, not finite, or damaged on disk."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import flashir
+from flashir.arguments import typed
 from flashir.backend import Array, Batch, Continue, DecoderExporter, Exporter, Run, Verified
 from flashir.beside import Beside
 from flashir.checkpoint import TOKENIZER
@@ -64,6 +65,7 @@ class Exported:
     files: tuple[Path, ...] = ()
 
 
+@typed
 def export(
     model: Graph,
     out: str | Path,

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir import inputs
+from flashir.arguments import shown, typed
 from flashir.backend import Continue, Continuing, DecoderExporter, Exporter, Kept
 from flashir.compiler import device_at_hand, prepare
 from flashir.cost import target as find_target
@@ -69,6 +70,7 @@ class Decoder:
         self.limit, self.rows = limit, rows
         self._prefill, self._step = prefill, step
 
+    @typed
     def prefill(self, prompts: Prompts) -> tuple[Array, State]:
         """Read prompts, of any lengths.
 
@@ -76,12 +78,17 @@ class Decoder:
             InputError: there is none, or more than memory has room for; one is empty or too long, or a token is outside
                 the vocabulary.
         """
-        rows = [np.asarray(row) for row in prompts]
+        rows = [inputs.array(f"prompt {i}", row) for i, row in enumerate(prompts)]
         problems = [] if rows else ["there is no prompt"]
         problems += [
             f"prompt {i} must be a row of tokens, got {row.ndim} axes" for i, row in enumerate(rows) if row.ndim != 1
         ]
         problems += [f"prompt {i} is empty" for i, row in enumerate(rows) if row.shape == (0,)]
+        problems += [
+            f"prompt {i} must hold whole numbers, got {row.dtype}"
+            for i, row in enumerate(rows)
+            if row.ndim == 1 and row.size and row.dtype.kind not in "iu"
+        ]
         if problems:
             raise InputError(problems, mend="give each prompt one token at least")
         if self.rows is not None and len(rows) > self.rows:
@@ -102,7 +109,9 @@ class Decoder:
             InputError: the state is of another decoder or batch, or was used; the sequence would become too long; a
                 token is outside the vocabulary.
         """
-        tokens = np.asarray(ids)
+        if not isinstance(state, State):
+            raise InputError(f"state must be one that prefill or step returned, got {shown(state)}")
+        tokens = inputs.array("ids", ids)
         problems = []
         if state.of is not self:
             problems.append("the state is that of another decoder")
@@ -128,6 +137,7 @@ class Decoder:
             )
 
 
+@typed
 def decoder(
     model: Graph,
     target: str = "onnx:cpu",
@@ -199,6 +209,7 @@ def restored(
     return Decoder(loaded.model, loaded.limit, loaded.prefill, loaded.step)
 
 
+@typed
 def generate(
     decoder: Decoder, prompts: Prompts, *, tokens: int = 64, sampling: Sampling | None = None, seed: int = 0
 ) -> Iterator[npt.NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arrays import as_array
 from flashir.errors import InputError, IRError
 from flashir.interpreter import bind_sizes
 from flashir.ir import DType, Graph, TensorType, Value
@@ -34,14 +35,15 @@ def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> lis
     problems += [f"the input {name!r} is missing" for name in names if name not in found]
     if problems:
         raise InputError(problems, mend=f"the model takes ({wanted})")
-    return [_array(name, found[name]) for name in names]
+    return [array(name, found[name]) for name in names]
 
 
-def _array(name: str, given: Any) -> Array:
+def array(name: str, given: Any) -> Array:
+    """An input as an array of numpy. Raises InputError where it is none."""
     try:
-        return np.asarray(given)
-    except ValueError as error:  # rows of several lengths
-        raise InputError(f"{name} must be an array: {error}") from None
+        return as_array(given)
+    except ValueError as error:
+        raise InputError(f"{name} {error}") from None
 
 
 def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:

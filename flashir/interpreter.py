@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arguments import typed
 from flashir.arrays import as_array
 from flashir.errors import InputError, ParameterError, SettingError
 from flashir.ir.dims import Dim, Symbol, evaluate, symbols
@@ -19,6 +20,7 @@ from flashir.ops.shape import bind_attrs
 Oracle = npt.NDArray[Any]
 
 
+@typed
 def interpret(
     graph: Graph, params: Mapping[str, Any], *inputs: npt.ArrayLike, **named: npt.ArrayLike
 ) -> tuple[Oracle, ...]:
@@ -49,7 +51,10 @@ def interpret(
 
 
 def _oracle(given: npt.ArrayLike, value: Value) -> Oracle:
-    array = np.asarray(given)
+    try:
+        array = as_array(given)
+    except ValueError as error:
+        raise InputError(f"{value.name} {error}") from None
     wanted = value.type.dtype.oracle
     if array.size and not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InputError(f"{value.name} must be {value.type}, got {array.dtype}")
@@ -58,6 +63,8 @@ def _oracle(given: npt.ArrayLike, value: Value) -> Oracle:
 
 def _arrays(graph: Graph, params: Mapping[str, Any]) -> dict[str, Oracle]:
     """The parameters of the graph as arrays. Raises ParameterError."""
+    if not isinstance(params, Mapping):
+        raise ParameterError(f"must be arrays by name, got a {type(params).__name__}", where="parameters")
     arrays, problems = {}, []
     for name, spec in parameters(graph).items():
         if name not in params:

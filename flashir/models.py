@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flashir.arguments import shown, typed
 from flashir.errors import InputError, SettingError, suggest
 from flashir.file_kinds import given_as_model
 from flashir.foreign import read_text
-from flashir.ir import Graph, loads
+from flashir.ir import Auto, DType, Graph, loads
 from flashir.ir.dims import plain
 from flashir.ir.verify import verify
 from flashir.registry import frontends
 
 MEND = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
+_SETTINGS = (bool, int, float, str, DType, Auto, type(None))
 
 
+@typed
 def model(name: str, **settings: Any) -> Graph:
     """A model of the zoo, or of any other frontend that is installed.
 
@@ -26,13 +29,17 @@ def model(name: str, **settings: Any) -> Graph:
     Raises:
         SettingError: the name is unknown, and every setting that is unknown or wrong.
     """
+    own = {key: plain(value) for key, value in settings.items()}
+    if odd := [f"{key} cannot be {shown(value)}" for key, value in own.items() if not isinstance(value, _SETTINGS)]:
+        raise SettingError(odd, where=name, mend="settings are numbers, words, and true or false")
     for frontend in frontends():
         if name in frontend.models():
-            return frontend.build(name, {key: plain(value) for key, value in settings.items()})
+            return frontend.build(name, own)
     known = [each for frontend in frontends() for each in frontend.models()]
     raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
 
 
+@typed
 def load(path: str | Path) -> Graph:
     """The model in a `.fir` file.
 

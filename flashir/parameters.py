@@ -12,6 +12,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arguments import typed
 from flashir.arrays import Array, as_array, as_float
 from flashir.errors import ParameterError, SettingError, suggest
 from flashir.ir import Graph
@@ -31,6 +32,7 @@ LISTED = 5  # names that a warning shows
 LEAVE_OUT = "strict=False, on the command line --no-strict, leaves out what the model does not have"
 
 
+@typed
 def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
     """Fresh parameters, each drawn by its record: `mean + std * normal` (Codes 2 to 8).
 
@@ -142,6 +144,7 @@ def checked(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> 
     return made
 
 
+@typed
 def save_params(params: Mapping[str, Any], path: str | Path) -> None:
     """Write a safetensors file, with a SHA-256 of every tensor in its metadata.
 
@@ -168,6 +171,7 @@ def save_params(params: Mapping[str, Any], path: str | Path) -> None:
     write(Path(path), arrays)
 
 
+@typed
 def load_params(path: str | Path) -> dict[str, Array]:
     """Read a safetensors file; where it carries digests, as those of `save_params` do, every tensor is verified.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from flashir.arguments import typed
 from flashir.cost import Estimate, Target, estimate
 from flashir.cost import target as find_target
 from flashir.errors import ParameterError, SettingError, TargetError
@@ -130,6 +131,7 @@ class Ranking:
         return Lowering.of(self.target.name, check=False, portable=self.portable)
 
 
+@typed
 def plan(
     model: Graph,
     target: str = "onnx:cpu",

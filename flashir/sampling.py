@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arguments import check_fields
 from flashir.errors import InputError, SettingError
 
 Array = npt.NDArray[Any]
@@ -81,6 +82,7 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         problems = []
         if not (self.temperature >= 0 and isfinite(self.temperature)):
             problems.append(f"temperature must be at least 0, and finite, got {self.temperature}")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from flashir.arguments import typed
 from flashir.errors import FlashirError, IRError
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Attr, Graph, Value
@@ -16,6 +17,7 @@ from flashir.ops.opdef import opdef
 _HAS_PLACE = re.compile(r"(.*:)?\d+:\d+(: .*)?\Z", re.DOTALL)
 
 
+@typed
 def loads(text: str, source: str = "") -> Graph:
     """The graph that the text describes.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from flashir.arguments import typed
 from flashir.ir.graph import Attr, Graph, Node, Value
 from flashir.ops.opdef import OPS
 
 
+@typed
 def dumps(graph: Graph, *, types: bool = False) -> str:
     """The graph as IR text; with `types`, each result is followed by its type."""
     head = ", ".join(f"{v}: {v.type}" for v in graph.inputs)

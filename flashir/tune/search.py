@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from flashir.arguments import typed
 from flashir.bench.memory import free_memory
 from flashir.cost import Target
 from flashir.cost import target as find_target
@@ -27,6 +28,7 @@ from flashir.tune.timing import Timing
 from flashir.workload import Workload
 
 
+@typed
 def tune(
     model: Graph,
     target: str = "onnx:cpu",

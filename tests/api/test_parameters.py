@@ -32,7 +32,7 @@ def test_a_seed_tells_every_parameter(model):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", None, True])
 def test_a_seed_is_a_whole_number(model, seed):
-    with pytest.raises(SettingError, match="seed must be a whole number from 0, got"):
+    with pytest.raises(SettingError, match=r"seed must be a whole number( from 0)?, got"):
         flashir.init(model, seed)
 
 

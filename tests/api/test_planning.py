@@ -128,7 +128,7 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_number():
         ({"cumsum": "loop"}, "cumsum must be one of scan, matmul, native"),
         ({"dtype": "f8"}, "dtype must be one of float32, bfloat16, float16, got 'f8'"),
         ({"dtype": "int32"}, "dtype must be one of float32, bfloat16, float16, got 'int32'"),
-        ({"dtype": 16}, "dtype must be one of float32, bfloat16, float16, got 16"),
+        ({"dtype": 16}, "dtype must be a string, got 16"),
         ({"target": "onnx:tpu"}, "unknown target 'onnx:tpu'"),
     ],
 )
@@ -142,9 +142,9 @@ def test_numpy_integers_are_numbers(model):
     again = plan(model, batch=2, seq_len=100, chunk=48)
     assert found == again and str(found.graph) == str(again.graph)
     assert json.dumps(found.as_dict()) == json.dumps(again.as_dict())
-    with pytest.raises(SettingError, match="seq_len must be a whole number from 1"):
+    with pytest.raises(SettingError, match="seq_len must be a whole number, got"):
         plan(model, seq_len=np.float64(100))
-    with pytest.raises(SettingError, match="batch must be a whole number from 1"):
+    with pytest.raises(SettingError, match="batch must be a whole number, got"):
         plan(model, batch=np.bool_(True))
 
 

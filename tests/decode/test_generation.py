@@ -135,9 +135,11 @@ def test_arguments_are_checked_by_the_call(flash: Decoder) -> None:
         generate(flash, PROMPTS, tokens=-1)
     with pytest.raises(SettingError, match=r"tokens must be a whole number, got 1\.5"):
         generate(flash, PROMPTS, tokens=1.5)  # type: ignore[arg-type]
-    for seed in (-1, 2**64, 1.5):
+    with pytest.raises(SettingError, match=r"seed must be a whole number, got 1\.5"):
+        generate(flash, PROMPTS, seed=1.5)  # type: ignore[arg-type]
+    for seed in (-1, 2**64):
         with pytest.raises(SettingError, match="seed must lie"):
-            generate(flash, PROMPTS, seed=seed)  # type: ignore[arg-type]
+            generate(flash, PROMPTS, seed=seed)
     with pytest.raises(SettingError, match=r"top_k must be a whole number, got 2\.5"):
         Sampling(top_k=2.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="prompt 0 is empty"):

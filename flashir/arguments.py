@@ -1,0 +1,274 @@
+"""The arguments of public functions, checked at the door by the annotations that stand there.
+
+    @typed
+    def plan(model: Graph, target: str = "onnx:cpu", batch: int = 1) -> Plan: ...
+
+    plan("flash", batch=1.5)    # ArgumentError: plan: 2 problems: model must be a graph, batch must be a whole number
+
+Numbers of numpy become those of Python, and a string becomes a path where a path is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from flashir.errors import ArgumentError, ArtefactError, TargetError, suggest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Take = Callable[[Any], Any]
+"""A value as the function shall get it; raises `_OtherError` where it is of another type."""
+
+Rule = tuple[Take, str]
+"""How a value is taken, and what it must be, in words."""
+
+_SHOWN = 60
+
+
+def typed(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with its arguments checked and plain.
+
+    What has no annotation that a value could be held against, such as an array, passes as it is; ranges are the
+    function's own affair.
+
+    Raises:
+        ArgumentError: on a call, with every argument that is missing, unknown or of another type.
+        ArtefactError: the machine refuses a file, where the function itself says nothing about it.
+        TargetError: there is no memory left.
+    """
+    door = _Door(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        args, kwargs = door.admit(args, kwargs)  # type: ignore[assignment]
+        with told_by_the_machine():
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def told_by_the_machine() -> Iterator[None]:
+    """Turns what the machine refuses, a file or memory, into errors of flashir; a broken pipe stays one."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ArtefactError(f"cannot use it: {error.strerror or error}", where=str(error.filename or "")) from error
+    except MemoryError as error:
+        raise TargetError("the machine has not enough memory for this") from error
+
+
+def check_fields(record: Any) -> None:
+    """Check the fields of a frozen dataclass in its `__post_init__`, as `typed` checks arguments, and make them plain.
+
+    Raises:
+        ArgumentError: with every field of another type.
+    """
+    import typing
+
+    problems = []
+    for name, hint in typing.get_type_hints(type(record)).items():
+        value, problem = _taken(name, getattr(record, name), _rule(hint))
+        object.__setattr__(record, name, value)
+        problems += problem
+    if problems:
+        raise ArgumentError(problems, where=type(record).__name__)
+
+
+class _OtherError(Exception):
+    """The value is of another type."""
+
+
+class _Door:
+    """What a function takes; found out at the first call, so that importing it costs nothing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    @cached_property
+    def signature(self) -> Any:
+        import inspect
+
+        return inspect.signature(self.function)
+
+    @cached_property
+    def rules(self) -> dict[str, Rule]:
+        """For each argument that can be checked: how, and what it must be, in words."""
+        import typing
+
+        hints = typing.get_type_hints(self.function)
+        found = {}
+        for name in self.signature.parameters:
+            rule = _rule(hints.get(name, Any))
+            if rule is not None:
+                found[name] = rule
+        return found
+
+    def admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments as the function shall get them."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentError(self._misfit(error, kwargs), where=self.function.__name__) from None
+        problems = []
+        for name, value in bound.arguments.items():
+            bound.arguments[name], problem = _taken(name, value, self.rules.get(name))
+            problems += problem
+        if problems:
+            raise ArgumentError(problems, where=self.function.__name__)
+        return bound.args, bound.kwargs
+
+    def _misfit(self, error: TypeError, kwargs: Iterable[str]) -> str:
+        """What does not fit the signature, with a suggestion for a name that is unknown."""
+        known = [name for name in self.signature.parameters if name != "self"]
+        unknown = [name for name in kwargs if name not in known]
+        return f"there is no argument {unknown[0]!r}{suggest(unknown[0], known)}" if unknown else str(error)
+
+
+def _taken(name: str, value: Any, rule: Rule | None) -> tuple[Any, list[str]]:
+    """The value as it shall be, and what is wrong with it."""
+    if rule is None:
+        return value, []
+    take, wanted = rule
+    try:
+        return take(value), []
+    except _OtherError:
+        return value, [f"{name} must be {wanted}, got {shown(value)}"]
+
+
+def shown(value: object) -> str:
+    """A value for an error: short, whatever it is, with its type where that does not show."""
+    try:
+        text = repr(value)
+    except Exception:  # its own affair
+        text = "something that cannot be shown"
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} .."
+    plain = value is None or isinstance(value, (str, bytes, bool, int, float, list, tuple, dict, set))
+    return text if plain else f"{type(value).__name__} {text}"
+
+
+def _rule(hint: Any) -> Rule | None:
+    """How a value is held against an annotation, and what it must be in words; None where it cannot be."""
+    import types
+    import typing
+
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kinds = typing.get_args(hint)
+        rules = [_rule(each) for each in kinds if not (each is str and Path in kinds)]
+        known = [rule for rule in rules if rule is not None]
+        if len(known) < len(rules):
+            return None
+        words = dict.fromkeys(words for _, words in known if words != _ABSENT)
+        return _first([take for take, _ in known]), " or ".join(words)
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    kind = typing.get_origin(hint) or hint
+    if not isinstance(kind, type) or kind in (object, Any, Mapping):  # parameters say themselves what they must be
+        return None
+    take = _like(kind) if getattr(kind, "_is_protocol", False) else _instance(kind)
+    return take, _NAMED.get(kind.__name__, f"a {kind.__name__}")
+
+
+_ABSENT = "None"
+_NAMED = {
+    "Graph": "a graph, as flashir.model and flashir.load give it",
+    "Decoder": "a decoder, as flashir.decoder gives it",
+    "Sequence": "a list",
+    "Iterable": "a list",
+    "ndarray": "an array",
+}
+
+
+def _first(takes: list[Take]) -> Take:
+    def take(value: Any) -> Any:
+        for each in takes:
+            try:
+                return each(value)
+            except _OtherError:
+                continue
+        raise _OtherError
+
+    return take
+
+
+def _instance(kind: type) -> Take:
+    def take(value: Any) -> Any:
+        if not isinstance(value, kind) or isinstance(value, (str, bytes)):
+            raise _OtherError
+        return value
+
+    return take
+
+
+def _like(protocol: type) -> Take:
+    members = [name for name in dir(protocol) if not name.startswith("_")]
+
+    def take(value: Any) -> Any:
+        if not all(hasattr(value, name) for name in members):
+            raise _OtherError
+        return value
+
+    return take
+
+
+def _whole(value: Any) -> int:
+    import operator
+
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        raise _OtherError
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError):
+        raise _OtherError from None
+
+
+def _number(value: Any) -> float:
+    import numbers
+
+    if isinstance(value, (bool, numbers.Integral)):
+        return _whole(value)
+    if not isinstance(value, numbers.Real):
+        raise _OtherError
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool_", "bool"):
+        return bool(value)
+    raise _OtherError
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _OtherError
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or "\0" in str(os.fspath(value)):
+        raise _OtherError
+    return Path(os.fsdecode(value))
+
+
+def _none(value: Any) -> None:
+    if value is not None:
+        raise _OtherError
+
+
+_PLAIN: Mapping[Any, Rule] = {
+    int: (_whole, "a whole number"),
+    float: (_number, "a number"),
+    bool: (_flag, "true or false"),
+    str: (_text, "a string"),
+    Path: (_path, "a path"),
+    type(None): (_none, _ABSENT),
+}
