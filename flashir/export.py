@@ -143,8 +143,8 @@ def export(
 
 def check_free(out: Path) -> None:
     """Raises ArtefactError where the folder of an export holds anything but what an export cut short has left."""
-    if out.exists() and not out.is_dir():
-        raise ArtefactError("this is a file, not a folder", where=str(out), mend="choose another name")
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
+        raise ArtefactError("this is not a folder", where=str(out), mend="choose another name")
     with writing(out):
         names = sorted(each.name for each in out.iterdir()) if out.is_dir() else []
     names = [name for name in names if not CUT_SHORT.fullmatch(name)]

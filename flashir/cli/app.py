@@ -12,6 +12,7 @@ from flashir.cli import (
     bench,
     calibrate,
     check,
+    console,
     doctor,
     eval,
     export,
@@ -43,7 +44,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"flashir {flashir.__version__}")
+        console.echo(f"flashir {flashir.__version__}\n")
         raise typer.Exit
 
 

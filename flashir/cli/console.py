@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
+from flashir.cli import tables
+from flashir.cli.streams import can_spell
+
 PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is cut or wrapped for a program that reads it."""
-
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 def out() -> Console:
@@ -30,47 +31,46 @@ def err() -> Console:
 
 def say(text: str = "", style: str | None = None) -> None:
     """A line of the result."""
-    out().print(text, style=style, soft_wrap=True)
+    _print(out(), text, style)
+
+
+def echo(text: str) -> None:
+    """A part of the result, as it is: text that programs read, such as IR."""
+    sys.stdout.write(text)
 
 
 def stream(text: str) -> None:
     """A piece of a result that comes bit by bit. What would control a terminal is not written to one."""
-    shown = text.translate(_CONTROLS) if sys.stdout.isatty() else text
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(shown.encode(encoding, "replace").decode(encoding))
+    sys.stdout.write(text.translate(tables.CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def note(text: str, style: str | None = None) -> None:
     """A line about the result, on stderr."""
-    err().print(text, style=style, soft_wrap=True)
+    _print(err(), text, style)
+
+
+def warn(word: str, text: str, style: str) -> None:
+    """A text on stderr behind a word in colour, such as `error:`."""
+    _print(err(), f"{word} {text}", style, len(word))
 
 
 def emit(value: Any) -> None:
     """The one JSON value of a verb with `--json`. What is not a finite number becomes null, as JSON has none."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    if not can_spell(sys.stdout, text):
+        text = json.dumps(_finite(value), indent=2, allow_nan=False)
+    sys.stdout.write(f"{text}\n")
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table: ruled on a terminal, bare in a pipe. `right` names the columns of numbers."""
-    terminal = out().is_terminal
-    made = Table(
-        box=SIMPLE_HEAD if terminal else None,
-        header_style="bold",
-        pad_edge=False,
-        padding=(0, 2) if not terminal else (0, 1),
-        show_edge=False,
-    )
-    for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", no_wrap=not terminal)
-    return made
+    return tables.table(*columns, right=right, terminal=out().is_terminal)
 
 
 def facts(pairs: dict[str, str]) -> Table:
     """Names and what they are, in two columns."""
-    made = Table.grid(padding=(0, 2))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(overflow="fold")
+    made = tables.pairs()
     for name, value in pairs.items():
         made.add_row(name, value)
     return made
@@ -121,13 +121,23 @@ class _Clean(Console):
 
     def render_str(self, text: str, **how: Any) -> Text:
         """The string as rich draws it."""
-        return super().render_str(text.translate(_CONTROLS), **how)
+        return super().render_str(text.translate(tables.CONTROLS), **how)
+
+
+def _print(to: Console, text: str, style: str | None = None, styled: int | None = None) -> None:
+    """A text, on a terminal broken at spaces; only its first characters may be `styled`."""
+    text = text.translate(tables.CONTROLS)
+    shown = Text("\n".join(tables.broken(text, to.width)) if to.is_terminal else text)
+    shown.stylize(style or "", 0, styled)
+    to.print(shown, soft_wrap=True)
 
 
 def _console(*, stderr: bool) -> Console:
     made = _Clean(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = PIPE_WIDTH
+    elif made.is_dumb_terminal:  # rich takes any such for one of 80 columns
+        made.size = ConsoleDimensions(*shutil.get_terminal_size())
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -210,9 +209,7 @@ def _prompts(given: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
     found = [(f"prompt {number}", text) for number, text in enumerate(given, 1)]
     sources: list[tuple[str, Callable[[], bytes]]] = [(str(path), path.read_bytes) for path in files]
     if not given and not files:
-        if sys.stdin.isatty():
-            raise InputError("there is no prompt", mend="give --prompt TEXT or --prompt-file FILE, or pipe text in")
-        sources.append(("standard input", sys.stdin.buffer.read))
+        sources.append(("standard input", _piped))
     problems = []
     for name, read in sources:
         try:
@@ -226,6 +223,17 @@ def _prompts(given: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
     if problems:
         raise InputError(problems)
     return found
+
+
+def _piped() -> bytes:
+    """What was piped in. Raises InputError where nothing is."""
+    from flashir.cli.streams import piped
+    from flashir.errors import InputError
+
+    text = piped()
+    if text is None:
+        raise InputError("there is no prompt", mend="give --prompt TEXT or --prompt-file FILE, or pipe text in")
+    return text
 
 
 def _is_broken(text: str) -> bool:

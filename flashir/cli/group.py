@@ -14,9 +14,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
+from flashir.cli.streams import asides, result
 from flashir.errors import FlashirError, command_line
 
-FAILED, MISUSED, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives it no public name
 
 
@@ -35,26 +36,32 @@ class Cli(TyperGroup):
         """Print the help."""
         group_help(self, ctx)
 
-    def main(self, args: Any = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
+    def main(self, args: Any = None, *_: Any, **extra: Any) -> NoReturn:
         """Run a command line and exit: 0 done, 1 a check failed, 2 an error of the user, 130 interrupted."""
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args or os.environ.get("FLASHIR_DEBUG", "") not in ("", "0", "false")
-        extra["standalone_mode"] = False
-        with warnings.catch_warnings(), command_line():
+        with asides(), command_line(), warnings.catch_warnings():
             warnings.simplefilter("once", UserWarning)
             warnings.showwarning = _show_warning
-            code = _guarded(lambda: super(Cli, self).main(args, "flashir", **extra), debug)
+            code = _guarded(lambda: self._run(args), debug)
         sys.exit(code)
 
+    def _run(self, args: list[str]) -> int:
+        with result():
+            try:
+                with self.make_context("flashir", args) as context:
+                    self.invoke(context)
+            except typer.Exit as ended:
+                return ended.exit_code
+        return DONE
 
-def _guarded(run: Callable[[], Any], debug: bool) -> int:
+
+def _guarded(run: Callable[[], int], debug: bool) -> int:
     """The exit code of a run; errors are told on the way."""
     try:
-        code = run()
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        return _silence()
+        return run()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else FAILED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except _UsageError as error:
@@ -71,26 +78,10 @@ def _guarded(run: Callable[[], Any], debug: bool) -> int:
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
-    try:
-        if debug:
-            traceback.print_exc()
-        errors = console.err()
-        errors.print("error:", style="bold red", end=" ")
-        errors.print(message, soft_wrap=True)
-    except BrokenPipeError:
-        return _silence()
+    if debug:
+        traceback.print_exc()
+    console.warn("error:", message, "bold red")
     return code
-
-
-def _silence() -> int:
-    """Whoever read has gone: nothing more can be said, not even while Python shuts down."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            os.dup2(null, stream.fileno())
-        except (OSError, ValueError):
-            continue
-    return CLOSED_PIPE
 
 
 def _show_warning(
@@ -101,6 +92,5 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    errors = console.err()
-    errors.print("warning:", style="bold yellow", end=" ")
-    errors.print("; ".join(" ".join(part.split()) for part in str(message).splitlines() if part), soft_wrap=True)
+    text = "; ".join(" ".join(part.split()) for part in str(message).splitlines() if part)
+    console.warn("warning:", text, "bold yellow")

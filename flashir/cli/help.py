@@ -8,10 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from flashir.cli import console
+from flashir.cli import console, tables
 
 EXAMPLES = "Examples:"
 HELP_WIDTH = 110
@@ -78,9 +77,7 @@ def _paragraphs(text: str) -> list[Any]:
 
 
 def _list(title: str, rows: Iterable[Row], width: int = 0) -> list[Any]:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="cyan", min_width=width)
-    grid.add_column()
+    grid = tables.pairs("cyan", width)
     for name, text in rows:
         grid.add_row(Text(name), Text(text))
     return ["", Text(title, "bold yellow"), _indented(grid)]

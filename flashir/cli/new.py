@@ -80,4 +80,4 @@ def new(
     elif written:
         console.say(f"{written}  ({console.many(count)} parameters)")
     else:
-        typer.echo(dumps(graph), nl=False)
+        console.echo(dumps(graph))

@@ -8,10 +8,10 @@ from time import monotonic
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from flashir.cli import console
+from flashir.cli.tables import Fitted
 from flashir.passes.choose import Candidate
 from flashir.tune.progress import Progress, candidate_name
 
@@ -109,11 +109,11 @@ class LiveProgress:
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Group:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        table = Fitted(box=None, padding=(0, 2, 0, 0), header_style="bold")
         tiled = any(row.candidate.tile is not None for row in self._rows.values())
         for name in ("chunk", *(["tile"] if tiled else []), "cumsum", "predicted", "measured", "spread", "state"):
             numbers = name not in ("cumsum", "state")
-            table.add_column(name, justify="right" if numbers else "left", no_wrap=name != "state")
+            table.add_column(name, justify="right" if numbers else "left")
         for row in self._rows.values():
             each, measured = row.candidate, row.candidate.measured_ms
             table.add_row(

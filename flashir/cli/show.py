@@ -116,10 +116,10 @@ def _print(graphs: dict[str, Graph], made: Stages, types: bool) -> None:
     from flashir.ir import dumps
 
     for text in made.printed:
-        typer.echo(text)
+        console.echo(f"{text}\n")
     for name, graph in graphs.items():
         heading = f"// {name}{f' for {made.target}' if name == 'lowered' else ''}\n" if len(graphs) > 1 else ""
-        typer.echo(heading + dumps(graph, types=types), nl=len(graphs) > 1)
+        console.echo(heading + dumps(graph, types=types) + ("\n" if len(graphs) > 1 else ""))
 
 
 def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, types: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.cli.source import Source
+from flashir.cli.streams import piped
 from flashir.errors import InputError
 from flashir.inputs import vocabulary
 from flashir.likelihood import log_softmax, nats
@@ -100,11 +100,11 @@ def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
     Raises:
         InputError: the file cannot be read, nothing is given, or it is no UTF-8 where tokens are no bytes.
     """
-    if file is None and sys.stdin.isatty():
-        raise InputError("there is no input", mend="give --text FILE, --ids FILE.npy, or pipe text in")
     where = str(file or "stdin")
     try:
-        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        data = piped() if file is None else file.read_bytes()
+        if data is None:
+            raise InputError("there is no input", mend="give --text FILE, --ids FILE.npy, or pipe text in")
         ids = np.frombuffer(data, np.uint8) if tokenizer.is_bytes else tokenizer.encode(data.decode())
     except OSError as error:
         raise InputError(f"cannot read the text: {error.strerror or error}", where=where) from None

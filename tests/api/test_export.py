@@ -80,7 +80,7 @@ def test_settings_are_checked_before_work_starts(model, tmp_path):
     with pytest.raises(SettingError, match="cumsum must be one of"):
         flashir.export(model, tmp_path, cumsum="loop")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtefactError, match="this is a file, not a folder"):
+    with pytest.raises(ArtefactError, match="this is not a folder"):
         flashir.export(model, tmp_path / "file", chunk=16)
 
 
