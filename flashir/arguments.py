@@ -254,8 +254,8 @@ def _text(value: Any) -> str:
 
 
 def _path(value: Any) -> Path:
-    if not isinstance(value, (str, os.PathLike)) or "\0" in str(os.fspath(value)):
-        raise _OtherError
+    if not isinstance(value, (str, os.PathLike)) or "\0" in str(os.fspath(value)) or value == "":
+        raise _OtherError  # the empty string would be the folder where the program was started
     return Path(os.fsdecode(value))
 
 

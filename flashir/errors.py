@@ -131,6 +131,11 @@ def option(name: str, value: object = True, *, flag: str | None = None) -> str:
     return said if value is True or value == "" else f"{said} {value}"
 
 
+def counted(count: int, one: str) -> str:
+    """`1 row`, `4,096 rows`."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of what is known where nothing is near."""
     import difflib

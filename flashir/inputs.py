@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arrays import as_array
-from flashir.errors import InputError, IRError
+from flashir.errors import InputError, IRError, counted
 from flashir.interpreter import bind_sizes
 from flashir.ir import DType, Graph, TensorType, Value
 from flashir.rewrite import rewrite
@@ -25,7 +25,7 @@ def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> lis
         InputError: every input that is missing, given twice, or unknown.
     """
     names = [value.name for value in model.inputs]
-    problems = [f"the model takes {len(names)} inputs, got {len(given)}"] if len(given) > len(names) else []
+    problems = [f"the model takes {counted(len(names), 'input')}, got {len(given)}"] if len(given) > len(names) else []
     by_position = dict(zip(names, given))
     wanted = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
     absent = {name for name, x in named.items() if x is None}
@@ -96,12 +96,12 @@ def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
     if value.type.dtype.is_float or value.type.dtype is DType.BOOL or not x.size:
         return
     rows = vocabulary(model, value)
-    low, high, what = (INT32.min, INT32.max, "numbers") if rows is None else (0, rows - 1, "token ids")
+    low, high, what = (INT32.min, INT32.max, "number") if rows is None else (0, rows - 1, "token id")
     if x.min() < low or x.max() > high:
         outside = (x < low) | (x > high)
         first = tuple(int(index) for index in np.argwhere(outside)[0])
-        count = np.count_nonzero(outside)
-        yield f"{value.name} has {count} {what} outside {low} .. {high}, the first at {first}: {x[first]}"
+        count = int(np.count_nonzero(outside))
+        yield f"{value.name} has {counted(count, what)} outside {low} .. {high}, the first at {first}: {x[first]}"
 
 
 def vocabulary(model: Graph, value: Value) -> int | None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flashir.cli import tables
 from flashir.cli.streams import can_spell
+from flashir.errors import counted as counted
 
 PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is cut or wrapped for a program that reads it."""
@@ -109,11 +110,6 @@ def many(count: float) -> str:
         if count >= limit:
             return f"{count / limit:.3g}{letter}"
     return f"{count:.0f}"
-
-
-def counted(count: int, one: str) -> str:
-    """`1 row`, `4,096 rows`."""
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
 class _Clean(Console):

@@ -20,7 +20,7 @@ ROWS = 8
 def eval(
     model: options.ModelOrExport,
     data: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
             metavar="PATH",
             help="The text: a file, or a folder of .txt; repeat for more.",

@@ -33,7 +33,7 @@ def train(
     size: options.Size = None,
     task: options.Task = None,
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             metavar="PATH",
             help="Text to learn from: a file, or a folder of .txt; repeatable.",
@@ -41,7 +41,7 @@ def train(
         ),
     ] = None,
     validation: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--valid",
             metavar="PATH",
@@ -185,8 +185,8 @@ def train(
     from flashir.errors import SettingError
 
     given = {
-        "data": data and tuple(map(str, data)),
-        "validation": validation and tuple(map(str, validation)),
+        "data": data and tuple(data),
+        "validation": validation and tuple(validation),
         "tokenizer": tokenizer,
         "document_end": document_end,
         "special_tokens": special_tokens,

@@ -72,6 +72,8 @@ def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]], end: str 
                 f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", mend="such as bpe:32000"
             )
         return Tokenizer.trained(found(), int(number), end)
+    if not Path(word).exists():
+        raise SettingError(f"must be bytes, bpe:N or a file, and there is no file {word!r}", where="tokenizer")
     return Tokenizer.read(word)
 
 

@@ -65,9 +65,9 @@ def test_an_open_model_takes_the_chunk_of_its_parameters():
 @pytest.mark.parametrize(
     ("ids", "told"),
     [
-        (np.array([[0, 256]]), "1 token ids outside 0 .. 255, the first at (0, 1): 256"),
-        (np.array([[-1, 3]]), "1 token ids outside 0 .. 255, the first at (0, 0): -1"),
-        (np.array([[2**62]]), "token ids outside 0 .. 255"),
+        (np.array([[0, 256]]), "1 token id outside 0 .. 255, the first at (0, 1): 256"),
+        (np.array([[-1, 3]]), "1 token id outside 0 .. 255, the first at (0, 0): -1"),
+        (np.array([[2**62]]), "token id outside 0 .. 255"),
         (np.array([[0.5, 1.0]]), "ids must hold whole numbers, got float64"),
         (np.array([["a"]]), "ids must hold whole numbers"),
         (np.array([1, 2, 3]), "ids must have 2 axes"),
@@ -86,7 +86,7 @@ def test_inputs_are_named_in_the_refusal(run):
         run(tokens(1, 4), mask=np.zeros((1, 4)))
     with pytest.raises(InputError, match="given twice"):
         run(tokens(1, 4), ids=tokens(1, 4))
-    with pytest.raises(InputError, match="takes 1 inputs, got 2"):
+    with pytest.raises(InputError, match="takes 1 input, got 2"):
         run(tokens(1, 4), tokens(1, 4))
 
 

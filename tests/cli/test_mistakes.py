@@ -158,7 +158,7 @@ def test_a_damaged_export(cli: Cli, artefact: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (np.array([1, 256, 3]), "1 token ids outside 0 .. 255, the first at (0, 1): 256"),
+        (np.array([1, 256, 3]), "1 token id outside 0 .. 255, the first at (0, 1): 256"),
         (np.array([1, -1]), "outside 0 .. 255"),
         (np.array([0.5, 1.0]), "must hold whole numbers, got float64"),
         (np.zeros((1, 2, 3), np.int64), "axes"),

@@ -11,6 +11,7 @@ from itertools import count
 
 import numpy as np
 
+from flashir.arguments import check_fields, typed
 from flashir.backend import NO_LABEL, Batch
 from flashir.errors import InputError, SettingError
 from flashir.train.data.corpus import Corpus, Places
@@ -53,11 +54,12 @@ class Batches:
     mask: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         smallest = {"rows": 1, "seq_len": 1, "seed": 0}
         problems = [
-            f"{name} must be a whole number from {least}, got {value!r}"
+            f"{name} must be a whole number from {least}, got {value}"
             for name, least in smallest.items()
-            if not isinstance(value := getattr(self, name), int | np.integer) or value < least
+            if (value := getattr(self, name)) < least
         ]
         if problems:
             raise SettingError(problems, where="batches")
@@ -65,7 +67,7 @@ class Batches:
         if self.task == "lm" and all(len(span.tokens) < 2 for span in self.corpus.spans):
             raise InputError(
                 "no document has two tokens, so none follows another",
-                where="data",
+                where=self.corpus.name,
                 mend="give more text, to learn from and to validate on",
             )
 
@@ -79,6 +81,7 @@ class Batches:
         """How many batches that takes, the last one filled up."""
         return -(-self.rows_of_epoch // self.rows)
 
+    @typed
     def at(self, step: int) -> Batch:
         """The batch of a step, counted from 0; steps without end, epoch after epoch."""
         turns = np.arange(step * self.rows, (step + 1) * self.rows)

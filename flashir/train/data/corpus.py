@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import InputError, SettingError
+from flashir.arguments import typed
+from flashir.errors import InputError, SettingError, counted
 from flashir.train.data.tokenizer import Ids, Tokenizer
 
 Places = npt.NDArray[np.int64]
@@ -32,10 +33,12 @@ class Corpus:
     Args:
         tokenizer: makes the tokens.
         spans: the documents that have tokens.
+        name: of the text, in messages.
     """
 
     tokenizer: Tokenizer
     spans: tuple[Span, ...]
+    name: str = "data"
 
     def __len__(self) -> int:
         """How many tokens there are."""
@@ -69,6 +72,7 @@ class Corpus:
         """The number of the document at each place of the stream; beyond its end, how many there are."""
         return np.searchsorted(self.borders, places, side="right")
 
+    @typed
     def split(self, share: float) -> tuple[Corpus, Corpus]:
         """What to train on and what to hold out: about `share` of the tokens, the same ones on every call.
 
@@ -91,11 +95,12 @@ class Corpus:
             parts = self._end_of_largest(max(round(wanted), 1))
         if not all(_tokens(part) for part in parts):
             raise InputError(
-                f"{len(self)} tokens are too few to hold {share:.2%} out",
-                where="data",
+                f"{counted(len(self), 'token')} {'is' if len(self) == 1 else 'are'} too few to hold {share:.2%} out",
+                where=self.name,
                 mend="give more text, or text to validate on: --valid",
             )
-        train, valid = (Corpus(self.tokenizer, tuple(span for span in part if len(span.tokens))) for part in parts)
+        full = [tuple(span for span in part if len(span.tokens)) for part in parts]
+        train, valid = (replace(self, spans=each) for each in full)
         return train, valid
 
     def _whole(self, wanted: float) -> tuple[list[Span], list[Span]]:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from flashir.arguments import typed
 from flashir.cost.profile import cache_folder
 from flashir.errors import InputError
 from flashir.files import atomic_write, sha256
@@ -49,6 +50,7 @@ class Index(msgspec.Struct, frozen=True):
         return (len(self.lengths), sum(self.lengths), _digest(self.lengths)) == (documents, tokens, digest)
 
 
+@typed
 def prepare(
     paths: Paths,
     tokenizer: Tokenizer,
@@ -71,6 +73,7 @@ def prepare(
     return tokenised(documents(paths, progress), tokenizer, cache, progress)
 
 
+@typed
 def tokenised(
     found: Sequence[Document],
     tokenizer: Tokenizer,
@@ -78,18 +81,24 @@ def tokenised(
     progress: Progress = lambda *_: None,
 ) -> Corpus:
     """As `prepare`, of documents that are checked already."""
-    if not isinstance(cache, str | Path | None):
-        raise InputError(f"cache must be the path of a folder, got {cache!r}", where="data")
     folder = Path(cache) if cache else cache_folder() / "tokens"
     spans: list[Span] = []
     done, total = 0, sum(document.size for document in found)
     for group in _groups(found):
         spans += _shard(folder, group, tokenizer, partial(_told, progress, done, total))
         done += sum(document.size for document in group)
-    full = tuple(span for span in spans if len(span.tokens))
+    full, name = tuple(span for span in spans if len(span.tokens)), _name(found)
     if not full:
-        raise InputError("the text has no tokens", where="data", mend="give more text")
-    return Corpus(tokenizer, full)
+        raise InputError("the text has no tokens", where=name, mend="give more text")
+    return Corpus(tokenizer, full, name)
+
+
+def _name(found: Sequence[Document]) -> str:
+    """What documents are called in messages: the path of the first, and how many more there are."""
+    if not found:
+        return "data"
+    more = len(found) - 1
+    return f"{found[0].path}{f' and {more} more' if more else ''}"
 
 
 def _told(progress: Progress, before: int, total: int, more: int) -> None:

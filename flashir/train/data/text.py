@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
+from flashir.arguments import typed
 from flashir.errors import InputError
 from flashir.foreign import opened
 
@@ -43,6 +44,7 @@ class Document:
     size: int
 
 
+@typed
 def documents(paths: Paths, progress: Progress = lambda *_: None) -> tuple[Document, ...]:
     """Every text file that is named, and every `.txt` file in the folders that are, sorted; each file once.
 
@@ -114,8 +116,8 @@ def words(document: Document, size: int = PIECE) -> int:
 
 def _paths(given: Paths) -> list[Path]:
     """One path, or several, each as a path. Raises InputError."""
-    each = [given] if isinstance(given, str | PathLike) or not isinstance(given, Iterable) else list(given)
-    strange = [path for path in each if not isinstance(path, str | Path)]
+    each = [given] if isinstance(given, str | PathLike) else list(given)
+    strange = [path for path in each if not isinstance(path, str | Path) or not str(path)]
     if strange:
         raise InputError([f"a text must be given by its path, got {path!r}" for path in strange], where="data")
     return [Path(path) for path in each]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arguments import typed
 from flashir.endings import PLAIN, Reading, end_names, special_names
 from flashir.errors import InputError, SettingError, suggest
 from flashir.files import atomic_write
@@ -56,6 +57,7 @@ class Tokenizer:
     file: Path | None = field(default=None, compare=False)
 
     @classmethod
+    @typed
     def bytes(cls, end: str | None = None) -> Tokenizer:
         """Ids 0 .. 255 are bytes of UTF-8, the last is the mask, and between them stands an `end` of texts, if any.
 
@@ -65,6 +67,7 @@ class Tokenizer:
         return cls(of_bytes([] if end is None else [end]))
 
     @classmethod
+    @typed
     def trained(cls, documents: Sequence[Document], vocab: int, end: str | None = None) -> Tokenizer:
         """A byte-pair encoding of `vocab` ids, the mask last, trained on even samples of the documents.
 
@@ -81,6 +84,7 @@ class Tokenizer:
         return cls(_trained(documents, vocab, end))
 
     @classmethod
+    @typed
     def read(cls, path: str | Path) -> Tokenizer:
         """The tokenizer of a tokenizer.json.
 
@@ -170,6 +174,7 @@ class Tokenizer:
         """The smallest vocabulary of a model for a task: that of an `lm` needs no mask, if it is the last id."""
         return self.vocab - (task == "lm" and self.mask == self.vocab - 1)
 
+    @typed
     def check(self, task: str, vocab: int) -> None:
         """Whether a model with a vocabulary fits, which may be padded by less than 128.
 

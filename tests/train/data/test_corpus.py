@@ -84,7 +84,7 @@ def test_a_share_is_between_nothing_and_all(share: float) -> None:
 
 
 def test_one_token_cannot_be_split() -> None:
-    with pytest.raises(InputError, match="1 tokens are too few"):
+    with pytest.raises(InputError, match="1 token is too few"):
         numbered([1]).split(0.5)
 
 

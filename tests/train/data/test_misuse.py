@@ -6,18 +6,23 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from flashir.errors import InputError, SettingError
-from flashir.train.data import Document, Tokenizer, documents, prepare
+from flashir.errors import FlashirError, InputError, SettingError
+from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, prepare
 from flashir.train.data import text as texts
 from tests.train.data.support import WORDS, write
 from tests.train.data.test_tokenizer import TRAINED
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return prepare([write(tmp_path, a="one two three")], Tokenizer.bytes(), tmp_path / "cache")
 
 
 class TestFiles:
@@ -100,13 +105,19 @@ class TestFiles:
         write(tmp_path, a="one")
         assert documents(tmp_path) == documents(str(tmp_path)) == documents([tmp_path])
 
-    @pytest.mark.parametrize("paths", [None, 5, [None], [b"a.txt"], [5, "a.txt"]])
+    @pytest.mark.parametrize("paths", [None, 5, "", [""], [None], [b"a.txt"], [5, "a.txt"]])
     def test_what_is_no_path_is_told(self, paths: Any) -> None:
-        with pytest.raises(InputError, match="must be"):
+        with pytest.raises(FlashirError, match=r"must be (given by its path|a path or a list), got"):
             documents(paths)
 
 
 class TestTokenizers:
+    @pytest.mark.parametrize("vocab", ["x", None, 300.5, -1, 256, True])
+    def test_a_vocabulary_is_a_whole_number(self, tmp_path: Path, vocab: Any) -> None:
+        found = documents([write(tmp_path, a=WORDS)])
+        with pytest.raises(SettingError, match="vocab must be"):
+            Tokenizer.trained(found, vocab)
+
     @pytest.mark.parametrize("vocab", [100_000, 2**22, 2**22 + 1, 2**31, 2**40, 10**30])
     def test_a_vocabulary_is_no_larger_than_the_text(self, tmp_path: Path, vocab: int) -> None:
         found = documents([write(tmp_path, a=WORDS)])
@@ -124,6 +135,56 @@ class TestTokenizers:
     def test_ids_are_whole_numbers(self, tokenizer: Tokenizer, ids: Any) -> None:
         with pytest.raises(InputError, match=r"token ids must be|no token"):
             tokenizer.decode(ids)
+
+    @pytest.mark.parametrize(("task", "vocab"), [(None, 256), (["lm"], 256), ("lm", None), ("lm", "x"), ("lm", 256.5)])
+    def test_a_model_has_a_task_and_a_vocabulary(self, task: Any, vocab: Any) -> None:
+        with pytest.raises(SettingError, match=r"task must be a string|vocab must be"):
+            Tokenizer.bytes().check(task, vocab)
+
+
+class TestBatches:
+    GIVEN: ClassVar[dict[str, Any]] = {
+        "task": "lm",
+        "rows": 2,
+        "seq_len": 4,
+        "seed": 0,
+        "segments": False,
+        "vocab": 256,
+    }
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("rows", value) for value in (0, "x", None, 1.5)),
+            *(("seq_len", value) for value in (0, "x", True)),
+            *(("seed", value) for value in (-1, None)),
+            *(("vocab", value) for value in (None, "x", 1.5)),
+            *(("task", value) for value in (None, 5, ["lm"], "ml")),
+            *((flag, value) for flag in ("segments", "shuffle") for value in ("x", None)),
+        ],
+    )
+    def test_each_argument_that_is_wrong_is_named(self, corpus: Corpus, name: str, value: Any) -> None:
+        with pytest.raises(SettingError, match=name):
+            Batches(corpus, **{**self.GIVEN, name: value})
+
+    def test_all_are_named_at_once(self, corpus: Corpus) -> None:
+        for wrong in ({"rows": 0, "seq_len": 0, "seed": -1}, {"seq_len": 1.5, "segments": 2, "vocab": "x"}):
+            with pytest.raises(SettingError) as caught:
+                Batches(corpus, **{**self.GIVEN, **wrong})
+            assert len(caught.value.problems) == 3
+
+    def test_more_than_memory_holds_is_an_error(self, corpus: Corpus) -> None:
+        with pytest.raises(FlashirError, match="memory"):
+            Batches(corpus, **{**self.GIVEN, "rows": 2**40, "seq_len": 2**10}).at(0)
+
+    def test_numbers_of_numpy_are_numbers(self, corpus: Corpus) -> None:
+        given = {**self.GIVEN, "rows": np.int64(2), "vocab": np.int32(256), "segments": np.bool_(True)}
+        assert Batches(corpus, **given).at(0).inputs[0].shape == (2, 4)
+
+    @pytest.mark.parametrize("share", ["x", None, float("nan"), 0, 1, True])
+    def test_a_share_is_a_share(self, corpus: Corpus, share: Any) -> None:
+        with pytest.raises(SettingError, match=r"share that is held out must|share must be a number"):
+            corpus.split(share)
 
 
 class TestShards:
@@ -150,7 +211,7 @@ class TestShards:
     @posix
     def test_a_cache_that_is_no_folder_is_an_error(self, tmp_path: Path) -> None:
         write(tmp_path, a="one")
-        with pytest.raises(InputError, match="cache"):
+        with pytest.raises(FlashirError, match="cache must be a path"):
             prepare([tmp_path], Tokenizer.bytes(), 5)  # type: ignore[arg-type]
 
 
