@@ -70,6 +70,12 @@ class InputError(FlashirError):
     code = "input"
 
 
+class ResultError(FlashirError):
+    """A result that is no finite number, so that nothing can be said of it."""
+
+    code = "result"
+
+
 class TargetError(FlashirError):
     """A target or backend that is unknown, not installed, or cannot do what is asked."""
 

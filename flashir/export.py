@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from flashir.compiler import Prepared, prepare
 from flashir.decode import decoding
 from flashir.endings import Reading
 from flashir.errors import ArtefactError, TargetError, option
+from flashir.extent import Extent
 from flashir.files import UNFINISHED, writing
+from flashir.finite import check_finite
 from flashir.generation import longest
 from flashir.hosted import hosted
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
-from flashir.ir.limits import LARGEST_SIZE
 from flashir.passes.one_document import OneDocument
+from flashir.passes.to_decode import of_length
 from flashir.planning import Plan, compute_type
 from flashir.quantised import TOLERANCE as GROWTH
 from flashir.quantised import Comparison, Quantised
@@ -42,6 +44,41 @@ LISTED = 3  # files of a folder that a message names
 CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
 """Names of what an export that was cut short may leave in a folder; the next export removes it, or writes it again."""
 NARROW = {"int8": 0.2, "float16": 1e-2}  # perplexity says how good they are, this that graphs are the same
+RANDOM = "random weights: the output is meaningless"
+SEED = "flashir.seed"
+"""In the metadata of an artefact: the seed of its parameters, where nobody gave any."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison that an artefact passed.
+
+    Args:
+        what, against: what was compared with what.
+        batch, lengths: the rows of its input, and their tokens: one number, or one for each row.
+        weights: of both sides.
+        error, limit: how far the results are apart, relative to the largest wanted, and how far they may be.
+    """
+
+    what: str
+    against: str
+    batch: int
+    lengths: tuple[int, ...]
+    weights: str
+    error: float
+    limit: float
+
+    def __str__(self) -> str:
+        tokens = " and ".join(map(str, self.lengths))
+        return (
+            f"{self.what} against {self.against} on {tokens} tokens, batch {self.batch}, {self.weights}: "
+            f"{self.error:.1e} off, {self.limit:.0e} allowed"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        about = {"what": self.what, "against": self.against, "batch": self.batch, "lengths": list(self.lengths)}
+        return {**about, "weights": self.weights, "relative_error": self.error, "tolerance": self.limit}
 
 
 @dataclass(frozen=True)
@@ -55,6 +92,7 @@ class Exported:
         notes: what a user of the artefact should know.
         quantised: what narrow weights cost, where there are any.
         files: all that was written, the main file first.
+        compared: of the checks, those that compared results.
     """
 
     path: Path
@@ -63,6 +101,7 @@ class Exported:
     notes: tuple[str, ...]
     quantised: Quantised | None = None
     files: tuple[Path, ...] = ()
+    compared: tuple[Compared, ...] = ()
 
 
 @typed
@@ -120,11 +159,14 @@ def export(
         check_free(Path(out))
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
     comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
-    check = _Check(ready) if comparison is None else _NarrowCheck(ready, comparison)
+    weights = "the exported weights" if params is not None else f"random weights (seed {seed})"
+    check = _Check(ready, weights) if comparison is None else _NarrowCheck(ready, weights, comparison)
     if comparison is not None:
         ready = replace(ready, backend=comparison.backend)
     write = _decoder_writer(ready, target, max_len, length) if decode else _writer(ready, target)
     metadata = {"flashir.version": flashir.__version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
+    if params is None:
+        metadata[SEED] = str(seed)
     kept = None if tokenizer is None else Beside.of(tokenizer, reading)
     if kept is not None:
         metadata |= kept.metadata
@@ -138,7 +180,8 @@ def export(
     found = ready.backend.verify(path) if isinstance(ready.backend, Exporter) else Verified(())
     cost = None if comparison is None else comparison.found
     files = (path, *found.beside, *(() if kept is None else (path.with_name(TOKENIZER),)))
-    return Exported(path, ready.plan, (*found.checks, *check.verdicts), _notes(ready.plan), cost, files)
+    verdicts, compared = tuple(map(str, check.compared)), tuple(check.compared)
+    return Exported(path, ready.plan, (*found.checks, *verdicts), _notes(ready.plan), cost, files, compared)
 
 
 def check_free(out: Path) -> None:
@@ -183,45 +226,61 @@ def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: i
     graphs = replace(made, prefill=prefill, step=step, max_len=longest(model, max_len))
 
     def write(out: Path, about: Mapping[str, str], check: _Check) -> Path:
-        examine = _DecoderCheck(check, graphs.max_len)
+        examine = _DecoderCheck(check, graphs.max_len, length)
         return found.export_decoder(model, ready.lowered, graphs, ready.params, out, about, examine)
 
     return write
 
 
 class _Check:
-    """Runs an artefact that is about to be committed against the float64 interpreter, on tokens of its own."""
+    """Runs an artefact that is about to be committed against the float64 interpreter, on tokens of its own.
 
-    def __init__(self, ready: Prepared) -> None:
-        self.model, self.params = ready.plan.graph, ready.params
-        self.length = min(enough(ready.plan.chunk, ready.plan.tile), _longest(self.model))
+    They are as many as `enough` has it, or as many as the model takes.
+    """
+
+    def __init__(self, ready: Prepared, weights: str) -> None:
+        self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
+        self.length = Extent.of(self.model).tokens(enough(ready.plan.chunk, ready.plan.tile))
         self.limit = TOLERANCE[compute_type(self.model)]
-        self.verdicts: list[str] = []
+        self.compared: list[Compared] = []
 
     def __call__(self, run: Run) -> Array:
         """The logits wanted. Raises ArtefactError where they differ by more than the compute type explains."""
-        arrays = self.arrays()
-        wanted = interpret(self.model, self.params, *arrays)[0]
-        self.compare(run(arrays), wanted, f"run against the float64 interpreter on {self.length} tokens")
+        wanted = interpret(self.model, self.params, *self.arrays())[0]
+        self.compare(run(self.arrays()), wanted, "run", "the float64 interpreter")
         return wanted
+
+    def continued(self, length: int | None) -> Array:
+        """What the interpreter computes of tokens that a decoder continues.
+
+        They are one document, which begins a sequence of a length, where the model divides by that.
+        """
+        model = OneDocument().apply(self.model)
+        model = model if length is None else of_length(model, length)
+        return interpret(model, self.params, self.arrays()[0])[0]
 
     def arrays(self) -> list[Array]:
         """What it is run on."""
         return sample_inputs(self.model, Workload(1, self.length).sizes(self.model))
 
-    def compare(self, found: Array, wanted: Array, what: str) -> None:
-        """Adds a verdict, or raises ArtefactError."""
-        error = relative_error(found, wanted)
+    def compare(self, got: Array, wanted: Array, what: str, against: str, lengths: Sequence[int] = ()) -> None:
+        """Adds what was compared, on rows of those lengths, else on its own. Raises ArtefactError, ResultError."""
+        check_finite(got, f"the results of the artefact ({what})")
+        error = relative_error(got, wanted)
         if not error <= self.limit:
-            raise ArtefactError(f"the artefact differs from the interpreter by {error:.1e}, more than {self.limit:.0e}")
-        self.verdicts.append(f"{what}: {error:.1e} off, {self.limit:.0e} allowed")
+            raise ArtefactError(
+                f"the artefact differs from the interpreter by {error:.1e}, more than {self.limit:.0e}", where=what
+            )
+        batch, *rest = self.arrays()[0].shape
+        rows = tuple(lengths) or tuple(rest[:1])
+        self.compared.append(Compared(what, against, len(lengths) or batch, rows, self.weights, error, self.limit))
 
 
 class _NarrowCheck(_Check):
     """Runs the model as it is against the interpreter, and what has narrow weights against the model as it is."""
 
-    def __init__(self, ready: Prepared, comparison: Comparison) -> None:
-        super().__init__(ready)
+    def __init__(self, ready: Prepared, weights: str, comparison: Comparison) -> None:
+        super().__init__(ready, weights)
         self.ready, self.comparison = ready, comparison
 
     def __call__(self, run: Run) -> Array:
@@ -230,22 +289,28 @@ class _NarrowCheck(_Check):
         wanted = super().__call__(whole)
         self.comparison(whole, run)
         self.limit = NARROW.get(self.comparison.kind, NARROW["int8"])
-        self.compare(run(self.arrays()), wanted, "narrow weights against it")
+        self.compare(run(self.arrays()), wanted, f"narrow weights ({self.comparison.kind})", "the float64 interpreter")
         return wanted
 
 
 class _DecoderCheck:
-    """Runs a model, its prefill and its step, each against the interpreter on the whole sequence."""
+    """Runs a model, its prefill and its step, each against the interpreter on the whole sequence.
 
-    def __init__(self, check: _Check, limit: int | None) -> None:
-        self.check = check
+    Args:
+        check: of the model.
+        limit: how long a sequence may become.
+        length: what prefill and step divide by, where the model divides by the length; the interpreter then does too.
+    """
+
+    def __init__(self, check: _Check, limit: int | None, length: int | None) -> None:
+        self.check, self.length = check, length
         check.length = min(check.length, limit or check.length)
 
     def __call__(self, run: Run, prefill: Continue, step: Continue) -> None:
         """Two rows of the same tokens, one prompt longer than the other. Raises ArtefactError as `_Check`."""
         wanted, (ids, *beside) = self.check(run), self.check.arrays()
-        if beside:  # a prompt is one document
-            wanted = interpret(OneDocument().apply(self.check.model), self.check.params, ids)[0]
+        if beside or self.length is not None:
+            wanted = self.check.continued(self.length)
         steps = min(STEPS, ids.shape[1] - 1)
         lengths = np.array([ids.shape[1] - steps, max(1, (ids.shape[1] - steps) // 2)])
         logits, states = prefill([np.repeat(ids[:, : lengths[0]], 2, axis=0), lengths], ())
@@ -254,19 +319,15 @@ class _DecoderCheck:
             logits, states = step([ids[0, lengths + number]], states)
             found.append(logits)
             last.append(lengths + number)
-        what = f"prefill and {steps} steps of 2 prompts against it, {lengths[0]} and {lengths[1]} tokens"
-        self.check.compare(np.stack(found), wanted[0, np.stack(last)], what)
+        divided = "" if self.length is None else f", for sequences of {self.length},"
+        what = f"prefill and {steps} steps of 2 prompts{divided}"
+        against = "the float64 interpreter"
+        self.check.compare(np.stack(found), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
 
 
 def enough(chunk: int | None, tile: int | None) -> int:
     """Tokens that a comparison with the interpreter wants: a second chunk, or tile, that has seen the first."""
     return max(chunk or SHORTEST_CHECK - 1, tile or 0) + 1
-
-
-def _longest(model: Graph) -> int:
-    """The longest sequence that positions and biases span; the `max_len` of an op with chunks bounds nothing."""
-    spans = (node.attrs.get("max_len") for node in model.walk() if "chunk" not in node.attrs)
-    return min((span for span in spans if isinstance(span, int)), default=LARGEST_SIZE)
 
 
 def sample_inputs(model: Graph, sizes: Mapping[str, int], seed: int = 0) -> list[npt.NDArray[Any]]:
@@ -297,17 +358,27 @@ def relative_error(got: Any, wanted: Any) -> float:
     return float(np.max(np.abs(apart)) / max(np.max(np.abs(wanted)), 1e-300))
 
 
+def worst_error(got: Any, wanted: Sequence[Any]) -> float:
+    """The largest `relative_error` of the results of a run: one array, or a tuple of them; NaN is the largest."""
+    results = got if isinstance(got, tuple) else (got,)
+    if len(results) != len(wanted):
+        return float("inf")
+    errors = [relative_error(each, right) for each, right in zip(results, wanted, strict=True)]
+    return max(errors, key=lambda error: (error != error, error), default=0.0)
+
+
 def _choices_made(made: Plan) -> dict[str, Any]:
     return {name: value for name, value in made.as_dict().items() if name not in ("candidates", "model")}
 
 
+def divides_by_length(model: Graph) -> bool:
+    """Whether a layer divides by the length of the whole sequence, so that a decoder must be told it."""
+    return any(node.op == "gau" and node.attrs["qk_scale"] == "length" for node in model.walk())
+
+
 def _notes(made: Plan) -> tuple[str, ...]:
     """What may surprise whoever runs the artefact."""
-    by_length = any(
-        node.op == "gau" and node.attrs["qk_scale"] == "length" and not isinstance(node.output.type.shape[1], int)
-        for node in made.graph.walk()
-    )
-    if not by_length:
+    if Extent.of(made.graph).length is not None or not divides_by_length(made.graph):
         return ()
     return (
         "qk_scale = length divides scores by the actual length (Code 6), which generalises badly to lengths that the "

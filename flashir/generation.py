@@ -23,8 +23,10 @@ from flashir.compiler import device_at_hand, prepare
 from flashir.cost import target as find_target
 from flashir.decode import Decoding, decoding
 from flashir.errors import InputError, SettingError, TargetError
+from flashir.extent import Extent
 from flashir.hosted import hosted
-from flashir.ir import Dim, Graph
+from flashir.ir import Graph
+from flashir.likelihood import need_logits
 from flashir.memory import gigabytes
 from flashir.passes.one_document import OneDocument
 from flashir.registry import backend_of
@@ -223,11 +225,13 @@ def generate(
         seed: of what is drawn; see `SplitMix64`.
 
     Raises:
-        SettingError: `tokens` is less than 0, or the seed out of range.
+        SettingError: `tokens` is less than 0, the seed out of range, or the model gives no logits.
         InputError: as `Decoder.prefill`; later on, where logits are not finite.
     """
     if problems := not_whole("tokens", tokens):
         raise SettingError(problems)
+    if isinstance(decoder, Decoder):  # whatever else acts like one has no model to be looked at
+        need_logits(decoder.model, "there is no next token")
     random = SplitMix64(seed)
     return _continued(decoder, *decoder.prefill(prompts), tokens, sampling or Sampling(), random)
 
@@ -246,9 +250,8 @@ def _continued(
 
 def longest(model: Graph, max_len: int | None = None) -> int | None:
     """How long a sequence may become: what caches hold, and what ops that have a `max_len` can do."""
-    limits = [] if max_len is None else [max_len]
-    lengths = {n for node in model.walk() if isinstance(n := node.attrs.get("max_len"), int)}
-    return min([*limits, *(n for n in lengths if not _takes(model, n + 1))], default=None)
+    limits = (max_len, Extent.of(model).longest)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _rows(graphs: Decoding, target: str) -> int:
@@ -261,13 +264,3 @@ def _rows(graphs: Decoding, target: str) -> int:
             mend="choose a smaller max_len",
         )
     return int(memory // kept)
-
-
-def _takes(model: Graph, length: int) -> bool:
-    batch, time = model.inputs[0].type.shape
-    sizes = {str(time): length} | ({str(batch): 1} if isinstance(batch, Dim) else {})
-    try:
-        inputs.specialise(model, sizes)
-    except InputError:
-        return False
-    return True

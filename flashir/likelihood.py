@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.backend import NO_LABEL
-from flashir.ir import Graph
+from flashir.errors import SettingError
+from flashir.inputs import vocabulary
+from flashir.ir import Graph, Node, Value
 
 AT_ONCE = 2**24  # logits that are looked at together, so that the float64 copy stays small
+
+
+PASSED = ("cast", "reshape", "slice")
+"""Ops between logits and the result, in a model that was lowered; beside them, sums and products with a parameter."""
+
+
+def logits_width(model: Graph) -> int | None:
+    """The size of the vocabulary, where the first result of the model is logits [b, t, v] of it; else None.
+
+    It is where an `unembed` makes it, or a product with a weight of the size of the vocabulary does. Where the model is
+    as wide as its vocabulary, that weight must be the table of the tokens, or that of an `unembed`.
+    """
+    known = vocabulary(model, model.inputs[0]) if model.inputs else None
+    result = model.outputs[0]
+    if known is None or result.type.rank != 3 or result.type.shape[-1] != known or not result.type.dtype.is_float:
+        return None
+    makers = model.producers()
+    node = makers.get(result)
+    while node is not None and (node.op in PASSED or node.op in ("add", "mul")):
+        rest = [value for value in node.operands if node.op in PASSED or _weight(makers, value) is None]
+        node = makers.get(rest[0]) if len(rest) == 1 else None
+    if node is None or node.op == "unembed":
+        return None if node is None else known
+    weight = _weight(makers, node.operands[1]) if node.op in ("dense", "matmul", "einsum") else None
+    if weight is None or known not in weight.output.type.shape:
+        return None
+    ambiguous = weight.output.type.shape == (known, known)
+    return None if ambiguous and not str(weight.attrs["name"]).startswith(("embed.", "unembed.")) else known
+
+
+def need_logits(model: Graph, why: str) -> int:
+    """The size of the vocabulary. Raises SettingError where the model gives no logits; `why` says what wants them."""
+    width = logits_width(model)
+    if width is None:
+        shown = ", ".join(str(value.type) for value in model.outputs)
+        raise SettingError(
+            f"the result {shown} is not logits over the tokens that the model takes, so {why}",
+            where=f"@{model.name}",
+            mend="a model for text takes token ids and ends in `unembed`",
+        )
+    return width
+
+
+def _weight(makers: Mapping[Value, Node], value: Value) -> Node | None:
+    """The parameter that an operand is, perhaps cast or turned; None for anything else."""
+    node = makers.get(value)
+    while node is not None and node.op in ("cast", "transpose", "reshape"):
+        node = makers.get(node.operands[0])
+    return node if node is not None and node.op == "param" else None
 
 
 def is_causal(model: Graph) -> bool:

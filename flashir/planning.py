@@ -11,6 +11,7 @@ from flashir.arguments import typed
 from flashir.cost import Estimate, Target, estimate
 from flashir.cost import target as find_target
 from flashir.errors import ParameterError, SettingError, TargetError
+from flashir.extent import Extent
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain
 from flashir.ir.limits import LARGEST_SIZE
@@ -153,7 +154,8 @@ def plan(
         model: any graph; what it has settled stays so.
         target: such as `onnx:cpu` or `jax:tpu-v4x32`; its backend need not be installed.
         batch: rows, over all devices.
-        seq_len: tokens a row.
+        seq_len: tokens a row. Where the model takes others only, by its types or its `max_len`, it is planned for
+            those, and the plan says which.
         training: plan a training step instead of one run forward.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
         chunk, cumsum: settle these by hand; a cumulative sum without a tile is one over tokens, tile 1 (Table 10).
@@ -172,6 +174,7 @@ def plan(
     if params is not None:  # what has no name fits no choice, and is told when parameters are checked
         params = {name: array for name, array in fitted(model, params).items() if isinstance(name, str)}
     graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
+    workload = Extent.of(graph).fitted(workload)
     if chunk is not None and params is not None and (wrong := misfits(graph, params)):
         raise SettingError(wrong, where=f"chunk {chunk} is not that of the parameters", mend=UNLOCK)
     ranking = Ranking(record, workload, params, portable)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flashir.backend import Gradients
     from flashir.cli.parity import Row
     from flashir.cli.source import Source
+    from flashir.cli.weights import Weights
     from flashir.compiler import Runnable
 
 
@@ -25,6 +26,7 @@ class Scale(StrEnum):
 
 
 def check(
+    ctx: typer.Context,
     model: options.ModelOrExport,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -41,11 +43,17 @@ def check(
         str | None,
         typer.Option(
             metavar="N,N,..",
-            help="Tokens a row. Without: 1, and those around one chunk C and after three: C-1, C, C+1, 3C+2.",
+            help="Tokens a row. Without: 1, and those around one chunk C and after three: C-1, C, C+1, 3C+2, "
+            "as far as the model takes them.",
             rich_help_panel=options.WORK,
         ),
     ] = None,
-    batches: Annotated[str, typer.Option(metavar="N,N,..", help="Rows.", rich_help_panel=options.WORK)] = "1,2",
+    batches: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,..", help="Rows.  [default: 1,2, or as the model fixes it]", rich_help_panel=options.WORK
+        ),
+    ] = None,
     grad: Annotated[
         bool,
         typer.Option(
@@ -79,20 +87,24 @@ def check(
     chunk of the first. With --grad, the gradients of a random projection of the logits are compared with the
     interpreter's, along a random direction of each parameter, and with every element of the first target's.
 
+    An export is compared with the parameters inside it, read back, or with those of --params or --seed. It is said
+    which weights both sides had, and at which batches and lengths.
+
     Examples:
         flashir check flash --size tiny
         flashir check model.fir --target onnx:cpu --target torch:cpu
         flashir check flash --size tiny --grad --target torch:cpu --target jax:cpu
         flashir check flash --size base --chunk 64 --lengths 1,64,200
-        flashir check out/ --seed 0
+        flashir check out/
     """
     from flashir.cli import parity, source
+    from flashir.cli.alone import refuse_unused
     from flashir.cli.gradients import Comparison
     from flashir.cli.meter import meter
     from flashir.passes.choose import ChooseChunk
 
     wanted = None if lengths is None else source.whole_numbers("--lengths", lengths, least=0)
-    rows_of = source.whole_numbers("--batches", batches, least=0)
+    rows_of = None if batches is None else source.whole_numbers("--batches", batches, least=0)
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "seq_len": seq_len}
     choices["rechunk"] = rechunk
     names = list(dict.fromkeys(target or ["onnx:cpu"]))
@@ -104,23 +116,27 @@ def check(
     with meter() as step:
         for name in names:
             found = source.find(model, settings, size, task, exports=name)
+            refuse_unused(ctx, found, "seq_len")
             if settled is not None:
                 found = replace(found, model=ChooseChunk(settled).apply(found.model))
+            weights = _weights(found, found.weights(params, seed, strict, reference=True), scale)
             step(f"compiling for {name}", 0, 1)
-            run, arrays = _compiled(found, name, found.parameters(params, seed, strict), seed or 0, scale, choices)
+            run, arrays = _compiled(found, name, weights, choices)
             settled = run.plan.chunk
             call = _gradients(found, run, arrays) if grad and name not in forward_only else None
-            cases, too_long = parity.cases(run.plan, wanted, rows_of)
+            batches_of = rows_of or parity.batches(run.model)
+            cases, too_long = parity.cases(run.plan, wanted, batches_of)
             left_out.update(too_long)
             rows += parity.compare(run, arrays, cases, found.tolerance(run.model), step)
             if call is not None:
-                slopes = slopes or Comparison(arrays, wanted, max(rows_of))
+                slopes = slopes or Comparison(arrays, wanted, max(batches_of))
                 rows += slopes.rows(run, call, step)
     failed = sum(not row.ok for row in rows)
     if as_json:
-        made = {"model": model, "ok": not failed, "rows": [row.as_dict() for row in rows]}
+        made = {"model": model, "ok": not failed, "weights": weights.as_dict(), "rows": [row.as_dict() for row in rows]}
         console.emit({**made, "left_out": sorted(left_out), "forward_only": forward_only})
     else:
+        console.say(f"{model} against the float64 interpreter, both with {weights}", "bold")
         _show(rows, sorted(left_out), forward_only)
     if failed:
         console.note(f"{failed} of {len(rows)} comparisons failed", "bold red")
@@ -151,27 +167,30 @@ def _gradients(found: Source, run: Runnable, params: Any) -> Gradients:
     return gradients(run.model, run.plan.target, params)
 
 
-def _compiled(
-    found: Source, name: str, params: Any, seed: int, scale: Scale | None, choices: dict[str, Any]
-) -> tuple[Runnable, Any]:
+def _weights(found: Source, weights: Weights, scale: Scale | None) -> Weights:
+    """What both sides of a comparison have. Raises SettingError where --scale is given for what has its own."""
+    from flashir.errors import SettingError
+
+    own = weights.source != "random" or found.run is not None
+    if scale is not None and own:
+        raise SettingError("--scale is for fresh parameters, and this model has its own")
+    return weights if own else replace(weights, scale=(scale or Scale.UNIT).value)
+
+
+def _compiled(found: Source, name: str, weights: Weights, choices: dict[str, Any]) -> tuple[Runnable, Any]:
     """The model on a target, and the parameters that it has there."""
     from flashir import planning
     from flashir.compiler import Runnable, compile
-    from flashir.errors import SettingError
-    from flashir.parameters import checked, init, unit
 
-    if scale is not None and (params is not None or found.run is not None):
-        raise SettingError("--scale is for fresh parameters, and this model has its own")
     if found.run is not None:
-        found.refuse_choices(choices)
         made = planning.plan(found.model, name, seq_len=choices["seq_len"], measured=False)
-        return Runnable(made, found.run), checked(found.model, init(found.model, seed) if params is None else params)
-    if params is not None:
-        run = compile(found.model, name, params, **choices)
-        return run, checked(run.model, found.rechunked(params, choices["chunk"], choices["rechunk"]))
+        return Runnable(made, found.run), weights.of(found.model)
+    if weights.arrays is not None:
+        run = compile(found.model, name, weights.arrays, **choices)
+        return run, weights.rechunked(choices["chunk"], choices["rechunk"]).of(run.model)
     rest = {key: value for key, value in choices.items() if key != "rechunk"}
     graph = planning.plan(found.model, name, **rest).graph
-    params = init(graph, seed) if scale is Scale.INIT else unit(graph, seed)
+    params = weights.of(graph)
     return compile(graph, name, params), params
 
 

@@ -11,6 +11,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
+    from flashir.cli.weights import Weights
     from flashir.endings import Reading
 
 LENGTH = 1024
@@ -60,30 +61,35 @@ def eval(
     from flashir.cli import source, tokens
     from flashir.cli.meter import meter
     from flashir.endings import PLAIN
+    from flashir.extent import Extent
+    from flashir.likelihood import need_logits
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
     from flashir.train.setup import task_of, told_beside, vocabulary_of
 
     found = source.find(model, exports=target)
-    arrays = found.parameters(params, None, strict)
-    _refuse_untrained(found, arrays)
+    weights = found.weights(params, None, strict)
+    _refuse_untrained(found, weights)
     task, vocab = task_of(found.model), vocabulary_of(found.model)
+    need_logits(found.model, "there is nothing to measure")
     used = tokens.tokenizer_of(model, vocab, tokenizer, found.tokenizer)
     used = used.reads(_reading(found.reading or PLAIN, document_end, special_tokens))
     used.check(task, vocab)
-    length = seq_len if seq_len is not None else _length(Path(model))
+    length = seq_len if seq_len is not None else Extent.of(found.model).tokens(_length(Path(model)))
     with meter() as step:
         texts = documents(data, step)
         corpus = tokenised(texts, used, progress=step)
         batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **told_beside(found.model))
-        run = _compiled(found, target, arrays, batch, length)
+        run = _compiled(found, target, weights.arrays, batch, length)
         result = evaluate(run, batches, texts, step)
     if as_json:
-        console.emit({"model": model, "target": target, "seq_len": length, **result.as_dict()})
+        about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
+        console.emit({**about, **result.as_dict()})
         return
     unit = "token" if task == "lm" else "masked token"
     facts = {
         "model": f"{model} on {target}, rows of {console.counted(length, 'token')}",
+        "weights": weights.said,
         "text": f"{console.counted(result.bytes, 'byte')}, {console.counted(result.words, 'word')}, "
         f"{console.counted(result.tokens, 'token')} foreseen",
         "loss": f"{result.loss:.4f} nats a {unit}",
@@ -95,10 +101,10 @@ def eval(
     console.show(console.facts(facts))
 
 
-def _refuse_untrained(found: Source, arrays: Any) -> None:
+def _refuse_untrained(found: Source, weights: Weights) -> None:
     from flashir.errors import SettingError
 
-    if arrays is None and found.run is None:
+    if weights.source == "random":
         raise SettingError(
             f"{found.word} has no parameters yet", mend="give a run, a checkpoint, an export, or --params FILE"
         )

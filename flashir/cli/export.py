@@ -30,6 +30,7 @@ class Narrow(StrEnum):
 
 
 def export(
+    ctx: typer.Context,
     model: options.Model,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -154,9 +155,10 @@ def export(
     """
     from flashir.checkpoint import TOKENIZER
     from flashir.cli import source
+    from flashir.cli.alone import refuse_unused
     from flashir.cli.candidates import choice
     from flashir.errors import SettingError
-    from flashir.export import check_free
+    from flashir.export import check_free, divides_by_length
     from flashir.export import export as write
     from flashir.quantised import TOLERANCE as GROWTH
 
@@ -170,16 +172,19 @@ def export(
     if not force:
         check_free(folder)
     found = source.find(model, settings, size, task)
+    refuse_unused(ctx, found, "batch", "seq_len")
+    if length is not None and not divides_by_length(found.model):
+        raise SettingError(f"--length {length} does nothing: @{found.model.name} does not divide by the length")
     found = replace(found, tokenizer=tokenizer or found.tokenizer)
     page = _page(found, web_runtime) if web else None
-    arrays = found.parameters(params, seed, strict)
+    weights = found.weights(params, seed, strict)
     with console.err().status(f"exporting {model} for {target} and checking it"):
         made = write(
             found.model,
             folder,
             target,
-            arrays,
-            seed=seed or 0,
+            weights.arrays,
+            seed=weights.seed or 0,
             rechunk=rechunk,
             portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
             decode=decode or web,
@@ -200,6 +205,7 @@ def export(
         )
     written = [*made.files, *(page.write(folder, made.plan, max_len) if page else ())]
     files = {str(file): file.stat().st_size for file in written}
+    notes = [*([weights.said] if weights.are_random else []), *made.notes]
     bytes_of_model = sum(files[str(file)] for file in made.files if file.name != TOKENIZER)
     if as_json:
         console.emit(
@@ -208,15 +214,17 @@ def export(
                 "model": model,
                 "path": str(made.path),
                 "files": files,
+                "weights": weights.as_dict(),
                 "checks": list(made.checks),
-                "notes": list(made.notes),
+                "compared": [each.as_dict() for each in made.compared],
+                "notes": notes,
                 "quantised": made.quantised and {**made.quantised.as_dict(), "bytes": bytes_of_model},
             }
         )
         return
     for line in made.checks:
         console.say(f"ok    {line}", "green")
-    for line in made.notes:
+    for line in notes:
         console.say(f"note  {line}", "yellow")
     console.say(f"plan  {choice(made.plan)}. {made.plan.why}")
     if made.quantised is not None:

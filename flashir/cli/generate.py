@@ -134,11 +134,11 @@ def generate(
     faults.of(Stops, stop or ())
     texts = faults.of(_prompts, prompt or (), prompt_file or ()) or []
     found = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
-    arrays = reader = ends = None
+    weights = reader = ends = None
     ids: list[list[int]] = []
     if found is not None:
-        faults.of(_refuse_model, found, {"params": params, "dtype": dtype})
-        arrays = faults.of(found.parameters, params, None, strict)
+        faults.of(_refuse_model, found, {"params": params, "dtype": dtype}, length)
+        weights = faults.of(found.weights, params if found.main is None else None, None, strict)
         reader = faults.of(reader_of, found, tokenizer)
         faults.of(source.only_one, "--end-token", end_token, "--ignore-end", ignore_end or None)
     if found is not None and reader is not None:
@@ -148,15 +148,16 @@ def generate(
         lengths = {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}
         faults.of(_refuse_long, found.model, lengths, max_len)
     faults.tell()
-    assert sampling is not None and found is not None and reader is not None
+    assert sampling is not None and found is not None and reader is not None and weights is not None
     rows = [Row(text, row, reader, stop or (), ends or ()) for (_, text), row in zip(texts, ids, strict=True)]
     with console.err().status(f"preparing {model} for {target}"):
-        decoder = _decoder(found, target, arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
-    if found.main is None and arrays is None:
-        console.note(f"note: {model} has no parameters yet, and fresh ones write what means nothing", "yellow")
+        decoder = _decoder(found, target, weights.arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
     sheet = None if as_json else Sheet(rows)
     pace = _run(decoder, rows, sheet, tokens, sampling, seed)
-    _tell(rows, pace, {"model": model, "target": target, "seed": seed} if as_json else None)
+    about = {"model": model, "target": target, "seed": seed, "weights": weights.as_dict()}
+    _tell(rows, pace, about if as_json else None)
+    if weights.are_random:
+        console.note(f"note: {weights.said}", "yellow")
     if any(row.ended is End.INTERRUPTED for row in rows):
         raise typer.Exit(INTERRUPTED)
 
@@ -241,9 +242,11 @@ def _is_broken(text: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _refuse_model(found: Source, given: dict[str, Any]) -> None:
+def _refuse_model(found: Source, given: dict[str, Any], length: int | None) -> None:
     """Raises SettingError where a model cannot continue a text, or is exported and what is given comes too late."""
     from flashir.errors import SettingError
+    from flashir.export import divides_by_length
+    from flashir.likelihood import logits_width
     from flashir.passes.one_document import OneDocument
 
     model, problems = OneDocument().apply(found.model), []
@@ -252,6 +255,10 @@ def _refuse_model(found: Source, given: dict[str, Any]) -> None:
     if len(model.inputs) != 1:
         names = ", ".join(value.name for value in model.inputs)
         problems.append(f"@{model.name} takes {names}; only what takes tokens alone can go on from a prompt")
+    if logits_width(model) is None:
+        problems.append(f"@{model.name} does not end in logits over its tokens, so there is no next token")
+    if length is not None and length > 0 and not divides_by_length(model):
+        problems.append(f"--length {length} does nothing: @{model.name} does not divide by the length")
     late = [f"--{name}" for name, value in given.items() if value is not None]
     if found.main is not None and late:
         problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are made")

@@ -8,7 +8,10 @@ from typing import Any
 
 from flashir.cli.meter import Step
 from flashir.compiler import Runnable
-from flashir.export import relative_error, sample_inputs
+from flashir.errors import InputError
+from flashir.export import sample_inputs, worst_error
+from flashir.extent import Extent
+from flashir.finite import check_finite
 from flashir.interpreter import interpret
 from flashir.ir import Graph
 from flashir.planning import Plan
@@ -57,19 +60,33 @@ def compare(
 
     for done, (batch, length) in enumerate(cases):
         step(f"{run.plan.target}  {batch} x {length}", done, len(cases))
-        arrays = inputs(run.model, batch, length)
         try:
+            arrays = inputs(run.model, batch, length)
             got = run(*arrays)
+            for each in got if isinstance(got, tuple) else (got,):
+                check_finite(each, "the results")
         except FlashirError as error:
             yield Row(run.plan.target, batch, length, None, limit, "; ".join(error.problems))
             continue
-        yield Row(run.plan.target, batch, length, relative_error(got, interpret(run.model, params, *arrays)[0]), limit)
+        yield Row(run.plan.target, batch, length, worst_error(got, interpret(run.model, params, *arrays)), limit)
 
 
 def inputs(model: Graph, batch: int, length: int) -> list[Any]:
-    """Tokens and whatever else a model takes, always the same; none where a size is 0."""
+    """Tokens and whatever else a model takes, always the same; none where a size is 0.
+
+    Raises:
+        InputError: the types of the inputs fix another batch or length.
+    """
+    extent = Extent.of(model)
+    if (extent.rows(batch), length if extent.length is None else extent.length) != (batch, length):
+        raise InputError(f"the model takes {extent}")
     arrays = sample_inputs(model, Workload(max(1, batch), max(1, length)).sizes(model), seed=length)
     return [array[:batch, :length] if array.ndim > 1 else array for array in arrays]
+
+
+def batches(model: Graph) -> list[int]:
+    """The rows to compare with: one and two, or as many as the model takes."""
+    return list(dict.fromkeys(Extent.of(model).rows(each) for each in (1, 2)))
 
 
 def cases(
@@ -77,13 +94,14 @@ def cases(
 ) -> tuple[list[tuple[int, int]], list[int]]:
     """The (batch, length) pairs to compare, and the lengths that would take too long.
 
-    Without `lengths`: one token, a chunk, one less, one more, and into the fourth chunk, as many as the interpreter
-    does in a few seconds; the one that crosses into a second chunk always.
+    Without `lengths`: one token, a chunk, one less, one more, and into the fourth chunk, as far as the model takes
+    them, and as many as the interpreter does in a few seconds; the one that crosses into a second chunk always.
     """
     if lengths is not None:
         return [(batch, length) for length in lengths for batch in batches], []
     chunk = max(plan.chunk or NO_CHUNK, plan.tile or 0)
-    every = [each for each in (chunk + 1, 1, chunk, chunk - 1, 3 * chunk + 2) if each]
+    extent = Extent.of(plan.graph)
+    every = dict.fromkeys(extent.tokens(each) for each in (chunk + 1, 1, chunk, chunk - 1, 3 * chunk + 2) if each)
     spent = 0.0
     kept: list[tuple[int, int]] = []
     for batch in batches:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import typer
+
 from flashir.cli import console, options
 
 
 def plan(
+    ctx: typer.Context,
     model: options.Model,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -33,9 +36,11 @@ def plan(
     """
     from flashir import planning
     from flashir.cli import source
+    from flashir.cli.alone import refuse_unused
     from flashir.cli.candidates import show_plan
 
     found = source.find(model, settings, size, task)
+    refuse_unused(ctx, found, "batch", "seq_len")
     made = planning.plan(
         found.model,
         target,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,70 @@ import numpy.typing as npt
 import typer
 
 from flashir.cli import console, tokens
-from flashir.inputs import vocabulary
+from flashir.cli.weights import Weights
+from flashir.finite import check_finite
 from flashir.ir import Graph
-from flashir.likelihood import is_causal
+from flashir.likelihood import is_causal, logits_width
 from flashir.planning import Plan
 from flashir.train.data import Tokenizer
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of a run, in plain statistics; those of its numbers are None where it has none.
+
+    Args:
+        name: of the value in the model.
+        shape: of the array.
+        mean, std, least, largest: of its numbers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    mean: float | None
+    std: float | None
+    least: float | None
+    largest: float | None
+
+    @staticmethod
+    def of(name: str, array: npt.NDArray[Any], *, plain: bool = False) -> Result:
+        """That of an array; `plain`, without its statistics."""
+        none = plain or not array.size
+        numbers = () if none else (array.mean(dtype=float), array.std(dtype=float), array.min(), array.max())
+        mean, std, least, largest = map(float, numbers) if numbers else (None,) * 4
+        return Result(name, array.shape, mean, std, least, largest)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        numbers = {"mean": self.mean, "std": self.std, "min": self.least, "max": self.largest}
+        return {"name": self.name, "shape": list(self.shape), **numbers}
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return f"{list(self.shape)}"
+        numbers = f"mean {self.mean:.4g}, std {self.std:.4g}, from {self.least:.4g} to {self.largest:.4g}"
+        return f"{list(self.shape)}, {numbers}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison with the float64 interpreter.
+
+    Args:
+        shape: of the input.
+        weights: that the interpreter had.
+        error, limit: how far the results are apart, relative to the largest, and how far they may be.
+    """
+
+    shape: tuple[int, ...]
+    weights: Weights
+    error: float
+    limit: float
+
+    @property
+    def is_off(self) -> bool:
+        """Whether they are further apart than they may be."""
+        return not self.error <= self.limit
 
 
 @dataclass(frozen=True)
@@ -25,14 +85,16 @@ class Report:
     Args:
         model: MODEL as typed.
         target, chunk, cumsum, tile: where it ran, with which choices.
-        shape: of the logits.
+        weights: that it ran with.
+        results: what came out, in the order of the model.
+        logits: whether the first of them is logits.
         seconds: of one run.
         count: how many tokens went in.
-        surprise: how well the model foresees its input, where it is causal.
+        surprise: how well the model foresees its input, where it is causal and gives logits.
         top: the likeliest tokens after the last, each with its probability.
         tokenizer: of the model, where it is known.
-        out: the file that has the logits.
-        error, limit: how far the logits are from the interpreter's, and how far they may be; None where not compared.
+        out: the file that has the first result.
+        verdict: of the comparison with the interpreter; None where not compared.
     """
 
     model: str
@@ -40,41 +102,51 @@ class Report:
     chunk: int | None
     cumsum: str | None
     tile: int | None
-    shape: tuple[int, ...]
+    weights: Weights
+    results: tuple[Result, ...]
+    logits: bool
     seconds: float
     count: int
     surprise: tokens.Surprise | None
     top: tuple[tuple[int, float], ...]
     tokenizer: Tokenizer | None
     out: str | None
-    error: float | None = None
-    limit: float | None = None
+    verdict: Verdict | None = None
 
     @staticmethod
     def of(
         word: str,
         plan: Plan,
+        weights: Weights,
         ids: npt.NDArray[Any],
-        logits: npt.NDArray[Any],
+        results: Sequence[npt.NDArray[Any]],
         seconds: float,
         tokenizer: Tokenizer | None,
         out: Path | None,
     ) -> Report:
-        """The numbers of a run."""
-        model = plan.graph
-        has_tokens = logits.ndim == 3 and ids.ndim == 2 and vocabulary(model, model.inputs[0]) is not None
-        causal = has_tokens and is_causal(model)
+        """The numbers of a run. Raises ResultError where a result is not finite."""
+        model, first = plan.graph, results[0]
+        logits = logits_width(model) is not None
+        names = [value.name for value in model.outputs]
+        for name, array in zip(names, results, strict=True):
+            check_finite(array, "the logits" if logits and array is first else f"the numbers of {name}")
+        foresees = logits and is_causal(model)
         return Report(
             model=word,
             target=plan.target,
             chunk=plan.chunk,
             cumsum=plan.cumsum,
             tile=plan.tile,
-            shape=logits.shape,
+            weights=weights,
+            results=tuple(
+                Result.of(name, array, plain=logits and array is first)
+                for name, array in zip(names, results, strict=True)
+            ),
+            logits=logits,
             seconds=seconds,
-            count=ids.size,
-            surprise=tokens.surprise(logits, ids) if causal else None,
-            top=tuple(tokens.top(logits[0, -1])) if causal and logits.size else (),
+            count=prod(ids.shape[:2]),
+            surprise=tokens.surprise(first, ids) if foresees else None,
+            top=tuple(tokens.top(first[0, -1])) if foresees and first.size else (),
             tokenizer=tokenizer,
             out=None if out is None else str(out),
         )
@@ -82,21 +154,19 @@ class Report:
     def verified(
         self,
         model: Graph,
-        params: Mapping[str, Any] | None,
-        seed: int,
+        weights: Weights,
         inputs: Sequence[npt.NDArray[Any]],
-        logits: npt.NDArray[Any],
+        results: Sequence[npt.NDArray[Any]],
         limit: float,
     ) -> Report:
-        """The report with the distance to the float64 interpreter, and how large that may be."""
-        from flashir.export import relative_error
+        """The report with the distance of the results to the float64 interpreter's, and how large that may be."""
+        from flashir.export import worst_error
         from flashir.interpreter import interpret
-        from flashir.parameters import checked, init
 
-        arrays = checked(model, init(model, seed) if params is None else params)
+        arrays = weights.of(model)
         with console.err().status("running the float64 interpreter"):
-            wanted = interpret(model, arrays, *inputs)[0]
-        return replace(self, error=relative_error(logits, wanted), limit=limit)
+            wanted = interpret(model, arrays, *inputs)
+        return replace(self, verdict=Verdict(inputs[0].shape, weights, worst_error(tuple(results), wanted), limit))
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
@@ -106,7 +176,10 @@ class Report:
             "chunk": self.chunk,
             "cumsum": self.cumsum,
             **({"tile": self.tile} if self.tile else {}),
-            "shape": list(self.shape),
+            "weights": self.weights.as_dict(),
+            "logits": self.logits,
+            "shape": list(self.results[0].shape),
+            "results": [each.as_dict() for each in self.results],
             "ms": 1e3 * self.seconds,
             "tokens_per_second": self.rate,
             "loss": self.surprise and self.surprise.loss,
@@ -115,8 +188,10 @@ class Report:
             "top": [{"token": token, "probability": chance} for token, chance in self.top],
             "out": self.out,
         }
-        if self.error is not None:
-            made |= {"relative_error": self.error, "tolerance": self.limit, "ok": not self.is_off}
+        if (found := self.verdict) is not None:
+            made |= {"relative_error": found.error, "tolerance": found.limit, "ok": not found.is_off}
+            reference = {"against": "interpreter", "input_shape": list(found.shape), "weights": found.weights.as_dict()}
+            made["compared"] = reference
         return made
 
     @property
@@ -128,11 +203,6 @@ class Report:
     def _is_bytes(self) -> bool:
         return self.tokenizer is not None and self.tokenizer.is_bytes
 
-    @property
-    def is_off(self) -> bool:
-        """Whether the logits differ from the interpreter's by more than they may."""
-        return self.error is not None and self.limit is not None and not self.error <= self.limit
-
     def show(self) -> None:
         """Print it for people."""
         chosen = [f"chunk {self.chunk}"] if self.chunk else []
@@ -140,7 +210,8 @@ class Report:
         chosen += [f"cumsum {self.cumsum}"] if self.cumsum else []
         facts = {
             "model": " · ".join([f"{self.model} on {self.target}", *chosen]),
-            "logits": f"{list(self.shape)}" + (f" in {self.out}" if self.out else ""),
+            "weights": self.weights.said,
+            **self._results(),
             "time": f"{console.milliseconds(1e3 * self.seconds)}, {self.rate:,.0f} tokens/s",
         }
         if self.surprise is not None:
@@ -153,16 +224,29 @@ class Report:
             facts["next"] = "  ".join(
                 f"{tokens.shown(self.tokenizer, token)} {chance:.1%}" for token, chance in self.top
             )
-        if self.error is not None:
-            verdict = "too far from" if self.is_off else "as"
-            facts["verify"] = f"{verdict} the float64 interpreter: {self.error:.1e} off, {self.limit:.0e} allowed"
+        if (found := self.verdict) is not None:
+            verdict = "too far from" if found.is_off else "as"
+            facts["verify"] = (
+                f"{verdict} the float64 interpreter on {list(found.shape)} with {found.weights}: "
+                f"{found.error:.1e} off, {found.limit:.0e} allowed"
+            )
         console.show(console.facts(facts))
+
+    def _results(self) -> dict[str, str]:
+        """The shape of logits; of any other result its name, shape and statistics."""
+        shown = {each.name: str(each) for each in self.results}
+        if self.logits:
+            shown = {"logits": f"{list(self.results[0].shape)}"} | dict([*shown.items()][1:])
+        if self.out:
+            first = next(iter(shown))
+            shown[first] += f" in {self.out}"
+        return shown
 
     def stop_if_off(self) -> None:
         """Say on stderr what is wrong, and exit with 1, where a comparison failed."""
-        if self.is_off:
+        if (found := self.verdict) is not None and found.is_off:
             console.note(
-                f"the logits differ from the float64 interpreter by {self.error:.1e}, more than {self.limit:.0e}; "
+                f"the results differ from the float64 interpreter by {found.error:.1e}, more than {found.limit:.0e}; "
                 "were the parameters the same?",
                 "bold red",
             )

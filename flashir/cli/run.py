@@ -12,6 +12,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
+    from flashir.cli.weights import Weights
     from flashir.compiler import Runnable
     from flashir.ir import Graph
     from flashir.train.data import Tokenizer
@@ -21,6 +22,7 @@ REPEATS = 3
 
 
 def run(
+    ctx: typer.Context,
     model: options.ModelOrExport,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -67,17 +69,26 @@ def run(
         bool,
         typer.Option(
             "--verify",
-            help="Compare with the float64 interpreter; of narrow weights, --params says what they were.",
+            help="Compare with the float64 interpreter; an export with the parameters in it, or of --params, --seed.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE.npy", help="Keep the logits.", rich_help_panel=options.OUTPUT),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE.npy",
+            help="Keep the first result, such as logits.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a model, or an export of one, and say how fast it is and how well it foresees the text.
+
+    Of a model whose result is no logits, it says the shape and plain statistics. An export has its parameters inside;
+    with --verify it can be compared with others.
 
     A run and what came of it bring their tokenizer; without one, and with a vocabulary of 256, tokens are the bytes of
     the text. The loss is that of the next token, for causal models.
@@ -90,12 +101,14 @@ def run(
     import numpy as np
 
     from flashir.cli import report, source, tokens
+    from flashir.cli.alone import refuse_unused
     from flashir.files import atomic_write
 
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
     found = source.find(model, settings, size, task, exports=target)
-    found.refuse_choices(choices)
+    refuse_unused(ctx, found)
     source.only_one("--text", text, "--ids", ids)
+    weights = found.weights(params, seed, strict, reference=verify)
     known: Tokenizer | None
     if ids is None:
         known = tokens.reader_of(found, tokenizer)
@@ -105,22 +118,17 @@ def run(
     given = tokens.cut(whole, offset, length)
     told = {name: file for name, file in (("segment_ids", segment_ids), ("mask", mask)) if file is not None}
     beside = {name: tokens.cut(tokens.read_array(file), offset, length) for name, file in told.items()}
-    arrays = found.parameters(params, seed, strict)
-    if verify and params is None and seed is None:
-        arrays = found.stored() if arrays is None else arrays
     batch, width = (*given.shape, 1)[:2]
-    compiled = _compiled(
-        found, target, arrays, seed or 0, {**choices, "batch": max(1, batch), "seq_len": max(1, width)}
-    )
+    compiled = _compiled(found, target, weights, {**choices, "batch": max(1, batch), "seq_len": max(1, width)})
     named = _named(compiled.model, beside)
-    logits, seconds = _timed(lambda: compiled(given, **named))
+    results, seconds = _timed(lambda: _each(compiled(given, **named)))
+    used = found.weights() if found.run is not None else weights
+    result = report.Report.of(model, compiled.plan, used, given, results, seconds, known, out)
     if out is not None:
-        atomic_write(out, lambda file: np.save(file, logits))
-    result = report.Report.of(model, compiled.plan, given, logits, seconds, known, out)
+        atomic_write(out, lambda file: np.save(file, results[0]))
     if verify:
-        of, inputs = found.rechunked(arrays, chunk, rechunk), [given, *named.values()]
-        limit = found.tolerance(compiled.model)
-        result = result.verified(compiled.model, of, seed or 0, inputs, logits, limit)
+        inputs, limit = [given, *named.values()], found.tolerance(compiled.model)
+        result = result.verified(compiled.model, weights.rechunked(chunk, rechunk), inputs, results, limit)
     if as_json:
         console.emit(result.as_dict())
     else:
@@ -137,6 +145,11 @@ def _named(model: Graph, beside: dict[str, Any]) -> dict[str, Any]:
     return known | {key: x for key, x in beside.items() if key not in names}
 
 
+def _each(results: Any) -> tuple[Any, ...]:
+    """The results of a model one by one: a model with several gives a tuple."""
+    return results if isinstance(results, tuple) else (results,)
+
+
 def _reader_if_any(found: Source, file: Path | None) -> Tokenizer | None:
     """What reads text for a model; None where that is not known, for token ids do not need it."""
     from flashir.cli import tokens
@@ -150,7 +163,7 @@ def _reader_if_any(found: Source, file: Path | None) -> Tokenizer | None:
         raise
 
 
-def _compiled(found: Source, target: str, arrays: Any, seed: int, choices: dict[str, Any]) -> Runnable:
+def _compiled(found: Source, target: str, weights: Weights, choices: dict[str, Any]) -> Runnable:
     """The model as a function: the artefact itself, or compiled now."""
     from flashir.compiler import Runnable, compile
     from flashir.planning import plan
@@ -159,7 +172,7 @@ def _compiled(found: Source, target: str, arrays: Any, seed: int, choices: dict[
         made = plan(found.model, target, choices["batch"], choices["seq_len"], measured=False)
         return Runnable(made, found.run)
     with console.err().status(f"compiling {found.word} for {target}"):
-        return compile(found.model, target, arrays, seed=seed, **choices)
+        return compile(found.model, target, weights.arrays, seed=weights.seed or 0, **choices)
 
 
 def _timed(call: Any) -> tuple[Any, float]:

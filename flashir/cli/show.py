@@ -17,6 +17,7 @@ VIEW = "View"
 
 
 def show(
+    ctx: typer.Context,
     model: options.ModelOrExport,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -81,6 +82,7 @@ def show(
         flashir show flash --html flash.html
     """
     from flashir.cli import source
+    from flashir.cli.alone import refuse_unused
     from flashir.cli.stages import check_stage, stages
     from flashir.passes import Pipeline, parse_pipeline
     from flashir.planning import by_hand
@@ -88,7 +90,7 @@ def show(
     for name in stage or ():
         check_stage(name)
     found = source.find(model, settings, size, task, exports=target, lean=True)
-    found.refuse_choices({"chunk": chunk, "cumsum": cumsum, "dtype": dtype})
+    refuse_unused(ctx, found, "batch", "seq_len")
     graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)
     if passes is not None:
         graph = Pipeline(parse_pipeline(passes)).run(graph)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from flashir.backend import Run
+    from flashir.cli.weights import Weights
     from flashir.endings import Reading
     from flashir.ir import Graph
 
@@ -54,8 +55,10 @@ class Source:
     main: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def parameters(self, file: Path | None, seed: int | None, strict: bool) -> Mapping[str, npt.NDArray[Any]] | None:
-        """The parameters to use: from `--params`, or those of the checkpoint; None for fresh ones by `--seed`.
+    def weights(
+        self, file: Path | None = None, seed: int | None = None, strict: bool = True, *, reference: bool = False
+    ) -> Weights:
+        """The parameters that the model runs with: those given, of the checkpoint, or inside the artefact, else fresh.
 
         Args:
             file: the safetensors file, checkpoint or run of `--params`.
@@ -63,36 +66,43 @@ class Source:
             strict: whether what the model does not have is kept, to be refused.
 
         Raises:
-            SettingError: two of them are given at once.
+            SettingError: two of them are given at once, or one for an artefact, which has its own.
+            ParameterError: those given do not fit the artefact.
             FlashirError: they cannot be read, or are damaged.
         """
+        from flashir.cli.weights import Weights
+
         given = [name for name, value in (("--params", file), ("--seed", seed)) if value is not None]
         if len(given) == 2 or (given and self.params is not None):
             both = " and ".join(given) if len(given) == 2 else f"{given[0]} and the parameters of the checkpoint"
             raise SettingError(f"there can be only one set of parameters, got {both}")
-        if file is None:
-            return self.params
-        from flashir.checkpoint import read_params
-        from flashir.parameters import fitted
+        if given and self.kind == "export" and not reference:
+            raise SettingError(
+                f"{given[0]} cannot be set: {self.word} is exported, its parameters are inside",
+                mend="`flashir check`, and `flashir run` with --verify, compare it with others",
+            )
+        if file is not None:
+            from flashir.checkpoint import read_params
+            from flashir.parameters import checked, fitted
 
-        return fitted(self.model, read_params(file), strict=strict)
+            arrays = fitted(self.model, read_params(file), strict=strict)
+            return Weights("file", checked(self.model, arrays) if self.kind == "export" else arrays, str(file))
+        if self.params is not None:
+            return Weights("checkpoint", self.params, self.word)
+        if self.kind == "export" and seed is None:
+            inside = Weights("artefact", None, self.word, random_seed(self.metadata))
+            return replace(inside, arrays=self._stored()) if reference else inside
+        return Weights("random", None, seed=seed or 0)
 
-    def stored(self) -> Mapping[str, npt.NDArray[Any]] | None:
-        """The parameters inside an artefact; None where this is none. Raises ArtefactError where they are not whole."""
+    def _stored(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The parameters inside an artefact. Raises ArtefactError where they cannot be read back."""
         from flashir.backend import Exporter
         from flashir.registry import backend_of
 
-        if self.main is None or self.target is None or not isinstance(found := backend_of(self.target), Exporter):
-            return None
+        assert self.main is not None and self.target is not None
+        found = backend_of(self.target)
+        assert isinstance(found, Exporter)
         return found.stored(self.main)[1]
-
-    def rechunked(self, params: Any, chunk: int | None, rechunk: bool) -> Any:
-        """The parameters as they are after `--rechunk`; the same where it changes nothing."""
-        if params is None or chunk is None or not rechunk:
-            return params
-        from flashir.parameters import rechunked
-
-        return rechunked(params, chunk)
 
     def tolerance(self, model: Graph) -> float:
         """By how much results may differ from the interpreter's; more, where an artefact has narrow weights."""
@@ -102,12 +112,6 @@ class Source:
 
         kind = self.metadata.get(WEIGHTS)
         return TOLERANCE[compute_type(model)] if kind is None else NARROW.get(kind, NARROW["int8"])
-
-    def refuse_choices(self, choices: Mapping[str, Any]) -> None:
-        """An artefact has its choices made. Raises SettingError where one is given."""
-        given = [f"--{name}" for name in ("chunk", "cumsum", "dtype") if choices[name] is not None]
-        if self.kind == "export" and given:
-            raise SettingError(f"{', '.join(given)} cannot be set: {self.word} is exported, its choices are made")
 
 
 def find(
@@ -149,6 +153,13 @@ def find(
             mend="--chunk, --cumsum and --dtype work for every model",
         )
     return _read(word, path, exports, lean, idle)
+
+
+def random_seed(metadata: Mapping[str, str]) -> int | None:
+    """The seed of an artefact's parameters, where it was exported with fresh ones; see `flashir.export`."""
+    from flashir.export import SEED
+
+    return int(text) if (text := metadata.get(SEED, "")).isdigit() else None
 
 
 def zoo_names() -> list[str]:

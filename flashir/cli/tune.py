@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flashir.cli import console, options
-from flashir.cli.alone import refuse_others
+from flashir.cli.alone import refuse_others, refuse_unused
 
 STORE = "Store"
 
@@ -74,6 +74,7 @@ def tune(
     if model is None:
         raise SettingError("MODEL is missing", mend="without one, only --export and --import work")
     found = source.find(model, settings, size, task)
+    refuse_unused(ctx, found, "batch", "seq_len")
     graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)
     made = measure(
         graph,

@@ -63,9 +63,9 @@ def _ref_gau(
     **attrs: Any,
 ) -> Any:
     def attend(cheap: list[Any], v: Any) -> Any:
-        n = v.shape[1]
-        width = key_dim / heads
-        length = max(n, 1) if documents is None else ref_lengths(documents, n)[..., None]
+        n, width = v.shape[1], key_dim / heads
+        length = max(n if attrs["valid"] is None else attrs["valid"], 1)
+        length = length if documents is None else ref_lengths(documents, n)[..., None]
         divisor = {"length": length, "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
         bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal)
         parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)

@@ -182,6 +182,11 @@ class _Source:
         return replace(graph, nodes=graph.nodes[:-1], outputs=tuple(varying)), rest
 
 
+def of_length(model: Graph, length: int) -> Graph:
+    """The model for tokens that begin a sequence of a length: what divides by the length divides by that."""
+    return rewrite(model, _Divide(length))
+
+
 @dataclass(frozen=True)
 class _Divide:
     """Blocks that divide by the length are told which it is."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from flashir.backend import Backend, Run
 from flashir.errors import ArtefactError
 from flashir.export import TOLERANCE, enough, relative_error, sample_inputs
+from flashir.extent import Extent
 from flashir.gradients import TOLERANCE as TOLERANCE_OF_GRADIENTS
 from flashir.gradients import differences
 from flashir.interpreter import interpret
@@ -198,7 +199,7 @@ def _params(graph: Graph) -> dict[str, npt.NDArray[np.float32]]:
 
 def _check(graph: Graph, params: Any, run: Run, choice: Choice) -> None:
     """Compare with the interpreter. Raises ArtefactError."""
-    length = enough(choice.chunk, choice.tile)
+    length = Extent.of(graph).tokens(enough(choice.chunk, choice.tile))
     arrays = sample_inputs(graph, Workload(1, length).sizes(graph))
     _agree(run(arrays), interpret(graph, params, *arrays)[0], graph, f"the interpreter on {length} tokens")
 

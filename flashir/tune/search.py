@@ -11,6 +11,7 @@ from flashir.bench.memory import free_memory
 from flashir.cost import Target
 from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, SettingError, TargetError
+from flashir.extent import Extent
 from flashir.inputs import specialise
 from flashir.ir import Graph
 from flashir.passes.choose import Candidate, check_policy
@@ -81,6 +82,9 @@ def tune(
         raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
     _check_at_hand(record, training)
     graph = by_hand(model, chunk, cumsum, dtype, locked=False)
+    extent = Extent.of(graph)
+    if extent.length is not None or extent.batch is not None:
+        workload = extent.fitted(workload)
     specialise(graph, workload.sizes(graph))
     predicted = Ranking(record, workload)(graph)
     store = _opened()

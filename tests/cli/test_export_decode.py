@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+import flashir
 from flashir.generation import restored
+from flashir.parameters import unit
+from flashir.passes.to_decode import of_length
 from tests.cli.conftest import TINY, Cli
 
 FILES = {"model.onnx", "prefill.onnx", "step.onnx"}
@@ -42,3 +48,20 @@ def test_what_is_refused(cli: Cli, tmp_path: Path) -> None:
     said = cli.fails("export", *TINY, "--decode", "--target", "torch:cpu", *out)
     assert said.startswith("error: torch:cpu: the backend 'torch' writes no decoder\nchoose a target of onnx")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "settings"), [("flash-quad", {}), ("flash-quad", {"heads": 2}), ("flash", {})])
+def test_a_decoder_is_compared_on_what_it_divides_by(tmp_path: Path, name: str, settings: dict[str, int]) -> None:
+    model = flashir.model(name, d_model=16, depth=1, vocab=61, key_dim=8, **settings)
+    model = flashir.plan(model, seq_len=64, chunk=16 if name == "flash" else None).graph
+    params, ids = unit(model), np.random.default_rng(0).integers(0, 61, (1, 150))
+    whole, begun = (
+        flashir.interpret(each, params, some)[0][:, :20]
+        for each, some in ((model, ids), (of_length(model, 150), ids[:, :20]))
+    )
+    assert np.abs(whole - begun).max() < 1e-9 * np.abs(whole).max()
+    found = flashir.export(model, tmp_path, params=params, decode=True, max_len=150, length=150)
+    prefill = found.compared[-1]
+    assert "for sequences of 150" in prefill.what and prefill.error < 1e-4 and len(prefill.lengths) == 2
+    logits, _ = restored(tmp_path).prefill(ids[:, :20])
+    assert np.abs(logits - whole[:, -1]).max() < 1e-4 * np.abs(whole).max()

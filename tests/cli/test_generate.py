@@ -20,7 +20,9 @@ from flashir.cli.rows import End, Pace, Row, Sheet
 from flashir.train.data import Tokenizer
 from tests.cli.conftest import TINY, Cli
 
-FIELDS = {"model", "target", "seed", "prompt_ms", "ms_per_token", "tokens_per_second", "resident_bytes", "results"}
+FIELDS = {
+    "model", "target", "seed", "weights", "prompt_ms", "ms_per_token", "tokens_per_second", "resident_bytes", "results",
+}  # fmt: skip
 ROW_FIELDS = {"prompt", "prompt_tokens", "text", "tokens", "stop"}
 
 
@@ -92,7 +94,7 @@ def test_a_text_is_written_and_its_pace_told(cli: Cli, writes: Any) -> None:
     writes("universally ")
     result = cli(*greedy("a truth"), "--tokens", 12)
     assert (result.exit_code, result.stdout) == (0, "universally \n")
-    assert "no parameters yet" in result.stderr
+    assert "random weights: the output is meaningless" in result.stderr
     assert "12 tokens (length)" in result.stderr and "tokens/s" in result.stderr and "prompt read in" in result.stderr
     if sys.platform == "linux":
         assert "resident" in result.stderr
