@@ -12,9 +12,11 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.types import TensorType
 from flashir.ops.chunk_stream import mixed_after, mixed_step
-from flashir.ops.chunks import check_segments, chunked, overlapping_chunks, unchunked
+from flashir.ops.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.documents import ref_numbers, ref_seen
 from flashir.ops.linear import CUMSUM, LIN_NORM
+from flashir.ops.linear_documents import ref_between
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_bias, check_heads
 from flashir.ops.stream import Stream
@@ -32,6 +34,7 @@ def _infer_mixed(
     v: TensorType,
     bias: TensorType,
     segment_ids: TensorType | None = None,
+    documents: TensorType | None = None,
     *,
     chunk: int,
     **_: Any,
@@ -41,8 +44,7 @@ def _infer_mixed(
     if v.rank != 3:
         raise IRError(f"queries, keys and v must be [b, t, *], got {v}")
     check_bias(bias, v, chunk, chunk)
-    if segment_ids is not None:  # rows that pad v have none
-        check_segments(segment_ids, (v.shape[0], *segment_ids.shape[1:2]))
+    check_told(segment_ids, documents, v)
     return v
 
 
@@ -54,6 +56,7 @@ def ref_mixed(
     v: Any,
     bias: Any,
     segment_ids: Any = None,
+    documents: Any = None,
     *,
     chunk: int,
     causal: bool,
@@ -71,14 +74,17 @@ def ref_mixed(
     spans = [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]
     states = np.array([np.einsum("bns,bne->bse", lin_k[:, at], v[:, at]) for at in spans])
     out = np.zeros_like(v)
+    seen = None if documents is None else ref_seen(ref_numbers(documents, length), length, 3)
     for g, at in enumerate(spans):
         n = at.stop - at.start
         earlier = min(chunk, at.start) if overlap else 0
         keys = slice(at.start - earlier, at.stop)
         first = chunk if overlap else 0
         scores = quad_q[:, at] @ quad_k[:, keys].swapaxes(1, 2) + bias[first : first + n, first - earlier : first + n]
-        kernel = np.square(np.maximum(scores, 0))
+        kernel = np.square(np.maximum(scores, 0)) * (1 if seen is None else seen[:, at, keys])
         out[:, at] = (np.tril(kernel, earlier) if causal else kernel) @ v[:, keys]
+        if documents is not None:
+            continue
         weights = np.array([_sees(segment_ids, at, other) for other in spans]).reshape(len(spans), -1)
         weights = np.broadcast_to(weights, (len(spans), batch)).astype(np.float64).copy()
         if causal:
@@ -88,7 +94,23 @@ def ref_mixed(
         if chunk_weights is not None:
             weights *= chunk_weights[:, g].T
         out[:, at] += lin_q[:, at] @ np.einsum("hb,hbse->bse", weights, states) / (1 if lin_norm == "none" else chunk)
+    if documents is not None:
+        how: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm, "weights": chunk_weights}
+        visible = None if segment_ids is None else _ref_visible(segment_ids, ref_numbers(documents, length) > 0, spans)
+        out += ref_between(lin_q, lin_k, v, documents, visible=visible, **how)
     return out
+
+
+def _ref_visible(segment_ids: Any, tokens: Any, spans: list[slice]) -> Any:
+    """Whether the ranges of ids of the tokens of two chunks overlap, [b, g, h]; no tokens, no range."""
+    made = np.zeros((len(tokens), len(spans), len(spans)), bool)
+    for row, (ids, real) in enumerate(zip(segment_ids, tokens, strict=True)):
+        parts = [ids[at][real[: len(ids)][at]] for at in spans]
+        for g, own in enumerate(parts):
+            for h, other in enumerate(parts):
+                some = own.size and other.size
+                made[row, g, h] = some and own.min() <= other.max() and own.max() >= other.min()
+    return made
 
 
 def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
@@ -109,6 +131,7 @@ def _decompose_mixed(
     v: Value,
     bias: Value,
     segment_ids: Value | None = None,
+    documents: Value | None = None,
     *,
     chunk: int,
     causal: bool,
@@ -117,9 +140,11 @@ def _decompose_mixed(
 ) -> Value:
     """Local + global over [b, g, chunk, *]; zeros that pad the last chunk add nothing."""
     quad_q, quad_k, lin_q, lin_k, values = (chunked(b, x, chunk) for x in (quad_q, quad_k, lin_q, lin_k, v))
-    visible = None if segment_ids is None else overlapping_chunks(b, segment_ids, chunk, values.type.shape[1])
-    local = b.quadratic_attention(quad_q, quad_k, values, bias, causal=causal)
-    distant = b.linear_attention(lin_q, lin_k, values, visible, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
+    documents = chunked_documents(b, documents, chunk, values.type.shape[1])
+    visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
+    local = b.quadratic_attention(quad_q, quad_k, values, bias, documents, causal=causal)
+    sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}
+    distant = b.linear_attention(lin_q, lin_k, values, visible, None, documents, **sums)
     return unchunked(b, b.add(local, distant), v.type.shape[1])
 
 
@@ -143,7 +168,7 @@ _MIXED = ("f32[2, 7, 4]",) * 4 + ("f32[2, 7, 6]", "f32[3, 3]")
 mixed_chunk_attention = define_op(
     OpDef(
         "mixed_chunk_attention",
-        ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias", "segment_ids?"),
+        ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias", "segment_ids?", "documents?"),
         _infer_mixed,
         ref_mixed,
         _cost_mixed,
@@ -151,7 +176,7 @@ mixed_chunk_attention = define_op(
             sample(*_MIXED, *segments, chunk=3, causal=causal, cumsum=kind, lin_norm=norm)
             for causal in (True, False)
             for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
-            for segments in ((), ("i32[2, 7]",))
+            for segments in ((), ("i32[2, 7]",), (None, "bool[2, 7]"), ("i32[2, 7]", "bool[2, 7]"))
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_mixed,

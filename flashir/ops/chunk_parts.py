@@ -13,7 +13,7 @@ from flashir.errors import IRError
 from flashir.ir.types import TensorType
 from flashir.ops.attention import ref_mixed
 from flashir.ops.chunk_stream import chunks_after, chunks_step, seen_at_once
-from flashir.ops.chunks import check_segments, chunked, overlapping_chunks, unchunked
+from flashir.ops.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.linear import CUMSUM, LIN_NORM
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
-OPERANDS = ("v", "quad_q?", "quad_k?", "bias?", "lin_q?", "lin_k?", "segment_ids?")
+OPERANDS = ("v", "quad_q?", "quad_k?", "bias?", "lin_q?", "lin_k?", "segment_ids?", "documents?")
 
 
 def _infer(
@@ -35,6 +35,7 @@ def _infer(
     lin_q: TensorType | None = None,
     lin_k: TensorType | None = None,
     segment_ids: TensorType | None = None,
+    documents: TensorType | None = None,
     *,
     chunk: int,
     overlap: bool,
@@ -53,8 +54,7 @@ def _infer(
         if lin_k is None:
             raise IRError("queries of the global part need keys")
         check_heads(lin_q, lin_k, v)
-    if segment_ids is not None:
-        check_segments(segment_ids, (v.shape[0], *segment_ids.shape[1:2]))
+    check_told(segment_ids, documents, v)
     return v
 
 
@@ -66,6 +66,7 @@ def _ref(
     lin_q: Any = None,
     lin_k: Any = None,
     segment_ids: Any = None,
+    documents: Any = None,
     *,
     chunk: int,
     overlap: bool,
@@ -77,7 +78,8 @@ def _ref(
     quad_q, quad_k = (nothing, nothing) if quad_q is None else (quad_q, quad_k)
     lin_q, lin_k = (nothing, nothing) if lin_q is None else (lin_q, lin_k)
     bias = np.full((span, span), -1.0) if bias is None else bias
-    return ref_mixed(quad_q, quad_k, lin_q, lin_k, v, bias, segment_ids, chunk=chunk, overlap=overlap, **attrs)
+    told = (segment_ids, documents)
+    return ref_mixed(quad_q, quad_k, lin_q, lin_k, v, bias, *told, chunk=chunk, overlap=overlap, **attrs)
 
 
 def _decompose(
@@ -89,6 +91,7 @@ def _decompose(
     lin_q: Value | None = None,
     lin_k: Value | None = None,
     segment_ids: Value | None = None,
+    documents: Value | None = None,
     *,
     chunk: int,
     causal: bool,
@@ -98,23 +101,30 @@ def _decompose(
 ) -> Value:
     """What is on of local and global, over [b, g, chunk, *]"""
     values = chunked(b, v, chunk)
+    chunks = values.type.shape[1]
+    documents = chunked_documents(b, documents, chunk, chunks)
     made = []
     if quad_q is not None and quad_k is not None and bias is not None:
-        made.append(local_part(b, chunked(b, quad_q, chunk), chunked(b, quad_k, chunk), values, bias, causal, overlap))
+        q, k = chunked(b, quad_q, chunk), chunked(b, quad_k, chunk)
+        made.append(local_part(b, q, k, values, bias, documents, causal, overlap))
     if lin_q is not None and lin_k is not None:
-        visible = None if segment_ids is None else overlapping_chunks(b, segment_ids, chunk, values.type.shape[1])
+        visible = overlapping_chunks(b, segment_ids, chunk, chunks, documents)
         q, k = chunked(b, lin_q, chunk), chunked(b, lin_k, chunk)
-        made.append(b.linear_attention(q, k, values, visible, causal=causal, cumsum=cumsum, lin_norm=lin_norm))
+        sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}
+        made.append(b.linear_attention(q, k, values, visible, None, documents, **sums))
     return unchunked(b, made[0] if len(made) == 1 else b.add(*made), v.type.shape[1])
 
 
-def local_part(b: Builder, q: Value, k: Value, v: Value, bias: Value, causal: bool, overlap: bool) -> Value:
+def local_part(
+    b: Builder, q: Value, k: Value, v: Value, bias: Value, documents: Value | None, causal: bool, overlap: bool
+) -> Value:
     """Quadratic attention within each chunk; with `overlap`, to the chunk before as well (section 3.2.1)."""
     if overlap:
         span, chunk = bias.type.shape[0], q.type.shape[2]
         k, v = (b.concat(_one_on(b, x), x, axis=2) for x in (k, v))
         bias = b.slice(bias, axis=0, start=chunk, stop=span)
-    return b.quadratic_attention(q, k, v, bias, causal=causal)
+        documents = None if documents is None else b.concat(_one_on(b, documents), documents, axis=2)
+    return b.quadratic_attention(q, k, v, bias, documents, causal=causal)
 
 
 def _one_on(b: Builder, x: Value) -> Value:
@@ -190,6 +200,9 @@ def _samples() -> tuple[Any, ...]:
         ((*heads, wide, *heads), {"overlap": True, "cumsum": "native"}),
         ((None, None, None, *heads), {"cumsum": "scan", "lin_norm": "chunk"}),
         ((None, None, None, *heads, "i32[2, 7]"), {"cumsum": "matmul"}),
+        ((*heads, wide, *heads, None, "bool[2, 7]"), {"overlap": True, "cumsum": "native"}),
+        ((*heads, square, None, None, None, "bool[2, 6]"), {}),
+        ((None, None, None, *heads, "i32[2, 7]", "bool[2, 7]"), {"cumsum": "matmul"}),
     )
     each = ((operands, {"cumsum": "matmul", **attrs}) for operands, attrs in parts)
     return tuple(

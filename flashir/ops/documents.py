@@ -100,6 +100,33 @@ def document_lengths(b: Builder, documents: Value, length: Size, dtype: DType) -
     return b.maximum(b.cast(count, dtype=dtype), 1.0)
 
 
+def of_last_document(b: Builder, documents: Value, *, first: bool = False) -> Value:
+    """bool [.., n]: which positions of a chunk are tokens of the document that it ends in, or begins with
+
+    Of its documents only these can have tokens in other chunks, those after it, or before it.
+    """
+    if not are_packed(documents.type):
+        return documents
+    *lead, n = documents.type.shape
+    sizes = b.maximum(documents, b.mul(documents, -1))
+    end = b.slice(sizes, axis=len(lead), stop=1) if first else b.slice(sizes, axis=len(lead), start=n - 1, stop=n)
+    return b.logical_and(equal(b, documents, end), are_tokens(b, documents))
+
+
+def mean_of(b: Builder, x: Value, own: Value) -> Value:
+    """[b, g, n, s] -> [b, g, s], over the positions that are the chunk's own, [b, g, n]; 0 where none is"""
+    count = b.reduce_sum(b.cast(own, dtype=DType.I32), axes=(2,))
+    total = b.reduce_sum(b.select(column(b, own), x, 0.0), axes=(2,))
+    return b.div(total, column(b, b.cast(b.maximum(count, 1), dtype=x.type.dtype)))
+
+
+def ref_last_document(documents: Any, *, first: bool = False) -> Any:
+    """As `of_last_document`, in numpy, of one chunk [n]."""
+    if documents.dtype == bool:
+        return documents.copy()
+    return documents == abs(documents[0 if first else -1])
+
+
 def ref_numbers(documents: Any, length: int) -> Any:
     """The number of each token's document, 0 for padding, for that many positions."""
     numbers = np.zeros((*documents.shape[:-1], length), int)

@@ -15,8 +15,9 @@ from flashir.ops.attention import ref_mixed
 from flashir.ops.bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import WEIGHT_STD, Params
 from flashir.ops.chunk_parts import local_part
-from flashir.ops.chunks import check_segments, chunked, overlapping_chunks, unchunked
+from flashir.ops.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types
+from flashir.ops.documents import are_packed
 from flashir.ops.gated import (
     GATED,
     PAPER_CHUNK,
@@ -63,6 +64,7 @@ def _span(chunk: Any, overlap: bool) -> int:
 def _params_flash(
     x: TensorType,
     segment_ids: TensorType | None = None,
+    documents: TensorType | None = None,
     *,
     chunk: Any,
     use_local: bool,
@@ -76,21 +78,25 @@ def _params_flash(
     return {**made, **(between if summaries == "attend" else {})}
 
 
-def _infer_flash(x: TensorType, segment_ids: TensorType | None = None, **attrs: Any) -> TensorType:
+def _infer_flash(
+    x: TensorType, segment_ids: TensorType | None = None, documents: TensorType | None = None, **attrs: Any
+) -> TensorType:
     cheap_heads(**attrs)
     if attrs["overlap"] and not attrs["use_local"]:
         raise IRError("chunks overlap in the local part, which is off")
-    if segment_ids is not None:
-        valid = x.shape[1] if attrs["valid"] is None else attrs["valid"]
-        check_segments(segment_ids, (x.shape[0], valid))
-    return infer_gated(x, **attrs)
+    infer_gated(x, **attrs)
+    check_told(segment_ids, documents, x, x.shape[1] if attrs["valid"] is None else attrs["valid"])
+    packed = documents is not None and are_packed(documents)
+    if packed and attrs["summaries"] == "attend" and not attrs["causal"]:
+        raise IRError("attending summaries of chunks cannot keep documents apart where both ways are seen")
+    return x
 
 
 def _divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int, **_: Any) -> float:
     return float({"length": chunk, "none": 1, "max_len": max_len, "sqrt_key": key_dim**0.5}[qk_scale])
 
 
-def _ref_flash(x: Any, segment_ids: Any = None, *, p: Params, **attrs: Any) -> Any:
+def _ref_flash(x: Any, segment_ids: Any = None, documents: Any = None, *, p: Params, **attrs: Any) -> Any:
     chunk, causal, overlap = attrs["chunk"], attrs["causal"], attrs["overlap"]
 
     def attend(cheap: list[Any], v: Any) -> Any:
@@ -109,34 +115,53 @@ def _ref_flash(x: Any, segment_ids: Any = None, *, p: Params, **attrs: Any) -> A
             v,
             bias,
             segment_ids,
+            documents,
             chunk=chunk,
             causal=causal,
             cumsum=attrs["cumsum"],
             lin_norm=attrs["lin_norm"],
             overlap=overlap,
-            chunk_weights=_ref_weights(named["sum_q"], named["sum_k"], p, chunk, causal) if attended else None,
+            chunk_weights=_ref_weights(named["sum_q"], named["sum_k"], documents, p, chunk, causal)
+            if attended
+            else None,
         )
 
-    return ref_gated(x, p, attend, **attrs)
+    return ref_gated(x, p, attend, documents, **attrs)
 
 
-def _ref_weights(q: Any, k: Any, p: Params, chunk: int, causal: bool) -> Any:
+def _ref_weights(q: Any, k: Any, documents: Any, p: Params, chunk: int, causal: bool) -> Any:
     """How much chunks count for each other, [b, g, h]."""
-    batch, length, s = q.shape
+    length = q.shape[1]
+    bias = ref_rope_bias(p["sum_bias.a"], p["sum_bias.b"], -(-length // chunk))
+    q, k = _ref_chunked(q, chunk, length), _ref_chunked(k, chunk, length)
+    documents = None if documents is None else _ref_chunked(documents, chunk, length)
+    return ref_summary_weights(q, k, bias, documents, causal=causal, tokens=length)
+
+
+def _ref_chunked(x: Any, chunk: int, length: int) -> Any:
+    """[b, t, *] -> [b, g, chunk, *], zeros after the last row"""
     chunks = -(-length // chunk)
-    q, k = (np.pad(x, ((0, 0), (0, chunks * chunk - length), (0, 0))).reshape(batch, chunks, chunk, s) for x in (q, k))
-    return ref_summary_weights(q, k, ref_rope_bias(p["sum_bias.a"], p["sum_bias.b"], chunks), causal, length)
+    whole = np.zeros((x.shape[0], chunks * chunk, *x.shape[2:]), x.dtype)
+    whole[:, : x.shape[1]] = x[:, :length]
+    return whole.reshape(x.shape[0], chunks, chunk, *x.shape[2:])
 
 
 def _decompose_flash(
-    b: Builder, x: Value, segment_ids: Value | None = None, *, p: Params, scope: str | None, **attrs: Any
+    b: Builder,
+    x: Value,
+    segment_ids: Value | None = None,
+    documents: Value | None = None,
+    *,
+    p: Params,
+    scope: str | None,
+    **attrs: Any,
 ) -> Value:
     chunk, causal, valid, t = attrs["chunk"], attrs["causal"], attrs["valid"], x.type.shape[1]
     whole = t if valid is None or causal else ceildiv(valid, chunk) * chunk
     if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream; average over no empty chunk
         settings = {**attrs, "scope": scope, "valid": t if valid is None else valid}
         padded = pad_to_multiple(b, x, 1, chunk) if whole == t else b.slice(x, axis=1, stop=whole)
-        out = b.flash(padded, segment_ids, **settings)
+        out = b.flash(padded, segment_ids, documents, **settings)
         return b.slice(out, axis=1, stop=t) if whole == t else b.pad(out, axis=1, after=t - whole)
 
     def attend(cheap: list[Value], v: Value) -> Value:
@@ -149,15 +174,17 @@ def _decompose_flash(
             bias = bias_of(b, p, attrs["rel_bias"], span, span, causal)
         sums = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
         if attrs["summaries"] == "attend":
-            return _attended(b, heads, v, bias, segment_ids, p, attrs)
+            return _attended(b, heads, v, bias, segment_ids, documents, p, attrs)
         if attrs["use_local"] and attrs["use_global"] and not attrs["overlap"]:
-            return b.mixed_chunk_attention(*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, **sums)
+            parts = (*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, documents)
+            return b.mixed_chunk_attention(*parts, **sums)
         quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
-        parts = (quad_q, quad_k, bias, lin_q, lin_k, segment_ids if attrs["use_global"] else None)
+        told = (segment_ids if attrs["use_global"] else None, documents)
+        parts = (quad_q, quad_k, bias, lin_q, lin_k, *told)
         return b.partial_chunk_attention(v, *parts, **sums, overlap=attrs["overlap"])
 
     kept = {name: attrs[name] for name in GATED}
-    return gated(b, x, p, attend, cheap=len(cheap_heads(**attrs)), **kept)
+    return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **kept)
 
 
 def _attended(
@@ -166,6 +193,7 @@ def _attended(
     v: Value,
     bias: Value | None,
     segment_ids: Value | None,
+    documents: Value | None,
     p: Params,
     attrs: dict[str, Any],
 ) -> Value:
@@ -173,20 +201,22 @@ def _attended(
     chunk, causal = attrs["chunk"], attrs["causal"]
     parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
     values = chunked(b, v, chunk)
-    visible = None if segment_ids is None else overlapping_chunks(b, segment_ids, chunk, values.type.shape[1])
+    documents = chunked_documents(b, documents, chunk, values.type.shape[1])
+    visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
     sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
-    weights = _weights(b, parts, p, attrs)
-    out = b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, **sums)
+    weights = _weights(b, parts, documents, p, attrs)
+    out = b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, documents, **sums)
     if bias is not None:
-        local = local_part(b, parts["quad_q"], parts["quad_k"], values, bias, causal, attrs["overlap"])
+        local = local_part(b, parts["quad_q"], parts["quad_k"], values, bias, documents, causal, attrs["overlap"])
         out = b.add(local, out)
     return unchunked(b, out, v.type.shape[1])
 
 
-def _weights(b: Builder, parts: dict[str, Value], p: Params, attrs: dict[str, Any]) -> Value:
+def _weights(b: Builder, parts: dict[str, Value], documents: Value | None, p: Params, attrs: dict[str, Any]) -> Value:
     """How much chunks count for each other by their summaries (Appendix A), [b, g, h]."""
     bias = b.rope_rel_pos_bias(p["sum_bias.a"], p["sum_bias.b"], n=parts["sum_q"].type.shape[1])
-    return b.summary_weights(parts["sum_q"], parts["sum_k"], bias, causal=attrs["causal"], tokens=attrs["valid"])
+    heads = (parts["sum_q"], parts["sum_k"], bias, documents)
+    return b.summary_weights(*heads, causal=attrs["causal"], tokens=attrs["valid"])
 
 
 def _cost_flash(ins: Types, outs: Types, *, chunk: int, cumsum: str, **attrs: Any) -> Cost:
@@ -232,6 +262,12 @@ def _flash_samples() -> tuple[Any, ...]:
             for segments in ((), ("i32[2, 8]",))
             for causal in (True, False)
         ),
+        *(
+            sample("f32[2, 8, 4]", segments, "bool[2, 8]", **{**small, **setting}, causal=causal)
+            for setting in ({}, {"use_global": False}, {"use_local": False}, *_SETTINGS)
+            for segments in (None, "i32[2, 8]")
+            for causal in (True, False)
+        ),
         sample("f32[1, 0, 4]", **small, overlap=True, summaries="attend", rel_bias="t5"),
     )
 
@@ -239,7 +275,7 @@ def _flash_samples() -> tuple[Any, ...]:
 flash = define_op(
     OpDef(
         "flash",
-        ("x", "segment_ids?"),
+        ("x", "segment_ids?", "documents?"),
         _infer_flash,
         _ref_flash,
         _cost_flash,

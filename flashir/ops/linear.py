@@ -15,6 +15,8 @@ from flashir.ir.dims import Size
 from flashir.ir.graph import AUTO
 from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.documents import are_packed
+from flashir.ops.linear_documents import linear_of_documents, ref_between, sum_by_loop
 from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, choice, define_op, flag, sample
 from flashir.ops.prefix import strictly_lower
@@ -40,6 +42,9 @@ def _infer_linear(
     v: TensorType,
     visible: TensorType | None = None,
     weights: TensorType | None = None,
+    documents: TensorType | None = None,
+    *,
+    causal: bool,
     **_: Any,
 ) -> TensorType:
     check_heads(q, k, v)
@@ -51,13 +56,33 @@ def _infer_linear(
         raise IRError(f"visible must be bool of shape (b, g, g), got {visible}")
     if weights is not None and weights != TensorType(wide(v.dtype), (q.shape[0], q.shape[1], q.shape[1])):
         raise IRError(f"weights must be {wide(v.dtype)} of shape (b, g, g), got {weights}")
+    if documents is not None:
+        if documents.shape != q.shape[:3] or documents.dtype not in (DType.BOOL, DType.I32):
+            raise IRError(f"documents must be bool or i32 of shape (b, g, n), got {documents}")
+        if are_packed(documents) and visible is not None:
+            raise IRError("documents say token by token what visible says of whole chunks, give one of them")
+        if are_packed(documents) and weights is not None and not causal:
+            raise IRError("weights of chunks do not tell the documents in a chunk apart where both ways are seen")
     return v
 
 
 def _ref_linear(
-    q: Any, k: Any, v: Any, visible: Any = None, weights: Any = None, *, causal: bool, cumsum: str, lin_norm: str
+    q: Any,
+    k: Any,
+    v: Any,
+    visible: Any = None,
+    weights: Any = None,
+    documents: Any = None,
+    *,
+    causal: bool,
+    cumsum: str,
+    lin_norm: str,
 ) -> Any:
     batch, chunks, n = q.shape[:3]
+    if documents is not None:
+        flat = [x.reshape(batch, chunks * n, *x.shape[3:]) for x in (q, k, v, documents)]
+        masks = {"visible": visible, "weights": weights}
+        return ref_between(*flat, chunk=n, causal=causal, lin_norm=lin_norm, **masks).reshape(v.shape)
     mask = np.ones((batch, chunks, chunks)) if visible is None else visible.astype(np.float64)
     mask = np.tril(mask, -1) if causal else mask
     if lin_norm == "chunk_mean":
@@ -75,12 +100,17 @@ def _decompose_linear(
     v: Value,
     visible: Value | None = None,
     weights: Value | None = None,
+    documents: Value | None = None,
     *,
     causal: bool,
     cumsum: str,
     lin_norm: str,
 ) -> Value:
     """q (sum over visible chunks of k^T v), the norm spread over k (1 / n) and q (1 / number of chunks)"""
+    if documents is not None:
+        return linear_of_documents(
+            b, q, k, v, visible, weights, documents, causal=causal, cumsum=cumsum, lin_norm=lin_norm
+        )
     chunks, n = q.type.shape[1:3]
     if lin_norm != "none":
         k = b.mul(k, 1.0 / _known(n))
@@ -95,7 +125,7 @@ def _decompose_linear(
     if not causal:
         return _sum_of_all(b, q, k, v)
     if cumsum == "scan":
-        return _scanned(b, q, k, v)
+        return sum_by_loop(b, q, k, v)
     return b.matmul(q, as_dtype(b, b.prefix_sum(_states(b, k, v), cumsum=cumsum), q.type.dtype))
 
 
@@ -139,35 +169,24 @@ def _masked(
     return b.matmul(q, as_dtype(b, summed, q.type.dtype))
 
 
-def _scanned(b: Builder, q: Value, k: Value, v: Value) -> Value:
-    """One loop over chunks that carries the s x e state and never stores them all."""
-    batch, _, n, s = q.type.shape
-    e, dtype = v.type.shape[-1], wide(v.type.dtype)
-    zeros = b.broadcast(b.constant(0.0, dtype), shape=(batch, s, e))
-    body = b.subgraph()
-    state = body.input("state", zeros.type)
-    q_g = body.input("q", q.type.with_shape((batch, n, s)))
-    k_g = body.input("k", k.type.with_shape((batch, n, s)))
-    v_g = body.input("v", v.type.with_shape((batch, n, e)))
-    out = body.matmul(q_g, as_dtype(body, state, q.type.dtype))
-    after = body.add(state, as_dtype(body, body.matmul(k_g, v_g, transpose_x=True), dtype))
-    _, result = b.results("scan", zeros, q, k, v, carries=1, axis=1, body=body.finish(after, out))
-    return result
-
-
 def _cost_linear(ins: Types, outs: Types, causal: bool, cumsum: str, lin_norm: str) -> Cost:
     q, v = ins[0], ins[2]
     assert q is not None and v is not None
     batch, g, n, s = q.sizes
     e, traffic = v.sizes[-1], moved(ins, outs)
-    products = (Contraction(batch * g, s, n, e), Contraction(batch * g, n, s, e))
+    products: tuple[Contraction, ...] = (Contraction(batch * g, s, n, e), Contraction(batch * g, n, s, e))
+    documents = ins[5] if len(ins) > 5 else None
+    if documents is not None and are_packed(documents) and not causal:  # both sides, and the own chunk
+        products = (*products, *products, Contraction(batch * g, n, s, n), Contraction(batch * g, n, n, e))
     return Cost(float(batch * g * s * e), traffic.read, traffic.written, g if cumsum == "scan" else 1, products)
 
+
+_CHUNKS = ("f32[2, 5, 3, 4]", "f32[2, 5, 3, 4]", "f32[2, 5, 3, 6]")
 
 linear_attention = define_op(
     OpDef(
         "linear_attention",
-        ("q", "k", "v", "visible?", "weights?"),
+        ("q", "k", "v", "visible?", "weights?", "documents?"),
         _infer_linear,
         _ref_linear,
         _cost_linear,
@@ -197,6 +216,17 @@ linear_attention = define_op(
             )
             for causal in (True, False)
             for mask in (None, "bool[2, 5, 5]")
+        )
+        + tuple(
+            sample(*_CHUNKS, *masks, "bool[2, 5, 3]", causal=causal, cumsum=kind, lin_norm=norm)
+            for causal in (True, False)
+            for kind, norm, masks in (
+                ("scan", "none", (None, None)),
+                ("native", "chunk_mean", (None, None)),
+                ("matmul", "chunk", (None, None)),
+                ("matmul", "chunk_mean", ("bool[2, 5, 5]", None)),
+                ("matmul", "chunk_mean", (None, "f32[2, 5, 5]")),
+            )
         ),
         attrs={"causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_linear,

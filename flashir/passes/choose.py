@@ -12,6 +12,7 @@ from flashir.errors import SettingError
 from flashir.ir.builder import Builder
 from flashir.ir.graph import AUTO, Attr, Graph, Node, Value
 from flashir.ops import OPS
+from flashir.ops.documents import are_packed
 from flashir.passes.base import Pass
 from flashir.rewrite import Rule, rewrite
 
@@ -143,6 +144,11 @@ class ChooseCumsum(_Choose):
     def bound(self, node: Node) -> Attr:
         """The one strategy there is; any where nothing is summed up."""
         own = strategies(node)
+        if self.cumsum is not None and len(own) > 1 and self.cumsum not in own:
+            raise SettingError(
+                f"cumsum must be {' or '.join(own)} where documents in a row are kept apart, got {self.cumsum!r}",
+                where=node.op,
+            )
         return None if len(own) > 1 else (own or STRATEGIES)[-1]
 
 
@@ -172,13 +178,20 @@ def ranked(choice: Pass, rank: Rank | None, graph: Graph) -> Sequence[Candidate]
 
 
 def strategies(node: Node) -> tuple[str, ...]:
-    """The ways in which a node could sum up its chunk states; none where it does not, one where segments force it."""
-    if "cumsum" not in node.attrs or not node.attrs.get("causal", True) or node.attrs.get("use_global") is False:
+    """The ways in which a node could sum up its chunk states; none where it does not, one where segments force it.
+
+    A state of packed documents begins anew with each, which differences of running sums, `native`, cannot do.
+    """
+    if "cumsum" not in node.attrs or node.attrs.get("use_global") is False:
         return ()
-    masks = [i for i, name in enumerate(OPS[node.op].operands) if name in ("segment_ids?", "visible?", "weights?")]
-    masked = any(i < len(node.inputs) and node.inputs[i] is not None for i in masks)
-    masked = masked or node.attrs.get("summaries") == "attend"
-    return ("matmul",) if masked else STRATEGIES
+    told = {name: value.type for name, value in zip(OPS[node.op].operands, node.inputs) if value is not None}
+    packed = "documents?" in told and are_packed(told["documents?"])
+    causal = node.attrs.get("causal", True)
+    if not causal:
+        return ("matmul",) if packed else ()
+    if not told.keys().isdisjoint(("segment_ids?", "visible?", "weights?")) or node.attrs.get("summaries") == "attend":
+        return ("matmul",)
+    return ("scan", "matmul") if packed else STRATEGIES
 
 
 def sums_tokens(node: Node) -> bool:

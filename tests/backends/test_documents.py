@@ -36,23 +36,28 @@ DOCUMENTS = (5, CHUNK - 5, CHUNK + 3, 2, 1, ROW - 2 * CHUNK - 6)
 """Of one row: two in the first chunk, one over a border, two within a chunk, one to the end."""
 
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("flash", {"overlap": True, "token_shift": True, "cumsum": "scan"}),
+    ("flash", {"use_local": False, "lin_norm": "none", "cumsum": "matmul"}),
+    ("flash", {"use_global": False}),
     ("flash-quad", {"attention": "softmax", "heads": 2, "qk_scale": "sqrt_key", "token_shift": True}),
     ("transformer+", {"attention": "relu2", "gating": True}),
 )
 """Settings that mix tokens in another way."""
 
 
-def every(names: tuple[str, ...], quick: tuple[tuple[str, str], ...]) -> list[Any]:
+def every(*quick: tuple[str, str, str]) -> list[Any]:
     """Every system and task on every target; all but a few are slow, for each is compiled."""
-    return [
-        pytest.param(target, name, task, marks=() if (target, name) in quick and task == "mlm" else pytest.mark.slow)
-        for target in TARGETS
-        for name in names
-        for task in TASKS
-    ]
+    all_of_them = [(target, name, task) for target in TARGETS for name in NAMES for task in TASKS]
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in all_of_them]
 
 
-QUICK = (("onnx:cpu", "flash-quad"), ("onnx:cpu", "transformer++"), ("torch:cpu", "flash-quad"))
+QUICK = (
+    ("onnx:cpu", "flash", "lm"),
+    ("onnx:cpu", "flash-quad", "mlm"),
+    ("onnx:cpu", "transformer++", "mlm"),
+    ("torch:cpu", "flash", "mlm"),
+    ("jax:cpu", "flash", "lm"),
+)
 
 
 @cache
@@ -83,7 +88,7 @@ def texts() -> Iterator[tuple[int, Array]]:
     return ((row, ids[row : row + 1, :length]) for row, length in enumerate(LENGTHS))
 
 
-@pytest.mark.parametrize(("target", "name", "task"), every(NAMES, QUICK))
+@pytest.mark.parametrize(("target", "name", "task"), every(*QUICK))
 def test_padding_is_seen_by_nothing(target: str, name: str, task: str) -> None:
     ids, mask = ragged()
     run, alone = compiled(target, name, task, mask=True), compiled(target, name, task)
@@ -96,7 +101,7 @@ def test_padding_is_seen_by_nothing(target: str, name: str, task: str) -> None:
     assert np.array_equal(logits[mask], others[mask])
 
 
-@pytest.mark.parametrize(("target", "name", "task"), every(NAMES, (("torch:cpu", "flash-quad"),)))
+@pytest.mark.parametrize(("target", "name", "task"), every(("torch:cpu", "flash", "lm")))
 def test_padding_moves_no_gradient(target: str, name: str, task: str) -> None:
     if target == "onnx:cpu":
         pytest.skip("runs forward only")
@@ -115,7 +120,7 @@ def test_padding_moves_no_gradient(target: str, name: str, task: str) -> None:
     assert max(errors.values()) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("target", "name", "task"), every(NAMES, QUICK))
+@pytest.mark.parametrize(("target", "name", "task"), every(*QUICK))
 def test_documents_in_a_row_do_not_see_each_other(target: str, name: str, task: str) -> None:
     run = compiled(target, name, task, segments="token")
     ids, _ = ragged()
