@@ -20,9 +20,11 @@ from flashir.cost import target as find_target
 from flashir.cost.machine import cores_at_hand, device_identity
 from flashir.cost.target import split_name
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write, reading
+from flashir.files import atomic_write
+from flashir.foreign import guarded, parse_json, read_bytes
 from flashir.memory import memory_at_hand
 from flashir.registry import backend_of
+from flashir.sealed_json import KEY, is_whole, sealed
 
 FORMAT, SCHEMA = "flashir-bench", 1
 
@@ -220,8 +222,8 @@ class Record:
         return {**asdict(self), "rows": [row.as_dict() for row in self.rows]}
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, whole or not at all. Raises ArtefactError."""
-        text = msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1)
+        """Write it as JSON with a digest, whole or not at all. Raises ArtefactError."""
+        text = msgspec.json.format(msgspec.json.encode(sealed(self.as_dict())), indent=1)
         atomic_write(path, lambda file: file.write(text + b"\n"))
 
 
@@ -237,18 +239,23 @@ def new_record(settings: Mapping[str, Any], targets: tuple[str, ...]) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises ArtefactError where it cannot be read, or is none of this version."""
-    with reading(path):
-        text = path.read_bytes()
-    try:
-        found = msgspec.json.decode(text, type=Record)
+    """The record in a file; one of an earlier version has no digest.
+
+    Raises:
+        ArtefactError: it cannot be read, is none of this version, or is not what was written.
+    """
+    problem = "no record of `flashir bench`"
+    said = parse_json(read_bytes(path, ArtefactError), path, ArtefactError, dict[str, Any], problem=problem)
+    with guarded(path, ArtefactError, problem):
+        found = msgspec.convert(said, Record)
         datetime.fromisoformat(found.date)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"no record of `flashir bench`: {error}", where=str(path)) from None
     if (found.format, found.schema) != (FORMAT, SCHEMA):
         raise ArtefactError(
             f"no record that this version of flashir reads: {found.format!r}, schema {found.schema}", where=str(path)
         )
+    if KEY in said and not is_whole(said):
+        mend = f"bring it back as it was; if you changed it yourself, take its {KEY} out"
+        raise ArtefactError("it is damaged, or was changed since it was written", where=str(path), mend=mend)
     return found
 
 

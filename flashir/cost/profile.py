@@ -18,24 +18,31 @@ from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity
 from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
 from flashir.memory import memory_at_hand
+from flashir.sealed_json import digest, is_whole
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 class Profile(msgspec.Struct, forbid_unknown_fields=True):
-    """What is kept of a calibration.
+    """What is kept of a calibration, with a digest of it.
 
     Args:
         schema: of this file.
         date: when it was made.
         key: what it holds for, as `profile_key` has it.
         numbers: those that were fitted, by name.
+        sha256: the digest, see `sealed_json`.
     """
 
     schema: int
     date: date
     key: dict[str, str]
     numbers: dict[str, float]
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """A record that is made here carries its digest; that of a file is held against what the file says."""
+        self.sha256 = self.sha256 or digest(msgspec.to_builtins(self))
 
 
 def cache_folder() -> Path:
@@ -47,14 +54,22 @@ def cache_folder() -> Path:
 
 
 def at_hand(record: Target, *, calibrated: bool = True) -> Target:
-    """The record for this machine: its memory, and where `calibrated` the numbers fitted here; scaled to its cores."""
+    """The record for this machine: its memory, and where `calibrated` the numbers fitted here; scaled to its cores.
+
+    A profile that is damaged, or of another version, is left out with a warning.
+    """
     here = replace(record.scaled_to(cores_at_hand()), memory=_memory(record))
     if not calibrated:
         return here
     path = profile_path(record.name)
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=Profile)
-        if stored.schema != SCHEMA or stored.key != profile_key(record):
+        said = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        if said.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}: another version of flashir wrote it, or it is damaged")
+        stored = msgspec.convert(said, Profile)
+        if not is_whole(said):
+            raise ValueError("it is damaged, or was changed: its sha256 is not that of what it says")
+        if stored.key != profile_key(record):
             return here
         told = {kernel.tells for kernel in kernels(record.device)}
         if strange := sorted(stored.numbers.keys() - told):

@@ -1,4 +1,7 @@
-"""The curve of a run: a line of JSON for every step, each step once whatever happens to the run."""
+"""The curve of a run: a line of JSON for every step, each step once whatever happens to the run.
+
+A line ends with a digest of what it says, `sha256`; those of earlier versions have none.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading, writing
+from flashir.sealed_json import KEY, is_whole, sealed
 
 Number = Annotated[int, Meta(ge=1)]
 MEND = "bring the file back as it was, or begin another run from the newest checkpoint"
@@ -62,7 +66,7 @@ class Curve:
     def append(self, line: Line) -> None:
         """Add a line, with one write: a kill leaves the line whole, or the file without it, or a stump at the end."""
         with writing(self.path), self.path.open("ab", buffering=0) as file:
-            file.write(msgspec.json.encode(line) + b"\n")
+            file.write(msgspec.json.encode(sealed(line)) + b"\n")
 
     def sync(self) -> None:
         """Have all lines so far on disk."""
@@ -73,8 +77,12 @@ class Curve:
         """Every line. Raises ArtefactError where one is damaged."""
         for number, text in enumerate(self._texts(), 1):
             try:
-                yield msgspec.json.decode(text, type=Line)
-            except msgspec.MsgspecError as error:
+                said = msgspec.json.decode(text, type=dict[str, Any])
+                line = msgspec.convert(said, Line)
+                if KEY in said and not is_whole(said):
+                    raise ValueError("its digest is not that of what it says")
+                yield line
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                 raise ArtefactError(f"line {number} is damaged: {error}", where=str(self.path), mend=MEND) from None
 
     def cut(self, steps: int) -> None:

@@ -3,6 +3,9 @@
 A trial belongs to the settled model, not to the model that was asked about: one and the same trial serves
 `chunk = auto`, `--chunk 256` and a file that says `chunk = 256`. Every tuner adds rows of its own, so none loses
 what another found; where both measured the same, `evidence` takes the more certain one.
+
+SQLite notices little of what a disk does to a file. So each row carries a digest of what it says, and the store one of
+all its rows; both are verified whenever it is read, and before anything is added.
 """
 
 from __future__ import annotations
@@ -22,11 +25,14 @@ import msgspec
 from msgspec import Meta
 
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write, reading
+from flashir.files import atomic_write
+from flashir.foreign import guarded, parse_json, read_bytes
 from flashir.ir import Graph, dumps
+from flashir.sealed_json import is_whole, sealed
 from flashir.tune.place import store_path
 
-SCHEMA = 2
+SCHEMA = 3
+EXCHANGED = (2, SCHEMA)  # that an export in JSON may have; one of schema 2 has no digest
 FORMAT = "flashir-tune"
 OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
 WRITER_WAITS_S = 30.0
@@ -85,15 +91,26 @@ _CREATE = f"""CREATE TABLE trials (
     model TEXT NOT NULL, target TEXT NOT NULL, device TEXT NOT NULL, versions TEXT NOT NULL,
     training INTEGER NOT NULL, batch INTEGER NOT NULL, seq_len INTEGER NOT NULL, tuning TEXT NOT NULL,
     chunk INTEGER, cumsum TEXT, tile INTEGER, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL,
-    spread_ms REAL NOT NULL, runs INTEGER NOT NULL, date TEXT NOT NULL, PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
-_ADD = f"""INSERT INTO trials ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
-    ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS[len(KEY) :])}
-    WHERE excluded.date > date"""
+    spread_ms REAL NOT NULL, runs INTEGER NOT NULL, date TEXT NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
+_REALS = ("predicted_ms", "measured_ms", "spread_ms")
+_STORED = (*COLUMNS, "sha256")
+_ADD = f"INSERT OR REPLACE INTO trials ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"
 
 
 def digest(settled: Graph) -> str:
     """What a model is known by, whatever its name: the SHA-256 of its IR text."""
     return sha256(dumps(replace(settled, name="model")).encode()).hexdigest()
+
+
+def row_digest(trial: Trial) -> str:
+    """The SHA-256 of what a trial says."""
+    return sha256(msgspec.json.encode(trial)).hexdigest()
+
+
+def whole_digest(rows: Iterable[str]) -> str:
+    """The SHA-256 of all rows of a store, given their digests in any order."""
+    return sha256("".join(sorted(rows)).encode()).hexdigest()
 
 
 def bucket(seq_len: int) -> tuple[int, int]:
@@ -131,12 +148,14 @@ class Store:
             uri = f"{self.path.absolute().as_uri()}?{self._mode(write)}"
             wait = WRITER_WAITS_S if write else READER_WAITS_S
             self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
+            self._connection.text_factory = _as_text
         try:
             with self._errors():
                 with self._transaction("DEFERRED"):
                     self._empty = self._inspect()
                 if write:
                     self._prepare()
+                    self.all()
         except BaseException:
             self._connection.close()
             raise
@@ -154,13 +173,23 @@ class Store:
     def add(self, *trials: Trial) -> int:
         """Add trials, all or none; of the same tuner and model the latest stays. Returns how many count."""
         with self._errors(), self._transaction():
-            before = self._connection.total_changes
-            self._connection.executemany(_ADD, [astuple(trial) for trial in trials])
-            return self._connection.total_changes - before
+            kept = {_key(trial): trial for trial in self._verified()}
+            changed = {}
+            for trial in map(_plain, trials):
+                known = kept.get(_key(trial))
+                if known is None or trial.date > known.date:
+                    kept[_key(trial)] = changed[_key(trial)] = trial
+            rows = [(*astuple(trial), row_digest(trial)) for trial in changed.values()]
+            self._connection.executemany(_ADD, rows)
+            self._connection.execute("UPDATE whole SET sha256 = ?", [whole_digest(map(row_digest, kept.values()))])
+            return len(changed)
 
     def all(self) -> list[Trial]:
         """Every trial, the oldest first."""
-        return self._select("ORDER BY date, model", ())
+        if self._empty:
+            return []
+        with self._errors(), self._transaction("DEFERRED"):
+            return sorted(self._verified(), key=lambda trial: (trial.date, trial.model))
 
     def find(
         self, models: Sequence[str], place: dict[str, str], *, training: bool, batch: int, seq_len: int
@@ -173,23 +202,32 @@ class Store:
             training, batch: as measured.
             seq_len: every length in its bucket counts.
         """
-        where = (
-            f"WHERE model IN ({', '.join('?' * len(models))}) AND target = ? AND device = ? AND versions = ? "
-            "AND training = ? AND batch = ? AND seq_len BETWEEN ? AND ? ORDER BY date"
-        )
-        names = ("target", "device", "versions")
-        return self._select(where, (*models, *(place[name] for name in names), training, batch, *bucket(seq_len)))
+        low, high = bucket(seq_len)
+        wanted: dict[str, Any] = {name: place[name] for name in ("target", "device", "versions")}
+        wanted |= {"training": training, "batch": batch}
+        return [
+            trial
+            for trial in self.all()
+            if trial.model in models
+            and low <= trial.seq_len <= high
+            and all(getattr(trial, name) == value for name, value in wanted.items())
+        ]
 
-    def _select(self, where: str, values: Sequence[Any]) -> list[Trial]:
-        if self._empty:
-            return []
-        with self._errors():
-            rows = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM trials {where}", values).fetchall()
-            try:
-                named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-                return msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
-            except msgspec.ValidationError as error:
-                raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), mend=_ANEW) from None
+    def _verified(self) -> list[Trial]:
+        """Every trial, in a transaction. Raises ArtefactError where one was changed, or is gone."""
+        rows = self._connection.execute(f"SELECT {', '.join(_STORED)} FROM trials").fetchall()
+        named = [dict(zip(COLUMNS, row)) for row in rows]
+        digests = [row[-1] for row in rows]
+        try:
+            trials = msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
+        except msgspec.ValidationError as error:
+            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), mend=_ANEW) from None
+        whole = self._connection.execute("SELECT sha256 FROM whole").fetchall()
+        changed = sum(row_digest(trial) != digest for trial, digest in zip(trials, digests, strict=True))
+        if changed or whole != [(whole_digest(digests),)]:
+            what = f"{changed} of its {len(rows)} trials are not" if changed else "its trials are not all"
+            raise ArtefactError(f"the store is damaged: {what} what was written", where=str(self.path), mend=_ANEW)
+        return trials
 
     def _mode(self, write: bool) -> str:
         """SQLite's own options. A folder that may not be written to cannot hold the side files of a WAL."""
@@ -210,15 +248,16 @@ class Store:
             raise ArtefactError(
                 f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
                 where=str(self.path),
-                mend=_ANEW,
+                mend=f"{_ANEW}, and --import takes what --export of that version wrote",
             )
-        found = tuple(name for (name,) in self._connection.execute("SELECT name FROM pragma_table_info('trials')"))
-        if found != COLUMNS:
-            raise ArtefactError(
-                f"the table trials must have the columns {', '.join(COLUMNS)}, got {', '.join(found) or 'none'}",
-                where=str(self.path),
-                mend=_ANEW,
-            )
+        for table, columns in (("trials", _STORED), ("whole", ("sha256",))):
+            names = self._connection.execute("SELECT name FROM pragma_table_info(?)", [table])
+            if (found := tuple(name for (name,) in names)) != columns:
+                raise ArtefactError(
+                    f"the table {table} must have the columns {', '.join(columns)}, got {', '.join(found) or 'none'}",
+                    where=str(self.path),
+                    mend=_ANEW,
+                )
         return False
 
     def _prepare(self) -> None:
@@ -229,6 +268,8 @@ class Store:
         with self._transaction():
             if self._inspect():
                 self._connection.execute(_CREATE)
+                self._connection.execute("CREATE TABLE whole (sha256 TEXT NOT NULL)")
+                self._connection.execute("INSERT INTO whole VALUES (?)", [whole_digest(())])
                 self._connection.execute(f"PRAGMA application_id = {OURS}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
         self._empty = False
@@ -253,7 +294,7 @@ class Store:
         except sqlite3.OperationalError as error:
             mend = "see who else uses it, or whether you may" if "locked" in str(error) else _ALLOWED
             raise ArtefactError(f"the store cannot be used: {error}", where=str(self.path), mend=mend) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MemoryError, OverflowError, ValueError) as error:  # sizes out of a damaged page, too
             raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), mend=_ANEW) from error
         except OSError as error:
             reason = error.strerror or str(error)
@@ -264,12 +305,28 @@ _ANEW = "move the file away; `flashir tune` starts a new one"
 _ALLOWED = "see that the file and its folder may be read and written, or set FLASHIR_CACHE to another folder"
 
 
+def _as_text(content: bytes) -> str:
+    """A text of SQLite; one that is damaged is no error, but has another digest."""
+    return content.decode(errors="replace")
+
+
+def _plain(trial: Trial) -> Trial:
+    """The trial as SQLite gives it back: floats in columns of REAL, without a negative zero."""
+    reals: dict[str, Any] = {name: float(getattr(trial, name)) + 0.0 for name in _REALS}
+    return replace(trial, **reals)
+
+
+def _key(trial: Trial) -> tuple[Any, ...]:
+    return tuple(getattr(trial, name) for name in KEY)
+
+
 class _Exchange(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON form of a store; its trials are looked at one by one, so that all problems are seen."""
 
     format: str
     schema: int
-    trials: list[msgspec.Raw]
+    trials: list[Any]
+    sha256: str | None = None
 
 
 def export_json(path: str | Path) -> int:
@@ -278,7 +335,8 @@ def export_json(path: str | Path) -> int:
     if store_path().exists():
         with Store() as store:
             trials = store.all()
-    text = msgspec.json.format(msgspec.json.encode({"format": FORMAT, "schema": SCHEMA, "trials": trials}), indent=1)
+    said = sealed({"format": FORMAT, "schema": SCHEMA, "trials": trials})
+    text = msgspec.json.format(msgspec.json.encode(said), indent=1)
     atomic_write(Path(path), lambda file: file.write(text + b"\n"))
     return len(trials)
 
@@ -289,19 +347,16 @@ def import_json(path: str | Path) -> int:
     Raises:
         ArtefactError: everything that is wrong with the file, or the store cannot be used.
     """
-    with reading(Path(path)):
-        text = Path(path).read_bytes()
-    try:
-        found = msgspec.json.decode(text, type=_Exchange)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ArtefactError(f"no export of a store: {error}", where=str(path)) from None
-    wanted = {"format": FORMAT, "schema": SCHEMA}
-    problems = [
-        f"{name} must be {value!r}, got {getattr(found, name)!r}"
-        for name, value in wanted.items()
-        if getattr(found, name) != value
-    ]
+    content = read_bytes(path, ArtefactError, problem="cannot read")
+    said = parse_json(content, path, ArtefactError, dict[str, Any], problem="no export of a store")
+    with guarded(path, ArtefactError, "no export of a store"):
+        found = msgspec.convert(said, _Exchange)
+    problems = [] if found.format == FORMAT else [f"format must be {FORMAT!r}, got {found.format!r}"]
+    if found.schema not in EXCHANGED:
+        problems.append(f"schema must be {' or '.join(map(str, EXCHANGED))}, got {found.schema}")
     trials = list(_decoded(found.trials, problems))
+    if not problems and not is_whole(said) and (found.schema == SCHEMA or found.sha256 is not None):
+        problems.append("it is damaged, or was changed: its sha256 is not that of what it says")
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
         raise ArtefactError([*problems[:LISTED], *more], where=str(path), mend="nothing was imported")
@@ -309,9 +364,9 @@ def import_json(path: str | Path) -> int:
         return store.add(*trials)
 
 
-def _decoded(raw: Iterable[msgspec.Raw], problems: list[str]) -> Iterator[Trial]:
+def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:
     for index, each in enumerate(raw):
         try:
-            yield msgspec.json.decode(each, type=Trial)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            yield msgspec.convert(each, Trial)
+        except msgspec.ValidationError as error:
             problems.append(f"trial {index}: {error}")

@@ -14,6 +14,7 @@ from flashir.cost import target
 from flashir.cost.profile import SCHEMA as PROFILE
 from flashir.cost.profile import profile_key, profile_path
 from flashir.errors import ArtefactError
+from flashir.sealed_json import sealed
 
 MEASURED = Row(
     "flash",
@@ -87,6 +88,18 @@ def test_files_that_are_no_record(tmp_path: Path, change: dict[str, object], sai
         read_record(path)
 
 
+def test_a_record_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "changed.json"
+    record(MEASURED).write(path)
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said))  # laid out anew, it says the same
+    assert read_record(path) == record(MEASURED)
+    said["rows"][0]["samples_ms"][0] = 4.5
+    path.write_text(json.dumps(said))
+    with pytest.raises(ArtefactError, match=r"damaged, or was changed[\s\S]*take its sha256 out"):
+        read_record(path)
+
+
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json")), ids=str)
 def test_records_of_earlier_versions_are_read(path: Path) -> None:
     assert read_record(path).rows
@@ -100,7 +113,7 @@ def test_a_new_record_says_what_predicts(tmp_path: Path, monkeypatch: pytest.Mon
     path = profile_path("onnx:cpu")
     path.parent.mkdir(parents=True)
     kept = {"schema": PROFILE, "date": "2026-11-24", "key": profile_key(record), "numbers": fitted}
-    path.write_text(json.dumps(kept))
+    path.write_text(json.dumps(sealed(kept)))
     again = new_record({}, ("onnx:cpu",))
     made = again.targets["onnx:cpu"]
     assert (made.record, made.bandwidth) == ("calibrated on this machine, 2026-11-24", 3e10)

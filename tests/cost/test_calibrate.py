@@ -11,6 +11,7 @@ from flashir.cost.kernels import PROCESSOR
 from flashir.cost.profile import profile_path, with_numbers
 from flashir.errors import ArtefactError, TargetError
 from flashir.lowering import Lowering
+from flashir.sealed_json import sealed
 
 
 @pytest.fixture(autouse=True)
@@ -167,15 +168,12 @@ def test_a_device_that_is_not_here_cannot_be_calibrated():
 
 
 def _profile(**changes):
+    """A profile as JSON says it, with the digest of what it says."""
     from flashir.cost.profile import SCHEMA, profile_key
 
-    return {
-        "schema": SCHEMA,
-        "date": "2026-01-01",
-        "key": profile_key(target("onnx:cpu")),
-        "numbers": {"step": 1e-4},
-        **changes,
-    }
+    key = profile_key(target("onnx:cpu"))
+    said = {"schema": SCHEMA, "date": "2026-01-01", "key": key, "numbers": {"step": 1e-4}, **changes}
+    return sealed(said)
 
 
 def test_a_profile_of_other_libraries_is_left_alone():
@@ -234,6 +232,26 @@ def test_all_that_a_profile_must_not_have_is_told_at_once():
     path.write_text(json.dumps(_profile(numbers={"tile": 5, "pace": 1})))
     with pytest.warns(UserWarning, match="calibration tells no pace, tile"):
         target("onnx:cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"numbers": {"step": 2e-4}}, "it is damaged, or was changed"),
+        ({"date": "2026-01-02"}, "it is damaged, or was changed"),
+        ({"key": {"device": "another"}}, "it is damaged, or was changed"),
+        ({"sha256": "0" * 64}, "it is damaged, or was changed"),
+        ({"sha256": ""}, "it is damaged, or was changed"),
+        ({"schema": 4}, "another version of flashir wrote"),
+    ],
+)
+def test_a_profile_that_was_changed_is_a_warning_that_says_to_calibrate_again(change, told):
+    shipped = target("onnx:cpu")
+    path = profile_path("onnx:cpu")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(_profile() | change))
+    with pytest.warns(UserWarning, match=f"{told}.*run `flashir calibrate onnx:cpu`"):
+        assert target("onnx:cpu") == shipped
 
 
 def test_numbers_that_no_device_has_are_refused():

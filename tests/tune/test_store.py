@@ -121,7 +121,7 @@ def test_a_store_without_its_trials_is_started_anew(harm: str) -> None:
         other.execute(harm)
     other.close()
     for write in (False, True):
-        with pytest.raises(ArtefactError, match=r"trials must have the columns model, .*, date, got") as raised:
+        with pytest.raises(ArtefactError, match=r"trials must have the columns model, .*, date, sha256, got") as raised:
             Store(write=write)
         assert "move the file away" in raised.value.mend
 
@@ -134,6 +134,68 @@ def test_a_row_that_makes_no_sense_is_damage() -> None:
         other.close()
         with pytest.raises(ArtefactError, match="a trial is damaged"):
             store.all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trials SET measured_ms = 3.0 WHERE seq_len = 7",
+        "UPDATE trials SET model = replace(model, '0', '1') WHERE seq_len = 7",
+        "UPDATE trials SET sha256 = replace(sha256, substr(sha256, 1, 1), 'x') WHERE seq_len = 7",
+        "DELETE FROM trials WHERE seq_len = 7",
+        "DELETE FROM trials",
+        "DELETE FROM whole",
+        "INSERT INTO whole SELECT sha256 FROM whole",
+    ],
+)
+def test_a_row_that_was_changed_or_is_gone_is_damage(change: str) -> None:
+    with Store(write=True) as store:
+        store.add(TRIAL, trial(seq_len=7))
+    with sqlite3.connect(store_path()) as other:
+        other.execute(change)
+    other.close()
+    for write in (False, True):
+        with pytest.raises(ArtefactError, match="the store is damaged: ") as raised, Store(write=write) as store:
+            find(store)
+        assert str(store_path()) in str(raised.value) and "move the file away" in raised.value.mend
+
+
+def test_a_store_of_the_schema_before_says_how_its_measurements_come_over(tmp_path: Path) -> None:
+    with Store(write=True):
+        pass
+    with sqlite3.connect(store_path()) as other:
+        other.execute("PRAGMA user_version = 2")
+    other.close()
+    with pytest.raises(
+        ArtefactError, match=r"schema 3, got 2[\s\S]*--import takes what --export of that version wrote"
+    ):
+        Store()
+    store_path().unlink()
+    (tmp_path / "old.json").write_text(json.dumps({"format": "flashir-tune", "schema": 2, "trials": [asdict(TRIAL)]}))
+    assert import_json(tmp_path / "old.json") == 1
+    with Store() as store:
+        assert store.all() == [TRIAL]
+
+
+def test_whole_numbers_and_negative_zeros_come_back_as_they_are_kept() -> None:
+    with Store(write=True) as store:
+        store.add(trial(measured_ms=3, predicted_ms=2, spread_ms=-0.0))
+        (found,) = store.all()
+    assert (found.measured_ms, found.predicted_ms, str(found.spread_ms)) == (3.0, 2.0, "0.0")
+
+
+def test_an_export_that_was_changed_is_refused(tmp_path: Path) -> None:
+    with Store(write=True) as store:
+        store.add(TRIAL)
+    export_json(file := tmp_path / "all.json")
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said))  # laid out anew, it says the same
+    assert import_json(file) == 0
+    said["trials"][0]["measured_ms"] = 1.5
+    for changed in (said, {**said, "sha256": None}, {key: each for key, each in said.items() if key != "sha256"}):
+        file.write_text(json.dumps(changed))
+        with pytest.raises(ArtefactError, match="it is damaged, or was changed"):
+            import_json(file)
 
 
 def test_a_folder_in_place_of_the_store_is_refused(cache: Path) -> None:
@@ -205,7 +267,7 @@ def test_an_import_says_all_that_is_wrong_and_imports_nothing(tmp_path: Path) ->
     problems = "\n".join(raised.value.problems)
     assert len(raised.value.problems) == 5
     for word in (
-        f"schema must be {SCHEMA}",
+        f"schema must be 2 or {SCHEMA}",
         "trial 1",
         "runs",
         "trial 2",

@@ -22,6 +22,7 @@ from flashir.files import atomic_write
 from flashir.foreign import parse_json, read_text
 from flashir.train.data.byte_level import BYTES, MASK, add_own, byte_names, of_bytes
 from flashir.train.data.guarded import guarded_library, need_library, opened_library
+from flashir.train.data.sealed_text import with_digest, without_digest
 from flashir.train.data.text import Document, pieces
 
 if TYPE_CHECKING:
@@ -89,17 +90,17 @@ class Tokenizer:
         """The tokenizer of a tokenizer.json.
 
         Raises:
-            InputError: the file cannot be read, or holds no tokenizer.
+            InputError: the file cannot be read, holds no tokenizer, or is not what flashir wrote.
             TargetError: it needs the library, which is not installed.
         """
-        tokenizer = cls(read_text(path, InputError), file=Path(path))
+        tokenizer = cls(without_digest(read_text(path, InputError), Path(path)), file=Path(path))
         if tokenizer.vocab < 2:
             raise InputError("has no tokens but the mask", where=str(path))
         return tokenizer
 
     def save(self, path: str | Path) -> None:
-        """Write a tokenizer.json. Raises ArtefactError where it cannot be written."""
-        atomic_write(Path(path), lambda file: file.write(self.text.encode()))
+        """Write a tokenizer.json, with a digest in a decoder of bytes. Raises ArtefactError."""
+        atomic_write(Path(path), lambda file: file.write(with_digest(self.text).encode()))
 
     @cached_property
     def digest(self) -> str:
