@@ -49,7 +49,7 @@ def found(folder: Path) -> list[dict[str, Any]]:
 
 
 def a_case(kind: str, number: int, tmp_path: Path, seed: int = 0) -> Reply:
-    return run(KINDS[kind], seed, number, tmp_path)
+    return run(KINDS[kind], seed, number, tmp_path, tmp_path / "shared")
 
 
 @pytest.fixture(scope="module")

@@ -72,26 +72,25 @@ def parse(name: str) -> tuple[Kind, int, int]:
     return KINDS[parts[0]], int(parts[1]), int(parts[2])
 
 
-def run(kind: Kind, seed: int, number: int, scratch: Path, act: Callable[[Case], str] | None = None) -> Reply:
+def run(kind: Kind, seed: int, number: int, scratch: Path, shared: Path) -> Reply:
     """Run a case in this process.
 
     Args:
         kind, seed, number: which case.
         scratch: a folder of this worker.
-        act: what to do instead of the kind's own `case`.
+        shared: a folder of all workers of this kind, of which there is one at a time.
     """
     from flashir.errors import FlashirError
 
-    folder, shared = scratch / "case", scratch / "shared"
+    folder = scratch / "case"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shared.mkdir(exist_ok=True)
+    shared.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # what is written beside nothing else is gone with the case
     case = Case(kind, seed, number, folder, shared)
     started = time.monotonic()
     try:
-        act = act or _act_of(kind)
-        reply = Reply(act(case))
+        reply = Reply(_act_of(kind)(case))
     except FlashirError as error:
         reply = Reply(f"refused: {error.code}", sign_of(error.problems[0]))
     except BaseException as error:

@@ -34,14 +34,15 @@ class AbandonedError(Exception):
 class Worker:
     """A process that runs cases of one kind, with a home, a cache and temporary files of its own."""
 
-    def __init__(self, kind: Kind, seed: int, *, talk: bool = False) -> None:
+    def __init__(self, kind: Kind, seed: int, *, shared: Path | None = None, talk: bool = False) -> None:
+        """Start it; `shared` is where its cases keep what is slow to make, also for the workers after it."""
         self.kind = kind
         self.scratch = Path(tempfile.mkdtemp(prefix=f"flashir-{kind.name}-"))
         self._log: IO[bytes] = (self.scratch / "log").open("w+b")
         read, write = os.pipe()
-        line = (sys.executable, "-m", "tests.campaign.worker", kind.name, str(seed), str(self.scratch), str(write))
+        words = (kind.name, str(seed), str(self.scratch), str(shared or self.scratch / "shared"), str(write))
         self.process = subprocess.Popen(
-            line,
+            (sys.executable, "-m", "tests.campaign.worker", *words),
             stdin=subprocess.PIPE,
             stdout=None if talk else self._log,
             stderr=None if talk else self._log,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
 
-from flashir import decoder
+from flashir import Decoder, decoder
 from flashir.errors import FlashirError
 from tests.campaign.agreement import LEAST, Reference
 from tests.campaign.case import Case
@@ -24,25 +25,33 @@ def case(case: Case) -> str:
     model = replace(model, batch=max(1, model.batch), length=max(2, model.length))
     note(case, model, target)
     reference = Reference(model)
-    ids, logits = reference.arrays[0], reference.wanted[0]
+    ids = reference.arrays[0]
     if len(reference.arrays) != 1 or ids.dtype.kind == "f" or not reference.usable:
         return "no tokens"
     made = decoder(model.graph, target, reference.params, max_len=model.length, length=model.length)
-    starts = [random.randint(1, model.length) for _ in range(len(ids))]
-    case.note("prompts", starts)
-    position = np.array(starts)
-    try:
-        found, state = made.prefill([row[:n] for row, n in zip(ids, starts, strict=True)])
-        got, wanted = [found], [logits[np.arange(len(ids)), position - 1]]
-        while position.max() < model.length:
-            found, state = made.step(ids[np.arange(len(ids)), position], state)
-            got.append(found)
-            wanted.append(logits[np.arange(len(ids)), position])
-            position = position + 1
-    except FlashirError as error:
-        raise WrongError(f"{target}: a decoder refuses what it was made for", error.message) from error
-    scale = max(float(np.abs(logits).max()), 1.0)
-    off = float(np.abs(np.stack(got) - np.stack(wanted)).max()) / scale
+    off = steps_of(made, reference, random)
     if not off <= LEAST[model.dtype] and not off <= (allowed := reference.allowed(0)):
         raise WrongError(f"{target}: steps differ from the whole", f"{off:.1e} off, {allowed:.1e} allowed")
     return target
+
+
+def steps_of(made: Decoder, reference: Reference, random: random.Random) -> float:
+    """How far prompts of random lengths and the steps after them are from the whole, relative to its largest logit.
+
+    Raises WrongError where the decoder refuses them.
+    """
+    ids, logits = reference.arrays[0], reference.wanted[0]
+    rows, length = np.arange(len(ids)), ids.shape[1]
+    starts = [random.randint(1, length) for _ in rows]
+    position = np.array(starts)
+    try:
+        found, state = made.prefill([row[:n] for row, n in zip(ids, starts, strict=True)])
+        got, wanted = [found], [logits[rows, position - 1]]
+        while position.max() < length:
+            found, state = made.step(ids[rows, position], state)
+            got.append(found)
+            wanted.append(logits[rows, position])
+            position = position + 1
+    except FlashirError as error:
+        raise WrongError("a decoder refuses what it was made for", f"prompts {starts}: {error.message}") from error
+    return float(np.abs(np.stack(got) - np.stack(wanted)).max()) / max(float(np.abs(logits).max()), 1.0)

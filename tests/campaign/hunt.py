@@ -64,6 +64,7 @@ class Hunt:
         finally:
             with self._lock:
                 self.ledger.write()
+                self.ledger.close()
         if self._failed:
             raise self._failed[0]
 
@@ -105,7 +106,7 @@ class Hunt:
                 if worker is None or not worker.alive:
                     if worker is not None:
                         worker.close()
-                    worker = Worker(kind, self.ledger.seed)
+                    worker = Worker(kind, self.ledger.seed, shared=self.ledger.folder.absolute() / "shared" / kind.name)
                 number = self.ledger.counts[kind.name].next
                 reply = worker.run(number, self._abandon)
                 with self._lock:

@@ -35,12 +35,21 @@ _ALL = (
     Kind("gradients", "tests.campaign.slopes", "gradients of torch and jax against directional derivatives", 240),
     Kind("causality", "tests.campaign.causality", "later tokens change no earlier logit, bit for bit"),
     Kind("decode", "tests.campaign.decode", "prompts and steps give the logits of the whole text"),
+    Kind("exports", "tests.campaign.exports", "exports run elsewhere by the runtime of their format alone", 180),
     Kind("texts", "tests.campaign.texts", "mutated IR texts are read as they are printed, or refused", 20),
     Kind("api", "tests.campaign.api", "public functions with arguments of wrong types and ranges", 60),
     Kind("commands", "tests.campaign.commands", "command lines with wrong options, values and files", 120),
+    Kind("flips", "tests.campaign.flips", "damage in every file that flashir writes is noticed, or harmless"),
+    Kind("files", "tests.campaign.files", "malformed files of every format that flashir reads are refused", 60),
+    Kind("kills", "tests.campaign.kills", "verbs that write, ended at a random moment: old or new, never half", 300),
     Kind(
-        "planted", "tests.campaign.planted", "faults on purpose, to see that they are found", 3, GIB // 4, hidden=True
+        "disks",
+        "tests.campaign.disks",
+        "verbs that write on a full disk: one message, and what was there is whole",
+        300,
     ),
+    Kind("streams", "tests.campaign.streams", "streams that are closed, full or cut short; odd environments", 200),
+    Kind("planted", "tests.campaign.planted", "faults on purpose, which must be found", 3, GIB // 4, hidden=True),
 )
 KINDS = {kind.name: kind for kind in _ALL}
 SHOWN = tuple(kind.name for kind in _ALL if not kind.hidden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,10 @@ class Ledger:
             count.refusals[reply.sign] = count.refusals.get(reply.sign, 0) + 1
         if reply.is_finding or time.monotonic() - self._written > OFTEN:
             self.write()
+
+    def close(self) -> None:
+        """Remove what the workers shared; the next ones make it again."""
+        shutil.rmtree(self.folder / "shared", ignore_errors=True)
 
     def write(self) -> None:
         """Replace the counts on disk."""

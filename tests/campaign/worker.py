@@ -1,6 +1,6 @@
 """A worker process: runs the cases whose numbers it reads from standard input, and replies on a descriptor.
 
-python -m tests.campaign.worker KIND SEED SCRATCH DESCRIPTOR
+python -m tests.campaign.worker KIND SEED SCRATCH SHARED DESCRIPTOR
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.campaign.kinds import KINDS
 
 def main() -> None:
     """Work until standard input ends."""
-    kind, seed, scratch = KINDS[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3])
-    replies = os.fdopen(int(sys.argv[4]), "w", encoding="utf-8", errors="backslashreplace")
+    kind, seed, scratch, shared = KINDS[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+    replies = os.fdopen(int(sys.argv[5]), "w", encoding="utf-8", errors="backslashreplace")
     numbers = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a case reads from there ends at once
     faulthandler.enable()
@@ -29,7 +29,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     os.chdir(scratch)
     for line in numbers:
-        reply = run(kind, seed, int(line), scratch)
+        reply = run(kind, seed, int(line), scratch, shared)
         replies.write(json.dumps(asdict(reply)) + "\n")
         replies.flush()
 

@@ -1,0 +1,70 @@
+"""Verbs that write, ended at a random moment: what is there is old or new, and the same line then works."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from tests.campaign.case import Case
+from tests.campaign.processes import ended, judge, start, wait_for
+from tests.campaign.props import make
+from tests.campaign.verdict import WrongError
+from tests.campaign.writers import NEW, OLD, WRITERS, finish, state, wanted
+
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+CODES = {
+    signal.SIGKILL: (0, -9),
+    signal.SIGTERM: (0, -15, 143, 130),
+    signal.SIGINT: (0, 130, -2),
+}
+"""How a process may end that was sent a signal: by it, quietly, or it was done already."""
+AT_MOST = 20.0
+"""Seconds until a process is ended that has written nothing."""
+
+
+def case(case: Case) -> str:
+    """One line, ended once, then run to its end."""
+    random = case.random
+    props = case.once("props", make)
+    name = random.choice(list(WRITERS))
+    writer = WRITERS[name]
+    folder = case.folder / "work"
+    shutil.copytree(props, folder, symlinks=True)
+    new = wanted(name, NEW, props) if writer.repeats else None
+    before = finish(writer, folder, OLD) if writer.replaces and random.random() < 0.6 else None
+    sent, line = random.choice(SIGNALS), writer.words(NEW)
+    process = start(line, folder)
+    if random.random() < 0.7:
+        was = _seen(folder)
+        wait_for(lambda: _seen(folder) != was, process, AT_MOST)
+        time.sleep(random.random() * random.choice([0.0, 0.01, 0.1, 0.5]))
+    else:
+        time.sleep(random.random() * 6)
+    case.note("kill", f"{' '.join(line)}: {sent.name}, something there: {before is not None}")
+    process.send_signal(sent)
+    done = ended(process, line)
+    judge(name, done, CODES[sent])
+    after = state(writer, folder)
+    if writer.repeats and after not in (None, before, new):
+        raise WrongError(f"{name}: half is left", f"{sent.name}: {str(after)[:200]}")
+    if before is not None and after is None:
+        raise WrongError(f"{name}: what was there is gone", sent.name)
+    if after is not None and not writer.replaces:
+        return f"{name}: done before"
+    again = finish(writer, folder, NEW)
+    if writer.repeats and again != new:
+        raise WrongError(f"{name}: another result after a kill", str(again)[:200])
+    return f"{name}: {sent.name}"
+
+
+def _seen(folder: Path) -> list[tuple[str, int]]:
+    """The names and sizes of all files, which change as soon as something is written."""
+    seen = []
+    for path in folder.rglob("*"):
+        try:
+            seen.append((path.name, path.lstat().st_size))
+        except OSError:
+            continue
+    return sorted(seen)

@@ -1,0 +1,149 @@
+"""Verbs that write: a command line, what it leaves, and how that is read to be compared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import flashir
+from flashir.errors import FlashirError
+from tests.campaign import formats
+from tests.campaign.processes import ended, start
+from tests.campaign.verdict import WrongError
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One verb that writes.
+
+    Args:
+        line: its words; `{seed}` is another in what is there already.
+        out: what it makes, beside the props.
+        read: the folder that has it -> all that matters of it.
+        replaces: whether it replaces what is there, when told so by `--force` or by itself.
+        repeats: whether the same line gives the same result: measurements do not.
+    """
+
+    line: str
+    out: str
+    read: Callable[[Path], object]
+    replaces: bool = True
+    repeats: bool = True
+
+    @property
+    def verb(self) -> str:
+        """Its first word."""
+        return self.line.split()[0]
+
+    def words(self, seed: int) -> list[str]:
+        """The line."""
+        return self.line.format(seed=seed).split()
+
+
+def _bytes_of(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).read_bytes()
+
+
+def _whole_html(folder: Path) -> object:
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    return text.rstrip().endswith("</html>"), len(text)
+
+
+def _logits(folder: Path) -> object:
+    array = np.load(folder / "logits.npy")
+    return array.shape, array.tobytes()
+
+
+def _model_of(target: str) -> Callable[[Path], object]:
+    read = formats.FORMATS[target].read
+    return lambda folder: read(folder / "out")
+
+
+def _params_of(folder: Path) -> object:
+    found = flashir.load_checkpoint(folder / "made")
+    return flashir.dumps(found.model), {name: array.tobytes() for name, array in found.params.items()}
+
+
+def _run(folder: Path) -> object:
+    from flashir.train.run_folder import RunFolder
+
+    return formats._checkpoint(RunFolder(folder / "trained").newest())
+
+
+def _store_rows(folder: Path) -> object:
+    from flashir.tune.store import Store
+
+    with Store(folder / ".cache" / "tune.sqlite") as store:
+        return all(trial.measured_ms > 0 for trial in store.all())
+
+
+def _bench(folder: Path) -> object:
+    from flashir.bench.record import read_record
+
+    return all(read_record(path).date for path in (folder / "results").glob("*.json"))
+
+
+def _dumped(folder: Path) -> object:
+    return [flashir.dumps(flashir.load(path)) for path in sorted((folder / "passes").glob("*.fir"))]
+
+
+WRITERS: dict[str, Writer] = {
+    "new": Writer("new flash --size tiny -s expansion={seed} -o made.fir --force", "made.fir", _bytes_of("made.fir")),
+    "new --init": Writer("new m.fir --init made --seed {seed}", "made", _params_of, replaces=False),
+    "show --html": Writer("show m.fir --html page.html --force", "page.html", _whole_html),
+    "show --dump-ir": Writer("show m.fir --stage lowered --dump-ir passes", "passes", _dumped),
+    "export onnx": Writer("export m.fir --seed {seed} -o out --force", "out", _model_of("onnx")),
+    "export --decode": Writer("export m.fir --seed {seed} --decode -o out --force", "out", _model_of("onnx")),
+    "export torch": Writer("export m.fir --seed {seed} --target torch:cpu -o out --force", "out", _model_of("pt2")),
+    "export jax": Writer("export m.fir --seed {seed} --target jax:cpu -o out --force", "out", _model_of("jax")),
+    "run -o": Writer("run m.fir --seed {seed} --ids ids.npy -o logits.npy", "logits.npy", _logits),
+    "train": Writer("train m.fir --recipe recipe.toml --seed {seed} -o trained", "trained", _run, replaces=False),
+    "tune": Writer("tune flash --size tiny --seq-len 64 --budget 1", ".cache", _store_rows, repeats=False),
+    "bench": Writer(
+        "bench flash --size tiny --lengths 8 --rounds 2 -o results", "results", _bench, replaces=False, repeats=False
+    ),
+}
+OLD, NEW = 1, 2
+"""Seeds of what is there, and of what is written over it."""
+
+
+def state(writer: Writer, folder: Path) -> object:
+    """What is there: None for nothing, else what is read. Raises WrongError where it is neither whole nor refused.
+
+    A folder that has nothing of the kind in it, or an unfinished file, is nothing.
+    """
+    path = folder / writer.out
+    if not path.exists() or (path.is_dir() and not _visible(path)):
+        return None
+    try:
+        return writer.read(folder)
+    except FlashirError as error:
+        raise WrongError(f"{writer.verb}: what is left is neither old nor new", error.message) from error
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def finish(writer: Writer, folder: Path, seed: int) -> object:
+    """Run the line undisturbed, and read what it made. Raises WrongError where it fails."""
+    line = writer.words(seed)
+    done = ended(start(line, folder), line)
+    if done.code != 0:
+        raise WrongError(f"{writer.verb}: fails where nothing disturbs it", done.stderr[-1500:])
+    return state(writer, folder)
+
+
+@cache
+def wanted(name: str, seed: int, props: Path) -> object:
+    """What an undisturbed run of the line makes."""
+    folder = props.parent / f"wanted-{name.replace(' ', '')}-{seed}"
+    if not folder.exists():
+        shutil.copytree(props, folder, symlinks=True)
+        finish(WRITERS[name], folder, seed)
+    return state(WRITERS[name], folder)
