@@ -65,7 +65,7 @@ def emit(
         first, second = graph.inputs[:2]
         rows = main.one("Shape", names[first], start=0, end=1, stem="rows")
         main.names[second] = main.one("Reshape", names[second], rows, stem="as_many_rows_as_ids")
-    outputs = list(results) or [names[value] for value in graph.outputs]
+    outputs = list(results) or _output_names(graph, names)
     main.taken.update(outputs)
     emitter = _Emitter(_opsets(graph))
     emitter.nodes(main, graph, 0)
@@ -123,6 +123,20 @@ def interface_names(graph: Graph) -> dict[Value, str]:
         names.update(zip(masks, ("mask",)))
         names[graph.outputs[0]] = "logits"
     return names
+
+
+def _output_names(graph: Graph, called: Mapping[Value, str]) -> list[str]:
+    """The names of the results; one that is an input, or comes twice, is called `x_result`, `x_result_2`."""
+    taken = {called[value] for value in graph.inputs}
+    found = []
+    for value in graph.outputs:
+        name, count = called[value], 1
+        while name in taken:
+            name = f"{called[value]}_result" + (f"_{count}" if count > 1 else "")
+            count += 1
+        taken.add(name)
+        found.append(name)
+    return found
 
 
 def _dimension_names(graph: Graph, called: Mapping[Value, str]) -> dict[str, str]:
