@@ -92,6 +92,11 @@ class _Door:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
+    @property
+    def name(self) -> str:
+        """What errors call it: `plan`, `Builder.input`, and a class by its name."""
+        return self.function.__qualname__.removesuffix(".__init__").rpartition(".<locals>.")[2]
+
     @cached_property
     def signature(self) -> Any:
         import inspect
@@ -105,10 +110,10 @@ class _Door:
 
         hints = typing.get_type_hints(self.function)
         found = {}
-        for name in self.signature.parameters:
+        for name, parameter in self.signature.parameters.items():
             rule = _rule(hints.get(name, Any))
             if rule is not None:
-                found[name] = rule
+                found[name] = _each(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
         return found
 
     def admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -116,13 +121,13 @@ class _Door:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentError(self._misfit(error, kwargs), where=self.function.__name__) from None
+            raise ArgumentError(self._misfit(error, kwargs), where=self.name) from None
         problems = []
         for name, value in bound.arguments.items():
             bound.arguments[name], problem = _taken(name, value, self.rules.get(name))
             problems += problem
         if problems:
-            raise ArgumentError(problems, where=self.function.__name__)
+            raise ArgumentError(problems, where=self.name)
         return bound.args, bound.kwargs
 
     def _misfit(self, error: TypeError, kwargs: Iterable[str]) -> str:
@@ -196,6 +201,12 @@ def _first(takes: list[Take]) -> Take:
         raise _OtherError
 
     return take
+
+
+def _each(rule: Rule) -> Rule:
+    """The rule for all that is given by position."""
+    take, words = rule
+    return lambda values: tuple(map(take, values)), f"each {words.removeprefix('a ')}"
 
 
 def _instance(kind: type) -> Take:
