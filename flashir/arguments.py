@@ -243,11 +243,13 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     import numbers
 
-    if isinstance(value, (bool, numbers.Integral)):
-        return _whole(value)
     if not isinstance(value, numbers.Real):
         raise _OtherError
-    return float(value)
+    try:
+        plain = float(value)
+    except OverflowError:  # as of a whole number of 400 digits
+        raise _OtherError from None
+    return _whole(value) if isinstance(value, (bool, numbers.Integral)) else plain
 
 
 def _flag(value: Any) -> bool:

@@ -42,7 +42,9 @@ def echo(text: str) -> None:
 
 def stream(text: str) -> None:
     """A piece of a result that comes bit by bit. What would control a terminal is not written to one."""
-    sys.stdout.write(text.translate(tables.CONTROLS) if sys.stdout.isatty() else text)
+    shown = text.translate(tables.CONTROLS) if sys.stdout.isatty() else text
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
 
 
