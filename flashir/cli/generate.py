@@ -306,7 +306,7 @@ def _tell(rows: list[Row], pace: Pace, about: dict[str, Any] | None) -> None:
     from flashir.bench.memory import resident_memory
 
     memory = resident_memory()
-    if about is not None:
+    if about is not None:  # pick refuses logits that are not finite, so text may come before it
         figures = {**pace.as_dict(), "resident_bytes": memory}
         console.emit({**about, **figures, "results": [row.as_dict() for row in rows]})
         return
