@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from flashir.ir import AUTO, Builder, DType, Graph, TensorType, dumps, loads
     from flashir.models import load, model
     from flashir.parameters import init, load_params, save_params
-    from flashir.passes.choose import Candidate
     from flashir.planning import Plan, plan
     from flashir.sampling import Sampling
+    from flashir.tune.candidates import Candidate
     from flashir.tune.search import tune
 
 __version__ = "0.1.0"
@@ -45,9 +45,9 @@ _HOMES = {
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
     "models": ("load", "model"),
     "parameters": ("init", "load_params", "save_params"),
-    "passes.choose": ("Candidate",),
     "planning": ("Plan", "plan"),
     "sampling": ("Sampling",),
+    "tune.candidates": ("Candidate",),
     "tune.search": ("tune",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

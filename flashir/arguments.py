@@ -92,11 +92,6 @@ class _Door:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    @property
-    def name(self) -> str:
-        """What errors call it: `plan`, `Builder.input`, and a class by its name."""
-        return self.function.__qualname__.removesuffix(".__init__").rpartition(".<locals>.")[2]
-
     @cached_property
     def signature(self) -> Any:
         import inspect
@@ -112,8 +107,8 @@ class _Door:
         found = {}
         for name, parameter in self.signature.parameters.items():
             rule = _rule(hints.get(name, Any))
-            if rule is not None:
-                found[name] = _each(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
+            if rule is not None and parameter.kind is not parameter.VAR_KEYWORD:  # the function knows those names
+                found[name] = rule
         return found
 
     def admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -121,13 +116,13 @@ class _Door:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentError(self._misfit(error, kwargs), where=self.name) from None
+            raise ArgumentError(self._misfit(error, kwargs), where=self.function.__name__) from None
         problems = []
         for name, value in bound.arguments.items():
             bound.arguments[name], problem = _taken(name, value, self.rules.get(name))
             problems += problem
         if problems:
-            raise ArgumentError(problems, where=self.name)
+            raise ArgumentError(problems, where=self.function.__name__)
         return bound.args, bound.kwargs
 
     def _misfit(self, error: TypeError, kwargs: Iterable[str]) -> str:
@@ -203,12 +198,6 @@ def _first(takes: list[Take]) -> Take:
     return take
 
 
-def _each(rule: Rule) -> Rule:
-    """The rule for all that is given by position."""
-    take, words = rule
-    return lambda values: tuple(map(take, values)), f"each {words.removeprefix('a ')}"
-
-
 def _instance(kind: type) -> Take:
     def take(value: Any) -> Any:
         if not isinstance(value, kind) or isinstance(value, (str, bytes)):
@@ -243,13 +232,11 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     import numbers
 
+    if isinstance(value, (bool, numbers.Integral)):
+        return _whole(value)
     if not isinstance(value, numbers.Real):
         raise _OtherError
-    try:
-        plain = float(value)
-    except OverflowError:  # as of a whole number of 400 digits
-        raise _OtherError from None
-    return _whole(value) if isinstance(value, (bool, numbers.Integral)) else plain
+    return float(value)
 
 
 def _flag(value: Any) -> bool:

@@ -17,10 +17,11 @@ from flashir.backend import Backend, Run
 from flashir.cost import target as find_target
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
+from flashir.ir.graph import Attr
 from flashir.lowering import Lowering, portable_form
 from flashir.memory import gigabytes
 from flashir.parameters import Params, checked, fitted, init, rechunked
-from flashir.passes.choose import settled_chunks
+from flashir.passes.choose import settled_values
 from flashir.planning import Plan, Ranking, plan
 from flashir.registry import backend_of
 from flashir.workload import Workload
@@ -135,11 +136,10 @@ def compile(
     batch: int = 1,
     seq_len: int = 4096,
     policy: str = "quality",
-    chunk: int | None = None,
-    cumsum: str | None = None,
     dtype: str | None = None,
     rechunk: bool = False,
     strict: bool = True,
+    **choices: Attr,
 ) -> Runnable:
     """A model as a function on arrays. What it leaves open is planned for the batch and length given.
 
@@ -150,24 +150,18 @@ def compile(
             `init(model, seed)`.
         seed: of the parameters, where there are none.
         batch, seq_len, policy: what is typical; other batches and lengths work too.
-        chunk, cumsum, dtype: settle these by hand.
+        dtype: the compute type; without one, the model's own.
         rechunk: let `chunk` override the one that the parameters were made for; the model computes another function
             then.
         strict: refuse parameters that the model does not have; else they are left out with a warning.
+        choices: values set by hand, such as `chunk=256` or `cumsum="scan"`.
 
     Raises:
         SettingError, TargetError: as `plan`; and where the backend or device is not at hand.
         ParameterError: parameters that are missing, extra, misshapen or not finite.
     """
-    choices: dict[str, Any] = {
-        "batch": batch,
-        "seq_len": seq_len,
-        "policy": policy,
-        "chunk": chunk,
-        "cumsum": cumsum,
-        "dtype": dtype,
-    }
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **choices)
+    planned: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy, "dtype": dtype, **choices}
+    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **planned)
     return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, device_at_hand(target)))
 
 
@@ -184,7 +178,7 @@ def device_at_hand(target: str) -> str:
 
 
 def _rechunk(model: Graph, params: Mapping[str, Any], chunk: int) -> Params:
-    before = settled_chunks(model)
+    before = settled_values(model, "chunk")
     if set(before) - {chunk}:
         warnings.warn(
             f"rechunked from {', '.join(map(str, before))} to {chunk}: the parameters were made for the former chunk, "

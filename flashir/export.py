@@ -29,6 +29,7 @@ from flashir.hosted import hosted
 from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
+from flashir.passes.choose import longest_piece
 from flashir.passes.one_document import OneDocument
 from flashir.passes.to_decode import of_length
 from flashir.planning import Plan, compute_type
@@ -240,7 +241,7 @@ class _Check:
 
     def __init__(self, ready: Prepared, weights: str) -> None:
         self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
-        self.length = Extent.of(self.model).tokens(enough(ready.plan.chunk, ready.plan.tile))
+        self.length = Extent.of(self.model).tokens(enough(self.model))
         self.limit = TOLERANCE[compute_type(self.model)]
         self.compared: list[Compared] = []
 
@@ -325,9 +326,10 @@ class _DecoderCheck:
         self.check.compare(np.stack(found), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
 
 
-def enough(chunk: int | None, tile: int | None) -> int:
+def enough(settled: Graph) -> int:
     """Tokens that a comparison with the interpreter wants: a second chunk, or tile, that has seen the first."""
-    return max(chunk or SHORTEST_CHECK - 1, tile or 0) + 1
+    chunk = longest_piece(settled, changing_function=True)
+    return max(chunk or SHORTEST_CHECK - 1, longest_piece(settled)) + 1
 
 
 def sample_inputs(model: Graph, sizes: Mapping[str, int], seed: int = 0) -> list[npt.NDArray[Any]]:

@@ -21,7 +21,7 @@ from flashir.ir.parameter_count import parameter_count
 from flashir.memory import memory_for
 from flashir.ops.bias import SHORT_SPAN
 from flashir.ops.opdef import ParamSpec
-from flashir.passes.choose import ChooseChunk, choosers, is_open
+from flashir.passes.choose import settle, slots
 
 Params = Mapping[str, npt.NDArray[np.float32]]
 
@@ -203,10 +203,10 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _names(model: Graph) -> set[str]:
-    """The names of the parameters; where the chunk is open, those that any chunk would have."""
-    if not any(is_open(node, "chunk") for node in choosers(model)):
-        return set(parameters(model))
-    return {name for chunk in (SHORT_SPAN // 2, SHORT_SPAN) for name in parameters(ChooseChunk(chunk).apply(model))}
+    """The names of the parameters; where a choice that changes the function is open, those of any value of it."""
+    changing = [slot for slot in slots(model) if slot.is_open and slot.choice.changes_function]
+    settled = [settle(model, {slot.name: value}) for slot in changing for value in slot.candidates]
+    return {name for graph in settled or [model] for name in parameters(graph)}
 
 
 def _prefixes(names: Sequence[Any]) -> Iterator[str]:

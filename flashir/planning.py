@@ -10,31 +10,32 @@ from typing import Any
 from flashir.arguments import typed
 from flashir.cost import Estimate, Target, estimate
 from flashir.cost import target as find_target
-from flashir.errors import ParameterError, SettingError, TargetError
+from flashir.errors import ParameterError, SettingError, TargetError, suggest
 from flashir.extent import Extent
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain
+from flashir.ir.graph import Attr, Auto
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.parameter_count import parameter_count
 from flashir.lowering import Lowering
 from flashir.memory import gigabytes
+from flashir.ops import OPS
 from flashir.parameters import fitted
-from flashir.passes.base import Pass, Pipeline
 from flashir.passes.choose import (
-    STRATEGIES,
-    Candidate,
-    ChooseChunk,
-    ChooseCumsum,
-    ChooseTile,
-    best,
-    check_policy,
+    Settings,
+    SettingsViews,
+    attribute_of,
+    choice_names,
     choosers,
+    locking,
     reset,
-    settled_chunks,
-    sums_tokens,
+    settle,
+    settled_values,
+    slots,
 )
 from flashir.passes.dtype import COMPUTE_TYPES, SetDType
-from flashir.tune.space import Choice, choices, misfits
+from flashir.tune.candidates import Candidate, best, check_policy
+from flashir.tune.space import misfits, search_space
 from flashir.why import explain
 from flashir.workload import Workload
 
@@ -42,17 +43,15 @@ UNLOCK = "--rechunk overrides the lock"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(SettingsViews):
     """The answer of `plan`.
 
     Args:
         graph: the model with every choice made.
         model: its name.
         target, batch, seq_len, training: what was asked.
-        chunk: tokens a chunk; None where the model has none.
-        cumsum: `scan`, `matmul` or `native`; None where nothing is summed up.
-        tile: tokens of token-level linear attention that are computed together; None where the model has none.
-        predicted_ms: milliseconds of one run, or training step, by the cost model; see `measured_ms`.
+        settings: the value of each choice; empty where the model has none.
+        predicted_ms: milliseconds of one run, or training step.
         peak_bytes: bytes of memory on one device.
         parameters: how many numbers the model learns.
         candidates: every choice that was considered, in the order of chunks.
@@ -65,42 +64,18 @@ class Plan:
     batch: int
     seq_len: int
     training: bool
-    chunk: int | None
-    cumsum: str | None
-    tile: int | None
+    settings: Settings
     predicted_ms: float
     peak_bytes: int
     parameters: int
     candidates: tuple[Candidate, ...]
     why: str
 
-    @property
-    def chosen(self) -> Candidate:
-        """The candidate that was chosen, with what was measured of it."""
-        return next(each for each in self.candidates if Choice.of(each) == Choice.of(self))
-
-    @property
-    def measured_ms(self) -> float | None:
-        """Milliseconds as measured on this machine, at this very length; None where nothing was."""
-        return self.chosen.measured_ms
-
-    @property
-    def measured_on(self) -> str | None:
-        """The device that it was measured on, such as `AMD EPYC x2`; None where nothing was."""
-        if self.measured_ms is None:
-            return None
-        from flashir.tune.place import where
-
-        return where(find_target(self.target))["device"]
-
     def as_dict(self) -> dict[str, Any]:
-        """The plan as the command line prints it with `--json`; `measured_ms` and `measured_on` only where it was."""
-        measured = {"measured_ms": self.measured_ms, "measured_on": self.measured_on}
-        measured = {name: value for name, value in measured.items() if value is not None}
+        """The plan as the command line prints it with `--json`."""
         return {
             **{name: getattr(self, name) for name in ("model", "target", "batch", "seq_len", "training")},
             **_choice_dict(self),
-            **measured,
             "parameters": self.parameters,
             "candidates": [_candidate_dict(each) for each in self.candidates],
             "why": self.why,
@@ -109,24 +84,34 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Lists the candidates of a graph with what each takes: the `rank` of choose-chunk and its kin."""
+    """Predicts what the candidates of a model take on a target.
+
+    Args:
+        target: the record.
+        workload: what is planned for.
+        params: the parameters, where they exist.
+        portable: as for `plan`.
+        policy: by which the values of one op are fixed while those of another are searched.
+    """
 
     target: Target
     workload: Workload
     params: Mapping[str, Any] | None = None
     portable: bool = False
+    policy: str = "quality"
 
     def __call__(self, graph: Graph) -> tuple[Candidate, ...]:
         """Every candidate, predicted. Raises TargetError where none fits the memory of the target."""
-        found = [self.predict(graph, choice) for choice in choices(graph, self.workload.seq_len, self.params)]
-        if not found:
+        space = search_space(graph, self.workload.seq_len, self.params)
+        if not all(space):
             raise ParameterError(
                 "the parameters fit none of the chunks that the model could have",
                 mend="set the chunk that they were trained with",
             )
-        fitting = tuple(each for each in found if each.peak_bytes <= self.target.memory)
+        predicted = self._predicted(graph, space)
+        fitting = tuple(each for each in predicted if each.peak_bytes <= self.target.memory)
         if not fitting:
-            least = min(each.peak_bytes for each in found)
+            least = min(each.peak_bytes for each in predicted)
             raise TargetError(
                 f"the model needs at least {gigabytes(least)} on {self.target.name}, "
                 f"which has {gigabytes(self.target.memory)}",
@@ -134,10 +119,33 @@ class Ranking:
             )
         return fitting
 
-    def predict(self, graph: Graph, choice: Choice) -> Candidate:
+    def _predicted(self, graph: Graph, space: Sequence[Sequence[Settings]]) -> list[Candidate]:
+        """The candidates of a model, those of one op after those of another.
+
+        The cost of a model is the sum of its layers' costs, so the best values of one op do not depend on those of
+        another: each op is searched with the best of the others, see docs/decisions/060.
+        """
+        current = Settings()
+        for of_op in space:
+            current |= of_op[0]
+        known: dict[Settings, Candidate] = {}
+
+        def swept(of_op: Sequence[Settings]) -> list[Candidate]:
+            every = [current | own for own in of_op]
+            known.update((each, self.predict(graph, each)) for each in every if each not in known)
+            return [known[each] for each in every]
+
+        if len(space) < 2:
+            return swept(space[0] if space else (Settings(),))
+        for of_op in space:
+            rows = swept(of_op)
+            current = best([row for row in rows if row.peak_bytes <= self.target.memory] or rows, self.policy).settings
+        return list(dict.fromkeys(row for of_op in space for row in swept(of_op)))
+
+    def predict(self, graph: Graph, settings: Settings) -> Candidate:
         """One candidate, from its lowered graph."""
-        made = self.estimate(choice.settle(graph))
-        return Candidate(choice.chunk, choice.cumsum, made.ms, made.peak_bytes, choice.tile, terms=made.terms)
+        found = self.estimate(settle(graph, settings))
+        return Candidate(settings, found.ms, found.peak_bytes, terms=found.terms)
 
     def estimate(self, settled: Graph) -> Estimate:
         """What a settled model takes."""
@@ -163,12 +171,11 @@ def plan(
     training: bool = False,
     policy: str = "quality",
     *,
-    chunk: int | None = None,
-    cumsum: str | None = None,
     dtype: str | None = None,
     params: Mapping[str, Any] | None = None,
     measured: bool = True,
     portable: bool = False,
+    **choices: Attr,
 ) -> Plan:
     """Choose what the model leaves open, from the cost model of the target, or from what `tune` measured there.
 
@@ -180,11 +187,11 @@ def plan(
             those, and the plan says which.
         training: plan a training step instead of one run forward.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        chunk, cumsum: settle these by hand; a cumulative sum without a tile is one over tokens, tile 1 (Table 10).
         dtype: the compute type: `float32`, `bfloat16` or `float16`; without one, the model's own.
         params: the parameters, where they exist already: then the chunk must be one that they fit.
         measured: use measurements of this machine where `tune` has stored them; they are of what is not portable.
         portable: plan for what `export` writes when it is told so.
+        choices: values set by hand, such as `chunk=256` or `cumsum="scan"`; None leaves a choice open.
 
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
@@ -195,11 +202,13 @@ def plan(
     check_policy(policy)
     if params is not None:  # what has no name fits no choice, and is told when parameters are checked
         params = {name: array for name, array in fitted(model, params).items() if isinstance(name, str)}
-    graph = by_hand(model, chunk, cumsum, dtype, locked=params is not None)
+    graph = by_hand(model, choices, dtype, locked=params is not None)
     workload = Extent.of(graph).fitted(workload)
-    if chunk is not None and params is not None and (wrong := misfits(graph, params)):
-        raise SettingError(wrong, where=f"chunk {chunk} is not that of the parameters", mend=UNLOCK)
-    ranking = Ranking(record, workload, params, portable)
+    given = {name: value for name, value in choices.items() if value is not None}
+    if params is not None and (wrong := misfits(_opened(graph, given), given, params)):
+        shown = " and ".join(f"{name} {value}" for name, value in given.items())
+        raise SettingError(wrong, where=f"{shown} is not that of the parameters", mend=UNLOCK)
+    ranking = Ranking(record, workload, params, portable, policy)
     candidates = ranking(graph)
     if measured and not portable:
         from flashir.tune.evidence import with_measurements
@@ -228,66 +237,85 @@ def planned(
         target, workload, policy: what was asked.
         among: those that may be chosen; without any, all.
     """
-    eligible = candidates if among is None else among
-
-    def rank(_: Graph) -> Sequence[Candidate]:
-        return eligible
-
-    choosing = (ChooseChunk, ChooseTile, ChooseCumsum)
-    chosen = Pipeline([each(policy=policy, rank=rank) for each in choosing]).run(graph)
-    found = best(eligible, policy)
+    chosen = best(candidates if among is None else among, policy)
+    settled = settle(graph, chosen.settings)
     return Plan(
-        graph=chosen,
+        graph=settled,
         model=model.name,
         target=target,
         batch=workload.batch,
         seq_len=workload.seq_len,
         training=workload.training,
-        chunk=found.chunk,
-        cumsum=found.cumsum,
-        tile=found.tile,
-        predicted_ms=found.predicted_ms,
-        peak_bytes=found.peak_bytes,
-        parameters=parameter_count(chosen),
+        settings=chosen.settings,
+        predicted_ms=chosen.predicted_ms,
+        peak_bytes=chosen.peak_bytes,
+        parameters=parameter_count(settled),
         candidates=candidates,
-        why=explain(found, candidates, policy, tokens=any(map(sums_tokens, choosers(graph)))),
+        why=explain(chosen, candidates, policy, slots(graph)),
     )
 
 
-def by_hand(graph: Graph, chunk: int | None, cumsum: str | None, dtype: str | None, *, locked: bool) -> Graph:
+def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, locked: bool) -> Graph:
     """The graph with what a user set by hand.
 
+    Args:
+        graph: the model.
+        choices: values by name; None for what is left open.
+        dtype: the compute type; None for the model's own.
+        locked: parameters exist, so that choices which change the function cannot change.
+
     Raises:
-        SettingError: a value is out of range, the model has nothing of the kind, or its chunk is locked.
+        SettingError: a value is out of range, the model has nothing of the kind, or it is locked.
     """
-    settled, chunk = settled_chunks(graph), plain(chunk)
-    problems = []
-    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
-    if chunk is not None and not (whole and 1 <= chunk <= LARGEST_SIZE):
-        problems.append(f"chunk must be a whole number from 1 to {LARGEST_SIZE}, got {chunk!r}")
-    elif chunk is not None and not any("chunk" in node.attrs for node in choosers(graph)):
-        problems.append(f"chunk cannot be set: @{graph.name} has no op with one")
-    elif chunk is not None and locked and set(settled) - {chunk}:
-        problems.append(
-            f"chunk is locked to {', '.join(map(str, settled))}, got {chunk}: the parameters were made for it, "
-            "and with another chunk they compute another function"
-        )
-    if cumsum is not None and cumsum not in STRATEGIES:
-        problems.append(f"cumsum must be one of {', '.join(STRATEGIES)}, got {cumsum!r}")
-    elif cumsum is not None and not any("cumsum" in node.attrs for node in choosers(graph)):
-        problems.append(f"cumsum cannot be set: @{graph.name} has no op with one")
+    given = {name: plain(value) for name, value in choices.items() if value is not None}
+    problems = [problem for name, value in given.items() if (problem := _problem(graph, name, value, locked))]
     if dtype is not None and str(dtype) not in COMPUTE_TYPES:
         problems.append(f"dtype must be one of {', '.join(COMPUTE_TYPES)}, got {dtype!r}")
     if problems:
-        raise SettingError(problems, mend=UNLOCK if locked and settled else "")
-    passes: list[Pass] = [] if dtype is None else [SetDType(str(dtype))]
-    if chunk is not None:
-        graph = graph if locked and settled else reset(graph, "chunk")
-        passes.append(ChooseChunk(chunk))
-    if cumsum is not None:
-        graph = reset(graph, "cumsum")
-        passes.append(ChooseCumsum(cumsum))
-    return Pipeline(passes).run(graph)
+        raise SettingError(problems, mend=UNLOCK if locked and _locked_values(graph) else "")
+    if dtype is not None:
+        graph = SetDType(str(dtype)).apply(graph)
+    for name, value in given.items():
+        before = graph if locked and name in _locked_values(graph) else reset(graph, name)
+        graph = settle(before, {name: value}, all_forced=False)
+    return graph
+
+
+def _problem(graph: Graph, name: str, value: Attr, locked: bool) -> str | None:
+    """What is wrong with a value that was set by hand."""
+    if name not in choice_names():
+        return f"there is no argument or choice {name!r}{suggest(name, choice_names())}"
+    nodes = [node for node in choosers(reset(graph, name)) if name in OPS[node.op].choices]
+    if not nodes:
+        return f"{name} cannot be set: @{graph.name} has no op with one"
+    spec = OPS[nodes[0].op].attrs[name]
+    if isinstance(value, Auto) or spec.problem(name, value):
+        words = f"one of {', '.join(map(str, spec.choices))}"
+        wanted = words if spec.choices else f"a whole number from {spec.least} to {LARGEST_SIZE}"
+        return f"{name} must be {wanted}, got {value!r}"
+    refusals = (OPS[node.op].choices[name].refusal(node, value) for node in nodes)
+    if refusal := next(filter(None, refusals), None):
+        return f"{name} {refusal}"
+    before = _locked_values(graph).get(name, ())
+    if locked and set(before) - {value}:
+        return (
+            f"{name} is locked to {', '.join(map(str, before))}, got {value}: the parameters were made for it, "
+            f"and with another {name} they compute another function"
+        )
+    return None
+
+
+def _locked_values(graph: Graph) -> dict[str, tuple[Attr, ...]]:
+    """The values that stand in a graph of the choices that change its function."""
+    names = dict.fromkeys(name for _, name in locking(graph))
+    return {name: values for name in names if (values := settled_values(graph, name))}
+
+
+def _opened(graph: Graph, given: Mapping[str, Attr]) -> Graph:
+    """The graph with those choices `auto` again."""
+    for name in given:
+        graph = reset(graph, name)
+    return graph
 
 
 def compute_type(graph: Graph) -> DType:
@@ -296,11 +324,17 @@ def compute_type(graph: Graph) -> DType:
     return next(floats, DType.F32)
 
 
-def _choice_dict(made: Candidate | Plan) -> dict[str, Any]:
-    """A choice and what it takes; `tile` only where there is one."""
-    tile = {} if made.tile is None else {"tile": made.tile}
-    chosen: dict[str, Any] = {"chunk": made.chunk, "cumsum": made.cumsum, **tile}
-    return {**chosen, "predicted_ms": made.predicted_ms, "peak_bytes": made.peak_bytes}
+def _choice_dict(candidate: Candidate | Plan) -> dict[str, Any]:
+    """The choices and what they take. `chunk` and `cumsum` are always there, others where the model has them.
+
+    Where several ops have a choice of the same name, `choices` has them all.
+    """
+    settings = candidate.settings
+    names = dict.fromkeys(("chunk", "cumsum", *map(attribute_of, settings)))
+    chosen: dict[str, Any] = {name: settings.value(name) for name in names}
+    if any(name != attribute_of(name) for name in settings):
+        chosen["choices"] = dict(settings)
+    return {**chosen, "predicted_ms": candidate.predicted_ms, "peak_bytes": candidate.peak_bytes}
 
 
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from flashir.passes.choose import QUALITY_SLACK, Candidate
+from flashir.ir.graph import Attr
+from flashir.passes.choose import Slot
+from flashir.tune.candidates import QUALITY_SLACK, Candidate
 
 TIE = 0.001  # closer than this, two candidates take the same time
 MOST = 0.5  # the share of a difference that its reason accounts for
 FEW = 10.0  # from so many times on, a share says less than a multiple
 
-OVER_TOKENS = "Tile 1, for a cumulative sum set by hand is one over tokens, as in Table 10; -s tile=N sets another."
 
-
-def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str, *, tokens: bool = False) -> str:
-    """What spoke for the chosen candidate, against the best with another chunk, tile or strategy.
+def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str, slots: Sequence[Slot]) -> str:
+    """Why a candidate was chosen: how it compares with the best that has another value of each choice.
 
     One that was measured is compared with others that were: what is unmeasured could only be guessed at.
 
@@ -23,25 +23,35 @@ def explain(chosen: Candidate, candidates: Sequence[Candidate], policy: str, *, 
         chosen: one of the candidates.
         candidates: those that it could have been.
         policy: by which it was chosen.
-        tokens: a cumulative sum that was set by hand makes it a sum over tokens.
+        slots: the choices of the model.
     """
-    compared = _compared(chosen, candidates, policy)
-    return f"{compared} {OVER_TOKENS}" if tokens else compared
+    forced = [slot.choice.forced for slot in slots if slot.is_forced and slot.choice.forced]
+    return " ".join([_compared(chosen, candidates, policy, slots), *forced])
 
 
-def _compared(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
+def _compared(chosen: Candidate, candidates: Sequence[Candidate], policy: str, slots: Sequence[Slot]) -> str:
     if len(candidates) == 1:
         return _alone(chosen)
     if chosen.measured_ms is not None:
         candidates = [each for each in candidates if each.measured_ms is not None]
     if len(candidates) == 1:
         return "No other candidate was measured."
-    parts = (_chunk(chosen, candidates, policy), _tile(chosen, candidates), _cumsum(chosen, candidates))
-    return " ".join(part for part in parts if part)
+    sentences = []
+    for slot in slots:
+        alike = [each for each in candidates if _same(each, chosen, slots, but=slot)]
+        sentences.append((_quality if slot.choice.changes_function else _fastest)(slot, chosen, alike, policy))
+    return " ".join(filter(None, sentences))
+
+
+def _same(one: Candidate, other: Candidate, slots: Sequence[Slot], *, but: Slot) -> bool:
+    """Whether two candidates agree in what is chosen before a slot; of another op, in all its slots."""
+    before = slots[: slots.index(but)]
+    fixed = [slot for slot in slots if slot != but and (slot in before or slot.op != but.op)]
+    return all(one.settings.get(slot.name) == other.settings.get(slot.name) for slot in fixed)
 
 
 def _alone(chosen: Candidate) -> str:
-    settled = "" if (chosen.chunk, chosen.tile, chosen.cumsum) == (None, None, None) else "Nothing was left to choose. "
+    settled = "Nothing was left to choose. " if chosen.settings else ""
     if not chosen.predicted_ms:
         return f"{settled}There is nothing to compute."
     dearest = max(chosen.terms, key=lambda term: chosen.terms[term])
@@ -49,39 +59,45 @@ def _alone(chosen: Candidate) -> str:
     return f"{settled}{share:.0%} of the time goes to {dearest}."
 
 
-def _chunk(chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
-    others = [each for each in candidates if each.chunk != chosen.chunk]
-    if not others or chosen.chunk is None:
+def _quality(slot: Slot, chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
+    """`Chunk 256 is the largest within 5% of the fastest, ..`, of a choice that changes the function."""
+    value = chosen.settings.get(slot.name)
+    others = [each for each in candidates if each.settings.get(slot.name) != value]
+    if not others or value is None:
         return ""
     if policy == "fastest":
-        rival = min(others, key=lambda each: each.ms)
-        return f"Chunk {chosen.chunk} is the fastest: chunk {rival.chunk} {_against(rival, chosen)}."
+        return _fastest(slot, chosen, candidates, policy)
     fastest = min(candidates, key=lambda each: each.ms)
-    larger = [each for each in others if each.chunk is not None and each.chunk > chosen.chunk]
-    claim = f"Chunk {chosen.chunk} is the largest within {QUALITY_SLACK - 1:.0%} of the fastest"
-    if chosen.chunk != fastest.chunk:
-        claim += f", which is chunk {fastest.chunk}"
+    larger = [each for each in others if _number(each.settings.get(slot.name)) > _number(value)]
+    claim = f"{_capital(slot.said(value))} is the largest within {QUALITY_SLACK - 1:.0%} of the fastest"
+    is_fastest = fastest.settings.get(slot.name) == value
+    if not is_fastest:
+        claim += f", which is {slot.said(fastest.settings.get(slot.name))}"
     if not larger:
-        return f"{claim}: it {_against(chosen, fastest)}." if chosen.chunk != fastest.chunk else f"{claim}."
+        return f"{claim}." if is_fastest else f"{claim}: it {_against(chosen, fastest)}."
     rival = min(larger, key=lambda each: each.ms)
-    return f"{claim}: chunk {rival.chunk} {_against(rival, fastest)}."
+    return f"{claim}: {slot.said(rival.settings.get(slot.name))} {_against(rival, fastest)}."
 
 
-def _tile(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
-    others = [each for each in candidates if each.chunk == chosen.chunk and each.tile != chosen.tile]
+def _fastest(slot: Slot, chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
+    """`Tile 64 is the fastest: tile 16 takes ..`, or `Cumulative sum by scan: matmul takes ..`"""
+    value = chosen.settings.get(slot.name)
+    others = [each for each in candidates if each.settings.get(slot.name) != value]
     if not others:
         return ""
     rival = min(others, key=lambda each: each.ms)
-    return f"Tile {chosen.tile} is the fastest: tile {rival.tile} {_against(rival, chosen)}."
+    other = rival.settings.get(slot.name)
+    if slot.choice.is_length:
+        return f"{_capital(slot.said(value))} is the fastest: {slot.said(other)} {_against(rival, chosen)}."
+    return f"{_capital(slot.said(value))}: {other} {_against(rival, chosen)}."
 
 
-def _cumsum(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
-    alike = [each for each in candidates if (each.chunk, each.tile) == (chosen.chunk, chosen.tile)]
-    others = [each for each in alike if each.cumsum != chosen.cumsum]
-    if not others:
-        return ""
-    rival = min(others, key=lambda each: each.ms)
-    return f"Cumulative sum by {chosen.cumsum}: {rival.cumsum} {_against(rival, chosen)}."
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _number(value: Attr) -> float:
+    return value if isinstance(value, (int, float)) else 0.0
 
 
 def _against(slow: Candidate, fast: Candidate) -> str:

@@ -17,8 +17,7 @@ from flashir.ir import Dim as Size
 from flashir.ir import Graph
 from flashir.ir.dims import evaluate, symbols
 from flashir.lowering import Lowering
-from flashir.passes.base import Pipeline
-from flashir.passes.choose import ChooseCumsum, reset
+from flashir.passes.choose import reset, settle
 from flashir_torch.claims import claims
 from flashir_torch.emit import module
 from flashir_torch.kernels.claims import KERNELS
@@ -39,7 +38,7 @@ def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
     """
     if not any(node.op in ("scan", *KERNELS) for node in graph.walk()):
         return graph
-    unrolled = Pipeline([ChooseCumsum("matmul")]).run(reset(model, "cumsum"))
+    unrolled = settle(reset(model, "cumsum"), {"cumsum": "matmul"})
     return Lowering("torch:cpu", partial(claims, device="cpu"), backend.passes()).run(unrolled)
 
 

@@ -14,7 +14,8 @@ from flashir.cost import target as find_target
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.inputs import specialise
 from flashir.ir import Graph
-from flashir.passes.choose import choosers, strategies
+from flashir.ops import OPS
+from flashir.passes.choose import choosers
 from flashir.planning import by_hand, compute_type, plan
 from flashir.registry import backend_of
 from flashir.subject import trainable
@@ -74,7 +75,7 @@ class Grid:
                 problems.append(f"{name} cannot be trained here: its result must be logits [b, t, v]")
             for chunk, cumsum in self.choices(model):
                 with gathered(problems):
-                    by_hand(model, chunk, cumsum, self.dtype, locked=False)
+                    by_hand(model, {"chunk": chunk, "cumsum": cumsum}, self.dtype, locked=False)
         return list(dict.fromkeys(problems))
 
     def choices(self, model: Graph) -> Iterator[tuple[int | None, str | None]]:
@@ -166,5 +167,5 @@ def check_target(name: str, *, training: bool) -> None:
 
 def _has(model: Graph, what: str) -> bool:
     """Whether a model has chunks, or sums chunk states up in a way that can be chosen."""
-    nodes = [node for node in choosers(model) if what in node.attrs]
-    return any(what == "chunk" or strategies(node) for node in nodes)
+    nodes = [node for node in choosers(model) if what in OPS[node.op].choices]
+    return any(OPS[node.op].choices[what].candidates(node) for node in nodes)

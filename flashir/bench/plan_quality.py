@@ -22,10 +22,10 @@ import flashir
 from flashir.bench.command import count, guarded
 from flashir.bench.interleaved import Samples, interleaved
 from flashir.ir import Graph
-from flashir.passes.choose import Candidate
+from flashir.passes.choose import Settings, settle
 from flashir.planning import Plan
 from flashir.subject import subject
-from flashir.tune.space import Choice
+from flashir.tune.candidates import Candidate
 from flashir.workload import Workload
 
 
@@ -34,12 +34,12 @@ class Quality:
     """A plan for one length, and what every candidate really takes; the tuned plan, where there is one."""
 
     plan: Plan
-    measured: dict[Choice, Samples]
+    measured: dict[Settings, Samples]
     tuned: Plan | None = None
 
     def regret(self, plan: Plan) -> float:
         """By how much what a plan chose is slower than the best, as a share."""
-        return self.measured[Choice.of(plan)].median / self.best.median - 1
+        return self.measured[plan.settings].median / self.best.median - 1
 
     @property
     def best(self) -> Samples:
@@ -49,7 +49,7 @@ class Quality:
     @property
     def rows(self) -> list[tuple[Candidate, Samples]]:
         """Every candidate beside its samples."""
-        return [(each, self.measured[Choice.of(each)]) for each in self.plan.candidates]
+        return [(each, self.measured[each.settings]) for each in self.plan.candidates]
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -66,8 +66,8 @@ def measure(model: Graph, target: str, workload: Workload, rounds: int, *, tuned
     size = (workload.batch, workload.seq_len, workload.training)
     plan = flashir.plan(model, target, *size, policy="fastest", measured=False)
     best = _tuned(model, target, size) if tuned else None
-    choices = [Choice.of(each) for each in plan.candidates]
-    runs = {choice: subject(choice.settle(model), target, workload) for choice in choices}
+    choices = [each.settings for each in plan.candidates]
+    runs = {choice: subject(settle(model, choice), target, workload) for choice in choices}
     return Quality(plan, interleaved(runs, rounds), best)
 
 

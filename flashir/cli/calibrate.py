@@ -40,7 +40,8 @@ def calibrate(
             "slower machine; stop it, and calibrate again",
             "bold yellow",
         )
-    if console.answer(found.as_dict(), as_json):
+    if as_json:
+        console.emit(found.as_dict())
         return
     console.say(f"{target}, fitted to this machine", "bold")
     console.say()

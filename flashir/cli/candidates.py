@@ -5,9 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from flashir.cli import console
-from flashir.passes.choose import Candidate
 from flashir.planning import Plan
-from flashir.tune.space import Choice
+from flashir.tune.candidates import Candidate
 
 BAR = 24
 MEASURED = ("measured", "spread", "runs")
@@ -21,18 +20,16 @@ def show_plan(plan: Plan, word: str) -> None:
     console.say(f"{word} on {plan.target}: {work}, {console.many(plan.parameters)} parameters", "bold")
     console.say()
     measured = any(each.measured_ms is not None for each in plan.candidates)
-    tiled = any(each.tile is not None for each in plan.candidates)
-    columns = ["", "chunk", *(["tile"] if tiled else []), "cumsum", "predicted"]
-    columns += [*(MEASURED if measured else []), "peak memory", ""]
-    table = console.table(*columns, right=("chunk", "tile", "predicted", *MEASURED, "peak memory"))
+    names = list(plan.settings)
+    lengths = [name for name in names if isinstance(plan.settings[name], int)]
+    columns = ["", *names, "predicted", *(MEASURED if measured else []), "peak memory", ""]
+    table = console.table(*columns, right=(*lengths, "predicted", *MEASURED, "peak memory"))
     slowest = max(each.ms for each in plan.candidates)
     for each in plan.candidates:
-        chosen = Choice.of(each) == Choice.of(plan)
+        chosen = each.settings == plan.settings
         table.add_row(
             "*" if chosen else "",
-            _number(each.chunk),
-            *([_number(each.tile)] if tiled else []),
-            each.cumsum or "-",
+            *(str(each.settings[name]) for name in names),
             console.milliseconds(each.predicted_ms),
             *(_measured(each) if measured else []),
             console.size(each.peak_bytes),
@@ -44,32 +41,10 @@ def show_plan(plan: Plan, word: str) -> None:
     console.say(plan.why)
 
 
-def time_of(plan: Plan) -> str:
-    """What a plan takes, as far as is known: as measured on this machine, else as predicted; and for what work.
-
-    Where others were measured, or another length, the prediction is corrected by that.
-    """
-    found, rows = plan.chosen, f"{plan.batch} x " * (plan.batch > 1)
-    work = f"for {rows}{plan.seq_len} tokens"
-    if found.measured_ms is not None:
-        return f"{console.milliseconds(found.measured_ms)} measured on this machine ({plan.measured_on}) {work}"
-    if found.correction != 1:
-        by = f"at {found.near} tokens" if found.near is not None else "of others"
-        corrected = f"corrected by what was measured {by} on this machine"
-        return f"{console.milliseconds(found.ms)} predicted {work}, {corrected}"
-    return f"{console.milliseconds(found.predicted_ms)} predicted {work}"
-
-
 def choice(plan: Plan) -> str:
     """What was chosen, in a few words."""
-    parts = [f"chunk {plan.chunk}"] if plan.chunk is not None else []
-    parts += [f"tile {plan.tile}"] if plan.tile is not None else []
-    parts += [f"cumsum {plan.cumsum}"] if plan.cumsum is not None else []
-    return ", ".join([*parts, time_of(plan)])
-
-
-def _number(tokens: int | None) -> str:
-    return "-" if tokens is None else str(tokens)
+    parts = [f"{name} {value}" for name, value in plan.settings.items()]
+    return ", ".join([*parts, f"{console.milliseconds(plan.predicted_ms)} predicted for {plan.seq_len} tokens"])
 
 
 def _measured(candidate: Candidate) -> list[str]:

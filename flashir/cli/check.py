@@ -101,7 +101,7 @@ def check(
     from flashir.cli.alone import refuse_unused
     from flashir.cli.gradients import Comparison
     from flashir.cli.meter import meter
-    from flashir.passes.choose import ChooseChunk
+    from flashir.passes.choose import settle
 
     wanted = None if lengths is None else source.whole_numbers("--lengths", lengths, least=0)
     rows_of = None if batches is None else source.whole_numbers("--batches", batches, least=0)
@@ -118,7 +118,7 @@ def check(
             found = source.find(model, settings, size, task, exports=name)
             refuse_unused(ctx, found, "seq_len")
             if settled is not None:
-                found = replace(found, model=ChooseChunk(settled).apply(found.model))
+                found = replace(found, model=settle(found.model, {"chunk": settled}))
             weights = _weights(found, found.weights(params, seed, strict, reference=True), scale)
             step(f"compiling for {name}", 0, 1)
             run, arrays = _compiled(found, name, weights, choices)
@@ -132,8 +132,10 @@ def check(
                 slopes = slopes or Comparison(arrays, wanted, max(batches_of))
                 rows += slopes.rows(run, call, step)
     failed = sum(not row.ok for row in rows)
-    made = {"model": model, "ok": not failed, "weights": weights.as_dict(), "rows": [row.as_dict() for row in rows]}
-    if not console.answer({**made, "left_out": sorted(left_out), "forward_only": forward_only}, as_json):
+    if as_json:
+        made = {"model": model, "ok": not failed, "weights": weights.as_dict(), "rows": [row.as_dict() for row in rows]}
+        console.emit({**made, "left_out": sorted(left_out), "forward_only": forward_only})
+    else:
         console.say(f"{model} against the float64 interpreter, both with {weights}", "bold")
         _show(rows, sorted(left_out), forward_only)
     if failed:

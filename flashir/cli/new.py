@@ -59,7 +59,8 @@ def new(
         raise SettingError("give -o for the text or --init for a checkpoint, not both")
     if seed is not None and init is None:
         raise SettingError("--seed is for --init; a model as text has no parameters")
-    graph = by_hand(source.find(model, settings, size, task).model, chunk, cumsum, dtype, locked=False)
+    choices = {"chunk": chunk, "cumsum": cumsum}
+    graph = by_hand(source.find(model, settings, size, task).model, choices, dtype, locked=False)
     count = parameter_count(graph)
     if init is not None:
         from flashir.checkpoint import save_checkpoint

@@ -53,5 +53,7 @@ def plan(
         dtype=dtype,
         params=None if rechunk and chunk is not None else found.params,
     )
-    if not console.answer({**made.as_dict(), "model": model}, as_json):
+    if as_json:
+        console.emit({**made.as_dict(), "model": model})
+    else:
         show_plan(made, model)

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from flashir.cli import console
 from flashir.cli.tables import Fitted
-from flashir.passes.choose import Candidate
+from flashir.passes.choose import Settings
+from flashir.tune.candidates import Candidate
 from flashir.tune.progress import Progress, candidate_name
 
 REFRESH_S = 0.1
@@ -110,16 +111,15 @@ class LiveProgress:
 
     def _table(self) -> Group:
         table = Fitted(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        tiled = any(row.candidate.tile is not None for row in self._rows.values())
-        for name in ("chunk", *(["tile"] if tiled else []), "cumsum", "predicted", "measured", "spread", "state"):
-            numbers = name not in ("cumsum", "state")
-            table.add_column(name, justify="right" if numbers else "left")
+        settings = next((row.candidate.settings for row in self._rows.values()), Settings())
+        words = [name for name, value in settings.items() if isinstance(value, str)]
+        for name in (*settings, "predicted", "measured", "spread", "state"):
+            is_number = name not in (*words, "state")
+            table.add_column(name, justify="right" if is_number else "left")
         for row in self._rows.values():
             each, measured = row.candidate, row.candidate.measured_ms
             table.add_row(
-                "-" if each.chunk is None else str(each.chunk),
-                *([str(each.tile)] if tiled else []),
-                each.cumsum or "-",
+                *(str(each.settings[name]) for name in settings),
                 console.milliseconds(each.predicted_ms),
                 "" if measured is None else console.milliseconds(measured),
                 "" if row.spread_ms is None else console.milliseconds(row.spread_ms),

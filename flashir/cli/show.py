@@ -90,8 +90,9 @@ def show(
     for name in stage or ():
         check_stage(name)
     found = source.find(model, settings, size, task, exports=target, lean=True)
+    choices = {"chunk": chunk, "cumsum": cumsum}
     refuse_unused(ctx, found, "batch", "seq_len")
-    graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)
+    graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
     if passes is not None:
         graph = Pipeline(parse_pipeline(passes)).run(graph)
     instruments = {"print_after": tuple(print_after or ()), "dump_ir": dump_ir, "fuel": fuel}
@@ -157,7 +158,6 @@ def _show_parameters(graph: Graph) -> None:
 
 def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, force: bool) -> int:
     """Write the page; how many bytes it has."""
-    from flashir.cli.candidates import time_of
     from flashir.cli.page import Stage, page
     from flashir.cli.stages import STAGES
     from flashir.cost import target as find_target
@@ -174,7 +174,7 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
         "chunk": "-" if planned.chunk is None else str(planned.chunk),
         **({} if planned.tile is None else {"tile": str(planned.tile)}),
         "cumsum": planned.cumsum or "-",
-        made.target: time_of(planned),
+        made.target: f"{console.milliseconds(planned.predicted_ms)} predicted for {batch} x {seq_len} tokens",
         "memory": console.size(planned.peak_bytes),
     }
     record = find_target(made.target)

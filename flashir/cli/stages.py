@@ -13,7 +13,7 @@ from flashir.lowering import Lowering
 from flashir.ops import OPS
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import CHOICES, choosers, is_open
+from flashir.passes.choose import has_open
 from flashir.passes.lower import Lower
 from flashir.passes.scopes import NameParameters
 
@@ -83,7 +83,7 @@ def no_block(node: Node) -> bool:
 def stages(model: Graph, target: str, instruments: dict[str, Any], batch: int, seq_len: int) -> Stages:
     """The stages of a model; what it leaves open is planned for the target."""
     settled = model
-    if any(is_open(node, attr) for node in choosers(model) for attr in CHOICES):
+    if has_open(model):
         from flashir.planning import plan
 
         settled = plan(model, target, batch, seq_len).graph

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from flashir.cli.source import Source
 from flashir.cli.streams import piped
 from flashir.errors import InputError
-from flashir.foreign import guarded
 from flashir.inputs import vocabulary
 from flashir.likelihood import log_softmax, nats
 from flashir.train.data import Tokenizer
@@ -116,9 +115,11 @@ def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
 
 def read_array(path: Path) -> npt.NDArray[Any]:
     """An array [b, t] from a .npy file; one of [t] becomes a row. Raises InputError."""
-    problem = "cannot read the array: this is no .npy file of numbers"
-    with guarded(path, InputError, problem), path.open("rb") as file:  # which the parser, where it fails, leaves open
-        array = np.load(file, allow_pickle=False)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no .npy file of numbers"
+        raise InputError(f"cannot read the array: {reason}", where=str(path)) from None
     if not isinstance(array, np.ndarray):
         raise InputError("cannot read the array: it is an archive of several", where=str(path))
     return array[None, :] if array.ndim == 1 else array

@@ -75,7 +75,8 @@ def tune(
         raise SettingError("MODEL is missing", mend="without one, only --export and --import work")
     found = source.find(model, settings, size, task)
     refuse_unused(ctx, found, "batch", "seq_len")
-    graph = by_hand(found.model, chunk, cumsum, dtype, locked=found.params is not None and not rechunk)
+    choices = {"chunk": chunk, "cumsum": cumsum}
+    graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
     made = measure(
         graph,
         target,
@@ -87,7 +88,9 @@ def tune(
         again=again,
         progress=progress.progress(),
     )
-    if not console.answer({**made.as_dict(), "model": model}, as_json):
+    if as_json:
+        console.emit({**made.as_dict(), "model": model})
+    else:
         show_plan(made, model)
 
 

@@ -28,7 +28,6 @@ from flashir.ops import (
     softmax,
     sources,
     summaries,
-    summary_attention,
     token_attention,
 )
 from flashir.ops.costs import Contraction, Cost
@@ -72,6 +71,5 @@ __all__ = [
     "softmax",
     "sources",
     "summaries",
-    "summary_attention",
     "token_attention",
 ]

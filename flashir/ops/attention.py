@@ -11,11 +11,12 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.types import TensorType
+from flashir.ops.chunk_choices import CUMSUM
 from flashir.ops.chunk_stream import mixed_after, mixed_step
 from flashir.ops.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.documents import ref_numbers, ref_seen
-from flashir.ops.linear import CUMSUM, LIN_NORM
+from flashir.ops.linear import LIN_NORM
 from flashir.ops.linear_documents import ref_between
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_bias, check_heads
@@ -140,7 +141,7 @@ def _decompose_mixed(
 ) -> Value:
     """Local + global over [b, g, chunk, *]; zeros that pad the last chunk add nothing."""
     quad_q, quad_k, lin_q, lin_k, values = (chunked(b, x, chunk) for x in (quad_q, quad_k, lin_q, lin_k, v))
-    documents = None if documents is None else chunked_documents(b, documents, chunk, values.type.shape[1])
+    documents = chunked_documents(b, documents, chunk, values.type.shape[1])
     visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
     local = b.quadratic_attention(quad_q, quad_k, values, bias, documents, causal=causal)
     sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}

@@ -12,10 +12,11 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.types import TensorType
 from flashir.ops.attention import ref_mixed
+from flashir.ops.chunk_choices import CUMSUM
 from flashir.ops.chunk_stream import chunks_after, chunks_step, seen_at_once
 from flashir.ops.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
-from flashir.ops.linear import CUMSUM, LIN_NORM
+from flashir.ops.linear import LIN_NORM
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
 from flashir.ops.quadratic import check_bias, check_heads
 from flashir.ops.stream import Moment, States, Stream
@@ -102,7 +103,7 @@ def _decompose(
     """What is on of local and global, over [b, g, chunk, *]"""
     values = chunked(b, v, chunk)
     chunks = values.type.shape[1]
-    documents = None if documents is None else chunked_documents(b, documents, chunk, chunks)
+    documents = chunked_documents(b, documents, chunk, chunks)
     made = []
     if quad_q is not None and quad_k is not None and bias is not None:
         q, k = chunked(b, quad_q, chunk), chunked(b, quad_k, chunk)

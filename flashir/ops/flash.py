@@ -14,6 +14,7 @@ from flashir.ir.types import TensorType
 from flashir.ops.attention import ref_mixed
 from flashir.ops.bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
 from flashir.ops.blocks import WEIGHT_STD, Params
+from flashir.ops.chunk_choices import CUMSUM, chunk_size
 from flashir.ops.chunk_parts import local_part
 from flashir.ops.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.costs import Contraction, Cost, Types
@@ -28,7 +29,7 @@ from flashir.ops.gated import (
     infer_gated,
     ref_gated,
 )
-from flashir.ops.linear import CUMSUM, LIN_NORM
+from flashir.ops.linear import LIN_NORM
 from flashir.ops.opdef import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
 from flashir.ops.position import ref_rope_bias
 from flashir.ops.shape import pad_to_multiple
@@ -201,7 +202,7 @@ def _attended(
     chunk, causal = attrs["chunk"], attrs["causal"]
     parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
     values = chunked(b, v, chunk)
-    documents = None if documents is None else chunked_documents(b, documents, chunk, values.type.shape[1])
+    documents = chunked_documents(b, documents, chunk, values.type.shape[1])
     visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
     sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
     weights = _weights(b, parts, documents, p, attrs)
@@ -282,7 +283,7 @@ flash = define_op(
         _flash_samples(),
         attrs={
             **GATED,
-            "chunk": integer(AUTO, least=1, auto=True, doc="tokens that attend to each other quadratically"),
+            "chunk": chunk_size("tokens that attend to each other quadratically"),
             "cumsum": CUMSUM,
             "lin_norm": LIN_NORM,
             "qk_scale": QK_SCALE,

@@ -12,8 +12,8 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.dims import Size
-from flashir.ir.graph import AUTO
 from flashir.ir.types import DType, TensorType
+from flashir.ops.chunk_choices import CUMSUM
 from flashir.ops.costs import Contraction, Cost, Types, moved
 from flashir.ops.documents import are_packed
 from flashir.ops.linear_documents import linear_of_documents, ref_between, sum_by_loop
@@ -33,7 +33,6 @@ LIN_NORM = choice(
     default="chunk_mean",
     doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8)",
 )
-CUMSUM = choice("scan", "matmul", "native", default=AUTO, auto=True, doc="how chunk states are summed up")
 
 
 def _infer_linear(

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from flashir.arguments import shown
 from flashir.errors import SettingError, suggest
 from flashir.ir.dims import Dim, Size
 from flashir.ir.graph import AUTO, Attr, Auto, Node
 from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME
 from flashir.ir.types import DType, TensorType
+from flashir.ops.choices import Choice
 from flashir.ops.costs import CostRule
 from flashir.ops.stream import Stream
 from flashir.ops.traits import Axes, FoldRule, GradientRule, PaddingRule
@@ -36,7 +36,7 @@ class AttrSpec:
         choices: the accepted values, where only some are.
         least: the smallest number accepted.
         most: the largest whole number; of a kind without fractions, `LARGEST_SIZE` where it is not given.
-        auto: whether `auto` is accepted: the compiler chooses.
+        choice: how the compiler chooses, where `auto` is accepted.
         items: of a list, the accepted python types of its items.
         pattern: of a string, the regular expression that all of it must match.
         doc: one line for people.
@@ -47,16 +47,16 @@ class AttrSpec:
     choices: tuple[Attr, ...] = ()
     least: float | None = None
     most: int | None = None
-    auto: bool = False
+    choice: Choice | None = None
     items: tuple[type, ...] = ()
     pattern: str = ""
     doc: str = ""
 
     def problem(self, name: str, value: Attr) -> str | None:
         """What is wrong with that value, or None."""
-        wanted = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.auto else "")
+        wanted = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.choice else "")
         if isinstance(value, Auto):
-            return None if self.auto else f"{name} must be {wanted}, got auto"
+            return None if self.choice else f"{name} must be {wanted}, got auto"
         if value is None:
             return None if self.default is None else f"{name} must be {wanted}, got none"
         if not _is_one_of(value, self.kind) or value != value:
@@ -85,13 +85,13 @@ def _is_one_of(value: Attr, kinds: tuple[type, ...]) -> bool:
 def integer(
     default: Any = REQUIRED,
     least: int | None = None,
-    auto: bool = False,
+    choice: Choice | None = None,
     doc: str = "",
     *,
     most: int | None = None,
 ) -> AttrSpec:
     """An attribute that is a whole number."""
-    return AttrSpec((int,), default, least=least, most=most, auto=auto, doc=doc)
+    return AttrSpec((int,), default, least=least, most=most, choice=choice, doc=doc)
 
 
 def number(default: Any = REQUIRED, least: float | None = None, doc: str = "") -> AttrSpec:
@@ -114,9 +114,9 @@ def parameter_name(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
     return AttrSpec((str,), default, pattern=PARAMETER_NAME, doc=doc)
 
 
-def choice(*choices: str, default: Any = REQUIRED, auto: bool = False, doc: str = "") -> AttrSpec:
+def choice(*choices: str, default: Any = REQUIRED, choice: Choice | None = None, doc: str = "") -> AttrSpec:
     """An attribute that is one of some words."""
-    return AttrSpec((str,), default, choices, auto=auto, doc=doc)
+    return AttrSpec((str,), default, choices, choice=choice, doc=doc)
 
 
 def size(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
@@ -238,6 +238,11 @@ class OpDef:
         return self.decompose is None
 
     @property
+    def choices(self) -> dict[str, Choice]:
+        """The attributes that may be `auto`, and how they get a value."""
+        return {name: spec.choice for name, spec in self.attrs.items() if spec.choice is not None}
+
+    @property
     def is_elementwise(self) -> bool:
         """Whether each element of the result depends on the elements in its place alone."""
         return self.axes is Axes.ELEMENTWISE
@@ -298,8 +303,6 @@ def define_op(op: OpDef) -> OpDef:
 
 def opdef(name: str) -> OpDef:
     """The record of that op. Raises SettingError where there is none."""
-    if not isinstance(name, str):
-        raise SettingError(f"an op is known by its name, got {shown(name)}")
     if name not in OPS:
         raise SettingError(f"unknown op {name!r}{suggest(name, OPS)}")
     return OPS[name]

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from flashir.errors import SettingError, suggest
 from flashir.passes.base import Pass
 from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import ChooseChunk, ChooseCumsum, ChooseTile
+from flashir.passes.choose import choose_passes
 from flashir.passes.dtype import SetDType
 from flashir.passes.hoist import Hoist
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
@@ -29,9 +29,6 @@ PASSES: dict[str, type[Pass]] = {
     each.name: each
     for each in (
         Canonicalise,
-        ChooseChunk,
-        ChooseCumsum,
-        ChooseTile,
         Decompose,
         EinsumToMatmul,
         Hoist,
@@ -48,7 +45,7 @@ PASSES: dict[str, type[Pass]] = {
         WidenScan,
         WideParams,
     )
-}
+} | choose_passes()
 _ONE = re.compile(r"\s*(?P<name>[a-z0-9-]+)\s*(?:\{(?P<options>[^{}]*)\})?\s*(?:,|\Z)")
 _OPTION = re.compile(r"\s*(?P<name>\w+)=(?P<value>\S*)\s*")
 

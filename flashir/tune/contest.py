@@ -15,7 +15,7 @@ from math import ceil, inf
 from time import monotonic
 
 from flashir.memory import gigabytes
-from flashir.passes.choose import QUALITY_SLACK, Candidate, best
+from flashir.tune.candidates import QUALITY_SLACK, Candidate, best, lengths, quality, strategies
 from flashir.tune.evidence import corrected
 from flashir.tune.measure import Measurer
 from flashir.tune.progress import Progress, Silent
@@ -137,7 +137,7 @@ class Contest:
             return []
         now = self.candidates
         chosen = now[self._best(now)]
-        alike = [i for i in left if (now[i].chunk, now[i].tile) == (chosen.chunk, chosen.tile)]
+        alike = [i for i in left if lengths(now[i]) == lengths(chosen)]
         wave = [i for i in alike if now[i].ms * (1 - DOUBT_NEW) <= chosen.ms]
         others = sorted((i for i in left if i not in wave), key=lambda i: now[i].ms)
         return [*sorted(wave, key=lambda i: now[i].ms), *others[: max(0, FIRST - len(wave))]][: self.limit]
@@ -162,16 +162,16 @@ class Contest:
 
     def _hope(self, candidate: Candidate, now: Sequence[Candidate]) -> float:
         """The least time that a candidate may take, over what it must not exceed to be chosen."""
-        seen = any(now[i].cumsum == candidate.cumsum for i in self.samples)
+        seen = any(strategies(now[i]) == strategies(candidate) for i in self.samples)
         return candidate.ms * (1 - (DOUBT if seen else DOUBT_NEW)) / self._bar(candidate, now)
 
     def _bar(self, candidate: Candidate, now: Sequence[Candidate]) -> float:
         """The milliseconds that a candidate must not exceed to be chosen, by what was measured so far."""
         measured = [now[i] for i in self.samples]
         fastest, chosen = min(each.ms for each in measured), best(measured, self.policy)
-        if self.policy == "fastest" or (candidate.chunk or 0) < (chosen.chunk or 0):
+        if self.policy == "fastest" or quality(candidate) < quality(chosen):
             return fastest
-        return chosen.ms if candidate.chunk == chosen.chunk else QUALITY_SLACK * fastest
+        return chosen.ms if quality(candidate) == quality(chosen) else QUALITY_SLACK * fastest
 
     def _known(self, *, cautious: bool) -> tuple[Candidate, ...]:
         """All candidates as they are known now."""

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from flashir.cost.target import Target
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph
-from flashir.passes.choose import CHOICES, Candidate
+from flashir.ir.graph import Attr
+from flashir.passes.choose import settle
+from flashir.tune.candidates import Candidate
 from flashir.tune.place import store_path, where
-from flashir.tune.space import Choice
 from flashir.tune.timing import Timing
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def with_measurements(
         place = where(record)
     except TargetError:
         return tuple(candidates)
-    models = [digest(Choice.of(each).settle(graph)) for each in candidates]
+    models = [digest(settle(graph, each.settings)) for each in candidates]
     try:
         with Store() as store:
             trials = store.find(
@@ -113,14 +114,14 @@ def corrected(
         return tuple(candidates)
     level = median(ratios.values())
 
-    def share(attr: str, value: int | str | None) -> float:
-        """By how much those with this chunk, tile or strategy are off beyond what all are."""
-        own = [ratio for index, ratio in ratios.items() if getattr(candidates[index], attr) == value]
+    def share(name: str, value: Attr) -> float:
+        """By how much those with this value of a choice are off beyond what all are."""
+        own = [ratio for index, ratio in ratios.items() if candidates[index].settings.get(name) == value]
         found = median(own) / level if own else 1.0
         return max(found, 1.0) if cautious else found
 
     def correction(candidate: Candidate) -> float:
-        shares = prod(share(attr, getattr(candidate, attr)) for attr in CHOICES)
+        shares = prod(share(name, value) for name, value in candidate.settings.items())
         return candidate.correction * level * shares * (DOUBT if cautious else 1.0)
 
     return tuple(

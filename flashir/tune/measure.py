@@ -28,12 +28,12 @@ from flashir.interpreter import interpret
 from flashir.ir import DType, Graph, dumps
 from flashir.lowering import Lowering
 from flashir.parameters import init, unit
-from flashir.passes.choose import Candidate, choosers
+from flashir.passes.choose import Settings, choosers, same_function, settle
 from flashir.planning import compute_type
 from flashir.subject import TrainingStep, training_step
 from flashir.timed import timed
+from flashir.tune.candidates import Candidate
 from flashir.tune.parts import Part, parts
-from flashir.tune.space import Choice
 from flashir.workload import Workload
 
 SHARED_RUNS = 5
@@ -114,10 +114,10 @@ class DeviceMeasurer:
         self.workload = workload
         self._sizes = workload.sizes(graph)
         self._in_parts: bool | None = None
-        self._open: dict[Choice, list[tuple[_Piece, float]]] = {}
+        self._open: dict[Settings, list[tuple[_Piece, float]]] = {}
         self._shared: dict[str, _SharedPiece] = {}
-        self._results: dict[tuple[int | None, int], npt.NDArray[Any]] = {}
-        self._gradients: dict[int | None, Mapping[str, npt.NDArray[Any]]] = {}
+        self._results: dict[tuple[Settings, int], npt.NDArray[Any]] = {}
+        self._gradients: dict[Settings, Mapping[str, npt.NDArray[Any]]] = {}
 
     def open(self, candidate: Candidate) -> None:
         """Compile each part, warm it up, and compare what it computes.
@@ -130,64 +130,65 @@ class DeviceMeasurer:
             ArtefactError: it computes something else.
             FlashirError, MemoryError, and whatever the framework has: it cannot be compiled or run.
         """
-        choice = Choice.of(candidate)
+        settings = candidate.settings
+        function = same_function(self.graph, settings)
         if self._in_parts is None:  # the first decides for all, so that they compare; parts have no loss
             self._in_parts = candidate.predicted_ms >= WHOLE_MS and not self.workload.training
-        model = choice.settle(self.graph)
+        model = settle(self.graph, settings)
         split = parts(model) if self._in_parts else (Part(model, 1.0),)
-        self._open[choice] = [(self._piece(part, choice, index), part.weight) for index, part in enumerate(split)]
+        self._open[settings] = [(self._piece(part, function, index), part.weight) for index, part in enumerate(split)]
 
     def sample(self, candidate: Candidate) -> float:
         """Milliseconds of one run of the whole model."""
-        pieces = self._open[Choice.of(candidate)]
+        pieces = self._open[candidate.settings]
         return sum(weight * piece.sample() for piece, weight in pieces)
 
     def close(self, candidate: Candidate) -> None:
         """Let go of what the candidate has of its own, at once: the next may need the memory."""
-        if self._open.pop(Choice.of(candidate), None) is not None:
+        if self._open.pop(candidate.settings, None) is not None:
             gc.collect()  # what frameworks compile refers to itself
 
-    def _piece(self, part: Part, choice: Choice, index: int) -> _Piece:
+    def _piece(self, part: Part, function: Settings, index: int) -> _Piece:
         if any(True for _ in choosers(part.graph)):
-            return _Piece(*self._compile(part.graph, choice, index))
+            return _Piece(*self._compile(part.graph, function, index))
         text = dumps(part.graph)  # the same for every candidate
         if text not in self._shared:
-            self._shared[text] = _SharedPiece(*self._compile(part.graph, Choice(None, None), index))
+            self._shared[text] = _SharedPiece(*self._compile(part.graph, Settings(), index))
         return self._shared[text]
 
-    def _compile(self, graph: Graph, choice: Choice, index: int) -> tuple[Callable[[], object], int]:
+    def _compile(self, graph: Graph, function: Settings, index: int) -> tuple[Callable[[], object], int]:
         """A part to call, which was checked, and how many calls make a sample."""
         params = _params(graph)
         lowered = Lowering.of(self.target, check=False).run(graph)
-        seen = self._results.get((choice.chunk, index))
+        seen = self._results.get((function, index))
         inputs = sample_inputs(graph, self._sizes)
         if seen is None or not self.workload.training:
             run = self.backend.compile(lowered, params, self.device)
         if seen is None:
-            _check(graph, params, run, choice)
+            _check(graph, params, run)
         if self.workload.training:
             step = training_step(graph, lowered, params, self.target, inputs)
             run = step.as_run
         result = _thinned(run(inputs), COMPARED)  # warms up, too
         if seen is None:
             _finite(result)
-            self._results[choice.chunk, index] = result
+            self._results[function, index] = result
         else:
             _agree(result, seen, graph, SAME)
         if self.workload.training:
-            self._compare_gradients(step, graph, choice)
+            self._compare_gradients(step, graph, function)
         call = timed(run, self.device, inputs)
         start = perf_counter()
         call()
         once_ms = 1e3 * (perf_counter() - start)
         return call, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
 
-    def _compare_gradients(self, step: TrainingStep, graph: Graph, choice: Choice) -> None:
+    def _compare_gradients(self, step: TrainingStep, graph: Graph, function: Settings) -> None:
         """Those of the step just made with those of the first candidate of the chunk. Raises ArtefactError."""
         found = step.gradients()
         got = {name: _thinned(array, COMPARED // len(found)) for name, array in found.items()}
         limit = TOLERANCE_OF_GRADIENTS[compute_type(graph)]
-        for name, error in differences(got, self._gradients.setdefault(choice.chunk, got)):
+        for name, error in differences(got, self._gradients.setdefault(function, got)):
             if not error <= limit:
                 raise ArtefactError(f"its gradient of {name} differs from {SAME} by {error:.1e}, more than {limit:.0e}")
 
@@ -197,9 +198,9 @@ def _params(graph: Graph) -> dict[str, npt.NDArray[np.float32]]:
     return unit(graph) if compute_type(graph) in (DType.F32, DType.F64) else init(graph)
 
 
-def _check(graph: Graph, params: Any, run: Run, choice: Choice) -> None:
+def _check(graph: Graph, params: Any, run: Run) -> None:
     """Compare with the interpreter. Raises ArtefactError."""
-    length = Extent.of(graph).tokens(enough(choice.chunk, choice.tile))
+    length = Extent.of(graph).tokens(enough(graph))
     arrays = sample_inputs(graph, Workload(1, length).sizes(graph))
     _agree(run(arrays), interpret(graph, params, *arrays)[0], graph, f"the interpreter on {length} tokens")
 

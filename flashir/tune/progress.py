@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from flashir.passes.choose import Candidate
+from flashir.passes.choose import said
+from flashir.tune.candidates import Candidate
 
 
 class Progress(Protocol):
@@ -52,6 +53,4 @@ class Silent:
 
 def candidate_name(candidate: Candidate) -> str:
     """A candidate for people: `chunk 256, native`."""
-    sizes = {"chunk": candidate.chunk, "tile": candidate.tile}
-    parts = [f"{name} {size}" for name, size in sizes.items() if size is not None]
-    return ", ".join([*parts, *([candidate.cumsum] if candidate.cumsum is not None else [])]) or "the model"
+    return ", ".join(said(name, value) for name, value in candidate.settings.items()) or "the model"

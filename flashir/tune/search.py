@@ -14,16 +14,17 @@ from flashir.errors import ArtefactError, SettingError, TargetError
 from flashir.extent import Extent
 from flashir.inputs import specialise
 from flashir.ir import Graph
-from flashir.passes.choose import Candidate, check_policy
+from flashir.ir.graph import Attr
+from flashir.passes.choose import settle
 from flashir.planning import Plan, Ranking, by_hand, planned
 from flashir.registry import backend
 from flashir.subject import trainable
+from flashir.tune.candidates import Candidate, check_policy
 from flashir.tune.contest import Contest
 from flashir.tune.evidence import with_measurements
 from flashir.tune.measure import DeviceMeasurer
 from flashir.tune.place import where
 from flashir.tune.progress import Progress, Silent, candidate_name
-from flashir.tune.space import Choice
 from flashir.tune.store import Store, Trial, digest, new_tuning, now
 from flashir.tune.timing import Timing
 from flashir.workload import Workload
@@ -38,12 +39,11 @@ def tune(
     training: bool = False,
     policy: str = "quality",
     *,
-    chunk: int | None = None,
-    cumsum: str | None = None,
     dtype: str | None = None,
     budget_s: float | None = None,
     again: bool = False,
     progress: Progress | None = None,
+    **choices: Attr,
 ) -> Plan:
     """Choose what the model leaves open by measuring on the device at hand.
 
@@ -61,11 +61,11 @@ def tune(
         seq_len: tokens a row.
         training: measure training steps instead of runs forward.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        chunk, cumsum: settle these by hand.
         dtype: the compute type; without one, the model's own.
         budget_s: seconds after which nothing more is begun; without it, as long as it takes.
         again: measure whatever the store has.
         progress: is told what happens.
+        choices: values set by hand, such as `chunk=256` or `cumsum="scan"`.
 
     Returns:
         The plan, chosen among what was measured; `measured_ms` is in every candidate that was.
@@ -81,12 +81,12 @@ def tune(
     if budget_s is not None and not budget_s > 0:
         raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
     _check_at_hand(record, training)
-    graph = by_hand(model, chunk, cumsum, dtype, locked=False)
+    graph = by_hand(model, choices, dtype, locked=False)
     extent = Extent.of(graph)
     if extent.length is not None or extent.batch is not None:
         workload = extent.fitted(workload)
     specialise(graph, workload.sizes(graph))
-    predicted = Ranking(record, workload)(graph)
+    predicted = Ranking(record, workload, policy=policy)(graph)
     store = _opened()
     keep = _Keeper(graph, record, workload, store)
     try:
@@ -188,7 +188,7 @@ class _Keeper:
 
     def _trial(self, candidate: Candidate, timing: Timing) -> Trial:
         return Trial(
-            model=digest(Choice.of(candidate).settle(self.graph)),
+            model=digest(settle(self.graph, candidate.settings)),
             **self.place,
             training=self.workload.training,
             batch=self.workload.batch,

@@ -1,6 +1,7 @@
 """plan: candidates, policies, what a user sets by hand, and the reasons given."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 import flashir
 from flashir.errors import FlashirError, ParameterError, SettingError, TargetError
 from flashir.ir import Builder
-from flashir.passes.choose import QUALITY_SLACK, Candidate, best, settled_chunks
+from flashir.passes.choose import Settings, settled_values, slots
+from flashir.tune.candidates import QUALITY_SLACK, Candidate, best
 from flashir.why import explain
 from flashir.workload import Workload
 
+SLOTS = slots(flashir.model("flash", size="tiny"))
 TARGETS = ("onnx:cpu", "jax:tpu-v4", "torch:v100", "torch:h200")
 
 
@@ -30,7 +33,7 @@ def plan(model, target="onnx:cpu", **options):
 @pytest.mark.parametrize("training", [False, True])
 def test_a_plan_settles_the_model_and_lists_what_it_considered(model, target, training):
     found = plan(model, target, seq_len=2048, training=training)
-    assert settled_chunks(found.graph) == (found.chunk,)
+    assert settled_values(found.graph, "chunk") == (found.chunk,)
     assert {(each.chunk, each.cumsum) for each in found.candidates} == {
         (chunk, cumsum) for chunk in (64, 128, 256, 512, 1024) for cumsum in ("scan", "matmul", "native")
     }
@@ -54,21 +57,28 @@ def test_fastest_takes_the_fastest_and_quality_the_largest_close_to_it(model):
     assert quality.chunk == max(each.chunk for each in close)
 
 
+def chosen(chunk: int, cumsum: str) -> Settings:
+    return Settings(chunk=chunk, cumsum=cumsum)
+
+
 CHOICES = st.tuples(st.sampled_from((64, 128, 256)), st.sampled_from("abc"))
 
 
 @given(st.dictionaries(CHOICES, st.floats(0.1, 10), min_size=1))
 def test_policies_hold_for_any_times(times):
-    candidates = [Candidate(chunk, cumsum, ms, 0, terms={"work": ms}) for (chunk, cumsum), ms in times.items()]
+    candidates = [Candidate(chosen(chunk, cumsum), ms, 0, terms={"work": ms}) for (chunk, cumsum), ms in times.items()]
     fastest, quality = best(candidates, "fastest"), best(candidates, "quality")
     assert fastest.ms == min(times.values())
     assert quality.ms <= QUALITY_SLACK * fastest.ms
     assert not any(c.chunk > quality.chunk and c.ms <= QUALITY_SLACK * fastest.ms for c in candidates)
-    assert explain(quality, candidates, "quality")
+    assert explain(quality, candidates, "quality", SLOTS)
 
 
 def test_what_was_measured_outweighs_what_was_predicted():
-    candidates = [Candidate(64, "scan", 1.0, 0, measured_ms=9.0), Candidate(64, "native", 2.0, 0, measured_ms=3.0)]
+    candidates = [
+        Candidate(chosen(64, "scan"), 1.0, 0, measured_ms=9.0),
+        Candidate(chosen(64, "native"), 2.0, 0, measured_ms=3.0),
+    ]
     assert best(candidates, "fastest").cumsum == "native"
 
 
@@ -187,15 +197,15 @@ def test_a_stack_of_a_users_own_is_planned_like_any_other():
     graph = b.finish(b.unembed(b.layer_norm(x)))
     found = plan(graph, seq_len=1024)
     names = flashir.init(found.graph)
-    assert settled_chunks(found.graph) == (found.chunk,)
+    assert settled_values(found.graph, "chunk") == (found.chunk,)
     assert {f"layers.{i}.proj_in.weight" for i in range(8)} <= set(names)
 
 
 def test_reasons_compare_what_was_measured_with_what_was_measured():
-    measured = Candidate(64, "native", 1.0, 0, measured_ms=2.0, terms={"matrix products": 1.0})
-    slower = Candidate(64, "matmul", 1.0, 0, measured_ms=2.5, terms={"matrix products": 1.0})
-    guessed = Candidate(128, "native", 9.0, 0, terms={"matrix products": 9.0})
-    told = explain(measured, [measured, slower, guessed], "fastest")
+    measured = Candidate(chosen(64, "native"), 1.0, 0, measured_ms=2.0, terms={"matrix products": 1.0})
+    slower = Candidate(chosen(64, "matmul"), 1.0, 0, measured_ms=2.5, terms={"matrix products": 1.0})
+    guessed = Candidate(chosen(128, "native"), 9.0, 0, terms={"matrix products": 9.0})
+    told = explain(measured, [measured, slower, guessed], "fastest", SLOTS)
     assert "matmul takes 25.0% longer as measured." in told
     assert "128" not in told
 
@@ -272,7 +282,7 @@ def test_the_json_has_a_tile_where_the_model_has_one(model, performer):
     assert "tile" not in without and not any("tile" in each for each in without["candidates"])
 
 
-def test_chunks_and_tiles_of_one_model_are_chosen_together():
+def test_each_op_of_a_model_has_choices_of_its_own():
     b = Builder("both")
     x = b.embed(b.input("ids", "i32[B, T]"), vocab=64, dim=16)
     for op, attrs in (
@@ -282,7 +292,12 @@ def test_chunks_and_tiles_of_one_model_are_chosen_together():
     ):
         (x,) = b.insert(op, (x,), attrs)
     found = plan(b.finish(b.unembed(x)), seq_len=64)
-    wanted = {(64, tile, cumsum) for tile in (1, 16, 32, 64) for cumsum in ("scan", "matmul", "native")}
-    assert {(each.chunk, each.tile, each.cumsum) for each in found.candidates} == wanted
+    strategies = ("scan", "matmul", "native")
+    one, other = ("chunk", "flash.cumsum"), ("tile", "performer.cumsum")
+    wanted = {one: {(64, way) for way in strategies}, other: set(product((1, 16, 32, 64), strategies))}
+    for names, values in wanted.items():
+        assert {tuple(each.settings[name] for name in names) for each in found.candidates} == values
+    assert len(found.candidates) == 3 + 12 - 1  # the best of both is in either list
+    assert found.as_dict()["choices"] == dict(found.settings)
     assert tiles(found.graph) == [found.tile, 1]
-    assert settled_chunks(found.graph) == (found.chunk,) == (64,)
+    assert settled_values(found.graph, "chunk") == (found.chunk,) == (64,)

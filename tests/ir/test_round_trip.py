@@ -11,6 +11,7 @@ from flashir import AUTO, Builder, DType, Graph, dumps, loads
 from flashir.ir import Attr, Node, TensorType, Value, parse_type, symbol
 from flashir.ir.verify import verify
 from flashir.ops import OPS, OpDef
+from flashir.ops.choices import Choice
 from flashir.ops.costs import free
 from flashir.ops.opdef import AttrSpec
 from tests.strategies import attributes, every_storey, types
@@ -52,7 +53,7 @@ def test_the_text_of_a_type_reads_back(type_: TensorType) -> None:
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """An op whose attribute may be anything."""
-    anything = AttrSpec((object, bool), default=None, auto=True, items=(object, bool))
+    anything = AttrSpec((object, bool), default=None, choice=Choice((1,), "x {}"), items=(object, bool))
     record = OpDef(
         "probe",
         (),

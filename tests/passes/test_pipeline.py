@@ -11,7 +11,7 @@ from flashir import Builder, FlashirError, Graph, dumps, loads
 from flashir.lowering import Lowering
 from flashir.passes import PASSES, Pass, Pipeline, parse_pipeline
 from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import ChooseChunk
+from flashir.passes.choose import choose_passes
 from flashir.passes.dtype import SetDType
 from flashir.passes.lower import Decompose
 
@@ -190,7 +190,7 @@ def test_a_pass_is_read_by_its_name(name: str) -> None:
     [
         (),
         (Canonicalise(),),
-        (ChooseChunk(chunk=256, policy="fastest"), Canonicalise()),
+        (choose_passes()["choose-chunk"](chunk=256), Canonicalise()),
         (Decompose(("einsum", "dense")), SetDType("bfloat16"), Decompose(("flash",))),
     ],
 )

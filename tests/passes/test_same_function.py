@@ -16,7 +16,7 @@ from flashir.lowering import Lowering
 from flashir.ops import opdef
 from flashir.passes import Pass
 from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import ChooseChunk, ChooseCumsum
+from flashir.passes.choose import settle
 from flashir.passes.hoist import Hoist
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.pad import PadTokens
@@ -110,7 +110,7 @@ def test_it_does_so_where_every_chunk_is_known_to_be_whole(graph: Graph, rounds:
 @settings(max_examples=15)
 @given(graph=blocks(open_choices=True), chunk=st.integers(1, 5), cumsum=st.sampled_from(["scan", "matmul", "native"]))
 def test_a_model_whose_choices_are_made_lowers(graph: Graph, chunk: int, cumsum: str) -> None:
-    chosen = ChooseCumsum(cumsum).apply(ChooseChunk(chunk).apply(graph))
+    chosen = settle(graph, {"chunk": chunk, "cumsum": cumsum})
     check(chosen, Lowering("primitives").run(chosen), {"B": 1, "T": 5})
 
 

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flashir.passes.choose import STRATEGIES, Candidate
-from flashir.tune.space import CHUNKS, Choice
+from flashir.ops.chunk_choices import STRATEGIES
+from flashir.passes.choose import Settings
+from flashir.tune.candidates import Candidate
 from flashir.tune.store import Trial, new_tuning, now
 
-GRID = tuple(Choice(chunk, cumsum) for chunk in CHUNKS for cumsum in STRATEGIES)
+CHUNKS = (64, 128, 256, 512, 1024)
+
+
+def chosen(chunk: int | None, cumsum: str | None) -> Settings:
+    """A chunk and a strategy."""
+    return Settings(chunk=chunk, cumsum=cumsum)
+
+
+GRID = tuple(chosen(chunk, cumsum) for chunk in CHUNKS for cumsum in STRATEGIES)
 TRIAL = Trial(
     model="0" * 64,
     target="onnx:cpu",
@@ -36,30 +45,27 @@ def trial(**changes: Any) -> Trial:
     return replace(TRIAL, **{"tuning": new_tuning(), "date": now(), **changes})
 
 
-def candidates(predicted: Mapping[Choice, float], peak_bytes: int = 1) -> tuple[Candidate, ...]:
+def candidates(predicted: Mapping[Settings, float], peak_bytes: int = 1) -> tuple[Candidate, ...]:
     """Candidates with these predictions, in milliseconds."""
-    return tuple(
-        Candidate(each.chunk, each.cumsum, ms, peak_bytes, each.tile, terms={"matrix products": ms})
-        for each, ms in predicted.items()
-    )
+    return tuple(Candidate(each, ms, peak_bytes, terms={"matrix products": ms}) for each, ms in predicted.items())
 
 
-def choice_of(candidate: Candidate) -> Choice:
-    """The choice that a candidate stands for."""
-    return Choice.of(candidate)
+def choice_of(candidate: Candidate) -> Settings:
+    """The settings that a candidate stands for."""
+    return candidate.settings
 
 
 class FakeMeasurer:
     """Knows the times. `broken` cannot be opened, `failing` fail when they run."""
 
     def __init__(
-        self, times: Mapping[Choice, float], broken: tuple[Choice, ...] = (), failing: tuple[Choice, ...] = ()
+        self, times: Mapping[Settings, float], broken: tuple[Settings, ...] = (), failing: tuple[Settings, ...] = ()
     ) -> None:
         self.times, self.broken, self.failing = times, broken, failing
-        self.opened: list[Choice] = []
-        self.open_now: set[Choice] = set()
+        self.opened: list[Settings] = []
+        self.open_now: set[Settings] = set()
         self.most_open = 0
-        self.order: list[Choice] = []
+        self.order: list[Settings] = []
 
     def open(self, candidate: Candidate) -> None:
         choice = choice_of(candidate)

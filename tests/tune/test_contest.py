@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.passes.choose import QUALITY_SLACK, STRATEGIES, Candidate, best
+from flashir.ops.chunk_choices import STRATEGIES
+from flashir.passes.choose import Settings
 from flashir.tune import contest
+from flashir.tune.candidates import QUALITY_SLACK, Candidate, best
 from flashir.tune.contest import ROUNDS, Contest
-from flashir.tune.space import CHUNKS, Choice
 from flashir.tune.timing import Timing
-from tests.tune.support import GRID, FakeMeasurer, Log, candidates, choice_of
+from tests.tune.support import CHUNKS, GRID, FakeMeasurer, Log, candidates, choice_of, chosen
 
 FLAT = {each: 10.0 + i for i, each in enumerate(GRID)}
 GIB = 2**30
@@ -61,8 +62,8 @@ def test_strategies_that_are_predicted_wrongly_are_found_out(
         chunks[i] = chunks[i - 1] * (1 + steps[i - 1])
     for i in reversed(range(lowest)):
         chunks[i] = chunks[i + 1] * (1 + steps[i])
-    predicted = {c: 10 * chunks[CHUNKS.index(c.chunk or 0)] for c in GRID}
-    real = {c: ms * by_strategy[STRATEGIES.index(c.cumsum or "")] for c, ms in predicted.items()}
+    predicted = {c: 10 * chunks[CHUNKS.index(c["chunk"])] for c in GRID}
+    real = {c: ms * by_strategy[STRATEGIES.index(c["cumsum"])] for c, ms in predicted.items()}
     found = Contest(candidates(predicted), FakeMeasurer(real), "fastest").run()
     fastest = best(measured(found), "fastest")
     assert fastest.measured_ms is not None
@@ -72,7 +73,7 @@ def test_strategies_that_are_predicted_wrongly_are_found_out(
 @given(st.lists(st.floats(1 / 1.4, 1.4), min_size=3, max_size=3))
 def test_of_the_strategies_of_one_chunk_the_fastest_is_found(errors: list[float]) -> None:
     """Which takes all three: more than a third where there are few candidates."""
-    real = {Choice(64, way): 10 * error for way, error in zip(STRATEGIES, errors, strict=True)}
+    real = {chosen(64, way): 10 * error for way, error in zip(STRATEGIES, errors, strict=True)}
     found = Contest(candidates(dict.fromkeys(real, 10.0)), FakeMeasurer(real), "fastest").run()
     fastest = best(measured(found), "fastest")
     assert fastest.measured_ms is not None
@@ -87,15 +88,15 @@ def test_how_many_are_measured(count: int, limit: int) -> None:
 
 def test_a_third_is_measured_at_most() -> None:
     assert len(measured(Contest(candidates(FLAT), FakeMeasurer(FLAT)).run())) <= LIMIT
-    alone = {Choice(64, "native"): 1.0}
+    alone = {chosen(64, "native"): 1.0}
     assert len(measured(Contest(candidates(alone), FakeMeasurer(alone)).run())) == 1
 
 
 def test_what_is_predicted_far_behind_is_not_measured() -> None:
-    predicted = {each: 100.0 if each.chunk != 128 else 10.0 for each in GRID}
+    predicted = {each: 100.0 if each["chunk"] != 128 else 10.0 for each in GRID}
     fake = FakeMeasurer(predicted)
     Contest(candidates(predicted), fake).run()
-    assert {each.chunk for each in fake.opened} == {128}
+    assert {each["chunk"] for each in fake.opened} == {128}
 
 
 def test_samples_are_interleaved() -> None:
@@ -106,10 +107,10 @@ def test_samples_are_interleaved() -> None:
 
 
 def test_whoever_is_clearly_behind_is_dropped_early() -> None:
-    real = {each: 50.0 if each.cumsum == "scan" else 10.0 for each in GRID}
+    real = {each: 50.0 if each["cumsum"] == "scan" else 10.0 for each in GRID}
     fake = FakeMeasurer(real)
     Contest(candidates(dict.fromkeys(GRID, 10.0)), fake, "fastest").run()
-    slow = [each for each in fake.opened if each.cumsum == "scan"]
+    slow = [each for each in fake.opened if each["cumsum"] == "scan"]
     assert slow
     assert all(fake.order.count(each) <= contest.SCREENING for each in slow)
 
@@ -185,11 +186,11 @@ def test_no_more_are_open_at_once_than_memory_holds(room: int, together: int, po
 
 
 def test_strategies_that_are_timed_one_at_a_time_are_all_timed() -> None:
-    predicted = {Choice(64, way): 10.0 for way in STRATEGIES}
+    predicted = {chosen(64, way): 10.0 for way in STRATEGIES}
     real = dict(zip(predicted, (30.0, 20.0, 10.0), strict=True))
     fake = FakeMeasurer(real)
     found = Contest(candidates(predicted, GIB), fake, "fastest", room=GIB).run()
-    assert choice_of(best(measured(found), "fastest")) == Choice(64, "native")
+    assert choice_of(best(measured(found), "fastest")) == chosen(64, "native")
     assert len(measured(found)) == 3
 
 
@@ -216,10 +217,12 @@ def test_progress_is_told_in_order() -> None:
 
 
 def test_the_first_rounds_are_of_one_tile_with_its_strategies() -> None:
-    tiles = {Choice(None, way, tile): ms for tile, ms in ((16, 3.0), (64, 1.0), (256, 2.0)) for way in STRATEGIES}
+    tiles = {
+        Settings(tile=tile, cumsum=way): ms for tile, ms in ((16, 3.0), (64, 1.0), (256, 2.0)) for way in STRATEGIES
+    }
     fake = FakeMeasurer(tiles)
     Contest(candidates(tiles), fake).run()
-    assert fake.opened[:3] == [Choice(None, way, 64) for way in STRATEGIES]
+    assert fake.opened[:3] == [Settings(tile=64, cumsum=way) for way in STRATEGIES]
 
 
 def test_the_budget_ends_it_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,25 +13,25 @@ import pytest
 
 import flashir
 from flashir.cost import target
+from flashir.passes.choose import Settings, settle
 from flashir.planning import Plan
 from flashir.tune.evidence import DOUBT, corrected
 from flashir.tune.place import store_path, where
-from flashir.tune.space import Choice
 from flashir.tune.store import Store, digest
-from tests.tune.support import candidates, trial
+from tests.tune.support import candidates, chosen, trial
 
 MODEL = flashir.model("flash", size="tiny")
 
 
-def keep(choice: Choice, ms: float, seq_len: int = 512, predicted_ms: float = 1.0, **changes: float) -> None:
+def keep(choice: Settings, ms: float, seq_len: int = 512, predicted_ms: float = 1.0, **changes: float) -> None:
     """Put a measurement of this machine into the store."""
     with Store(write=True) as store:
         store.add(
             trial(
                 **where(target("onnx:cpu")),
-                model=digest(choice.settle(MODEL)),
-                chunk=choice.chunk,
-                cumsum=choice.cumsum,
+                model=digest(settle(MODEL, choice)),
+                chunk=choice.value("chunk"),
+                cumsum=choice.value("cumsum"),
                 measured_ms=ms,
                 predicted_ms=predicted_ms,
                 seq_len=seq_len,
@@ -44,8 +44,8 @@ def plan(**changes: object) -> Plan:
     return flashir.plan(MODEL, seq_len=512, **changes)  # type: ignore[arg-type]
 
 
-def measured(made: Plan) -> dict[Choice, float]:
-    return {Choice(c.chunk, c.cumsum): c.measured_ms for c in made.candidates if c.measured_ms is not None}
+def measured(made: Plan) -> dict[Settings, float]:
+    return {chosen(c.chunk, c.cumsum): c.measured_ms for c in made.candidates if c.measured_ms is not None}
 
 
 def test_without_a_store_the_plan_is_the_models_alone() -> None:
@@ -65,69 +65,76 @@ def test_a_plan_without_a_store_loads_no_sqlite() -> None:
 
 
 def test_measurements_decide() -> None:
-    slow = dict.fromkeys((Choice(64, "native"), Choice(64, "matmul"), Choice(128, "native")), 10.0)
-    for choice, ms in {**slow, Choice(256, "scan"): 1.0}.items():
+    slow = dict.fromkeys(
+        (
+            chosen(64, "native"),
+            chosen(64, "matmul"),
+            chosen(128, "native"),
+        ),
+        10.0,
+    )
+    for choice, ms in {**slow, chosen(256, "scan"): 1.0}.items():
         keep(choice, ms)
     made = plan(policy="fastest")
     assert (made.chunk, made.cumsum) == (256, "scan")
-    assert measured(made) == {**slow, Choice(256, "scan"): 1.0}
-    assert measured(plan(chunk=256)) == {Choice(256, "scan"): 1.0}, "the settled model is the same model"
+    assert measured(made) == {**slow, chosen(256, "scan"): 1.0}
+    assert measured(plan(chunk=256)) == {chosen(256, "scan"): 1.0}, "the settled model is the same model"
     assert not measured(plan(measured=False))
     assert not measured(plan(batch=2))
 
 
 def test_an_optimistic_prediction_does_not_win() -> None:
     best = plan(measured=False, policy="fastest")
-    keep(Choice(best.chunk, best.cumsum), 100 * best.predicted_ms)  # the model is far too optimistic throughout
+    keep(chosen(best.chunk, best.cumsum), 100 * best.predicted_ms)  # the model is far too optimistic throughout
     made = plan(policy="fastest")
     assert (made.chunk, made.cumsum) == (best.chunk, best.cumsum)
     assert all(each.ms > 50 * each.predicted_ms for each in made.candidates)
 
 
 def test_what_was_measured_badly_does_not_win_either() -> None:
-    predicted = {Choice(c.chunk, c.cumsum): c.predicted_ms for c in plan(measured=False).candidates}
+    predicted = {chosen(c.chunk, c.cumsum): c.predicted_ms for c in plan(measured=False).candidates}
     for cumsum in ("scan", "matmul", "native"):
-        keep(Choice(512, cumsum), predicted[Choice(512, cumsum)])  # as `tune --chunk 512` does
+        keep(chosen(512, cumsum), predicted[chosen(512, cumsum)])  # as `tune --chunk 512` does
     assert plan(policy="fastest").chunk != 512
 
 
 def test_a_near_length_corrects_the_prediction() -> None:
-    keep(Choice(64, "native"), 30.0, seq_len=300, predicted_ms=10.0)
+    keep(chosen(64, "native"), 30.0, seq_len=300, predicted_ms=10.0)
     made = plan()
     assert not measured(made)
     near = next(each for each in made.candidates if (each.chunk, each.cumsum) == (64, "native"))
     assert near.correction == pytest.approx(3.0)
-    keep(Choice(64, "native"), 5.0)
-    assert measured(plan()) == {Choice(64, "native"): 5.0}
+    keep(chosen(64, "native"), 5.0)
+    assert measured(plan()) == {chosen(64, "native"): 5.0}
 
 
 def test_later_measurements_count() -> None:
-    keep(Choice(64, "native"), 5.0)
-    keep(Choice(64, "native"), 6.0)
-    assert measured(plan()) == {Choice(64, "native"): 6.0}
+    keep(chosen(64, "native"), 5.0)
+    keep(chosen(64, "native"), 6.0)
+    assert measured(plan()) == {chosen(64, "native"): 6.0}
 
 
 def test_a_noisier_measurement_does_not_replace_a_better_one() -> None:
-    keep(Choice(64, "native"), 9.0, runs=1, spread_ms=0.0)  # of one run alone the spread says nothing
-    keep(Choice(64, "native"), 2.3, runs=9, spread_ms=0.2)
-    keep(Choice(64, "native"), 14.74, runs=3, spread_ms=0.9)
-    keep(Choice(64, "native"), 9.0, runs=1, spread_ms=0.0)
-    assert measured(plan()) == {Choice(64, "native"): 2.3}
-    keep(Choice(64, "native"), 2.5, runs=12, spread_ms=0.3)
-    assert measured(plan()) == {Choice(64, "native"): 2.5}, "about as certain, and later"
+    keep(chosen(64, "native"), 9.0, runs=1, spread_ms=0.0)  # of one run alone the spread says nothing
+    keep(chosen(64, "native"), 2.3, runs=9, spread_ms=0.2)
+    keep(chosen(64, "native"), 14.74, runs=3, spread_ms=0.9)
+    keep(chosen(64, "native"), 9.0, runs=1, spread_ms=0.0)
+    assert measured(plan()) == {chosen(64, "native"): 2.3}
+    keep(chosen(64, "native"), 2.5, runs=12, spread_ms=0.3)
+    assert measured(plan()) == {chosen(64, "native"): 2.5}, "about as certain, and later"
     shown = next(each for each in plan().as_dict()["candidates"] if "measured_ms" in each)
     assert (shown["measured_ms"], shown["spread_ms"], shown["runs"]) == (2.5, 0.3, 12)
 
 
 def test_of_other_lengths_the_nearest_corrects() -> None:
-    keep(Choice(64, "native"), 30.0, seq_len=480, predicted_ms=10.0)
-    keep(Choice(64, "native"), 20.0, seq_len=300, predicted_ms=10.0)
+    keep(chosen(64, "native"), 30.0, seq_len=480, predicted_ms=10.0)
+    keep(chosen(64, "native"), 20.0, seq_len=300, predicted_ms=10.0)
     near = next(each for each in plan().candidates if (each.chunk, each.cumsum) == (64, "native"))
     assert (near.correction, near.near) == (pytest.approx(3.0), 480)
 
 
 def test_corrections_are_by_strategy_and_by_chunk() -> None:
-    found = candidates({Choice(c, s): 1.0 for c in (64, 128) for s in ("scan", "native")})
+    found = candidates({chosen(c, s): 1.0 for c in (64, 128) for s in ("scan", "native")})
     ratios = {0: 4.0, 1: 2.0, 2: 8.0}  # 64 scan, 64 native, 128 scan
     made = corrected([replace(each, measured_ms=ratios.get(i)) for i, each in enumerate(found)], ratios, cautious=False)
     assert made[3].ms == pytest.approx(4.0 * (8.0 / 4.0) * (2.0 / 4.0))
@@ -137,7 +144,7 @@ def test_corrections_are_by_strategy_and_by_chunk() -> None:
 
 
 def test_corrections_are_by_tile_too() -> None:
-    found = candidates({Choice(None, s, t): 1.0 for t in (16, 64) for s in ("scan", "native")})
+    found = candidates({Settings(tile=t, cumsum=s): 1.0 for t in (16, 64) for s in ("scan", "native")})
     made = corrected(found, {0: 4.0, 1: 2.0, 2: 8.0}, cautious=False)  # 16 scan, 16 native, 64 scan
     assert made[3].ms == pytest.approx(4.0 * (8.0 / 4.0) * (2.0 / 4.0))
 
@@ -153,14 +160,14 @@ def break_foreign() -> None:
 
 
 def break_schema() -> None:
-    keep(Choice(64, "native"), 5.0)
+    keep(chosen(64, "native"), 5.0)
     with sqlite3.connect(store_path()) as other:
         other.execute("PRAGMA user_version = 99")
     other.close()
 
 
 def break_pages() -> None:
-    keep(Choice(64, "native"), 5.0)
+    keep(chosen(64, "native"), 5.0)
     content = bytearray(store_path().read_bytes())
     content[100:] = b"\xa5" * (len(content) - 100)
     store_path().write_bytes(bytes(content))
@@ -185,7 +192,7 @@ def test_a_locked_store_is_a_miss_with_one_warning(monkeypatch: pytest.MonkeyPat
     from flashir.tune import store
 
     monkeypatch.setattr(store, "READER_WAITS_S", 0.05)
-    keep(Choice(64, "native"), 5.0)
+    keep(chosen(64, "native"), 5.0)
     holder = sqlite3.connect(store_path(), isolation_level=None)
     try:
         holder.execute("PRAGMA locking_mode = EXCLUSIVE")

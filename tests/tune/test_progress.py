@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from flashir.cli.progress import LiveProgress, PlainProgress, progress
+from flashir.passes.choose import Settings
 from flashir.tune.contest import Contest
 from flashir.tune.progress import Progress, Silent, candidate_name
-from flashir.tune.space import Choice
-from tests.tune.support import GRID, FakeMeasurer, candidates
+from tests.tune.support import GRID, FakeMeasurer, candidates, chosen
 
 TIMES = dict.fromkeys(GRID, 10.0)
 
@@ -62,10 +62,10 @@ def test_a_terminal_has_a_table_that_goes_away() -> None:
 
 
 def test_names_of_candidates() -> None:
-    (one,) = candidates({Choice(64, "scan"): 1.0})
+    (one,) = candidates({chosen(64, "scan"): 1.0})
     assert candidate_name(one) == "chunk 64, scan"
-    assert candidate_name(replace(one, chunk=None, cumsum=None)) == "the model"
-    assert candidate_name(replace(one, chunk=None, tile=16)) == "tile 16, scan"
+    assert candidate_name(replace(one, settings=Settings())) == "the model"
+    assert candidate_name(replace(one, settings=Settings(tile=16, cumsum="scan"))) == "tile 16, scan"
 
 
 def test_a_terminal_shows_tiles_where_there_are_some() -> None:
@@ -73,6 +73,7 @@ def test_a_terminal_shows_tiles_where_there_are_some() -> None:
         out = io.StringIO()
         live = LiveProgress(Console(file=out, force_terminal=True, width=100, markup=False, highlight=False))
         live.started(1)
-        live.measuring(candidates({Choice(None, "scan", tile): 1.0})[0], 0)
+        settings = Settings({} if tile is None else {"tile": tile}, cumsum="scan")
+        live.measuring(candidates({settings: 1.0})[0], 0)
         live.finished()
         assert ("tile" in out.getvalue()) == ("4096" in out.getvalue()) == shown

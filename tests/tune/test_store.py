@@ -16,10 +16,10 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError
+from flashir.passes.choose import Settings, settle
 from flashir.tune.place import store_path
-from flashir.tune.space import Choice
 from flashir.tune.store import SCHEMA, Store, bucket, digest, export_json, import_json
-from tests.tune.support import TRIAL, trial
+from tests.tune.support import TRIAL, chosen, trial
 
 PLACE = {"target": TRIAL.target, "device": TRIAL.device, "versions": TRIAL.versions}
 
@@ -66,13 +66,13 @@ def test_reading_never_makes_a_file(cache: Path) -> None:
 
 
 def test_a_settled_model_is_known_however_it_came_to_be() -> None:
-    auto = Choice(128, "scan").settle(flashir.model("flash", size="tiny"))
+    auto = settle(flashir.model("flash", size="tiny"), chosen(128, "scan"))
     given = flashir.model("flash", size="tiny", chunk=128, cumsum="scan")
     renamed = flashir.loads(flashir.dumps(given).replace("@flash", "@mine"))
     assert digest(auto) == digest(given) == digest(renamed)
     assert digest(given) != digest(flashir.model("flash", size="tiny", chunk=64, cumsum="scan"))
     tiled = flashir.model("performer", size="tiny")
-    assert len({digest(Choice(None, "scan", tile).settle(tiled)) for tile in (1, 16, 64)}) == 3
+    assert len({digest(settle(tiled, Settings(tile=tile, cumsum="scan"))) for tile in (1, 16, 64)}) == 3
 
 
 @pytest.mark.parametrize(

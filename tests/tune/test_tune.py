@@ -16,14 +16,14 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
+from flashir.passes.choose import Settings
 from flashir.registry import backend
 from flashir.tune import measure, search
 from flashir.tune.measure import DeviceMeasurer
 from flashir.tune.place import store_path
 from flashir.tune.store import Store, new_tuning
 from flashir.workload import Workload
-from tests.tune.support import Choice as Pick
-from tests.tune.support import Log, candidates
+from tests.tune.support import Log, candidates, chosen
 
 TINY = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32)
 
@@ -86,20 +86,20 @@ def test_nothing_to_choose_is_measured_once() -> None:
 def test_tiles_are_measured_and_remembered_apart() -> None:
     model = flashir.model("performer", size="tiny", d_model=16, heads=2, vocab=32)
     made = tune(model, policy="fastest")
-    measured = {Pick.of(each): each.measured_ms for each in made.candidates if each.measured_ms is not None}
-    assert Pick.of(made) in measured
+    measured = {each.settings: each.measured_ms for each in made.candidates if each.measured_ms is not None}
+    assert made.settings in measured
     assert len(made.candidates) == 15 and 3 <= len(measured) <= 6
     later = flashir.plan(model, seq_len=100, policy="fastest")
-    assert Pick.of(later) == Pick.of(made)
-    assert {Pick.of(each): each.measured_ms for each in later.candidates if each.measured_ms is not None} == measured
+    assert later.settings == made.settings
+    assert {each.settings: each.measured_ms for each in later.candidates if each.measured_ms is not None} == measured
     with Store() as store:
-        assert {Pick(each.chunk, each.cumsum, each.tile): each.measured_ms for each in store.all()} == measured
+        assert {Settings(tile=each.tile, cumsum=each.cumsum): each.measured_ms for each in store.all()} == measured
 
 
 def test_tiles_compute_one_function_or_do_not_win() -> None:
     model = flashir.model("performer", size="tiny", d_model=16, heads=2, vocab=32)
     measurer = DeviceMeasurer(model, "onnx:cpu", Wrong("scan", ""), "cpu", Workload(1, 200))
-    right, wrong = candidates({Pick(None, "native", 128): 1.0, Pick(None, "scan", 16): 1.0})
+    right, wrong = candidates({Settings(tile=128, cumsum="native"): 1.0, Settings(tile=16, cumsum="scan"): 1.0})
     measurer.open(right)
     with pytest.raises(ArtefactError, match="differs from the same function computed another way"):
         measurer.open(wrong)
@@ -149,7 +149,7 @@ def test_a_candidate_that_was_closed_is_gone(monkeypatch: pytest.MonkeyPatch) ->
             return run
 
     measurer = DeviceMeasurer(TINY, "onnx:cpu", Seen(), "cpu", Workload(1, 100))
-    (only,) = candidates({Pick(64, "scan"): 1.0})
+    (only,) = candidates({chosen(64, "scan"): 1.0})
     measurer.open(only)
     assert measurer.sample(only) > 0
     measurer.close(only)
@@ -169,7 +169,7 @@ def test_a_strategy_with_a_gradient_of_its_own_cannot_win(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("flashir.subject.trainable", lambda target: Off())
     measurer = DeviceMeasurer(TINY, "torch:cpu", backend("torch"), "cpu", Workload(1, 200, True))
-    scan, matmul = candidates({Pick(64, "scan"): 1.0, Pick(64, "matmul"): 1.0})
+    scan, matmul = candidates({chosen(64, "scan"): 1.0, chosen(64, "matmul"): 1.0})
     measurer.open(scan)
     measurer.open(matmul)
     off = 1.01
@@ -260,7 +260,7 @@ class Wrong:
 @pytest.mark.parametrize("first", ["scan", "native"])
 def test_a_candidate_that_computes_something_else_cannot_win(wrong: str, crash: str, said: str, first: str) -> None:
     measurer = DeviceMeasurer(TINY, "onnx:cpu", Wrong(wrong, crash), "cpu", Workload(1, 200))
-    found = candidates({Pick(64, "scan"): 1.0, Pick(64, "native"): 1.0})
+    found = candidates({chosen(64, "scan"): 1.0, chosen(64, "native"): 1.0})
     for candidate in found if first == "scan" else found[::-1]:
         if candidate.cumsum == "scan":
             with pytest.raises((flashir.FlashirError, MemoryError), match=said):
