@@ -3,50 +3,42 @@
 The digest of all bytes before it stands at the end, as the comment of the zip, which other readers show or ignore.
 No bit can flip unseen: neither in a weight nor between the files, where PyTorch pads.
 
-A digest tells damage, not intent. PyTorch warns that its loader may run what an archive says: pickled objects, and
-symbolic sizes, which it evaluates as python. So before the loader sees an archive, every file in it must be one that
-plain tensors need, and every expression one of sizes.
+A digest tells damage, not intent. PyTorch warns that its loader may run what an archive says: pickled objects, any
+operator, and symbolic sizes, which it evaluates as python. So before the loader sees an archive, every file in it must
+be one that plain tensors need, every tensor as large as its bytes, and the program one that an export could have
+written (`flashir_torch.program`).
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive.constants import EXTRA_DIR
 
 from flashir.errors import ArtefactError
-from flashir.files import reading
+from flashir.foreign import guarded, opened, parse_json
+from flashir_torch.program import TRUST, check_program
+from flashir_torch.schema import ITEM_BYTES, Nothings, Payload, Payloads
 
 PREFIX = b"flashir.sha256="
 DIGITS = 64
 BLOCK = 2**20
 
+WEIGHTS = "data/weights/"
 _MEMBER = re.compile(
-    r"(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/model_constants_config\.json"
     r"|models/model\.json|data/sample_inputs/model\.pt|extra/flashir\.[a-z0-9_.]+"
     r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id))\Z"
 )
-_NODES = (
-    ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Constant, ast.Subscript,
-    ast.Attribute, ast.keyword, ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.Load,
-)  # fmt: skip
-_NAMES = frozenset(
-    (
-        "L", "max", "min", "Symbol", "Integer", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv",
-        "PythonMod", "CeilDiv", "CleanDiv", "IntTrueDiv", "Eq", "Ne", "Le", "Lt", "Ge", "Gt", "StrictLessThan",
-        "LessThan", "StrictGreaterThan", "GreaterThan", "Equality", "Unequality", "And", "Or", "Not",
-    )
-)  # fmt: skip
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_UNREAD = "the archive cannot be read"
 
 
 def seal(file: BinaryIO) -> None:
@@ -68,7 +60,7 @@ def seal(file: BinaryIO) -> None:
 
 def check_seal(path: Path) -> None:
     """Raises ArtefactError where the file is missing, cut, changed, or was never sealed."""
-    with reading(path), path.open("rb") as file:
+    with opened(path, ArtefactError) as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(max(end - DIGITS - len(PREFIX), 0))
         prefix, wanted = file.read(len(PREFIX)), file.read().decode("ascii", "replace")
@@ -91,8 +83,8 @@ def check_seal(path: Path) -> None:
 def extra_files(path: Path) -> dict[str, str]:
     """The texts that an archive carries beside its program, its digest verified. Raises as `check_seal`."""
     check_seal(path)
-    with PT2ArchiveReader(str(path)) as archive:
-        names = [name for name in archive.get_file_names() if name.startswith(EXTRA_DIR)]
+    with guarded(path, ArtefactError, _UNREAD), PT2ArchiveReader(str(path)) as archive:
+        names = [name for name in _sizes(archive, path) if name.startswith(EXTRA_DIR)]
         return {name.removeprefix(EXTRA_DIR): archive.read_string(name) for name in names}
 
 
@@ -102,22 +94,21 @@ def check_content(path: Path) -> None:
     It is read by the reader that the loader has, for another would find other files under the same names in an
     archive that was made to say two things.
     """
-    problems: list[str] = []
-    try:
-        with PT2ArchiveReader(str(path)) as archive:
-            for name in archive.get_file_names():
-                if not _MEMBER.match(name):
-                    problems.append(f"it holds {name!r}, which no program needs")
-                elif name.endswith("_config.json"):
-                    problems += _pickled(json.loads(archive.read_bytes(name)))
-                elif name == "models/model.json":
-                    problems += _expressions(json.loads(archive.read_bytes(name)))
-                elif name.startswith("data/sample_inputs/"):
-                    torch.load(io.BytesIO(archive.read_bytes(name)), weights_only=True)
-    except Exception as error:  # what is malformed fails in many ways, in C++ and in what is made of it here
-        raise ArtefactError(f"the archive cannot be read: {error}", where=str(path)) from error
-    if problems:
-        raise ArtefactError(problems, where=str(path), mend="load only what you, or someone you trust, exported")
+    with guarded(path, ArtefactError, _UNREAD), PT2ArchiveReader(str(path)) as archive:
+        sizes = _sizes(archive, path)
+        if strange := [name for name in sizes if not _MEMBER.match(name)]:
+            raise ArtefactError(
+                [f"it holds {name!r}, which no program needs" for name in strange], where=str(path), mend=TRUST
+            )
+        config = archive.read_bytes(f"{WEIGHTS}model_weights_config.json")
+        weights = parse_json(config, path, ArtefactError, Payloads, problem="its tensors are not plain", mend=TRUST)
+        problems = list(_of_weights(weights.config, sizes))
+        config = archive.read_bytes("data/constants/model_constants_config.json")
+        parse_json(config, path, ArtefactError, Nothings, problem="it has constants", mend=TRUST)
+        problems += _of_example(archive.read_bytes("data/sample_inputs/model.pt"))
+        if problems:
+            raise ArtefactError(problems, where=str(path), mend=TRUST)
+        check_program(archive.read_bytes("models/model.json"), path)
 
 
 def _digest(file: BinaryIO, size: int) -> str:
@@ -128,40 +119,34 @@ def _digest(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _pickled(config: Any) -> Iterator[str]:
-    for name, entry in config["config"].items():
-        if entry["use_pickle"] is not False:
+def _sizes(archive: PT2ArchiveReader, path: Path) -> dict[str, int]:
+    """The bytes of each file in an archive. Raises ArtefactError where they are packed, for they may be any number."""
+    sizes = {name: archive.archive_file.get_record_size(name) for name in archive.get_file_names()}
+    if sum(sizes.values()) > path.stat().st_size:
+        raise ArtefactError("its files are larger than it is", where=str(path), mend=TRUST)
+    return sizes
+
+
+def _of_weights(config: Mapping[str, Payload], sizes: Mapping[str, int]) -> Iterator[str]:
+    """What is wrong with the tensors: each must be what its bytes are, no more and no less, row by row."""
+    for name, payload in config.items():
+        meta = payload.tensor_meta
+        if payload.use_pickle or meta is None:
             yield f"the tensor {name!r} is pickled"
+            continue
+        shape, strides = ([each.as_int for each in part] for part in (meta.sizes, meta.strides))
+        known = [size for size in shape if size is not None]
+        rows = [prod(max(size, 1) for size in known[axis + 1 :]) for axis in range(len(shape))]
+        size = prod(known) * ITEM_BYTES[meta.dtype]
+        if size != sizes.get(WEIGHTS + payload.path_name) or strides != rows or meta.storage_offset.as_int != 0:
+            yield f"the tensor {name!r} is another one than its bytes"
 
 
-def _expressions(content: Any, key: str = "") -> Iterator[str]:
-    """What is not an expression of sizes among all that the loader evaluates."""
-    if isinstance(content, dict):
-        for inner, value in content.items():
-            yield from _expressions(value, inner)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _expressions(value, key)
-    elif isinstance(content, str) and key in ("expr_str", "guards_code") and not _is_of_sizes(content):
-        yield f"it would evaluate {content[:80]!r}"
-
-
-def _is_of_sizes(text: str) -> bool:
-    try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return all(_is_harmless(node) for node in ast.walk(tree))
-
-
-def _is_harmless(node: ast.AST) -> bool:
-    match node:
-        case ast.Name(id=name):
-            return name in _NAMES or re.fullmatch(r"[su]\d+", name) is not None
-        case ast.Attribute(attr=name):
-            return name == "size"
-        case ast.Constant(value=str(word)):
-            return _WORD.match(word) is not None
-        case ast.Constant(value=value):
-            return isinstance(value, (bool, int))
-    return isinstance(node, _NODES)
+def _of_example(content: bytes) -> Iterator[str]:
+    """What is wrong with the inputs that the program was traced with."""
+    match torch.load(io.BytesIO(content), weights_only=True):
+        case (tuple(inputs), dict(named)) if not named and all(type(each) is torch.Tensor for each in inputs):
+            if any(each.nbytes > each.untyped_storage().nbytes() or each.device.type != "cpu" for each in inputs):
+                yield "an input of its example is larger than its bytes"
+        case _:
+            yield "its example is no tuple of tensors"

@@ -13,14 +13,16 @@ from typing import BinaryIO
 import torch
 from torch import fx
 from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
 
 from flashir.backend import Run
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write
+from flashir.foreign import guarded
 from flashir.ir import Graph, loads
 from flashir_torch.archive import check_content, check_seal, seal
 from flashir_torch.devices import device_of
-from flashir_torch.export import WHOLE
+from flashir_torch.footprint import WHOLE, check_run
 from flashir_torch.session import Session
 
 MAIN_FILE = "model.pt2"
@@ -35,11 +37,13 @@ class Loaded:
         model: at the storey of blocks.
         metadata: what else it carries.
         program: what runs.
+        path: of its file.
     """
 
     model: Graph
     metadata: Mapping[str, str]
     program: ExportedProgram
+    path: Path
 
     @property
     def nodes(self) -> Iterator[fx.Node]:
@@ -47,13 +51,19 @@ class Loaded:
         return iter(self.program.graph.nodes)
 
     def session(self, device: str) -> Session:
-        """The program on a device. Raises TargetError where it is not at hand."""
-        place, program = device_of(device), self.program
-        if place.type != "cpu":
-            from torch.export.passes import move_to_device_pass
+        """The program on a device.
 
-            program = move_to_device_pass(program, place)
-        return Session(program.module(), self.model, place, WHOLE)
+        Raises:
+            TargetError: the device is not at hand.
+            ArtefactError: PyTorch makes nothing of the program.
+        """
+        place, program = device_of(device), self.program
+        with guarded(self.path, ArtefactError, "PyTorch cannot run it"):
+            if place.type != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, place)
+            return Session(program.module(), self.model, place, WHOLE)
 
 
 def write(
@@ -90,12 +100,12 @@ def read(path: Path) -> Loaded:
     """
     check_seal(path)
     check_content(path)
-    metadata: dict[str, str] = {MODEL: ""}
-    try:
-        with path.open("rb") as file:
-            program = torch.export.load(file, extra_files=metadata)
-    except Exception as error:  # PyTorch raises errors of many kinds here, with no base of their own
-        raise ArtefactError(f"PyTorch cannot load it: {error}", where=str(path)) from error
-    if not metadata[MODEL]:
+    with guarded(path, ArtefactError, "PyTorch cannot load it"), path.open("rb") as file:
+        # not `torch.export.load`, which goes on with an older, pickled format where this one fails
+        content = load_pt2(file)
+        program, metadata = content.exported_programs["model"], content.extra_files
+    if not metadata.get(MODEL):
         raise ArtefactError("this program carries no flashir model", where=str(path), mend="export it with flashir")
-    return Loaded(loads(metadata[MODEL], str(path)), metadata, program)
+    model = loads(metadata[MODEL], str(path))
+    check_run(program, model, path)
+    return Loaded(model, metadata, program, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import count
 from typing import Any
 
 import torch
@@ -15,18 +14,13 @@ from flashir.backend import Backend
 from flashir.errors import TargetError
 from flashir.ir import Dim as Size
 from flashir.ir import Graph
-from flashir.ir.dims import evaluate, symbols
 from flashir.lowering import Lowering
 from flashir.passes.choose import reset, settle
 from flashir_torch.claims import claims
 from flashir_torch.emit import module
+from flashir_torch.footprint import WHOLE, example_shapes
 from flashir_torch.kernels.claims import KERNELS
 from flashir_torch.session import input_type
-
-WHOLE = torch.int64
-"""The type in which a program takes whole numbers: what tokenizers give."""
-
-FIRST_EXAMPLE = 3  # sizes of the example, no two alike, so that none passes for another
 
 
 def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
@@ -55,9 +49,7 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
         ParameterError: as `module`.
     """
     net = module(graph, params, exporting=True).requires_grad_(False).eval()
-    names = sorted({name for value in graph.inputs for size in value.type.shape for name in symbols(size)})
-    sizes = dict(zip(names, count(FIRST_EXAMPLE, 2)))
-    shapes = [[evaluate(size, sizes) for size in value.type.shape] for value in graph.inputs]
+    shapes = example_shapes(graph)
     types = [input_type(value, WHOLE) for value in graph.inputs]
     example = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, types, strict=True))
     dynamic = tuple(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import random
+import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from flashir.errors import ArtefactError, FlashirError
 from flashir_torch import TorchBackend
 from flashir_torch.archive import seal
 from tests.backends.torch.support import flash, lowered, tokens, unit
+from tests.hostile.torch_archives import actions, excesses, find, rebuilt
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 BACKEND = TorchBackend()
@@ -74,92 +74,42 @@ def test_what_is_no_artefact(tmp_path: Path) -> None:
         refused(tmp_path / name)
 
 
-def rebuilt(whole: Path, path: Path, change: Callable[[dict[str, bytes]], Any]) -> Path:
-    """The artefact with other files in it, and a seal that fits: what somebody with a text editor could make."""
-    with zipfile.ZipFile(whole) as archive:
-        files = {name: archive.read(name) for name in archive.namelist()}
-    change(files)
-    with path.open("w+b") as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-        seal(file)
-    return path
+ACTIONS, EXCESSES = tuple(actions(Path())), tuple(excesses())
+SECONDS = 60
 
 
-class Bomb:
-    """A pickle that writes a file when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.write_text, (self.path, "ran")
-
-
-def find(files: dict[str, bytes], ending: str) -> str:
-    return next(name for name in files if name.endswith(ending))
-
-
-def hostile(name: str, trace: Path) -> Callable[[dict[str, bytes]], Any]:
-    """A change that makes an archive run code when it is loaded without care."""
-    bomb, code = pickle.dumps(Bomb(trace)), f"__import__('pathlib').Path({str(trace)!r}).write_text('ran')"
-
-    def pickled_weight(files: dict[str, bytes]) -> None:
-        config = find(files, "model_weights_config.json")
-        content = json.loads(files[config])
-        for entry in content["config"].values():
-            entry["use_pickle"] = True
-            files[find(files, entry["path_name"])] = bomb
-        files[config] = json.dumps(content).encode()
-
-    def expression(key: str) -> Callable[[dict[str, bytes]], None]:
-        def change(files: dict[str, bytes]) -> None:
-            program = find(files, "models/model.json")
-            content = json.loads(files[program])
-            _replace(content, key, [code] if key == "guards_code" else code)
-            files[program] = json.dumps(content).encode()
-
-        return change
-
-    return {
-        "pickled weight": pickled_weight,
-        "sample inputs": lambda files: files.update({find(files, "sample_inputs/model.pt"): bomb}),
-        "another member": lambda files: files.update({"archive/data/constants/custom_obj_0": bomb}),
-        "aoti": lambda files: files.update({"archive/data/aotinductor/model/x.so": b"\x7fELF"}),
-        "a path out": lambda files: files.update({"archive/../../../x": b"x"}),
-        "expr_str": expression("expr_str"),
-        "guards_code": expression("guards_code"),
-    }[name]
-
-
-def _replace(content: Any, key: str, value: Any) -> None:
-    if isinstance(content, dict):
-        if key in content:
-            content[key] = value
-        for inner in content.values():
-            _replace(inner, key, value)
-    elif isinstance(content, list):
-        for inner in content:
-            _replace(inner, key, value)
-
-
-KINDS = ("pickled weight", "sample inputs", "another member", "aoti", "a path out", "expr_str", "guards_code")
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_no_archive_runs_code(name: str, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ACTIONS)
+def test_no_archive_acts(name: str, whole: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    path = rebuilt(whole, tmp_path / "model.pt2", hostile(name, trace))
+    path = rebuilt(whole, tmp_path / "model.pt2", actions(trace)[name])
     error = refused(path)
-    assert str(path) in str(error)
+    assert str(path) in str(error) and len(str(error)) < 3000
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", EXCESSES)
+def test_no_archive_takes_all_time_or_memory(name: str, whole: Path, tmp_path: Path) -> None:
+    path = rebuilt(whole, tmp_path / "model.pt2", excesses()[name])
+    began = time.process_time()
+    error = refused(path)
+    assert time.process_time() - began < SECONDS
+    assert str(path) in str(error) and len(str(error)) < 3000
+
+
+def test_an_archive_is_not_unpacked(whole: Path, tmp_path: Path) -> None:
+    """One of a few bytes could be of any size then."""
+    bloated = lambda files: files.update({find(files, "extra/flashir.model"): b" " * 10**8})  # noqa: E731
+    path = rebuilt(whole, tmp_path / "model.pt2", bloated, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 10**7
+    assert "larger than it is" in str(refused(path))
+    with pytest.raises(ArtefactError, match="larger than it is"):
+        BACKEND.metadata(path)
 
 
 def test_an_archive_cannot_say_two_things(whole: Path, tmp_path: Path) -> None:
     """One with two directories, of which python's reader takes the last, and PyTorch's the one it is pointed to."""
     path, trace = tmp_path / "model.pt2", tmp_path / "trace"
-    evil = rebuilt(whole, tmp_path / "evil", hostile("expr_str", trace)).read_bytes()
+    evil = rebuilt(whole, tmp_path / "evil", actions(trace)["expr_str"]).read_bytes()
     good = rebuilt(whole, tmp_path / "good", lambda files: None).read_bytes()
     first, second = evil.rfind(b"PK\5\6"), good.rfind(b"PK\5\6")
     end = bytearray(good[second : second + 22])
@@ -189,8 +139,6 @@ def test_files_that_are_missing_or_broken(member: str, content: bytes | None, wh
         else:
             files[name] = content
 
-    if (member, content) == ("weight_0", b""):
-        pytest.skip("PyTorch reads what is empty as zeros")
     path = rebuilt(whole, tmp_path / "model.pt2", change)
     with pytest.raises(FlashirError):
         BACKEND.load(path, "cpu")
