@@ -189,16 +189,17 @@ class _Choose(Pass):
         return settled
 
 
-@cache
 def choose_passes() -> dict[str, type[Pass]]:
     """The passes `choose-chunk` and so on, one for each choice of an op, by name."""
-    made: dict[str, type[Pass]] = {}
-    for attr in choice_names():
-        (kind, *_) = next(record.attrs[attr].kind for record in OPS.values() if attr in record.choices)
-        name, option = f"choose-{attr}", (attr, kind | None, field(default=None))
-        facts = {"name": name, "attr": attr, "__doc__": _Choose.__doc__, "__module__": __name__}
-        made[name] = make_dataclass(f"Choose{attr.title()}", [option], bases=(_Choose,), frozen=True, namespace=facts)
-    return made
+    return {f"choose-{attr}": _choose_pass(attr) for attr in choice_names()}
+
+
+@cache
+def _choose_pass(attr: str) -> type[Pass]:
+    (kind, *_) = next(record.attrs[attr].kind for record in OPS.values() if attr in record.choices)
+    option = (attr, kind | None, field(default=None))
+    facts = {"name": f"choose-{attr}", "attr": attr, "__doc__": _Choose.__doc__, "__module__": __name__}
+    return make_dataclass(f"Choose{attr.title()}", [option], bases=(_Choose,), frozen=True, namespace=facts)
 
 
 def reset(graph: Graph, attr: str) -> Graph:

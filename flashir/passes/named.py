@@ -66,9 +66,10 @@ def _passes(text: str) -> Iterator[Pass]:
             raise SettingError(f"passes must look like 'pad,lower{{target=cpu}}', got {text[position:]!r}")
         position = found.end()
         name = found["name"]
-        if name not in PASSES:
-            raise SettingError(f"unknown pass {name!r}{suggest(name, PASSES)}")
-        yield PASSES[name](**_options(PASSES[name], found["options"] or ""))
+        known = PASSES | choose_passes()  # ops that were defined since have choices of their own
+        if name not in known:
+            raise SettingError(f"unknown pass {name!r}{suggest(name, known)}")
+        yield known[name](**_options(known[name], found["options"] or ""))
 
 
 def _options(kind: type[Pass], text: str) -> dict[str, Any]:

@@ -172,6 +172,7 @@ def test_a_pass_prints_its_options_that_differ_from_the_defaults() -> None:
 def test_every_pass_is_in_the_table_under_its_name() -> None:
     ours = {each for each in everything_below(Pass) if each.__module__.startswith("flashir.")}
     ours = {each for each in ours if not each.__name__.startswith("_")}
+    ours = {each for each in ours if each.name in PASSES or not each.name.startswith("choose-")}  # of ops of tests
     assert set(PASSES.values()) == ours
     assert all(each.name == name for name, each in PASSES.items())
 
