@@ -20,7 +20,7 @@ from flashir.arguments import typed
 from flashir.endings import Reading
 from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_folder, atomic_write, sha256
-from flashir.files import reading as reading_file
+from flashir.foreign import SMALL, guarded, parse_json, read_bytes
 from flashir.ir import Graph, dumps
 from flashir.models import load
 from flashir.moments import Moments
@@ -35,6 +35,11 @@ RECIPE, CHECKPOINTS = "recipe.toml", "checkpoints"
 
 FILES = (MODEL, PARAMS, TOKENIZER, READING, OPTIMIZER, POSITION)
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,7 @@ def save_checkpoint(
         _write_text(unfinished / MODEL, dumps(model))
         save_params(arrays, unfinished / PARAMS)
         if tokenizer is not None:
-            with reading_file(tokenizer):
-                content = tokenizer.read_bytes()
+            content = read_bytes(tokenizer, ArtefactError)
             atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
         if reading is not None:
             _write_text(unfinished / READING, json.dumps(reading.as_dict(), indent=2))
@@ -151,8 +155,7 @@ def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
     folder = Path(folder)
     if not (folder / POSITION).exists():
         raise ArtefactError("this checkpoint has no state that a run could go on from", where=str(folder))
-    with reading_file(folder / POSITION):
-        position = json.loads((folder / POSITION).read_bytes())
+    position = parse_json(_small(folder / POSITION), folder / POSITION, ArtefactError, dict[str, Any])
     optimizer = load_params(folder / OPTIMIZER)
     Moments.read(optimizer, params)
     return State(optimizer, position)
@@ -206,26 +209,22 @@ def _reading(path: Path) -> Reading | None:
     """How training read texts; None where nothing says so. Raises ArtefactError."""
     if not path.exists():
         return None
-    with reading_file(path):
-        text = path.read_bytes()
-    try:
-        return Reading.of(json.loads(text))
-    except ValueError:
-        raise ArtefactError(
-            "does not say what documents end with", where=str(path), mend="get a good copy of the checkpoint"
-        ) from None
+    problem, mend = "does not say what documents end with", "get a good copy of the checkpoint"
+    with guarded(path, ArtefactError, problem, mend):
+        return Reading.of(parse_json(_small(path), path, ArtefactError, dict[str, Any], problem=problem, mend=mend))
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:
     """What is wrong with each file, by the manifest."""
     path = folder / MANIFEST
-    with reading_file(path):
-        text = path.read_bytes()
     try:
-        digests = dict(json.loads(text)["sha256"])
-        listed = {name: str(digests[name]) for name in FILES if name in digests or name in (MODEL, PARAMS)}
-    except (ValueError, KeyError, TypeError):
-        return [(MANIFEST, "is damaged")]
+        manifest = parse_json(_small(path), path, ArtefactError, _Manifest)
+    except ArtefactError as error:
+        return [(MANIFEST, f"is damaged: {error.problems[0]}")]
+    digests = manifest.sha256
+    if missing := [name for name in (MODEL, PARAMS) if name not in digests]:
+        return [(MANIFEST, f"is damaged: it has no digest of {' and '.join(missing)}")]
+    listed = {name: digests[name] for name in FILES if name in digests}
     found = [(name, "is not in the manifest") for name in FILES if name not in listed and (folder / name).exists()]
     for name, digest in listed.items():
         if not (folder / name).is_file():
@@ -233,6 +232,10 @@ def _damage(folder: Path) -> list[tuple[str, str]]:
         elif sha256(folder / name) != digest:
             found.append((name, "is damaged: its SHA-256 is not the one in the manifest"))
     return found
+
+
+def _small(path: Path) -> bytes:
+    return read_bytes(path, ArtefactError, largest=SMALL)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_files, atomic_write, locked, reading, unfinished, writing
+from flashir.files import UNFINISHED, atomic_files, atomic_write, locked, unfinished, writing
+from flashir.foreign import parse_json
 from flashir_onnx.emit import Emitted
-from flashir_onnx.seal import DATA_DIGEST, DIGEST, Reader, data_files, parse, properties, sealed
+from flashir_onnx.seal import ANEW, DATA_DIGEST, DIGEST, Reader, data_files, parsed_file, properties, sealed
 from flashir_onnx.verify import verify
 from flashir_onnx.weights import DataFile
 
@@ -79,7 +80,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     """
     reader = Reader()
     found = {MODEL_FILE: reader.metadata(path)}
-    wanted = _parts(found[MODEL_FILE])
+    wanted = _parts(found[MODEL_FILE], path)
     if any(_digest(path.with_name(name)) != digest for name, digest in wanted.items()):
         with locked(path.parent):
             settle(path.parent)
@@ -96,15 +97,13 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 
 def named(path: Path) -> dict[str, str]:
     """The parts that a model.onnx names, and their digests; nothing is verified."""
-    with reading(path):
-        return _parts(properties(parse(path.read_bytes(), path)))
+    return _parts(properties(parsed_file(path)), path)
 
 
 def beside(path: Path) -> tuple[Path, ...]:
     """The other files of the artefact whose model.onnx this is: parts, then data files. Nothing is verified."""
-    with reading(path):
-        model = parse(path.read_bytes(), path)
-    return tuple(path.with_name(name) for name in (*_parts(properties(model)), *sorted(data_files(model))))
+    model = parsed_file(path)
+    return tuple(path.with_name(name) for name in (*_parts(properties(model), path), *sorted(data_files(model, path))))
 
 
 def settle(out: Path) -> None:
@@ -137,9 +136,13 @@ def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[Binar
     return {name: _writer(contents[name]) for name in parts}
 
 
-def _parts(metadata: Mapping[str, str]) -> dict[str, str]:
-    found: dict[str, str] = json.loads(metadata.get(PARTS, "{}"))
-    return found
+def _parts(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The parts by name. Raises ArtefactError where there are others than a decoder has."""
+    problem = f"what it says of {PARTS} is damaged"
+    parts = parse_json(metadata.get(PARTS, "{}"), path, ArtefactError, dict[str, str], problem=problem, mend=ANEW)
+    if strange := parts.keys() - {PREFILL_FILE, STEP_FILE}:
+        raise ArtefactError(f"it has a part {sorted(strange)[0]!r}", where=str(path), mend=ANEW)
+    return parts
 
 
 def _writer(content: bytes) -> Callable[[BinaryIO], object]:
@@ -148,8 +151,8 @@ def _writer(content: bytes) -> Callable[[BinaryIO], object]:
 
 def _digest(path: Path) -> str | None:
     """The digest that a file claims to have; None where it claims none, or there is no such file."""
-    with suppress(OSError, ArtefactError):
-        return properties(parse(path.read_bytes(), path)).get(DIGEST)
+    with suppress(ArtefactError):
+        return properties(parsed_file(path)).get(DIGEST)
     return None
 
 
@@ -160,9 +163,9 @@ def _sweep(out: Path) -> None:
     with suppress(OSError, ArtefactError):  # a model that cannot be read may name any of them
         if path.exists():
             settle(out)
-            model = parse(path.read_bytes(), path)
-            kept = data_files(model)
-            for name in {PREFILL_FILE, STEP_FILE} - _parts(properties(model)).keys():
+            model = parsed_file(path)
+            kept = data_files(model, path)
+            for name in {PREFILL_FILE, STEP_FILE} - _parts(properties(model), path).keys():
                 if _digest(out / name) is not None:
                     (out / name).unlink()
         for file in out.iterdir():
