@@ -80,6 +80,8 @@ class Decoder:
             InputError: there is none, or more than memory has room for; one is empty or too long, or a token is outside
                 the vocabulary.
         """
+        if isinstance(prompts, np.ndarray) and not prompts.ndim:
+            raise InputError(f"prompts must be rows of tokens, got {shown(prompts)}")
         rows = [inputs.array(f"prompt {i}", row) for i, row in enumerate(prompts)]
         problems = [] if rows else ["there is no prompt"]
         problems += [

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.campaign import values
+from tests.campaign import files, flips, values
 from tests.campaign.__main__ import main
 from tests.campaign.case import Case, run
 from tests.campaign.kinds import KINDS, SHOWN
@@ -28,7 +29,7 @@ FAULTS = {
     "hangs": 6,
 }
 """What `tests.campaign.planted` has, by the number of the case."""
-QUICK = {"texts": 40, "values": 2, "causality": 1, "decode": 1}
+QUICK = {"texts": 30, "api": 60, "values": 2, "causality": 1, "decode": 1, "flips": 12, "files": 20}
 """Cases of each kind that take a second or two."""
 
 
@@ -178,9 +179,19 @@ def test_an_exception_that_leaks_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     assert reply.is_finding and "KeyError" in reply.sign and "text" in reply.notes
 
 
+def test_damage_that_passes_unseen_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flips, "FAST", ("params",))
+    monkeypatch.setattr(flips, "SLOW", ("params",))
+    monkeypatch.setattr("flashir.weight_file._digests", lambda *_: {})
+    replies = [a_case("flips", number, tmp_path) for number in range(12)]
+    assert "params, p.safetensors: damage passes unseen" in {reply.sign for reply in replies}
+
+
 @pytest.mark.parametrize("kind", QUICK)
 def test_a_few_cases_find_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "cache"))
+    for module, speed in product((flips, files), ("FAST", "SLOW")):
+        monkeypatch.setattr(module, speed, ("params", "checkpoint", "profile", "bench", "shards"))
     replies = [a_case(kind, number, tmp_path) for number in range(QUICK[kind])]
     assert not [reply for reply in replies if reply.is_finding]

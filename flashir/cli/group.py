@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from flashir.arguments import told_by_the_machine
 from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
 from flashir.cli.streams import asides, result
@@ -59,7 +60,8 @@ class Cli(TyperGroup):
 def _guarded(run: Callable[[], int], debug: bool) -> int:
     """The exit code of a run; errors are told on the way."""
     try:
-        return run()
+        with told_by_the_machine():
+            return run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else FAILED
     except (KeyboardInterrupt, typer.Abort):
@@ -69,8 +71,6 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
         return _fail(f"{error.format_message()}{hint}", MISUSED, debug)
     except FlashirError as error:
         return _fail(error.message, MISUSED, debug)
-    except MemoryError:
-        return _fail("the machine has not enough memory for this", MISUSED, debug)
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         report = "this is a bug in flashir; please report it with what `flashir --debug` shows"

@@ -208,6 +208,10 @@ def test_a_damaged_store_is_one_warning_on_one_line(cli: Cli, tmp_path: Path, mo
     assert warned.startswith("warning: measurements are left out") and "database; move the file away;" in warned
 
 
+def test_a_name_that_is_too_long_is_told(cli: Cli, fir: Path, tmp_path: Path) -> None:
+    assert "File name too long" in cli.fails("show", fir, "--html", tmp_path / ("n" * 300))
+
+
 def test_a_bug_asks_to_be_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
