@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import typer
 
@@ -123,14 +124,19 @@ class Report:
         seconds: float,
         tokenizer: Tokenizer | None,
         out: Path | None,
+        beside: Mapping[str, npt.NDArray[Any]],
     ) -> Report:
-        """The numbers of a run. Raises ResultError where a result is not finite."""
+        """The numbers of a run; beside the ids there may be `mask` and `segment_ids`, [b, t].
+
+        Raises ResultError where a result is not finite.
+        """
         model, first = plan.graph, results[0]
         logits = logits_width(model) is not None
         names = [value.name for value in model.outputs]
         for name, array in zip(names, results, strict=True):
             check_finite(array, "the logits" if logits and array is first else f"the numbers of {name}")
         foresees = logits and is_causal(model)
+        last = np.flatnonzero(beside["mask"][0])[-1:] if "mask" in beside and first.size else [-1]
         return Report(
             model=word,
             target=plan.target,
@@ -145,8 +151,8 @@ class Report:
             logits=logits,
             seconds=seconds,
             count=prod(ids.shape[:2]),
-            surprise=tokens.surprise(first, ids) if foresees else None,
-            top=tuple(tokens.top(first[0, -1])) if foresees and first.size else (),
+            surprise=tokens.surprise(first, ids, beside) if foresees else None,
+            top=tuple(tokens.top(first[0, last[0]])) if foresees and first.size and len(last) else (),
             tokenizer=tokenizer,
             out=None if out is None else str(out),
         )

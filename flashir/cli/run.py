@@ -123,7 +123,7 @@ def run(
     named = _named(compiled.model, beside)
     results, seconds = _timed(lambda: _each(compiled(given, **named)))
     used = found.weights() if found.run is not None else weights
-    result = report.Report.of(model, compiled.plan, used, given, results, seconds, known, out)
+    result = report.Report.of(model, compiled.plan, used, given, results, seconds, known, out, beside)
     if out is not None:
         atomic_write(out, lambda file: np.save(file, results[0]))
     if verify:

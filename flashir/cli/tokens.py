@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.backend import NO_LABEL
 from flashir.cli.source import Source
 from flashir.cli.streams import piped
 from flashir.errors import InputError
@@ -132,9 +133,17 @@ def cut(ids: npt.NDArray[Any], offset: int, length: int | None) -> npt.NDArray[A
     return ids[:, offset : None if length is None else offset + length]
 
 
-def surprise(logits: npt.NDArray[Any], ids: npt.NDArray[Any]) -> Surprise | None:
-    """How well logits [b, t, vocab] foresee the next of ids [b, t]; None where there is no next."""
-    total, count = nats(logits[:, :-1], ids[:, 1:])
+def surprise(
+    logits: npt.NDArray[Any], ids: npt.NDArray[Any], beside: Mapping[str, npt.NDArray[Any]] | None = None
+) -> Surprise | None:
+    """How well logits [b, t, vocab] foresee the next of ids [b, t]; None where there is no next.
+
+    With `mask` or `segment_ids` beside, padding is not to be foreseen, nor is the first token of a document.
+    """
+    follows = np.ones(ids[:, 1:].shape, bool)
+    for name, told in (beside or {}).items():
+        follows &= told[:, 1:] & told[:, :-1] if name == "mask" else told[:, 1:] == told[:, :-1]
+    total, count = nats(logits[:, :-1], np.where(follows, ids[:, 1:], NO_LABEL))
     if not count:
         return None
     loss = total / count

@@ -201,6 +201,22 @@ def test_run_with_segments(cli: Cli, text: Path, tmp_path: Path) -> None:
     assert cli.json("run", *TINY, "-s", "segments=true", *given)["ok"]
 
 
+def test_run_with_a_mask(cli: Cli, tmp_path: Path) -> None:
+    """A padded batch has the loss of its texts: padding is not foreseen, and not counted."""
+    text = np.random.default_rng(0).integers(0, 256, (1, 40))
+    np.save(tmp_path / "alone.npy", text)
+    np.save(tmp_path / "padded.npy", np.pad(text, ((0, 0), (0, 9))))
+    np.save(tmp_path / "mask.npy", np.arange(49) < 40)
+    line = ("run", *TINY, "-s", "chunk=16", "--seed", 1, "--ids")
+    alone = cli.json(*line, tmp_path / "alone.npy")
+    padded = cli.json(*line, tmp_path / "padded.npy", "-s", "mask=true", "--mask", tmp_path / "mask.npy", "--verify")
+    assert padded["ok"]
+    assert padded["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert [each["token"] for each in padded["top"]] == [each["token"] for each in alone["top"]]
+    wrong = ("run", *TINY, "-s", "mask=true", "--ids", tmp_path / "padded.npy", "--mask", tmp_path / "padded.npy")
+    assert "mask must hold true or false, got int64" in cli.fails(*wrong)
+
+
 def test_run_verify_fails_where_the_parameters_are_others(cli: Cli, artefact: Path, text: Path) -> None:
     result = cli("run", artefact, "--text", text, "--verify", "--seed", 1, "--json")
     assert result.exit_code == 1 and json.loads(result.stdout)["ok"] is False
