@@ -28,6 +28,7 @@ from flashir.ops import (
     softmax,
     sources,
     summaries,
+    summary_attention,
     token_attention,
 )
 from flashir.ops.costs import Contraction, Cost
@@ -71,5 +72,6 @@ __all__ = [
     "softmax",
     "sources",
     "summaries",
+    "summary_attention",
     "token_attention",
 ]

@@ -141,7 +141,7 @@ def _decompose_mixed(
 ) -> Value:
     """Local + global over [b, g, chunk, *]; zeros that pad the last chunk add nothing."""
     quad_q, quad_k, lin_q, lin_k, values = (chunked(b, x, chunk) for x in (quad_q, quad_k, lin_q, lin_k, v))
-    documents = chunked_documents(b, documents, chunk, values.type.shape[1])
+    documents = None if documents is None else chunked_documents(b, documents, chunk, values.type.shape[1])
     visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
     local = b.quadratic_attention(quad_q, quad_k, values, bias, documents, causal=causal)
     sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}

@@ -12,8 +12,9 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.types import TensorType
-from flashir.ops.chunks import chunked
+from flashir.ops.chunks import chunked, chunked_documents
 from flashir.ops.costs import elementwise, per_input
+from flashir.ops.documents import check_documents, mean_of, of_last_document, ref_last_document
 from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.opdef import OpDef, define_op, flag, integer, sample
 from flashir.ops.position import ref_rope
@@ -24,21 +25,46 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
-def _infer_means(x: TensorType, chunk: int, causal: bool) -> TensorType:
+def _infer_means(x: TensorType, documents: TensorType | None = None, *, chunk: int, **_: Any) -> TensorType:
     if x.rank != 3 or not x.dtype.is_float:
         raise IRError(f"the operand must be float [b, t, d], got {x}")
+    check_documents(documents, *x.shape[:2])
     return x.with_shape((x.shape[0], ceildiv(x.shape[1], chunk), x.shape[2]))
 
 
-def _ref_means(x: Any, chunk: int, causal: bool) -> Any:
-    spans = [x[:, at : at + chunk] for at in range(0, x.shape[1], chunk)]
+def _ref_means(x: Any, documents: Any = None, *, chunk: int, causal: bool, first: bool) -> Any:
+    starts = range(0, x.shape[1], chunk)
+    if documents is not None:
+        return ref_document_means(x, documents, chunk, first=first)
+    spans = [x[:, at : at + chunk] for at in starts]
     means = [span.sum(1) / (chunk if causal else span.shape[1]) for span in spans]
     return np.stack(means, 1) if means else x
 
 
-def _decompose_means(b: Builder, x: Value, chunk: int, causal: bool) -> Value:
+def ref_document_means(x: Any, documents: Any, chunk: int, *, first: bool = False) -> Any:
+    """As `chunk_means` with documents, in numpy: over the tokens of one document of each chunk."""
+    batch, length, width = x.shape
+    whole = np.zeros((batch, length), documents.dtype)
+    whole[:, : documents.shape[1]] = documents
+    means = np.zeros((batch, -(-length // chunk), width))
+    for row in range(batch):
+        for g, at in enumerate(range(0, length, chunk)):
+            part = np.zeros(chunk, whole.dtype)
+            part[: min(chunk, length - at)] = whole[row, at : at + chunk]
+            own = np.flatnonzero(ref_last_document(part, first=first) & (part > 0))
+            means[row, g] = x[row, at + own].mean(0) if own.size else 0
+    return means
+
+
+def _decompose_means(
+    b: Builder, x: Value, documents: Value | None = None, *, chunk: int, causal: bool, first: bool
+) -> Value:
     """[b, t, d] -> [b, g, d], each over the tokens of its chunk"""
     length = x.type.shape[1]
+    if documents is not None:
+        values = as_dtype(b, chunked(b, x, chunk), wide(x.type.dtype))
+        documents = chunked_documents(b, documents, chunk, values.type.shape[1])
+        return as_dtype(b, mean_of(b, values, of_last_document(b, documents, first=first)), x.type.dtype)
     means = b.reduce_mean(chunked(b, x, chunk), axes=(2,))
     if causal or divides(chunk, length):
         return means
@@ -49,7 +75,7 @@ def _decompose_means(b: Builder, x: Value, chunk: int, causal: bool) -> Value:
     return scaled(b, means, share)
 
 
-def _means_after(now: Moment, x: Value, chunk: int, causal: bool) -> States:
+def _means_after(now: Moment, x: Value, *, chunk: int, **_: Any) -> States:
     """`open`: the sum over the tokens of the chunk that is not full, [b, d]"""
     b = now.b
     of_token = b.floor_div(b.iota(length=now.length), divisor=chunk)
@@ -57,7 +83,7 @@ def _means_after(now: Moment, x: Value, chunk: int, causal: bool) -> States:
     return {"open": _sum_of(b, x, own)}
 
 
-def _means_step(now: Moment, states: States, x: Value, chunk: int, causal: bool) -> tuple[Value, States]:
+def _means_step(now: Moment, states: States, x: Value, *, chunk: int, **_: Any) -> tuple[Value, States]:
     """[b, t, d] -> [b, g, d], of the current chunk and those after it that the tokens may touch, as far as they are"""
     b, dtype = now.b, wide(x.type.dtype)
     touched = ceildiv(now.length + (chunk - 1), chunk)
@@ -80,22 +106,26 @@ def _sum_of(b: Builder, x: Value, own: Value) -> Value:
 chunk_means = define_op(
     OpDef(
         "chunk_means",
-        ("x",),
+        ("x", "documents?"),
         _infer_means,
         _ref_means,
         per_input(1),
         tuple(
-            sample(f"f32[2, {t}, 4]", chunk=chunk, causal=causal)
-            for t, chunk in ((7, 3), (6, 3), (2, 5), (0, 3))
+            sample(f"f32[2, {t}, 4]", *documents, chunk=chunk, causal=causal)
+            for t, chunk, *documents in (
+                *((7, 3), (6, 3), (2, 5), (0, 3)),
+                *((7, 3, "bool[2, 7]"), (7, 3, "bool[2, 6]"), (0, 3, "bool[2, 0]")),
+            )
             for causal in (True, False)
         ),
         attrs={
             "chunk": integer(least=1),
             "causal": flag(doc="nothing sees the last chunk while it is not full, so its sum is divided as others are"),
+            "first": flag(False, doc="of several documents in a chunk the mean is of the first, else of the last"),
         },
         decompose=_decompose_means,
         stream=Stream(_means_step, _means_after),
-        doc="the mean of each chunk of tokens, [b, t, d] -> [b, g, d]",
+        doc="the mean of each chunk of tokens, of one document where there are several, [b, t, d] -> [b, g, d]",
     )
 )
 

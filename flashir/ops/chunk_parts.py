@@ -103,7 +103,7 @@ def _decompose(
     """What is on of local and global, over [b, g, chunk, *]"""
     values = chunked(b, v, chunk)
     chunks = values.type.shape[1]
-    documents = chunked_documents(b, documents, chunk, chunks)
+    documents = None if documents is None else chunked_documents(b, documents, chunk, chunks)
     made = []
     if quad_q is not None and quad_k is not None and bias is not None:
         q, k = chunked(b, quad_q, chunk), chunked(b, quad_k, chunk)

@@ -34,10 +34,8 @@ def check_told(
         raise IRError("documents say token by token what segment_ids say of whole chunks, give one of them")
 
 
-def chunked_documents(b: Builder, documents: Value | None, chunk: int, chunks: Size) -> Value | None:
+def chunked_documents(b: Builder, documents: Value, chunk: int, chunks: Size) -> Value:
     """[b, t] -> [b, g, chunk], padding after the last row"""
-    if documents is None:
-        return None
     batch, length = documents.type.shape
     whole = chunks * chunk
     padded = documents if length == whole else b.pad(documents, axis=1, after=whole - length)

@@ -100,6 +100,14 @@ def document_lengths(b: Builder, documents: Value, length: Size, dtype: DType) -
     return b.maximum(b.cast(count, dtype=dtype), 1.0)
 
 
+def end_of_chunks(b: Builder, documents: Value, *, first: bool = False) -> Value:
+    """i32 [.., n] -> [.., 1]: the number of the document that each chunk ends in, or begins with, padding or not"""
+    *lead, n = documents.type.shape
+    start, stop = (0, 1) if first else (n - 1, n)
+    end = b.slice(documents, axis=len(lead), start=start, stop=stop)
+    return b.maximum(end, b.mul(end, -1))
+
+
 def of_last_document(b: Builder, documents: Value, *, first: bool = False) -> Value:
     """bool [.., n]: which positions of a chunk are tokens of the document that it ends in, or begins with
 
@@ -107,10 +115,20 @@ def of_last_document(b: Builder, documents: Value, *, first: bool = False) -> Va
     """
     if not are_packed(documents.type):
         return documents
-    *lead, n = documents.type.shape
-    sizes = b.maximum(documents, b.mul(documents, -1))
-    end = b.slice(sizes, axis=len(lead), stop=1) if first else b.slice(sizes, axis=len(lead), start=n - 1, stop=n)
+    end = end_of_chunks(b, documents, first=first)
     return b.logical_and(equal(b, documents, end), are_tokens(b, documents))
+
+
+def any_of(b: Builder, x: Value) -> Value:
+    """bool [.., n] -> bool [..]"""
+    return b.less(b.constant(0, DType.I32), b.reduce_sum(b.cast(x, dtype=DType.I32), axes=(x.type.rank - 1,)))
+
+
+def for_each_head(b: Builder, documents: Value, heads: Size) -> Value:
+    """[b, t] -> [b * h, t], to stand beside the rows of heads"""
+    batch, length = documents.type.shape
+    spread = b.broadcast(b.reshape(documents, shape=(batch, 1, length)), shape=(batch, heads, length))
+    return b.reshape(spread, shape=(batch * heads, length))
 
 
 def mean_of(b: Builder, x: Value, own: Value) -> Value:

@@ -202,7 +202,7 @@ def _attended(
     chunk, causal = attrs["chunk"], attrs["causal"]
     parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
     values = chunked(b, v, chunk)
-    documents = chunked_documents(b, documents, chunk, values.type.shape[1])
+    documents = None if documents is None else chunked_documents(b, documents, chunk, values.type.shape[1])
     visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
     sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
     weights = _weights(b, parts, documents, p, attrs)

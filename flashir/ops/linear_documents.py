@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.ir.types import DType
-from flashir.ops.documents import are_packed, are_tokens, of_one_document, ref_numbers, ref_seen
+from flashir.ops.documents import (
+    any_of,
+    are_packed,
+    are_tokens,
+    end_of_chunks,
+    of_last_document,
+    of_one_document,
+    ref_numbers,
+    ref_seen,
+)
 from flashir.ops.norm import as_dtype, scaled, wide
 from flashir.ops.prefix import strictly_lower
 from flashir.ops.stream import column, equal
@@ -75,11 +84,10 @@ def linear_of_documents(
     """
     if not are_packed(documents.type):
         return _of_one(b, q, k, v, visible, weights, documents, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
-    ends = _ends(b, documents)
-    before = _Side(b, documents, ends.last, _of_chunk_before(b, ends.last), earlier=True)
+    before = _Side(b, documents, earlier=True)
     if causal:
         return _before(b, q, k, v, weights, before, cumsum, lin_norm)
-    after = _Side(b, documents, ends.first, _of_chunk_after(b, ends.first), earlier=False)
+    after = _Side(b, documents, earlier=False)
     return _both_ways(b, q, k, v, documents, before, after, lin_norm)
 
 
@@ -99,7 +107,7 @@ def _of_one(
     """A row is one document: padding adds nothing, asks for nothing, and chunks of padding alone do not count."""
     token = column(b, mask)
     q, k = (b.select(token, x, 0.0) for x in (q, k))
-    held = _any(b, mask)
+    held = any_of(b, mask)
     if visible is None and weights is None:
         if lin_norm == "chunk_mean":
             counts = b.cast(held, dtype=wide(q.type.dtype))
@@ -113,20 +121,6 @@ def _of_one(
     whole = b.broadcast(held, shape=(batch, chunks, chunks))
     visible = whole if visible is None else b.logical_and(visible, held)
     return b.linear_attention(q, k, v, visible, weights, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
-
-
-class _Ends:
-    """The numbers of the documents that each chunk begins with and ends in, i32 [b, g]; padding has its document's."""
-
-    def __init__(self, first: Value, last: Value) -> None:
-        self.first, self.last = first, last
-
-
-def _ends(b: Builder, documents: Value) -> _Ends:
-    batch, chunks, n = documents.type.shape
-    sizes = b.maximum(documents, b.mul(documents, -1))
-    cuts = (b.slice(sizes, axis=2, stop=1), b.slice(sizes, axis=2, start=n - 1, stop=n))
-    return _Ends(*(b.reshape(each, shape=(batch, chunks)) for each in cuts))
 
 
 def _of_chunk_before(b: Builder, x: Value) -> Value:
@@ -146,19 +140,22 @@ class _Side:
     Args:
         b: the builder.
         documents: the numbers of tokens, i32 [b, g, n].
-        given: the document that each chunk gives to those on the other side, i32 [b, g].
-        asked: the document that each chunk may see on this side, i32 [b, g]; 0 for none.
         earlier: whether the side is that of earlier chunks.
+
+    `given` is the document that each chunk gives to those on the other side, `asked` the one that it may see on this
+    side, 0 for none, i32 [b, g]; `gives` and `asks` are their tokens in it, bool [b, g, n].
     """
 
-    def __init__(self, b: Builder, documents: Value, given: Value, asked: Value, *, earlier: bool) -> None:
+    def __init__(self, b: Builder, documents: Value, *, earlier: bool) -> None:
+        batch, chunks, _ = documents.type.shape
+        given = b.reshape(end_of_chunks(b, documents, first=not earlier), shape=(batch, chunks))
+        asked = _of_chunk_before(b, given) if earlier else _of_chunk_after(b, given)
         self.b, self.given, self.asked = b, given, asked
-        batch, chunks = given.type.shape
         self.asks = equal(b, documents, column(b, asked))
-        self.gives = b.logical_and(equal(b, documents, column(b, given)), are_tokens(b, documents))
+        self.gives = of_last_document(b, documents, first=not earlier)
         lower = strictly_lower(b, chunks, DType.BOOL)
         ordered = lower if earlier else b.transpose(lower, perm=(1, 0))
-        held = b.reshape(_any(b, self.gives), shape=(batch, 1, chunks))
+        held = b.reshape(any_of(b, self.gives), shape=(batch, 1, chunks))
         same = equal(b, column(b, asked), b.reshape(given, shape=(batch, 1, chunks)))
         self.seen = b.logical_and(b.logical_and(same, held), ordered)
         """Which chunks each chunk sees, bool [b, g, h]."""
@@ -210,11 +207,6 @@ def _both_ways(
         far = b.linear_attention(queries, keys, v, side.seen, causal=False, cumsum="matmul", lin_norm="none")
         out = b.add(out, far)
     return out
-
-
-def _any(b: Builder, x: Value) -> Value:
-    """bool [b, g, n] -> bool [b, g]"""
-    return b.less(b.constant(0, DType.I32), b.reduce_sum(b.cast(x, dtype=DType.I32), axes=(2,)))
 
 
 def _share(b: Builder, counts: Value) -> Value:

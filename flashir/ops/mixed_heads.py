@@ -16,8 +16,17 @@ from flashir.ir.types import TensorType
 from flashir.ops.blocks import Params
 from flashir.ops.chunk_choices import CUMSUM, chunk_size
 from flashir.ops.chunk_stream import chunks_after, chunks_step
-from flashir.ops.chunks import chunked, unchunked
+from flashir.ops.chunks import chunked, chunked_documents, unchunked
 from flashir.ops.costs import Contraction, Cost, Types, moved
+from flashir.ops.documents import (
+    are_packed,
+    check_documents,
+    clear_padding,
+    document_numbers,
+    for_each_head,
+    mask_scores,
+    ref_numbers,
+)
 from flashir.ops.elementwise import floating
 from flashir.ops.heads import (
     HEADS,
@@ -31,10 +40,12 @@ from flashir.ops.heads import (
     rows_of_heads,
 )
 from flashir.ops.linear import LIN_NORM
+from flashir.ops.linear_documents import ref_between
 from flashir.ops.opdef import AttrSpec, OpDef, define_op, flag, integer, number, sample
 from flashir.ops.quadratic import check_heads
 from flashir.ops.softmax import SOFTMAX_WEIGHT, ref_softmax_attention, until_now
 from flashir.ops.stream import Moment, States, Stream
+from flashir.ops.token_attention import token_products
 from flashir.ops.traits import where_causal
 
 if TYPE_CHECKING:
@@ -45,10 +56,13 @@ CHUNK = chunk_size("tokens that attend to each other one by one")
 SCALE = number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA")
 
 
-def _infer_mixed(q: TensorType, k: TensorType, v: TensorType, **_: Any) -> TensorType:
+def _infer_mixed(
+    q: TensorType, k: TensorType, v: TensorType, documents: TensorType | None = None, **_: Any
+) -> TensorType:
     check_heads(q, k, v)
     if q.rank != 4:
         raise IRError(f"q, k, v must be [b, h, t, *], got {q}")
+    check_documents(documents, q.shape[0], q.shape[2])
     return floating(v)
 
 
@@ -57,11 +71,33 @@ def tokens_of_chunks(b: Builder, length: Size, n: int, chunks: Size) -> Value:
     return b.reshape(b.less(b.iota(length=chunks * n), b.size(value=length)), shape=(chunks, 1, n))
 
 
-def ref_mixed_heads(q: Any, k: Any, v: Any, chunk: int, causal: bool, scale: float, lin_norm: str, **_: Any) -> Any:
+def ref_mixed_heads(
+    q: Any,
+    k: Any,
+    v: Any,
+    documents: Any = None,
+    *,
+    chunk: int,
+    causal: bool,
+    scale: float,
+    lin_norm: str,
+    **_: Any,
+) -> Any:
     """As `mixed_head_attention`, in numpy: chunk by chunk, the last one shorter."""
     spans = [slice(start, min(start + chunk, q.shape[2])) for start in range(0, q.shape[2], chunk)]
     states = [np.einsum("bhns,bhne->bhse", k[:, :, at], v[:, :, at]) for at in spans]
     out = np.zeros_like(v)
+    if documents is not None:
+        numbers = ref_numbers(documents, q.shape[2])
+        for at in spans:
+            own = numbers[:, at]
+            out[:, :, at] = ref_softmax_attention(
+                q[:, :, at], k[:, :, at], v[:, :, at], own, causal=causal, scale=scale
+            )
+        how: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm}
+        each_head = range(q.shape[1])
+        far = [ref_between(q[:, h] * scale, k[:, h], v[:, h], documents, **how) for h in each_head]
+        return out + np.stack(far, axis=1)
     for g, at in enumerate(spans):
         out[:, :, at] = ref_softmax_attention(q[:, :, at], k[:, :, at], v[:, :, at], causal=causal, scale=scale)
         seen = states[:g] if causal else states
@@ -72,7 +108,17 @@ def ref_mixed_heads(q: Any, k: Any, v: Any, chunk: int, causal: bool, scale: flo
 
 
 def _decompose_mixed(
-    b: Builder, q: Value, k: Value, v: Value, chunk: int, causal: bool, cumsum: str, lin_norm: str, scale: float
+    b: Builder,
+    q: Value,
+    k: Value,
+    v: Value,
+    documents: Value | None = None,
+    *,
+    chunk: int,
+    causal: bool,
+    cumsum: str,
+    lin_norm: str,
+    scale: float,
 ) -> Value:
     """softmax(q k^T) v within each chunk + q (k^T v of the chunks that it sees)"""
     length = q.type.shape[2]
@@ -80,10 +126,16 @@ def _decompose_mixed(
     scores = b.matmul(queries, keys, transpose_y=True)
     if causal:
         scores = b.select(until_now(b, chunk), scores, float("-inf"))
-    elif not divides(chunk, length):
+    elif documents is None and not divides(chunk, length):
         scores = b.select(tokens_of_chunks(b, length, chunk, queries.type.shape[1]), scores, float("-inf"))
-    local = b.matmul(b.softmax(scores), values)
-    distant = b.linear_attention(queries, keys, values, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
+    if documents is None:
+        local = b.matmul(b.softmax(scores), values)
+    else:
+        documents = chunked_documents(b, for_each_head(b, documents, q.type.shape[1]), chunk, queries.type.shape[1])
+        numbers = document_numbers(b, documents, chunk)
+        local = clear_padding(b, b.matmul(b.softmax(mask_scores(b, scores, numbers)), values), numbers)
+    sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}
+    distant = b.linear_attention(queries, keys, values, documents=documents, **sums)
     return b.reshape(unchunked(b, b.add(local, distant), length), shape=v.type.shape)
 
 
@@ -98,8 +150,13 @@ def _step(
     return chunks_step(now, states, v, {"k": k}, part, part, chunk=chunk, lin_norm=lin_norm, kernel="softmax")
 
 
-def _products(count: int, t: int, s: int, e: int, n: int, causal: bool, cumsum: str) -> tuple[Contraction, ...]:
+def _products(
+    count: int, t: int, s: int, e: int, n: int, causal: bool, cumsum: str, documents: TensorType | None = None
+) -> tuple[Contraction, ...]:
     g = -(-t // n)
+    if not causal and documents is not None and are_packed(documents):  # both sides, and within chunks both parts
+        local = (Contraction(count * g, n, s, n), Contraction(count * g, n, n, e))
+        return (*local, *token_products(count, t, s, e, causal, cumsum, n, documents))
     chunks = count * g
     states = Contraction(chunks, s, n, e) if causal else Contraction(count, s, g * n, e)
     mask = (Contraction(count, g, g, s * e),) if causal and cumsum == "matmul" else ()
@@ -119,22 +176,25 @@ def _cost_mixed(ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, 
         traffic,
         flops=float(SOFTMAX_WEIGHT) * batch * heads * t * chunk,
         steps=_steps(t, chunk, causal, cumsum),
-        contractions=_products(batch * heads, t, s, v.sizes[-1], chunk, causal, cumsum),
+        contractions=_products(
+            batch * heads, t, s, v.sizes[-1], chunk, causal, cumsum, ins[3] if len(ins) > 3 else None
+        ),
     )
 
 
+_HEADS = ("f32[2, 3, 7, 4]", "f32[2, 3, 7, 4]", "f32[2, 3, 7, 6]")
 MIXED: dict[str, AttrSpec] = {"cumsum": CUMSUM, "lin_norm": LIN_NORM}
 
 mixed_head_attention = define_op(
     OpDef(
         "mixed_head_attention",
-        ("q", "k", "v"),
+        ("q", "k", "v", "documents?"),
         _infer_mixed,
         ref_mixed_heads,
         _cost_mixed,
         tuple(
             sample(
-                *("f32[2, 3, 7, 4]", "f32[2, 3, 7, 4]", "f32[2, 3, 7, 6]"),
+                *_HEADS,
                 chunk=chunk,
                 causal=causal,
                 cumsum=kind,
@@ -143,6 +203,11 @@ mixed_head_attention = define_op(
             )
             for causal in (True, False)
             for chunk, kind, norm in ((3, "scan", "none"), (7, "matmul", "chunk"), (2, "native", "chunk_mean"))
+        )
+        + tuple(
+            sample(*_HEADS, "bool[2, 7]", chunk=3, causal=causal, cumsum=kind, lin_norm="chunk_mean", scale=0.5)
+            for causal in (True, False)
+            for kind in ("scan", "native")
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), **MIXED, "scale": SCALE},
         decompose=_decompose_mixed,
@@ -152,18 +217,30 @@ mixed_head_attention = define_op(
 )
 
 
-def _ref_mc_mhsa(x: Any, p: Params, *, chunk: int, causal: bool, lin_norm: str, **attrs: Any) -> Any:
+def _ref_mc_mhsa(
+    x: Any, documents: Any = None, *, p: Params, chunk: int, causal: bool, lin_norm: str, **attrs: Any
+) -> Any:
     def attend(q: Any, k: Any, v: Any) -> Any:
-        return ref_mixed_heads(q, k, v, chunk, causal, 1 / q.shape[-1] ** 0.5, lin_norm)
+        how: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm}
+        return ref_mixed_heads(q, k, v, documents, scale=1 / q.shape[-1] ** 0.5, **how)
 
     return ref_multi_head(x, p, attend, **attrs)
 
 
 def _decompose_mc_mhsa(
-    b: Builder, x: Value, p: Params, *, heads: int, norm: str, rope: bool, scope: str | None, **attrs: Any
+    b: Builder,
+    x: Value,
+    documents: Value | None = None,
+    *,
+    p: Params,
+    heads: int,
+    norm: str,
+    rope: bool,
+    scope: str | None,
+    **attrs: Any,
 ) -> Value:
     def attend(q: Value, k: Value, v: Value) -> Value:
-        return b.mixed_head_attention(q, k, v, scale=inverse_root(q), **attrs)
+        return b.mixed_head_attention(q, k, v, documents, scale=inverse_root(q), **attrs)
 
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
 
@@ -173,7 +250,8 @@ def _cost_mc_mhsa(ins: Types, outs: Types, *, heads: int, chunk: int, causal: bo
     assert x is not None
     batch, t, d = x.sizes
     s = d // heads
-    cost = cost_heads(ins, outs, *_products(batch * heads, t, s, s, chunk, causal, cumsum))
+    documents = ins[1] if len(ins) > 1 else None
+    cost = cost_heads(ins, outs, *_products(batch * heads, t, s, s, chunk, causal, cumsum, documents))
     flops = cost.flops + float(SOFTMAX_WEIGHT) * batch * heads * t * chunk
     return replace(cost, flops=flops, steps=_steps(t, chunk, causal, cumsum))
 
@@ -181,7 +259,7 @@ def _cost_mc_mhsa(ins: Types, outs: Types, *, heads: int, chunk: int, causal: bo
 mc_mhsa = define_op(
     OpDef(
         "mc_mhsa",
-        ("x",),
+        ("x", "documents?"),
         infer_heads,
         _ref_mc_mhsa,
         _cost_mc_mhsa,
@@ -190,6 +268,8 @@ mc_mhsa = define_op(
             sample("f32[2, 6, 8]", heads=2, chunk=3, cumsum="matmul", norm="scale_norm", lin_norm="chunk"),
             sample("f32[1, 7, 6]", heads=1, chunk=4, cumsum="native", causal=False, rope=False, lin_norm="none"),
             sample("f32[1, 0, 4]", heads=1, chunk=4, cumsum="native"),
+            sample("f32[2, 7, 8]", "bool[2, 7]", heads=2, chunk=3, cumsum="scan"),
+            sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, chunk=3, cumsum="native", causal=False),
         ),
         attrs={**HEADS, "chunk": CHUNK, **MIXED},
         decompose=_decompose_mc_mhsa,

@@ -10,6 +10,7 @@ import numpy as np
 from flashir.ops.blocks import Params
 from flashir.ops.chunk_choices import CUMSUM, TILE
 from flashir.ops.costs import Cost, Types
+from flashir.ops.documents import ref_numbers, ref_seen
 from flashir.ops.heads import HEADS, SCOPE, cost_heads, head_params, infer_heads, multi_head, ref_multi_head
 from flashir.ops.norm import as_dtype, wide
 from flashir.ops.opdef import OpDef, define_op, number, sample
@@ -21,11 +22,17 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
-def _ref_performer(x: Any, p: Params, causal: bool, kernel_eps: float, cumsum: str, tile: int, **attrs: Any) -> Any:
+def _ref_performer(
+    x: Any, documents: Any = None, *, p: Params, causal: bool, kernel_eps: float, cumsum: str, tile: int, **attrs: Any
+) -> Any:
     def attend(q: Any, k: Any, v: Any) -> Any:
         weights = np.einsum("bhts,bhms->bhtm", np.maximum(q, 0) + kernel_eps, np.maximum(k, 0) + kernel_eps)
         weights = np.tril(weights) if causal else weights
-        return weights @ v / weights.sum(-1, keepdims=True)
+        if documents is None:
+            return weights @ v / weights.sum(-1, keepdims=True)
+        weights = weights * ref_seen(ref_numbers(documents, q.shape[2]), q.shape[2], 4)
+        total = weights.sum(-1, keepdims=True)
+        return np.where(total > 0, weights @ v / np.where(total > 0, total, 1), 0)
 
     return ref_multi_head(x, p, attend, **attrs)
 
@@ -33,6 +40,8 @@ def _ref_performer(x: Any, p: Params, causal: bool, kernel_eps: float, cumsum: s
 def _decompose_performer(
     b: Builder,
     x: Value,
+    documents: Value | None = None,
+    *,
     p: Params,
     heads: int,
     causal: bool,
@@ -53,8 +62,10 @@ def _decompose_performer(
         q, k, v = (as_dtype(b, each, wide(dtype)) for each in (q, k, v))
         q, k = (b.add(b.relu(each), kernel_eps) for each in (q, k))
         ones_beside = b.pad(v, axis=3, after=1, value=1.0)
-        sums = b.token_linear_attention(q, k, ones_beside, causal=causal, cumsum=cumsum, tile=tile)
+        sums = b.token_linear_attention(q, k, ones_beside, documents, causal=causal, cumsum=cumsum, tile=tile)
         above, below = b.results("split", sums, axis=3, sizes=(v.type.shape[3], 1))
+        if documents is not None:  # the sums of padding are nothing
+            return as_dtype(b, b.divide_no_nan(above, below), dtype)
         return as_dtype(b, b.mul(above, b.reciprocal(below)), dtype)
 
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
@@ -65,14 +76,15 @@ def _cost_performer(ins: Types, outs: Types, heads: int, causal: bool, cumsum: s
     assert x is not None
     batch, t, d = x.sizes
     s = d // heads
-    products = token_products(batch * heads, t, s, s + 1, causal, cumsum, tile)
+    documents = ins[1] if len(ins) > 1 else None
+    products = token_products(batch * heads, t, s, s + 1, causal, cumsum, tile, documents)
     return replace(cost_heads(ins, outs, *products), steps=token_steps(t, causal, cumsum, tile))
 
 
 performer = define_op(
     OpDef(
         "performer",
-        ("x",),
+        ("x", "documents?"),
         infer_heads,
         _ref_performer,
         _cost_performer,
@@ -82,6 +94,8 @@ performer = define_op(
             sample("f32[1, 5, 6]", heads=2, cumsum="native", tile=1, rope=False),
             sample("f32[2, 5, 8]", heads=2, cumsum="native", tile=4, causal=False),
             sample("f32[1, 0, 4]", heads=1, cumsum="native", tile=4),
+            sample("f32[2, 7, 8]", "bool[2, 7]", heads=2, cumsum="scan", tile=3),
+            sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, cumsum="native", tile=3, causal=False),
         ),
         attrs={
             **HEADS,

@@ -165,6 +165,72 @@ def test_a_document_that_begins_with_a_chunk_is_as_if_alone(
     np.testing.assert_allclose(packed_out, out, atol=1e-9)
 
 
+@QUICK
+@given(
+    documents=masks(),
+    causal=st.booleans(),
+    how=st.sampled_from([("scan", 1), ("scan", 3), ("matmul", 4), ("native", 3)]),
+    seed=st.integers(0, 99),
+)
+def test_token_linear_attention_is_that_of_each_document(
+    documents: Array, causal: bool, how: tuple[str, int], seed: int
+) -> None:
+    t = documents.shape[1]
+    arrays = drawn(seed, q=(BATCH, 3, t, KEY), k=(BATCH, 3, t, KEY), v=(BATCH, 3, t, VALUE))
+    attrs = {"causal": causal, "cumsum": how[0], "tile": how[1]}
+    out = check("token_linear_attention", arrays, documents, **attrs)
+    seen = np.zeros(documents.shape, bool)
+    for row, at in texts(documents):
+        alone = {name: x[row : row + 1][:, :, at] for name, x in arrays.items()}
+        types = {name: TensorType(DType.F64, x.shape) for name, x in alone.items()}
+        (wanted,) = interpret(graph_of("token_linear_attention", types, **attrs), {}, *alone.values())
+        np.testing.assert_allclose(out[row][:, at], wanted[0], atol=1e-9)
+        seen[row, at] = True
+    assert not np.moveaxis(out, 1, 2)[~seen].any()
+
+
+@QUICK
+@given(
+    documents=masks(),
+    causal=st.booleans(),
+    how=st.sampled_from([("scan", "chunk_mean"), ("matmul", "none"), ("native", "chunk_mean")]),
+    chunk=st.sampled_from([1, 3, 5, 20]),
+    seed=st.integers(0, 99),
+)
+def test_mixed_head_attention_keeps_to_documents(
+    documents: Array, causal: bool, how: tuple[str, str], chunk: int, seed: int
+) -> None:
+    t = documents.shape[1]
+    arrays = drawn(seed, q=(BATCH, 3, t, KEY), k=(BATCH, 3, t, KEY), v=(BATCH, 3, t, VALUE))
+    attrs = {"causal": causal, "cumsum": how[0], "lin_norm": how[1], "chunk": chunk, "scale": 0.5}
+    out = check("mixed_head_attention", arrays, documents, **attrs)
+    assert not np.moveaxis(out, 1, 2)[documents.astype(int) <= 0].any()
+
+
+@QUICK
+@given(documents=masks(), causal=st.booleans(), chunk=st.sampled_from([1, 3, 5, 20]), seed=st.integers(0, 99))
+def test_summaries_are_of_the_document_that_asks(documents: Array, causal: bool, chunk: int, seed: int) -> None:
+    """Means of chunks, and attention to them, by the references; the mean of a chunk's first document, and its last."""
+    t = documents.shape[1]
+    chunks = -(-t // chunk)
+    x = drawn(seed, x=(BATCH, t, KEY))["x"]
+    for first in (False, True):
+        means = check("chunk_means", {"x": x}, documents, chunk=chunk, causal=causal, first=first)
+        for row in range(BATCH):
+            for g in range(chunks):
+                numbers = documents[row, g * chunk : (g + 1) * chunk].astype(int)
+                last = g == chunks - 1 and not first and t % chunk  # it ends in what pads it
+                end = 0 if last else 1 if documents.dtype == bool else abs(numbers[0 if first else -1])
+                own = numbers > 0 if documents.dtype == bool else (numbers == end) & (numbers > 0)
+                wanted = x[row, g * chunk : (g + 1) * chunk][own].mean(0) if own.any() else 0
+                np.testing.assert_allclose(means[row, g], wanted, atol=1e-12)
+    summaries = chunks * (1 if causal or documents.dtype == bool else 2)
+    heads = dict.fromkeys("qk", (BATCH, 3, t, KEY)) | {"v": (BATCH, 3, t, VALUE)}
+    arrays = drawn(seed, **heads, k_sum=(BATCH, 3, summaries, KEY), v_sum=(BATCH, 3, summaries, VALUE))
+    out = check("summary_attention", arrays, documents, chunk=chunk, causal=causal, scale=0.5)
+    assert not np.moveaxis(out, 1, 2)[documents.astype(int) <= 0].any()
+
+
 def test_numbers_count_runs_of_equal_ids() -> None:
     b = Builder()
     ids, mask = b.input("ids", "i32[1, 7]"), b.input("mask", "bool[1, 7]")
