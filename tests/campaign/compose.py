@@ -186,9 +186,9 @@ class _Stack:
             values = (
                 OWN.get(name) or list(spec.choices) or ([False, True] if spec.kind == (bool,) else VALUES.get(name))
             )
-            must = spec.auto or name in ("heads", "key_dim", "max_len")
+            must = spec.choice is not None or name in ("heads", "key_dim", "max_len")
             if values is not None and (must or random.random() < 0.5):
-                made[name] = AUTO if self.open and spec.auto else random.choice(values)
+                made[name] = AUTO if self.open and spec.choice is not None else random.choice(values)
         made.pop("head_order", None)
         return made
 
