@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ _MEND = {
     errno.EPERM: "choose a place that you may write to",
     errno.EROFS: "choose a place that you may write to",
     errno.EISDIR: "choose another name, or remove the folder",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another place",
 }
 
 
@@ -65,29 +67,46 @@ def atomic_files(
         ArtefactError: as `atomic_write`; none of the files has changed.
     """
     temporary = {name: _unfinished(folder / name) for name in files}
-    try:
-        for name, write in files.items():
-            with writing(folder / name):
-                folder.mkdir(parents=True, exist_ok=True)
-                with temporary[name].open("xb") as file:
+    with in_folder(folder):
+        try:
+            for name, write in files.items():
+                with writing(folder / name), temporary[name].open("xb") as file:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
-        if check is not None:
-            check(temporary)
-        for name in files:
-            with writing(folder / name):
-                if (folder / name).is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        for name, path in temporary.items():
-            with writing(folder / name):
-                path.replace(folder / name)
-    finally:
-        for path in temporary.values():
+            if check is not None:
+                check(temporary)
+            for name in files:
+                with writing(folder / name):
+                    if (folder / name).is_dir():
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            for name, path in temporary.items():
+                with writing(folder / name):
+                    _put(path, folder / name)
+        finally:
+            for path in temporary.values():
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        with writing(folder):
+            _sync_folder(folder)
+
+
+@contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """Have a folder to write into. Where what is inside raises, folders that were made for it go again, if empty.
+
+    Raises ArtefactError where it cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
-    with writing(folder):
-        _sync_folder(folder)
+                each.rmdir()
+        raise
 
 
 def unfinished(path: Path) -> Iterator[Path]:
@@ -105,19 +124,19 @@ def atomic_folder(path: Path, fill: Callable[[Path], object]) -> None:
     Raises:
         ArtefactError: a file cannot be written, or there is something already.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _unfinished(path)
-        unfinished.mkdir()
-    try:
-        fill(unfinished)
-        with writing(path):
-            for folder in (*(each for each in unfinished.rglob("*") if each.is_dir()), unfinished):
-                _sync_folder(folder)
-            unfinished.rename(path)
-            _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = _unfinished(path)
+    with in_folder(path.parent):
+        try:
+            with writing(path):
+                unfinished.mkdir()
+            fill(unfinished)
+            with writing(path):
+                for folder in (*(each for each in unfinished.rglob("*") if each.is_dir()), unfinished):
+                    _sync_folder(folder)
+                unfinished.rename(path)
+                _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -186,7 +205,25 @@ def sha256(path: Path) -> str:
 
 
 def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    """A name to write under until all is well, beside the path; that of a device is nowhere near it."""
+    folder = Path(tempfile.gettempdir()) if _is_device(path) else path.parent
+    return folder / f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
+
+
+def _put(written: Path, path: Path) -> None:
+    """Give a file its name; a device gets its content, and stays what it is."""
+    if not _is_device(path):
+        written.replace(path)
+        return
+    with written.open("rb") as content, path.open("wb") as device:
+        shutil.copyfileobj(content, device)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is that of a device, a pipe, or a file that a process has open, such as /dev/stdout."""
+    parent = os.path.realpath(path.parent)
+    opened = parent == "/dev" or parent.startswith("/proc/")
+    return path.exists() and (opened or not (path.is_file() or path.is_dir()))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_write, locked, reading, sha256, writing
+from flashir.files import UNFINISHED, atomic_write, in_folder, locked, reading, sha256
 from flashir.ir import DType
 from flashir_jax.layout import Stack
 
@@ -106,9 +106,7 @@ def write(
         ArtefactError: the files cannot be written; and what `check` raises.
     """
     path = out / MAIN_FILE
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with in_folder(out), locked(out):
         try:
             weights = save({name: np.asarray(array, order="C") for name, array in params.items()})
             manifest = Manifest(

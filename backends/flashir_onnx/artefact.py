@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_files, atomic_write, locked, unfinished, writing
+from flashir.files import UNFINISHED, atomic_files, atomic_write, in_folder, locked, unfinished
 from flashir.foreign import parse_json
 from flashir_onnx.emit import Emitted
 from flashir_onnx.seal import ANEW, DATA_DIGEST, DIGEST, Reader, data_files, parsed_file, properties, sealed
@@ -55,9 +55,7 @@ def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Pa
     Raises:
         ArtefactError: the files cannot be written, or ONNX refuses a model; and what `check` raises.
     """
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with in_folder(out), locked(out):
         try:
 
             def examine(files: Mapping[str, Path]) -> None:

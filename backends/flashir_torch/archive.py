@@ -15,9 +15,10 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch.export.pt2_archive import PT2ArchiveReader
@@ -39,6 +40,43 @@ _MEMBER = re.compile(
     r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id))\Z"
 )
 _UNREAD = "the archive cannot be read"
+
+
+@contextmanager
+def unbroken(file: BinaryIO) -> Iterator[BinaryIO]:
+    """A file for PyTorch to write to, which takes whatever comes; at the end it raises what writing has raised.
+
+    PyTorch writes once more while it unwinds, and where that raises too, it ends the process.
+    """
+    sink = _Sink(file)
+    yield cast(BinaryIO, sink)
+    if sink.error is not None:
+        raise sink.error
+
+
+class _Sink(io.RawIOBase):
+    """A file that keeps the first error, an interrupt too, and is written to no more."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return place  # PyTorch goes back to the start at the end
+
+    def write(self, content: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except BaseException as error:
+                self.error = error
+        return len(content)
 
 
 def seal(file: BinaryIO) -> None:

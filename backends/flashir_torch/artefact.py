@@ -20,7 +20,7 @@ from flashir.errors import ArtefactError
 from flashir.files import atomic_write
 from flashir.foreign import guarded
 from flashir.ir import Graph, loads
-from flashir_torch.archive import check_content, check_seal, seal
+from flashir_torch.archive import check_content, check_seal, seal, unbroken
 from flashir_torch.devices import device_of
 from flashir_torch.footprint import WHOLE, check_run
 from flashir_torch.session import Session
@@ -77,7 +77,8 @@ def write(
     from flashir_torch.verify import examined
 
     def fill(file: BinaryIO) -> None:
-        torch.export.save(program, file, extra_files=dict(metadata))
+        with unbroken(file) as sink:
+            torch.export.save(program, sink, extra_files=dict(metadata))
         seal(file)
 
     def examine(unfinished: Path) -> None:

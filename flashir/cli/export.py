@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from shlex import quote
@@ -178,32 +179,34 @@ def export(
     found = replace(found, tokenizer=tokenizer or found.tokenizer)
     page = _page(found, web_runtime) if web else None
     weights = found.weights(params, seed, strict)
+    commit = partial(
+        write,
+        found.model,
+        folder,
+        target,
+        weights.arrays,
+        seed=weights.seed or 0,
+        rechunk=rechunk,
+        portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
+        decode=decode or web,
+        max_len=max_len,
+        length=length,
+        tokenizer=found.tokenizer,
+        reading=found.reading,
+        quantize=quantize and quantize.value,
+        text=None if text is None else _rows(found, text),
+        tolerance=GROWTH if tolerance is None else tolerance,
+        force=force or web,  # a page has its own files there already
+        batch=batch,
+        seq_len=seq_len,
+        policy=policy.value,
+        chunk=chunk,
+        cumsum=cumsum,
+        dtype=dtype,
+    )
     with console.err().status(f"exporting {model} for {target} and checking it"):
-        made = write(
-            found.model,
-            folder,
-            target,
-            weights.arrays,
-            seed=weights.seed or 0,
-            rechunk=rechunk,
-            portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
-            decode=decode or web,
-            max_len=max_len,
-            length=length,
-            tokenizer=found.tokenizer,
-            reading=found.reading,
-            quantize=quantize and quantize.value,
-            text=None if text is None else _rows(found, text),
-            tolerance=GROWTH if tolerance is None else tolerance,
-            force=force,
-            batch=batch,
-            seq_len=seq_len,
-            policy=policy.value,
-            chunk=chunk,
-            cumsum=cumsum,
-            dtype=dtype,
-        )
-    written = [*made.files, *(page.write(folder, made.plan, max_len) if page else ())]
+        made, beside = page.write(folder, commit, max_len) if page else (commit(), [])
+    written = [*made.files, *beside]
     files = {str(file): file.stat().st_size for file in written}
     notes = [*([weights.said] if weights.are_random else []), *made.notes]
     bytes_of_model = sum(files[str(file)] for file in made.files if file.name != TOKENIZER)

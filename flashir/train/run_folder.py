@@ -13,7 +13,7 @@ from typing import Any
 
 from flashir.checkpoint import CHECKPOINTS, RECIPE, TOKENIZER, State, in_order, is_run, newest, save_checkpoint
 from flashir.errors import ArtefactError, InputError
-from flashir.files import atomic_folder, locked, remove_folder, sweep
+from flashir.files import atomic_folder, atomic_write, locked, reading, remove_folder, sweep
 from flashir.ir import Graph
 from flashir.train.metrics import Curve
 from flashir.train.recipe import Recipe, read_recipe
@@ -82,7 +82,9 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
 
     def fill(unfinished: Path) -> None:
         recipe.write(unfinished / RECIPE)
-        (unfinished / TOKENIZER).write_bytes(tokenizer.read_bytes())
+        with reading(tokenizer):
+            content = tokenizer.read_bytes()
+        atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
         _save(unfinished, 0, model, params, tokenizer, recipe, state)
 
     atomic_folder(path, fill)

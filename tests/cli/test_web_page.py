@@ -18,7 +18,6 @@ import flashir
 from flashir.cli import source
 from flashir.cli.web_page import HERE, WORKER, WebPage, readable, runtime
 from flashir.errors import InputError
-from flashir.planning import plan
 from flashir.train.data import Tokenizer
 from tests.cli.conftest import TINY, Cli
 from tests.cli.test_page import HOSTILE, checked
@@ -83,9 +82,8 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     model = flashir.model("flash", size="tiny", vocab=256, chunk=64)
     file = json.loads(Tokenizer.bytes().text)
     file["model"]["vocab"][HOSTILE] = 257
-    flashir.export(model, tmp_path, decode=True)
     page = WebPage(HOSTILE, Tokenizer(json.dumps(file)), None)
-    page.write(tmp_path, plan(model, "onnx:cpu", 1, 64), None)
+    page.write(tmp_path, lambda: flashir.export(model, tmp_path, decode=True), None)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     seen = checked(text).seen
     assert "img" not in {tag for tag, _ in seen}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,19 +14,22 @@ from typing import TYPE_CHECKING
 import flashir
 from flashir.cli import console
 from flashir.cli.page import theme
+from flashir.cli.source import DECODER
 from flashir.cli.tokens import ends_of, reader_of
 from flashir.cli.web_page import runtime
 from flashir.cli.web_page.readable import check
-from flashir.files import atomic_write, sha256
+from flashir.cli.web_page.runtime import Runtime
+from flashir.files import atomic_write, sha256, writing
 from flashir.generation import longest
 from flashir.inputs import vocabulary
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
-    from flashir.planning import Plan
+    from flashir.export import Exported
     from flashir.train.data import Tokenizer
 
 HERE = Path(__file__).parent
+SAID = 1 << 16  # bytes of a page that are neither of its files nor of the tokenizer, at most
 PAGE = "index.html"
 WORKER = ("sampler.js", "tokenizer.js", "decoder.js", "files.js", "worker.js")
 """What runs beside the page, as one script in this order."""
@@ -60,28 +65,57 @@ class WebPage:
             runtime.check(source)
         return WebPage(Path(found.word).name, tokenizer, source, ends_of(found, tokenizer))
 
-    def write(self, folder: Path, plan: Plan, max_len: int | None) -> list[Path]:
-        """Write the page into the folder of its model. It has the digests of the files beside it, and refuses others.
+    def write(self, folder: Path, export: Callable[[], Exported], max_len: int | None) -> tuple[Exported, list[Path]]:
+        """Export a model, and write the page into its folder: both or, where anything fails, neither.
+
+        The page has the digests of the files beside it, and refuses others. It has its place on disk before there is
+        anything to say, so that a disk which becomes full meanwhile does not leave a model without its page.
 
         Args:
-            folder: as `flashir.export` wrote it with `decode`.
-            plan: what was exported.
-            max_len: as it was exported with.
+            folder: of the model.
+            export: writes the model, as `flashir.export` does with `decode`.
+            max_len: as it is exported with.
 
         Returns:
-            the page, and what was copied beside it.
+            what `export` returned; the page, and what was copied beside it.
 
         Raises:
-            ArtefactError: a file cannot be read or written.
+            ArtefactError: a file cannot be read or written; and what `export` raises.
         """
-        ort = runtime.published() if self.source is None else runtime.copied(self.source, folder)
-        files = [folder / "prefill.onnx", folder / "step.onnx", *sorted(folder.glob("model-*.data"))]
+        page, made = folder / PAGE, []
+        place = runtime.published() if self.source is None else runtime.beside(self.source)
+
+        def commit(unfinished: Path) -> None:
+            made.append(export())
+            with writing(page), unfinished.open("r+b") as file:
+                file.write(self._page(made[0], place, max_len))
+                file.truncate()
+                os.fsync(file.fileno())
+
+        def write() -> None:
+            atomic_write(page, lambda file: file.write(bytes(self._room())), commit)
+
+        copied = []
+        if self.source is None:
+            write()
+        else:
+            copied = runtime.copied(self.source, folder, write)
+        return made[0], [page, *copied]
+
+    def _room(self) -> int:
+        """Bytes that a page takes at most."""
+        parts = ("page.html", "web.css", *WORKER, "page.js")
+        return len("".join([*map(_text, parts), theme(), _embedded(json.loads(self.tokenizer.text))]).encode()) + SAID
+
+    def _page(self, made: Exported, ort: Runtime, max_len: int | None) -> bytes:
+        plan = made.plan
         chips = {
             "parameters": console.many(plan.parameters),
             "chunk": str(plan.chunk or "-"),
             "tokens": "bytes" if self.tokenizer.is_bytes else f"{self.tokenizer.vocab:,}",
             "runtime": ort.name,
         }
+        files = [file for file in made.files if file.name in DECODER or file.suffix == ".data"]
         model = {
             "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
             "tokenizer": json.loads(self.tokenizer.text),
@@ -96,13 +130,16 @@ class WebPage:
             origin=escape(ort.origin),
             style=theme() + _text("web.css"),
             chips="".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in chips.items()),
-            model=json.dumps(model, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026"),
+            model=_embedded(model),
             worker="".join(map(_text, WORKER)),
             script=_text("page.js"),
         )
-        page = folder / PAGE
-        atomic_write(page, lambda file: file.write(text.encode()))
-        return [page, *(folder / ort.place / name for name in runtime.FILES if self.source is not None)]
+        return text.encode()
+
+
+def _embedded(value: object) -> str:
+    """JSON that may stand in an element of a page."""
+    return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def _text(name: str) -> str:

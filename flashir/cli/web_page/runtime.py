@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flashir.errors import InputError
-from flashir.files import atomic_write, reading
+from flashir.files import atomic_files, reading
 
 VERSION = "1.30.0"
 ORIGIN = "https://cdn.jsdelivr.net"
@@ -52,22 +51,32 @@ def published() -> Runtime:
     return Runtime(f"onnxruntime-web {VERSION}", f"{ORIGIN}/npm/onnxruntime-web@{VERSION}/dist/", PUBLISHED, ORIGIN)
 
 
-def copied(source: Path, folder: Path) -> Runtime:
-    """The files of a folder, copied to `ort/` in that of the page, so that it needs no network.
+def beside(source: Path) -> Runtime:
+    """The files of a folder as the page finds them once `copied`. Raises ArtefactError where one cannot be read."""
+    return Runtime("onnxruntime-web", f"{FOLDER}/", {name: _integrity(source / name) for name in FILES})
+
+
+def copied(source: Path, folder: Path, commit: Callable[[], object]) -> list[Path]:
+    """Copy the files of a folder to `ort/` in that of the page, so that it needs no network.
 
     Args:
         source: such as `node_modules/onnxruntime-web/dist`.
         folder: of the page.
+        commit: is called once they are on disk; where it raises, none is copied.
 
     Raises:
         InputError: a file is missing.
-        ArtefactError: one cannot be read or written.
+        ArtefactError: one cannot be read or written; and what `commit` raises.
     """
     check(source)
-    for name in FILES:
-        with reading(source / name), (source / name).open("rb") as file:
-            atomic_write(folder / FOLDER / name, partial(shutil.copyfileobj, file))
-    return Runtime("onnxruntime-web", f"{FOLDER}/", {name: _integrity(folder / FOLDER / name) for name in FILES})
+    atomic_files(folder / FOLDER, {name: partial(_copy, source / name) for name in FILES}, lambda _: commit())
+    return [folder / FOLDER / name for name in FILES]
+
+
+def _copy(path: Path, file: BinaryIO) -> None:
+    with reading(path):
+        content = path.read_bytes()
+    file.write(content)
 
 
 def check(source: Path) -> None:
