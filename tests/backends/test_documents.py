@@ -19,8 +19,8 @@ from flashir.errors import InputError
 from flashir.export import relative_error
 from flashir.gradients import differences, gradients
 from flashir.ir import Graph
+from flashir.ops.chunk_choices import strategies
 from flashir.parameters import unit
-from flashir.passes.choose import choosers, strategies
 from flashir.testing import CHUNK, OWN, SMALL
 from flashir_zoo.systems import SYSTEMS
 
@@ -64,7 +64,7 @@ QUICK = (
 def model(name: str, task: str, **told: Any) -> Graph:
     """A small system, every choice made."""
     made = flashir.model(name, **SMALL, **OWN[name], task=task, **told)
-    open_choices = any(strategies(node) for node in choosers(made))
+    open_choices = any("cumsum" in node.attrs and strategies(node) for node in made.walk())
     return flashir.plan(made, "torch:cpu", measured=False).graph if open_choices else made
 
 
