@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,51 @@ def test_a_storey_imports_only_those_below(height: int) -> None:
             ours = [each for each in source.imports() if each.module.split(".")[0] == "flashir"]
             faults = [each for each in ours if ".".join(each.module.split(".")[:2]) not in allowed and not each.typing]
             assert not faults, told(source, faults)
+
+
+PARSERS = re.compile(
+    r"\b(json\.loads?\(|tomllib\b|msgspec\.(json|toml|yaml|msgpack)\.decode\b|np\.(load|loadtxt|fromfile|genfromtxt)\("
+    r"|pickle\.loads?\(|safe_open\(|load_file\(|torch\.(load|export\.load|hub|jit\.load)\(|load_pt2\(|onnx\.load\w*\("
+    r"|\.deserialize\(|Tokenizer\.from_(str|file|buffer)\b|yaml\.|ast\.literal_eval\()"
+)
+"""What reads a file that somebody else may have written."""
+
+READERS = {
+    "flashir.foreign": "the one way in",
+    "flashir.bench.process": "lines of a process that it started",
+    "flashir.bench.worker": "lines of the process that started it",
+    "flashir.bench.published": "tables that are shipped",
+    "flashir.cli.web_page": "a tokenizer that was read already",
+    "flashir.cli.web_page.readable": "a tokenizer that was read already",
+    "flashir.cli.tokens": "guarded",
+    "flashir.cost.profile": "whatever is wrong with a profile is a warning, and it is left out",
+    "flashir.file_kinds": "names one in a message",
+    "flashir.train.data.guarded": "guarded",
+    "flashir.train.data.tokenizer": "what the library says of a tokenizer that it just made",
+    "flashir.weight_file": "guarded",
+    "flashir_jax.artefact": "guarded",
+    "flashir_jax.export": "guarded",
+    "flashir_onnx.bench_decode": "files that it wrote",
+    "flashir_onnx.seal": "guarded",
+    "flashir_onnx.stored": "a file whose digest and places were verified",
+    "flashir_onnx.verify": "a file that was written or verified just now",
+    "flashir_torch.archive": "guarded, and without pickles",
+    "flashir_torch.artefact": "guarded, after the archive was looked through",
+}
+"""The modules that call a parser, and why they may."""
+
+
+def test_foreign_files_have_one_way_in() -> None:
+    """Elsewhere, `flashir.foreign` reads: bounded, and with whatever a parser raises as one error."""
+    calls = {
+        source.module: PARSERS.findall(source.path.read_text(encoding="utf-8")) for source in [*COMPILER, *PLUGINS]
+    }
+    found = {module for module, each in calls.items() if each}
+    assert found - READERS.keys() == set()
+    assert READERS.keys() - found == set()
+    for source in [*COMPILER, *PLUGINS]:
+        if READERS.get(source.module, "").startswith("guarded"):
+            assert any(each.module == "flashir.foreign" for each in source.imports()), source.module
 
 
 def test_ops_know_the_builder_by_its_type_alone() -> None:

@@ -16,16 +16,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from msgspec import Meta
 from safetensors.numpy import load_file, save
 
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_write, in_folder, locked, reading, sha256
+from flashir.files import UNFINISHED, atomic_write, in_folder, locked, sha256
+from flashir.foreign import guarded, parse_json, read_bytes
 from flashir.ir import DType
 from flashir_jax.layout import Stack
 
@@ -38,14 +39,15 @@ _NAME = r"model-[0-9a-f]{12}\.(stablehlo|safetensors)"
 _OURS = re.compile(rf"{_NAME}|\.model(\.jax|-[0-9a-f]{{12}}\.\w+)\.[0-9a-f]+{re.escape(UNFINISHED)}")
 
 Content = Callable[[BinaryIO], object]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one parameter of the function is stacked: see `Stack`."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Meta(ge=0, le=2**53)], ...]
     dtype: str
-    rounds: tuple[tuple[str, int], ...]
+    rounds: tuple[tuple[str, Annotated[int, Meta(ge=0, le=2**40)]], ...]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,8 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: int
     metadata: dict[str, str]
     notes: tuple[str, ...]
-    functions: dict[str, str]
-    parameters: str
+    functions: Annotated[dict[str, Digest], Meta(min_length=1)]
+    parameters: Digest
     layouts: dict[str, Layout]
     sha256: str = _NO_DIGEST
 
@@ -131,14 +133,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ArtefactError: a file is missing, cannot be read, is no artefact of flashir, or is damaged.
     """
-    with reading(path):
-        content = path.read_bytes()
-    try:
-        manifest = msgspec.json.decode(content, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise ArtefactError(
-            f"this is no artefact of flashir for JAX: {error}", where=str(path), mend="export the model again"
-        ) from error
+    manifest = _manifest(path)
     _expect(manifest.sha256, manifest.digest(), path)
     if manifest.schema != SCHEMA:
         raise ArtefactError(
@@ -159,10 +154,8 @@ def file_name(kind: str, digest: str) -> str:
 
 def read_params(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The parameters by full name. Raises ArtefactError where they cannot be read."""
-    try:
+    with guarded(path, ArtefactError, "cannot read the parameters"):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"cannot read the parameters: {error}", where=str(path)) from error
 
 
 def _put(out: Path, kind: str, content: bytes) -> str:
@@ -183,7 +176,7 @@ def _expect(wanted: str, got: str, path: Path) -> None:
 
 def _sweep(out: Path) -> None:
     """Remove what earlier exports into this folder left: files that model.jax does not name, unfinished ones."""
-    with suppress(OSError, msgspec.MsgspecError):  # a manifest that cannot be read may name any of them
+    with suppress(OSError, ArtefactError):  # a manifest that cannot be read may name any of them
         named = set(_named(out / MAIN_FILE))
         for file in out.iterdir():
             if _OURS.fullmatch(file.name) and file.name not in named:
@@ -192,4 +185,11 @@ def _sweep(out: Path) -> None:
 
 def _named(path: Path) -> Iterator[str]:
     if path.exists():
-        yield from msgspec.json.decode(path.read_bytes(), type=Manifest).files()
+        yield from _manifest(path).files()
+
+
+def _manifest(path: Path) -> Manifest:
+    """What a main file says, nothing of it verified. Raises ArtefactError."""
+    content = read_bytes(path, ArtefactError)
+    problem, mend = "this is no artefact of flashir for JAX", "export the model again"
+    return parse_json(content, path, ArtefactError, Manifest, problem=problem, mend=mend)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from flashir.errors import ArtefactError, InputError, TargetError
+from flashir.foreign import guarded
 from flashir.inputs import specialise
 from flashir.interpreter import bind_sizes
 from flashir.ir import DType, Graph, Node, evaluate
@@ -19,6 +20,10 @@ from flashir_jax.layout import Stack
 from flashir_jax.pallas.claims import KERNELS
 from flashir_jax.session import exactly
 from flashir_jax.types import element_type, enough_bits, in_float64
+
+_CALL = re.compile(r"stablehlo\.custom_call @(\w+)\(")
+_CALLS = ("shape_assertion", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
+"""What a module may call by name, beside Pallas kernels on a TPU: by name it could call anything in this process."""
 
 _DIMENSION = re.compile(r"(?!(floordiv|mod|max|min)\Z)[A-Za-z][A-Za-z0-9_]*\Z")
 
@@ -69,15 +74,22 @@ def specs(parameters: Mapping[str, Stack]) -> dict[str, Any]:
 
 
 def imported(content: bytes | bytearray, where: str) -> Any:
-    """What `exported` serialised. Raises ArtefactError where it is nothing of the kind, or of another JAX."""
-    try:
-        return _jax_export().deserialize(bytearray(content))
-    except Exception as error:  # the reader raises whatever a wrong byte leads it to
+    """What `exported` serialised. Raises ArtefactError where it is nothing of the kind, or calls out."""
+    problem = f"this JAX ({jax.__version__}) cannot read the function"
+    mend = "export the model again; JAX reads what releases of the last half year wrote"
+    export = _jax_export()
+    with guarded(where, ArtefactError, problem, mend):  # the reader raises whatever a wrong byte leads it to
+        function = export.deserialize(bytearray(content))
+        text = function.mlir_module()
+    allowed = {*_CALLS, *(("tpu_custom_call",) if "tpu" in function.platforms else ())}
+    called = _CALL.findall(text)
+    if strange := sorted({*called} - allowed) or (["another"] if text.count("custom_call") != len(called) else []):
         raise ArtefactError(
-            f"this JAX ({jax.__version__}) cannot read the function: {error}",
+            f"the function calls {strange[0]}, which no export does",
             where=where,
-            mend="export the model again; JAX reads what releases of the last half year wrote",
-        ) from error
+            mend="load only what you, or someone you trust, exported",
+        )
+    return function
 
 
 def callable_of(function: Any, graph: Graph) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from flashir.backend import NO_LABEL
 from flashir.cli.source import Source
 from flashir.cli.streams import piped
 from flashir.errors import InputError
+from flashir.foreign import guarded, opened, read_bytes
 from flashir.inputs import vocabulary
 from flashir.likelihood import log_softmax, nats
 from flashir.train.data import Tokenizer
@@ -101,14 +102,13 @@ def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
     Raises:
         InputError: the file cannot be read, nothing is given, or it is no UTF-8 where tokens are no bytes.
     """
-    where = str(file or "stdin")
+    where, problem = str(file or "stdin"), "cannot read the text"
+    with guarded(where, InputError, problem):
+        data = piped() if file is None else read_bytes(file, InputError, problem=problem, streams=True)
+    if data is None:
+        raise InputError("there is no input", mend="give --text FILE, --ids FILE.npy, or pipe text in")
     try:
-        data = piped() if file is None else file.read_bytes()
-        if data is None:
-            raise InputError("there is no input", mend="give --text FILE, --ids FILE.npy, or pipe text in")
         ids = np.frombuffer(data, np.uint8) if tokenizer.is_bytes else tokenizer.encode(data.decode())
-    except OSError as error:
-        raise InputError(f"cannot read the text: {error.strerror or error}", where=where) from None
     except UnicodeDecodeError as error:
         raise InputError(f"this is no UTF-8 text: see byte {error.start}", where=where) from None
     return ids.astype(np.int32)[None, :]
@@ -116,11 +116,10 @@ def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
 
 def read_array(path: Path) -> npt.NDArray[Any]:
     """An array [b, t] from a .npy file; one of [t] becomes a row. Raises InputError."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no .npy file of numbers"
-        raise InputError(f"cannot read the array: {reason}", where=str(path)) from None
+    problem = "cannot read the array"
+    what = f"{problem}: it is no .npy file of numbers"
+    with opened(path, InputError, problem=problem) as file, guarded(path, InputError, what):
+        array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError("cannot read the array: it is an archive of several", where=str(path))
     return array[None, :] if array.ndim == 1 else array

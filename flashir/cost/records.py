@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from math import nan
@@ -11,6 +10,7 @@ from typing import Any
 
 from flashir.cost.target import FLAGS, OPTIONAL, RANGES, TABLES, Target, split_name
 from flashir.errors import TargetError, suggest
+from flashir.foreign import parse_toml
 from flashir.ir.types import DType
 from flashir.ops import OPS
 
@@ -37,10 +37,7 @@ def parse_record(text: str, where: str) -> Target:
         TargetError: every number that is missing, negative, absurd, at odds with another or without a source, and
             every name that means nothing.
     """
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers too long to read, brackets too deep
-        raise TargetError(f"the record is not TOML: {error}", where=where) from None
+    table = parse_toml(text, where, TargetError, problem="the record is not TOML")
     problems: list[str] = []
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashir.errors import FlashirError, IRError
+from flashir.foreign import parse_json
 from flashir.ir.dims import LARGEST_COEFFICIENT, Dim, Size, ceildiv, symbol
 from flashir.ir.graph import AUTO, Attr
 from flashir.ir.limits import LONGEST_TEXT
@@ -189,10 +189,7 @@ def _lark() -> Any:
             return float(items[0])
 
         def string(self, items: list[Any]) -> Any:
-            try:
-                return _Text(json.loads(str(items[0])))
-            except json.JSONDecodeError as error:
-                raise IRError(f"the string {items[0]} is malformed: {error.msg}") from None
+            return _Text(parse_json(str(items[0]), "", IRError, str, problem=f"the string {items[0]} is malformed"))
 
         def whole(self, items: list[Any]) -> int:
             return int(items[0]) if len(items[0]) < 20 else _too_large(items[0])

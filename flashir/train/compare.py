@@ -22,6 +22,7 @@ from flashir.bench.record import Machine
 from flashir.checkpoint import is_run
 from flashir.errors import ArtefactError, FlashirError
 from flashir.files import atomic_write
+from flashir.foreign import parse_json, read_text
 from flashir.ir import Graph
 from flashir.ir.parameter_count import parameter_count
 from flashir.planning import plan
@@ -155,7 +156,7 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
     """Raises ArtefactError where the folder holds a comparison of other settings."""
     text = json.dumps(settings, indent=1)
     file = out / SETTINGS
-    if file.exists() and file.read_text() != text:
+    if file.exists() and read_text(file, ArtefactError) != text:
         raise ArtefactError("another comparison is there", where=str(out), mend="choose another folder with --out")
     atomic_write(file, lambda stream: stream.write(text.encode()))
 
@@ -211,7 +212,13 @@ def _asked(given: argparse.Namespace) -> str:
     ).settled(given.rows)
     shape = Shape(given.d_model, given.depth, given.key_dim, given.chunk)
     result = compare(given.systems, shape, recipe, given.out, progress)
-    return table(json.loads(result.read_text())["systems"])
+    return table(_systems(result))
+
+
+def _systems(result: Path) -> list[dict[str, Any]]:
+    made = parse_json(read_text(result, ArtefactError), result, ArtefactError, dict[str, Any])
+    systems: list[dict[str, Any]] = made["systems"]
+    return systems
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading, writing
+from flashir.foreign import guarded, parse_json
 from flashir.sealed_json import KEY, is_whole, sealed
 
 Number = Annotated[int, Meta(ge=1)]
@@ -76,14 +77,13 @@ class Curve:
     def lines(self) -> Iterator[Line]:
         """Every line. Raises ArtefactError where one is damaged."""
         for number, text in enumerate(self._texts(), 1):
-            try:
-                said = msgspec.json.decode(text, type=dict[str, Any])
+            problem = f"line {number} is damaged"
+            said = parse_json(text, self.path, ArtefactError, dict[str, Any], problem=problem, mend=MEND)
+            with guarded(self.path, ArtefactError, problem, MEND):
                 line = msgspec.convert(said, Line)
                 if KEY in said and not is_whole(said):
                     raise ValueError("its digest is not that of what it says")
-                yield line
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                raise ArtefactError(f"line {number} is damaged: {error}", where=str(self.path), mend=MEND) from None
+            yield line
 
     def cut(self, steps: int) -> None:
         """Keep the lines of the first steps, which a checkpoint has seen, and drop what came after it.

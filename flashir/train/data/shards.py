@@ -20,8 +20,9 @@ from msgspec import Meta
 
 from flashir.arguments import typed
 from flashir.cost.profile import cache_folder
-from flashir.errors import InputError
+from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_write, sha256
+from flashir.foreign import parse_json, read_bytes
 from flashir.train.data.corpus import Corpus, Span
 from flashir.train.data.text import Document, Paths, Progress, documents, pieces
 from flashir.train.data.tokenizer import Ids, Tokenizer
@@ -134,9 +135,9 @@ def _shard(folder: Path, group: list[Document], tokenizer: Tokenizer, told: Call
 def _lengths(ids: Path, index: Path, documents: int, itemsize: int) -> tuple[int, ...] | None:
     """The tokens of each document in a shard, None where it is not whole."""
     try:
-        said = msgspec.json.decode(index.read_bytes(), type=Index)
+        said = parse_json(read_bytes(index, ArtefactError), index, ArtefactError, Index)
         whole = ids.is_file() and said.is_whole(documents, ids.stat().st_size // itemsize)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ArtefactError):
         return None
     return said.lengths if whole and sha256(ids) == said.sha256 else None
 
