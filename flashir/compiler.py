@@ -24,6 +24,7 @@ from flashir.parameters import Params, checked, fitted, init, rechunked
 from flashir.passes.choose import settled_values
 from flashir.planning import Plan, Ranking, plan
 from flashir.registry import backend_of
+from flashir.rewrite import specialise
 from flashir.workload import Workload
 
 
@@ -56,14 +57,20 @@ class Runnable:
         arrays = inputs.collect(self.model, given, named)
         sizes = inputs.check(self.model, arrays)
         self._admit(sizes)
-        return np.asarray(self._run(arrays))
+        result = np.asarray(self._run(arrays))
+        return result if all(sizes.values()) else self._cut(result, sizes)
+
+    def _cut(self, result: npt.NDArray[Any], sizes: Mapping[str, int]) -> npt.NDArray[Any]:
+        """The part of a result that the model means: compiled code has one chunk where an empty sequence has none."""
+        wanted = specialise(self.model, sizes).outputs[0].type.sizes
+        return result[tuple(slice(size) for size in wanted)]
 
     def _admit(self, sizes: Mapping[str, int]) -> None:
         """Refuse what an op cannot do, or memory cannot hold; sizes seen before pass at once."""
         key = tuple(sizes.items())
         if key in self._admitted:
             return
-        inputs.specialise(self.model, sizes)
+        specialise(self.model, sizes)
         if 0 in sizes.values():  # nothing to hold
             return
         record = find_target(self.plan.target)

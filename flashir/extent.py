@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flashir.errors import InputError
-from flashir.inputs import specialise
 from flashir.ir import Graph, Size
+from flashir.rewrite import specialise
 from flashir.workload import Workload
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arrays import as_array
-from flashir.errors import InputError, IRError, counted
-from flashir.interpreter import bind_sizes
-from flashir.ir import DType, Graph, TensorType, Value
-from flashir.rewrite import rewrite
+from flashir.errors import InputError, counted
+from flashir.ir import DType, Graph, Size, Value
+from flashir.ops import OPS
+from flashir.rewrite import bind_sizes
 
 Array = npt.NDArray[Any]
 INT32 = np.iinfo(np.int32)
@@ -68,20 +68,6 @@ def one_document(model: Graph, ids: Array) -> list[Array]:
     return [ids, *(np.ones(ids.shape, bool) if is_mask else np.zeros(ids.shape, np.int64) for is_mask in masks)]
 
 
-def specialise(model: Graph, sizes: Mapping[str, int]) -> Graph:
-    """The model with every size a number, so that each op has seen whether it can do these.
-
-    Raises:
-        InputError: what an op says against them, such as a sequence longer than its `max_len`.
-    """
-    types: list[TensorType] = [value.type.bind(sizes) for value in model.inputs]
-    try:
-        return rewrite(model, inputs=types)
-    except IRError as error:
-        shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-        raise InputError(error.problems, where=f"with {shown}", mend=error.mend) from None
-
-
 def _types(value: Value, x: Array) -> Iterator[str]:
     wanted = value.type.dtype
     kinds = "f" if wanted.is_float else "b" if wanted is DType.BOOL else "iu"
@@ -95,7 +81,7 @@ _KINDS = {"f": "floating-point numbers", "b": "true or false", "iu": "whole numb
 def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
     if value.type.dtype.is_float or value.type.dtype is DType.BOOL or not x.size:
         return
-    rows = vocabulary(model, value)
+    rows = vocabulary(model, value, clipped=False)
     low, high, what = (INT32.min, INT32.max, "number") if rows is None else (0, rows - 1, "token id")
     if x.min() < low or x.max() > high:
         outside = (x < low) | (x > high)
@@ -104,16 +90,35 @@ def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
         yield f"{value.name} has {counted(count, what)} outside {low} .. {high}, the first at {first}: {x[first]}"
 
 
-def vocabulary(model: Graph, value: Value) -> int | None:
-    """How many tokens there are where an input holds tokens; None where it holds something else."""
-    return min((rows for node in model.nodes if (rows := _rows_read_by(node, value)) is not None), default=None)
+def vocabulary(model: Graph, value: Value, *, clipped: bool = True) -> int | None:
+    """How many tokens there are where an input holds tokens; None where it holds something else.
+
+    It holds tokens where an op takes rows of a table by its numbers, at any storey: they are followed through ops that
+    move them, and into the bodies of loops.
+
+    Args:
+        model: any graph.
+        value: an input.
+        clipped: count tables too whose rows are taken by numbers that a `minimum` or `maximum` keeps within bounds.
+    """
+    known = [size for size in _tables(model, {value}, clipped) if isinstance(size, int)]
+    return min(known, default=None)
 
 
-def _rows_read_by(node: Any, value: Value) -> int | None:
-    """How many rows the table has from which a node takes those that `value` names."""
-    if node.op == "embed" and node.inputs[0] == value:
-        return int(node.attrs["vocab"])
-    if node.op == "gather" and node.inputs[1] == value:
-        rows = node.inputs[0].type.shape[0]
-        return rows if isinstance(rows, int) else None
-    return None
+def _tables(graph: Graph, ids: set[Value], clipped: bool) -> Iterator[Size]:
+    """How many rows the tables have from which rows are taken by `ids`, to which values that hold them are added."""
+    for node in graph.nodes:
+        if ids.isdisjoint(node.operands):
+            continue
+        record = OPS[node.op]
+        if record.rows is not None:
+            place, rows = record.rows([v.type if v else None for v in node.inputs], node.attrs)
+            if node.inputs[place] in ids:
+                yield rows
+        elif node.region is not None:
+            pairs = zip(node.region.inputs, node.operands, strict=True)
+            inside = {own for own, outer in pairs if outer in ids}
+            yield from _tables(node.region, inside, clipped)
+            ids |= {outer for own, outer in zip(node.region.outputs, node.outputs, strict=True) if own in inside}
+        elif record.moves or (clipped and record.clips):
+            ids |= set(node.outputs)

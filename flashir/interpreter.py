@@ -11,11 +11,11 @@ import numpy.typing as npt
 from flashir.arguments import typed
 from flashir.arrays import as_array
 from flashir.errors import InputError, ParameterError, SettingError
-from flashir.ir.dims import Dim, Symbol, evaluate, symbols
 from flashir.ir.graph import AUTO, Graph, Node, Value
 from flashir.ir.naming import expand, full_name, parameters, round_symbol, with_scopes
+from flashir.memory import memory_at_hand, memory_for
 from flashir.ops.opdef import OPS
-from flashir.ops.shape import bind_attrs
+from flashir.rewrite import bind_sizes, specialise
 
 Oracle = npt.NDArray[Any]
 
@@ -32,7 +32,8 @@ def interpret(
         inputs: one array for each input of the graph, in order, or by name.
 
     Raises:
-        InputError: an input is missing, unknown, or of a type or shape that does not fit; an id is out of range.
+        InputError: an input is missing, unknown, or of a type or shape that does not fit; an id is out of range; an op
+            cannot do these sizes, or this machine has no memory for them.
         ParameterError: every parameter that is missing, misshapen or no array.
         SettingError: a chunk is still open.
     """
@@ -44,10 +45,20 @@ def interpret(
     if any(node.attrs.get("chunk") is AUTO for node in graph.walk()):
         raise SettingError("the chunk is part of the model, and still auto", mend="run choose-chunk, or set it")
     arrays = [_oracle(by_name[value.name], value) for value in graph.inputs]
-    sizes = bind_sizes(graph, [x.shape for x in arrays])
-    params = _arrays(graph, params)
-    with np.errstate(all="ignore"):  # infinities are numbers, as on every target
-        return _Run(params, sizes).graph(with_scopes(graph), arrays, {})
+    bound = specialise(graph, bind_sizes(graph, [x.shape for x in arrays]))
+    run = _Run(_arrays(graph, params))
+    what, needed = _largest(bound)
+    mend = "use a smaller batch or a shorter length"
+    with memory_for(what, needed, InputError, mend=mend), np.errstate(all="ignore"):  # infinities are numbers
+        return run.graph(with_scopes(bound), arrays, {})
+
+
+def _largest(bound: Graph) -> tuple[str, int]:
+    """The largest value of a graph without open sizes, for people, and its bytes."""
+    values = [*bound.inputs, *(value for node in bound.walk() for value in node.outputs)]
+    counted = ((value.type.count * value.type.dtype.oracle.itemsize, value) for value in values)
+    needed, value = max(counted, key=lambda each: each[0], default=(0, None))
+    return f"the numbers of {value}: {value.type if value else ''} in float64", needed
 
 
 def _oracle(given: npt.ArrayLike, value: Value) -> Oracle:
@@ -82,52 +93,25 @@ def _arrays(graph: Graph, params: Mapping[str, Any]) -> dict[str, Oracle]:
     return arrays
 
 
-def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """The symbols of a graph's inputs, from the shapes given. Raises InputError where they do not fit."""
-    sizes: dict[str, int] = {}
-    problems = []
-    for value, shape in zip(graph.inputs, shapes, strict=True):
-        if len(shape) != value.type.rank:
-            problems.append(f"{value.name} must have {value.type.rank} axes, as {value.type}, got shape {shape}")
-            continue
-        for axis, (wanted, got) in enumerate(zip(value.type.shape, shape, strict=True)):
-            name = _symbol_name(wanted)
-            expected = wanted if name is None else sizes.setdefault(name, got)
-            if not isinstance(expected, Dim) and expected != got:
-                problems.append(f"axis {axis} of {value.name} ({value.type}) must be {expected}, got {got}")
-    for value, shape in () if problems else zip(graph.inputs, shapes, strict=True):
-        for axis, (wanted, got) in enumerate(zip(value.type.shape, shape, strict=True)):
-            unknown = symbols(wanted) - set(sizes)
-            if unknown:
-                problems.append(f"axis {axis} of {value.name} is {wanted}: no input has an axis {min(unknown)}")
-            elif evaluate(wanted, sizes) != got:
-                problems.append(
-                    f"axis {axis} of {value.name} ({value.type}) must be {evaluate(wanted, sizes)}, got {got}"
-                )
-    if problems:
-        raise InputError(problems)
-    return sizes
-
-
-def _symbol_name(size: int | Dim) -> str | None:
-    match size:
-        case Dim(terms=(((Symbol(name=name),), 1),)):
-            return name
-    return None
-
-
 class _Run:
-    """One run: the parameters and the sizes that stay the same throughout."""
+    """One run: the parameters stay the same throughout; `held` counts the bytes of the values that are kept."""
 
-    def __init__(self, params: Mapping[str, Oracle], sizes: dict[str, int]) -> None:
+    def __init__(self, params: Mapping[str, Oracle]) -> None:
         self.params = params
-        self.sizes = sizes
+        self.held = 0
+        self.memory = memory_at_hand()
 
     def graph(self, graph: Graph, inputs: Sequence[Oracle], rounds: Mapping[str, int]) -> tuple[Oracle, ...]:
+        """Raises MemoryError where the values together are more than this machine holds."""
         values: dict[Value, Oracle] = dict(zip(graph.inputs, inputs, strict=True))
+        before = self.held
         for node in graph.nodes:
             results = self.node(node, [None if v is None else values[v] for v in node.inputs], rounds)
             values.update(zip(node.outputs, results, strict=True))
+            self.held += sum(result.nbytes for result in results if result.base is None)
+            if self.held > self.memory:
+                raise MemoryError
+        self.held = before
         return tuple(values[value] for value in graph.outputs)
 
     def node(self, node: Node, operands: Sequence[Oracle | None], rounds: Mapping[str, int]) -> tuple[Oracle, ...]:
@@ -137,7 +121,7 @@ class _Run:
             extra["p"] = _Parameters(self.params, lambda local: expand(full_name(node, local), rounds))
         if node.region is not None:
             extra["body"] = self.body(node, rounds)
-        result = record.ref(*operands, **bind_attrs(dict(node.attrs), self.sizes), **extra)
+        result = record.ref(*operands, **node.attrs, **extra)
         return result if isinstance(result, tuple) else (result,)
 
     def body(self, node: Node, rounds: Mapping[str, int]) -> Callable[..., tuple[Oracle, ...]]:

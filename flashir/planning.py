@@ -34,6 +34,7 @@ from flashir.passes.choose import (
     slots,
 )
 from flashir.passes.dtype import COMPUTE_TYPES, SetDType
+from flashir.rewrite import check_sizes
 from flashir.tune.candidates import Candidate, best, check_policy
 from flashir.tune.space import misfits, search_space
 from flashir.why import explain
@@ -195,11 +196,13 @@ def plan(
 
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
+        IRError: a size of the model is open, and no axis of an input tells it.
         TargetError: the target is unknown, has no portable form, or the model does not fit its memory.
         ParameterError: the parameters fit no chunk.
     """
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
+    check_sizes(model)
     if params is not None:  # what has no name fits no choice, and is told when parameters are checked
         params = {name: array for name, array in fitted(model, params).items() if isinstance(name, str)}
     graph = by_hand(model, choices, dtype, locked=params is not None)

@@ -11,12 +11,12 @@ from flashir.backend import AdamW, Array, Batch, Params, Trainable, Trainer
 from flashir.compiler import device_at_hand
 from flashir.errors import ArtefactError, TargetError
 from flashir.export import sample_inputs
-from flashir.interpreter import bind_sizes
 from flashir.ir import Graph
 from flashir.lowering import Lowering
 from flashir.moments import Moments
 from flashir.parameters import init
 from flashir.registry import backend_of
+from flashir.rewrite import bind_sizes
 from flashir.timed import timed
 from flashir.workload import Workload
 

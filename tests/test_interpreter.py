@@ -117,7 +117,7 @@ def test_a_sequence_longer_than_the_bias_spans_is_refused() -> None:
     graph = loads("model @m(%x: f32[B, T, 4]) { %y = gau(%x) {key_dim = 2, max_len = 4} return %y }")
     params = random_parameters(graph)
     assert interpret(graph, params, np.ones((1, 4, 4)))[0].shape == (1, 4, 4)
-    with pytest.raises(FlashirError, match="a length of 5 is more than the 4 positions"):
+    with pytest.raises(FlashirError, match="spans max_len = 4 positions, the sequence has 5"):
         interpret(graph, params, np.ones((1, 5, 4)))
 
 

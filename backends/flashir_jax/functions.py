@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from flashir.errors import InputError, TargetError
-from flashir.interpreter import bind_sizes
 from flashir.ir import Graph, Node, Value
 from flashir.ir.naming import round_symbol
 from flashir.lowering import Lowering
 from flashir.ops.prefix import cut_scan
 from flashir.planning import plan
+from flashir.rewrite import bind_sizes
 from flashir_jax.layout import Stack, depends_on, layout, stacked, unstacked
 from flashir_jax.pallas.table import TABLE, on_tpu, parts
 from flashir_jax.placement import Placement

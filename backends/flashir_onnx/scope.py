@@ -16,8 +16,8 @@ import numpy.typing as npt
 from onnx import NodeProto, helper, numpy_helper
 
 from flashir.errors import TargetError
-from flashir.ir import Dim, Size, Value
-from flashir.ir.dims import CeilDiv, Symbol
+from flashir.ir import Size, Value
+from flashir.ir.dims import CeilDiv, Symbol, symbol_of
 from flashir_onnx.static import Rounds, StaticValues
 
 Dims = tuple[Size, ...]
@@ -100,9 +100,9 @@ class MainScope(Scope):
         self.taken.add(name)
         self.names[value] = name
         for axis, size in enumerate(value.type.shape):
-            match size:
-                case Dim(terms=(((Symbol(name=symbol),), 1),)):
-                    self.symbols.setdefault(symbol, (name, axis))
+            symbol = symbol_of(size)
+            if symbol is not None:
+                self.symbols.setdefault(symbol, (name, axis))
 
     def constant(self, array: npt.NDArray[Any]) -> str:
         """An initializer; equal ones are one."""

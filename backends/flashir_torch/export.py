@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from flashir.backend import Backend
 from flashir.errors import TargetError
 from flashir.ir import Dim as Size
 from flashir.ir import Graph
+from flashir.ir.limits import LARGEST_SIZE
 from flashir.lowering import Lowering
+from flashir.memory import memory_for
 from flashir.passes.choose import reset, settle
 from flashir_torch.claims import claims
 from flashir_torch.emit import module
@@ -51,14 +54,24 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
     net = module(graph, params, exporting=True).requires_grad_(False).eval()
     shapes = example_shapes(graph)
     types = [input_type(value, WHOLE) for value in graph.inputs]
-    example = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, types, strict=True))
+    needed = sum(prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, types, strict=True))
+    with memory_for(f"inputs of @{graph.name} to export it with", needed, TargetError):
+        example = tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, types, strict=True))
     dynamic = tuple(
         {axis: Dim.DYNAMIC for axis, size in enumerate(value.type.shape) if isinstance(size, Size)}
         for value in graph.inputs
     )
     try:  # oblivious: sizes of 0 and 1 are as any others, which by default a program is not made for
         with torch.no_grad(), _config.patch(backed_size_oblivious=not has_loops(graph)):  # type: ignore[attr-defined]
-            return export(net, example, dynamic_shapes=dynamic, strict=False)
+            program = export(net, example, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # PyTorch raises errors of many kinds here, with no base of their own
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise TargetError(f"PyTorch cannot export @{graph.name}: {reason}", where="torch") from error
+    bounds = [each.upper for each in program.range_constraints.values() if bool(each.upper < LARGEST_SIZE)]
+    if bounds:
+        raise TargetError(
+            f"PyTorch exports a loop over chunks for sizes up to {min(bounds)} alone, and @{graph.name} has one",
+            where="torch",
+            mend="export the model from before it was lowered, or lower it with cumsum = matmul, which has no loop",
+        )
+    return program

@@ -16,7 +16,7 @@ from torch import fx
 
 from flashir.errors import TargetError
 from flashir.ir import Dim, DType, Size, Value
-from flashir.ir.dims import CeilDiv, Symbol
+from flashir.ir.dims import CeilDiv, Symbol, symbol_of
 from flashir_torch.names import identifier
 from flashir_torch.reuse import TYPE, reuse
 from flashir_torch.types import TYPES
@@ -142,10 +142,10 @@ class MainScope(Scope):
         assert isinstance(node, fx.Node)
         known = False
         for axis, size in enumerate(value.type.shape):
-            match size:
-                case Dim(terms=(((Symbol(name=symbol),), 1),)):
-                    known = known or symbol in self._read
-                    self._read.setdefault(symbol, (node, axis))
+            symbol = symbol_of(size)
+            if symbol is not None:
+                known = known or symbol in self._read
+                self._read.setdefault(symbol, (node, axis))
         if known:
             self.values[value] = self.method("view", node, self.shape(value.type.shape), stem=node.name)
 

@@ -12,12 +12,12 @@ from flashir.bench.record import Row
 from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
 from flashir.errors import FlashirError, TargetError, gathered
-from flashir.inputs import specialise
 from flashir.ir import Graph
 from flashir.ops import OPS
 from flashir.passes.choose import choosers
 from flashir.planning import by_hand, compute_type, plan
 from flashir.registry import backend_of
+from flashir.rewrite import specialise
 from flashir.subject import trainable
 from flashir.workload import Workload
 

@@ -123,6 +123,14 @@ def symbol(name: str) -> Dim:
     return Dim((((Symbol(name),), 1),))
 
 
+def symbol_of(size: Size) -> str | None:
+    """The name of a size that is one symbol and nothing else; None for any other."""
+    match size:
+        case Dim(terms=(((Symbol(name=name),), 1),)):
+            return name
+    return None
+
+
 def ceildiv(numerator: Size, denominator: int) -> Size:
     """`ceil(numerator / denominator)`; whole multiples of the denominator come out of the division."""
     if denominator < 1:

@@ -78,6 +78,7 @@ embed = define_op(
         decompose=lambda b, ids, p, **_: b.gather(p["weight"], ids),
         params=lambda ids, vocab, dim, **_: {"weight": ParamSpec((vocab, dim), std=WEIGHT_STD)},
         scope="embed",
+        rows=lambda types, attrs: (0, attrs["vocab"]),
         ignores_padding=each_row_alone,
         doc="token embedding, [b, t] -> [b, t, d]",
     )

@@ -130,8 +130,10 @@ mul = _binary("mul", np.multiply, "x * y", gradient=reads_other_side, neutral=1,
 div = _binary(
     "div", np.divide, "x / y, of floating-point numbers", 4, infer=divided, gradient=reads_operands, neutral=1
 )
-maximum = _binary("maximum", np.maximum, "the larger of x and y", gradient=reads_operands, commutative=True)
-minimum = _binary("minimum", np.minimum, "the smaller of x and y", gradient=reads_operands, commutative=True)
+maximum = _binary("maximum", np.maximum, "the larger of x and y", gradient=reads_operands, commutative=True, clips=True)
+minimum = _binary(
+    "minimum", np.minimum, "the smaller of x and y", gradient=reads_operands, commutative=True, clips=True
+)
 less = _binary("less", np.less, "whether x < y", infer=compared, gradient=no_gradient)
 less_equal = _binary("less_equal", np.less_equal, "whether x <= y", infer=compared, gradient=no_gradient)
 
@@ -189,6 +191,7 @@ select = define_op(
         (sample("bool[2, 3]", "f32[3]", "f32[]"),),
         axes=Axes.ELEMENTWISE,
         gradient=reads_operand(0),
+        clips=True,
         doc="x where the condition holds, else y",
     )
 )
@@ -210,6 +213,7 @@ cast = define_op(
         axes=Axes.ELEMENTWISE,
         gradient=reads_nothing,
         fold=fold_identity,
+        moves=True,
         doc="another element type; a bool becomes 0 or 1",
     )
 )

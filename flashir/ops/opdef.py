@@ -19,7 +19,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.choices import Choice
 from flashir.ops.costs import CostRule
 from flashir.ops.stream import Stream
-from flashir.ops.traits import Axes, FoldRule, GradientRule, PaddingRule
+from flashir.ops.traits import Axes, FoldRule, GradientRule, PaddingRule, RowsRule
 
 REQUIRED = object()
 PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
@@ -203,6 +203,10 @@ class OpDef:
         commutative: whether the two operands may be exchanged.
         fuses: whether compilers compute it in one kernel with elementwise neighbours.
         inline: whether each reader computes it anew, as a constant, so that it is never worth moving.
+        moves: whether each element of the result is one of an operand, or a constant.
+        clips: whether it is one of an operand where that is within bounds.
+        rows: of an op that takes rows of a table by number: operand types and attributes -> which operand holds the
+            numbers, and how many rows there are.
         ignores_padding: attributes -> whether rows after the last token change no row before them. Elementwise ops
             never do.
         doc: one line for people.
@@ -229,6 +233,9 @@ class OpDef:
     commutative: bool = False
     fuses: bool = True
     inline: bool = False
+    moves: bool = False
+    clips: bool = False
+    rows: RowsRule | None = None
     ignores_padding: PaddingRule | None = None
     doc: str = ""
 

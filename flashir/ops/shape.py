@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashir.errors import InputError, IRError
-from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate
+from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate, substitute
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
 from flashir.ops.costs import copied, free, moved
 from flashir.ops.opdef import (
@@ -92,6 +92,7 @@ reshape = define_op(
         (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
         attrs={"shape": sizes(doc="row-major order kept")},
         axes=Axes.RESHAPE,
+        moves=True,
         gradient=reads_nothing,
         fold=_fold_reshape,
         doc="the same elements in another shape",
@@ -115,6 +116,7 @@ transpose = define_op(
         (sample("f32[2, 3, 4]", perm=(2, 0, 1)),),
         attrs={"perm": listing(doc="axis i of the result is axis perm[i] of x")},
         axes=Axes.TRANSPOSE,
+        moves=True,
         gradient=reads_nothing,
         fold=_fold_transpose,
         doc="the axes in another order",
@@ -138,6 +140,7 @@ broadcast_to = define_op(
         (sample("f32[3, 1]", shape=(2, 3, 4)),),
         attrs={"shape": sizes()},
         axes=Axes.BROADCAST,
+        moves=True,
         gradient=reads_nothing,
         fold=fold_identity,
         doc="repeated along axes that are new or of size 1",
@@ -165,6 +168,7 @@ pad = define_op(
         (sample("f32[2, 3]", axis=1, after=2), sample("f32[2, 3]", axis=0, before=1, after=0, value=-1.0)),
         attrs={"axis": integer(), "before": size(0), "after": size(0), "value": number(0.0)},
         axes=Axes.ALONG_ONE,
+        moves=True,
         gradient=reads_nothing,
         fold=fold_identity,
         doc="a constant before and after, on one axis",
@@ -194,6 +198,7 @@ slice_ = define_op(
         (sample("f32[2, 5]", axis=1, start=1, stop=4), sample("f32[4]", axis=0, start=0, stop=0)),
         attrs={"axis": integer(), "start": size(0), "stop": size()},
         axes=Axes.ALONG_ONE,
+        moves=True,
         gradient=reads_nothing,
         fold=_fold_slice,
         doc="start <= index < stop on one axis",
@@ -218,6 +223,7 @@ split = define_op(
         (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),),
         attrs={"axis": integer(), "sizes": sizes()},
         axes=Axes.ALONG_ONE,
+        moves=True,
         gradient=reads_nothing,
         fold=fold_single,
         doc="cut along one axis into parts of those sizes",
@@ -248,6 +254,7 @@ concat = define_op(
         (sample("f32[2, 3]", "f32[2, 1]", axis=1),),
         attrs={"axis": integer()},
         axes=Axes.ALONG_ONE,
+        moves=True,
         gradient=reads_nothing,
         fold=fold_single,
         fuses=False,
@@ -271,6 +278,7 @@ reverse = define_op(
         (sample("f32[2, 3]", axis=1),),
         attrs={"axis": integer()},
         axes=Axes.ALONG_ONE,
+        moves=True,
         gradient=reads_nothing,
         fuses=False,
         doc="the elements of one axis in reverse order",
@@ -302,6 +310,7 @@ gather = define_op(
         copied,
         (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")),
         axes=Axes.GATHER,
+        rows=lambda types, attrs: (1, types[0].shape[0]),
         gradient=reads_operand(1),
         fuses=False,
         doc="rows of the table by number",
@@ -317,12 +326,17 @@ def pad_to_multiple(b: Builder, x: Value, axis: int, multiple: int, value: float
     return b.pad(x, axis=axis, after=ceildiv(length, multiple) * multiple - length, value=value)
 
 
-def bind_attrs(attrs: dict[str, Any], bindings: dict[str, int]) -> dict[str, Any]:
-    """The attributes with every symbolic size replaced by its value."""
+def bind_attrs(attrs: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The attributes with every symbolic size as a number. Raises IRError where a symbol has none."""
+    return {name: _each_size(value, lambda size: evaluate(size, sizes)) for name, value in attrs.items()}
 
-    def bind(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(bind(item) for item in value)
-        return evaluate(value, bindings) if isinstance(value, Dim) else value
 
-    return {name: bind(value) for name, value in attrs.items()}
+def substitute_attrs(attrs: Mapping[str, Any], sizes: Mapping[str, Size]) -> dict[str, Any]:
+    """The attributes with symbols replaced by other sizes, in lists too; a symbol that has none stays."""
+    return {name: _each_size(value, lambda size: substitute(size, sizes)) for name, value in attrs.items()}
+
+
+def _each_size(value: Any, change: Callable[[Dim], Size]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_each_size(item, change) for item in value)
+    return change(value) if isinstance(value, Dim) else value

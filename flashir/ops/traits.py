@@ -6,7 +6,7 @@ it simplifies to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,9 @@ def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
     assert isinstance(number, (int, float))
     return number
 
+
+RowsRule = Callable[[Sequence[Any], Mapping[str, Any]], tuple[int, Any]]
+"""Operand types and attributes -> the operand that holds numbers of rows, and how many rows the table has."""
 
 PaddingRule = Callable[[Mapping[str, "Attr"]], bool]
 """Attributes -> whether rows after the last token leave the results of the rows before them unchanged."""

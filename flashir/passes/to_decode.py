@@ -16,7 +16,7 @@ from typing import Any
 
 from flashir.errors import FlashirError, SettingError
 from flashir.ir.builder import Builder
-from flashir.ir.dims import Dim, Size, ceildiv
+from flashir.ir.dims import Dim, Size, ceildiv, symbol_of
 from flashir.ir.graph import AUTO, Attr, Graph, Node, Value
 from flashir.ir.naming import expand, round_symbol, with_scopes
 from flashir.ir.types import DType, TensorType
@@ -159,7 +159,7 @@ class _Source:
         time = ids.shape[1]
         chunks = {node.attrs["chunk"] for node in model.walk() if "chunk" in node.attrs}
         whole = time * lcm(*(chunk for chunk in chunks if isinstance(chunk, int)))
-        graph = with_scopes(rewrite(model, _Divide(length), inputs=[ids.with_shape((ids.shape[0], whole))]))
+        graph = with_scopes(rewrite(model, _Divide(length), sizes={str(time): whole}))
         return _Source(graph, ids, time, whole, Tokens(str(time)))
 
     def padded(self, model: Graph) -> Size:
@@ -203,7 +203,7 @@ def _checked(model: Graph) -> TensorType:
     """The type of the one input, ids [b, t]. Raises SettingError with all that keeps a model from being continued."""
     problems = []
     wanted = [v for v in model.inputs if v.type.rank == 2 and v.type.dtype in (DType.I32, DType.I64)]
-    if len(model.inputs) != 1 or len(wanted) != 1 or isinstance(wanted[0].type.shape[1], int):
+    if len(model.inputs) != 1 or len(wanted) != 1 or symbol_of(wanted[0].type.shape[1]) is None:
         shown = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
         problems.append(f"it takes ({shown}); only tokens alone, [B, T] of any length T, can be continued")
     if len(model.outputs) != 1:

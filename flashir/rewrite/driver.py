@@ -6,13 +6,15 @@ rewritten in turn, and one walk over the graph reaches the fixed point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flashir.ir.builder import Builder
+from flashir.ir.dims import Size
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.types import TensorType
 from flashir.ops.opdef import OPS
+from flashir.ops.shape import substitute_attrs
 
 Rule = Callable[["RewritingBuilder", Node], Sequence[Value] | Value | None]
 """Given a builder and a node about to be inserted: the values that stand for its results, or None for no match."""
@@ -49,28 +51,35 @@ def _key(node: Node) -> Any:
     return node.op, node.inputs, tuple((k, repr(v)) for k, v in node.attrs.items()), node.region
 
 
-def rewrite(graph: Graph, *rules: Rule, inputs: Sequence[TensorType] | None = None) -> Graph:
+def rewrite(
+    graph: Graph,
+    *rules: Rule,
+    inputs: Sequence[TensorType] | None = None,
+    sizes: Mapping[str, Size] | None = None,
+) -> Graph:
     """The graph rebuilt under the rules, regions before the nodes that hold them.
 
     Args:
         graph: what to rewrite.
         rules: in order of preference.
         inputs: other types for the graph's inputs; all types are inferred anew.
+        sizes: what symbols become, in the types of inputs and in attributes.
     """
     builder = RewritingBuilder(graph.name, rules)
-    types = inputs or [value.type for value in graph.inputs]
+    types = inputs or [value.type.substitute(sizes) if sizes else value.type for value in graph.inputs]
     values: dict[Value, Value] = {}
     for value, type_ in zip(graph.inputs, types, strict=True):
         values[value] = builder.input(value.name, type_)
     for node in graph.nodes:
         operands = [None if value is None else values[value] for value in node.inputs]
+        attrs = substitute_attrs(node.attrs, sizes) if sizes else node.attrs
         region = node.region
         if region is not None:
             arguments = OPS[node.op].region
             assert arguments is not None
             present = [value.type for value in operands if value is not None]
-            region = rewrite(region, *rules, inputs=arguments(present, node.attrs))
+            region = rewrite(region, *rules, inputs=arguments(present, attrs), sizes=sizes)
         names = [value.name for value in node.outputs]
-        made = builder.insert(node.op, operands, node.attrs, region, names=names)
+        made = builder.insert(node.op, operands, attrs, region, names=names)
         values.update(zip(node.outputs, made, strict=True))
     return builder.finish(*(values[value] for value in graph.outputs))

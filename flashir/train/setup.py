@@ -13,12 +13,13 @@ from flashir.compiler import device_at_hand
 from flashir.cost import target as find_target
 from flashir.endings import NONE
 from flashir.errors import InputError, SettingError, TargetError
-from flashir.inputs import specialise, vocabulary
+from flashir.inputs import vocabulary
 from flashir.ir import DType, Graph
 from flashir.likelihood import is_causal
 from flashir.moments import Moments
 from flashir.parameters import checked, fitted, init
 from flashir.planning import Plan, plan
+from flashir.rewrite import specialise
 from flashir.subject import trainable
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
 from flashir.train.recipe import Recipe

@@ -12,12 +12,12 @@ from flashir.cost import Target
 from flashir.cost import target as find_target
 from flashir.errors import ArtefactError, SettingError, TargetError
 from flashir.extent import Extent
-from flashir.inputs import specialise
 from flashir.ir import Graph
 from flashir.ir.graph import Attr
 from flashir.passes.choose import settle
 from flashir.planning import Plan, Ranking, by_hand, planned
 from flashir.registry import backend
+from flashir.rewrite import specialise
 from flashir.subject import trainable
 from flashir.tune.candidates import Candidate, check_policy
 from flashir.tune.contest import Contest
