@@ -92,6 +92,11 @@ class _Door:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
+    @property
+    def name(self) -> str:
+        """What errors call it: `plan`, `Builder.input`, and a class by its name."""
+        return self.function.__qualname__.removesuffix(".__init__").rpartition(".<locals>.")[2]
+
     @cached_property
     def signature(self) -> Any:
         import inspect
@@ -108,7 +113,7 @@ class _Door:
         for name, parameter in self.signature.parameters.items():
             rule = _rule(hints.get(name, Any))
             if rule is not None and parameter.kind is not parameter.VAR_KEYWORD:  # the function knows those names
-                found[name] = rule
+                found[name] = _each(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
         return found
 
     def admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -116,13 +121,13 @@ class _Door:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentError(self._misfit(error, kwargs), where=self.function.__name__) from None
+            raise ArgumentError(self._misfit(error, kwargs), where=self.name) from None
         problems = []
         for name, value in bound.arguments.items():
             bound.arguments[name], problem = _taken(name, value, self.rules.get(name))
             problems += problem
         if problems:
-            raise ArgumentError(problems, where=self.function.__name__)
+            raise ArgumentError(problems, where=self.name)
         return bound.args, bound.kwargs
 
     def _misfit(self, error: TypeError, kwargs: Iterable[str]) -> str:
@@ -198,6 +203,12 @@ def _first(takes: list[Take]) -> Take:
     return take
 
 
+def _each(rule: Rule) -> Rule:
+    """The rule for all that is given by position."""
+    take, words = rule
+    return lambda values: tuple(map(take, values)), f"each {words.removeprefix('a ')}"
+
+
 def _instance(kind: type) -> Take:
     def take(value: Any) -> Any:
         if not isinstance(value, kind) or isinstance(value, (str, bytes)):
@@ -232,11 +243,13 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     import numbers
 
-    if isinstance(value, (bool, numbers.Integral)):
-        return _whole(value)
     if not isinstance(value, numbers.Real):
         raise _OtherError
-    return float(value)
+    try:
+        plain = float(value)
+    except OverflowError:  # as of a whole number of 400 digits
+        raise _OtherError from None
+    return _whole(value) if isinstance(value, (bool, numbers.Integral)) else plain
 
 
 def _flag(value: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flashir.arguments import typed
 from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
+from flashir.ir.limits import LARGEST_SIZE
 from flashir.passes.to_decode import to_prefill, to_step
 
 
@@ -53,10 +54,16 @@ def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, lengt
 
     Raises:
         SettingError: the model is not causal, takes something else, or an op in it cannot be continued token by token;
-            it is named, and why; or a number is less than 1.
+            it is named, and why; or a number is less than 1, or larger than any size.
     """
     given = {"tokens": tokens, "max_len": max_len, "length": length}
-    if problems := [f"{name} must be at least 1, got {n}" for name, n in given.items() if n is not None and n < 1]:
+    problems = [f"{name} must be at least 1, got {n}" for name, n in given.items() if n is not None and n < 1]
+    problems += [
+        f"{name} must be at most {LARGEST_SIZE}, got {n}"
+        for name, n in given.items()
+        if n is not None and n > LARGEST_SIZE
+    ]
+    if problems:
         raise SettingError(problems, where=f"decoding @{model.name}")
     prefill, types = to_prefill(model, tokens=tokens, max_len=max_len, length=length)
     step = to_step(model, types, tokens=tokens, max_len=max_len, length=length)

@@ -5,8 +5,12 @@ An error collects every problem of one input, so that a user mends them in one g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LONGEST_PROBLEM = 4000
 """Characters of one problem in a message; of a longer one the middle is left out."""
@@ -107,6 +111,37 @@ def gathered(problems: list[str]) -> Iterator[None]:
     except FlashirError as error:
         place = f"{error.where}: " if error.where else ""
         problems += [each if each.startswith(error.where) else place + each for each in error.problems]
+
+
+class Faults:
+    """What is wrong, all of it, before any work starts.
+
+    faults = Faults()
+    random = faults.of(SplitMix64, seed)    # None where it raises
+    faults.tell()
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[FlashirError] = []
+
+    def of(self, make: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
+        """What a call returns; None where it raises, which is kept for later."""
+        try:
+            return make(*args, **named)
+        except FlashirError as error:
+            self._errors.append(error)
+            return None
+
+    def tell(self) -> None:
+        """Raises what there was: the error itself where it is one, else all in one InputError."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        problems: list[str] = []
+        for error in self._errors:
+            with gathered(problems):
+                raise error
+        if problems:
+            raise InputError(problems, mend="\n".join(dict.fromkeys(each.mend for each in self._errors if each.mend)))
 
 
 _on_command_line = False

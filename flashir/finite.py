@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from flashir.errors import ResultError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FLOAT16_LARGEST = 65_504
 MEND = (
@@ -26,11 +27,18 @@ def check_finite(result: npt.ArrayLike, what: str, *, where: str = "") -> None:
         what: its name in the error, a plural such as `the logits`.
         where: place of the error.
     """
+    import numpy as np
+
     array = np.asarray(result)
     if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
         return
     strange = ~np.isfinite(array)
     raise ResultError(f"{what} are not finite{_from_where(strange)}", where=where, mend=MEND)
+
+
+def representable(number: float | None) -> float | None:
+    """The number; None where it is too large for a float, as e to a loss of 800 nats is."""
+    return None if number == math.inf else number
 
 
 def check_numbers(value: Any, *, where: str = "") -> None:
@@ -47,6 +55,8 @@ def check_numbers(value: Any, *, where: str = "") -> None:
 
 def _from_where(strange: npt.NDArray[np.bool_]) -> str:
     """`: 40 of 64 tokens, the first is token 12 of row 0`; nothing where there are no rows of tokens."""
+    import numpy as np
+
     if strange.ndim < 2:
         return ""
     tokens = strange.reshape(*strange.shape[:2], -1).any(-1)
@@ -61,5 +71,5 @@ def _strange(value: Any, name: str) -> Iterator[tuple[str, float]]:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _strange(item, f"{name}[{index}]")
-    elif isinstance(value, (float, np.floating)) and not math.isfinite(value):
-        yield name or "the number", float(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield name or "the number", value

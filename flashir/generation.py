@@ -8,10 +8,10 @@ for tokens in flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64):
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +22,18 @@ from flashir.backend import Continue, Continuing, DecoderExporter, Exporter, Kep
 from flashir.compiler import device_at_hand, prepare
 from flashir.cost import target as find_target
 from flashir.decode import Decoding, decoding
-from flashir.errors import InputError, SettingError, TargetError
+from flashir.errors import Faults, InputError, SettingError, TargetError, counted
 from flashir.extent import Extent
 from flashir.hosted import hosted
 from flashir.ir import Graph
 from flashir.likelihood import need_logits
 from flashir.memory import gigabytes
 from flashir.passes.one_document import OneDocument
+from flashir.prompts import Prompts, checked
 from flashir.registry import backend_of
 from flashir.sampling import Sampling, SplitMix64, not_whole
 
 Array = npt.NDArray[Any]
-Prompts = Sequence[Sequence[int]] | Array
 
 
 @dataclass
@@ -72,6 +72,10 @@ class Decoder:
         self.limit, self.rows = limit, rows
         self._prefill, self._step = prefill, step
 
+    def checked(self, prompts: Prompts) -> list[Array]:
+        """Prompts as arrays [t]. Raises InputError as `prefill`, before anything is computed."""
+        return checked(self.model, prompts, self.limit, self.rows)
+
     @typed
     def prefill(self, prompts: Prompts) -> tuple[Array, State]:
         """Read prompts, of any lengths.
@@ -80,29 +84,11 @@ class Decoder:
             InputError: there is none, or more than memory has room for; one is empty or too long, or a token is outside
                 the vocabulary.
         """
-        if isinstance(prompts, np.ndarray) and not prompts.ndim:
-            raise InputError(f"prompts must be rows of tokens, got {shown(prompts)}")
-        rows = [inputs.array(f"prompt {i}", row) for i, row in enumerate(prompts)]
-        problems = [] if rows else ["there is no prompt"]
-        problems += [
-            f"prompt {i} must be a row of tokens, got {row.ndim} axes" for i, row in enumerate(rows) if row.ndim != 1
-        ]
-        problems += [f"prompt {i} is empty" for i, row in enumerate(rows) if row.shape == (0,)]
-        problems += [
-            f"prompt {i} must hold whole numbers, got {row.dtype}"
-            for i, row in enumerate(rows)
-            if row.ndim == 1 and row.size and row.dtype.kind not in "iu"
-        ]
-        if problems:
-            raise InputError(problems, mend="give each prompt one token at least")
-        if self.rows is not None and len(rows) > self.rows:
-            raise InputError(f"there are {len(rows)} prompts, and memory for what {self.rows} keep")
+        rows = self.checked(prompts)
         lengths = np.array([len(row) for row in rows])
-        self._check_length(lengths)
         ids = np.zeros((len(rows), lengths.max()), np.result_type(*rows))
         for row, padded in zip(rows, ids, strict=True):
             padded[: len(row)] = row
-        inputs.check(self.model, [ids])
         logits, kept = self._prefill([ids, lengths], ())
         return logits, State(lengths, self, kept)
 
@@ -135,10 +121,25 @@ class Decoder:
 
     def _check_length(self, lengths: Array) -> None:
         if self.limit is not None and lengths.max() > self.limit:
+            most = counted(lengths.max(), "token")
             raise InputError(
-                f"row {lengths.argmax()} would have {lengths.max()} tokens, this decoder can hold {self.limit}",
+                f"row {lengths.argmax()} would have {most}, this decoder can hold {self.limit}",
                 mend="make a decoder with a larger max_len, where the model allows it",
             )
+
+
+class Continuer(Protocol):
+    """What `generate` continues texts by: a `Decoder`, or whatever acts like one."""
+
+    @property
+    def limit(self) -> int | None:
+        """How long a sequence may become; None where nobody knows."""
+
+    def prefill(self, prompts: Prompts, /) -> tuple[Array, Any]:
+        """As `Decoder.prefill`."""
+
+    def step(self, ids: npt.ArrayLike, state: Any, /) -> tuple[Array, Any]:
+        """As `Decoder.step`."""
 
 
 @typed
@@ -175,6 +176,7 @@ def decoder(
     return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step, rows)
 
 
+@typed
 def restored(
     folder: str | Path, target: str = "onnx:cpu", *, max_len: int | None = None, length: int | None = None
 ) -> Decoder:
@@ -215,37 +217,62 @@ def restored(
 
 @typed
 def generate(
-    decoder: Decoder, prompts: Prompts, *, tokens: int = 64, sampling: Sampling | None = None, seed: int = 0
+    decoder: Continuer,
+    prompts: Prompts,
+    *,
+    tokens: int = 64,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    ends: Iterable[int] = (),
 ) -> Iterator[npt.NDArray[np.int64]]:
     """The tokens that follow prompts, one of each row at a time, [b]. The prompts are read by the call itself.
 
     Args:
         decoder: as `decoder` makes it.
         prompts: rows of tokens, of any lengths.
-        tokens: how many; fewer where a row reaches the decoder's limit.
+        tokens: how many; fewer where a row reaches the decoder's limit, or where each has ended.
         sampling: how they are picked; the likeliest without one.
         seed: of what is drawn; see `SplitMix64`.
+        ends: tokens that end a row. It has the one that ended it from then on, until all have ended.
 
     Raises:
-        SettingError: `tokens` is less than 0, the seed out of range, or the model gives no logits.
+        SettingError: `tokens` is less than 0, the seed out of range, an end no token, or the model gives no logits.
         InputError: as `Decoder.prefill`; later on, where logits are not finite.
     """
-    if problems := not_whole("tokens", tokens):
-        raise SettingError(problems)
+    faults, stop = Faults(), list(ends)
+    faults.of(_check_numbers, tokens, stop)
+    random = faults.of(SplitMix64, seed)
     if isinstance(decoder, Decoder):  # whatever else acts like one has no model to be looked at
-        need_logits(decoder.model, "there is no next token")
-    random = SplitMix64(seed)
-    return _continued(decoder, *decoder.prefill(prompts), tokens, sampling or Sampling(), random)
+        faults.of(need_logits, decoder.model, "there is no next token")
+        faults.of(decoder.checked, prompts)
+    faults.tell()
+    assert random is not None
+    return _continued(decoder, *decoder.prefill(prompts), tokens, sampling or Sampling(), random, stop)
+
+
+def _check_numbers(tokens: int, ends: Sequence[int]) -> None:
+    """Raises SettingError."""
+    if problems := [*not_whole("tokens", tokens), *(each for end in ends for each in not_whole("an end", end))]:
+        raise SettingError(problems)
 
 
 def _continued(
-    decoder: Decoder, logits: Array, state: State, tokens: int, sampling: Sampling, random: SplitMix64
+    decoder: Continuer,
+    logits: Array,
+    state: Any,
+    tokens: int,
+    sampling: Sampling,
+    random: SplitMix64,
+    ends: Sequence[int],
 ) -> Iterator[npt.NDArray[np.int64]]:
+    picked, ended = np.zeros(len(logits), np.int64), np.zeros(len(logits), np.bool_)
     for left in reversed(range(tokens)):
-        picked = sampling.pick(logits, random)
+        drawn = sampling.pick(logits, random)
+        picked = np.where(ended, picked, drawn) if ends else drawn
+        ended |= np.isin(picked, ends)
         yield picked
         full = decoder.limit is not None and state.position.max() >= decoder.limit
-        if full or not left:
+        if full or not left or ended.all():
             return
         logits, state = decoder.step(picked, state)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.backend import NO_LABEL
-from flashir.errors import SettingError
+from flashir.errors import ResultError, SettingError
+from flashir.finite import check_finite
 from flashir.inputs import vocabulary
 from flashir.ir import Graph, Node, Value
 
@@ -75,6 +77,9 @@ def nats(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[float, int
     """The cross-entropy of labels [b, t] under logits [b, t, vocab], summed in float64, and how many labels there are.
 
     `NO_LABEL` is none.
+
+    Raises:
+        ResultError: the logits are not finite.
     """
     total, step = 0.0, max(1, AT_ONCE // max(1, logits.shape[0] * logits.shape[-1]))
     for start in range(0, labels.shape[1], step):
@@ -83,6 +88,9 @@ def nats(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[float, int
         chances = log_softmax(logits[:, start : start + step])
         found = np.take_along_axis(chances, np.where(counts, wanted, 0)[..., None].astype(np.int64), -1)[..., 0]
         total -= float(found[counts].sum())
+    if not isfinite(total):
+        check_finite(logits, "the logits")
+        raise ResultError(f"the cross-entropy is not finite, got {total}")
     return total, int(np.count_nonzero(labels != NO_LABEL))
 
 

@@ -52,7 +52,7 @@ class Plan(SettingsViews):
         model: its name.
         target, batch, seq_len, training: what was asked.
         settings: the value of each choice; empty where the model has none.
-        predicted_ms: milliseconds of one run, or training step.
+        predicted_ms: milliseconds of one run, or training step, by the cost model; see `measured_ms`.
         peak_bytes: bytes of memory on one device.
         parameters: how many numbers the model learns.
         candidates: every choice that was considered, in the order of chunks.
@@ -72,11 +72,33 @@ class Plan(SettingsViews):
     candidates: tuple[Candidate, ...]
     why: str
 
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that was chosen, with what was measured of it."""
+        return next(each for each in self.candidates if each.settings == self.settings)
+
+    @property
+    def measured_ms(self) -> float | None:
+        """Milliseconds as measured on this machine, at this very length; None where nothing was."""
+        return self.chosen.measured_ms
+
+    @property
+    def measured_on(self) -> str | None:
+        """The device that it was measured on, such as `AMD EPYC x2`; None where nothing was."""
+        if self.measured_ms is None:
+            return None
+        from flashir.tune.place import where
+
+        return where(find_target(self.target))["device"]
+
     def as_dict(self) -> dict[str, Any]:
-        """The plan as the command line prints it with `--json`."""
+        """The plan as the command line prints it with `--json`; `measured_ms` and `measured_on` only where it was."""
+        measured = {"measured_ms": self.measured_ms, "measured_on": self.measured_on}
+        measured = {name: value for name, value in measured.items() if value is not None}
         return {
             **{name: getattr(self, name) for name in ("model", "target", "batch", "seq_len", "training")},
             **_choice_dict(self),
+            **measured,
             "parameters": self.parameters,
             "candidates": [_candidate_dict(each) for each in self.candidates],
             "why": self.why,

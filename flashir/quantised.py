@@ -12,6 +12,7 @@ import numpy as np
 from flashir.backend import Batch, Exporter, Run
 from flashir.compiler import Prepared
 from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError
+from flashir.finite import representable
 from flashir.generation import decoder, generate, longest
 from flashir.inputs import one_document, vocabulary
 from flashir.ir import DType
@@ -86,8 +87,8 @@ class Quantised:
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
-        of_float = {"float_loss": self.float_loss, "float_perplexity": self.float_perplexity}
-        narrow = {"loss": self.loss, "perplexity": self.perplexity, "growth": self.growth}
+        of_float = {"float_loss": self.float_loss, "float_perplexity": representable(self.float_perplexity)}
+        narrow = {"loss": self.loss, "perplexity": representable(self.perplexity), "growth": self.growth}
         about = {"kind": self.kind, "text": self.text, "tokens": self.tokens, "float_bytes": self.float_bytes}
         return {**about, **of_float, **narrow}
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.arguments import check_fields
+from flashir.arguments import check_fields, shown
 from flashir.errors import InputError, SettingError
 
 Array = npt.NDArray[Any]
@@ -20,7 +20,7 @@ PART = 4096
 
 def not_whole(name: str, value: object, *, least: int = 0) -> list[str]:
     """What is wrong with a number that must be a whole one, and not too small; nothing where it is right."""
-    if not isinstance(value, Integral):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         return [f"{name} must be a whole number, got {value!r}"]
     return [] if int(value) >= least else [f"{name} must be at least {least}, got {value}"]
 
@@ -97,8 +97,14 @@ class Sampling:
         """Logits [b, v] -> the token of each row, [b]; one number is drawn a row, in the order of rows.
 
         Raises:
-            InputError: the largest logit of a row is no finite number.
+            InputError: these are no logits, or the largest of a row is no finite number.
         """
+        is_array = isinstance(logits, np.ndarray)
+        if not (is_array and logits.dtype.kind in "fiu" and logits.ndim == 2 and logits.shape[1]):
+            told = f"{logits.dtype} {logits.shape}" if is_array else shown(logits)
+            raise InputError(f"logits must be an array of numbers [rows, vocabulary], got {told}")
+        if not isinstance(random, SplitMix64):
+            raise InputError(f"random must be a SplitMix64, got {shown(random)}")
         strange = np.flatnonzero(~np.isfinite(logits.max(axis=-1)))
         if strange.size:
             raise InputError(

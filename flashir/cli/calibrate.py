@@ -40,8 +40,7 @@ def calibrate(
             "slower machine; stop it, and calibrate again",
             "bold yellow",
         )
-    if as_json:
-        console.emit(found.as_dict())
+    if console.answer(found.as_dict(), as_json):
         return
     console.say(f"{target}, fitted to this machine", "bold")
     console.say()

@@ -41,10 +41,25 @@ def show_plan(plan: Plan, word: str) -> None:
     console.say(plan.why)
 
 
+def time_of(plan: Plan) -> str:
+    """What a plan takes, as far as is known: as measured on this machine, else as predicted; and for what work.
+
+    Where others were measured, or another length, the prediction is corrected by that.
+    """
+    found, rows = plan.chosen, f"{plan.batch} x " * (plan.batch > 1)
+    work = f"for {rows}{plan.seq_len} tokens"
+    if found.measured_ms is not None:
+        return f"{console.milliseconds(found.measured_ms)} measured on this machine ({plan.measured_on}) {work}"
+    if found.correction != 1:
+        by = f"at {found.near} tokens" if found.near is not None else "of others"
+        corrected = f"corrected by what was measured {by} on this machine"
+        return f"{console.milliseconds(found.ms)} predicted {work}, {corrected}"
+    return f"{console.milliseconds(found.predicted_ms)} predicted {work}"
+
+
 def choice(plan: Plan) -> str:
     """What was chosen, in a few words."""
-    parts = [f"{name} {value}" for name, value in plan.settings.items()]
-    return ", ".join([*parts, f"{console.milliseconds(plan.predicted_ms)} predicted for {plan.seq_len} tokens"])
+    return ", ".join([*(f"{name} {value}" for name, value in plan.settings.items()), time_of(plan)])
 
 
 def _measured(candidate: Candidate) -> list[str]:

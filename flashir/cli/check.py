@@ -132,10 +132,8 @@ def check(
                 slopes = slopes or Comparison(arrays, wanted, max(batches_of))
                 rows += slopes.rows(run, call, step)
     failed = sum(not row.ok for row in rows)
-    if as_json:
-        made = {"model": model, "ok": not failed, "weights": weights.as_dict(), "rows": [row.as_dict() for row in rows]}
-        console.emit({**made, "left_out": sorted(left_out), "forward_only": forward_only})
-    else:
+    made = {"model": model, "ok": not failed, "weights": weights.as_dict(), "rows": [row.as_dict() for row in rows]}
+    if not console.answer({**made, "left_out": sorted(left_out), "forward_only": forward_only}, as_json):
         console.say(f"{model} against the float64 interpreter, both with {weights}", "bold")
         _show(rows, sorted(left_out), forward_only)
     if failed:

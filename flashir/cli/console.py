@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flashir.cli import tables
-from flashir.cli.streams import can_spell
 from flashir.errors import counted as counted
+from flashir.finite import check_numbers
 
 PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is cut or wrapped for a program that reads it."""
@@ -42,7 +42,9 @@ def echo(text: str) -> None:
 
 def stream(text: str) -> None:
     """A piece of a result that comes bit by bit. What would control a terminal is not written to one."""
-    sys.stdout.write(text.translate(tables.CONTROLS) if sys.stdout.isatty() else text)
+    shown = text.translate(tables.CONTROLS) if sys.stdout.isatty() else text
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
 
 
@@ -57,11 +59,21 @@ def warn(word: str, text: str, style: str) -> None:
 
 
 def emit(value: Any) -> None:
-    """The one JSON value of a verb with `--json`. What is not a finite number becomes null, as JSON has none."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    if not can_spell(sys.stdout, text):
-        text = json.dumps(_finite(value), indent=2, allow_nan=False)
-    sys.stdout.write(f"{text}\n")
+    """The one JSON value of a verb with `--json`. Raises ResultError where a number in it is not finite."""
+    check_numbers(value)
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def answer(value: dict[str, Any], as_json: bool) -> bool:
+    """What a verb found, before anything of it is shown: printed with `--json`. Returns whether it was.
+
+    Raises:
+        ResultError: a number in it is not finite; nothing is printed then.
+    """
+    check_numbers(value)
+    if as_json:
+        emit(value)
+    return as_json
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -104,6 +116,11 @@ def size(count: float) -> str:
     return f"{count / 1024**power:.3g} {'KMGTP'[power - 1]}iB"
 
 
+def large(number: float | None, digits: int = 4) -> str:
+    """A number for people that may be larger than a float can be, as a perplexity."""
+    return "more than 1e+308" if number is None or number == math.inf else f"{number:,.{digits}g}"
+
+
 def many(count: float) -> str:
     """A count for people: `496M`, `1.2k`."""
     for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -135,11 +152,3 @@ def _console(*, stderr: bool) -> Console:
     elif made.is_dumb_terminal:  # rich takes any such for one of 80 columns
         made.size = ConsoleDimensions(*shutil.get_terminal_size())
     return made
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

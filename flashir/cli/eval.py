@@ -82,9 +82,8 @@ def eval(
         batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **told_beside(found.model))
         run = _compiled(found, target, weights.arrays, batch, length)
         result = evaluate(run, batches, texts, step)
-    if as_json:
-        about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
-        console.emit({**about, **result.as_dict()})
+    about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
+    if console.answer({**about, **result.as_dict()}, as_json):
         return
     unit = "token" if task == "lm" else "masked token"
     facts = {
@@ -93,10 +92,10 @@ def eval(
         "text": f"{console.counted(result.bytes, 'byte')}, {console.counted(result.words, 'word')}, "
         f"{console.counted(result.tokens, 'token')} foreseen",
         "loss": f"{result.loss:.4f} nats a {unit}",
-        "perplexity": f"{result.perplexity:,.4g} by {unit}",
+        "perplexity": f"{console.large(result.perplexity)} by {unit}",
     }
     if result.word_perplexity is not None and result.bits_per_byte is not None:
-        facts["perplexity"] += f", {result.word_perplexity:,.4g} by word"
+        facts["perplexity"] += f", {console.large(result.word_perplexity)} by word"
         facts["bits"] = f"{result.bits_per_byte:.4f} per byte"
     console.show(console.facts(facts))
 

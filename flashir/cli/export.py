@@ -210,20 +210,17 @@ def export(
     files = {str(file): file.stat().st_size for file in written}
     notes = [*([weights.said] if weights.are_random else []), *made.notes]
     bytes_of_model = sum(files[str(file)] for file in made.files if file.name != TOKENIZER)
-    if as_json:
-        console.emit(
-            {
-                **made.plan.as_dict(),
-                "model": model,
-                "path": str(made.path),
-                "files": files,
-                "weights": weights.as_dict(),
-                "checks": list(made.checks),
-                "compared": [each.as_dict() for each in made.compared],
-                "notes": notes,
-                "quantised": made.quantised and {**made.quantised.as_dict(), "bytes": bytes_of_model},
-            }
-        )
+    about = {
+        "model": model,
+        "path": str(made.path),
+        "files": files,
+        "weights": weights.as_dict(),
+        "checks": list(made.checks),
+        "compared": [each.as_dict() for each in made.compared],
+        "notes": notes,
+        "quantised": made.quantised and {**made.quantised.as_dict(), "bytes": bytes_of_model},
+    }
+    if console.answer({**made.plan.as_dict(), **about}, as_json):
         return
     for line in made.checks:
         console.say(f"ok    {line}", "green")
@@ -268,5 +265,5 @@ def _rows(found: Source, file: Path) -> list[Batch]:
 def _said(found: Quantised, size: int) -> str:
     """What narrow weights save and cost, for people."""
     before, after = console.size(found.float_bytes), console.size(size)
-    cost = f"{found.float_perplexity:.5g} -> {found.perplexity:.5g} ({found.growth:+.3%})"
+    cost = f"{console.large(found.float_perplexity, 5)} -> {console.large(found.perplexity, 5)} ({found.growth:+.3%})"
     return f"{found.kind}  {before} -> {after}, perplexity {cost} on {found.tokens:,} tokens {found.text}"

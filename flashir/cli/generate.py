@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,13 +13,10 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.rows import Pace, Row, Sheet
     from flashir.cli.source import Source
-    from flashir.errors import FlashirError
     from flashir.generation import Decoder
     from flashir.ir import Graph
     from flashir.sampling import Sampling
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Prompt = tuple[str, str]
 """What it is called where it is wrong, and the text."""
 
@@ -124,10 +121,11 @@ def generate(
     from flashir.cli.rows import End, Row, Sheet
     from flashir.cli.tokens import ends_of, reader_of
     from flashir.endings import Reading
+    from flashir.errors import Faults
     from flashir.sampling import Sampling, SplitMix64
     from flashir.train.data.spelling import Stops
 
-    faults = _Faults()
+    faults = Faults()
     faults.of(_refuse_numbers, {"--tokens": (tokens, 0), "--max-len": (max_len, 1), "--length": (length, 1)})
     sampling = faults.of(Sampling, temperature, top_k, top_p)
     faults.of(SplitMix64, seed)
@@ -162,45 +160,18 @@ def generate(
         raise typer.Exit(INTERRUPTED)
 
 
-class _Faults:
-    """What is wrong, all of it, before any work starts."""
-
-    def __init__(self) -> None:
-        self._errors: list[FlashirError] = []
-
-    def of(self, make: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
-        """What a call returns; None where it raises, which is kept for later."""
-        from flashir.errors import FlashirError
-
-        try:
-            return make(*args, **named)
-        except FlashirError as error:
-            self._errors.append(error)
-            return None
-
-    def tell(self) -> None:
-        """Raises what there was: the error itself where it is one, else all in one."""
-        from flashir.errors import InputError, gathered
-
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        problems: list[str] = []
-        for error in self._errors:
-            with gathered(problems):
-                raise error
-        if problems:
-            raise InputError(problems, mend="\n".join(dict.fromkeys(each.mend for each in self._errors if each.mend)))
-
-
 def _refuse_numbers(given: dict[str, tuple[int | None, int]]) -> None:
-    """Raises SettingError for each number by name that is less than the least."""
+    """Raises SettingError for each number by name that is less than the least, or larger than any size."""
     from flashir.errors import SettingError
+    from flashir.ir.limits import LARGEST_SIZE
 
-    wrong = {name: each for name, each in given.items() if each[0] is not None and each[0] < each[1]}
-    if wrong:
-        raise SettingError(
-            [f"{name} must be at least {least}, got {number}" for name, (number, least) in wrong.items()]
-        )
+    numbers = {name: (number, least) for name, (number, least) in given.items() if number is not None}
+    problems = [f"{name} must be at least {least}, got {n}" for name, (n, least) in numbers.items() if n < least]
+    problems += [
+        f"{name} must be at most {LARGEST_SIZE}, got {n}" for name, (n, _) in numbers.items() if n > LARGEST_SIZE
+    ]
+    if problems:
+        raise SettingError(problems)
 
 
 def _prompts(given: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
@@ -268,14 +239,14 @@ def _refuse_model(found: Source, given: dict[str, Any], length: int | None) -> N
 
 def _refuse_long(model: Graph, lengths: dict[str, int], max_len: int | None) -> None:
     """Raises InputError where a prompt has no token, or more than the model can hold."""
-    from flashir.errors import InputError
+    from flashir.errors import InputError, counted
     from flashir.generation import longest
 
     limit = longest(model, max_len)
     what = "--max-len is" if limit == max_len else "the model can hold"
     problems = [f"{name} has no tokens" for name, length in lengths.items() if not length]
     if limit is not None:
-        problems += [f"{name} has {n} tokens, {what} {limit}" for name, n in lengths.items() if n > limit]
+        problems += [f"{name} has {counted(n, 'token')}, {what} {limit}" for name, n in lengths.items() if n > limit]
     if problems:
         raise InputError(problems)
 
@@ -335,11 +306,12 @@ def _tell(rows: list[Row], pace: Pace, about: dict[str, Any] | None) -> None:
     from flashir.bench.memory import resident_memory
 
     memory = resident_memory()
-    if about is not None:
+    if about is not None:  # pick refuses logits that are not finite, so text may come before it
         figures = {**pace.as_dict(), "resident_bytes": memory}
         console.emit({**about, **figures, "results": [row.as_dict() for row in rows]})
         return
     ends = ", ".join(dict.fromkeys(str(row.ended) for row in rows))
-    parts = [f"{sum(len(row.tokens) for row in rows)} tokens ({ends})", *pace.facts()]
+    tokens = console.counted(sum(len(row.tokens) for row in rows), "token")
+    parts = [f"{tokens} ({ends})", *pace.facts()]
     parts += [] if memory is None else [f"{console.size(memory)} resident"]
     console.note(" · ".join(parts), "dim")

@@ -6,6 +6,7 @@ from typing import Any
 
 from flashir.checkpoint import step_of
 from flashir.cli import console
+from flashir.finite import representable
 from flashir.train.metrics import perplexity
 from flashir.train.opened import Run
 from flashir.train.pace import Pace
@@ -32,7 +33,7 @@ def summary(run: Run, pace: Pace) -> dict[str, Any]:
         "tokens": lines[-1].tokens if lines else 0,
         "loss": lines[-1].loss if lines else None,
         "validation_loss": last,
-        "validation_perplexity": None if last is None else perplexity(last),
+        "validation_perplexity": None if last is None else representable(perplexity(last)),
         "best_validation_loss": best,
         "seconds": pace.total,
         "tokens_per_second": pace.tokens_per_second,
@@ -50,7 +51,7 @@ def show(found: dict[str, Any]) -> None:
         "loss": "-" if found["loss"] is None else f"{found['loss']:.4f} nats",
     }
     if found["validation_loss"] is not None:
-        loss = f"{found['validation_loss']:.4f} nats, perplexity {found['validation_perplexity']:,.4g}"
+        loss = f"{found['validation_loss']:.4f} nats, perplexity {console.large(found['validation_perplexity'])}"
         facts["validation"] = f"{loss}, the best {found['best_validation_loss']:.4f}"
     if found["tokens_per_second"] is not None:
         facts["speed"] = f"{found['tokens_per_second']:,.0f} tokens/s, {found['roofline']:.0%} of the roofline"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from flashir.cli.meter import Step
@@ -38,6 +39,11 @@ class Row:
     what: str = "values"
     against: str = "interpreter"
     parameter: str = ""
+
+    def __post_init__(self) -> None:
+        if self.error is not None and not isfinite(self.error):
+            object.__setattr__(self, "error", None)
+            object.__setattr__(self, "problem", self.problem or "the results are not finite, or of another shape")
 
     @property
     def ok(self) -> bool:

@@ -53,7 +53,5 @@ def plan(
         dtype=dtype,
         params=None if rechunk and chunk is not None else found.params,
     )
-    if as_json:
-        console.emit({**made.as_dict(), "model": model})
-    else:
+    if not console.answer({**made.as_dict(), "model": model}, as_json):
         show_plan(made, model)

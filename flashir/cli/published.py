@@ -13,8 +13,7 @@ def show_published(name: str, as_json: bool) -> None:
     table = read_table(name)
     with meter() as step:
         found = compare(table, step)
-    if as_json:
-        console.emit(found.as_dict())
+    if console.answer(found.as_dict(), as_json):
         return
     console.say(f"{table.source}: {table.title}", "bold")
     console.say(f"{table.target}, {table.tokens:,} tokens a batch; predicted, and how far off", "dim")

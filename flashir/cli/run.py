@@ -129,9 +129,7 @@ def run(
     if verify:
         inputs, limit = [given, *named.values()], found.tolerance(compiled.model)
         result = result.verified(compiled.model, weights.rechunked(chunk, rechunk), inputs, results, limit)
-    if as_json:
-        console.emit(result.as_dict())
-    else:
+    if not console.answer(result.as_dict(), as_json):
         result.show()
     result.stop_if_off()
 

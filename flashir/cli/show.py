@@ -158,6 +158,7 @@ def _show_parameters(graph: Graph) -> None:
 
 def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, force: bool) -> int:
     """Write the page; how many bytes it has."""
+    from flashir.cli.candidates import time_of
     from flashir.cli.page import Stage, page
     from flashir.cli.stages import STAGES
     from flashir.cost import target as find_target
@@ -174,7 +175,7 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
         "chunk": "-" if planned.chunk is None else str(planned.chunk),
         **({} if planned.tile is None else {"tile": str(planned.tile)}),
         "cumsum": planned.cumsum or "-",
-        made.target: f"{console.milliseconds(planned.predicted_ms)} predicted for {batch} x {seq_len} tokens",
+        made.target: time_of(planned),
         "memory": console.size(planned.peak_bytes),
     }
     record = find_target(made.target)

@@ -307,9 +307,7 @@ def _tell(ended: dict[str, Any], as_json: bool) -> None:
     """Print what a run came to. KeyboardInterrupt where somebody wanted to stop it."""
     from flashir.cli import outcome
 
-    if as_json:
-        console.emit(ended)
-    else:
+    if not console.answer(ended, as_json):
         outcome.show(ended)
     if not ended["complete"]:
         console.note(f"`flashir train --resume {ended['run']}` goes on")

@@ -88,9 +88,7 @@ def tune(
         again=again,
         progress=progress.progress(),
     )
-    if as_json:
-        console.emit({**made.as_dict(), "model": model})
-    else:
+    if not console.answer({**made.as_dict(), "model": model}, as_json):
         show_plan(made, model)
 
 

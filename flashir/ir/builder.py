@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from flashir.errors import FlashirError, IRError
+from flashir.arguments import shown, typed
+from flashir.errors import ArgumentError, FlashirError, IRError
 from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Attr, Graph, Node, Value
 from flashir.ir.limits import LONGEST_NAME
 from flashir.ir.loops import check_loops
@@ -31,6 +32,7 @@ class Builder:
     A python number becomes a constant of the element type of the first operand that is not a bool.
     """
 
+    @typed
     def __init__(self, name: str = "main") -> None:
         if not MODEL_NAME.match(name):
             raise IRError(f"a model must be named by at most {LONGEST_NAME} letters, digits and _.+-, got {name!r}")
@@ -41,6 +43,7 @@ class Builder:
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
+    @typed
     def input(self, name: str, type_: TensorType | str) -> Value:
         """Add an input of the graph. The type may be IR text: `"f32[B, T, 768]"`."""
         if isinstance(type_, str):
@@ -58,6 +61,11 @@ class Builder:
         names: Sequence[str] = (),
     ) -> tuple[Value, ...]:
         """Add a node and return its results. Raises FlashirError that names the op and what is wrong with it."""
+        if not isinstance(inputs, Sequence) or not (attrs is None or isinstance(attrs, Mapping)):
+            raise ArgumentError(
+                f"an op takes a list of operands and a mapping of attributes, got {shown(inputs)} and {shown(attrs)}",
+                where=shown(op),
+            )
         record = opdef(op)
         try:
             given = {name: _frozen(value) for name, value in (attrs or {}).items()}
@@ -69,8 +77,8 @@ class Builder:
         except FlashirError as error:
             if error.where:
                 raise
-            shown = ", ".join(f"{v}: {v.type}" if isinstance(v, Value) else str(v) for v in inputs)
-            raise IRError(error.problems, where=f"in {op}({shown})", mend=error.mend) from None
+            given_text = ", ".join(f"{v}: {v.type}" if isinstance(v, Value) else shown(v) for v in inputs)
+            raise IRError(error.problems, where=f"in {op}({given_text})", mend=error.mend) from None
         if names and len(names) != len(types):
             raise IRError(f"{op} has {len(types)} results, {len(names)} are named")
         stems = list(names) or [op] * len(types)
@@ -87,6 +95,7 @@ class Builder:
         """The node that makes the value; None for an input of the graph."""
         return None if value is None else self._producers.get(value)
 
+    @typed
     def finish(self, *outputs: Value) -> Graph:
         """The finished graph. Raises IRError where its loops make more layers, or take more steps, than a graph may."""
         check_loops(self.nodes)
@@ -157,7 +166,15 @@ class Builder:
             )
         dtypes = (v.type.dtype for v in inputs if isinstance(v, Value))
         like = next((dtype for dtype in dtypes if dtype is not DType.BOOL), DType.F32)
-        return tuple(self.constant(v, like) if isinstance(v, (int, float, np.number)) else v for v in inputs)
+        return tuple(self._operand(v, like) for v in inputs)
+
+    def _operand(self, given: Operand, like: DType) -> Value | None:
+        """A value as it is, a number as a constant."""
+        if given is None or isinstance(given, Value):
+            return given
+        if isinstance(given, (int, float, np.number)):
+            return self.constant(given, like)
+        raise IRError(f"an operand must be a value or a number, got {shown(given)}")
 
     def _fresh(self, stem: str, given: bool = True) -> str:
         """The name itself where it is given and free, else the first free `stem_k`."""

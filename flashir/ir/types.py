@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
+from flashir.arguments import shown
 from flashir.errors import IRError, suggest
 from flashir.ir.dims import Dim, Size, evaluate, substitute
 from flashir.ir.limits import LARGEST_SIZE, MOST_AXES, MOST_ELEMENTS
@@ -80,8 +81,14 @@ class TensorType:
     shape: Shape
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dtype, DType):
+            raise IRError(f"an element type must be a DType, such as DType.F32, got {shown(self.dtype)}")
+        if not isinstance(self.shape, tuple):
+            raise IRError(f"a shape must be a tuple of sizes, got {shown(self.shape)}")
         count = 1
         for size in self.shape:
+            if not isinstance(size, (int, Dim)) or isinstance(size, bool):
+                raise IRError(f"a size must be a whole number, or symbolic, got {shown(size)}")
             known = size if isinstance(size, int) else size.divisor
             if not 0 <= known <= LARGEST_SIZE:
                 raise IRError(f"a size must lie between 0 and {LARGEST_SIZE}, got {size} in {self}")

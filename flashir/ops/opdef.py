@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from flashir.arguments import shown
 from flashir.errors import SettingError, suggest
 from flashir.ir.dims import Dim, Size
 from flashir.ir.graph import AUTO, Attr, Auto, Node
@@ -310,6 +311,8 @@ def define_op(op: OpDef) -> OpDef:
 
 def opdef(name: str) -> OpDef:
     """The record of that op. Raises SettingError where there is none."""
+    if not isinstance(name, str):
+        raise SettingError(f"an op is known by its name, got {shown(name)}")
     if name not in OPS:
         raise SettingError(f"unknown op {name!r}{suggest(name, OPS)}")
     return OPS[name]

@@ -208,6 +208,8 @@ def _checked(model: Graph) -> TensorType:
         problems.append(f"it takes ({shown}); only tokens alone, [B, T] of any length T, can be continued")
     if len(model.outputs) != 1:
         problems.append(f"it has {len(model.outputs)} results; only one can be continued")
+    elif model.outputs[0].type.rank < 3:
+        problems.append(f"its result is {model.outputs[0].type}; only what has a row for each token can be continued")
     for op in dict.fromkeys(node.op for node in model.walk() if node.attrs.get("causal") is False):
         problems.append(f"{op} is not causal: a token sees those after it")
     for op in dict.fromkeys(node.op for node in model.walk() if node.attrs.get("chunk") is AUTO):

@@ -12,6 +12,7 @@ import numpy as np
 from flashir.backend import NO_LABEL, Batch, Trainer
 from flashir.compiler import Runnable
 from flashir.errors import InputError
+from flashir.finite import check_numbers, representable
 from flashir.likelihood import nats
 from flashir.train.data import Batches, Document, words
 from flashir.train.metrics import perplexity
@@ -57,8 +58,9 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
         counts = {"task": self.task, "tokens": self.tokens, "words": self.words, "bytes": self.bytes}
-        by_token = {"loss": self.loss, "perplexity": self.perplexity}
-        return {**counts, **by_token, "word_perplexity": self.word_perplexity, "bits_per_byte": self.bits_per_byte}
+        by_token = {"loss": self.loss, "perplexity": representable(self.perplexity)}
+        by_word = {"word_perplexity": representable(self.word_perplexity)}
+        return {**counts, **by_token, **by_word, "bits_per_byte": self.bits_per_byte}
 
 
 def evaluate(
@@ -90,7 +92,12 @@ def evaluate(
 
 
 def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:
-    """The mean cross-entropy in nats over the labels of some batches. Raises InputError where there are none."""
+    """The mean cross-entropy in nats over the labels of some batches.
+
+    Raises:
+        InputError: there are none.
+        ResultError: it is not finite.
+    """
     found = np.array([trainer.loss(batch) for batch in batches if batch.wanted], np.float64).reshape(-1, 2)
     total, count = found.sum(axis=0)
     if not count:
@@ -99,4 +106,5 @@ def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:
             where="data",
             mend="give more text, or text to validate on: --valid",
         )
+    check_numbers({"the validation loss": float(total / count)})
     return float(total / count)

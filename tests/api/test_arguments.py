@@ -134,3 +134,25 @@ def test_arguments_of_a_decoder_and_of_a_run() -> None:
 def test_a_setting_of_no_kind_is_refused(value: Any) -> None:
     with pytest.raises(FlashirError, match="tied cannot be"):
         flashir.model("flash", size="tiny", tied=value)
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda: flashir.TensorType("f32", (1,)), "element type must be a DType"),
+        (lambda: flashir.TensorType(flashir.DType.F32, 3), "shape must be a tuple"),
+        (lambda: flashir.TensorType(flashir.DType.F32, (1.5,)), "size must be a whole number"),
+        (lambda: flashir.TensorType(flashir.DType.F32, (True,)), "size must be a whole number"),
+        (lambda: flashir.Builder(3), "Builder: name must be a string"),
+        (lambda: flashir.Builder().input(None, "f32[2]"), "Builder.input: name must be a string"),
+        (lambda: flashir.Builder().input("x", 3), "type_ must be"),
+        (lambda: flashir.Builder().finish("x"), "Builder.finish: outputs must be each Value"),
+        (lambda: flashir.Builder().insert(3, ()), "an op is known by its name"),
+        (lambda: flashir.Builder().insert("relu", 3), "a list of operands"),
+        (lambda: flashir.Builder().insert("relu", (1,), "x"), "a mapping of attributes"),
+        (lambda: flashir.Builder().insert("relu", ("x",)), "an operand must be a value or a number"),
+    ],
+)
+def test_what_builds_graphs_refuses_other_types(use: Any, said: str) -> None:
+    with pytest.raises(FlashirError, match=said):
+        use()

@@ -174,6 +174,14 @@ def test_a_file_that_is_no_array(cli: Cli, fir: Path) -> None:
     assert "no .npy file" in cli.fails("run", *TINY, "--ids", fir)
 
 
+@pytest.mark.parametrize(
+    "content", [b"PK\3\4" + bytes(100), b"\x93NUMPY\1\0", b"\x93NUMPY\x09\0" + bytes(99), b"", b"\x80\4]."]
+)
+def test_a_file_that_another_reader_takes_is_no_array_either(cli: Cli, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ids.npy").write_bytes(content)
+    assert "no .npy file of numbers" in cli.fails("run", *TINY, "--ids", tmp_path / "ids.npy")
+
+
 def test_missing_segments(cli: Cli) -> None:
     assert "segment_ids" in cli.fails("run", *TINY, "-s", "segments=true", input="x")
 

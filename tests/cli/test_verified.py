@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import flashir
-from flashir.errors import ArtefactError
+from flashir.cli import console
+from flashir.errors import ArtefactError, ResultError
 from flashir.likelihood import logits_width
 from flashir.lowering import Lowering
 from flashir.parameters import unit
@@ -219,3 +221,57 @@ def test_tokens_are_counted_not_their_numbers(cli: Cli, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((1, 100, 16), np.float32))
     made = cli.json("run", write(tmp_path / "body.fir", FEATURES), "--ids", tmp_path / "x.npy")
     assert made["tokens_per_second"] == pytest.approx(100 / (made["ms"] / 1e3))
+
+
+@pytest.fixture(scope="module")
+def overflows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose logits are infinite."""
+    model = flashir.model("flash", size="tiny", chunk=16, cumsum="native")
+    params = unit(model)
+    params["final_norm.scale"] = np.full_like(params["final_norm.scale"], 3e38)
+    return flashir.save_checkpoint(model, params, tmp_path_factory.mktemp("overflows") / "ck")
+
+
+def test_no_verb_prints_what_is_not_finite(cli: Cli, overflows: Path, tmp_path: Path, text: Path) -> None:
+    for line in (
+        ("run", overflows, "--text", text, "-o", tmp_path / "x.npy"),
+        ("run", overflows, "--text", text, "--verify"),
+        ("eval", overflows, "--data", text, "--seq-len", 32),
+        ("export", overflows, "-o", tmp_path / "out"),
+        ("export", overflows, "-o", tmp_path / "out", "--quantize", "int8", "--text", text),
+    ):
+        for form in ((), ("--json",)):
+            assert "not finite" in cli.fails(*line, *form)
+    assert "not finite" in cli("generate", overflows, "--prompt", "a", "--tokens", 2).stderr
+    assert not (tmp_path / "x.npy").exists() and not list(tmp_path.glob("out/*"))
+    checked = cli.json("check", overflows, "--lengths", "17", "--batches", "1", code=1)["rows"]
+    assert checked[0]["relative_error"] is None and "not finite" in checked[0]["problem"]
+    assert "nan" not in cli("check", overflows, "--lengths", "17", "--batches", "1").stdout
+
+
+def test_an_answer_is_finite_or_an_error_that_names_what_is_not() -> None:
+    console.answer({"loss": 1.0, "of": [{"x": None}]}, as_json=False)
+    with pytest.raises(ResultError, match=r"2 problems\n.*loss is not a finite number, got nan\n.*of\[0\].x"):
+        console.answer({"loss": float("nan"), "of": [{"x": float("inf")}]}, as_json=False)
+
+
+def test_a_plan_has_one_statement_of_its_time(cli: Cli, tmp_path: Path, fir: Path) -> None:
+    line = (fir, "--seq-len", 128, "--chunk", 64, "--cumsum", "native")
+    assert "predicted for 128 tokens" in cli.ok("export", *line, "-o", tmp_path / "before")
+    made = cli.json("tune", *line, "--budget", 20)
+    assert made["measured_ms"] == made["candidates"][0]["measured_ms"] and made["measured_on"]
+    for verb in (("plan",), ("export", "--force", "-o", tmp_path / "out")):
+        told = cli.json(verb[0], *line, *verb[1:])
+        assert (told["measured_ms"], told["measured_on"]) == (made["measured_ms"], made["measured_on"])
+    shown = cli.ok("export", *line, "--force", "-o", tmp_path / "out")
+    assert f"measured on this machine ({made['measured_on']}) for 128 tokens" in shown and "predicted" not in shown
+    assert json.loads(metadata(tmp_path / "out")["flashir.plan"])["measured_ms"] == made["measured_ms"]
+    near = cli.ok("export", fir, "--seq-len", 120, *line[3:], "--force", "-o", tmp_path / "out")
+    assert "predicted for 120 tokens, corrected by what was measured at 128 tokens on this machine" in near
+    page = tmp_path / "page.html"
+    cli.ok("show", fir, "--chunk", 64, "--cumsum", "native", "--seq-len", 128, "--html", page)
+    assert "measured on this machine" in page.read_text()
+
+
+def metadata(folder: Path) -> dict[str, str]:
+    return OnnxBackend().metadata(folder)

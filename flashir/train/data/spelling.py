@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from numbers import Integral
 
-from flashir.errors import SettingError
+from flashir.arguments import shown, typed
+from flashir.errors import InputError, SettingError
 from flashir.train.data.tokenizer import Tokenizer
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -28,7 +30,9 @@ class Spelling:
         self._told = ""
 
     def add(self, token: int) -> str:
-        """The text that is certain once the token has come."""
+        """The text that is certain once the token has come. Raises InputError where it is no whole number."""
+        if not isinstance(token, Integral):
+            raise InputError(f"a token must be a whole number, got {shown(token)}")
         if not 0 <= token < self._tokenizer.vocab:
             return self.end() + UNKNOWN
         spelled = self._tokenizer.spelled
@@ -62,10 +66,13 @@ class Stops:
         strings: none of them empty; there may be none.
 
     Raises:
-        SettingError: one is empty.
+        SettingError: one is empty, or is no string.
     """
 
+    @typed
     def __init__(self, strings: Sequence[str]) -> None:
+        if not all(isinstance(each, str) for each in strings):
+            raise SettingError(f"strings to stop at must be a list of strings, got {shown(strings)}")
         if not all(strings):
             raise SettingError("a string to stop at cannot be empty")
         self._strings = tuple(strings)
