@@ -17,7 +17,7 @@ import torch
 from flashir.errors import ArtefactError
 from flashir.foreign import parse_json
 from flashir_torch.expressions import problem as fault
-from flashir_torch.schema import Argument, Graph, NamedArgument, Node, Program, Tree
+from flashir_torch.schema import Argument, Graph, NamedArgument, NamedProgram, Node, Program, Tree
 
 ATEN = frozenset(
     (
@@ -74,8 +74,12 @@ def check_program(content: bytes, path: Path) -> Program:
         ArtefactError: all that an export of flashir would not say.
     """
     problem = "it holds no program that flashir exports"
-    program = parse_json(content, path, ArtefactError, Program, problem=problem, mend=TRUST)
-    problems = list(dict.fromkeys(_problems(program)))
+    named = parse_json(content, path, ArtefactError, NamedProgram, problem=problem, mend=TRUST)
+    called = dict.fromkeys(node.target for node in named.graph_module.graph.nodes)
+    problems = [f"it calls {name[:100]}, which no export does" for name in called if not _is_known(name)]
+    if not problems:
+        program = parse_json(content, path, ArtefactError, Program, problem=problem, mend=TRUST)
+        problems = list(dict.fromkeys(_problems(program)))
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
         raise ArtefactError([*problems[:LISTED], *more], where=str(path), mend=TRUST)

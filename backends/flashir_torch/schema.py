@@ -267,3 +267,27 @@ class Nothings(Part, frozen=True):
     """A `.._config.json` of no tensors."""
 
     config: Nothing
+
+
+class NamedCall(msgspec.Struct, frozen=True):
+    """A call by its operator alone, whatever else is said of it."""
+
+    target: str
+
+
+class NamedGraph(msgspec.Struct, frozen=True):
+    """Calls by their operators."""
+
+    nodes: list[NamedCall]
+
+
+class NamedModule(msgspec.Struct, frozen=True):
+    """A module by its calls."""
+
+    graph: NamedGraph
+
+
+class NamedProgram(msgspec.Struct, frozen=True):
+    """A program by its calls: to say first what it would do."""
+
+    graph_module: NamedModule
