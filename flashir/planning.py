@@ -10,7 +10,7 @@ from typing import Any
 from flashir.arguments import typed
 from flashir.cost import Estimate, Target, estimate
 from flashir.cost import target as find_target
-from flashir.errors import ParameterError, SettingError, TargetError, suggest
+from flashir.errors import ParameterError, SettingError, TargetError, option, suggest
 from flashir.extent import Extent
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain
@@ -20,7 +20,7 @@ from flashir.ir.parameter_count import parameter_count
 from flashir.lowering import Lowering
 from flashir.memory import gigabytes
 from flashir.ops import OPS
-from flashir.parameters import fitted
+from flashir.parameters import checked, fitted
 from flashir.passes.choose import (
     Settings,
     SettingsViews,
@@ -40,7 +40,9 @@ from flashir.tune.space import misfits, search_space
 from flashir.why import explain
 from flashir.workload import Workload
 
-UNLOCK = "--rechunk overrides the lock"
+
+def _unlock() -> str:
+    return f"{option('rechunk')} overrides the lock"
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Ranking:
         """Every candidate, predicted. Raises TargetError where none fits the memory of the target."""
         space = search_space(graph, self.workload.seq_len, self.params)
         if not all(space):
+            if self.params is not None:
+                checked(graph, self.params)  # parameters of another model are told one by one
             raise ParameterError(
                 "the parameters fit none of the chunks that the model could have",
                 mend="set the chunk that they were trained with",
@@ -138,9 +142,14 @@ class Ranking:
             raise TargetError(
                 f"the model needs at least {gigabytes(least)} on {self.target.name}, "
                 f"which has {gigabytes(self.target.memory)}",
-                mend="use a smaller batch or length, a smaller model, or more devices",
+                mend=f"use a smaller {'chunk, ' if self._padded(predicted) else ''}batch or length, a smaller model, "
+                "or more devices",
             )
         return fitting
+
+    def _padded(self, predicted: Sequence[Candidate]) -> bool:
+        """Whether every chunk is longer than a row, which is padded to it."""
+        return all((each.chunk or 0) > self.workload.seq_len for each in predicted)
 
     def _predicted(self, graph: Graph, space: Sequence[Sequence[Settings]]) -> list[Candidate]:
         """The candidates of a model, those of one op after those of another.
@@ -232,7 +241,7 @@ def plan(
     given = {name: value for name, value in choices.items() if value is not None}
     if params is not None and (wrong := misfits(_opened(graph, given), given, params)):
         shown = " and ".join(f"{name} {value}" for name, value in given.items())
-        raise SettingError(wrong, where=f"{shown} is not that of the parameters", mend=UNLOCK)
+        raise SettingError(wrong, where=f"{shown} is not that of the parameters", mend=_unlock())
     ranking = Ranking(record, workload, params, portable, policy)
     candidates = ranking(graph)
     if measured and not portable:
@@ -297,7 +306,7 @@ def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, loc
     if dtype is not None and str(dtype) not in COMPUTE_TYPES:
         problems.append(f"dtype must be one of {', '.join(COMPUTE_TYPES)}, got {dtype!r}")
     if problems:
-        raise SettingError(problems, mend=UNLOCK if locked and _locked_values(graph) else "")
+        raise SettingError(problems, mend=_unlock() if locked and _locked_values(graph) else "")
     if dtype is not None:
         graph = SetDType(str(dtype)).apply(graph)
     for name, value in given.items():

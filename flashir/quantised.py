@@ -11,7 +11,7 @@ import numpy as np
 
 from flashir.backend import Batch, Exporter, Run
 from flashir.compiler import Prepared
-from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError
+from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError, option
 from flashir.finite import representable
 from flashir.generation import decoder, generate, longest
 from flashir.inputs import one_document, vocabulary
@@ -175,7 +175,7 @@ def written(ready: Prepared, target: str) -> list[Batch]:
         raise SettingError(
             ["there is no text to measure perplexity on, and the model does not write one", *error.problems],
             where=error.where,
-            mend="--text FILE",
+            mend=f"give text to measure on: {option('text', '')}",
         ) from None
     return [replace(row, inputs=tuple(one_document(model, row.inputs[0]))) for row in rows_of(ids)]
 

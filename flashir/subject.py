@@ -9,7 +9,7 @@ import numpy as np
 
 from flashir.backend import AdamW, Array, Batch, Params, Trainable, Trainer
 from flashir.compiler import device_at_hand
-from flashir.errors import ArtefactError, TargetError
+from flashir.errors import ArtefactError, TargetError, option
 from flashir.export import sample_inputs
 from flashir.ir import Graph
 from flashir.lowering import Lowering
@@ -97,6 +97,6 @@ def trainable(target: str) -> Trainable:
     if not isinstance(found, Trainable):
         raise TargetError(
             f"{target} cannot train: the backend {found.name!r} runs forward only",
-            mend="--target torch:cpu or --target jax:cpu",
+            mend=f"{option('target', 'torch:cpu')} or {option('target', 'jax:cpu')}",
         )
     return found

@@ -10,7 +10,12 @@ import typer
 
 from flashir.cli import console, options
 
-LIBRARIES = ("numpy", "networkx", "lark", "onnx", "onnxruntime", "safetensors", "typer", "rich", "platformdirs")
+LIBRARIES = (
+    *("numpy", "networkx", "lark", "onnx", "onnxruntime", "safetensors", "msgspec", "typer", "rich", "platformdirs"),
+)
+EXTRAS = {"optax": "jax", "tokenizers": "train", "tensorboard": "train", "matplotlib": "train"}
+"""Libraries that only some verbs need, by the extra that brings them."""
+
 KNOWN_BACKENDS = ("onnx", "torch", "jax")
 
 
@@ -100,6 +105,11 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, State.OK, version(name))
         except PackageNotFoundError:
             yield Finding(name, State.BROKEN, "not installed", "pip install flashir")
+    for name, extra in EXTRAS.items():
+        try:
+            yield Finding(name, State.OK, version(name))
+        except PackageNotFoundError:
+            yield Finding(name, State.ABSENT, "not installed", f"pip install 'flashir[{extra}]'")
 
 
 def _backends() -> Iterator[Finding]:

@@ -252,6 +252,8 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
     from flashir.ir import loads
     from flashir.registry import backend
 
+    if not path.is_file():
+        raise InputError("cannot read: there is no such file", where=word, mend=KINDS)
     if exports is None:
         raise InputError(
             "this is an exported model; its choices are made",

@@ -24,7 +24,7 @@ from flashir.cost.catalogue import target
 from flashir.cost.kernels import MicroKernel, kernels
 from flashir.cost.machine import cores_at_hand
 from flashir.cost.model import estimate
-from flashir.cost.profile import SCHEMA, Profile, profile_key, profile_path, with_numbers
+from flashir.cost.profile import SCHEMA, Profile, in_cache, profile_key, profile_path, with_numbers
 from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
 from flashir.files import atomic_write, writing
@@ -177,7 +177,7 @@ def _solve(record: Target, kernel: MicroKernel, graph: Graph, wanted: float) -> 
 
 def _check_writable(path: Path) -> None:
     """Before anything is measured. Raises ArtefactError."""
-    with writing(path):
+    with in_cache(), writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path.parent).close()
         if path.is_dir():

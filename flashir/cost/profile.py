@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 from flashir.cost.kernels import kernels
 from flashir.cost.machine import card_at_hand, cores_at_hand, device_identity
 from flashir.cost.target import RANGES, Target
-from flashir.errors import TargetError
+from flashir.errors import ArtefactError, TargetError
 from flashir.memory import memory_at_hand
 from flashir.sealed_json import digest, is_whole
 
@@ -51,6 +52,16 @@ def cache_folder() -> Path:
 
     given = os.environ.get("FLASHIR_CACHE")
     return Path(given) if given else user_cache_path("flashir")
+
+
+@contextmanager
+def in_cache() -> Iterator[None]:
+    """Has what cannot be written to the cache say how to have another one."""
+    try:
+        yield
+    except ArtefactError as error:
+        mend = "set FLASHIR_CACHE to a folder that can be written"
+        raise ArtefactError(error.problems, where=error.where, mend=mend) from error
 
 
 def at_hand(record: Target, *, calibrated: bool = True) -> Target:

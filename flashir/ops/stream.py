@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from flashir.errors import SettingError
+from flashir.errors import SettingError, option
 from flashir.ir.dims import Size
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Moment:
         """How many tokens a cache holds. Raises SettingError where nobody has said."""
         if self.max_len is None:
             raise SettingError(
-                "it keeps every token, so max_len must say how many", mend="such as max_len=4096, or --max-len 4096"
+                "it keeps every token, so max_len must say how many", mend=f"such as {option('max_len', 4096)}"
             )
         return self.max_len
 

@@ -108,7 +108,7 @@ def test_the_chunk_is_locked_once_parameters_exist(model):
     assert plan(settled, params=params).chunk == 64
     with pytest.raises(SettingError, match=r"locked to 64, got 128.*another function") as caught:
         plan(settled, params=params, chunk=128)
-    assert "--rechunk" in caught.value.mend
+    assert caught.value.mend == "rechunk=True overrides the lock"
 
 
 def test_parameters_tell_the_chunk_of_an_open_model(model):
@@ -117,7 +117,7 @@ def test_parameters_tell_the_chunk_of_an_open_model(model):
     assert plan(model, params=flashir.init(model)).chunk == 256
     long = plan(model, params=flashir.init(plan(model, chunk=1024).graph))
     assert {each.chunk for each in long.candidates} == {512, 1024}
-    with pytest.raises(ParameterError, match="fit none of the chunks"):
+    with pytest.raises(ParameterError, match=r"layers.0.rel_bias.w must have shape .*, got \(10,\)"):
         plan(model, params={"layers.0.rel_bias.w": flashir.init(model)["layers.0.rel_bias.w"][:10]})
 
 

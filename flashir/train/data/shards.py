@@ -8,7 +8,11 @@ they are SHARD bytes of text, so that what is interrupted goes on behind the las
 from __future__ import annotations
 
 import hashlib
+import io
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +23,7 @@ import numpy as np
 from msgspec import Meta
 
 from flashir.arguments import typed
-from flashir.cost.profile import cache_folder
+from flashir.cost.profile import cache_folder, in_cache
 from flashir.errors import ArtefactError, InputError
 from flashir.files import atomic_write, sha256
 from flashir.foreign import parse_json, read_bytes
@@ -69,7 +73,8 @@ def prepare(
     Raises:
         InputError: what `documents` raises; a text without tokens; a file that changes meanwhile.
         TargetError: the tokenizer needs a library that is not installed.
-        ArtefactError: a shard cannot be written, as on a full disk.
+        ArtefactError: a shard cannot be written to the cache that was given; without one, as on a full disk or in a
+            place without a home, the tokens are kept for this process alone, with a warning.
     """
     return tokenised(documents(paths, progress), tokenizer, cache, progress)
 
@@ -86,7 +91,8 @@ def tokenised(
     spans: list[Span] = []
     done, total = 0, sum(document.size for document in found)
     for group in _groups(found):
-        spans += _shard(folder, group, tokenizer, partial(_told, progress, done, total))
+        told = partial(_told, progress, done, total)
+        spans += _shard(folder, group, tokenizer, told, needed=bool(cache))
         done += sum(document.size for document in group)
     full, name = tuple(span for span in spans if len(span.tokens)), _name(found)
     if not full:
@@ -119,15 +125,27 @@ def _groups(found: Sequence[Document]) -> list[list[Document]]:
     return groups
 
 
-def _shard(folder: Path, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]) -> Iterator[Span]:
-    """The documents of one shard, which is written where it is missing or damaged."""
+def _shard(
+    folder: Path, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object], *, needed: bool
+) -> Iterator[Span]:
+    """The documents of one shard, written where it is missing or damaged; an error where that is `needed` and fails."""
     made_from = [str(SCHEMA), tokenizer.digest, *(document.digest for document in group)]
     name = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:32]
     ids, index = folder / f"{name}.ids", folder / f"{name}.json"
     lengths = _lengths(ids, index, len(group), tokenizer.dtype.itemsize)
-    if lengths is None:
-        lengths = _write(ids, index, group, tokenizer, told)
-    tokens = _mapped(ids, tokenizer)
+    if lengths is not None:
+        tokens = _mapped(ids, tokenizer)
+    else:
+        try:
+            with nullcontext() if needed else in_cache():
+                lengths = _write(ids, index, group, tokenizer, told)
+            tokens = _mapped(ids, tokenizer)
+        except ArtefactError as error:
+            if needed:
+                raise
+            why = error.problems[0].removeprefix("cannot write: ")
+            warnings.warn(f"tokens are not kept in {folder}: {why}; {error.mend}", stacklevel=2)
+            lengths, tokens = _unkept(group, tokenizer, told)
     for document, part in zip(group, np.split(tokens, np.cumsum(lengths[:-1], dtype=np.int64)), strict=True):
         yield Span(part, document.digest)
 
@@ -145,34 +163,49 @@ def _lengths(ids: Path, index: Path, documents: int, itemsize: int) -> tuple[int
 def _write(
     ids: Path, index: Path, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]
 ) -> tuple[int, ...]:
+    found: list[Index] = []
+    atomic_write(ids, lambda file: found.append(_fill(file, group, tokenizer, told)))
+    atomic_write(index, lambda file: file.write(msgspec.json.encode(found[0])))
+    return found[0].lengths
+
+
+def _unkept(group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]) -> tuple[tuple[int, ...], Ids]:
+    """A shard that ends with the process: in a temporary file or, where there is no room for one, in memory."""
+    dtype = tokenizer.dtype.newbyteorder("<")
+    with suppress(OSError), tempfile.TemporaryFile() as file:
+        lengths = _fill(file, group, tokenizer, told).lengths
+        file.flush()
+        empty = not any(lengths)  # nothing cannot be mapped
+        return lengths, np.empty(0, dtype) if empty else np.asarray(np.memmap(file, dtype, mode="r"))
+    memory = io.BytesIO()
+    return _fill(memory, group, tokenizer, told).lengths, np.frombuffer(memory.getvalue(), dtype)
+
+
+def _fill(file: BinaryIO, group: list[Document], tokenizer: Tokenizer, told: Callable[[int], object]) -> Index:
+    """Write the tokens of a shard, and return what its JSON says."""
     digest, lengths, end = hashlib.sha256(), [0] * len(group), tokenizer.document_end
     last: int | None = None  # token of the document, which may end with the end by itself
 
-    def write(file: BinaryIO) -> None:
-        def add(number: int, ids: Ids) -> None:
-            nonlocal last
-            content = ids.astype(tokenizer.dtype.newbyteorder("<")).tobytes()
-            file.write(content)
-            digest.update(content)
-            lengths[number] += len(ids)
-            last = int(ids[-1]) if len(ids) else last
+    def add(number: int, ids: Ids) -> None:
+        nonlocal last
+        content = ids.astype(tokenizer.dtype.newbyteorder("<")).tobytes()
+        file.write(content)
+        digest.update(content)
+        lengths[number] += len(ids)
+        last = int(ids[-1]) if len(ids) else last
 
-        read = 0
-        for number, document in enumerate(group):
-            for texts in _batched(pieces(document, unbroken=tokenizer.unbroken), AT_ONCE):
-                for each in tokenizer.encode_each(texts):
-                    add(number, each)
-                read += sum(len(text) for text in texts)  # characters, for bytes: it is for people
-                told(read)
-            if end is not None and lengths[number] and last != end:
-                add(number, np.array([end]))
-            read = sum(each.size for each in group[: number + 1])
-        told(read)
-
-    atomic_write(ids, write)
-    said = Index(tuple(lengths), digest.hexdigest(), _digest(lengths))
-    atomic_write(index, lambda file: file.write(msgspec.json.encode(said)))
-    return said.lengths
+    read = 0
+    for number, document in enumerate(group):
+        for texts in _batched(pieces(document, unbroken=tokenizer.unbroken), AT_ONCE):
+            for each in tokenizer.encode_each(texts):
+                add(number, each)
+            read += sum(len(text) for text in texts)  # characters, for bytes: it is for people
+            told(read)
+        if end is not None and lengths[number] and last != end:
+            add(number, np.array([end]))
+        read = sum(each.size for each in group[: number + 1])
+    told(read)
+    return Index(tuple(lengths), digest.hexdigest(), _digest(lengths))
 
 
 def _digest(lengths: Sequence[int]) -> str:
