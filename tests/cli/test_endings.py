@@ -91,7 +91,7 @@ class TestTrain:
     def test_bytes_have_none_unless_it_is_asked_for(self, cli: Cli, data: Path, tmp_path: Path) -> None:
         run = trained(cli, data, tmp_path / "run")
         assert 'document_end = "none"\n' in recipe(run)
-        assert (run / "tokenizer.json").read_text() == Tokenizer.bytes().text
+        assert Tokenizer.read(run / "tokenizer.json") == Tokenizer.bytes()
 
     def test_special_tokens_are_read_where_that_is_asked_for(
         self, cli: Cli, data: Path, gpt2: Path, tmp_path: Path
