@@ -8,6 +8,7 @@ graph = b.finish(b.add(x, x))
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Builder:
 
     @typed
     def __init__(self, name: str = "main") -> None:
-        if not MODEL_NAME.match(name):
+        if not isinstance(name, str) or not MODEL_NAME.match(name):
             raise IRError(f"a model must be named by at most {LONGEST_NAME} letters, digits and _.+-, got {name!r}")
         self.name = name
         self.inputs: list[Value] = []
@@ -48,6 +49,8 @@ class Builder:
         """Add an input of the graph. The type may be IR text: `"f32[B, T, 768]"`."""
         if isinstance(type_, str):
             type_ = parse_type(type_)
+        if not isinstance(type_, TensorType):
+            raise IRError(f"the type of an input must be text such as 'f32[B, T, 768]' or a TensorType, got {type_!r}")
         value = Value(self._fresh(name), type_)
         self.inputs.append(value)
         return value
@@ -98,6 +101,7 @@ class Builder:
     @typed
     def finish(self, *outputs: Value) -> Graph:
         """The finished graph. Raises IRError where its loops make more layers, or take more steps, than a graph may."""
+        self._check_values("finish", outputs)
         check_loops(self.nodes)
         return Graph(self.name, tuple(self.inputs), tuple(self.nodes), outputs)
 
@@ -117,9 +121,15 @@ class Builder:
             body: `(builder, x, *invariants) -> x`, one layer; or a finished graph.
         """
         if not isinstance(body, Graph):
+            self._check_values("repeat", (x, *invariants))
+            if not callable(body):
+                raise IRError(f"the body of repeat must be a function (builder, x, *invariants) -> x, got {body!r}")
             inner = self.subgraph()
             arguments = [inner.input(name, v.type) for name, v in zip(_names("h", invariants), (x, *invariants))]
-            body = inner.finish(body(inner, *arguments))
+            made = body(inner, *arguments)
+            if not isinstance(made, Value):
+                raise IRError(f"the body of repeat must return the value it makes of x, it returned {made!r}")
+            body = inner.finish(made)
         return self.insert("repeat", (x, *invariants), {"times": times}, body)[0]
 
     def subgraph(self) -> Builder:
@@ -154,6 +164,7 @@ class Builder:
     def _operands(self, record: OpDef, inputs: Sequence[Operand]) -> tuple[Value | None, ...]:
         """Numbers made constants, trailing absent operands cut, the count checked."""
         inputs = list(inputs)
+        self._check_values(record.name, inputs, (int, float, np.number, NoneType))
         while inputs and inputs[-1] is None:
             inputs.pop()
         least, most = record.arity()
@@ -176,9 +187,21 @@ class Builder:
             return self.constant(given, like)
         raise IRError(f"an operand must be a value or a number, got {shown(given)}")
 
+    def _check_values(self, what: str, given: Sequence[Any], others: tuple[type, ...] = ()) -> None:
+        """Raises IRError where something is neither a value of this builder nor of one of the other types."""
+        problems = []
+        for place, each in enumerate(given):
+            if isinstance(each, Value):
+                if each.name not in self._taken:
+                    problems.append(f"operand {place} of {what}, {each}: {each.type}, was made by another builder")
+            elif not isinstance(each, others):
+                problems.append(f"operand {place} of {what} must be a value of this builder, got {each!r}")
+        if problems:
+            raise IRError(problems)
+
     def _fresh(self, stem: str, given: bool = True) -> str:
         """The name itself where it is given and free, else the first free `stem_k`."""
-        if not VALUE_NAME.match(stem):
+        if not isinstance(stem, str) or not VALUE_NAME.match(stem):
             raise IRError(f"a value must be named by at most {LONGEST_NAME} letters, digits, _ and ., got {stem!r}")
         name = stem
         while name in self._taken or not given:

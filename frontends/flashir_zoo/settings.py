@@ -17,7 +17,7 @@ HEAD_WIDTH = 64  # in Tables 7 to 9: 12 heads of 768, 16 of 1024
 
 _EVERY_MODEL = {
     "d_model": AttrSpec((int,), least=2, doc="width of the residual stream"),
-    "depth": AttrSpec((int,), least=0, doc="number of layers"),
+    "depth": AttrSpec((int,), least=1, doc="number of layers"),
     "vocab": AttrSpec((int,), 32000, least=1, doc="number of tokens"),
     "tied": AttrSpec((bool,), True, doc="logits through the embedding's own weight"),
     "dtype": AttrSpec((str,), "float32", ("float32", "bfloat16", "float16"), doc="the compute type"),

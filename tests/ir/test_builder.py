@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from flashir import Builder, DType, FlashirError, TensorType, dumps, loads
+from flashir.errors import IRError
 from flashir.ir import symbol
 from flashir.ir.types import broadcast_shapes
 
@@ -141,3 +144,23 @@ def test_element_types_have_short_and_long_names() -> None:
     assert DType.named("f16") is DType.named("float16") is DType.F16
     with pytest.raises(FlashirError, match="unknown element type 'float17'"):
         DType.named("float17")
+
+
+def test_what_is_no_value_of_the_builder_is_refused() -> None:
+    b, other = Builder("m"), Builder("other")
+    x, z = b.input("x", "f32[B, 4]"), other.input("z", "f32[B, 4]")
+    wrong: list[tuple[Any, str]] = [
+        (lambda: b.add(x, "y"), "operand 1 of add must be a value of this builder, got 'y'"),
+        (lambda: b.relu(z), "operand 0 of relu, %z: .* was made by another builder"),
+        (lambda: b.finish(z), "operand 0 of finish, %z: .* was made by another builder"),
+        (lambda: b.repeat("x", times=2, body=lambda b, h: h), "operand 0 of repeat must be a value"),
+        (lambda: b.repeat(x, times=2, body=None), "the body of repeat must be a function"),
+        (lambda: b.repeat(x, times=2, body=lambda b, h: None), "must return the value it makes of x"),
+        (lambda: b.repeat(x, times="3", body=lambda b, h: b.relu(h)), "times must be int, got '3'"),
+        (lambda: b.input("w", 3), "the type of an input must be text"),
+        (lambda: b.input(3, "f32[B]"), "a value must be named by"),
+        (lambda: Builder(3), "a model must be named by"),
+    ]
+    for act, problem in wrong:
+        with pytest.raises(IRError, match=problem):
+            act()
