@@ -175,7 +175,7 @@ def written(ready: Prepared, target: str) -> list[Batch]:
         raise SettingError(
             ["there is no text to measure perplexity on, and the model does not write one", *error.problems],
             where=error.where,
-            mend=f"give text to measure on: {option('text', '')}",
+            mend=f"give text to measure on: {option('text', 'FILE')}",
         ) from None
     return [replace(row, inputs=tuple(one_document(model, row.inputs[0]))) for row in rows_of(ids)]
 
