@@ -1,6 +1,7 @@
 """The curve of a run: a line of JSON for every step, each step once whatever happens to the run.
 
-A line ends with a digest of what it says, `sha256`; those of earlier versions have none.
+A line has a digest of what it says, `sha256`; those of earlier versions have none. It stands in `seconds`, with all
+else in which two runs that are alike differ.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from flashir.errors import ArtefactError
 from flashir.files import atomic_write, reading, writing
 from flashir.foreign import guarded, parse_json
-from flashir.sealed_json import KEY, is_whole, sealed
+from flashir.sealed_json import KEY, digest
 
 Number = Annotated[int, Meta(ge=1)]
+CLOCK = "seconds"
 MEND = "bring the file back as it was, or begin another run from the newest checkpoint"
 
 
@@ -67,7 +69,8 @@ class Curve:
     def append(self, line: Line) -> None:
         """Add a line, with one write: a kill leaves the line whole, or the file without it, or a stump at the end."""
         with writing(self.path), self.path.open("ab", buffering=0) as file:
-            file.write(msgspec.json.encode(sealed(line)) + b"\n")
+            said = as_dict(line)
+            file.write(msgspec.json.encode({**said, CLOCK: {**said[CLOCK], KEY: digest(said)}}) + b"\n")
 
     def sync(self) -> None:
         """Have all lines so far on disk."""
@@ -80,8 +83,8 @@ class Curve:
             problem = f"line {number} is damaged"
             said = parse_json(text, self.path, ArtefactError, dict[str, Any], problem=problem, mend=MEND)
             with guarded(self.path, ArtefactError, problem, MEND):
-                line = msgspec.convert(said, Line)
-                if KEY in said and not is_whole(said):
+                line, seal = msgspec.convert(said, Line), said[CLOCK].pop(KEY, None)
+                if seal is not None and seal != digest(said):
                     raise ValueError("its digest is not that of what it says")
             yield line
 
