@@ -269,6 +269,10 @@ def _text(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)) or "\0" in str(os.fspath(value)) or value == "":
         raise _OtherError  # the empty string would be the folder where the program was started
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file system has
+        raise _OtherError from None
     return Path(os.fsdecode(value))
 
 

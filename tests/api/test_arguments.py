@@ -60,6 +60,7 @@ def test_every_public_function_has_a_door(name: str) -> None:
         ({"name": None}, "got None"),
         ({"place": 3}, "place must be a path, got"),
         ({"place": "a\0b"}, "place must be a path"),
+        ({"place": "a\ud800b"}, "place must be a path"),
         ({"place": ""}, "place must be a path"),
         ({"given": [1]}, "given must be"),
         ({"count": object()}, "got object <object"),

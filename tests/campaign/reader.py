@@ -34,7 +34,7 @@ def run_torch(folder: Path, arrays: list[Any]) -> list[Any]:
     import torch
 
     program = torch.export.load(folder / "model.pt2")
-    tensors = [torch.tensor(array if array.dtype.kind == "f" else array.astype(np.int64)) for array in arrays]
+    tensors = [torch.tensor(array if array.dtype.kind in "fb" else array.astype(np.int64)) for array in arrays]
     with torch.inference_mode():
         made = program.module()(*tensors)
     return [each.float().numpy() if each.is_floating_point() else each.numpy() for each in _several(made)]
