@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from flashir import inputs
 from flashir.arguments import typed
-from flashir.backend import Backend, Run
+from flashir.backend import Array, Backend, Run
 from flashir.cost import target as find_target
 from flashir.errors import InputError, TargetError
-from flashir.ir import Graph
+from flashir.ir import DType, Graph
 from flashir.ir.graph import Attr
 from flashir.lowering import Lowering, portable_form
 from flashir.memory import gigabytes
@@ -24,6 +24,7 @@ from flashir.parameters import Params, checked, fitted, init, rechunked
 from flashir.passes.choose import settled_values
 from flashir.planning import Plan, Ranking, plan
 from flashir.registry import backend_of
+from flashir.results import results_of
 from flashir.rewrite import specialise
 from flashir.workload import Workload
 
@@ -34,7 +35,7 @@ class Runnable:
         logits = run(ids)                              # ids: whole numbers [b, t] -> float32 [b, t, vocab]
         logits = run(ids, segment_ids=segment_ids)     # where the model has segments
 
-    Any batch and any length work, from 0 up.
+    Any batch and any length work, from 0 up. A model with several results gives a tuple of them.
     """
 
     def __init__(self, plan: Plan, run: Run) -> None:
@@ -47,8 +48,8 @@ class Runnable:
         """The model with every choice made."""
         return self.plan.graph
 
-    def __call__(self, *given: npt.ArrayLike, **named: npt.ArrayLike | None) -> npt.NDArray[Any]:
-        """Run the model once.
+    def __call__(self, *given: npt.ArrayLike, **named: npt.ArrayLike | None) -> Any:
+        """Run the model once: its result, or a tuple of them in the order of `return` where it has several.
 
         Raises:
             InputError: an input is missing, misshapen, of a wrong type, holds tokens outside the vocabulary, or is so
@@ -57,13 +58,20 @@ class Runnable:
         arrays = inputs.collect(self.model, given, named)
         sizes = inputs.check(self.model, arrays)
         self._admit(sizes)
-        result = np.asarray(self._run(arrays))
-        return result if all(sizes.values()) else self._cut(result, sizes)
+        results = results_of(self._run, arrays) if all(sizes.values()) else self._of_nothing(arrays, sizes)
+        return results[0] if len(self.model.outputs) == 1 else results
 
-    def _cut(self, result: npt.NDArray[Any], sizes: Mapping[str, int]) -> npt.NDArray[Any]:
-        """The part of a result that the model means: compiled code has one chunk where an empty sequence has none."""
-        wanted = specialise(self.model, sizes).outputs[0].type.sizes
-        return result[tuple(slice(size) for size in wanted)]
+    def _of_nothing(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> tuple[Array, ...]:
+        """The results where a size is 0.
+
+        What has no elements is not computed, for runtimes fail on loops over nothing. Of the rest it is the part that
+        the model means: compiled code has a chunk where an empty sequence has none.
+        """
+        wanted = [value.type for value in specialise(self.model, sizes).outputs]
+        if all(type_.dtype is DType.F32 and 0 in type_.sizes for type_ in wanted):
+            return tuple(np.zeros(type_.sizes, np.float32) for type_ in wanted)
+        results = results_of(self._run, arrays)
+        return tuple(array[tuple(map(slice, type_.sizes))] for array, type_ in zip(results, wanted, strict=True))
 
     def _admit(self, sizes: Mapping[str, int]) -> None:
         """Refuse what an op cannot do, or memory cannot hold; sizes seen before pass at once."""

@@ -35,6 +35,7 @@ from flashir.passes.to_decode import of_length
 from flashir.planning import Plan, compute_type
 from flashir.quantised import TOLERANCE as GROWTH
 from flashir.quantised import Comparison, Quantised
+from flashir.results import results_of
 from flashir.workload import Workload
 
 STEPS = 4  # of a decoder, in its check
@@ -247,9 +248,16 @@ class _Check:
 
     def __call__(self, run: Run) -> Array:
         """The logits wanted. Raises ArtefactError where they differ by more than the compute type explains."""
-        wanted = interpret(self.model, self.params, *self.arrays())[0]
-        self.compare(run(self.arrays()), wanted, "run", "the float64 interpreter")
-        return wanted
+        wanted = interpret(self.model, self.params, *self.arrays())
+        self.compare_all(run, wanted, "run")
+        return np.asarray(wanted[0])
+
+    def compare_all(self, run: Run, wanted: Sequence[Array], what: str) -> None:
+        """Compares every result of a run with the interpreter's. Raises as `compare`."""
+        results = results_of(run, self.arrays())
+        names = [f"{what}, {value.name}" if len(wanted) > 1 else what for value in self.model.outputs]
+        for name, got, right in zip(names, results, wanted, strict=True):
+            self.compare(got, right, name, "the float64 interpreter")
 
     def continued(self, length: int | None) -> Array:
         """What the interpreter computes of tokens that a decoder continues.
@@ -290,7 +298,8 @@ class _NarrowCheck(_Check):
         wanted = super().__call__(whole)
         self.comparison(whole, run)
         self.limit = NARROW.get(self.comparison.kind, NARROW["int8"])
-        self.compare(run(self.arrays()), wanted, f"narrow weights ({self.comparison.kind})", "the float64 interpreter")
+        every = interpret(self.model, self.params, *self.arrays())
+        self.compare_all(run, every, f"narrow weights ({self.comparison.kind})")
         return wanted
 
 

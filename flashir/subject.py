@@ -16,6 +16,7 @@ from flashir.lowering import Lowering
 from flashir.moments import Moments
 from flashir.parameters import init
 from flashir.registry import backend_of
+from flashir.results import results_of
 from flashir.rewrite import bind_sizes
 from flashir.timed import timed
 from flashir.workload import Workload
@@ -66,7 +67,7 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
         return timed(step.as_run, device_at_hand(target), inputs)
     device = device_at_hand(target)
     run = backend_of(target).compile(lowered, params, device)
-    if not np.isfinite(run(inputs)).all():
+    if not all(np.isfinite(array).all() for array in results_of(run, inputs)):
         raise ArtefactError("it computes numbers that are not finite")
     return timed(run, device, inputs)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flashir.backend import Array, Resident, Run
+from flashir.results import results_of
 
 WARM_UPS = 2
 """Calls on a card, after the first, until it is as fast as it gets: training steps are recorded and replayed there."""
@@ -13,7 +14,7 @@ WARM_UPS = 2
 
 def timed(run: Run, device: str, inputs: Sequence[Array]) -> Callable[[], object]:
     """One run of what has been called once. To and from a device with a memory of its own, nothing is moved."""
-    call = run.resident(inputs) if device != "cpu" and isinstance(run, Resident) else partial(run, inputs)
+    call = run.resident(inputs) if device != "cpu" and isinstance(run, Resident) else partial(results_of, run, inputs)
     for _ in range(0 if device == "cpu" else WARM_UPS):
         call()
     return call

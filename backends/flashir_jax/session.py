@@ -67,13 +67,21 @@ class Session:
             }
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
-        """Run once.
+        """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
+        results = self.outputs(arrays)
+        if len(results) != 1:
+            raise TargetError(f"the model has {len(results)} results, wanted one", where="jax")
+        return results[0]
+
+    def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once; every result.
 
         Raises:
             InputError: the number of inputs or their shapes do not fit.
             TargetError: JAX fails, as when memory runs out.
         """
-        return np.asarray(self._run(arrays, ()))
+        results = self._run(arrays, ())
+        return tuple(map(np.asarray, results if isinstance(results, (tuple, list)) else (results,)))
 
     def continued(self, arrays: Sequence[Array], kept: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
         """Run once, the last inputs being on the device, where they are used up; the others than the first result stay.

@@ -94,14 +94,14 @@ class OnnxBackend:
     ) -> Path:
         """`out/model.onnx`, and a data file beside it where the weights are large. See Exporter."""
         from flashir_onnx.artefact import MODEL_FILE, Part, write
-        from flashir_onnx.emit import emit
+        from flashir_onnx.emit import emit, result_names
         from flashir_onnx.session import Session
 
         def examine(files: Mapping[str, Path]) -> None:
             if check is not None:
                 check(Session(files[MODEL_FILE], lean=self._lean))
 
-        part = Part(emit(graph, params), self._about(model, metadata))
+        part = Part(emit(graph, params, result_names(model)), self._about(model, metadata))
         return write(self._narrowed({MODEL_FILE: part}), out, examine)
 
     def export_decoder(

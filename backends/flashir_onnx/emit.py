@@ -6,18 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 
 from flashir.errors import TargetError
-from flashir.ir import DType, Graph, Node, Value
+from flashir.ir import DType, Graph, Node, TensorType, Value
 from flashir.ir.naming import round_symbol
 from flashir.ops.prefix import cut_scan
 from flashir_onnx import contrib
 from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.scope import FunctionScope, MainScope, Need, Scope, SubgraphScope
 from flashir_onnx.static import StaticValues
-from flashir_onnx.types import ELEMENT_TYPES, value_info
+from flashir_onnx.types import ELEMENT_TYPES, numpy_type, value_info
 from flashir_onnx.weights import Weights
 
 OPSET = 17  # the first with LayerNormalization; nothing here needs a newer one
@@ -118,11 +119,17 @@ def interface_names(graph: Graph) -> dict[Value, str]:
     tokens = [value for value in pairs if value.type.dtype is not DType.BOOL]
     masks = [value for value in pairs if value.type.dtype is DType.BOOL]
     known = len(pairs) == len(graph.inputs) and 1 <= len(tokens) <= 2 and len(masks) <= 1
-    if known and graph.inputs[0] in tokens and len(graph.outputs) == 1:
+    if known and graph.inputs[0] in tokens:
         names.update(zip(tokens, ("input_ids", "segment_ids")))
         names.update(zip(masks, ("mask",)))
-        names[graph.outputs[0]] = "logits"
+        if len(graph.outputs) == 1:
+            names[graph.outputs[0]] = "logits"
     return names
+
+
+def result_names(model: Graph) -> list[str]:
+    """What several results are called: as in the model that a user wrote. One result is named by `emit`."""
+    return _output_names(model, interface_names(model)) if len(model.outputs) > 1 else []
 
 
 def _output_names(graph: Graph, called: Mapping[Value, str]) -> list[str]:
@@ -209,6 +216,9 @@ class _Emitter:
         body, axis = node.region, node.attrs["axis"]
         assert body is not None and isinstance(axis, int)
         carried, walked, invariants = cut_scan(node.operands, node.attrs)
+        stacked_values = node.outputs[len(carried) :]
+        if walked[0].type.shape[axis] == 0:  # ONNX Runtime fails on a loop over nothing
+            return (*(self.name(scope, value) for value in carried), *(_nothing(scope, v.type) for v in stacked_values))
         own, seen = body.inputs[: len(carried) + len(walked)], body.inputs[len(carried) + len(walked) :]
         inside = SubgraphScope(scope)
         inside.names.update({value: inside.fresh(value.name) for value in own})
@@ -223,8 +233,14 @@ class _Emitter:
             body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=len(walked),
             outputs=len(node.outputs),
         )  # fmt: skip
-        stacked = zip(made[len(carried) :], node.outputs[len(carried) :], strict=True)
+        stacked = zip(made[len(carried) :], stacked_values, strict=True)
         return (*made[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
+
+
+def _nothing(scope: Scope, type_: TensorType) -> str:
+    """A value without elements, of that type."""
+    zero = scope.constant(np.zeros((), numpy_type(type_.dtype)))
+    return scope.one("Expand", zero, scope.shape(*type_.shape))
 
 
 def _to_front(scope: Scope, x: str, rank: int, axis: int) -> str:

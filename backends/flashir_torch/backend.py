@@ -153,9 +153,11 @@ class TorchBackend:
         """The model that an artefact carries, and the parameters of its program. See Exporter."""
         need_torch()
         from flashir_torch.artefact import read
+        from flashir_torch.names import parameter_name
 
         loaded = read(_main_file(path))
-        return loaded.model, {name: each.detach().float().numpy() for name, each in loaded.program.state_dict.items()}
+        tensors = loaded.program.state_dict.items()
+        return loaded.model, {parameter_name(at): tensor.detach().float().numpy() for at, tensor in tensors}
 
 
 def _main_file(path: Path) -> Path:

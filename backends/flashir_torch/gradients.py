@@ -11,6 +11,7 @@ from flashir.backend import Gradients
 from flashir.ir import Graph
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
+from flashir_torch.names import parameter_name
 from flashir_torch.session import Array, input_type, tensors
 
 
@@ -18,7 +19,7 @@ def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradien
     """How the parameters of a lowered graph move its one result. Raises TargetError, ParameterError."""
     place = device_of(device)
     made = module(graph, params).to(place)
-    parameters = dict(made.named_parameters())
+    parameters = {parameter_name(path): each for path, each in made.named_parameters()}
     types = [input_type(value, None) for value in graph.inputs]
 
     def run(arrays: Sequence[Array], weights: Array) -> dict[str, Array]:

@@ -25,6 +25,23 @@ def identifier(name: str) -> str:
     return f"{made}_" if taken else made
 
 
+def attribute_path(name: str) -> str:
+    """Where a module has the parameter of that full name: `0.in.weight` -> `0.in-.weight`.
+
+    Generated code reads `module.in`, which is no Python, but `getattr(module, "in-")` for what is no identifier.
+    """
+    return ".".join(f"{part}-" if _is_keyword(part) else part for part in name.split("."))
+
+
+def parameter_name(path: str) -> str:
+    """The full name of the parameter that a module has there."""
+    return ".".join(part[:-1] if part[-1:] == "-" and _is_keyword(part) else part for part in path.split("."))
+
+
+def _is_keyword(part: str) -> bool:
+    return keyword.iskeyword(part.rstrip("-"))
+
+
 def check_path(name: str) -> str:
     """The name of a parameter, where a module can have an attribute of that name.
 

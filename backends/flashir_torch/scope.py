@@ -17,7 +17,7 @@ from torch import fx
 from flashir.errors import TargetError
 from flashir.ir import Dim, DType, Size, Value
 from flashir.ir.dims import CeilDiv, Symbol, symbol_of
-from flashir_torch.names import identifier
+from flashir_torch.names import attribute_path, identifier
 from flashir_torch.reuse import TYPE, reuse
 from flashir_torch.types import TYPES
 
@@ -66,11 +66,13 @@ class Scope(ABC):
 
     def attribute(self, path: str, content: Any) -> fx.Node:
         """`self.path`, which the module will have."""
+        path = attribute_path(path)
         self.attributes[path] = content
         return self.graph.create_node("get_attr", path, name=identifier(path.replace(".", "_")))
 
     def submodule(self, path: str, content: torch.nn.Module, *args: Any) -> fx.Node:
         """`self.path(*args)`"""
+        path = attribute_path(path)
         self.attributes[path] = content
         return self.graph.create_node("call_module", path, args, name=identifier(path.replace(".", "_")))
 

@@ -16,6 +16,7 @@ from flashir.passes.narrow_results import NarrowResults
 from flashir.passes.wide_params import WideParams
 from flashir_torch.emit import module
 from flashir_torch.fusing import fuse, fuses, summed_loss
+from flashir_torch.names import parameter_name
 from flashir_torch.placement import placement
 from flashir_torch.remat import rematerialise
 from flashir_torch.replay import CardRecorder, Replay
@@ -50,7 +51,7 @@ class TorchTrainer:
         self._replays = self._fuses and not remat
         learn = partial(_learnt, self._loss)
         self._learn = Replay(learn, CardRecorder()) if self._replays else learn
-        self._parameters = dict(self._module.named_parameters())
+        self._parameters = {parameter_name(path): each for path, each in self._module.named_parameters()}
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
         self._adamw = self._optimiser(optimiser, moments)
 

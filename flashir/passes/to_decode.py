@@ -175,7 +175,13 @@ class _Source:
         graph = self.graph
         last = graph.producers().get(graph.outputs[0])
         varying = [] if last is None else [value for value in last.operands if self.tokens.axes(value.type)]
-        if last is None or len(varying) != 1 or not self.tokens.alone(last) or self.tokens.axes(varying[0].type) != [1]:
+        if (
+            last is None
+            or len(last.operands) != 1
+            or len(varying) != 1
+            or not self.tokens.alone(last)
+            or self.tokens.axes(varying[0].type) != [1]
+        ):
             x = graph.outputs[0]
             return graph, Graph(graph.name, (x,), (), (x,))
         rest = Graph(graph.name, tuple(varying), (last,), last.outputs)
