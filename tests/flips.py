@@ -123,12 +123,13 @@ def _read_params(folder: Path) -> object:
 
 def _make_checkpoint(folder: Path) -> None:
     from flashir.checkpoint import State, save_checkpoint
+    from flashir.endings import Reading
     from flashir.moments import Moments
 
     _make_tokenizer(folder.parent / "tokenizer.json")
     state = State(Moments.read(None, _params()).state(), {"step": 7, "data": "0" * 64})
     tokenizer = folder.parent / "tokenizer.json"
-    save_checkpoint(_model(), _params(), folder, tokenizer=tokenizer, state=state)
+    save_checkpoint(_model(), _params(), folder, tokenizer=tokenizer, reading=Reading(None, True), state=state)
 
 
 def _read_checkpoint(folder: Path) -> object:
@@ -137,7 +138,8 @@ def _read_checkpoint(folder: Path) -> object:
     found = load_checkpoint(folder)
     state = load_state(folder, found.params)
     tokenizer = None if found.tokenizer is None else found.tokenizer.read_bytes()
-    return flashir.dumps(found.model), _plain(found.params), _plain(state.optimizer), dict(state.position), tokenizer
+    kept = (flashir.dumps(found.model), tokenizer, found.reading)
+    return kept, _plain(found.params), _plain(state.optimizer), dict(state.position)
 
 
 def _make_tokenizer(path: Path) -> None:

@@ -157,7 +157,6 @@ READERS = {
     "flashir.train.data.guarded": "guarded",
     "flashir.train.data.tokenizer": "what the library says of a tokenizer that it just made",
     "flashir.weight_file": "guarded",
-    "flashir_jax.artefact": "guarded",
     "flashir_jax.export": "guarded",
     "flashir_onnx.bench_decode": "files that it wrote",
     "flashir_onnx.seal": "guarded",

@@ -22,11 +22,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from flashir.errors import ArtefactError
 from flashir.files import UNFINISHED, atomic_write, in_folder, locked, sha256
-from flashir.foreign import guarded, parse_json, read_bytes
+from flashir.foreign import parse_json, read_bytes
 from flashir.ir import DType
 from flashir_jax.layout import Stack
 
@@ -150,12 +150,6 @@ def read_manifest(path: Path) -> Manifest:
 def file_name(kind: str, digest: str) -> str:
     """The name of a file beside the main one."""
     return f"model-{digest[:12]}.{kind}"
-
-
-def read_params(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The parameters by full name. Raises ArtefactError where they cannot be read."""
-    with guarded(path, ArtefactError, "cannot read the parameters"):
-        return load_file(path)
 
 
 def _put(out: Path, kind: str, content: bytes) -> str:

@@ -167,11 +167,12 @@ class JaxBackend:
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model that an artefact carries, and the parameters beside it. See Exporter."""
-        from flashir_jax.artefact import MODEL, PARAMETERS, file_name, read_manifest, read_params
+        from flashir.parameters import load_params
+        from flashir_jax.artefact import MODEL, PARAMETERS, file_name, read_manifest
 
         path = _main_file(path)
         manifest = read_manifest(path)
-        params = read_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
+        params = load_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
         return loads(manifest.metadata[MODEL], str(path)), params
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from flashir.backend import Verified
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph
-from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_name, read_manifest, read_params
+from flashir.parameters import load_params
+from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_name, read_manifest
 from flashir_jax.devices import platform_of
 from flashir_jax.export import callable_of, imported, specs
 from flashir_jax.layout import stacked
@@ -24,7 +25,7 @@ def verify(path: Path, devices: tuple[str, ...]) -> Verified:
     """
     manifest = read_manifest(path)
     modules = {digest: _function(path, manifest, platform) for platform, digest in manifest.functions.items()}
-    params = read_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
+    params = load_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
     stacked(manifest.stacks(), params)
     first = next(iter(modules.values()))
     inputs = first.in_avals[len(manifest.layouts) :]
@@ -72,7 +73,7 @@ def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Sessio
             mend=f"export the model for jax:{device}",
         )
     stacks = manifest.stacks()
-    arrays = stacked(stacks, read_params(path.with_name(file_name(PARAMETERS, manifest.parameters))))
+    arrays = stacked(stacks, load_params(path.with_name(file_name(PARAMETERS, manifest.parameters))))
     return Session(callable_of(_function(path, manifest, platform), model), model, stacks, arrays, device)
 
 
