@@ -125,7 +125,7 @@ def export(
     quantize: str | None = None,
     text: Iterable[Batch] | None = None,
     tolerance: float = GROWTH,
-    force: bool = False,
+    force: bool = True,
     **choices: Any,
 ) -> Exported:
     """Write a model for a target into the folder `out`.
@@ -148,13 +148,14 @@ def export(
         quantize: write weights as `int8` or `float16`; see docs/decisions/052.
         text: what perplexity is measured on then, in rows; without any, text that the float model writes.
         tolerance: by what share perplexity may grow.
-        force: write into a folder that is not empty: an artefact in it is replaced, other files stay.
+        force: write into a folder that is not empty: an artefact in it is replaced, other files stay. A program that
+            names a folder means it; the command line asks for --force.
         choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `compile`.
 
     Raises:
         SettingError, TargetError, ParameterError: as `compile`, and as `decoding`; and where weights cannot be narrow,
             or there is no text to measure that on.
-        ArtefactError: the folder is not empty, and there is no `force`; or the artefact cannot be written or fails a
+        ArtefactError: the folder is not empty, and `force` is False; or the artefact cannot be written or fails a
             check; the old one is whole.
     """
     if not force:

@@ -155,7 +155,7 @@ class Ranking:
         """The candidates of a model, those of one op after those of another.
 
         The cost of a model is the sum of its layers' costs, so the best values of one op do not depend on those of
-        another: each op is searched with the best of the others, see docs/decisions/062.
+        another: each op is searched with the best of the others, see docs/decisions/065.
         """
         current = Settings()
         for of_op in space:

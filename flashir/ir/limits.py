@@ -9,8 +9,8 @@ from __future__ import annotations
 LARGEST_SIZE = 2**40
 """Of one axis."""
 
-MOST_ELEMENTS = 2**48
-"""Of one tensor or parameter: a pebibyte of float32, more than any machine has."""
+MOST_ELEMENTS = 2**52
+"""Of one tensor or parameter: 16 pebibytes of float32, more than any machine has."""
 
 MOST_AXES = 24
 """Of one tensor: numpy has 32, and ops need a few to work with."""

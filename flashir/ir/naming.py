@@ -83,13 +83,18 @@ def round_symbol(depth: int) -> str:
     return ROUNDS[depth]
 
 
-def check_names(graph: Graph) -> None:
-    """Raises IRError where a name counts in something that is no round of a repeat around it."""
-    if problems := list(dict.fromkeys(_name_problems(graph, frozenset()))):
+def check_names(graph: Graph, *, is_part: bool = False) -> None:
+    """Raises IRError where a name counts in something that is no round of a repeat around it.
+
+    Args:
+        graph: a model.
+        is_part: it may be a part of one, the body of a repeat for example: names may count in any round.
+    """
+    if problems := list(dict.fromkeys(_name_problems(graph, frozenset(ROUNDS if is_part else ())))):
         raise IRError(problems, where=f"@{graph.name}", mend=f"the rounds of nested repeats are {', '.join(ROUNDS)}")
 
 
-def _name_problems(graph: Graph, rounds: frozenset[str]) -> Iterator[str]:
+def _name_problems(graph: Graph, rounds: frozenset[str], depth: int = 0) -> Iterator[str]:
     for node in graph.nodes:
         for attr in ("scope", "name"):
             template = node.attrs.get(attr) if OPS[node.op].params is not None else None
@@ -98,8 +103,8 @@ def _name_problems(graph: Graph, rounds: frozenset[str]) -> Iterator[str]:
                     what = f"the {attr} {template!r} of {node.op}"
                     yield f"{what} counts in {min(unknown)}, which is no round of a repeat around it"
         if node.region is not None:
-            inner = {round_symbol(len(rounds))} if node.op == "repeat" else set()
-            yield from _name_problems(node.region, rounds | inner)
+            inner = {round_symbol(depth)} if node.op == "repeat" else set()
+            yield from _name_problems(node.region, rounds | inner, depth + (node.op == "repeat"))
 
 
 @lru_cache(maxsize=4096)

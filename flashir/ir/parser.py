@@ -46,7 +46,7 @@ def _model(parsed: Any, source: str) -> Graph:
         raise IRError(f"the model returns {got}, its head says {head}", where=where_in(source, place))
     try:
         graph = builder.finish(*outputs)
-        check_names(graph)
+        check_names(graph, is_part=True)
     except IRError as error:
         where = where_in(source, Place(name.line, name.column))
         raise IRError(error.problems, where=where, mend=error.mend) from None

@@ -21,7 +21,7 @@ def verify(graph: Graph) -> None:
     if not problems:
         with gathered(problems):
             check_loops(graph.nodes)
-            check_names(graph)
+            check_names(graph, is_part=True)
     if problems:
         raise IRError(problems, where=f"@{graph.name}")
 

@@ -35,7 +35,7 @@ def test_an_export_brings_its_tokenizer(target: str, tmp_path: Path) -> None:
 
 def test_without_one_another_file_is_not_taken_for_it(tmp_path: Path) -> None:
     tokenizer(tmp_path)
-    made = flashir.export(MODEL, tmp_path, force=True)
+    made = flashir.export(MODEL, tmp_path)
     assert beside(made.path, backend("onnx").metadata(made.path)) is None
     assert (tmp_path / "tokenizer.json").read_text() == "{}"
 

@@ -59,7 +59,7 @@ def test_an_artefact_that_differs_from_the_interpreter_does_not_replace_the_old_
     old = flashir.export(model, tmp_path, chunk=16).path.read_bytes()
     monkeypatch.setattr(import_module("flashir.export"), "interpret", lambda *_: (np.ones((1, 17, 256)),))
     with pytest.raises(ArtefactError, match="differs from the interpreter"):
-        flashir.export(model, tmp_path, chunk=16, seed=1, force=True)
+        flashir.export(model, tmp_path, chunk=16, seed=1)
     assert (tmp_path / "model.onnx").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 

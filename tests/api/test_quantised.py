@@ -84,7 +84,7 @@ def test_an_artefact_that_costs_too_much_does_not_replace_the_old_one(model, tmp
     old = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     monkeypatch.setattr(import_module("flashir_onnx.blocks"), "LEVELS", 7)
     with pytest.raises(ArtefactError, match=r"perplexity grows from .*, by .*%, more than 1.00%") as caught:
-        flashir.export(model, tmp_path, params=unit(model), quantize="int8", force=True)
+        flashir.export(model, tmp_path, params=unit(model), quantize="int8")
     assert (caught.value.where, "float16" in caught.value.mend) == ("quantised to int8", True)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
 

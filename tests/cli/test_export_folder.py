@@ -25,9 +25,9 @@ def test_an_export_is_replaced_only_with_force(tmp_path: Path, target: str) -> N
     before = snapshot(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in first.files} == before.keys()
     with pytest.raises(ArtefactError, match=f"not empty: it holds .*{first.path.name}.*\nforce=True replaces"):
-        flashir.export(MODEL, tmp_path, target, seed=1)
+        flashir.export(MODEL, tmp_path, target, seed=1, force=False)
     assert snapshot(tmp_path) == before
-    second = flashir.export(MODEL, tmp_path, target, seed=1, force=True)
+    second = flashir.export(MODEL, tmp_path, target, seed=1)
     after = snapshot(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in second.files} == after.keys()
     assert after != before
@@ -38,7 +38,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, name: 
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(ArtefactError, match=f"the folder is not empty: it holds {name.partition('/')[0]}"):
-        flashir.export(MODEL, tmp_path)
+        flashir.export(MODEL, tmp_path, force=False)
     assert snapshot(tmp_path) == {name: b"mine"}
 
 
@@ -46,8 +46,8 @@ def test_force_keeps_what_is_no_export(tmp_path: Path) -> None:
     for name in ("model.txt", "a", "b", "c", "d"):
         (tmp_path / name).write_text("mine")
     with pytest.raises(ArtefactError, match="it holds a, b, c and 2 more"):
-        flashir.export(MODEL, tmp_path)
-    made = flashir.export(MODEL, tmp_path, force=True)
+        flashir.export(MODEL, tmp_path, force=False)
+    made = flashir.export(MODEL, tmp_path)
     assert [path.name for path in made.files] == ["model.onnx"]
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.txt", "a", "b", "c", "d"}
 
@@ -55,7 +55,7 @@ def test_force_keeps_what_is_no_export(tmp_path: Path) -> None:
 def test_an_export_that_was_cut_short_is_completed(tmp_path: Path) -> None:
     for name in (".model.onnx.0a1b2c3d.unfinished", ".tokenizer.json.0a1b2c3d.unfinished", "model-0123456789ab.data"):
         (tmp_path / name).write_text("half")
-    assert flashir.export(MODEL, tmp_path).path.is_file()
+    assert flashir.export(MODEL, tmp_path, force=False).path.is_file()
     assert not (tmp_path / "model-0123456789ab.data").exists()
 
 

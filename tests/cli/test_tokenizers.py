@@ -78,5 +78,5 @@ def test_exporting_into_a_run_of_another_tokenizer_is_refused(cli: Cli, worded: 
     (tmp_path / "tokenizer.json").write_text(json.dumps({"other": 1}))
     assert "tokenizer of another model" in cli.fails("export", worded, "--force", "-o", tmp_path)
     assert not (tmp_path / "model.onnx").exists()
-    flashir.export(flashir.model("flash", size="tiny", chunk=16), tmp_path, force=True)
+    flashir.export(flashir.model("flash", size="tiny", chunk=16), tmp_path)
     assert json.loads((tmp_path / "tokenizer.json").read_text()) == {"other": 1}
