@@ -35,7 +35,7 @@ Words = tuple[str, ...]
         (("plan",), ("MODEL",)),
         (("pln", "flash"), ("did you mean", "plan")),
         (("plan", "no/such.fir"), ("no/such.fir", "No such file")),
-        (("plan", "flash", "--batch", "400000"), ("needs at least", "GiB")),
+        (("plan", "flash", "--batch", "4000000"), ("needs at least", "GiB")),
         (("show", "flash", "--stage", "block"), ("did you mean 'blocks'",)),
         (("show", "flash", "--stage", "foo", "--target", "onnx:nowhere"), ("unknown stage 'foo'", "blocks", "lowered")),
         (("show", "flash", "--passes", "hoistt"), ("did you mean 'hoist'",)),
