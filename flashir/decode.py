@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashir.arguments import typed
 from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
 from flashir.ir.limits import LARGEST_SIZE
+from flashir.lowering import Lowering
 from flashir.passes.to_decode import to_prefill, to_step
 
 
@@ -41,6 +42,17 @@ class Decoding:
 
 
 @typed
+def lowered(lowering: Lowering, graphs: Decoding) -> Decoding:
+    """The graphs of a decoder as a target wants them.
+
+    States, and what is read of caches, are sums over all tokens so far, however few a step takes.
+    """
+    cached = () if graphs.max_len is None else (graphs.max_len,)
+    step = replace(lowering, carried=len(graphs.state), lengths=cached)
+    prefill = replace(lowering, lengths=cached)
+    return replace(graphs, prefill=prefill.run(graphs.prefill), step=step.run(graphs.step))
+
+
 def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None) -> Decoding:
     """Derive the two graphs from a causal model.
 

@@ -7,29 +7,34 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import flashir
 from flashir.arguments import typed
 from flashir.backend import Array, Batch, Continue, DecoderExporter, Exporter, Run, Verified
 from flashir.beside import Beside
 from flashir.checkpoint import TOKENIZER
+from flashir.comparison import NARROW as NARROW
+from flashir.comparison import TOLERANCE as TOLERANCE
+from flashir.comparison import Compared as Compared
+from flashir.comparison import enough as enough
+from flashir.comparison import relative_error as relative_error
+from flashir.comparison import sample_inputs as sample_inputs
+from flashir.comparison import worst_error as worst_error
 from flashir.compiler import Prepared, prepare
-from flashir.decode import decoding
+from flashir.decode import decoding, lowered
 from flashir.endings import Reading
 from flashir.errors import ArtefactError, TargetError, option
 from flashir.extent import Extent
 from flashir.files import UNFINISHED, writing
-from flashir.finite import check_finite
+from flashir.finite import FLOAT16_LARGEST, check_finite
 from flashir.generation import longest
 from flashir.hosted import hosted
-from flashir.inputs import vocabulary
 from flashir.interpreter import interpret
 from flashir.ir import DType, Graph
-from flashir.passes.choose import longest_piece
 from flashir.passes.one_document import OneDocument
 from flashir.passes.to_decode import of_length
 from flashir.planning import Plan, compute_type
@@ -39,48 +44,13 @@ from flashir.results import results_of
 from flashir.workload import Workload
 
 STEPS = 4  # of a decoder, in its check
-SHORTEST_CHECK = 64  # tokens of the run against the interpreter, where there is neither a chunk nor a wide tile
-SHARE_OF_TOKENS = 0.9  # in a mask that is drawn
-TOLERANCE = {DType.F64: 1e-4, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 2e-2}
+PATIENCE = 5.0  # seconds; where a run in float16 takes longer, one on eight times the tokens is not tried
 LISTED = 3  # files of a folder that a message names
 CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
 """Names of what an export that was cut short may leave in a folder; the next export removes it, or writes it again."""
-NARROW = {"int8": 0.2, "float16": 1e-2}  # perplexity says how good they are, this that graphs are the same
 RANDOM = "random weights: the output is meaningless"
 SEED = "flashir.seed"
 """In the metadata of an artefact: the seed of its parameters, where nobody gave any."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One comparison that an artefact passed.
-
-    Args:
-        what, against: what was compared with what.
-        batch, lengths: the rows of its input, and their tokens: one number, or one for each row.
-        weights: of both sides.
-        error, limit: how far the results are apart, relative to the largest wanted, and how far they may be.
-    """
-
-    what: str
-    against: str
-    batch: int
-    lengths: tuple[int, ...]
-    weights: str
-    error: float
-    limit: float
-
-    def __str__(self) -> str:
-        tokens = " and ".join(map(str, self.lengths))
-        return (
-            f"{self.what} against {self.against} on {tokens} tokens, batch {self.batch}, {self.weights}: "
-            f"{self.error:.1e} off, {self.limit:.0e} allowed"
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For machines."""
-        about = {"what": self.what, "against": self.against, "batch": self.batch, "lengths": list(self.lengths)}
-        return {**about, "weights": self.weights, "relative_error": self.error, "tolerance": self.limit}
 
 
 @dataclass(frozen=True)
@@ -183,8 +153,8 @@ def export(
     found = ready.backend.verify(path) if isinstance(ready.backend, Exporter) else Verified(())
     cost = None if comparison is None else comparison.found
     files = (path, *found.beside, *(() if kept is None else (path.with_name(TOKENIZER),)))
-    verdicts, compared = tuple(map(str, check.compared)), tuple(check.compared)
-    return Exported(path, ready.plan, (*found.checks, *verdicts), _notes(ready.plan), cost, files, compared)
+    checks, compared = (*found.checks, *check.verdicts), tuple(check.compared)
+    return Exported(path, ready.plan, checks, _notes(ready.plan), cost, files, compared)
 
 
 def check_free(out: Path) -> None:
@@ -225,8 +195,7 @@ def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: i
             mend="choose a target of onnx; without an export, flashir.decoder continues a model on every backend",
         )
     made = hosted(decoding(model, max_len=max_len, length=length))
-    prefill, step = (ready.lowering.run(graph) for graph in (made.prefill, made.step))
-    graphs = replace(made, prefill=prefill, step=step, max_len=longest(model, max_len))
+    graphs = replace(lowered(ready.lowering, made), max_len=longest(model, max_len))
 
     def write(out: Path, about: Mapping[str, str], check: _Check) -> Path:
         examine = _DecoderCheck(check, graphs.max_len, length)
@@ -243,14 +212,23 @@ class _Check:
 
     def __init__(self, ready: Prepared, weights: str) -> None:
         self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
-        self.length = Extent.of(self.model).tokens(enough(self.model))
-        self.limit = TOLERANCE[compute_type(self.model)]
+        self.length = self.reached = Extent.of(self.model).tokens(enough(self.model))
+        self.planned, self.dtype = ready.plan.seq_len, compute_type(self.model)
+        self.limit = TOLERANCE[self.dtype]
         self.compared: list[Compared] = []
+        self.verdicts: list[str] = []
 
     def __call__(self, run: Run) -> Array:
-        """The logits wanted. Raises ArtefactError where they differ by more than the compute type explains."""
+        """The logits wanted.
+
+        Raises:
+            ArtefactError: they differ by more than the compute type explains.
+            ResultError: in float16, they are not finite at the length that was planned for.
+        """
         wanted = interpret(self.model, self.params, *self.arrays())
         self.compare_all(run, wanted, "run")
+        if self.dtype is DType.F16:
+            self.stretch(run)
         return np.asarray(wanted[0])
 
     def compare_all(self, run: Run, wanted: Sequence[Array], what: str) -> None:
@@ -259,6 +237,20 @@ class _Check:
         names = [f"{what}, {value.name}" if len(wanted) > 1 else what for value in self.model.outputs]
         for name, got, right in zip(names, results, wanted, strict=True):
             self.compare(got, right, name, "the float64 interpreter")
+
+    def stretch(self, run: Run) -> None:
+        """Run it on longer and longer texts, up to the length that was planned for: sums may leave the range."""
+        for length in (self.planned // 64, self.planned // 8, self.planned):
+            if length <= self.reached:
+                continue
+            start = perf_counter()
+            for each in results_of(run, self.arrays(length)):
+                check_finite(each, f"the results of the artefact on {length} tokens", mend=_out_of_range())
+            self.reached = length
+            if perf_counter() - start > PATIENCE:
+                break
+        rest = "" if self.reached >= self.planned else f"; {self.planned} were planned for, and take too long to try"
+        self.verdicts.append(f"finite on {self.reached} tokens in float16{rest}")
 
     def continued(self, length: int | None) -> Array:
         """What the interpreter computes of tokens that a decoder continues.
@@ -269,9 +261,9 @@ class _Check:
         model = model if length is None else of_length(model, length)
         return interpret(model, self.params, self.arrays()[0])[0]
 
-    def arrays(self) -> list[Array]:
-        """What it is run on."""
-        return sample_inputs(self.model, Workload(1, self.length).sizes(self.model))
+    def arrays(self, length: int | None = None) -> list[Array]:
+        """What it is run on, as long as it takes, or of a length."""
+        return sample_inputs(self.model, Workload(1, length or self.length).sizes(self.model))
 
     def compare(self, got: Array, wanted: Array, what: str, against: str, lengths: Sequence[int] = ()) -> None:
         """Adds what was compared, on rows of those lengths, else on its own. Raises ArtefactError, ResultError."""
@@ -284,6 +276,14 @@ class _Check:
         batch, *rest = self.arrays()[0].shape
         rows = tuple(lengths) or tuple(rest[:1])
         self.compared.append(Compared(what, against, len(lengths) or batch, rows, self.weights, error, self.limit))
+        self.verdicts.append(str(self.compared[-1]))
+
+
+def _out_of_range() -> str:
+    return (
+        f"float16 ends at {FLOAT16_LARGEST:,}: {option('dtype', 'float32')}, or bfloat16 where the target has it, "
+        f"computes further; or plan for shorter texts, {option('seq_len', 'N')}"
+    )
 
 
 class _NarrowCheck(_Check):
@@ -314,7 +314,7 @@ class _DecoderCheck:
     """
 
     def __init__(self, check: _Check, limit: int | None, length: int | None) -> None:
-        self.check, self.length = check, length
+        self.check, self.limit, self.length = check, limit, length
         check.length = min(check.length, limit or check.length)
 
     def __call__(self, run: Run, prefill: Continue, step: Continue) -> None:
@@ -334,49 +334,18 @@ class _DecoderCheck:
         what = f"prefill and {steps} steps of 2 prompts{divided}"
         against = "the float64 interpreter"
         self.check.compare(np.stack(found), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
+        if self.check.reached > self.check.length:
+            self.stretch(prefill, step)
 
-
-def enough(settled: Graph) -> int:
-    """Tokens that a comparison with the interpreter wants: a second chunk, or tile, that has seen the first."""
-    chunk = longest_piece(settled, changing_function=True)
-    return max(chunk or SHORTEST_CHECK - 1, longest_piece(settled)) + 1
-
-
-def sample_inputs(model: Graph, sizes: Mapping[str, int], seed: int = 0) -> list[npt.NDArray[Any]]:
-    """Inputs that fit a model: tokens of its vocabulary, segment ids that grow, masks with holes, normal numbers."""
-    random = np.random.default_rng(seed)
-    made: list[npt.NDArray[Any]] = []
-    for value in model.inputs:
-        shape = value.type.bind(sizes).sizes
-        rows = vocabulary(model, value)
-        if value.type.dtype.is_float:
-            made.append(random.standard_normal(shape).astype(np.float32))
-        elif rows is not None:
-            made.append(random.integers(0, rows, shape))
-        elif value.type.dtype is DType.BOOL:
-            made.append(random.random(shape) < SHARE_OF_TOKENS)
-        else:
-            made.append(np.sort(random.integers(0, 3, shape), axis=-1))
-    return made
-
-
-def relative_error(got: Any, wanted: Any) -> float:
-    """max |a - b| / max |b|; 0 for results without elements, and for infinities that are the same."""
-    if got.shape != wanted.shape:
-        return float("inf")
-    if not wanted.size:
-        return 0.0
-    apart = np.subtract(got, wanted, out=np.zeros(wanted.shape), where=got != wanted)
-    return float(np.max(np.abs(apart)) / max(np.max(np.abs(wanted)), 1e-300))
-
-
-def worst_error(got: Any, wanted: Sequence[Any]) -> float:
-    """The largest `relative_error` of the results of a run: one array, or a tuple of them; NaN is the largest."""
-    results = got if isinstance(got, tuple) else (got,)
-    if len(results) != len(wanted):
-        return float("inf")
-    errors = [relative_error(each, right) for each, right in zip(results, wanted, strict=True)]
-    return max(errors, key=lambda error: (error != error, error), default=0.0)
+    def stretch(self, prefill: Continue, step: Continue) -> None:
+        """A prompt as long as the model was run on, and a token after it. Raises ResultError as `_Check.stretch`."""
+        length = min(self.check.reached, self.limit or self.check.reached)
+        ids = self.check.arrays(length)[0]
+        logits, states = prefill([ids[:, : length - 1], np.array([length - 1])], ())
+        after, _ = step([ids[:, length - 1]], states)
+        for what, each in (("prefill", logits), ("step", after)):
+            check_finite(each, f"the logits of the {what} on {length} tokens", mend=_out_of_range())
+        self.check.verdicts.append(f"prefill and step finite on {length} tokens in float16")
 
 
 def _choices_made(made: Plan) -> dict[str, Any]:

@@ -19,13 +19,14 @@ MEND = (
 )
 
 
-def check_finite(result: npt.ArrayLike, what: str, *, where: str = "") -> None:
+def check_finite(result: npt.ArrayLike, what: str, *, where: str = "", mend: str = "") -> None:
     """Raises ResultError where numbers of a result [b, t, ..] are NaN or infinite; it says from which token on.
 
     Args:
         result: of a run; other than floats pass.
         what: its name in the error, a plural such as `the logits`.
         where: place of the error.
+        mend: how to get rid of it, where that is known better.
     """
     import numpy as np
 
@@ -33,7 +34,7 @@ def check_finite(result: npt.ArrayLike, what: str, *, where: str = "") -> None:
     if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
         return
     strange = ~np.isfinite(array)
-    raise ResultError(f"{what} are not finite{_from_where(strange)}", where=where, mend=MEND)
+    raise ResultError(f"{what} are not finite{_from_where(strange)}", where=where, mend=mend or MEND)
 
 
 def representable(number: float | None) -> float | None:

@@ -21,7 +21,7 @@ from flashir.arguments import shown, typed
 from flashir.backend import Continue, Continuing, DecoderExporter, Exporter, Kept
 from flashir.compiler import device_at_hand, prepare
 from flashir.cost import target as find_target
-from flashir.decode import Decoding, decoding
+from flashir.decode import Decoding, decoding, lowered
 from flashir.errors import Faults, InputError, SettingError, TargetError, counted
 from flashir.extent import Extent
 from flashir.hosted import hosted
@@ -171,8 +171,8 @@ def decoder(
         raise TargetError(f"{ready.backend.name} keeps no states between calls, so it cannot decode", where=target)
     graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
     rows = _rows(graphs, target)
-    lowered = [ready.lowering.run(graph) for graph in (graphs.prefill, graphs.step)]
-    prefill, step = ready.backend.continuing(lowered, ready.params, device_at_hand(target))
+    made = lowered(ready.lowering, graphs)
+    prefill, step = ready.backend.continuing([made.prefill, made.step], ready.params, device_at_hand(target))
     return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step, rows)
 
 

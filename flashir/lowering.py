@@ -11,6 +11,7 @@ from flashir.ir import Graph
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.canonicalise import Canonicalise
 from flashir.passes.hoist import Hoist
+from flashir.passes.keep_range import KeepRange
 from flashir.passes.lower import Claims, EinsumToMatmul, Lower, primitives
 from flashir.passes.pad import PadTokens
 from flashir.passes.scopes import NameParameters
@@ -25,12 +26,15 @@ class Lowering:
         claims: what the target does natively.
         extra: the target's own passes; they see a graph that is lowered, and not yet canonical.
         check: verify the graph after every pass.
+        carried, lengths: of a graph that is run again and again on its own results: see `KeepRange`.
     """
 
     target: str
     claims: Claims = primitives
     extra: Sequence[Pass] = ()
     check: bool = True
+    carried: int = 0
+    lengths: tuple[int, ...] = ()
 
     @staticmethod
     def of(target: str, *, check: bool = True, portable: bool = False) -> Lowering:
@@ -59,7 +63,8 @@ class Lowering:
     def passes(self) -> tuple[Pass, ...]:
         """The passes in order."""
         lower = (NameParameters(), PadTokens(), Lower(self.target, self.claims), EinsumToMatmul())
-        return (*lower, *self.extra, Hoist(), Canonicalise())
+        kept = KeepRange(self.target, self.claims, self.carried, self.lengths)
+        return (*lower, kept, *self.extra, Hoist(), Canonicalise())
 
     def run(self, graph: Graph) -> Graph:
         """The lowered graph."""

@@ -16,7 +16,16 @@ from flashir.ops.costs import Contraction, Cost, Types, matrix_product, moved, p
 from flashir.ops.elementwise import floating
 from flashir.ops.opdef import OpDef, define_op, flag, listing, sample, text
 from flashir.ops.shape import axis_of
-from flashir.ops.traits import Axes, GradientRule, reads_nothing, reads_operands, reads_other_side
+from flashir.ops.traits import (
+    Axes,
+    GradientRule,
+    GrowthRule,
+    grows_by_axes,
+    grows_by_contraction,
+    reads_nothing,
+    reads_operands,
+    reads_other_side,
+)
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -64,6 +73,7 @@ matmul = define_op(
         ),
         attrs={"transpose_x": flag(False), "transpose_y": flag(False)},
         axes=Axes.MATMUL,
+        growth=grows_by_contraction,
         gradient=reads_other_side,
         doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed",
     )
@@ -229,6 +239,7 @@ def _reduction(
     doc: str,
     *,
     gradient: GradientRule = reads_nothing,
+    growth: GrowthRule | None = None,
     infer: Any = _infer_reduce,
     empty: bool = True,
 ) -> OpDef:
@@ -244,6 +255,7 @@ def _reduction(
             attrs={"axes": listing(), "keepdims": flag(False)},
             axes=Axes.REDUCTION,
             gradient=gradient,
+            growth=growth,
             doc=doc,
         )
     )
@@ -259,7 +271,7 @@ def _extreme(function: Any, bound: str) -> Callable[..., Any]:
     return reduce
 
 
-reduce_sum = _reduction("reduce_sum", np.sum, "the sum over some axes")
+reduce_sum = _reduction("reduce_sum", np.sum, "the sum over some axes", growth=grows_by_axes)
 reduce_mean = _reduction("reduce_mean", np.mean, "the mean over some axes", infer=_infer_mean, empty=False)
 reduce_max = _reduction(
     "reduce_max", _extreme(np.max, "min"), "the largest over some axes; of none, -inf", gradient=reads_operands

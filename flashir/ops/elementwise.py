@@ -18,7 +18,14 @@ from flashir.ops.opdef import AttrSpec, OpDef, Sample, define_op, dtype, integer
 from flashir.ops.traits import (
     Axes,
     GradientRule,
+    GrowthRule,
     fold_identity,
+    grows_as_constant,
+    grows_as_inverse,
+    grows_as_product,
+    grows_as_quotient,
+    grows_as_root,
+    grows_bounded,
     no_gradient,
     reads_nothing,
     reads_operand,
@@ -77,13 +84,17 @@ def logical(*types: TensorType) -> TensorType:
     return broadcast(*types)
 
 
-def _unary(name: str, ref: Callable[[Any], Any], weight: float, doc: str, gradient: GradientRule) -> OpDef:
+def _unary(
+    name: str,
+    ref: Callable[[Any], Any],
+    weight: float,
+    doc: str,
+    gradient: GradientRule,
+    growth: GrowthRule | None = None,
+) -> OpDef:
     cases = (sample("f32[2, 3]"), sample("f32[]"))
-    return define_op(
-        OpDef(
-            name, ("x",), floating, ref, elementwise(weight), cases, axes=Axes.ELEMENTWISE, gradient=gradient, doc=doc
-        )
-    )
+    traits: dict[str, Any] = {"axes": Axes.ELEMENTWISE, "gradient": gradient, "growth": growth}
+    return define_op(OpDef(name, ("x",), floating, ref, elementwise(weight), cases, doc=doc, **traits))
 
 
 def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **facts: Any) -> OpDef:
@@ -100,13 +111,18 @@ def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **f
 
 
 neg = _unary("neg", np.negative, 1, "-x", reads_nothing)
-exp = _unary("exp", np.exp, TRANSCENDENTAL, "e to the power of x", reads_result)
-sin = _unary("sin", np.sin, TRANSCENDENTAL, "sine of x radians", reads_operands)
-cos = _unary("cos", np.cos, TRANSCENDENTAL, "cosine of x radians", reads_operands)
+exp = _unary("exp", np.exp, TRANSCENDENTAL, "e to the power of x", reads_result, grows_bounded)
+sin = _unary("sin", np.sin, TRANSCENDENTAL, "sine of x radians", reads_operands, grows_bounded)
+cos = _unary("cos", np.cos, TRANSCENDENTAL, "cosine of x radians", reads_operands, grows_bounded)
 erf = _unary(
-    "erf", lambda x: np.vectorize(erf_of, otypes=[np.float64])(x), TRANSCENDENTAL, "the error function", reads_operands
+    "erf",
+    lambda x: np.vectorize(erf_of, otypes=[np.float64])(x),
+    TRANSCENDENTAL,
+    "the error function",
+    reads_operands,
+    grows_bounded,
 )
-tanh = _unary("tanh", np.tanh, TRANSCENDENTAL, "hyperbolic tangent", reads_result)
+tanh = _unary("tanh", np.tanh, TRANSCENDENTAL, "hyperbolic tangent", reads_result, grows_bounded)
 sqrt = define_op(
     OpDef(
         "sqrt",
@@ -117,18 +133,30 @@ sqrt = define_op(
         (sample("f32[2, 3]"),),
         axes=Axes.ELEMENTWISE,
         gradient=reads_result,
+        growth=grows_as_root,
         doc="square root; 0 below 0",
     )
 )
-reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x", reads_result)
+reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x", reads_result, grows_as_inverse)
 relu = _unary("relu", lambda x: np.maximum(x, 0), 1, "max(x, 0)", reads_result)
-sigmoid = _unary("sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL, "1 / (1 + e^-x)", reads_result)
+sigmoid = _unary(
+    "sigmoid", lambda x: 0.5 * (1 + np.tanh(0.5 * x)), TRANSCENDENTAL, "1 / (1 + e^-x)", reads_result, grows_bounded
+)
 
 add = _binary("add", np.add, "x + y", gradient=reads_nothing, neutral=0, commutative=True)
 sub = _binary("sub", np.subtract, "x - y", gradient=reads_nothing, neutral=0)
-mul = _binary("mul", np.multiply, "x * y", gradient=reads_other_side, neutral=1, commutative=True)
+mul = _binary(
+    "mul", np.multiply, "x * y", gradient=reads_other_side, growth=grows_as_product, neutral=1, commutative=True
+)
 div = _binary(
-    "div", np.divide, "x / y, of floating-point numbers", 4, infer=divided, gradient=reads_operands, neutral=1
+    "div",
+    np.divide,
+    "x / y, of floating-point numbers",
+    4,
+    infer=divided,
+    gradient=reads_operands,
+    growth=grows_as_quotient,
+    neutral=1,
 )
 maximum = _binary("maximum", np.maximum, "the larger of x and y", gradient=reads_operands, commutative=True, clips=True)
 minimum = _binary(
@@ -234,6 +262,7 @@ constant = define_op(
         attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)},
         axes=Axes.SOURCE,
         gradient=reads_nothing,
+        growth=grows_as_constant,
         inline=True,
         doc="a number of shape []",
     )

@@ -117,9 +117,14 @@ def _decompose_linear(
         return _masked(b, q, k, v, visible, weights, causal, lin_norm)
     if lin_norm == "chunk_mean" and causal:
         seen = b.maximum(b.iota(length=chunks, dtype=wide(q.type.dtype)), 1.0)
-        q = scaled(b, q, b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1)))
+        share = b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1))
+        if q.type.dtype is DType.F16 and cumsum != "scan":  # a sum is beyond its range where a mean is not
+            return b.matmul(q, as_dtype(b, b.mul(b.prefix_sum(_states(b, k, v), cumsum=cumsum), share), q.type.dtype))
+        q = scaled(b, q, share)
     if lin_norm == "chunk_mean" and not causal:
         count = b.maximum(b.size(value=chunks, dtype=wide(q.type.dtype)), 1.0)
+        if q.type.dtype is DType.F16:
+            return _sum_of_all(b, q, k, v, b.reciprocal(count))
         q = scaled(b, q, b.reciprocal(count))
     if not causal:
         return _sum_of_all(b, q, k, v)
@@ -139,13 +144,14 @@ def _states(b: Builder, k: Value, v: Value) -> Value:
     return as_dtype(b, b.matmul(k, v, transpose_x=True), wide(v.type.dtype))
 
 
-def _sum_of_all(b: Builder, q: Value, k: Value, v: Value) -> Value:
-    """Not causal (Eq. 7): one product over all positions."""
+def _sum_of_all(b: Builder, q: Value, k: Value, v: Value, share: Value | None = None) -> Value:
+    """Not causal (Eq. 7): one product over all positions, times `share`."""
     batch, chunks, n, s = q.type.shape
     e = v.type.shape[-1]
     total = b.matmul(
         b.reshape(k, shape=(batch, chunks * n, s)), b.reshape(v, shape=(batch, chunks * n, e)), transpose_x=True
     )
+    total = total if share is None else scaled(b, total, share)
     return b.reshape(b.matmul(b.reshape(q, shape=(batch, chunks * n, s)), total), shape=v.type.shape)
 
 

@@ -20,7 +20,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.choices import Choice
 from flashir.ops.costs import CostRule
 from flashir.ops.stream import Stream
-from flashir.ops.traits import Axes, FoldRule, GradientRule, PaddingRule, RowsRule
+from flashir.ops.traits import Axes, FoldRule, GradientRule, GrowthRule, PaddingRule, RowsRule
 
 REQUIRED = object()
 PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
@@ -199,6 +199,7 @@ class OpDef:
         axes: what it does to the axes of its operands; required of primitives.
         gradient: which values its backward pass reads; required of primitives. A composite that a target claims whole
             reads its operands unless it says otherwise.
+        growth: how large its results become in long sequences, where not as large as its operands.
         fold: what a node simplifies to, given the nodes before it.
         neutral: the second operand that leaves the first unchanged, as 0 for `add`.
         commutative: whether the two operands may be exchanged.
@@ -229,6 +230,7 @@ class OpDef:
     inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
     axes: Axes | None = None
     gradient: GradientRule | None = None
+    growth: GrowthRule | None = None
     fold: FoldRule | None = None
     neutral: float | None = None
     commutative: bool = False

@@ -14,7 +14,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.costs import Cost, Types, moved, per_input
 from flashir.ops.opdef import OpDef, choice, define_op, flag, integer, sample
 from flashir.ops.shape import axis_of
-from flashir.ops.traits import Axes, reads_nothing, reads_operands
+from flashir.ops.traits import Axes, grows_by_running, reads_nothing, reads_operands
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -50,6 +50,7 @@ cumsum = define_op(
         attrs={"axis": integer(), "exclusive": flag(False)},
         axes=Axes.ALONG_ONE,
         gradient=reads_nothing,
+        growth=grows_by_running,
         fuses=False,
         doc="running sum; exclusive: without the element itself",
     )

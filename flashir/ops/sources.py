@@ -20,7 +20,7 @@ from flashir.ops.opdef import (
     sample,
     size,
 )
-from flashir.ops.traits import Axes, no_gradient, reads_nothing
+from flashir.ops.traits import Axes, grows_as_size, no_gradient, reads_nothing
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -48,6 +48,7 @@ iota = define_op(
         attrs={"length": size(), "dtype": dtype(DType.I32)},
         axes=Axes.SOURCE,
         gradient=reads_nothing,
+        growth=grows_as_size("length"),
         doc="0, 1, .. length - 1",
     )
 )
@@ -63,6 +64,7 @@ size_of = define_op(
         attrs={"value": size(), "dtype": dtype(DType.I32)},
         axes=Axes.SOURCE,
         gradient=no_gradient,
+        growth=grows_as_size("value"),
         fold=_fold_size,
         inline=True,
         doc="a size as a number of shape []",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from enum import Enum, auto
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
+    from flashir.ir.dims import Size
     from flashir.ir.graph import Attr, Node, Value
 
 
@@ -116,6 +118,72 @@ def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
 
 RowsRule = Callable[[Sequence[Any], Mapping[str, Any]], tuple[int, Any]]
 """Operand types and attributes -> the operand that holds numbers of rows, and how many rows the table has."""
+GrowthRule = Callable[["Node", Sequence[float], Callable[["Size"], float]], float]
+"""How large numbers become in long sequences: node, growth of each operand, power of a size -> growth of the results.
+
+A growth of g says that numbers become as large as the length to the power of g, at most. Constants, parameters, tokens
+and what is normalised have 0, a sum over all tokens 1, its reciprocal -1. The power of a size is 1 where it is one of
+tokens, or of chunks, else 0. Without a rule, the growth of an op is the largest of its operands'.
+"""
+
+
+def grows_bounded(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """The results are bounded, as those of `tanh`, or of `exp`, which is taken of scores less their largest."""
+    return 0.0
+
+
+def grows_as_product(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """`x * y`"""
+    return sum(growth)
+
+
+def grows_as_quotient(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """`x / y`"""
+    return growth[0] - growth[1]
+
+
+def grows_as_inverse(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """`1 / x`"""
+    return -growth[0]
+
+
+def grows_as_root(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """The square root."""
+    return growth[0] / 2
+
+
+def grows_by_axes(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """A sum over `attrs["axes"]`."""
+    shape, axes = node.operands[0].type.shape, node.attrs["axes"]
+    assert isinstance(axes, tuple)
+    return growth[0] + sum(power(shape[axis]) for axis in axes if isinstance(axis, int))
+
+
+def grows_by_running(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """A running sum is one over tokens, or over chunks."""
+    return growth[0] + 1.0
+
+
+def grows_by_contraction(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """A matrix product sums over one axis."""
+    shape = node.operands[0].type.shape
+    return sum(growth) + power(shape[-2] if node.attrs["transpose_x"] else shape[-1])
+
+
+def grows_as_constant(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """Nothing grows less than 0 does."""
+    return 0.0 if node.attrs["value"] else -inf
+
+
+def grows_as_size(attr: str) -> GrowthRule:
+    """A number as large as the size that the attribute has."""
+
+    def rule(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+        size: Any = node.attrs[attr]
+        return power(size)
+
+    return rule
+
 
 PaddingRule = Callable[[Mapping[str, "Attr"]], bool]
 """Attributes -> whether rows after the last token leave the results of the rows before them unchanged."""

@@ -14,6 +14,7 @@ from flashir.passes.canonicalise import Canonicalise
 from flashir.passes.choose import choose_passes
 from flashir.passes.dtype import SetDType
 from flashir.passes.hoist import Hoist
+from flashir.passes.keep_range import KeepRange
 from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
 from flashir.passes.narrow_results import NarrowResults
 from flashir.passes.one_document import OneDocument
@@ -32,6 +33,7 @@ PASSES: dict[str, type[Pass]] = {
         Decompose,
         EinsumToMatmul,
         Hoist,
+        KeepRange,
         Lower,
         NameParameters,
         NarrowResults,
