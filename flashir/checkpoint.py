@@ -217,8 +217,9 @@ def _reading(path: Path) -> Reading | None:
 def _damage(folder: Path) -> list[tuple[str, str]]:
     """What is wrong with each file, by the manifest."""
     path = folder / MANIFEST
+    text = _small(path)
     try:
-        manifest = parse_json(_small(path), path, ArtefactError, _Manifest)
+        manifest = parse_json(text, path, ArtefactError, _Manifest)
     except ArtefactError as error:
         return [(MANIFEST, f"is damaged: {error.problems[0]}")]
     digests = manifest.sha256
@@ -235,7 +236,7 @@ def _damage(folder: Path) -> list[tuple[str, str]]:
 
 
 def _small(path: Path) -> bytes:
-    return read_bytes(path, ArtefactError, largest=SMALL)
+    return read_bytes(path, ArtefactError, largest=SMALL, problem="cannot read")
 
 
 def _write_text(path: Path, text: str) -> None:

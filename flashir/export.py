@@ -128,6 +128,7 @@ def export(
         ArtefactError: the folder is not empty, and `force` is False; or the artefact cannot be written or fails a
             check; the old one is whole.
     """
+    check_folder(Path(out))
     if not force:
         check_free(Path(out))
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
@@ -157,10 +158,15 @@ def export(
     return Exported(path, ready.plan, checks, _notes(ready.plan), cost, files, compared)
 
 
-def check_free(out: Path) -> None:
-    """Raises ArtefactError where the folder of an export holds anything but what an export cut short has left."""
+def check_folder(out: Path) -> None:
+    """Raises ArtefactError where there is something else in place of the folder."""
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise ArtefactError("this is not a folder", where=str(out), mend="choose another name")
+
+
+def check_free(out: Path) -> None:
+    """Raises ArtefactError where the folder of an export holds anything but what an export cut short has left."""
+    check_folder(out)
     with writing(out):
         names = sorted(each.name for each in out.iterdir()) if out.is_dir() else []
     names = [name for name in names if not CUT_SHORT.fullmatch(name)]

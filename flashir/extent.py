@@ -42,8 +42,8 @@ class Extent:
         return length if self.longest is None else min(length, self.longest)
 
     def fitted(self, work: Workload) -> Workload:
-        """A workload with the batch and length that the model takes."""
-        return Workload(self.rows(work.batch), self.tokens(work.seq_len), work.training)
+        """A workload with the batch and length that the model takes; of one that takes none, with one of each."""
+        return Workload(max(1, self.rows(work.batch)), max(1, self.tokens(work.seq_len)), work.training)
 
     def takes(self, batch: int, length: int) -> bool:
         """Whether the model takes so many rows and tokens."""

@@ -82,7 +82,9 @@ def imported(content: bytes | bytearray, where: str) -> Any:
         text = function.mlir_module()
     allowed = {*_CALLS, *(("tpu_custom_call",) if "tpu" in function.platforms else ())}
     called = _CALL.findall(text)
-    if strange := sorted({*called} - allowed) or (["another"] if text.count("custom_call") != len(called) else []):
+    if strange := sorted({*called} - allowed) or (
+        ["another"] if text.count("stablehlo.custom_call") != len(called) else []
+    ):
         raise ArtefactError(
             f"the function calls {strange[0]}, which no export does",
             where=where,

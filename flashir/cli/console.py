@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flashir.cli import tables
+from flashir.cli.streams import can_spell
 from flashir.errors import counted as counted
 from flashir.finite import check_numbers
 
@@ -61,7 +62,10 @@ def warn(word: str, text: str, style: str) -> None:
 def emit(value: Any) -> None:
     """The one JSON value of a verb with `--json`. Raises ResultError where a number in it is not finite."""
     check_numbers(value)
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if not can_spell(sys.stdout, text):
+        text = json.dumps(value, indent=2, allow_nan=False)
+    sys.stdout.write(f"{text}\n")
 
 
 def answer(value: dict[str, Any], as_json: bool) -> bool:

@@ -151,7 +151,7 @@ def test_a_setting_of_no_kind_is_refused(value: Any) -> None:
         (lambda: flashir.Builder().insert(3, ()), "an op is known by its name"),
         (lambda: flashir.Builder().insert("relu", 3), "a list of operands"),
         (lambda: flashir.Builder().insert("relu", (1,), "x"), "a mapping of attributes"),
-        (lambda: flashir.Builder().insert("relu", ("x",)), "an operand must be a value or a number"),
+        (lambda: flashir.Builder().insert("relu", ("x",)), "operand 0 of relu must be a value of this builder"),
     ],
 )
 def test_what_builds_graphs_refuses_other_types(use: Any, said: str) -> None:

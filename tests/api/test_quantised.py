@@ -125,7 +125,7 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
     model = flashir.model("flash", d_model=32, depth=1, key_dim=16, vocab=64, chunk=16, causal=False)
     with pytest.raises(SettingError, match="does not write one") as caught:
         flashir.export(model, tmp_path, quantize="int8")
-    assert "--text" in caught.value.mend
+    assert "text=FILE" in caught.value.mend
     assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "of the text given"
 
 

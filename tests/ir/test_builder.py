@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from flashir import Builder, DType, FlashirError, TensorType, dumps, loads
-from flashir.errors import IRError
 from flashir.ir import symbol
 from flashir.ir.types import broadcast_shapes
 
@@ -157,10 +156,10 @@ def test_what_is_no_value_of_the_builder_is_refused() -> None:
         (lambda: b.repeat(x, times=2, body=None), "the body of repeat must be a function"),
         (lambda: b.repeat(x, times=2, body=lambda b, h: None), "must return the value it makes of x"),
         (lambda: b.repeat(x, times="3", body=lambda b, h: b.relu(h)), "times must be int, got '3'"),
-        (lambda: b.input("w", 3), "the type of an input must be text"),
-        (lambda: b.input(3, "f32[B]"), "a value must be named by"),
-        (lambda: Builder(3), "a model must be named by"),
+        (lambda: b.input("w", 3), "type_ must be a TensorType or a string, got 3"),
+        (lambda: b.input(3, "f32[B]"), "name must be a string, got 3"),
+        (lambda: Builder(3), "name must be a string, got 3"),
     ]
     for act, problem in wrong:
-        with pytest.raises(IRError, match=problem):
+        with pytest.raises(FlashirError, match=problem):
             act()
