@@ -41,7 +41,6 @@ class Decoding:
     max_len: int | None = None
 
 
-@typed
 def lowered(lowering: Lowering, graphs: Decoding) -> Decoding:
     """The graphs of a decoder as a target wants them.
 
@@ -53,6 +52,7 @@ def lowered(lowering: Lowering, graphs: Decoding) -> Decoding:
     return replace(graphs, prefill=prefill.run(graphs.prefill), step=step.run(graphs.step))
 
 
+@typed
 def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None) -> Decoding:
     """Derive the two graphs from a causal model.
 
