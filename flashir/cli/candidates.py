@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from flashir.cli import console
+from flashir.passes.choose import Settings
 from flashir.planning import Plan
 from flashir.tune.candidates import Candidate
 
@@ -20,8 +21,8 @@ def show_plan(plan: Plan, word: str) -> None:
     console.say(f"{word} on {plan.target}: {work}, {console.many(plan.parameters)} parameters", "bold")
     console.say()
     measured = any(each.measured_ms is not None for each in plan.candidates)
-    names = list(plan.settings)
-    lengths = [name for name in names if isinstance(plan.settings[name], int)]
+    names = _columns(plan.settings)
+    lengths = [name for name in names if not isinstance(plan.settings.get(name), str)]
     columns = ["", *names, "predicted", *(MEASURED if measured else []), "peak memory", ""]
     table = console.table(*columns, right=(*lengths, "predicted", *MEASURED, "peak memory"))
     slowest = max(each.ms for each in plan.candidates)
@@ -29,7 +30,7 @@ def show_plan(plan: Plan, word: str) -> None:
         chosen = each.settings == plan.settings
         table.add_row(
             "*" if chosen else "",
-            *(str(each.settings[name]) for name in names),
+            *(str(each.settings.get(name, "-")) for name in names),
             console.milliseconds(each.predicted_ms),
             *(_measured(each) if measured else []),
             console.size(each.peak_bytes),
@@ -55,6 +56,13 @@ def time_of(plan: Plan) -> str:
         corrected = f"corrected by what was measured {by} on this machine"
         return f"{console.milliseconds(found.ms)} predicted {work}, {corrected}"
     return f"{console.milliseconds(found.predicted_ms)} predicted {work}"
+
+
+def _columns(settings: Settings) -> list[str]:
+    """The choices of a model, each a column; `chunk` and `cumsum` have one in any table, as in its JSON."""
+    if any("." in name for name in settings):
+        return list(settings)
+    return list(dict.fromkeys(("chunk", *(name for name in settings if name != "cumsum"), "cumsum")))
 
 
 def choice(plan: Plan) -> str:
