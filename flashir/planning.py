@@ -239,7 +239,7 @@ def plan(
     graph = by_hand(model, choices, dtype, locked=params is not None)
     workload = Extent.of(graph).fitted(workload)
     given = {name: value for name, value in choices.items() if value is not None}
-    if params is not None and (wrong := misfits(_opened(graph, given), given, params)):
+    if given and params is not None and (wrong := misfits(_opened(graph, given), given, params)):
         shown = " and ".join(f"{name} {value}" for name, value in given.items())
         raise SettingError(wrong, where=f"{shown} is not that of the parameters", mend=_unlock())
     ranking = Ranking(record, workload, params, portable, policy)

@@ -122,7 +122,8 @@ def slots(graph: Graph) -> tuple[Slot, ...]:
     for attr in dict.fromkeys(attr for attr, _ in by_key):
         own = [slot for slot in unnamed if slot.name == attr]
         opened = [slot for slot in own if slot.is_open]
-        kept += [_named(slot) for slot in opened] if attr in several else (opened or own)[:1]
+        named = [replace(slot, name=f"{slot.op}.{attr}") for slot in opened]
+        kept += named if attr in several else (opened or own)[:1]
     return tuple(sorted(kept, key=lambda slot: (not slot.choice.changes_function, not slot.choice.is_length)))
 
 
@@ -134,10 +135,6 @@ def _slot(attr: str, op: str, nodes: Sequence[Node]) -> Slot:
         return Slot(attr, op, choice, candidates, is_open=True)
     settled = [node.attrs[attr] for node in nodes if not is_open(node, attr)]
     return Slot(attr, op, choice, candidates or (settled[0],), is_forced=bool(candidates))
-
-
-def _named(slot: Slot) -> Slot:
-    return Slot(f"{slot.op}.{slot.name}", slot.op, slot.choice, slot.candidates, slot.is_open, slot.is_forced)
 
 
 def settle(graph: Graph, settings: Mapping[str, Attr], *, all_forced: bool = True) -> Graph:

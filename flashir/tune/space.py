@@ -64,15 +64,10 @@ def misfits(graph: Graph, settings: Mapping[str, Attr], params: Mapping[str, Any
             others = {value: _shapes(settle(graph, {slot.name: value})) for value in slot.candidates}
             problems |= dict.fromkeys(_misfits(wanted, _varying({**others, None: wanted}), params))
     return [
-        f"{name} has shape {_shape(params[name])}, with this {slot_names(settings)} it would be {wanted[name]}"
+        f"{name} has shape {_shape(params[name])}, with this {' and '.join(settings)} it would be {wanted[name]}"
         for name in problems
         if name in params and name in wanted
     ]
-
-
-def slot_names(settings: Mapping[str, Attr]) -> str:
-    """The choices for people: `chunk`, `chunk and width`."""
-    return " and ".join(settings)
 
 
 Shapes = Mapping[str, tuple[int, ...]]
