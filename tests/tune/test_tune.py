@@ -286,7 +286,7 @@ def test_where_all_candidates_fail_the_error_says_why(monkeypatch: pytest.Monkey
 def test_two_tuners_at_once_lose_no_trial(cache: Path) -> None:
     code = (
         "import flashir; flashir.tune(flashir.model('flash', size='tiny', d_model=16, key_dim=8, vocab=32), "
-        "seq_len=100, chunk=64)"
+        "seq_len=100, chunk=64, again=True)"  # without `again`, the later tuner may trust what the earlier one measured
     )
     tuners = [subprocess.Popen([sys.executable, "-c", code], env=os.environ.copy()) for _ in range(2)]
     assert [each.wait(timeout=120) for each in tuners] == [0, 0]
