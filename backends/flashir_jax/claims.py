@@ -7,7 +7,7 @@ from flashir.ops import OPS
 from flashir_jax.mesh import cuts_sequences, is_spread
 from flashir_jax.pallas.claims import has_kernel
 
-COMPOSITES = frozenset(("silu", "sinusoid", "sinusoid_at", "softmax"))
+COMPOSITES = frozenset(("literal", "silu", "sinusoid", "sinusoid_at", "softmax"))
 """What is done whole on every device; all else XLA fuses as well from its parts."""
 
 

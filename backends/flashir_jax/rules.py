@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from flashir.ir import DType, Node, Size, evaluate
+from flashir.ops.elementwise import least_logged
 from flashir_jax.positions import positions, sinusoid, wide_sinusoid
 from flashir_jax.types import accumulator, element_type
 
@@ -43,6 +44,14 @@ def _shape(sizes: Sizes, shape: Sequence[Size]) -> tuple[Any, ...]:
 
 def _sqrt(x: Any) -> Any:
     return jnp.sqrt(jnp.maximum(x, 0))
+
+
+def _log(sizes: Sizes, node: Node, x: Any) -> Any:
+    return jnp.log(jnp.maximum(x, least_logged(node.output.type.dtype)))
+
+
+def _literal(sizes: Sizes, node: Node) -> Any:
+    return np.asarray(_attr(node, "values"), np.float64).reshape(_attr(node, "shape")).astype(_type(node))
 
 
 def _softmax(sizes: Sizes, node: Node, x: Any) -> Any:
@@ -208,5 +217,5 @@ RULES: dict[str, Rule] = {
     "split": _split, "concat": _concat, "reverse": _reverse, "gather": _gather, "matmul": _matmul, "cumsum": _cumsum,
     "reduce_sum": _reduce(jnp.sum), "reduce_mean": _reduce(jnp.mean), "reduce_max": _extreme(jnp.max, "min"),
     "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid, "sinusoid_at": _sinusoid_at,
-    "softmax": _softmax, "floor_div": _floor_div, "put_rows": _put_rows,
+    "log": _log, "literal": _literal, "softmax": _softmax, "floor_div": _floor_div, "put_rows": _put_rows,
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashir.ir import Dim, DType, Node, Size, TensorType
+from flashir.ops.elementwise import least_logged
 from flashir_onnx.scope import Scope
 from flashir_onnx.types import element_type, numpy_type
 
@@ -194,12 +195,22 @@ def _sqrt(scope: Scope, node: Node, x: str) -> str:
     return scope.one("Sqrt", scope.one("Max", x, _number(scope, 0, _type(node).dtype)))
 
 
+def _log(scope: Scope, node: Node, x: str) -> str:
+    dtype = _type(node).dtype
+    return scope.one("Log", scope.one("Max", x, _number(scope, least_logged(dtype), dtype)))
+
+
 def _layer_normalization(scope: Scope, node: Node, x: str, scale: str, bias: str) -> str:
     return scope.one("LayerNormalization", x, scale, bias, axis=-1, epsilon=float(_attr(node, "eps")))
 
 
 def _constant(scope: Scope, node: Node) -> str:
     return _number(scope, _attr(node, "value"), _attr(node, "dtype"))
+
+
+def _literal(scope: Scope, node: Node) -> str:
+    numbers = np.array(_attr(node, "values"), np.float64).reshape(_attr(node, "shape"))
+    return scope.constant(numbers.astype(numpy_type(_attr(node, "dtype"))))
 
 
 def _cast_node(scope: Scope, node: Node, x: str) -> str:
@@ -216,5 +227,5 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _as("Gather", axis=0), "matmul": _matmul, "dense": _dense, "silu": _silu, "cumsum": _cumsum,
     "reduce_sum": _reduce_sum, "reduce_mean": _reduce("ReduceMean"), "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"), "layer_normalization": _layer_normalization, "softmax": _as("Softmax", axis=-1),
-    "erf": _as("Erf"), "floor_div": _floor_div, "put_rows": _put_rows,
+    "erf": _as("Erf"), "log": _log, "literal": _literal, "floor_div": _floor_div, "put_rows": _put_rows,
 }  # fmt: skip

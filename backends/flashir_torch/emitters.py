@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from flashir.ir import DType, Node, TensorType
+from flashir.ops.elementwise import least_logged
 from flashir_torch.kernels.claims import need_triton
 from flashir_torch.reuse import PRODUCT
 from flashir_torch.scope import Made, Scope
@@ -62,6 +63,10 @@ def _bound(kind: str, function: Callable[..., Any]) -> Emitter:
 
 def _sqrt(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     return scope.call(torch.sqrt, scope.method("clamp", x, min=0, stem="positive"))
+
+
+def _log(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
+    return scope.call(torch.log, scope.method("clamp", x, min=least_logged(_type(node).dtype), stem="positive"))
 
 
 def _floor_div(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
@@ -303,7 +308,7 @@ EMITTERS: dict[str, Emitter] = {
     "less_equal": _as(operator.le), "logical_and": _as(torch.logical_and), "select": _as(torch.where), "cast": _cast,
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
-    "put_rows": _put_rows,
+    "put_rows": _put_rows, "log": _log,
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,

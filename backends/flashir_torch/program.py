@@ -23,7 +23,7 @@ ATEN = frozenset(
     (
         "_assert_tensor_metadata", "add", "addcmul", "amax", "amin", "arange", "bmm", "cat", "clamp", "clone",
         "constant_pad_nd", "cos", "cumsum", "div", "embedding", "erf", "exp", "expand", "expand_as", "flatten", "flip",
-        "floor_divide", "full", "gelu", "gt", "index_select", "layer_norm", "le", "linear", "logical_and", "lt",
+        "floor_divide", "full", "gelu", "gt", "index_select", "layer_norm", "le", "linear", "log", "logical_and", "lt",
         "matmul", "maximum", "mean", "minimum", "movedim", "mul", "narrow", "neg", "permute", "reciprocal", "relu",
         "reshape", "rsub", "scaled_dot_product_attention", "scatter", "sigmoid", "silu", "sin", "slice", "softmax",
         "split_with_sizes", "sqrt", "square", "squeeze", "sub", "sum", "sym_size", "t", "tanh", "to", "transpose",

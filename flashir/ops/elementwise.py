@@ -41,8 +41,14 @@ F64 = np.ndarray[Any, np.dtype[np.float64]]
 
 # Operations that one element of a function costs, beside 1 for an addition.
 TRANSCENDENTAL = 10
+LEAST_LOGGED = 2.0**-126
 GELU_RATE, GELU_CUBE = sqrt_of(2 / pi), 0.044715
 LAPLACE_MEAN, LAPLACE_DEVIATION = sqrt_of(1 / 2), sqrt_of(1 / (4 * pi))  # where value and slope are those of relu2
+
+
+def least_logged(dtype: DType) -> float:
+    """The least number whose logarithm is taken in that type: 2^-126, or the least that is normal."""
+    return 2.0**-14 if dtype is DType.F16 else LEAST_LOGGED
 
 
 def broadcast(*types: TensorType) -> TensorType:
@@ -135,6 +141,20 @@ sqrt = define_op(
         gradient=reads_result,
         growth=grows_as_root,
         doc="square root; 0 below 0",
+    )
+)
+log = define_op(
+    OpDef(
+        "log",
+        ("x",),
+        floating,
+        lambda x: np.log(np.maximum(x, LEAST_LOGGED)),
+        elementwise(TRANSCENDENTAL + 1),
+        (sample("f32[2, 3]"), sample("f32[]")),
+        axes=Axes.ELEMENTWISE,
+        gradient=reads_operands,
+        growth=grows_bounded,
+        doc="natural logarithm; of what is below 2^-126, the logarithm of that, so that none is infinite",
     )
 )
 reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x", reads_result, grows_as_inverse)

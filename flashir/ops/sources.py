@@ -1,15 +1,19 @@
-"""Ops without operands: iota, size, param."""
+"""Ops without operands: iota, size, literal, param."""
 
 from __future__ import annotations
 
+from itertools import groupby
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flashir.errors import IRError
 from flashir.ir.dims import Size
-from flashir.ir.types import DType, TensorType
+from flashir.ir.types import DType, TensorType, shape_text
 from flashir.ops.costs import free, generated
 from flashir.ops.opdef import (
+    AttrSpec,
     OpDef,
     ParamSpec,
     define_op,
@@ -25,6 +29,10 @@ from flashir.ops.traits import Axes, grows_as_size, no_gradient, reads_nothing
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Node, Value
+
+
+MOST_LITERAL = 1024
+"""Numbers of a literal: what is more is a parameter."""
 
 
 def _fold_size(b: Builder, node: Node) -> Value | None:
@@ -68,6 +76,50 @@ size_of = define_op(
         fold=_fold_size,
         inline=True,
         doc="a size as a number of shape []",
+    )
+)
+
+
+def _infer_literal(values: tuple[float, ...], shape: tuple[int, ...], dtype: DType) -> TensorType:
+    if not dtype.is_float:
+        raise IRError(f"a literal holds floating-point numbers, got the element type {dtype}")
+    if not 1 <= len(values) <= MOST_LITERAL or prod(shape) != len(values):
+        raise IRError(
+            f"shape {shape_text(shape)} has {prod(shape)} elements, got {len(values)} values, of 1 to {MOST_LITERAL}"
+        )
+    if not all(map(isfinite, values)):
+        raise IRError("the values of a literal must be finite")
+    return TensorType(dtype, shape)
+
+
+def _decompose_literal(b: Builder, values: tuple[float, ...], shape: tuple[int, ...], dtype: DType) -> Value:
+    """Runs of equal numbers, joined"""
+    runs = [(value, len(list(run))) for value, run in groupby(values)]
+    parts = [b.broadcast(b.constant(float(value), dtype), shape=(count,)) for value, count in runs]
+    return b.reshape(b.concat(*parts, axis=0), shape=shape)
+
+
+literal = define_op(
+    OpDef(
+        "literal",
+        (),
+        _infer_literal,
+        lambda values, shape, dtype: np.array(values, dtype.oracle).reshape(shape),
+        generated,
+        (
+            sample(values=(1.5, -2.0, 0.25), shape=(3,)),
+            sample(values=(1, 1, 2, 2, 2, 1), shape=(2, 3)),
+            sample(values=(0.1,), shape=(), dtype=DType.F64),
+        ),
+        attrs={
+            "values": AttrSpec((tuple,), items=(float, int), doc="in row-major order"),
+            "shape": listing(),
+            "dtype": dtype(DType.F32),
+        },
+        decompose=_decompose_literal,
+        axes=Axes.SOURCE,
+        growth=lambda node, growth, power: 0.0,
+        doc="a small array whose numbers stand in the text",
     )
 )
 
