@@ -298,6 +298,9 @@ class Verified:
 class Exporter(Backend, Protocol):
     """A backend that can also write a model to disk, and read it back."""
 
+    main_file: ClassVar[str]
+    """The name of an artefact's main file, such as `model.onnx`. The suffix is of this backend alone."""
+
     def export(
         self,
         model: Graph,
@@ -327,20 +330,14 @@ class Exporter(Backend, Protocol):
         ...
 
     def verify(self, path: Path) -> Verified:
-        """Check an artefact with the tools of its own format; `export` has done so already.
-
-        Raises:
-            ArtefactError: what a check found.
-        """
+        """Check an artefact with the tools of its own format, as `export` does. Raises ArtefactError: what is wrong."""
         ...
 
     def metadata(self, path: Path) -> dict[str, str]:
         """What an artefact carries: the text of the model as `flashir.model`, and what `export` was given.
 
-        The digest of the main file is verified; nothing is made to run.
-
-        Raises:
-            ArtefactError: it is missing, damaged, or was not written by flashir.
+        The digest of the main file is verified; nothing is made to run. Raises ArtefactError where the file is missing,
+        damaged, or was not written by flashir.
         """
         ...
 
@@ -371,6 +368,9 @@ class Exporter(Backend, Protocol):
 @runtime_checkable
 class DecoderExporter(Exporter, Protocol):
     """An exporter that can also write what continues sequences beside a model, and read it back."""
+
+    decoder_files: ClassVar[tuple[str, ...]]
+    """The names of the files that hold prefill and step."""
 
     def export_decoder(
         self,

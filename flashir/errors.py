@@ -44,6 +44,12 @@ class FlashirError(Exception):
         return f"{head}{body}{tail}"
 
 
+def either(names: Iterable[str]) -> str:
+    """Some names for a hint: `a`, `a or b`, `a, b or c`."""
+    *first, last = list(names) or ["none, for none that can is installed"]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 class IRError(FlashirError):
     """IR that is malformed, ill-typed, dangling or cyclic."""
 

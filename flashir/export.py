@@ -27,7 +27,7 @@ from flashir.comparison import worst_error as worst_error
 from flashir.compiler import Prepared, prepare
 from flashir.decode import decoding, lowered
 from flashir.endings import Reading
-from flashir.errors import ArtefactError, TargetError, option
+from flashir.errors import ArtefactError, TargetError, either, option
 from flashir.extent import Extent
 from flashir.files import UNFINISHED, writing
 from flashir.finite import FLOAT16_LARGEST, check_finite
@@ -40,6 +40,7 @@ from flashir.passes.to_decode import of_length
 from flashir.planning import Plan, compute_type
 from flashir.quantised import TOLERANCE as GROWTH
 from flashir.quantised import Comparison, Quantised
+from flashir.registry import having
 from flashir.results import results_of
 from flashir.workload import Workload
 
@@ -198,7 +199,8 @@ def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: i
         raise TargetError(
             f"the backend {found.name!r} writes no decoder",
             where=target,
-            mend="choose a target of onnx; without an export, flashir.decoder continues a model on every backend",
+            mend=f"choose a target of {either(having(DecoderExporter))}; without an export, flashir.decoder continues "
+            "a model on every backend",
         )
     made = hosted(decoding(model, max_len=max_len, length=length))
     graphs = replace(lowered(ready.lowering, made), max_len=longest(model, max_len))

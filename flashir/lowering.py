@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashir.backend import Backend, Portable
-from flashir.errors import TargetError
+from flashir.errors import TargetError, either
 from flashir.ir import Graph
 from flashir.passes.base import Pass, Pipeline
 from flashir.passes.canonicalise import Canonicalise
@@ -74,9 +74,11 @@ class Lowering:
 def portable_form(found: Backend, target: str) -> Backend:
     """The backend without what only one runtime has. Raises TargetError where it has nothing of the kind."""
     if not isinstance(found, Portable):
+        from flashir.registry import having
+
         raise TargetError(
             f"the backend {found.name!r} has no operators of one runtime alone to leave out",
             where=target,
-            mend="leave out portable, or choose a target of onnx",
+            mend=f"leave out portable, or choose a target of {either(having(Portable))}",
         )
     return found.portable()

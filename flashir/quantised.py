@@ -11,13 +11,14 @@ import numpy as np
 
 from flashir.backend import Batch, Exporter, Run
 from flashir.compiler import Prepared
-from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError, option
+from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError, either, option
 from flashir.finite import representable
 from flashir.generation import decoder, generate, longest
 from flashir.inputs import one_document, vocabulary
 from flashir.ir import DType
 from flashir.likelihood import nats
 from flashir.planning import compute_type
+from flashir.registry import having
 from flashir.sampling import Sampling
 
 WEIGHTS = "flashir.weights"
@@ -118,7 +119,9 @@ class Comparison:
             )
         if not isinstance(ready.backend, Quantising):
             raise TargetError(
-                f"the backend {ready.backend.name!r} does not quantise", where=target, mend="choose a target of onnx"
+                f"the backend {ready.backend.name!r} does not quantise",
+                where=target,
+                mend=f"choose a target of {either(having(Quantising))}",
             )
         self.backend: Exporter = ready.backend.quantised(kind)
         self.found: Quantised | None = None

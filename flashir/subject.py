@@ -9,13 +9,13 @@ import numpy as np
 
 from flashir.backend import AdamW, Array, Batch, Params, Trainable, Trainer
 from flashir.compiler import device_at_hand
-from flashir.errors import ArtefactError, TargetError, option
+from flashir.errors import ArtefactError, TargetError, either, option
 from flashir.export import sample_inputs
 from flashir.ir import Graph
 from flashir.lowering import Lowering
 from flashir.moments import Moments
 from flashir.parameters import init
-from flashir.registry import backend_of
+from flashir.registry import backend_of, having
 from flashir.results import results_of
 from flashir.rewrite import bind_sizes
 from flashir.timed import timed
@@ -98,6 +98,6 @@ def trainable(target: str) -> Trainable:
     if not isinstance(found, Trainable):
         raise TargetError(
             f"{target} cannot train: the backend {found.name!r} runs forward only",
-            mend=f"{option('target', 'torch:cpu')} or {option('target', 'jax:cpu')}",
+            mend=either(option("target", f"{name}:cpu") for name in having(Trainable)),
         )
     return found

@@ -26,7 +26,7 @@ from flashir.interpreter import interpret
 from flashir.ir import Builder, DType, Graph, TensorType
 from flashir.lowering import Lowering
 from flashir.models import model
-from flashir.ops import OPS, OpDef, Sample
+from flashir.ops import OpDef, Sample, all_ops
 from flashir.parameters import unit
 from flashir.planning import compute_type
 from flashir.registry import backend_of
@@ -101,7 +101,7 @@ class Case:
 
 def cases(target: str) -> Iterator[Case]:
     """Every case for a target whose device is at hand: each op, whole models, and what must be refused."""
-    for record in OPS.values():
+    for record in all_ops():
         for number, sample in enumerate(record.samples):
             yield Case(f"{record.name}-{number}", lambda r=record, s=sample: _check_op(target, r, s))  # type: ignore[misc]
     for name, settings in MODELS:

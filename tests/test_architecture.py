@@ -119,6 +119,7 @@ STOREYS = [
         "flashir.foreign",
         "flashir.arrays",
         "flashir.file_kinds",
+        "flashir.plugins",
     },
     {"flashir.ir", "flashir.ops"},  # an op's decompose takes the builder, the builder looks ops up
     {"flashir.rewrite", "flashir.interpreter"},

@@ -37,6 +37,8 @@ class JaxBackend:
 
     name: ClassVar[str] = "jax"
     extra: ClassVar[str] = "jax"
+    records: ClassVar[Path] = Path(__file__).parent / "targets"
+    main_file: ClassVar[str] = "model.jax"
     device: str = "cpu"
 
     def on(self, device: str) -> JaxBackend:

@@ -32,6 +32,9 @@ class OnnxBackend:
 
     name: ClassVar[str] = "onnx"
     extra: ClassVar[str] = ""
+    records: ClassVar[Path] = Path(__file__).parent / "targets"
+    main_file: ClassVar[str] = "model.onnx"
+    decoder_files: ClassVar[tuple[str, ...]] = ("prefill.onnx", "step.onnx")
     runtime_ops: bool = True
     weights: str | None = None
 

@@ -31,6 +31,8 @@ class TorchBackend:
 
     name: ClassVar[str] = "torch"
     extra: ClassVar[str] = "torch"
+    records: ClassVar[Path] = Path(__file__).parent / "targets"
+    main_file: ClassVar[str] = "model.pt2"
     device: str = "cpu"
 
     def on(self, device: str) -> TorchBackend:

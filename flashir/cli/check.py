@@ -144,14 +144,14 @@ def check(
 def _forward_only(names: list[str]) -> list[str]:
     """The targets without gradients. Raises TargetError where all are: nothing could be compared then."""
     from flashir.backend import Differentiable
-    from flashir.errors import TargetError
-    from flashir.registry import backend_of
+    from flashir.errors import TargetError, either
+    from flashir.registry import backend_of, having
 
     found = [name for name in names if not isinstance(backend_of(name), Differentiable)]
     if found == names:
         raise TargetError(
             f"--grad needs a target that has gradients, and {' and '.join(names)} runs forward only",
-            mend="--target torch:cpu or --target jax:cpu",
+            mend=either(f"--target {name}:cpu" for name in having(Differentiable)),
         )
     return found
 

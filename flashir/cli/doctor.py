@@ -16,8 +16,6 @@ LIBRARIES = (
 EXTRAS = {"optax": "jax", "tokenizers": "train", "tensorboard": "train", "matplotlib": "train"}
 """Libraries that only some verbs need, by the extra that brings them."""
 
-KNOWN_BACKENDS = ("onnx", "torch", "jax")
-
 
 class State(StrEnum):
     """How something is: fine, missing but not needed, or broken."""
@@ -62,6 +60,7 @@ def examine() -> Iterator[Finding]:
         yield _tried(what, look)
     yield from _libraries()
     yield from _backends()
+    yield from examine_plugins()
     for what, look in (("cache", _cache), ("tuning store", _store), ("self test", _self_test)):
         yield _tried(what, look)
 
@@ -116,14 +115,35 @@ def _backends() -> Iterator[Finding]:
     from flashir.cli.machine import Presence
     from flashir.registry import backend_names
 
-    for name in dict.fromkeys((*KNOWN_BACKENDS, *backend_names())):
+    for name in backend_names():
         found = Presence.of(name)
         what = f"backend {name}"
         if found.installed:
             versions = ", ".join(f"{library} {number}" for library, number in found.versions)
             yield Finding(what, State.OK, f"{versions}; at hand: {', '.join(found.devices) or 'no device'}")
         else:
-            yield Finding(what, State.BROKEN if name == "onnx" else State.ABSENT, found.problem, found.mend)
+            yield Finding(what, State.ABSENT if found.is_optional else State.BROKEN, found.problem, found.mend)
+
+
+def examine_plugins() -> Iterator[Finding]:
+    """What brings ops and target records from elsewhere."""
+    from flashir.cost.catalogue import records_of
+    from flashir.errors import TargetError
+    from flashir.ops.opdef import EXTENSIONS
+    from flashir.plugins import TARGETS, plugins
+
+    EXTENSIONS.load()
+    for name, ops in EXTENSIONS.added.items():
+        if ops:
+            yield Finding(f"ops of {name}", State.OK, ", ".join(ops))
+    for fault in EXTENSIONS.faults:
+        yield Finding(f"ops of {fault.plugin}", State.BROKEN, str(fault), "mend the plug-in, or uninstall it")
+    for name in plugins(TARGETS):
+        try:
+            records = sorted(path.stem for path in records_of(name).glob("*.toml"))
+            yield Finding(f"targets of {name}", State.OK, ", ".join(records))
+        except TargetError as error:
+            yield Finding(f"targets of {name}", State.BROKEN, "; ".join(error.problems), error.mend)
 
 
 def _cache() -> str:

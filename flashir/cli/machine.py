@@ -18,6 +18,7 @@ class Presence:
         devices: those at hand.
         versions: of its libraries.
         problem, mend: what is wrong, and what to do about it.
+        is_optional: whether the base install leaves out its framework.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Presence:
     versions: tuple[tuple[str, str], ...] = ()
     problem: str = ""
     mend: str = ""
+    is_optional: bool = False
 
     @staticmethod
     @cache
@@ -37,9 +39,13 @@ class Presence:
             return Presence(name, False, problem="this version of flashir has no such backend", mend="not available")
         try:
             found = backend(name)
+        except FlashirError as error:
+            return Presence(name, False, problem="; ".join(error.problems), mend=error.mend)
+        optional = bool(found.extra)
+        try:
             versions = tuple(found.versions().items())
             return Presence(name, True, found.devices(), versions)
         except FlashirError as error:
-            return Presence(name, False, problem="; ".join(error.problems), mend=error.mend)
+            return Presence(name, False, (), (), "; ".join(error.problems), error.mend, optional)
         except ImportError as error:
-            return Presence(name, False, problem=str(error), mend=f"pip install 'flashir[{name}]'")
+            return Presence(name, False, (), (), str(error), f"pip install 'flashir[{name}]'", optional)

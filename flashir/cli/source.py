@@ -14,17 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from flashir.backend import Run
+    from flashir.backend import Exporter, Run
     from flashir.cli.weights import Weights
     from flashir.endings import Reading
     from flashir.ir import Graph
 
 KINDS = "MODEL is a name of the zoo, a .fir file, or the folder of a checkpoint or a run"
-ARTEFACTS = {"model.onnx": "onnx", "model.pt2": "torch", "model.jax": "jax"}
-"""The main file of an artefact, by the backend that writes it."""
-
-DECODER = ("prefill.onnx", "step.onnx")
-"""The other graphs of an artefact that `export --decode` wrote."""
 
 
 @dataclass(frozen=True)
@@ -226,31 +221,48 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
             found = load_checkpoint(path)
             model, params = found.model, found.params
             return Source(word, "checkpoint", model, params, tokenizer=found.tokenizer, reading=found.reading)
-        artefact = next((path / name for name in ARTEFACTS if (path / name).is_file()), None)
+        artefact = next((path / name for name in artefact_files() if (path / name).is_file()), None)
         if artefact is None:
             raise InputError(
                 "this folder is neither a checkpoint (it has no manifest.json) nor a run, nor an exported model "
-                f"(no {' or '.join(ARTEFACTS)})",
+                f"(no {' or '.join(artefact_files())})",
                 where=word,
                 mend=KINDS,
             )
         return _artefact(word, artefact, exports, lean, idle)
-    if path.name in DECODER:
+    if path.name in _decoder_files():
         raise InputError("this is a part of an exported model", where=word, mend=f"give its folder, {path.parent}")
-    backends = {Path(name).suffix: backend for name, backend in ARTEFACTS.items()}
-    if path.suffix in backends:
+    if path.suffix in _exporters():
         return _artefact(word, path, exports, lean, idle)
     from flashir.models import load
 
     return Source(word, "file", load(path))
 
 
+def artefact_files() -> tuple[str, ...]:
+    """The main file of an artefact of each backend."""
+    return tuple(exporter.main_file for exporter in _exporters().values())
+
+
+def _exporters() -> dict[str, Exporter]:
+    """The backends that write artefacts, by the suffix of the main file."""
+    from flashir.backend import Exporter
+    from flashir.registry import backends
+
+    return {Path(each.main_file).suffix: each for each in backends() if isinstance(each, Exporter)}
+
+
+def _decoder_files() -> list[str]:
+    """The other graphs of an artefact that `export --decode` wrote."""
+    from flashir.backend import DecoderExporter
+
+    return [name for each in _exporters().values() if isinstance(each, DecoderExporter) for name in each.decoder_files]
+
+
 def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """An artefact, the digests of what is read verified."""
-    from flashir.backend import Exporter
     from flashir.beside import beside, reading_of
     from flashir.ir import loads
-    from flashir.registry import backend
 
     if not path.is_file():
         raise InputError("cannot read: there is no such file", where=word, mend=KINDS)
@@ -260,16 +272,14 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
             where=word,
             mend="`flashir show`, `run` and `check` take it",
         )
-    name = {Path(main).suffix: writer for main, writer in ARTEFACTS.items()}[path.suffix]
+    found = _exporters()[path.suffix]
     wanted, _, device = exports.partition(":")
-    if wanted != name:
+    if wanted != (name := found.name):
         raise TargetError(
             f"an artefact of {name} runs on {name}:.. only, got {exports!r}",
             where=word,
             mend=f"--target {name}:{device}",
         )
-    found = backend(name)
-    assert isinstance(found, Exporter)
     metadata = found.metadata(path)
     model, run = (loads(metadata["flashir.model"], word), None) if idle else found.load(path, device, lean=lean)
     tokenizer, read = beside(path, metadata), reading_of(path, metadata)

@@ -12,10 +12,9 @@ from flashir.cost.target import FLAGS, OPTIONAL, RANGES, TABLES, Target, split_n
 from flashir.errors import TargetError, suggest
 from flashir.foreign import parse_toml
 from flashir.ir.types import DType
-from flashir.ops import OPS
+from flashir.ops import OPS, all_ops
 
-KEYS = {"peak": [str(dtype) for dtype in DType if dtype.is_float], "slowdown": list(OPS)}
-"""What each table of a record may have an entry for."""
+FLOATS = [str(dtype) for dtype in DType if dtype.is_float]
 
 APART = 1000
 """How many times as fast products of one type may be as those of float32, or as slow: no device is further apart."""
@@ -68,7 +67,8 @@ def _numbers(name: str, given: Any, problems: list[str], sources: dict[str, str]
         if not isinstance(given, dict):
             problems.append(f"{name} must be a table, got {given!r}")
             return {}
-        known = KEYS[name]
+        ops = OPS if given.keys() <= OPS.keys() else {op.name for op in all_ops()}
+        known = FLOATS if name == "peak" else list(ops)
         problems += [f"there is no {name}.{key}{suggest(key, known)}" for key in given if key not in known]
         if name == "peak" and "f32" not in given:
             problems.append("peak.f32 is missing")

@@ -1,4 +1,4 @@
-"""The ops, one file a family. `OPS` holds every record; importing this package fills it."""
+"""The ops, one file a family. Importing this package fills `OPS`; `all_ops` has those of plug-ins too."""
 
 from flashir.ops import (
     attention,
@@ -34,7 +34,7 @@ from flashir.ops import (
     token_attention,
 )
 from flashir.ops.costs import Contraction, Cost
-from flashir.ops.opdef import OPS, AttrSpec, OpDef, ParamSpec, Sample, define_op, opdef, sample
+from flashir.ops.opdef import OPS, AttrSpec, OpDef, ParamSpec, Sample, all_ops, define_op, opdef, sample
 
 __all__ = [
     "OPS",
@@ -44,6 +44,7 @@ __all__ = [
     "OpDef",
     "ParamSpec",
     "Sample",
+    "all_ops",
     "attention",
     "bias",
     "blocks",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from flashir.errors import SettingError
 
 if TYPE_CHECKING:
     from flashir.ir.graph import Attr, Node
@@ -29,9 +27,6 @@ class Choice:
         idle: the value of a node to which it makes no difference; without it, the first.
         fitting: parameters by full name -> values that they may have been made for, beside `values`.
         forced: a sentence for people, where other attributes leave a node one value.
-
-    Raises:
-        SettingError: there is no value, or one stands twice.
     """
 
     values: tuple[Attr, ...]
@@ -43,9 +38,13 @@ class Choice:
     fitting: Callable[[Mapping[str, Any]], Iterable[int]] | None = None
     forced: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.values or len(set(self.values)) != len(self.values):
-            raise SettingError(f"a choice needs values, each once, got {self.values!r}", where=self.phrase)
+    def problems(self, check: Callable[[Attr], str | None]) -> Iterator[str]:
+        """What is wrong with its values, given what is wrong with one as a value of the attribute."""
+        if not self.values:
+            yield "has no candidate"
+        if len(set(self.values)) != len(self.values):
+            yield f"has a candidate twice: {self.values!r}"
+        yield from (f"has a candidate that cannot be: {told}" for value in self.values if (told := check(value)))
 
     def value_of(self, node: Node, value: Attr) -> Attr:
         """What an open node gets: that value, or the one it must have, or may as well have."""

@@ -19,6 +19,7 @@ from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME
 from flashir.ir.types import DType, TensorType
 from flashir.ops.choices import Choice
 from flashir.ops.costs import CostRule
+from flashir.ops.extensions import Extensions
 from flashir.ops.stream import Stream
 from flashir.ops.traits import Axes, FoldRule, GradientRule, GrowthRule, PaddingRule, RowsRule
 
@@ -290,18 +291,26 @@ class OpDef:
 
 
 OPS: dict[str, OpDef] = {}
+"""The ops of flashir, and those of plug-ins once one was asked for; see `all_ops`."""
+
+EXTENSIONS = Extensions(OPS)
 
 
 def define_op(op: OpDef) -> OpDef:
     """Enter an op into the table.
 
     Raises:
-        SettingError: the name is taken, or a primitive lacks a trait that analyses need.
+        SettingError: the name is taken, a primitive lacks a trait that analyses need, or a choice has no candidate,
+            one twice, or one that the attribute cannot be.
     """
+    EXTENSIONS.begin(op.name)
     problems = [f"the op {op.name!r} is defined twice"] if op.name in OPS else []
     if op.is_primitive:
         missing = [name for name in ("axes", "gradient") if getattr(op, name) is None]
         problems += [f"the primitive {op.name!r} does not say its {name}" for name in missing]
+    for name, spec in op.attrs.items():
+        told = () if spec.choice is None else spec.choice.problems(lambda value, n=name, s=spec: s.problem(n, value))  # type: ignore[misc]
+        problems += [f"the choice {name!r} of the op {op.name!r} {problem}" for problem in told]
     if problems:
         raise SettingError(problems, mend="flashir.ops.traits has the facts that a record can state")
     if op.params is not None:
@@ -312,12 +321,22 @@ def define_op(op: OpDef) -> OpDef:
 
 
 def opdef(name: str) -> OpDef:
-    """The record of that op. Raises SettingError where there is none."""
+    """The record of that op, from a plug-in where flashir has none. Raises SettingError where there is none."""
     if not isinstance(name, str):
         raise SettingError(f"an op is known by its name, got {shown(name)}")
     if name not in OPS:
-        raise SettingError(f"unknown op {name!r}{suggest(name, OPS)}")
+        EXTENSIONS.load()
+    if name not in OPS:
+        told = [fault for fault in EXTENSIONS.faults if name in fault.ops]
+        unknown = [] if told else [f"unknown op {name!r}{suggest(name, OPS)}"]
+        raise SettingError(unknown + list(map(str, told or EXTENSIONS.faults)))
     return OPS[name]
+
+
+def all_ops() -> tuple[OpDef, ...]:
+    """Every op, those of plug-ins among them. What is wrong with a plug-in, `flashir doctor` says."""
+    EXTENSIONS.load()
+    return tuple(OPS.values())
 
 
 def same_type(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
@@ -335,4 +354,6 @@ def resolved(size_or_none: Size | None, default: Size) -> Size:
     return default if size_or_none is None else size_or_none
 
 
-__all__ = ["AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "define_op", "opdef", "same_type", "sample"]
+__all__ = [
+    "AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "all_ops", "define_op", "opdef", "same_type", "sample",
+]  # fmt: skip

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from flashir.errors import SettingError, suggest
+from flashir.ops import all_ops
 from flashir.passes.base import Pass
 from flashir.passes.canonicalise import Canonicalise
 from flashir.passes.choose import choose_passes
@@ -68,7 +69,9 @@ def _passes(text: str) -> Iterator[Pass]:
             raise SettingError(f"passes must look like 'pad,lower{{target=cpu}}', got {text[position:]!r}")
         position = found.end()
         name = found["name"]
-        known = PASSES | choose_passes()  # ops that were defined since have choices of their own
+        if name not in PASSES:
+            all_ops()  # those of plug-ins may have choices of their own
+        known = PASSES | choose_passes()
         if name not in known:
             raise SettingError(f"unknown pass {name!r}{suggest(name, known)}")
         yield known[name](**_options(known[name], found["options"] or ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -86,10 +87,18 @@ def test_an_op_that_cannot_have_every_value_is_offered_those_it_can(ops: dict[st
     assert [each.settings for each in found.candidates] == [Settings(way="slow")]
 
 
-@pytest.mark.parametrize("values", [(), ("scan", "scan")])
-def test_a_choice_without_values_or_with_one_twice_is_refused(values: tuple[str, ...]) -> None:
-    with pytest.raises(SettingError, match="a choice needs values, each once"):
-        Choice(values, "cumulative sum by {}")
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((), "the choice 'way' of the op 'odd' has no candidate"),
+        (("slow", "slow"), "the choice 'way' of the op 'odd' has a candidate twice: ('slow', 'slow')"),
+        (("slow", "quick"), "has a candidate that cannot be: way must be one of 'slow', 'fast', got 'quick'"),
+    ],
+)
+def test_an_op_whose_choice_has_wrong_candidates_is_refused(values: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(told)):
+        _define("odd", way=choice("slow", "fast", default=AUTO, choice=Choice(values, "the {} way")))
+    assert "odd" not in OPS
 
 
 def test_a_choice_that_does_not_exist_is_told_by_name() -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from flashir.cost import catalogue, target, target_names
-from flashir.cost.catalogue import RECORDS
+from flashir.cost.catalogue import record_files
 from flashir.cost.records import parse_record
 from flashir.errors import TargetError
 
+(ONNX,) = record_files()["onnx:cpu"]
 WRONG_NAMES = (
     "",
     "onnx",
@@ -29,7 +30,8 @@ WRONG_NAMES = (
 @pytest.mark.parametrize("name", target_names())
 def test_every_number_of_a_record_has_its_source(name):
     record = target(name)
-    text = (RECORDS / f"{name.replace(':', '-', 1)}.toml").read_text()
+    (path,) = record_files()[name]
+    text = path.read_text()
     numbers = len(re.findall(r"\{ value = ", text))
     assert len(record.sources) == numbers
     assert all(source.strip() for source in record.sources.values())
@@ -119,7 +121,7 @@ def test_a_number_that_a_record_has_not_is_what_counts_for_it():
     ],
 )
 def test_a_record_with_a_wrong_number_is_refused(line, wrong, told):
-    text = (RECORDS / "onnx-cpu.toml").read_text()
+    text = ONNX.read_text()
     broken = re.sub(rf"(?m)^{line} = .*$", lambda _: wrong, text)
     assert broken != text
     with pytest.raises(TargetError, match=re.escape(told)):
@@ -127,7 +129,7 @@ def test_a_record_with_a_wrong_number_is_refused(line, wrong, told):
 
 
 def test_all_problems_of_a_record_are_listed_at_once():
-    text = (RECORDS / "onnx-cpu.toml").read_text()
+    text = ONNX.read_text()
     broken = re.sub(r"(?m)^(bandwidth|cache|step) = .*\n", "", text)
     with pytest.raises(TargetError) as caught:
         parse_record(broken, "onnx-cpu.toml")
@@ -135,7 +137,7 @@ def test_all_problems_of_a_record_are_listed_at_once():
 
 
 def test_one_fault_is_one_problem():
-    text = (RECORDS / "onnx-cpu.toml").read_text()
+    text = ONNX.read_text()
     for line, wrong in (
         ("tile", "tile = { value = [1, 16, 1] }"),
         ("tile", 'tile = { value = [1, 16, 1], source = "" }'),
@@ -150,7 +152,7 @@ def test_one_fault_is_one_problem():
 
 
 def test_a_record_without_any_peak_is_refused():
-    text = (RECORDS / "onnx-cpu.toml").read_text()
+    text = ONNX.read_text()
     for wrong in ("peak = {}\n", ""):
         broken = wrong + re.sub(r"(?s)\[peak\].*?(?=\[slowdown\])", "", text)
         with pytest.raises(TargetError, match=r"peak(.f32)? is missing"):
@@ -158,7 +160,8 @@ def test_a_record_without_any_peak_is_refused():
 
 
 def test_a_record_in_the_file_of_another_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "RECORDS", tmp_path)
-    (tmp_path / "jax-banana.toml").write_text((RECORDS / "jax-cpu.toml").read_text())
+    path = tmp_path / "jax-banana.toml"
+    path.write_text(ONNX.read_text())
+    monkeypatch.setattr(catalogue, "record_files", lambda: {"jax:banana": (path,)})
     with pytest.raises(TargetError, match=r"jax-banana.toml: name must be 'jax:banana'"):
         target("jax:banana")

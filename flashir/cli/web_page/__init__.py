@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import flashir
 from flashir.cli import console
 from flashir.cli.page import theme
-from flashir.cli.source import DECODER
 from flashir.cli.tokens import ends_of, reader_of
 from flashir.cli.web_page import runtime
 from flashir.cli.web_page.readable import check
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SAID = 1 << 16  # bytes of a page that are neither of its files nor of the tokenizer, at most
 PAGE = "index.html"
+GRAPHS = ("prefill.onnx", "step.onnx")
+"""What the page runs, in the one format that it knows."""
+
 WORKER = ("sampler.js", "tokenizer.js", "decoder.js", "files.js", "worker.js")
 """What runs beside the page, as one script in this order."""
 
@@ -115,7 +117,7 @@ class WebPage:
             "tokens": "bytes" if self.tokenizer.is_bytes else f"{self.tokenizer.vocab:,}",
             "runtime": ort.name,
         }
-        files = [file for file in made.files if file.name in DECODER or file.suffix == ".data"]
+        files = [file for file in made.files if file.name in GRAPHS or file.suffix == ".data"]
         model = {
             "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
             "tokenizer": json.loads(self.tokenizer.text),

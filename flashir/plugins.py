@@ -1,0 +1,65 @@
+"""Plug-ins: packages that bring ops, backends, target records or models, found by their entry points.
+
+A plug-in is imported when something of its group is first asked for. One that fails is reported by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from flashir.errors import FlashirError, TargetError, suggest
+
+OPS = "flashir.ops"
+"""Modules that define ops when they are imported: `retnet = "my_package.retention"`."""
+
+BACKENDS = "flashir.backends"
+"""Classes that follow `flashir.backend.Backend`: `mine = "my_package:MyBackend"`."""
+
+FRONTENDS = "flashir.frontends"
+"""Classes that follow `flashir.frontend.Frontend`: `mine = "my_package:MyModels"`."""
+
+TARGETS = "flashir.targets"
+"""Folders of target records, `BACKEND-DEVICE.toml` each: `mine = "my_package:TARGETS"`, a path."""
+
+
+@cache
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """The plug-ins of a group by name, none of them loaded. Raises TargetError where two have the same name."""
+    found = list(entry_points(group=group))
+    distinct = {(entry.name, entry.value): entry for entry in found}  # one install may be seen by two paths
+    twice = [name for name, count in Counter(name for name, _ in distinct).items() if count > 1]
+    if twice:
+        raise TargetError(
+            [f"the plug-in {n!r} of {group} is provided by {_providers(found, n)}" for n in twice],
+            mend="uninstall all but one",
+        )
+    return {entry.name: entry for entry in found}
+
+
+def _providers(found: list[EntryPoint], name: str) -> str:
+    return " and by ".join(sorted({entry.value for entry in found if entry.name == name}))
+
+
+def load(group: str, name: str) -> object:
+    """What the entry point of a plug-in names. Raises TargetError where there is no such plug-in or it fails."""
+    entries = plugins(group)
+    if name not in entries:
+        raise TargetError(f"there is no plug-in {name!r} in {group}{suggest(name, entries)}")
+    try:
+        loaded: object = entries[name].load()
+    except ImportError as error:
+        raise TargetError(
+            f"the plug-in {name!r} does not load: {error}", mend=f"pip install 'flashir[{name}]'"
+        ) from error
+    except Exception as error:
+        raise TargetError(f"the plug-in {name!r} does not load: {reason(error)}") from error
+    return loaded
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, FlashirError):
+        return "; ".join(error.problems)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

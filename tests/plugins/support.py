@@ -1,0 +1,50 @@
+"""Distributions made in a folder, as `pip install` would leave them, and the state of what loads them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flashir import plugins, registry
+from flashir.cost import catalogue
+from flashir.ops import OPS
+from flashir.ops.extensions import Extensions
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a plug-in: its name, the text of its module, and the value of its entry point by group."""
+    ops, modules = dict(OPS), set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules["flashir.ops.opdef"], "EXTENSIONS", Extensions(OPS))
+    forget()
+
+    def make(name: str, text: str, **groups: str) -> Path:
+        (tmp_path / f"{name}.py").write_text(text)
+        about = tmp_path / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        entries = [f"[flashir.{group}]\n{name} = {value}\n" for group, value in (groups or {"ops": name}).items()]
+        (about / "entry_points.txt").write_text("\n".join(entries))
+        return tmp_path
+
+    yield make
+    forget()
+    OPS.clear()
+    OPS.update(ops)
+    for module in set(sys.modules) - modules:
+        if not getattr(sys.modules[module], "__file__", None) or str(tmp_path) in str(sys.modules[module].__file__):
+            del sys.modules[module]
+
+
+def forget() -> None:
+    """Make whatever is known of plug-ins be looked up anew."""
+    plugins.plugins.cache_clear()
+    registry.backend.cache_clear()
+    registry.frontends.cache_clear()
+    catalogue.record_files.cache_clear()
