@@ -15,10 +15,10 @@ OPS = "flashir.ops"
 """Modules that define ops when they are imported: `retnet = "my_package.retention"`."""
 
 BACKENDS = "flashir.backends"
-"""Classes that follow `flashir.backend.Backend`: `mine = "my_package:MyBackend"`."""
+"""Classes that follow `flashir.backends.protocols.Backend`: `mine = "my_package:MyBackend"`."""
 
 FRONTENDS = "flashir.frontends"
-"""Classes that follow `flashir.frontend.Frontend`: `mine = "my_package:MyModels"`."""
+"""Classes that follow `flashir.backends.frontend.Frontend`: `mine = "my_package:MyModels"`."""
 
 TARGETS = "flashir.targets"
 """Folders of target records, `BACKEND-DEVICE.toml` each: `mine = "my_package:TARGETS"`, a path."""

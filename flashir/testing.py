@@ -17,20 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backend import NO_LABEL, AdamW, Batch, Differentiable, Trainable
-from flashir.compiler import compile, device_at_hand
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Differentiable, Trainable
+from flashir.backends.registry import backend_of
 from flashir.errors import FlashirError, InputError, ParameterError
-from flashir.export import TOLERANCE, relative_error, sample_inputs
-from flashir.gradients import Slopes, gradients
-from flashir.interpreter import interpret
+from flashir.execution.compile import compile
+from flashir.execution.gradients import Slopes, gradients
+from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import Builder, DType, Graph, TensorType
-from flashir.lowering import Lowering
-from flashir.models import model
+from flashir.machine.device import device_at_hand
+from flashir.models.load import model
+from flashir.models.parameters import unit
 from flashir.ops import OpDef, Sample, all_ops
-from flashir.parameters import unit
-from flashir.planning import compute_type
-from flashir.registry import backend_of
-from flashir.workload import Workload
+from flashir.planning.plan import compute_type
+from flashir.planning.workload import Workload
+from flashir.reference.interpreter import interpret
 
 Array = npt.NDArray[Any]
 CHUNK = 16

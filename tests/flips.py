@@ -122,9 +122,9 @@ def _read_params(folder: Path) -> object:
 
 
 def _make_checkpoint(folder: Path) -> None:
-    from flashir.checkpoint import State, save_checkpoint
-    from flashir.endings import Reading
-    from flashir.moments import Moments
+    from flashir.backends.optimizer_state import Moments
+    from flashir.models.checkpoint import State, save_checkpoint
+    from flashir.models.end_tokens import Reading
 
     _make_tokenizer(folder.parent / "tokenizer.json")
     state = State(Moments.read(None, _params()).state(), {"step": 7, "data": "0" * 64})
@@ -133,7 +133,7 @@ def _make_checkpoint(folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> object:
-    from flashir.checkpoint import load_checkpoint, load_state
+    from flashir.models.checkpoint import load_checkpoint, load_state
 
     found = load_checkpoint(folder)
     state = load_state(folder, found.params)
@@ -171,7 +171,7 @@ def _export_beside(folder: Path) -> None:
 
 def _run(target: str) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
-        from flashir.registry import backend_of
+        from flashir.backends.registry import backend_of
 
         found: Any = backend_of(target)
         model, run = found.load(folder, "cpu")
@@ -181,9 +181,9 @@ def _run(target: str) -> Callable[[Path], object]:
 
 
 def _continue(folder: Path) -> object:
-    from flashir.beside import beside
-    from flashir.generation import restored
-    from flashir.registry import backend_of
+    from flashir.backends.registry import backend_of
+    from flashir.generation.generate import restored
+    from flashir.models.tokenizer_file import beside
 
     decoder = restored(folder)
     logits, state = decoder.prefill([[1, 2, 3], [4]])
@@ -201,7 +201,7 @@ def _trials() -> Iterator[Any]:
 
 
 def _make_store(folder: Path) -> None:
-    from flashir.tune.store import Store
+    from flashir.planning.measurements.store import Store
 
     with Store(folder / "tune.sqlite", write=True) as store:
         store.add(*_trials())
@@ -211,7 +211,7 @@ def _make_store(folder: Path) -> None:
 
 
 def _read_store(folder: Path) -> object:
-    from flashir.tune.store import Store
+    from flashir.planning.measurements.store import Store
 
     with Store(folder / "tune.sqlite") as store:
         return store.all()
@@ -232,7 +232,7 @@ def _cache(folder: Path) -> Iterator[None]:
 
 
 def _make_exchange(folder: Path) -> None:
-    from flashir.tune.store import Store, export_json
+    from flashir.planning.measurements.store import Store, export_json
 
     with _cache(folder.parent):
         with Store(write=True) as store:
@@ -241,8 +241,8 @@ def _make_exchange(folder: Path) -> None:
 
 
 def _read_exchange(folder: Path) -> object:
-    from flashir.tune.place import store_path
-    from flashir.tune.store import Store, import_json
+    from flashir.planning.measurements.key import store_path
+    from flashir.planning.measurements.store import Store, import_json
 
     with _cache(folder.parent / "other"):
         store_path().unlink(missing_ok=True)
@@ -256,8 +256,8 @@ def _make_profile(folder: Path) -> None:
 
     import msgspec
 
-    from flashir.cost import target
-    from flashir.cost.profile import SCHEMA, Profile, profile_key, profile_path
+    from flashir.machine.profile import SCHEMA, Profile, profile_key, profile_path
+    from flashir.machine.targets import target
 
     with _cache(folder):
         record = target("onnx:cpu", calibrated=False)
@@ -269,7 +269,7 @@ def _make_profile(folder: Path) -> None:
 
 
 def _read_profile(folder: Path) -> object:
-    from flashir.cost import target
+    from flashir.machine.targets import target
 
     with _cache(folder):
         return repr(target("onnx:cpu"))

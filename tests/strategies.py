@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import flashir
 from flashir.errors import FlashirError
 from flashir.ir import AUTO, Attr, Builder, DType, Graph, Size, TensorType, Value, ceildiv, symbol
-from flashir.ir.naming import with_scopes
-from flashir.passes.lower import Lower, primitives
+from flashir.ir.parameter_names import with_scopes
+from flashir.transforms.lower import Lower, primitives
 from flashir_zoo.systems import SYSTEMS
 
 NAMES = ("B", "T", "G")

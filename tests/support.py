@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir import interpret
+from flashir.backends.lowering import Lowering
 from flashir.ir import Builder, DType, Graph, TensorType, Value, parse_type
-from flashir.ir.naming import parameters
-from flashir.lowering import Lowering
+from flashir.ir.parameter_names import parameters
 from flashir.ops import OPS, Cost, OpDef, Sample
-from flashir.ops.shape import bind_attrs
+from flashir.ops.primitive.shape import bind_attrs
 
 Array = npt.NDArray[Any]
 TIGHT = 1e-9

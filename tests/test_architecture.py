@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -39,11 +40,6 @@ class Source:
 
     def imports(self) -> Iterator[Import]:
         yield from _imports(self.tree, lazy=False, typing=False)
-
-    @property
-    def package(self) -> str:
-        """`flashir.ops` for `flashir.ops.flash`, `flashir.interpreter` for itself."""
-        return ".".join(self.module.split(".")[:2])
 
 
 def _imports(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
@@ -87,10 +83,10 @@ def test_the_compiler_imports_a_framework_lazily_or_not_at_all(source: Source) -
     assert not faults, told(source, faults)
 
 
-@pytest.mark.parametrize("package", ["ir", "ops", "rewrite", "passes", "interpreter", "lowering", "errors", "models"])
-def test_the_core_imports_no_framework_at_all(package: str) -> None:
+@pytest.mark.parametrize("layer", ["errors", "ir", "ops", "transforms", "backends", "cost", "reference", "models"])
+def test_the_core_imports_no_framework_at_all(layer: str) -> None:
     for source in COMPILER:
-        if source.package == f"flashir.{package}":
+        if layer_of(source.module) == layer:
             faults = [each for each in source.imports() if each.module.split(".")[0] in FRAMEWORKS]
             assert not faults, told(source, faults)
 
@@ -109,33 +105,53 @@ def test_plug_ins_do_not_import_each_other(source: Source) -> None:
     assert not faults, told(source, faults)
 
 
-# Lower storeys first: each may import those before it, and itself.
-STOREYS = [
-    {
-        "flashir.errors",
-        "flashir.arguments",
-        "flashir.files",
-        "flashir.memory",
-        "flashir.foreign",
-        "flashir.arrays",
-        "flashir.file_kinds",
-        "flashir.plugins",
-    },
-    {"flashir.ir", "flashir.ops"},  # an op's decompose takes the builder, the builder looks ops up
-    {"flashir.rewrite", "flashir.interpreter"},
-    {"flashir.passes"},
-    {"flashir.lowering", "flashir.backend", "flashir.frontend", "flashir.registry", "flashir.models"},
+LAYERS = [
+    *("errors", "version", "arguments", "plugins", "files"),
+    *("ir", "ops", "transforms", "backends", "cost", "machine", "reference", "models"),
+    *("planning", "execution", "generation", "exporting", "autotune", "train", "bench"),
+    *("testing", "cli", "experiments"),
 ]
+"""The folders and modules of flashir, lowest first. A layer imports itself and the layers before it."""
+
+USERS = ("experiments",)
+"""Layers that may use the public face, `import flashir`, as anyone does."""
+
+MOST_MODULES = 6
 
 
-@pytest.mark.parametrize("height", range(len(STOREYS)), ids=lambda height: "+".join(sorted(STOREYS[height])))
-def test_a_storey_imports_only_those_below(height: int) -> None:
-    allowed = set().union(*STOREYS[: height + 1])
+def layer_of(module: str) -> str:
+    """`ops` for `flashir.ops.layers.flash`; "" for flashir itself, the public face."""
+    return [*module.split("."), ""][1]
+
+
+def test_every_folder_has_its_layer() -> None:
+    found = {layer_of(source.module) for source in COMPILER} - {"", "__main__"}
+    assert found == set(LAYERS)
+    loose = [path.name for path in (ROOT / "flashir").glob("*.py") if not path.name.startswith("__")]
+    assert len(loose) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_imports_no_layer_above_it(layer: str) -> None:
+    below = {*LAYERS[: LAYERS.index(layer) + 1], *([""] if layer in USERS else [])}
     for source in COMPILER:
-        if source.package in STOREYS[height]:
+        if layer_of(source.module) == layer:
             ours = [each for each in source.imports() if each.module.split(".")[0] == "flashir"]
-            faults = [each for each in ours if ".".join(each.module.split(".")[:2]) not in allowed and not each.typing]
+            faults = [each for each in ours if layer_of(each.module) not in below]
             assert not faults, told(source, faults)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {source.module for source in COMPILER}
+    graph = nx.DiGraph()
+    for source in COMPILER:
+        for each in source.imports():
+            if each.typing:
+                continue
+            inside = [f"{each.module}.{name}" for name in each.names if f"{each.module}.{name}" in modules]
+            graph.add_edges_from((source.module, target) for target in inside or [each.module])
+    circles = [sorted(each) for each in nx.strongly_connected_components(graph) if len(each) > 1]
+    assert circles == []
 
 
 PARSERS = re.compile(
@@ -146,20 +162,20 @@ PARSERS = re.compile(
 """What reads a file that somebody else may have written."""
 
 READERS = {
-    "flashir.foreign": "the one way in",
+    "flashir.files.foreign": "the one way in",
     "flashir.bench.process": "lines of a process that it started",
     "flashir.bench.worker": "lines of the process that started it",
     "flashir.bench.published": "tables that are shipped",
     "flashir.cli.web_page": "a tokenizer that was read already",
     "flashir.cli.web_page.readable": "a tokenizer that was read already",
     "flashir.cli.tokens": "guarded",
-    "flashir.cost.profile": "whatever is wrong with a profile is a warning, and it is left out",
-    "flashir.file_kinds": "names one in a message",
+    "flashir.machine.profile": "whatever is wrong with a profile is a warning, and it is left out",
+    "flashir.files.kinds": "names one in a message",
     "flashir.train.data.guarded": "guarded",
     "flashir.train.data.tokenizer": "what the library says of a tokenizer that it just made",
-    "flashir.weight_file": "guarded",
+    "flashir.models.weight_file": "guarded",
     "flashir_jax.export": "guarded",
-    "flashir_onnx.bench_decode": "files that it wrote",
+    "flashir_onnx.experiments.decode": "files that it wrote",
     "flashir_onnx.seal": "guarded",
     "flashir_onnx.stored": "a file whose digest and places were verified",
     "flashir_onnx.verify": "a file that was written or verified just now",
@@ -170,7 +186,7 @@ READERS = {
 
 
 def test_foreign_files_have_one_way_in() -> None:
-    """Elsewhere, `flashir.foreign` reads: bounded, and with whatever a parser raises as one error."""
+    """Elsewhere, `flashir.files.foreign` reads: bounded, and with whatever a parser raises as one error."""
     calls = {
         source.module: PARSERS.findall(source.path.read_text(encoding="utf-8")) for source in [*COMPILER, *PLUGINS]
     }
@@ -179,12 +195,12 @@ def test_foreign_files_have_one_way_in() -> None:
     assert READERS.keys() - found == set()
     for source in [*COMPILER, *PLUGINS]:
         if READERS.get(source.module, "").startswith("guarded"):
-            assert any(each.module == "flashir.foreign" for each in source.imports()), source.module
+            assert any(each.module == "flashir.files.foreign" for each in source.imports()), source.module
 
 
 def test_ops_know_the_builder_by_its_type_alone() -> None:
     for source in COMPILER:
-        if source.package == "flashir.ops":
+        if layer_of(source.module) == "ops":
             faults = [each for each in source.imports() if each.module == "flashir.ir.builder" and not each.typing]
             assert not faults, told(source, faults)
 
@@ -242,7 +258,7 @@ def in_a_fresh_python(code: str) -> str:
 def test_importing_flashir_loads_nothing_it_does_not_need() -> None:
     loaded = in_a_fresh_python("import sys, flashir; print(*sys.modules)").split()
     ours = {name for name in loaded if name.split(".")[0] == "flashir"}
-    assert ours == {"flashir"}
+    assert ours == {"flashir", "flashir.version"}
     heavy = {*FRAMEWORKS, *PLUGIN_NAMES, "numpy", "networkx", "lark", "typer", "rich", "msgspec", "safetensors"}
     assert not heavy & {name.split(".")[0] for name in loaded}
 
@@ -250,7 +266,7 @@ def test_importing_flashir_loads_nothing_it_does_not_need() -> None:
 def test_reading_and_lowering_a_model_loads_no_framework() -> None:
     code = """
 import sys, flashir
-from flashir.lowering import Lowering
+from flashir.backends.lowering import Lowering
 text = "model @m(%x: f32[T]) { %y = silu(%x) return %y }"
 flashir.interpret(Lowering("none").run(flashir.loads(text)), {}, [1.0])
 print(*sys.modules)

@@ -23,7 +23,7 @@ from tests.campaign.verdict import ROOT, Reply
 
 FAULTS = {
     "another number": 2,
-    "ZeroDivisionError leaves flashir/files.py, atomic_files": 3,
+    "ZeroDivisionError leaves flashir/files/atomic.py, atomic_files": 3,
     "dies of SIGSEGV": 4,
     "holds too much memory": 5,
     "hangs": 6,
@@ -182,7 +182,7 @@ def test_an_exception_that_leaks_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 def test_damage_that_passes_unseen_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flips, "FAST", ("params",))
     monkeypatch.setattr(flips, "SLOW", ("params",))
-    monkeypatch.setattr("flashir.weight_file._digests", lambda *_: {})
+    monkeypatch.setattr("flashir.models.weight_file._digests", lambda *_: {})
     replies = [a_case("flips", number, tmp_path) for number in range(12)]
     assert "params, p.safetensors: damage passes unseen" in {reply.sign for reply in replies}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import flashir
+from flashir.models.parameters import unit
 from flashir.ops import OPS
-from flashir.parameters import unit
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from flashir.errors import ArtefactError
-from flashir.files import atomic_folder, atomic_write, locked, remove_folder, sha256, sweep
+from flashir.files.atomic import atomic_folder, atomic_write, locked, remove_folder, sha256, sweep
 
 
 def test_writes_whole_files_and_the_folders_above(tmp_path: Path) -> None:

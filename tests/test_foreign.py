@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from flashir.errors import ArtefactError, FlashirError, InputError, shortened
-from flashir.foreign import DEEPEST, LONGEST_NUMBER, guarded, opened, parse_json, parse_toml, read_bytes, read_text
+from flashir.files.foreign import (
+    DEEPEST,
+    LONGEST_NUMBER,
+    guarded,
+    opened,
+    parse_json,
+    parse_toml,
+    read_bytes,
+    read_text,
+)
 
 
 class Panic(BaseException):

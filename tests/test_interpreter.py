@@ -76,7 +76,7 @@ def test_sizes_that_follow_from_others_are_checked() -> None:
 @pytest.mark.parametrize("ids", [[[0, 3]], [[-1, 0]], [[2**40, 0]]])
 def test_ids_outside_the_vocabulary_are_refused_at_every_storey(ids: list[list[int]]) -> None:
     params = {"embed.weight": np.zeros((3, 2))}
-    from flashir.lowering import Lowering
+    from flashir.backends.lowering import Lowering
 
     for graph in (LOOKUP, Lowering("primitives").run(LOOKUP)):
         with pytest.raises(FlashirError, match="ids must lie between 0 and 2"):

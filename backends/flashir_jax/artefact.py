@@ -25,8 +25,8 @@ from msgspec import Meta
 from safetensors.numpy import save
 
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_write, in_folder, locked, sha256
-from flashir.foreign import parse_json, read_bytes
+from flashir.files.atomic import UNFINISHED, atomic_write, in_folder, locked, sha256
+from flashir.files.foreign import parse_json, read_bytes
 from flashir.ir import DType
 from flashir_jax.layout import Stack
 

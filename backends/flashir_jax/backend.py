@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
+from flashir.backends.protocols import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
-from flashir.passes.base import Pass
+from flashir.transforms.pipeline import Pass
 from flashir_jax.claims import claims
 from flashir_jax.pallas.claims import KERNELS
 
@@ -169,7 +169,7 @@ class JaxBackend:
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model that an artefact carries, and the parameters beside it. See Exporter."""
-        from flashir.parameters import load_params
+        from flashir.models.parameters import load_params
         from flashir_jax.artefact import MODEL, PARAMETERS, file_name, read_manifest
 
         path = _main_file(path)

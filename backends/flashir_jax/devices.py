@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from flashir.errors import TargetError
-from flashir.processes import Processes
+from flashir.machine.processes import Processes
 
 PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "tpu": "tpu"}
 """The JAX platform of a device, by how the name of the device begins."""

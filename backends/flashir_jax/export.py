@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from flashir.errors import ArtefactError, InputError, TargetError
-from flashir.foreign import guarded
+from flashir.files.foreign import guarded
 from flashir.ir import DType, Graph, Node, evaluate
 from flashir.ir.dims import symbols
-from flashir.rewrite import bind_sizes, specialise
+from flashir.transforms import bind_sizes, specialise
 from flashir_jax.functions import Function
 from flashir_jax.layout import Stack
 from flashir_jax.pallas.claims import KERNELS

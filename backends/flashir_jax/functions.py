@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flashir.backends.lowering import Lowering
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph, Node, Value
-from flashir.ir.naming import round_symbol
-from flashir.lowering import Lowering
-from flashir.ops.prefix import cut_scan
-from flashir.planning import plan
-from flashir.rewrite import bind_sizes
+from flashir.ir.parameter_names import round_symbol
+from flashir.ops.primitive.scan import cut_scan
+from flashir.planning.plan import plan
+from flashir.transforms import bind_sizes
 from flashir_jax.layout import Stack, depends_on, layout, stacked, unstacked
 from flashir_jax.pallas.table import TABLE, on_tpu, parts
 from flashir_jax.placement import Placement

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flashir.backend import Gradients
+from flashir.backends.protocols import Gradients
 from flashir.ir import Graph
 from flashir_jax.devices import device_of
 from flashir_jax.functions import function

@@ -16,7 +16,7 @@ import numpy as np
 
 from flashir.errors import ParameterError, TargetError, suggest
 from flashir.ir import DType, Graph
-from flashir.ir.naming import expand, round_symbol
+from flashir.ir.parameter_names import expand, round_symbol
 
 Rounds = tuple[tuple[str, int], ...]
 """The symbols of the loops that a parameter differs in, the outermost first, and how many rounds each has."""

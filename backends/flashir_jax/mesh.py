@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from flashir.errors import SettingError
-from flashir.processes import Processes
+from flashir.machine.processes import Processes
 
 NAME = "FLASHIR_MESH"
 DATA, SHARDS, SEQUENCE = AXES = ("data", "shards", "sequence")

@@ -18,10 +18,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flashir.backend import Array
+from flashir.backends.protocols import Array
 from flashir.errors import InputError, TargetError
 from flashir.ir import Node
-from flashir.processes import Processes
+from flashir.machine.processes import Processes
 from flashir_jax.devices import device_of, devices_of
 from flashir_jax.layout import Stack
 from flashir_jax.mesh import AXES, NAME, SHARDS, Axes

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flashir.ops.position import MAX_PERIOD
+from flashir.ops.functions.position import MAX_PERIOD
 
 TURN = 2.0**32
 

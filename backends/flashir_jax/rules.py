@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from flashir.ir import DType, Node, Size, evaluate
-from flashir.ops.elementwise import least_logged
+from flashir.ops.primitive.elementwise import least_logged
 from flashir_jax.positions import positions, sinusoid, wide_sinusoid
 from flashir_jax.types import accumulator, element_type
 

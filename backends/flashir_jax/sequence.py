@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from flashir.backends.lowering import Lowering
 from flashir.errors import InputError
 from flashir.ir import Builder, Graph, Node
 from flashir.ir.types import Shape
-from flashir.lowering import Lowering
 from flashir_jax.mesh import DATA, SEQUENCE, SHARDS
 from flashir_jax.types import accumulator
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flashir.backend import NO_LABEL, AdamW, Array, Batch, Params, Step, count_labels
+from flashir.backends.optimizer_state import Moments
+from flashir.backends.protocols import NO_LABEL, AdamW, Array, Batch, Params, Step, count_labels
 from flashir.ir import Graph
-from flashir.moments import Moments
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
 from flashir_jax.placement import placement
@@ -25,7 +25,7 @@ Tree = dict[str, Any]
 
 
 class JaxTrainer:
-    """See flashir.backend.Trainer, and Trainable.trainer for the arguments. Raises TargetError, ParameterError.
+    """See `Trainer`, and `Trainable.trainer` for the arguments. Raises TargetError, ParameterError.
 
     Three programs: the gradient of one batch, the sum of two gradients, the step. They are compiled once a shape.
     """

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flashir.backend import Verified
+from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph
-from flashir.parameters import load_params
+from flashir.models.parameters import load_params
 from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_name, read_manifest
 from flashir_jax.devices import platform_of
 from flashir_jax.export import callable_of, imported, specs

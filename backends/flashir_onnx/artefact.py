@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flashir.errors import ArtefactError
-from flashir.files import UNFINISHED, atomic_files, atomic_write, in_folder, locked, unfinished
-from flashir.foreign import parse_json
+from flashir.files.atomic import UNFINISHED, atomic_files, atomic_write, in_folder, locked, unfinished
+from flashir.files.foreign import parse_json
 from flashir_onnx.emit import Emitted
 from flashir_onnx.seal import ANEW, DATA_DIGEST, DIGEST, Reader, data_files, parsed_file, properties, sealed
 from flashir_onnx.verify import verify

@@ -8,14 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import flashir
-from flashir.backend import Continue, Params, Run, StoredDecoder, Verified
-from flashir.decode import Decoding
+from flashir.backends.decoding import Decoding
+from flashir.backends.protocols import Continue, Params, Run, StoredDecoder, Verified
 from flashir.errors import ArtefactError
 from flashir.ir import Graph, Node, dumps, loads
-from flashir.passes.base import Pass
-from flashir.passes.split_projections import SplitProjections
-from flashir.passes.widen import WidenScan
+from flashir.transforms.fuse_into_scan import WidenScan
+from flashir.transforms.pipeline import Pass
+from flashir.transforms.split_projections import SplitProjections
+from flashir.version import __version__
 
 if TYPE_CHECKING:
     from flashir_onnx.artefact import Part
@@ -179,11 +179,11 @@ class OnnxBackend:
 
     def _about(self, model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
         """What stands in the metadata of every file."""
-        from flashir.quantised import WEIGHTS
+        from flashir.backends.narrow_weights import WEIGHTS
         from flashir_onnx.seal import MODEL
 
         narrow = {} if self.weights is None else {WEIGHTS: self.weights}
-        return {**metadata, **narrow, MODEL: dumps(model), "flashir.version": flashir.__version__}
+        return {**metadata, **narrow, MODEL: dumps(model), "flashir.version": __version__}
 
 
 def _main_file(path: Path) -> Path:

@@ -1,6 +1,6 @@
 """Operators of ONNX Runtime that are not of the standard, where they are faster than what the standard has.
 
-Measured by `python -m flashir_onnx.bench_contrib`. A portable export has none.
+Measured by `python -m flashir_onnx.experiments.contrib`. A portable export has none.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from typing import Any
 import numpy.typing as npt
 from onnx import GraphProto, TensorProto, helper
 
-from flashir.backend import Continue, Run, StoredDecoder
-from flashir.decode import Decoding, StateSpec
+from flashir.backends.decoding import Decoding, StateSpec
+from flashir.backends.protocols import Continue, Run, StoredDecoder
 from flashir.ir import Graph, loads
 from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
 from flashir_onnx.continuing import Continued, renewed

@@ -12,8 +12,8 @@ from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, Value
 
 from flashir.errors import TargetError
 from flashir.ir import DType, Graph, Node, TensorType, Value
-from flashir.ir.naming import round_symbol
-from flashir.ops.prefix import cut_scan
+from flashir.ir.parameter_names import round_symbol
+from flashir.ops.primitive.scan import cut_scan
 from flashir_onnx import contrib
 from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.scope import FunctionScope, MainScope, Need, Scope, SubgraphScope

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashir.ir import Dim, DType, Node, Size, TensorType
-from flashir.ops.elementwise import least_logged
+from flashir.ops.primitive.elementwise import least_logged
 from flashir_onnx.scope import Scope
 from flashir_onnx.types import element_type, numpy_type
 

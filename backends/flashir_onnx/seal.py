@@ -17,8 +17,8 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]  # o
 from onnx import ModelProto, TensorProto, helper
 
 from flashir.errors import ArtefactError
-from flashir.files import sha256
-from flashir.foreign import guarded, read_bytes
+from flashir.files.atomic import sha256
+from flashir.files.foreign import guarded, read_bytes
 
 MODEL, DIGEST, DATA_DIGEST = "flashir.model", "flashir.sha256", "flashir.data.sha256"
 DATA_NAME = re.compile(r"model-[0-9a-f]{12}\.data")

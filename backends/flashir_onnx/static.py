@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.ir import Graph, Node, Value
-from flashir.ir.naming import expand, full_name
+from flashir.ir.parameter_names import expand, full_name
 from flashir.ops import OPS
 
 Rounds = tuple[tuple[str, int], ...]

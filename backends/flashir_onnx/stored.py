@@ -12,10 +12,10 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, helper, numpy_helper
 
+from flashir.backends.narrow_weights import WEIGHTS
 from flashir.errors import ArtefactError
 from flashir.ir import Graph, loads
-from flashir.ir.naming import parameters
-from flashir.quantised import WEIGHTS
+from flashir.ir.parameter_names import parameters
 from flashir_onnx.blocks import MIDDLE, ROWS
 from flashir_onnx.seal import MODEL, Reader
 from flashir_onnx.verify import all_nodes

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, checker, shape_inference
 
-from flashir.backend import Verified
+from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError
 
 SLOW = frozenset(("Einsum",))

@@ -25,7 +25,7 @@ from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive.constants import EXTRA_DIR
 
 from flashir.errors import ArtefactError
-from flashir.foreign import guarded, opened, parse_json
+from flashir.files.foreign import guarded, opened, parse_json
 from flashir_torch.program import TRUST, check_program
 from flashir_torch.schema import ITEM_BYTES, Nothings, Payload, Payloads
 

@@ -15,10 +15,10 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
-from flashir.backend import Run
+from flashir.backends.protocols import Run
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write
-from flashir.foreign import guarded
+from flashir.files.atomic import atomic_write
+from flashir.files.foreign import guarded
 from flashir.ir import Graph, loads
 from flashir_torch.archive import check_content, check_seal, seal, unbroken
 from flashir_torch.devices import device_of

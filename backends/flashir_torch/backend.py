@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backend import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
+from flashir.backends.protocols import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps
-from flashir.passes.base import Pass
-from flashir.passes.split_activations import SplitActivations
-from flashir.passes.split_projections import SplitProjections
+from flashir.transforms.pipeline import Pass
+from flashir.transforms.split_activations import SplitActivations
+from flashir.transforms.split_projections import SplitProjections
 from flashir_torch.claims import claims
 from flashir_torch.kernels.claims import DEVICES
 

@@ -11,8 +11,8 @@ from torch import fx, nn
 
 from flashir.errors import ParameterError, TargetError
 from flashir.ir import Graph, Node
-from flashir.ir.naming import expand, full_name, round_symbol
-from flashir.ops.prefix import cut_scan
+from flashir.ir.parameter_names import expand, full_name, round_symbol
+from flashir.ops.primitive.scan import cut_scan
 from flashir_torch.emitters import EMITTERS, NUMBERS
 from flashir_torch.loop import scan
 from flashir_torch.names import check_path
@@ -33,7 +33,7 @@ def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) 
     modules of their own: `layers.0`, `layers.1`, ..
 
     Args:
-        graph: lowered for PyTorch, as `flashir.lowering.Lowering.of("torch:cpu")` does.
+        graph: lowered for PyTorch, as `flashir.backends.lowering.Lowering.of("torch:cpu")` does.
         params: arrays by full name; they are copied.
         exporting: make it for `torch.export`: no size decides what is copied, at the price of a few copies.
 

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from flashir.ir import DType, Node, TensorType
-from flashir.ops.elementwise import least_logged
+from flashir.ops.primitive.elementwise import least_logged
 from flashir_torch.kernels.claims import need_triton
 from flashir_torch.reuse import PRODUCT
 from flashir_torch.scope import Made, Scope

@@ -11,14 +11,14 @@ import torch
 from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental import _config
 
-from flashir.backend import Backend
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import Backend
 from flashir.errors import TargetError
 from flashir.ir import Dim as Size
 from flashir.ir import Graph
 from flashir.ir.limits import LARGEST_SIZE
-from flashir.lowering import Lowering
-from flashir.memory import memory_for
-from flashir.passes.choose import reset, settle
+from flashir.machine.memory import memory_for
+from flashir.transforms.settle_choices import reset, settle
 from flashir_torch.claims import claims
 from flashir_torch.emit import module
 from flashir_torch.footprint import WHOLE, example_shapes

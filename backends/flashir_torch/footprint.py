@@ -15,10 +15,10 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
 from flashir.errors import ArtefactError
-from flashir.foreign import guarded
+from flashir.files.foreign import guarded
 from flashir.ir import Graph, Value
 from flashir.ir.dims import evaluate, symbols
-from flashir.memory import memory_at_hand
+from flashir.machine.memory import memory_at_hand
 from flashir_torch.session import input_type
 
 WHOLE = torch.int64

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from flashir.backend import Gradients
+from flashir.backends.protocols import Gradients
 from flashir.ir import Graph
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from flashir.ir import Graph, Node, Value
-from flashir.ir.naming import full_name
+from flashir.ir.parameter_names import full_name
 
 _LAYER = re.compile(r"layers\.(\{[^}]*\}|\d+)\.")
 

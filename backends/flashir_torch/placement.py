@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from flashir.errors import TargetError
-from flashir.processes import Processes
+from flashir.machine.processes import Processes
 from flashir_torch.devices import device_of
 from flashir_torch.remat import layers
 from flashir_torch.session import Array

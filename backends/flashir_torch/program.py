@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from flashir.errors import ArtefactError
-from flashir.foreign import parse_json
+from flashir.files.foreign import parse_json
 from flashir_torch.expressions import problem as fault
 from flashir_torch.schema import Argument, Graph, NamedArgument, NamedProgram, Node, Program, Tree
 

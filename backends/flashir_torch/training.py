@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flashir.backend import AdamW, Batch, Params, Step, count_labels
+from flashir.backends.optimizer_state import Moments
+from flashir.backends.protocols import AdamW, Batch, Params, Step, count_labels
 from flashir.ir import Graph
-from flashir.moments import Moments
-from flashir.passes.narrow_results import NarrowResults
-from flashir.passes.wide_params import WideParams
+from flashir.transforms.drop_output_cast import NarrowResults
+from flashir.transforms.master_weights import WideParams
 from flashir_torch.emit import module
 from flashir_torch.fusing import fuse, fuses, summed_loss
 from flashir_torch.names import parameter_name
@@ -24,7 +24,7 @@ from flashir_torch.session import Array, input_type, tensors
 
 
 class TorchTrainer:
-    """See flashir.backend.Trainer, and Trainable.trainer for the arguments. Raises TargetError, ParameterError."""
+    """See `Trainer`, and `Trainable.trainer` for the arguments. Raises TargetError, ParameterError."""
 
     def __init__(
         self,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from flashir.backend import Verified
+from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError, FlashirError
-from flashir.export import sample_inputs
+from flashir.exporting.export import sample_inputs
 from flashir.ir import Graph
 from flashir.ir.dims import symbols
 from flashir_torch.artefact import Loaded, read

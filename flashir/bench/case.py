@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from flashir.bench.floor import floor
+from flashir.backends.registry import backend_of
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
-from flashir.compiler import device_at_hand
-from flashir.cost import target as find_target
 from flashir.errors import FlashirError, TargetError, gathered
+from flashir.execution.timed_step import trainable
 from flashir.ir import Graph
+from flashir.machine.device import device_at_hand
+from flashir.machine.targets import target as find_target
 from flashir.ops import OPS
-from flashir.passes.choose import choosers
-from flashir.planning import by_hand, compute_type, plan
-from flashir.registry import backend_of
-from flashir.rewrite import specialise
-from flashir.subject import trainable
-from flashir.workload import Workload
+from flashir.planning.plan import by_hand, compute_type, plan
+from flashir.planning.roofline import floor
+from flashir.planning.workload import Workload
+from flashir.transforms import specialise
+from flashir.transforms.settle_choices import choosers
 
 PROCESS_BYTES = 512 << 20
 """What a process takes with Python and a framework, beside its case."""

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from flashir.errors import SettingError
-from flashir.models import model
-from flashir.planning import plan
+from flashir.models.load import model
+from flashir.planning.plan import plan
 
 APART = 0.15  # two systems this far apart in print must not come out in the other order
 _TABLES = files("flashir.bench") / "tables"

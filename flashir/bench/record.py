@@ -14,17 +14,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-import flashir
+from flashir.backends.registry import backend_of
 from flashir.bench.interleaved import Samples
-from flashir.cost import target as find_target
-from flashir.cost.machine import cores_at_hand, device_identity
 from flashir.cost.target import split_name
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write
-from flashir.foreign import guarded, parse_json, read_bytes
-from flashir.memory import memory_at_hand
-from flashir.registry import backend_of
-from flashir.sealed_json import KEY, is_whole, sealed
+from flashir.files.atomic import atomic_write
+from flashir.files.foreign import guarded, parse_json, read_bytes
+from flashir.files.sealed_json import KEY, is_whole, sealed
+from flashir.machine.hardware import cores_at_hand, device_identity
+from flashir.machine.memory import memory_at_hand
+from flashir.machine.targets import target as find_target
+from flashir.version import __version__
 
 FORMAT, SCHEMA = "flashir-bench", 1
 
@@ -153,7 +153,7 @@ class Machine:
     @staticmethod
     def here(targets: tuple[str, ...]) -> Machine:
         """This machine, with the libraries behind some targets."""
-        own = {"python": platform.python_version(), "flashir": flashir.__version__}
+        own = {"python": platform.python_version(), "flashir": __version__}
         found = {name.partition(":")[0]: backend_of(name).versions() for name in targets}
         device = next((d for _, d, _ in map(split_name, targets) if d != "cpu"), "cpu")
         return Machine(
@@ -261,7 +261,7 @@ def read_record(path: Path) -> Record:
 
 def _commit() -> str | None:
     """The commit of the checkout that flashir lies in; None where it is installed, or there is no git."""
-    home = Path(flashir.__file__).parent.parent
+    home = Path(__file__).parents[2]
     if not (home / ".git").exists():
         return None
     command = ("git", "-C", str(home), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from flashir.bench.case import Case
-from flashir.bench.memory import free_memory
 from flashir.bench.process import Process, Worker
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
-from flashir.cost import target as find_target
-from flashir.memory import gigabytes
+from flashir.machine.memory import gigabytes
+from flashir.machine.peak_memory import free_memory
+from flashir.machine.targets import target as find_target
 
 Step = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""

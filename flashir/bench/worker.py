@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    from flashir.bench.memory import forget_peak, peak_meter
+    from flashir.machine.peak_memory import forget_peak, peak_meter
 
     line = asked.readline()
     if not line:
@@ -61,9 +61,9 @@ def _serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
 def _compiled(task: dict[str, Any]) -> Callable[[], object]:
     """A task as something to call, once called and found well."""
+    from flashir.execution.timed_step import subject
     from flashir.ir import loads
-    from flashir.subject import subject
-    from flashir.workload import Workload
+    from flashir.planning.workload import Workload
 
     return subject(loads(task["model"]), task["target"], Workload(task["batch"], task["seq_len"], task["training"]))
 

@@ -33,7 +33,7 @@ def refuse_unused(ctx: typer.Context, found: Source, *planned: str) -> None:
         SettingError: with all of them.
     """
     from flashir.errors import SettingError
-    from flashir.extent import Extent
+    from flashir.planning.extent import Extent
 
     given, problems = _given(ctx), []
     if found.kind == "export":

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-import flashir
 from flashir.cli import (
     bench,
     calibrate,
@@ -27,6 +26,7 @@ from flashir.cli import (
 )
 from flashir.cli.group import Cli, Verb
 from flashir.cli.help import Section
+from flashir.version import __version__
 
 app = typer.Typer(
     name="flashir",
@@ -44,7 +44,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        console.echo(f"flashir {flashir.__version__}\n")
+        console.echo(f"flashir {__version__}\n")
         raise typer.Exit
 
 

@@ -143,7 +143,7 @@ def bench(
     from flashir.bench.draft import Draft
     from flashir.bench.record import new_record
     from flashir.bench.signals import like_ctrl_c
-    from flashir.cost.profile import cache_folder
+    from flashir.machine.profile import cache_folder
 
     asked = {
         "systems": systems or list(SYSTEMS),
@@ -304,7 +304,7 @@ def _show_again(file: Path, out: Path | None, as_json: bool) -> None:
 
 def _write_page(record: Record, file: Path) -> None:
     from flashir.cli.bench_page import page
-    from flashir.files import atomic_write
+    from flashir.files.atomic import atomic_write
 
     content = page(record).encode()
     atomic_write(file, lambda stream: stream.write(content))

@@ -30,7 +30,7 @@ def calibrate(
     """
     from flashir.cli.meter import meter
     from flashir.cli.targets import shown
-    from flashir.cost.calibrate import calibrate as measure
+    from flashir.machine.calibrate import calibrate as measure
 
     with meter() as step:
         found = measure(target, step)

@@ -11,11 +11,11 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
-    from flashir.backend import Gradients
+    from flashir.backends.protocols import Gradients
     from flashir.cli.parity import Row
     from flashir.cli.source import Source
     from flashir.cli.weights import Weights
-    from flashir.compiler import Runnable
+    from flashir.execution.compile import Runnable
 
 
 class Scale(StrEnum):
@@ -101,7 +101,7 @@ def check(
     from flashir.cli.alone import refuse_unused
     from flashir.cli.gradients import Comparison
     from flashir.cli.meter import meter
-    from flashir.passes.choose import settle
+    from flashir.transforms.settle_choices import settle
 
     wanted = None if lengths is None else source.whole_numbers("--lengths", lengths, least=0)
     rows_of = None if batches is None else source.whole_numbers("--batches", batches, least=0)
@@ -143,9 +143,9 @@ def check(
 
 def _forward_only(names: list[str]) -> list[str]:
     """The targets without gradients. Raises TargetError where all are: nothing could be compared then."""
-    from flashir.backend import Differentiable
+    from flashir.backends.protocols import Differentiable
+    from flashir.backends.registry import backend_of, having
     from flashir.errors import TargetError, either
-    from flashir.registry import backend_of, having
 
     found = [name for name in names if not isinstance(backend_of(name), Differentiable)]
     if found == names:
@@ -158,7 +158,7 @@ def _forward_only(names: list[str]) -> list[str]:
 
 def _gradients(found: Source, run: Runnable, params: Any) -> Gradients:
     from flashir.errors import SettingError
-    from flashir.gradients import gradients
+    from flashir.execution.gradients import gradients
 
     if found.run is not None:
         raise SettingError("--grad needs a model: an export only runs forward", where=found.word)
@@ -177,8 +177,8 @@ def _weights(found: Source, weights: Weights, scale: Scale | None) -> Weights:
 
 def _compiled(found: Source, name: str, weights: Weights, choices: dict[str, Any]) -> tuple[Runnable, Any]:
     """The model on a target, and the parameters that it has there."""
-    from flashir import planning
-    from flashir.compiler import Runnable, compile
+    from flashir.execution.compile import Runnable, compile
+    from flashir.planning import plan as planning
 
     if found.run is not None:
         made = planning.plan(found.model, name, seq_len=choices["seq_len"], measured=False)

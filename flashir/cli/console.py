@@ -15,7 +15,7 @@ from rich.text import Text
 from flashir.cli import tables
 from flashir.cli.streams import can_spell
 from flashir.errors import counted as counted
-from flashir.finite import check_numbers
+from flashir.reference.finite import check_numbers
 
 PIPE_WIDTH = 100_000
 """Columns of a pipe: nothing is cut or wrapped for a program that reads it."""

@@ -80,16 +80,16 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 def _python() -> str:
     import platform
 
-    import flashir
+    from flashir.version import __version__
 
-    return f"{platform.python_version()} on {platform.platform()}, flashir {flashir.__version__}"
+    return f"{platform.python_version()} on {platform.platform()}, flashir {__version__}"
 
 
 def _machine() -> str:
     import os
 
-    from flashir.cost.machine import device_identity
-    from flashir.memory import memory_at_hand
+    from flashir.machine.hardware import device_identity
+    from flashir.machine.memory import memory_at_hand
 
     threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     limits = "".join(f", {name}={value}" for name, value in threads.items())
@@ -112,8 +112,8 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
+    from flashir.backends.registry import backend_names
     from flashir.cli.machine import Presence
-    from flashir.registry import backend_names
 
     for name in backend_names():
         found = Presence.of(name)
@@ -127,9 +127,9 @@ def _backends() -> Iterator[Finding]:
 
 def examine_plugins() -> Iterator[Finding]:
     """What brings ops and target records from elsewhere."""
-    from flashir.cost.catalogue import records_of
     from flashir.errors import TargetError
-    from flashir.ops.opdef import EXTENSIONS
+    from flashir.ir.op import EXTENSIONS
+    from flashir.machine.targets import records_of
     from flashir.plugins import TARGETS, plugins
 
     EXTENSIONS.load()
@@ -147,8 +147,8 @@ def examine_plugins() -> Iterator[Finding]:
 
 
 def _cache() -> str:
-    from flashir.cost.profile import cache_folder
-    from flashir.files import atomic_write
+    from flashir.files.atomic import atomic_write
+    from flashir.machine.profile import cache_folder
 
     folder = cache_folder()
     probe = folder / "probe"
@@ -159,8 +159,8 @@ def _cache() -> str:
 
 
 def _store() -> str:
-    from flashir.tune.place import store_path
-    from flashir.tune.store import Store
+    from flashir.planning.measurements.key import store_path
+    from flashir.planning.measurements.store import Store
 
     if not store_path().exists():
         return "no measurements yet; `flashir tune` makes some"
@@ -172,8 +172,8 @@ def _self_test() -> str:
     """A tiny model, exported to a temporary folder, against the interpreter."""
     from tempfile import TemporaryDirectory
 
-    from flashir.export import export
-    from flashir.models import model
+    from flashir.exporting.export import export
+    from flashir.models.load import model
 
     with TemporaryDirectory(prefix="flashir-") as folder:
         made = export(model("flash", size="tiny"), folder, batch=1, seq_len=128)

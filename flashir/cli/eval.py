@@ -12,7 +12,7 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.source import Source
     from flashir.cli.weights import Weights
-    from flashir.endings import Reading
+    from flashir.models.end_tokens import Reading
 
 LENGTH = 1024
 ROWS = 8
@@ -60,9 +60,9 @@ def eval(
     """
     from flashir.cli import source, tokens
     from flashir.cli.meter import meter
-    from flashir.endings import PLAIN
-    from flashir.extent import Extent
-    from flashir.likelihood import need_logits
+    from flashir.models.end_tokens import PLAIN
+    from flashir.planning.extent import Extent
+    from flashir.reference.cross_entropy import need_logits
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
     from flashir.train.setup import task_of, told_beside, vocabulary_of
@@ -111,7 +111,7 @@ def _refuse_untrained(found: Source, weights: Weights) -> None:
 
 def _reading(trained: Reading, end: str | None, special: bool | None) -> Reading:
     """How training read texts, but for what is given."""
-    from flashir.endings import NONE, Reading
+    from flashir.models.end_tokens import NONE, Reading
 
     document_end = trained.document_end if end is None else None if end == NONE else end
     return Reading(document_end, trained.special_tokens if special is None else special)
@@ -132,8 +132,8 @@ def _length(path: Path) -> int:
 
 def _compiled(found: Source, target: str, arrays: Any, batch: int, length: int) -> Any:
     """The model as a function: the artefact itself, or compiled now."""
-    from flashir.compiler import Runnable, compile
-    from flashir.planning import plan
+    from flashir.execution.compile import Runnable, compile
+    from flashir.planning.plan import plan
 
     if found.run is not None:
         return Runnable(plan(found.model, target, batch, length, measured=False), found.run)

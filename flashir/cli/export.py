@@ -15,10 +15,10 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
-    from flashir.backend import Batch
+    from flashir.backends.protocols import Batch
     from flashir.cli.source import Source
     from flashir.cli.web_page import WebPage
-    from flashir.quantised import Quantised
+    from flashir.exporting.quantise import Quantised
 
 LENGTH, TOKENS = 1024, 2**14  # a row of the text that perplexity is measured on, and how much of it is read
 
@@ -154,14 +154,14 @@ def export(
         flashir export run/ --decode --quantize int8 --text valid.txt -o out/
         flashir export run/ --web -o out/ && python -m http.server --directory out/
     """
-    from flashir.checkpoint import TOKENIZER
     from flashir.cli import source
     from flashir.cli.alone import refuse_unused
     from flashir.cli.candidates import choice
     from flashir.errors import SettingError
-    from flashir.export import check_free, divides_by_length
-    from flashir.export import export as write
-    from flashir.quantised import TOLERANCE as GROWTH
+    from flashir.exporting.export import check_free, divides_by_length
+    from flashir.exporting.export import export as write
+    from flashir.exporting.quantise import TOLERANCE as GROWTH
+    from flashir.models.checkpoint import TOKENIZER
 
     if (max_len is not None or length is not None) and not (decode or web):
         raise SettingError("--max-len and --length are of what continues a text", mend="give --decode too")
@@ -247,8 +247,8 @@ def _page(found: Source, runtime: Path | None) -> WebPage:
 def _rows(found: Source, file: Path) -> list[Batch]:
     """The first rows of a text, by the tokenizer of the model. Raises InputError."""
     from flashir.cli import tokens
-    from flashir.endings import PLAIN
-    from flashir.generation import longest
+    from flashir.generation.generate import longest
+    from flashir.models.end_tokens import PLAIN
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.setup import task_of, told_beside, vocabulary_of
 

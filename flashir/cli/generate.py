@@ -13,9 +13,9 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.rows import Pace, Row, Sheet
     from flashir.cli.source import Source
-    from flashir.generation import Decoder
+    from flashir.generation.generate import Decoder
+    from flashir.generation.sampling import Sampling
     from flashir.ir import Graph
-    from flashir.sampling import Sampling
 
 Prompt = tuple[str, str]
 """What it is called where it is wrong, and the text."""
@@ -120,9 +120,9 @@ def generate(
     from flashir.cli.group import INTERRUPTED
     from flashir.cli.rows import End, Row, Sheet
     from flashir.cli.tokens import ends_of, reader_of
-    from flashir.endings import Reading
     from flashir.errors import Faults
-    from flashir.sampling import Sampling, SplitMix64
+    from flashir.generation.sampling import Sampling, SplitMix64
+    from flashir.models.end_tokens import Reading
     from flashir.train.data.spelling import Stops
 
     faults = Faults()
@@ -216,9 +216,9 @@ def _is_broken(text: str) -> bool:
 def _refuse_model(found: Source, given: dict[str, Any], length: int | None) -> None:
     """Raises SettingError where a model cannot continue a text, or is exported and what is given comes too late."""
     from flashir.errors import SettingError
-    from flashir.export import divides_by_length
-    from flashir.likelihood import logits_width
-    from flashir.passes.one_document import OneDocument
+    from flashir.exporting.export import divides_by_length
+    from flashir.reference.cross_entropy import logits_width
+    from flashir.transforms.one_document import OneDocument
 
     model, problems = OneDocument().apply(found.model), []
     if any(node.attrs.get("causal") is False for node in model.walk()):
@@ -240,7 +240,7 @@ def _refuse_model(found: Source, given: dict[str, Any], length: int | None) -> N
 def _refuse_long(model: Graph, lengths: dict[str, int], max_len: int | None) -> None:
     """Raises InputError where a prompt has no token, or more than the model can hold."""
     from flashir.errors import InputError, counted
-    from flashir.generation import longest
+    from flashir.generation.generate import longest
 
     limit = longest(model, max_len)
     what = "--max-len is" if limit == max_len else "the model can hold"
@@ -262,7 +262,7 @@ def _decoder(
     length: int | None,
 ) -> Decoder:
     """The model as something that continues sequences. A cache holds as many tokens as come, unless that is said."""
-    from flashir.generation import decoder, restored
+    from flashir.generation.generate import decoder, restored
 
     whole = max(lengths) + tokens
     room = {"max_len": max_len or whole, "length": length or whole}
@@ -276,7 +276,7 @@ def _decoder(
 def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sampling: Sampling, seed: int) -> Pace:
     """Write until every row has ended. Ctrl-C ends them all; what there is was written, or is now."""
     from flashir.cli.rows import End, Pace
-    from flashir.generation import generate
+    from flashir.generation.generate import generate
 
     pace, why = Pace(), End.ERROR
     try:
@@ -303,7 +303,7 @@ def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sa
 
 def _tell(rows: list[Row], pace: Pace, about: dict[str, Any] | None) -> None:
     """The outcome: one JSON value about it all, or a line on standard error."""
-    from flashir.bench.memory import resident_memory
+    from flashir.machine.peak_memory import resident_memory
 
     memory = resident_memory()
     if about is not None:  # pick refuses logits that are not finite, so text may come before it

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flashir.backend import Gradients
+from flashir.backends.protocols import Gradients
 from flashir.cli.meter import Step
 from flashir.cli.parity import BUDGET, Row, cases, inputs
-from flashir.compiler import Runnable
 from flashir.errors import FlashirError
-from flashir.gradients import TOLERANCE, Slopes, differences
-from flashir.planning import compute_type
+from flashir.execution.compile import Runnable
+from flashir.execution.gradients import TOLERANCE, Slopes, differences
+from flashir.planning.plan import compute_type
 
 Case = tuple[int, int]
 """Rows and tokens."""

@@ -33,7 +33,7 @@ class Presence:
     @cache
     def of(name: str) -> Presence:
         """Look for a backend; nothing is raised."""
-        from flashir.registry import backend, backend_names
+        from flashir.backends.registry import backend, backend_names
 
         if name not in backend_names():
             return Presence(name, False, problem="this version of flashir has no such backend", mend="not available")

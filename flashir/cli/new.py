@@ -48,10 +48,10 @@ def new(
     """
     from flashir.cli import source
     from flashir.errors import ArtefactError, InputError, SettingError
-    from flashir.files import atomic_write
+    from flashir.files.atomic import atomic_write
     from flashir.ir import dumps
     from flashir.ir.parameter_count import parameter_count
-    from flashir.planning import by_hand, plan
+    from flashir.planning.plan import by_hand, plan
 
     if model not in source.zoo_names() and (Path(model).exists() or Path(model).suffix):
         raise InputError("this is no name of the zoo", where=model, mend="`flashir show` prints a model from a file")
@@ -63,8 +63,8 @@ def new(
     graph = by_hand(source.find(model, settings, size, task).model, choices, dtype, locked=False)
     count = parameter_count(graph)
     if init is not None:
-        from flashir.checkpoint import save_checkpoint
-        from flashir.parameters import init as fresh
+        from flashir.models.checkpoint import save_checkpoint
+        from flashir.models.parameters import init as fresh
 
         graph = plan(graph).graph
         written = str(save_checkpoint(graph, fresh(graph, seed or 0), init))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flashir.cli import source
-from flashir.endings import NONE, Reading
+from flashir.models.end_tokens import NONE, Reading
 from flashir.train.data import documents
-from flashir.train.meeting import Meeting, Told
+from flashir.train.distributed import Meeting, Told
 from flashir.train.recipe import Recipe, read_recipe, recipe_of
 from flashir.train.run_folder import RunFolder, run_around
 from flashir.train.setup import Data, begin, task_of, tokenizer_of

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flashir.checkpoint import step_of
 from flashir.cli import console
-from flashir.finite import representable
+from flashir.models.checkpoint import step_of
+from flashir.reference.finite import representable
 from flashir.train.metrics import perplexity
-from flashir.train.opened import Run
+from flashir.train.open_run import Run
 from flashir.train.pace import Pace
 
 

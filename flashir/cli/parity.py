@@ -8,15 +8,15 @@ from math import isfinite
 from typing import Any
 
 from flashir.cli.meter import Step
-from flashir.compiler import Runnable
 from flashir.errors import InputError
-from flashir.export import sample_inputs, worst_error
-from flashir.extent import Extent
-from flashir.finite import check_finite
-from flashir.interpreter import interpret
+from flashir.execution.compile import Runnable
+from flashir.exporting.export import sample_inputs, worst_error
 from flashir.ir import Graph
-from flashir.planning import Plan
-from flashir.workload import Workload
+from flashir.planning.extent import Extent
+from flashir.planning.plan import Plan
+from flashir.planning.workload import Workload
+from flashir.reference.finite import check_finite
+from flashir.reference.interpreter import interpret
 
 NO_CHUNK = 64  # what stands in for the chunk of a model without one, where its tile is no longer
 BUDGET = 2e11  # arithmetic of the interpreter, a few seconds of it: lengths beyond are left out

@@ -34,10 +34,10 @@ def plan(
         flashir plan model.fir --target jax:tpu-v4x32 --batch 32 --seq-len 8192 --training --json
         flashir plan flash -s vocab=256 --chunk 256 --policy fastest
     """
-    from flashir import planning
     from flashir.cli import source
     from flashir.cli.alone import refuse_unused
     from flashir.cli.candidates import show_plan
+    from flashir.planning import plan as planning
 
     found = source.find(model, settings, size, task)
     refuse_unused(ctx, found, "batch", "seq_len")

@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from flashir.autotune.progress import Progress, candidate_name
 from flashir.cli import console
 from flashir.cli.tables import Fitted
-from flashir.passes.choose import Settings
-from flashir.tune.candidates import Candidate
-from flashir.tune.progress import Progress, candidate_name
+from flashir.planning.candidates import Candidate
+from flashir.transforms.settle_choices import Settings
 
 REFRESH_S = 0.1
 BAR = 40

@@ -14,10 +14,10 @@ import typer
 
 from flashir.cli import console, tokens
 from flashir.cli.weights import Weights
-from flashir.finite import check_finite
 from flashir.ir import Graph
-from flashir.likelihood import is_causal, logits_width
-from flashir.planning import Plan
+from flashir.planning.plan import Plan
+from flashir.reference.cross_entropy import is_causal, logits_width
+from flashir.reference.finite import check_finite
 from flashir.train.data import Tokenizer
 
 
@@ -166,8 +166,8 @@ class Report:
         limit: float,
     ) -> Report:
         """The report with the distance of the results to the float64 interpreter's, and how large that may be."""
-        from flashir.export import worst_error
-        from flashir.interpreter import interpret
+        from flashir.exporting.export import worst_error
+        from flashir.reference.interpreter import interpret
 
         arrays = weights.of(model)
         with console.err().status("running the float64 interpreter"):

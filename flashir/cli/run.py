@@ -13,7 +13,7 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.source import Source
     from flashir.cli.weights import Weights
-    from flashir.compiler import Runnable
+    from flashir.execution.compile import Runnable
     from flashir.ir import Graph
     from flashir.train.data import Tokenizer
 
@@ -102,7 +102,7 @@ def run(
 
     from flashir.cli import report, source, tokens
     from flashir.cli.alone import refuse_unused
-    from flashir.files import atomic_write
+    from flashir.files.atomic import atomic_write
 
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
     found = source.find(model, settings, size, task, exports=target)
@@ -163,8 +163,8 @@ def _reader_if_any(found: Source, file: Path | None) -> Tokenizer | None:
 
 def _compiled(found: Source, target: str, weights: Weights, choices: dict[str, Any]) -> Runnable:
     """The model as a function: the artefact itself, or compiled now."""
-    from flashir.compiler import Runnable, compile
-    from flashir.planning import plan
+    from flashir.execution.compile import Runnable, compile
+    from flashir.planning.plan import plan
 
     if found.run is not None:
         made = plan(found.model, target, choices["batch"], choices["seq_len"], measured=False)

@@ -84,8 +84,8 @@ def show(
     from flashir.cli import source
     from flashir.cli.alone import refuse_unused
     from flashir.cli.stages import check_stage, stages
-    from flashir.passes import Pipeline, parse_pipeline
-    from flashir.planning import by_hand
+    from flashir.planning.plan import by_hand
+    from flashir.transforms import Pipeline, parse_pipeline
 
     for name in stage or ():
         check_stage(name)
@@ -127,8 +127,8 @@ def _print(graphs: dict[str, Graph], made: Stages, types: bool) -> None:
 
 def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, types: bool) -> dict[str, Any]:
     from flashir.ir import dumps
-    from flashir.ir.naming import parameters
     from flashir.ir.parameter_count import parameter_count
+    from flashir.ir.parameter_names import parameters
 
     return {
         "model": word,
@@ -145,8 +145,8 @@ def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, ty
 def _show_parameters(graph: Graph) -> None:
     from math import prod
 
-    from flashir.ir.naming import parameters
     from flashir.ir.parameter_count import parameter_count
+    from flashir.ir.parameter_names import parameters
 
     table = console.table("parameter", "shape", "numbers", right=("numbers",))
     for name, spec in parameters(graph).items():
@@ -161,11 +161,11 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
     from flashir.cli.candidates import time_of
     from flashir.cli.page import Stage, page
     from flashir.cli.stages import STAGES
-    from flashir.cost import target as find_target
     from flashir.errors import ArtefactError
-    from flashir.files import atomic_write
-    from flashir.planning import plan
-    from flashir.workload import Workload
+    from flashir.files.atomic import atomic_write
+    from flashir.machine.targets import target as find_target
+    from flashir.planning.plan import plan
+    from flashir.planning.workload import Workload
 
     if file.exists() and not force:
         raise ArtefactError("the file exists", where=str(file), mend="--force replaces it")

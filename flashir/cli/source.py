@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from flashir.backend import Exporter, Run
+    from flashir.backends.protocols import Exporter, Run
     from flashir.cli.weights import Weights
-    from flashir.endings import Reading
     from flashir.ir import Graph
+    from flashir.models.end_tokens import Reading
 
 KINDS = "MODEL is a name of the zoo, a .fir file, or the folder of a checkpoint or a run"
 
@@ -77,8 +77,8 @@ class Source:
                 mend="`flashir check`, and `flashir run` with --verify, compare it with others",
             )
         if file is not None:
-            from flashir.checkpoint import read_params
-            from flashir.parameters import checked, fitted
+            from flashir.models.checkpoint import read_params
+            from flashir.models.parameters import checked, fitted
 
             arrays = fitted(self.model, read_params(file), strict=strict)
             return Weights("file", checked(self.model, arrays) if self.kind == "export" else arrays, str(file))
@@ -91,8 +91,8 @@ class Source:
 
     def _stored(self) -> Mapping[str, npt.NDArray[Any]]:
         """The parameters inside an artefact. Raises ArtefactError where they cannot be read back."""
-        from flashir.backend import Exporter
-        from flashir.registry import backend_of
+        from flashir.backends.protocols import Exporter
+        from flashir.backends.registry import backend_of
 
         assert self.main is not None and self.target is not None
         found = backend_of(self.target)
@@ -101,9 +101,9 @@ class Source:
 
     def tolerance(self, model: Graph) -> float:
         """By how much results may differ from the interpreter's; more, where an artefact has narrow weights."""
-        from flashir.export import NARROW, TOLERANCE
-        from flashir.planning import compute_type
-        from flashir.quantised import WEIGHTS
+        from flashir.backends.narrow_weights import WEIGHTS
+        from flashir.exporting.export import NARROW, TOLERANCE
+        from flashir.planning.plan import compute_type
 
         kind = self.metadata.get(WEIGHTS)
         return TOLERANCE[compute_type(model)] if kind is None else NARROW.get(kind, NARROW["int8"])
@@ -135,7 +135,7 @@ def find(
     """
     given = read_settings(settings or (), size, task)
     if word in (names := zoo_names()):
-        from flashir.models import model
+        from flashir.models.load import model
 
         return Source(word, "zoo", model(word, **given))
     path = Path(word)
@@ -152,14 +152,14 @@ def find(
 
 def random_seed(metadata: Mapping[str, str]) -> int | None:
     """The seed of an artefact's parameters, where it was exported with fresh ones; see `flashir.export`."""
-    from flashir.export import SEED
+    from flashir.exporting.export import SEED
 
     return int(text) if (text := metadata.get(SEED, "")).isdigit() else None
 
 
 def zoo_names() -> list[str]:
     """Every model that a frontend has by name."""
-    from flashir.registry import frontends
+    from flashir.backends.registry import frontends
 
     return [name for frontend in frontends() for name in frontend.models()]
 
@@ -215,7 +215,7 @@ def _value(text: str) -> int | float | bool | str:
 def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """The model in a file or folder that need not exist."""
     if path.is_dir():
-        from flashir.checkpoint import is_checkpoint, is_run, load_checkpoint
+        from flashir.models.checkpoint import is_checkpoint, is_run, load_checkpoint
 
         if is_checkpoint(path) or is_run(path):
             found = load_checkpoint(path)
@@ -234,7 +234,7 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
         raise InputError("this is a part of an exported model", where=word, mend=f"give its folder, {path.parent}")
     if path.suffix in _exporters():
         return _artefact(word, path, exports, lean, idle)
-    from flashir.models import load
+    from flashir.models.load import load
 
     return Source(word, "file", load(path))
 
@@ -246,23 +246,23 @@ def artefact_files() -> tuple[str, ...]:
 
 def _exporters() -> dict[str, Exporter]:
     """The backends that write artefacts, by the suffix of the main file."""
-    from flashir.backend import Exporter
-    from flashir.registry import backends
+    from flashir.backends.protocols import Exporter
+    from flashir.backends.registry import backends
 
     return {Path(each.main_file).suffix: each for each in backends() if isinstance(each, Exporter)}
 
 
 def _decoder_files() -> list[str]:
     """The other graphs of an artefact that `export --decode` wrote."""
-    from flashir.backend import DecoderExporter
+    from flashir.backends.protocols import DecoderExporter
 
     return [name for each in _exporters().values() if isinstance(each, DecoderExporter) for name in each.decoder_files]
 
 
 def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """An artefact, the digests of what is read verified."""
-    from flashir.beside import beside, reading_of
     from flashir.ir import loads
+    from flashir.models.tokenizer_file import beside, reading_of
 
     if not path.is_file():
         raise InputError("cannot read: there is no such file", where=word, mend=KINDS)

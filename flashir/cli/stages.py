@@ -7,15 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flashir.backends.lowering import Lowering
 from flashir.errors import SettingError, suggest
 from flashir.ir import Graph, Node
-from flashir.lowering import Lowering
 from flashir.ops import OPS
-from flashir.passes.base import Pass, Pipeline
-from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import has_open
-from flashir.passes.lower import Lower
-from flashir.passes.scopes import NameParameters
+from flashir.transforms.canonicalise import Canonicalise
+from flashir.transforms.lower import Lower
+from flashir.transforms.name_parameters import NameParameters
+from flashir.transforms.pipeline import Pass, Pipeline
+from flashir.transforms.settle_choices import has_open
 
 STAGES = {
     "blocks": "the model as it is written",
@@ -84,7 +84,7 @@ def stages(model: Graph, target: str, instruments: dict[str, Any], batch: int, s
     """The stages of a model; what it leaves open is planned for the target."""
     settled = model
     if has_open(model):
-        from flashir.planning import plan
+        from flashir.planning.plan import plan
 
         settled = plan(model, target, batch, seq_len).graph
     return replace(Stages(model, settled, target), **instruments)

@@ -44,7 +44,7 @@ def targets(
         flashir targets jax:tpu-v4x32 --json
     """
     from flashir.cli.machine import Presence
-    from flashir.cost import target, target_names
+    from flashir.machine.targets import target, target_names
 
     if name is not None:
         record = target(name)

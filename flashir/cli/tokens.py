@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backend import NO_LABEL
+from flashir.backends.protocols import NO_LABEL
 from flashir.cli.source import Source
 from flashir.cli.streams import piped
 from flashir.errors import InputError
-from flashir.foreign import guarded, opened, read_bytes
-from flashir.inputs import vocabulary
-from flashir.likelihood import log_softmax, nats
+from flashir.files.foreign import guarded, opened, read_bytes
+from flashir.reference.cross_entropy import log_softmax, nats
+from flashir.reference.inputs import vocabulary
 from flashir.train.data import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -87,7 +87,7 @@ def ends_of(found: Source, reader: Tokenizer, names: Sequence[str] | None = None
     """
     own = found.tokenizer is not None and reader.file == found.tokenizer
     if not names and own and found.main is not None:
-        from flashir.beside import ends_of as ends_of_artefact
+        from flashir.models.tokenizer_file import ends_of as ends_of_artefact
 
         ends = ends_of_artefact(found.main, found.metadata)
         if ends is not None:

@@ -15,7 +15,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.meter import Step
-    from flashir.train.meeting import Meeting
+    from flashir.train.distributed import Meeting
     from flashir.train.run_folder import RunFolder
     from flashir.train.setup import Data
 
@@ -255,8 +255,8 @@ def _one_voice() -> Iterator[Meeting]:
     One that nobody ends in a while has met with something of its own, and tells that.
     """
     from flashir.errors import FlashirError
-    from flashir.processes import Processes
-    from flashir.train.meeting import Meeting
+    from flashir.machine.processes import Processes
+    from flashir.train.distributed import Meeting
 
     meeting = Meeting(Processes.here())
     try:
@@ -291,7 +291,7 @@ def _gone_on(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: 
     from flashir.cli import outcome
     from flashir.cli.training import progress
     from flashir.train.loop import train as loop
-    from flashir.train.opened import opened
+    from flashir.train.open_run import opened
     from flashir.train.signals import stopping
 
     with ExitStack() as held:

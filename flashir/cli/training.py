@@ -15,7 +15,7 @@ from rich.text import Text
 from flashir.cli import console
 from flashir.train.loop import Progress
 from flashir.train.metrics import Line, perplexity
-from flashir.train.opened import Run
+from flashir.train.open_run import Run
 from flashir.train.pace import Pace
 
 EVERY_S = 10.0

@@ -65,11 +65,11 @@ def tune(
     if export is not None or import_ is not None:
         _exchange(ctx, export, import_, as_json)
         return
+    from flashir.autotune.tune import tune as measure
     from flashir.cli import progress, source
     from flashir.cli.candidates import show_plan
     from flashir.errors import SettingError
-    from flashir.planning import by_hand
-    from flashir.tune.search import tune as measure
+    from flashir.planning.plan import by_hand
 
     if model is None:
         raise SettingError("MODEL is missing", mend="without one, only --export and --import work")
@@ -94,7 +94,7 @@ def tune(
 
 def _exchange(ctx: typer.Context, out: Path | None, into: Path | None, as_json: bool) -> None:
     """Write the store to a file, or add a file to it."""
-    from flashir.tune.store import export_json, import_json
+    from flashir.planning.measurements.store import export_json, import_json
 
     refuse_others(ctx, "--export" if out is not None else "--import", "--json")
     count = export_json(out) if out is not None else import_json(into or Path())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flashir.export import RANDOM
+from flashir.exporting.export import RANDOM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ class Weights:
 
     def of(self, model: Graph) -> dict[str, npt.NDArray[np.float32]]:
         """The parameters of a model, checked; fresh ones where there are none. Raises ParameterError."""
-        from flashir.parameters import checked, init, unit
+        from flashir.models.parameters import checked, init, unit
 
         if self.arrays is not None:
             return checked(model, self.arrays)
@@ -51,7 +51,7 @@ class Weights:
         """These as they are after `--rechunk`; the same where it changes nothing."""
         if self.arrays is None or chunk is None or not rechunk:
             return self
-        from flashir.parameters import rechunked
+        from flashir.models.parameters import rechunked
 
         return replace(self, arrays=rechunked(self.arrays, chunk))
 

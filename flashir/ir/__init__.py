@@ -3,9 +3,9 @@
 from flashir.ir.builder import Builder
 from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate, substitute, symbol, symbols
 from flashir.ir.graph import AUTO, Attr, Attrs, Auto, Graph, Node, Value
-from flashir.ir.parser import loads
-from flashir.ir.printer import dumps, node_text
-from flashir.ir.syntax import parse_size, parse_type
+from flashir.ir.text.grammar import parse_size, parse_type
+from flashir.ir.text.parser import loads
+from flashir.ir.text.printer import dumps, node_text
 from flashir.ir.types import DType, TensorType
 
 __all__ = [

@@ -18,9 +18,9 @@ from flashir.errors import ArgumentError, FlashirError, IRError
 from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Attr, Graph, Node, Value
 from flashir.ir.limits import LONGEST_NAME
 from flashir.ir.loops import check_loops
-from flashir.ir.syntax import parse_type
+from flashir.ir.op import OpDef, opdef
+from flashir.ir.text.grammar import parse_type
 from flashir.ir.types import DType, TensorType
-from flashir.ops.opdef import OpDef, opdef
 
 Operand = Value | int | float | None
 

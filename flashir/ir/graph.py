@@ -85,11 +85,6 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
 
-    def __str__(self) -> str:
-        from flashir.ir.printer import dumps
-
-        return dumps(self)
-
     def walk(self) -> Iterator[Node]:
         """Every node, those of regions after the node that holds them."""
         for node in self.nodes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from flashir.errors import IRError
 from flashir.ir.graph import Node
 from flashir.ir.limits import MOST_LAYERS, MOST_STEPS
-from flashir.ops.opdef import OPS
+from flashir.ir.op import OPS
 
 
 def rounds(node: Node) -> int:

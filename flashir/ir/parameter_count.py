@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from flashir.ir.dims import Size, Symbol
 from flashir.ir.graph import Graph
-from flashir.ir.naming import Loop, Use, check_names, parameters, parts, round_symbol, uses, with_scopes
+from flashir.ir.parameter_names import Loop, Use, check_names, parameters, parts, round_symbol, uses, with_scopes
 
 Indices = npt.NDArray[np.int64]
 Words = tuple[str | None, ...]

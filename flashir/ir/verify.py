@@ -8,9 +8,9 @@ from flashir.errors import FlashirError, IRError, gathered
 from flashir.ir.builder import infer_types
 from flashir.ir.graph import MODEL_NAME, VALUE_NAME, Graph, Node, Value
 from flashir.ir.loops import check_loops
-from flashir.ir.naming import check_names
-from flashir.ir.printer import node_text
-from flashir.ops.opdef import OPS, opdef
+from flashir.ir.op import OPS, opdef
+from flashir.ir.parameter_names import check_names
+from flashir.ir.text.printer import node_text
 
 CONTEXT = 2  # nodes shown on each side of a faulty one
 

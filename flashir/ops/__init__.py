@@ -1,40 +1,16 @@
-"""The ops, one file a family. Importing this package fills `OPS`; `all_ops` has those of plug-ins too."""
+"""The ops: one op, one record; one file a family. Importing this package defines all of them.
 
-from flashir.ops import (
-    attention,
-    bias,
-    blocks,
-    chunk_means,
-    chunk_parts,
-    combiner,
-    contraction,
-    documents,
-    elementwise,
-    ffn,
-    flash,
-    gated,
-    gau,
-    group_norm,
-    heads,
-    linear,
-    mhsa,
-    mixed_heads,
-    norm,
-    performer,
-    position,
-    prefix,
-    prelu,
-    put,
-    quadratic,
-    shape,
-    softmax,
-    sources,
-    summaries,
-    summary_attention,
-    token_attention,
-)
-from flashir.ops.costs import Contraction, Cost
-from flashir.ops.opdef import OPS, AttrSpec, OpDef, ParamSpec, Sample, all_ops, define_op, opdef, sample
+A new file in a folder of this package is found by itself.
+"""
+
+from importlib import import_module
+from pkgutil import walk_packages
+
+from flashir.ir.cost import Contraction, Cost
+from flashir.ir.op import OPS, AttrSpec, OpDef, ParamSpec, Sample, all_ops, define_op, opdef, sample
+
+for module in walk_packages(__path__, f"{__name__}."):
+    import_module(module.name)
 
 __all__ = [
     "OPS",
@@ -45,38 +21,7 @@ __all__ = [
     "ParamSpec",
     "Sample",
     "all_ops",
-    "attention",
-    "bias",
-    "blocks",
-    "chunk_means",
-    "chunk_parts",
-    "combiner",
-    "contraction",
     "define_op",
-    "documents",
-    "elementwise",
-    "ffn",
-    "flash",
-    "gated",
-    "gau",
-    "group_norm",
-    "heads",
-    "linear",
-    "mhsa",
-    "mixed_heads",
-    "norm",
     "opdef",
-    "performer",
-    "position",
-    "prefix",
-    "prelu",
-    "put",
-    "quadratic",
     "sample",
-    "shape",
-    "softmax",
-    "sources",
-    "summaries",
-    "summary_attention",
-    "token_attention",
 ]

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from flashir.files import writing
+from flashir.files.atomic import writing
 from flashir.train.metrics import Line, perplexity
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from flashir.backend import NO_LABEL, Batch, Trainer
-from flashir.compiler import Runnable
+from flashir.backends.protocols import NO_LABEL, Batch, Trainer
 from flashir.errors import InputError
-from flashir.finite import check_numbers, representable
-from flashir.likelihood import nats
+from flashir.execution.compile import Runnable
+from flashir.reference.cross_entropy import nats
+from flashir.reference.finite import check_numbers, representable
 from flashir.train.data import Batches, Document, words
 from flashir.train.metrics import perplexity
 

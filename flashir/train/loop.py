@@ -13,13 +13,13 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from flashir.backend import Batch
+from flashir.backends.protocols import Batch
 from flashir.errors import ParameterError, TrainingError
 from flashir.train.board import board
 from flashir.train.data import ahead
 from flashir.train.evaluate import mean_loss
 from flashir.train.metrics import Clock, Line
-from flashir.train.opened import Run
+from flashir.train.open_run import Run
 from flashir.train.pace import Pace
 from flashir.train.setup import vocabulary_of
 from flashir.train.writer import Writer

@@ -17,9 +17,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from flashir.errors import ArtefactError
-from flashir.files import atomic_write, reading, writing
-from flashir.foreign import guarded, parse_json
-from flashir.sealed_json import KEY, digest
+from flashir.files.atomic import atomic_write, reading, writing
+from flashir.files.foreign import guarded, parse_json
+from flashir.files.sealed_json import KEY, digest
 
 Number = Annotated[int, Meta(ge=1)]
 CLOCK = "seconds"

@@ -12,11 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from flashir.backend import AdamW
-from flashir.endings import NONE, Reading
+from flashir.backends.protocols import AdamW
 from flashir.errors import InputError, SettingError, gathered, suggest
-from flashir.files import atomic_write
-from flashir.foreign import SMALL, parse_toml, read_text
+from flashir.files.atomic import atomic_write
+from flashir.files.foreign import SMALL, parse_toml, read_text
+from flashir.models.end_tokens import NONE, Reading
 from flashir.train.schedule import Schedule
 
 Count = Annotated[int, Meta(ge=1, le=2**40)]

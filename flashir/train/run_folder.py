@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashir.checkpoint import CHECKPOINTS, RECIPE, TOKENIZER, State, in_order, is_run, newest, save_checkpoint
 from flashir.errors import ArtefactError, InputError
-from flashir.files import atomic_folder, atomic_write, locked, reading, remove_folder, sweep
+from flashir.files.atomic import atomic_folder, atomic_write, locked, reading, remove_folder, sweep
 from flashir.ir import Graph
+from flashir.models.checkpoint import CHECKPOINTS, RECIPE, TOKENIZER, State, in_order, is_run, newest, save_checkpoint
 from flashir.train.metrics import Curve
 from flashir.train.recipe import Recipe, read_recipe
 

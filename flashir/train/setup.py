@@ -8,23 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flashir.checkpoint import State
-from flashir.compiler import device_at_hand
-from flashir.cost import target as find_target
-from flashir.endings import NONE
+from flashir.backends.optimizer_state import Moments
 from flashir.errors import InputError, SettingError, TargetError
-from flashir.inputs import vocabulary
+from flashir.execution.timed_step import trainable
 from flashir.ir import DType, Graph
-from flashir.likelihood import is_causal
-from flashir.moments import Moments
-from flashir.parameters import checked, fitted, init
-from flashir.planning import Plan, plan
-from flashir.rewrite import specialise
-from flashir.subject import trainable
+from flashir.machine.device import device_at_hand
+from flashir.machine.targets import target as find_target
+from flashir.models.checkpoint import State
+from flashir.models.end_tokens import NONE
+from flashir.models.parameters import checked, fitted, init
+from flashir.planning.plan import Plan, plan
+from flashir.planning.workload import Workload
+from flashir.reference.cross_entropy import is_causal
+from flashir.reference.inputs import vocabulary
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, check_free, create
-from flashir.workload import Workload
+from flashir.transforms import specialise
 
 TOKENS_AT_ONCE = 2**15
 """More tokens together make a step of one device no faster."""

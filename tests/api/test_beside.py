@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import flashir
-from flashir.beside import DIGEST, Beside, beside
+from flashir.backends.registry import backend
 from flashir.errors import ArtefactError
-from flashir.registry import backend
+from flashir.models.tokenizer_file import DIGEST, Beside, beside
 
 TARGETS = ["onnx:cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch:cpu", "jax:cpu"))]
 MODEL = flashir.model("flash", size="tiny", chunk=16, cumsum="native")

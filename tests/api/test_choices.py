@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.cost import target
 from flashir.errors import SettingError
 from flashir.ir import AUTO, Builder, Graph
+from flashir.ir.choices import Choice
+from flashir.ir.cost import elementwise
+from flashir.ir.op import choice, integer
+from flashir.machine.targets import target
 from flashir.ops import OPS, OpDef, ParamSpec, define_op, sample
-from flashir.ops.choices import Choice
-from flashir.ops.costs import elementwise
-from flashir.ops.opdef import choice, integer
-from flashir.passes.choose import Settings, settle, slots
-from flashir.passes.named import parse_pipeline
-from flashir.planning import Ranking
-from flashir.tune.space import search_space
-from flashir.workload import Workload
+from flashir.planning.plan import Ranking
+from flashir.planning.search_space import search_space
+from flashir.planning.workload import Workload
+from flashir.transforms.registry import parse_pipeline
+from flashir.transforms.settle_choices import Settings, settle, slots
 
 
 def _define(name: str, **attrs: Any) -> OpDef:

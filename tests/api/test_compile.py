@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.compiler import Runnable
 from flashir.errors import FlashirError, InputError, ParameterError, SettingError, TargetError
-from flashir.export import relative_error
-from flashir.parameters import unit
+from flashir.execution.compile import Runnable
+from flashir.exporting.export import relative_error
+from flashir.models.parameters import unit
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError, ParameterError, SettingError
-from flashir.parameters import rechunked
+from flashir.models.parameters import rechunked
 
 
 @pytest.fixture(scope="module")

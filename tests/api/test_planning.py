@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import flashir
 from flashir.errors import FlashirError, ParameterError, SettingError, TargetError
 from flashir.ir import Builder
-from flashir.passes.choose import Settings, settled_values, slots
-from flashir.tune.candidates import QUALITY_SLACK, Candidate, best
-from flashir.why import explain
-from flashir.workload import Workload
+from flashir.planning.candidates import QUALITY_SLACK, Candidate, best
+from flashir.planning.explain import explain
+from flashir.planning.workload import Workload
+from flashir.transforms.settle_choices import Settings, settled_values, slots
 
 SLOTS = slots(flashir.model("flash", size="tiny"))
 TARGETS = ("onnx:cpu", "jax:tpu-v4", "torch:v100", "torch:h200")

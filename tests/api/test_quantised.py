@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.backends.narrow_weights import WEIGHTS
+from flashir.backends.registry import backend
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
-from flashir.export import relative_error
-from flashir.generation import restored
-from flashir.parameters import unit
-from flashir.quantised import ROWS, TOLERANCE, WEIGHTS, rows_of
-from flashir.registry import backend
+from flashir.exporting.export import relative_error
+from flashir.exporting.quantise import ROWS, TOLERANCE, rows_of
+from flashir.generation.generate import restored
+from flashir.models.parameters import unit
 
 KINDS = ("int8", "float16")
 

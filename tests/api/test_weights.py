@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.arrays import as_array
 from flashir.errors import FlashirError, InputError, ParameterError
-from flashir.parameters import checked, fitted, save_params, unit
+from flashir.models.parameters import checked, fitted, save_params, unit
+from flashir.reference.arrays import as_array
 
 MODEL = flashir.model("flash", size="tiny", chunk=16, vocab=31)
 PARAMS = unit(MODEL, 1)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 import flashir
 from flashir import interpret
-from flashir.backend import Run
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import Run
+from flashir.backends.registry import backend, backend_of
 from flashir.errors import TargetError
-from flashir.export import relative_error
+from flashir.exporting.export import relative_error
 from flashir.ir import Graph
-from flashir.lowering import Lowering
-from flashir.parameters import unit
-from flashir.registry import backend, backend_of
+from flashir.models.parameters import unit
 
 Array = npt.NDArray[Any]
 SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "key_dim": 8, "vocab": 11}

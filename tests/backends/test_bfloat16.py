@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.compiler import compile
-from flashir.export import TOLERANCE, relative_error, sample_inputs
-from flashir.interpreter import interpret
+from flashir.execution.compile import compile
+from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import DType, Graph
-from flashir.parameters import unit
+from flashir.models.parameters import unit
+from flashir.planning.workload import Workload
+from flashir.reference.interpreter import interpret
 from flashir.testing import CHUNK, OWN
-from flashir.workload import Workload
 
 LENGTH = 12 * CHUNK + 2  # as far as `flashir check` goes with the chunk of 64 that it plans
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashir.registry import backend_names
+from flashir.backends.registry import backend_names
 from flashir.testing import agree, cases
 from tests.backends.support import at_hand
 

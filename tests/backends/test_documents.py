@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pytest
 
 import flashir
-from flashir.compiler import Runnable
 from flashir.errors import InputError
-from flashir.export import relative_error
-from flashir.gradients import differences, gradients
+from flashir.execution.compile import Runnable
+from flashir.execution.gradients import differences, gradients
+from flashir.exporting.export import relative_error
 from flashir.ir import Graph
-from flashir.ops.chunk_choices import strategies
-from flashir.parameters import unit
+from flashir.models.parameters import unit
+from flashir.ops.attention.chunk_choices import strategies
 from flashir.testing import CHUNK, OWN, SMALL
 from flashir_zoo.systems import SYSTEMS
 

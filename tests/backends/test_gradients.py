@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.backend import Gradients
-from flashir.export import sample_inputs
-from flashir.gradients import Slopes, differences, gradients
-from flashir.parameters import unit
+from flashir.backends.protocols import Gradients
+from flashir.execution.gradients import Slopes, differences, gradients
+from flashir.exporting.export import sample_inputs
+from flashir.models.parameters import unit
+from flashir.planning.workload import Workload
 from flashir.testing import CHUNK, OWN, SMALL
-from flashir.workload import Workload
 
 TOLERANCE = 1e-3
 LENGTH = 3 * CHUNK + 2  # into the fourth chunk, whose gradient reaches three states

@@ -10,19 +10,19 @@ import pytest
 
 import flashir
 from flashir import interpret
-from flashir.backend import AdamW, Batch, Trainable
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import AdamW, Batch, Trainable
+from flashir.backends.registry import backend_names, backend_of
 from flashir.cli.stages import STAGES, stages
 from flashir.errors import FlashirError, InputError, IRError
-from flashir.export import TOLERANCE, relative_error, sample_inputs
-from flashir.inputs import vocabulary
+from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import Dim, DType, Graph, loads
-from flashir.lowering import Lowering
+from flashir.models.parameters import unit
 from flashir.ops import OPS
-from flashir.parameters import unit
-from flashir.registry import backend_names, backend_of
-from flashir.rewrite import check_sizes, specialise
+from flashir.planning.workload import Workload
+from flashir.reference.inputs import vocabulary
 from flashir.testing import OWN, SMALL
-from flashir.workload import Workload
+from flashir.transforms import check_sizes, specialise
 from tests.backends.support import at_hand
 
 HERE = tuple(name for name in backend_names() if at_hand(name))

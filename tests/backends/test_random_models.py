@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from flashir.compiler import compile
-from flashir.export import relative_error, sample_inputs
-from flashir.interpreter import interpret
+from flashir.execution.compile import compile
+from flashir.exporting.export import relative_error, sample_inputs
 from flashir.ir import Graph, dumps
-from flashir.parameters import unit
-from flashir.workload import Workload
+from flashir.models.parameters import unit
+from flashir.planning.workload import Workload
+from flashir.reference.interpreter import interpret
 from tests.strategies import models
 
 TARGETS = ("onnx:cpu", "torch:cpu", "jax:cpu")

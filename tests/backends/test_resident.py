@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir import subject
-from flashir.backend import Resident
+from flashir.backends.protocols import Resident
+from flashir.backends.registry import backend_of
+from flashir.backends.warm_call import timed
 from flashir.errors import InputError
-from flashir.registry import backend_of
-from flashir.timed import timed
-from flashir.workload import Workload
+from flashir.execution import timed_step as subject
+from flashir.planning.workload import Workload
 from tests.backends.support import flash, session, tokens
 
 TARGETS = ("torch:cpu", "jax:cpu")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.backend import NO_LABEL, AdamW, Batch, Step, Trainable, Trainer
-from flashir.compiler import prepare
+from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Step, Trainable, Trainer
+from flashir.backends.registry import backend, backend_names, backend_of
 from flashir.errors import InputError, ParameterError
+from flashir.execution.compile import prepare
 from flashir.ir import Graph
-from flashir.parameters import unit
-from flashir.registry import backend, backend_names, backend_of
+from flashir.models.parameters import unit
 from tests.backends.training import RATE, SYSTEMS, drawn, parts, small
 
 Array = np.ndarray[Any, Any]

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import flashir
-from flashir.backend import AdamW
-from flashir.compiler import prepare
+from flashir.backends.protocols import AdamW
+from flashir.execution.compile import prepare
+from flashir.execution.timed_step import trainable
 from flashir.ir import Graph
-from flashir.parameters import load_params, save_params, unit
-from flashir.processes import Processes
-from flashir.subject import trainable
+from flashir.machine.processes import Processes
+from flashir.models.parameters import load_params, save_params, unit
 from tests.backends.training import RATE, drawn, parts
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flashir.bench.data import Stage, main, measure
+from flashir.experiments.data_speed import Stage, main, measure
 
 
 @pytest.mark.parametrize("bpe", [None, 260])
 def test_every_stage_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bpe: int | None) -> None:
-    monkeypatch.setattr("flashir.bench.data.ROUNDS", 3)
+    monkeypatch.setattr("flashir.experiments.data_speed.ROUNDS", 3)
     (tmp_path / "a.txt").write_text("one two three " * 50)
     stages: list[Stage] = []
     corpus = measure([str(tmp_path)], bpe, 2, 8, stages.append)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import flashir
-from flashir.bench.floor import floor, parameter_bytes
-from flashir.cost import target
+from flashir.backends.lowering import Lowering
 from flashir.ir import Graph
-from flashir.lowering import Lowering
+from flashir.machine.targets import target
+from flashir.planning.roofline import floor, parameter_bytes
 
 
 def product(size: int) -> Graph:

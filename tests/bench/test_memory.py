@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from flashir.bench.memory import Metered, peak_memory, peak_meter
-from flashir.registry import backend
+from flashir.backends.registry import backend
+from flashir.machine.peak_memory import Metered, peak_memory, peak_meter
 
 
 def placed(monkeypatch: pytest.MonkeyPatch, found: object, device: str) -> Callable[[], int | None]:
-    monkeypatch.setattr("flashir.compiler.device_at_hand", lambda target: device)
-    monkeypatch.setattr("flashir.registry.backend_of", lambda target: found)
+    monkeypatch.setattr("flashir.machine.device.device_at_hand", lambda target: device)
+    monkeypatch.setattr("flashir.backends.registry.backend_of", lambda target: found)
     return peak_meter("some:device")
 
 

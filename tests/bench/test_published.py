@@ -4,7 +4,7 @@ import pytest
 
 from flashir.bench.published import Comparison, Row, compare, read_table, table_names
 from flashir.errors import SettingError
-from flashir.models import model
+from flashir.models.load import model
 
 
 @pytest.mark.parametrize("name", table_names())

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flashir.bench.memory import forget_peak, free_memory, peak_memory
 from flashir.bench.record import Machine, Record, Row, new_record, read_record
-from flashir.cost import target
-from flashir.cost.profile import SCHEMA as PROFILE
-from flashir.cost.profile import profile_key, profile_path
 from flashir.errors import ArtefactError
-from flashir.sealed_json import sealed
+from flashir.files.sealed_json import sealed
+from flashir.machine.peak_memory import forget_peak, free_memory, peak_memory
+from flashir.machine.profile import SCHEMA as PROFILE
+from flashir.machine.profile import profile_key, profile_path
+from flashir.machine.targets import target
 
 MEASURED = Row(
     "flash",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.export import relative_error, sample_inputs
-from flashir.interpreter import interpret
+from flashir.exporting.export import relative_error, sample_inputs
 from flashir.ir import DType, Graph
-from flashir.parameters import unit
-from flashir.workload import Workload
+from flashir.models.parameters import unit
+from flashir.planning.workload import Workload
+from flashir.reference.interpreter import interpret
 from tests.campaign.compose import Drawn
 from tests.campaign.verdict import WrongError
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import flashir
+from flashir.backends.lowering import Lowering
 from flashir.errors import FlashirError
 from flashir.ir import AUTO, Builder, DType, Graph, TensorType, Value, symbol
-from flashir.ir.naming import with_scopes
-from flashir.lowering import Lowering
+from flashir.ir.parameter_names import with_scopes
 from flashir.ops import OPS
-from flashir.passes.lower import Lower, primitives
+from flashir.transforms.lower import Lower, primitives
 from tests.campaign.drawing import example
 from tests.strategies import VALUES, models, primitive_graphs
 

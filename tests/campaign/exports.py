@@ -13,7 +13,7 @@ import numpy as np
 
 from flashir import export
 from flashir.errors import ArtefactError
-from flashir.generation import restored
+from flashir.generation.generate import restored
 from tests.campaign.agreement import LEAST, Array, Reference
 from tests.campaign.case import Case
 from tests.campaign.compose import drawn

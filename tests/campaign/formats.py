@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import flashir
-from flashir.registry import backend_of
+from flashir.backends.registry import backend_of
 from tests.campaign import props
 
 IDS = np.arange(20)[None] % 7
@@ -66,7 +66,7 @@ def _run(target: str) -> Callable[[Path], object]:
 
 def _decoded(folder: Path) -> object:
     """The logits of prompts and of a step, by what the folder has for that."""
-    from flashir.generation import restored
+    from flashir.generation.generate import restored
 
     decoder = restored(folder)
     prompts, state = decoder.prefill([[1, 2, 3], [4]])
@@ -86,7 +86,7 @@ def _params(folder: Path) -> object:
 
 
 def _save_checkpoint(folder: Path) -> None:
-    from flashir.checkpoint import State
+    from flashir.models.checkpoint import State
 
     model = props.small()
     params = flashir.init(model, 3)
@@ -99,7 +99,7 @@ def _save_checkpoint(folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> object:
-    from flashir.checkpoint import load_state
+    from flashir.models.checkpoint import load_state
 
     found = flashir.load_checkpoint(folder)
     state = load_state(folder, found.params)
@@ -135,7 +135,7 @@ def _curve(folder: Path) -> object:
 
 
 def _make_store(folder: Path) -> None:
-    from flashir.tune.store import Store, Trial, new_tuning, now
+    from flashir.planning.measurements.store import Store, Trial, new_tuning, now
 
     with Store(folder / "tune.sqlite", write=True) as store:
         for n in range(12):
@@ -155,7 +155,7 @@ def _settled(path: Path) -> None:
 
 
 def _store(folder: Path) -> object:
-    from flashir.tune.store import Store
+    from flashir.planning.measurements.store import Store
 
     with Store(folder / "tune.sqlite") as store:
         return [str(trial) for trial in store.all()]
@@ -170,7 +170,7 @@ def _in_cache(folder: Path, name: str) -> Path:
 
 
 def _make_store_json(folder: Path) -> None:
-    from flashir.tune.store import export_json
+    from flashir.planning.measurements.store import export_json
 
     _make_store(folder)
     place = _in_cache(folder, "tune.sqlite")
@@ -182,7 +182,7 @@ def _make_store_json(folder: Path) -> None:
 
 
 def _store_json(folder: Path) -> object:
-    from flashir.tune.store import Store, import_json
+    from flashir.planning.measurements.store import Store, import_json
 
     place = Path(os.environ["FLASHIR_CACHE"]) / "tune.sqlite"
     try:
@@ -199,8 +199,8 @@ def _make_profile(folder: Path) -> None:
 
     import msgspec
 
-    from flashir.cost import target
-    from flashir.cost.profile import SCHEMA, Profile, profile_key
+    from flashir.machine.profile import SCHEMA, Profile, profile_key
+    from flashir.machine.targets import target
 
     record = target("onnx:cpu")
     numbers = {"bandwidth": 0.9 * record.bandwidth, "peak.f32": 0.9 * record.peak["f32"], "call": 1.1 * record.call}
@@ -210,7 +210,7 @@ def _make_profile(folder: Path) -> None:
 
 def _profile(folder: Path) -> object:
     """The target as it is planned for; a profile that is left out with a warning gives the shipped one."""
-    from flashir.cost import target
+    from flashir.machine.targets import target
 
     place = _in_cache(folder, "profiles/onnx-cpu.json")
     try:

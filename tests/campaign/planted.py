@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from flashir.errors import SettingError
-from flashir.files import atomic_write
+from flashir.files.atomic import atomic_write
 from tests.campaign.case import Case
 from tests.campaign.verdict import WrongError
 

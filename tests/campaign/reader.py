@@ -42,7 +42,7 @@ def run_torch(folder: Path, arrays: list[Any]) -> list[Any]:
 
 def run_jax(folder: Path, arrays: list[Any]) -> list[Any]:
     """The results of model.jax, whose parameters only flashir knows how to stack."""
-    from flashir.registry import backend_of
+    from flashir.backends.registry import backend_of
 
     _, run = backend_of("jax:cpu").load(folder, "cpu")  # type: ignore[attr-defined]
     return _several(run(arrays))

@@ -8,7 +8,7 @@ import numpy as np
 
 from flashir import interpret
 from flashir.errors import FlashirError
-from flashir.gradients import Slopes, gradients
+from flashir.execution.gradients import Slopes, gradients
 from tests.campaign.agreement import Array, Reference
 from tests.campaign.case import Case
 from tests.campaign.compose import drawn

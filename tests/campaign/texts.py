@@ -9,7 +9,7 @@ import time
 from flashir import dumps, loads, plan
 from flashir.errors import FlashirError
 from flashir.ir import Graph
-from flashir.ir.naming import parameters
+from flashir.ir.parameter_names import parameters
 from flashir.ir.verify import verify
 from flashir.ops import OPS
 from tests.campaign.case import Case

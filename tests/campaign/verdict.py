@@ -65,7 +65,7 @@ def found(error: BaseException) -> Reply:
 
 
 def place(trace: TracebackType | None) -> str:
-    """Where in the source of flashir an exception passed last: `flashir/files.py, reading`."""
+    """Where in the source of flashir an exception passed last: `flashir/files/atomic.py, reading`."""
     frames = [frame for frame in traceback.extract_tb(trace) if is_ours(frame.filename)]
     if not frames:
         return "the campaign"

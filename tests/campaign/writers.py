@@ -76,7 +76,7 @@ def _run(folder: Path) -> object:
 
 
 def _store_rows(folder: Path) -> object:
-    from flashir.tune.store import Store
+    from flashir.planning.measurements.store import Store
 
     with Store(folder / ".cache" / "tune.sqlite") as store:
         return all(trial.measured_ms > 0 for trial in store.all())

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flashir.cost import calibrate as module
-from flashir.cost.calibrate import Timing
-from flashir.cost.kernels import PROCESSOR
+from flashir.machine import calibrate as module
+from flashir.machine.calibrate import Timing
+from flashir.machine.microbenchmarks import PROCESSOR
 from tests.cli.conftest import Cli
 
 MS = {"product": 50.0, "sums": 30.0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.backend import Gradients, Params
+from flashir.backends.protocols import Gradients, Params
 from flashir.ir import Graph
 from flashir_torch import TorchBackend
 from tests.cli.conftest import TINY, Cli

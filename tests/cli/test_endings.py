@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.beside import ENDS, READING
-from flashir.endings import Reading
-from flashir.registry import backend
+from flashir.backends.registry import backend
+from flashir.models.end_tokens import Reading
+from flashir.models.tokenizer_file import ENDS, READING
 from flashir.train.data import Tokenizer
 from tests.cli.conftest import TINY, Cli
 from tests.cli.test_generate import Scripted
@@ -213,8 +213,8 @@ class TestGenerate:
     def model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A model of bytes that writes `one<end>more` and `longer<end>`, whatever it reads."""
         script = Marked([*b"one", 256, *b"more"], [*b"longer", 256])
-        monkeypatch.setattr("flashir.generation.decoder", lambda *_, **__: script)
-        monkeypatch.setattr("flashir.generation.restored", lambda *_, **__: script)
+        monkeypatch.setattr("flashir.generation.generate.decoder", lambda *_, **__: script)
+        monkeypatch.setattr("flashir.generation.generate.restored", lambda *_, **__: script)
         model = flashir.model("flash", size="tiny", chunk=16, vocab=258)
         Tokenizer.bytes("<end>").save(tmp_path / "t.json")
         return flashir.save_checkpoint(

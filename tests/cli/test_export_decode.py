@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.generation import restored
-from flashir.parameters import unit
-from flashir.passes.to_decode import of_length
+from flashir.generation.generate import restored
+from flashir.models.parameters import unit
+from flashir.transforms.derive_decoder import of_length
 from tests.cli.conftest import TINY, Cli
 
 FILES = {"model.onnx", "prefill.onnx", "step.onnx"}

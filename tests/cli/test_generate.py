@@ -51,7 +51,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Lets any model write given texts."""
 
     def set_(*texts: str, fails: BaseException | None = None) -> None:
-        monkeypatch.setattr("flashir.generation.decoder", lambda *_, **__: Scripted(*texts, fails=fails))
+        monkeypatch.setattr("flashir.generation.generate.decoder", lambda *_, **__: Scripted(*texts, fails=fails))
 
     return set_
 

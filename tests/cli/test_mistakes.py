@@ -224,7 +224,7 @@ def test_a_bug_asks_to_be_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("flashir.planning.plan", broken)
+    monkeypatch.setattr("flashir.planning.plan.plan", broken)
     message = cli.fails("plan", *TINY, code=1)
     assert "ZeroDivisionError: oh" in message and "report it" in message
     assert "Traceback" in cli("--debug", "plan", *TINY).stderr
@@ -236,6 +236,6 @@ def test_an_interrupt_is_quiet(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flashir.planning.plan", interrupted)
+    monkeypatch.setattr("flashir.planning.plan.plan", interrupted)
     result = cli("plan", *TINY)
     assert (result.exit_code, result.output) == (130, "")

@@ -15,8 +15,8 @@ import pytest
 import flashir
 from flashir.cli.page import Stage, page
 from flashir.cli.page.layout import Box, Edge, place
-from flashir.cost import target
 from flashir.ir import Graph
+from flashir.machine.targets import target
 from tests.cli.conftest import TINY, Cli
 
 VOID = {"meta", "input", "br", "link"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.parameters import save_params, unit
+from flashir.models.parameters import save_params, unit
 from flashir.train.data import Tokenizer
 
 BYTES = ("flash", "-s", "d_model=32", "-s", "depth=2", "-s", "key_dim=16", "-s", "vocab=256", "--chunk", "16")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from flashir.cli import console
 from flashir.cli.tables import broken, shares
-from flashir.cost import target_names
+from flashir.machine.targets import target_names
 from tests.cli.conftest import TINY, Cli
 
 WIDTHS = (200, 80, 60, 40, 20)

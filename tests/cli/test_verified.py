@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.backends.lowering import Lowering
 from flashir.cli import console
 from flashir.errors import ArtefactError, ResultError
-from flashir.likelihood import logits_width
-from flashir.lowering import Lowering
-from flashir.parameters import unit
-from flashir.passes.dtype import SetDType
+from flashir.models.parameters import unit
+from flashir.reference.cross_entropy import logits_width
+from flashir.transforms.set_dtype import SetDType
 from flashir_onnx.backend import OnnxBackend
 from tests.cli.conftest import TINY, Cli
 

@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from flashir.cost import calibrate as module
-from flashir.cost import estimate, target
-from flashir.cost.calibrate import Timing, calibrate, fit
-from flashir.cost.kernels import PROCESSOR
-from flashir.cost.profile import profile_path, with_numbers
+from flashir.backends.lowering import Lowering
+from flashir.cost import estimate
 from flashir.errors import ArtefactError, TargetError
-from flashir.lowering import Lowering
-from flashir.sealed_json import sealed
+from flashir.files.sealed_json import sealed
+from flashir.machine import calibrate as module
+from flashir.machine.calibrate import Timing, calibrate, fit
+from flashir.machine.microbenchmarks import PROCESSOR
+from flashir.machine.profile import profile_path, with_numbers
+from flashir.machine.targets import target
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +170,7 @@ def test_a_device_that_is_not_here_cannot_be_calibrated():
 
 def _profile(**changes):
     """A profile as JSON says it, with the digest of what it says."""
-    from flashir.cost.profile import SCHEMA, profile_key
+    from flashir.machine.profile import SCHEMA, profile_key
 
     key = profile_key(target("onnx:cpu"))
     said = {"schema": SCHEMA, "date": "2026-01-01", "key": key, "numbers": {"step": 1e-4}, **changes}
@@ -272,5 +273,5 @@ def test_a_profile_of_a_library_that_is_gone_is_left_alone(monkeypatch):
     def gone(name):
         raise TargetError(f"{name} is not installed")
 
-    monkeypatch.setattr("flashir.registry.backend", gone)
+    monkeypatch.setattr("flashir.backends.registry.backend", gone)
     assert target("onnx:cpu").step != 1e-4

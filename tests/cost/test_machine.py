@@ -6,8 +6,9 @@ import stat
 
 import pytest
 
-from flashir.cost import machine, target
-from flashir.cost.machine import Card, card_at_hand, device_identity
+from flashir.machine import hardware as machine
+from flashir.machine.hardware import Card, card_at_hand, device_identity
+from flashir.machine.targets import target
 
 ASKED = "NVIDIA H100 80GB HBM3, 81559"
 

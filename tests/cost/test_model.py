@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flashir
-from flashir.cost import estimate, target
-from flashir.cost.gradient import reached
-from flashir.cost.groups import Region
-from flashir.cost.model import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
+from flashir.backends.lowering import Lowering
+from flashir.cost import estimate
+from flashir.cost.backward import reached
+from flashir.cost.estimate import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
+from flashir.cost.fusion import Region
 from flashir.errors import TargetError
 from flashir.ir import Builder
 from flashir.ir.types import DType
-from flashir.lowering import Lowering
-from flashir.workload import Workload
+from flashir.machine.targets import target
+from flashir.planning.workload import Workload
 
 RECORD = replace(
     target("torch:a100"),

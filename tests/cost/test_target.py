@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from flashir.cost import catalogue, target, target_names
-from flashir.cost.catalogue import record_files
-from flashir.cost.records import parse_record
+from flashir.cost.target_files import parse_record
 from flashir.errors import TargetError
+from flashir.machine import targets as catalogue
+from flashir.machine.targets import record_files, target, target_names
 
 (ONNX,) = record_files()["onnx:cpu"]
 WRONG_NAMES = (

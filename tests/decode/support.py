@@ -11,10 +11,10 @@ import numpy.typing as npt
 from hypothesis import assume
 
 import flashir
-from flashir.decode import Decoding, decoding
+from flashir.backends.decoding import Decoding, decoding
 from flashir.errors import SettingError
 from flashir.ir import Graph
-from flashir.parameters import unit
+from flashir.models.parameters import unit
 
 Array = npt.NDArray[Any]
 Call = Callable[[Sequence[Array], Sequence[Any]], tuple[Array, Sequence[Any]]]

@@ -10,9 +10,9 @@ import pytest
 
 import flashir
 from flashir.errors import InputError, SettingError
-from flashir.generation import Decoder, decoder, generate, restored
-from flashir.parameters import unit
-from flashir.sampling import Sampling
+from flashir.generation.generate import Decoder, decoder, generate, restored
+from flashir.generation.sampling import Sampling
+from flashir.models.parameters import unit
 from tests.decode.support import LENGTH, ROOM, SMALL, model, tokens
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1]]

@@ -10,9 +10,9 @@ import pytest
 
 import flashir
 from flashir.errors import FlashirError, InputError, SettingError
-from flashir.generation import Decoder, decoder, generate, restored
-from flashir.parameters import unit
-from flashir.sampling import Sampling, SplitMix64
+from flashir.generation.generate import Decoder, decoder, generate, restored
+from flashir.generation.sampling import Sampling, SplitMix64
+from flashir.models.parameters import unit
 from flashir.train.data import Tokenizer
 from flashir.train.data.spelling import Spelling, Stops
 from tests.decode.support import model

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from flashir import interpret
-from flashir.backend import Continuing
-from flashir.decode import Decoding, decoding
+from flashir.backends.decoding import Decoding, decoding
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import Continuing
+from flashir.backends.registry import backend_of
 from flashir.ir import Graph, dumps
-from flashir.lowering import Lowering
-from flashir.parameters import unit
-from flashir.registry import backend_of
+from flashir.models.parameters import unit
 from tests.backends.support import at_hand
 from tests.decode.support import CHUNK, LENGTH, ROOM, STARTS, ZOO, Call, RandomCase, decoded, model, tokens, worst
 from tests.strategies import models

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashir.errors import InputError, SettingError
-from flashir.sampling import Sampling, SplitMix64
+from flashir.generation.sampling import Sampling, SplitMix64
 
 # As Rosetta Code lists them for the seed 1234567.
 PUBLISHED = [

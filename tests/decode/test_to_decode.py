@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 
 import flashir
 from flashir import interpret
-from flashir.decode import Decoding, decoding
+from flashir.backends.decoding import Decoding, decoding
+from flashir.backends.lowering import Lowering
 from flashir.errors import FlashirError, SettingError
 from flashir.ir import Builder, Graph, dumps, loads
-from flashir.ir.naming import parameters
+from flashir.ir.parameter_names import parameters
 from flashir.ir.verify import verify
-from flashir.lowering import Lowering
-from flashir.parameters import unit
-from flashir.passes.one_document import OneDocument
+from flashir.models.parameters import unit
+from flashir.transforms.one_document import OneDocument
 from tests.decode.support import (
     CHUNK,
     FLASH,

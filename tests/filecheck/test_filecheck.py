@@ -20,7 +20,7 @@ from filecheck.parser import Parser, pattern_for_opts
 from flashir import FlashirError, dumps, loads
 from flashir.ir.verify import verify
 from flashir.ops import OPS
-from flashir.passes import PASSES, Pipeline, parse_pipeline
+from flashir.transforms import PASSES, Pipeline, parse_pipeline
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.rglob("*.fir"))

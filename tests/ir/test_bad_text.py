@@ -10,7 +10,7 @@ import pytest
 import flashir
 from flashir import FlashirError, load, loads
 from flashir.ir import parse_size, parse_type
-from flashir.ir.syntax import DEEPEST
+from flashir.ir.text.grammar import DEEPEST
 
 HEAD = "model @m(%x: f32[B, T]) -> f32[B, T] {\n"
 
@@ -130,7 +130,7 @@ def test_a_size_that_would_fill_the_memory_is_refused_at_once(text: str) -> None
 
 
 def test_huge_text_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flashir.ir.syntax.LONGEST_TEXT", 1000)
+    monkeypatch.setattr("flashir.ir.text.grammar.LONGEST_TEXT", 1000)
     with pytest.raises(FlashirError, match="the text has 1001 characters, more than 1000"):
         loads(" " * 1001)
 

@@ -11,21 +11,13 @@ import pytest
 import flashir
 from flashir.errors import FlashirError, IRError, ParameterError, SettingError, TargetError
 from flashir.ir import Builder, Dim, Graph, parse_size, symbol
-from flashir.ir.limits import (
-    LARGEST_SIZE,
-    LONGEST_NAME,
-    MOST_ATOMS,
-    MOST_AXES,
-    MOST_ELEMENTS,
-    MOST_LAYERS,
-    MOST_STEPS,
-)
+from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME, MOST_ATOMS, MOST_AXES, MOST_ELEMENTS, MOST_LAYERS, MOST_STEPS
 from flashir.ir.loops import layers, steps
-from flashir.ir.naming import parameters
 from flashir.ir.parameter_count import parameter_count
+from flashir.ir.parameter_names import parameters
 from flashir.ir.types import DType, TensorType
 from flashir.ir.verify import verify
-from flashir.workload import Workload
+from flashir.planning.workload import Workload
 
 HEAD = "model @m(%ids: i32[B, T]) {\n %e = embed(%ids) {vocab = 5, dim = 8}\n"
 TAIL = " %n = layer_norm(%x)\n %l = unembed(%n)\n return %l\n}\n"

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 
 from flashir import AUTO, Builder, DType, Graph, dumps, loads
 from flashir.ir import Attr, Node, TensorType, Value, parse_type, symbol
+from flashir.ir.choices import Choice
+from flashir.ir.cost import free
+from flashir.ir.op import AttrSpec
 from flashir.ir.verify import verify
 from flashir.ops import OPS, OpDef
-from flashir.ops.choices import Choice
-from flashir.ops.costs import free
-from flashir.ops.opdef import AttrSpec
 from tests.strategies import attributes, every_storey, types
 
 DESIGN = """model @flash_base(%ids: i32[B, T]) -> f32[B, T, 32000] {

@@ -11,7 +11,7 @@ import pytest
 import flashir
 from flashir import interpret
 from flashir.ir.parameter_count import parameter_count
-from flashir.passes.lower import Lower
+from flashir.transforms.lower import Lower
 from tests.support import Array, random_parameters
 
 TABLE_1 = (

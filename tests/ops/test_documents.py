@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from flashir import interpret
 from flashir.errors import IRError, SettingError
 from flashir.ir import Builder, DType, Graph, TensorType
-from flashir.ops.chunk_choices import strategies
-from flashir.passes.choose import settle
+from flashir.ops.attention.chunk_choices import strategies
+from flashir.transforms.settle_choices import settle
 from tests.support import assert_equal_results, lowered
 
 Array = npt.NDArray[Any]

@@ -10,10 +10,10 @@ import pytest
 
 from flashir import interpret
 from flashir.ir import Builder, dumps, loads
+from flashir.ir.op import REQUIRED, composites
 from flashir.ir.verify import verify
 from flashir.ops import OPS, OpDef, Sample, opdef, sample
-from flashir.ops.opdef import REQUIRED, composites
-from flashir.passes.lower import Lower
+from flashir.transforms.lower import Lower
 from tests.support import (
     assert_equal_results,
     cost_of,

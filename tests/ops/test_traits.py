@@ -9,9 +9,9 @@ import pytest
 
 from flashir import Builder
 from flashir.errors import SettingError
+from flashir.ir.traits import Axes, constant_of
 from flashir.ops import OPS, define_op
-from flashir.ops.traits import Axes, constant_of
-from flashir.passes.canonicalise import Canonicalise
+from flashir.transforms.canonicalise import Canonicalise
 from tests.support import graph_of, random_inputs
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from flashir import Builder, DType, Graph, interpret, loads
 from flashir.ir import Value, symbol
-from flashir.passes.canonicalise import Canonicalise
+from flashir.transforms.canonicalise import Canonicalise
 
 T = symbol("T")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flashir import Graph, loads
-from flashir.passes.hoist import Hoist
-from flashir.passes.lower import Lower
+from flashir.transforms.hoist_invariants import Hoist
+from flashir.transforms.lower import Lower
 from tests.support import assert_same_function
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import flashir
-from flashir.decode import decoding, lowered
+from flashir.backends.decoding import decoding, lowered
+from flashir.backends.lowering import Lowering
 from flashir.ir import DType, Graph
-from flashir.lowering import Lowering
-from flashir.passes.dtype import SetDType
-from flashir.passes.growth import Growth
-from flashir.passes.keep_range import KeepRange
+from flashir.transforms.growth import Growth
+from flashir.transforms.keep_range import KeepRange
+from flashir.transforms.set_dtype import SetDType
 from tests.support import assert_same_function
 
 GROWS: tuple[tuple[str, dict[str, Any]], ...] = (

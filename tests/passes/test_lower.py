@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from flashir import FlashirError, Graph, loads
-from flashir.lowering import Lowering
+from flashir.backends.lowering import Lowering
 from flashir.ops import OPS
-from flashir.passes.dtype import SetDType
-from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
-from flashir.passes.pad import PadTokens
-from flashir.passes.split_projections import SplitProjections
+from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
+from flashir.transforms.pad_tokens import PadTokens
+from flashir.transforms.set_dtype import SetDType
+from flashir.transforms.split_projections import SplitProjections
 from tests.support import assert_same_function
 
 MODEL = """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import flashir
+from flashir.backends.lowering import Lowering
 from flashir.ir import DType, loads
-from flashir.lowering import Lowering
-from flashir.passes.dtype import SetDType
-from flashir.passes.narrow_results import NarrowResults
+from flashir.transforms.drop_output_cast import NarrowResults
+from flashir.transforms.set_dtype import SetDType
 from tests.support import assert_same_function
 
 

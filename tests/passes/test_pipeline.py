@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from flashir import Builder, FlashirError, Graph, dumps, loads
-from flashir.lowering import Lowering
-from flashir.passes import PASSES, Pass, Pipeline, parse_pipeline
-from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import choose_passes
-from flashir.passes.dtype import SetDType
-from flashir.passes.lower import Decompose
+from flashir.backends.lowering import Lowering
+from flashir.transforms import PASSES, Pass, Pipeline, parse_pipeline
+from flashir.transforms.canonicalise import Canonicalise
+from flashir.transforms.lower import Decompose
+from flashir.transforms.set_dtype import SetDType
+from flashir.transforms.settle_choices import choose_passes
 
 
 @dataclass(frozen=True)

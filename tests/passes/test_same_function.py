@@ -9,21 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashir import Graph, loads
+from flashir.backends.lowering import Lowering
 from flashir.ir import symbol
-from flashir.ir.naming import parameters, with_scopes
+from flashir.ir.parameter_names import parameters, with_scopes
 from flashir.ir.verify import verify
-from flashir.lowering import Lowering
 from flashir.ops import opdef
-from flashir.passes import Pass
-from flashir.passes.canonicalise import Canonicalise
-from flashir.passes.choose import settle
-from flashir.passes.hoist import Hoist
-from flashir.passes.lower import Decompose, EinsumToMatmul, Lower
-from flashir.passes.pad import PadTokens
-from flashir.passes.scopes import NameParameters
-from flashir.passes.split_activations import SplitActivations
-from flashir.passes.split_projections import SplitProjections
-from flashir.passes.widen import WidenScan
+from flashir.transforms import Pass
+from flashir.transforms.canonicalise import Canonicalise
+from flashir.transforms.fuse_into_scan import WidenScan
+from flashir.transforms.hoist_invariants import Hoist
+from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
+from flashir.transforms.name_parameters import NameParameters
+from flashir.transforms.pad_tokens import PadTokens
+from flashir.transforms.settle_choices import settle
+from flashir.transforms.split_activations import SplitActivations
+from flashir.transforms.split_projections import SplitProjections
 from tests.strategies import blocks, primitive_graphs
 from tests.support import assert_same_function
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import flashir
+from flashir.backends.lowering import Lowering
 from flashir.ir import DType
-from flashir.lowering import Lowering
-from flashir.passes.dtype import SetDType
-from flashir.passes.wide_params import WideParams
+from flashir.transforms.master_weights import WideParams
+from flashir.transforms.set_dtype import SetDType
 from tests.support import assert_same_function
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import flashir
 from flashir import Builder, Graph, interpret
-from flashir.export import relative_error
+from flashir.backends.lowering import Lowering
+from flashir.exporting.export import relative_error
 from flashir.ir import Node
-from flashir.lowering import Lowering
-from flashir.passes.widen import WidenScan
+from flashir.transforms.fuse_into_scan import WidenScan
 from tests.support import random_inputs, random_parameters
 
 CHUNK = 4

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flashir import plugins, registry
-from flashir.cost import catalogue
+from flashir import plugins
+from flashir.backends import registry
+from flashir.ir.extensions import Extensions
+from flashir.machine import targets as catalogue
 from flashir.ops import OPS
-from flashir.ops.extensions import Extensions
 
 Install = Callable[..., Path]
 
@@ -21,7 +22,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     """Installs a plug-in: its name, the text of its module, and the value of its entry point by group."""
     ops, modules = dict(OPS), set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys.modules["flashir.ops.opdef"], "EXTENSIONS", Extensions(OPS))
+    monkeypatch.setattr(sys.modules["flashir.ir.op"], "EXTENSIONS", Extensions(OPS))
     forget()
 
     def make(name: str, text: str, **groups: str) -> Path:

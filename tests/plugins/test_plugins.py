@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.backends.registry import backend, backend_names
 from flashir.cli.doctor import State, examine_plugins
 from flashir.cli.machine import Presence
-from flashir.cost import target, target_names
-from flashir.cost.catalogue import record_files
 from flashir.errors import FlashirError, SettingError, TargetError
+from flashir.machine.targets import record_files, target, target_names
 from flashir.ops import OPS, all_ops
-from flashir.registry import backend, backend_names
 from tests.plugins.support import Install, forget, install
 
 __all__ = ["install"]
@@ -23,9 +22,9 @@ __all__ = ["install"]
 CUBE = """
 import numpy as np
 from flashir.ops import OpDef, define_op, sample
-from flashir.ops.costs import elementwise
-from flashir.ops.opdef import choice, same_type
-from flashir.ops.choices import Choice
+from flashir.ir.cost import elementwise
+from flashir.ir.op import choice, same_type
+from flashir.ir.choices import Choice
 
 def cube(name, **more):
     define_op(OpDef(name, ("x",), same_type, lambda x, **_: x**3, elementwise(2), (sample("f32[3]"),),

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir import files
-from flashir.checkpoint import OPTIMIZER, POSITION, TOKENIZER, State, load_checkpoint, load_state, save_checkpoint
 from flashir.errors import ArtefactError, FlashirError, ParameterError
+from flashir.files import atomic as files
+from flashir.models.checkpoint import (
+    OPTIMIZER,
+    POSITION,
+    TOKENIZER,
+    State,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
 
 MODEL = flashir.model("flash", size="tiny", chunk=64, cumsum="scan")
 PARAMS = flashir.init(MODEL)

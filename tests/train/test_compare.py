@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from flashir.errors import ArtefactError
+from flashir.experiments.compare import SYSTEMS, Shape, compare, models
+from flashir.experiments.plot_losses import draw, table
 from flashir.ir.parameter_count import parameter_count
-from flashir.train.compare import SYSTEMS, Shape, compare, models
-from flashir.train.curves import draw, table
 from flashir.train.recipe import Recipe
 from tests.train.test_loop import Told
 

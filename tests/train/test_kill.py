@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flashir.checkpoint import is_run, load_checkpoint, load_state
+from flashir.models.checkpoint import is_run, load_checkpoint, load_state
 from flashir.train.metrics import as_dict
 from flashir.train.run_folder import RunFolder
 

@@ -17,16 +17,16 @@ import pytest
 from rich.console import Console
 
 import flashir
-from flashir.backend import Array, Batch, Step
-from flashir.checkpoint import load_checkpoint, step_of
+from flashir.backends.optimizer_state import Moments
+from flashir.backends.protocols import Array, Batch, Step
 from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
-from flashir.moments import Moments
+from flashir.models.checkpoint import load_checkpoint, step_of
 from flashir.train import loop, setup
-from flashir.train import opened as opening
+from flashir.train import open_run as opening
 from flashir.train.data import Tokenizer
 from flashir.train.metrics import Line
-from flashir.train.opened import Run, opened
+from flashir.train.open_run import Run, opened
 from flashir.train.pace import Pace
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder

@@ -13,9 +13,9 @@ from contextlib import suppress
 import pytest
 
 from flashir.errors import ArtefactError, FlashirError, InputError, TargetError
-from flashir.processes import Processes
-from flashir.train import meeting
-from flashir.train.meeting import ALONE, Meeting, Told
+from flashir.machine.processes import Processes
+from flashir.train import distributed as meeting
+from flashir.train.distributed import ALONE, Meeting, Told
 from flashir.train.signals import stopping
 from flashir.train.writer import Writer
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flashir.checkpoint import is_run, load_checkpoint, step_of
+from flashir.models.checkpoint import is_run, load_checkpoint, step_of
 from flashir.train.metrics import Line
 from flashir.train.run_folder import RunFolder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import flashir
-from flashir.checkpoint import step_of
 from flashir.errors import ArtefactError, InputError
+from flashir.models.checkpoint import step_of
 from flashir.train.metrics import Clock, Curve, Line, perplexity
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, create

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flashir.ops.chunk_choices import STRATEGIES
-from flashir.passes.choose import Settings
-from flashir.tune.candidates import Candidate
-from flashir.tune.store import Trial, new_tuning, now
+from flashir.ops.attention.chunk_choices import STRATEGIES
+from flashir.planning.candidates import Candidate
+from flashir.planning.measurements.store import Trial, new_tuning, now
+from flashir.transforms.settle_choices import Settings
 
 CHUNKS = (64, 128, 256, 512, 1024)
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.ops.chunk_choices import STRATEGIES
-from flashir.passes.choose import Settings
-from flashir.tune import contest
-from flashir.tune.candidates import QUALITY_SLACK, Candidate, best
-from flashir.tune.contest import ROUNDS, Contest
-from flashir.tune.timing import Timing
+from flashir.autotune import contest
+from flashir.autotune.contest import ROUNDS, Contest
+from flashir.ops.attention.chunk_choices import STRATEGIES
+from flashir.planning.candidates import QUALITY_SLACK, Candidate, best
+from flashir.planning.measurements.statistics import Timing
+from flashir.transforms.settle_choices import Settings
 from tests.tune.support import CHUNKS, GRID, FakeMeasurer, Log, candidates, choice_of, chosen
 
 FLAT = {each: 10.0 + i for i, each in enumerate(GRID)}

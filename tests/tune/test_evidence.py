@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import flashir
-from flashir.cost import target
-from flashir.passes.choose import Settings, settle
-from flashir.planning import Plan
-from flashir.tune.evidence import DOUBT, corrected
-from flashir.tune.place import store_path, where
-from flashir.tune.store import Store, digest
+from flashir.machine.targets import target
+from flashir.planning.measurements.correct import DOUBT, corrected
+from flashir.planning.measurements.key import store_path, where
+from flashir.planning.measurements.store import Store, digest
+from flashir.planning.plan import Plan
+from flashir.transforms.settle_choices import Settings, settle
 from tests.tune.support import candidates, chosen, trial
 
 MODEL = flashir.model("flash", size="tiny")
@@ -189,7 +189,7 @@ def test_a_broken_store_is_a_miss_with_one_warning(cache: Path, damage) -> None:
 
 
 def test_a_locked_store_is_a_miss_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flashir.tune import store
+    from flashir.planning.measurements import store
 
     monkeypatch.setattr(store, "READER_WAITS_S", 0.05)
     keep(chosen(64, "native"), 5.0)
@@ -222,6 +222,6 @@ def test_without_the_backend_nothing_is_looked_up(cache: Path) -> None:
 
 
 def _installed(name: str) -> bool:
-    from flashir.registry import backend_names
+    from flashir.backends.registry import backend_names
 
     return name in backend_names()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import flashir
+from flashir.autotune.split_layers import FEWEST, LAYERS, parts
 from flashir.ir import Builder, Value
-from flashir.ir.naming import parameters
+from flashir.ir.parameter_names import parameters
 from flashir.ir.verify import verify
-from flashir.tune.parts import FEWEST, LAYERS, parts
 
 
 def test_a_shallow_model_is_measured_whole() -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from flashir.autotune.contest import Contest
+from flashir.autotune.progress import Progress, Silent, candidate_name
 from flashir.cli.progress import LiveProgress, PlainProgress, progress
-from flashir.passes.choose import Settings
-from flashir.tune.contest import Contest
-from flashir.tune.progress import Progress, Silent, candidate_name
+from flashir.transforms.settle_choices import Settings
 from tests.tune.support import GRID, FakeMeasurer, candidates, chosen
 
 TIMES = dict.fromkeys(GRID, 10.0)

@@ -16,9 +16,9 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError
-from flashir.passes.choose import Settings, settle
-from flashir.tune.place import store_path
-from flashir.tune.store import SCHEMA, Store, bucket, digest, export_json, import_json
+from flashir.planning.measurements.key import store_path
+from flashir.planning.measurements.store import SCHEMA, Store, bucket, digest, export_json, import_json
+from flashir.transforms.settle_choices import Settings, settle
 from tests.tune.support import TRIAL, chosen, trial
 
 PLACE = {"target": TRIAL.target, "device": TRIAL.device, "versions": TRIAL.versions}
@@ -206,7 +206,7 @@ def test_a_folder_in_place_of_the_store_is_refused(cache: Path) -> None:
 
 WRITER = """
 import sys
-from flashir.tune.store import Store
+from flashir.planning.measurements.store import Store
 from tests.tune.support import trial
 for n in range(25):
     with Store(write=True) as store:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.tune.timing import timings
+from flashir.planning.measurements.statistics import timings
 
 
 @given(

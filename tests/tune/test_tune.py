@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.autotune import measure
+from flashir.autotune import tune as search
+from flashir.autotune.measure import DeviceMeasurer
+from flashir.backends.registry import backend
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
-from flashir.passes.choose import Settings
-from flashir.registry import backend
-from flashir.tune import measure, search
-from flashir.tune.measure import DeviceMeasurer
-from flashir.tune.place import store_path
-from flashir.tune.store import Store, new_tuning
-from flashir.workload import Workload
+from flashir.planning.measurements.key import store_path
+from flashir.planning.measurements.store import Store, new_tuning
+from flashir.planning.workload import Workload
+from flashir.transforms.settle_choices import Settings
 from tests.tune.support import Log, candidates, chosen
 
 TINY = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32)
@@ -167,7 +168,7 @@ def test_a_strategy_with_a_gradient_of_its_own_cannot_win(monkeypatch: pytest.Mo
             made.state = lambda: {**(found := state()), name: found[name] * by}
             return made
 
-    monkeypatch.setattr("flashir.subject.trainable", lambda target: Off())
+    monkeypatch.setattr("flashir.execution.timed_step.trainable", lambda target: Off())
     measurer = DeviceMeasurer(TINY, "torch:cpu", backend("torch"), "cpu", Workload(1, 200, True))
     scan, matmul = candidates({chosen(64, "scan"): 1.0, chosen(64, "matmul"): 1.0})
     measurer.open(scan)
@@ -297,7 +298,7 @@ def test_two_tuners_at_once_lose_no_trial(cache: Path) -> None:
 
 
 def test_the_functions_stay_functions_beside_modules_of_the_same_name() -> None:
-    from flashir.export import sample_inputs
+    from flashir.exporting.export import sample_inputs
 
     assert callable(flashir.tune)
     assert callable(flashir.export)

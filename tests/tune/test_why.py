@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 import flashir
-from flashir.passes.choose import slots
-from flashir.tune.candidates import Candidate
-from flashir.why import explain
+from flashir.planning.candidates import Candidate
+from flashir.planning.explain import explain
+from flashir.transforms.settle_choices import slots
 from tests.tune.support import chosen
 from tests.tune.test_evidence import MODEL, keep
 

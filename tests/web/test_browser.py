@@ -17,8 +17,8 @@ import pytest
 
 import flashir
 from flashir.cli.web_page import PAGE
-from flashir.generation import restored
-from flashir.sampling import Sampling
+from flashir.generation.generate import restored
+from flashir.generation.sampling import Sampling
 from flashir.train.data import Tokenizer
 from flashir.train.data.spelling import Spelling
 from flashir.train.data.text import documents

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flashir.cli import web_page
-from flashir.sampling import Sampling, SplitMix64
+from flashir.generation.sampling import Sampling, SplitMix64
 from flashir.train.data.text import documents
 from flashir.train.data.tokenizer import Tokenizer
 

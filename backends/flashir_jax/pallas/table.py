@@ -8,8 +8,8 @@ from typing import Any
 
 from jax import lax
 
+from flashir.backends.lowering import Lowering
 from flashir.ir import Builder, Graph, Node
-from flashir.lowering import Lowering
 from flashir_jax.claims import claims
 from flashir_jax.pallas.mixed import mixed_chunk_attention
 

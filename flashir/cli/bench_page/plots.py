@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flashir.bench.record import Record, Row
 from flashir.cli import console
 from flashir.cli.bench_page.plot import Axis, Point, Series, mark, plot
-from flashir.ops.chunk_choices import STRATEGIES
+from flashir.ops.attention.chunk_choices import STRATEGIES
 
 MIB = 2**20
 DASHES = '<svg class="key" viewBox="-8 -6 16 12" aria-hidden="true"><path class="predicted" d="M-8 0H8"/></svg>'

@@ -10,13 +10,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import flashir
 from flashir.cli.page.draw import Drawing
 from flashir.cli.page.facts import facts
 from flashir.cli.page.scene import scene
 from flashir.cli.page.text import html_lines
 from flashir.cost import Target
 from flashir.ir import Graph, Node
+from flashir.version import __version__
 
 HERE = Path(__file__).parent
 MARGIN = 30
@@ -74,7 +74,7 @@ def page(
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
-        version=escape(flashir.__version__),
+        version=escape(__version__),
         style=theme() + (HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         chips=chips,

@@ -9,10 +9,10 @@ from typing import Any
 from flashir.cost import Target
 from flashir.errors import FlashirError
 from flashir.ir import Graph, Node, TensorType, Value
-from flashir.ir.naming import full_name
-from flashir.ir.printer import attr_text
+from flashir.ir.parameter_names import full_name
+from flashir.ir.text.printer import attr_text
 from flashir.ops import OPS, Cost
-from flashir.ops.shape import bind_attrs
+from flashir.ops.primitive.shape import bind_attrs
 
 Sizes = Mapping[str, int]
 UNSEEN = ("scope", "std", "mean", "valid")  # attributes that say nothing on a card

@@ -11,20 +11,20 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-import flashir
 from flashir.cli import console
 from flashir.cli.page import theme
 from flashir.cli.tokens import ends_of, reader_of
 from flashir.cli.web_page import runtime
 from flashir.cli.web_page.readable import check
 from flashir.cli.web_page.runtime import Runtime
-from flashir.files import atomic_write, sha256, writing
-from flashir.generation import longest
-from flashir.inputs import vocabulary
+from flashir.files.atomic import atomic_write, sha256, writing
+from flashir.generation.generate import longest
+from flashir.reference.inputs import vocabulary
+from flashir.version import __version__
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
-    from flashir.export import Exported
+    from flashir.exporting.export import Exported
     from flashir.train.data import Tokenizer
 
 HERE = Path(__file__).parent
@@ -128,7 +128,7 @@ class WebPage:
         }
         text = Template(_text("page.html")).substitute(
             title=escape(self.title),
-            version=escape(flashir.__version__),
+            version=escape(__version__),
             origin=escape(ort.origin),
             style=theme() + _text("web.css"),
             chips="".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in chips.items()),

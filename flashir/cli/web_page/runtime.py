@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from flashir.errors import InputError
-from flashir.files import atomic_files, reading
+from flashir.files.atomic import atomic_files, reading
 
 VERSION = "1.30.0"
 ORIGIN = "https://cdn.jsdelivr.net"

@@ -1,4 +1,4 @@
-// How the next token is picked, and random numbers that are the same everywhere: as flashir/sampling.py has both.
+// How the next token is picked, and random numbers that are the same everywhere: as flashir/generation/sampling.py has both.
 
 class SplitMix64 {
   constructor(seed) { this.state = BigInt(seed); }

@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 
 from flashir.arguments import check_fields, typed
-from flashir.backend import NO_LABEL, Batch
+from flashir.backends.protocols import NO_LABEL, Batch
 from flashir.errors import InputError, SettingError
 from flashir.train.data.corpus import Corpus, Places
 from flashir.train.data.masking import mask

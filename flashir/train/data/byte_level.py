@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from flashir.endings import USUAL
 from flashir.errors import SettingError
+from flashir.models.end_tokens import USUAL
 
 MASK = "<mask>"
 BYTES = 256

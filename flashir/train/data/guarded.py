@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashir.endings import token_ids
 from flashir.errors import InputError, TargetError
-from flashir.foreign import guarded
+from flashir.files.foreign import guarded
+from flashir.models.end_tokens import token_ids
 
 if TYPE_CHECKING:
     import tokenizers

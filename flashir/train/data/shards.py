@@ -23,10 +23,10 @@ import numpy as np
 from msgspec import Meta
 
 from flashir.arguments import typed
-from flashir.cost.profile import cache_folder, in_cache
 from flashir.errors import ArtefactError, InputError
-from flashir.files import atomic_write, sha256
-from flashir.foreign import parse_json, read_bytes
+from flashir.files.atomic import atomic_write, sha256
+from flashir.files.foreign import parse_json, read_bytes
+from flashir.machine.profile import cache_folder, in_cache
 from flashir.train.data.corpus import Corpus, Span
 from flashir.train.data.text import Document, Paths, Progress, documents, pieces
 from flashir.train.data.tokenizer import Ids, Tokenizer

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from flashir.arguments import typed
 from flashir.errors import InputError
-from flashir.foreign import opened
+from flashir.files.foreign import opened
 
 SUFFIX = ".txt"
 BLOCK = 1 << 20

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import typed
-from flashir.endings import PLAIN, Reading, end_names, special_names
 from flashir.errors import InputError, SettingError, suggest
-from flashir.files import atomic_write
-from flashir.foreign import parse_json, read_text
+from flashir.files.atomic import atomic_write
+from flashir.files.foreign import parse_json, read_text
+from flashir.models.end_tokens import PLAIN, Reading, end_names, special_names
 from flashir.train.data.byte_level import BYTES, MASK, add_own, byte_names, of_bytes
 from flashir.train.data.guarded import guarded_library, need_library, opened_library
 from flashir.train.data.sealed_text import with_digest, without_digest

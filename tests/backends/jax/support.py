@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flashir.export import relative_error
+from flashir.backends.lowering import Lowering
+from flashir.exporting.export import relative_error
 from flashir.ir import Graph
-from flashir.lowering import Lowering
-from flashir.parameters import unit
+from flashir.models.parameters import unit
 from flashir_jax import Function, function
 from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens
 

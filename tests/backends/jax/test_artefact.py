@@ -13,7 +13,7 @@ import pytest
 
 import flashir
 from flashir import interpret
-from flashir.backend import Exporter, PerDevice
+from flashir.backends.protocols import Exporter, PerDevice
 from flashir.errors import ArtefactError, InputError, TargetError
 from flashir.ir import loads
 from flashir_jax import JaxBackend

@@ -69,7 +69,7 @@ def test_the_compiled_program_does_not_grow_either() -> None:
 
 @pytest.mark.slow
 def test_time_to_compile_by_depth() -> None:
-    from flashir_jax.bench_depth import Sizes, measure
+    from flashir_jax.experiments.depth import Sizes, measure
 
     sizes = Sizes(batch=1, seq_len=8, d_model=16, vocab=11, chunk=4, cumsum="matmul", named=False)
     found = measure(sizes, [12, 72], rounds=3)
@@ -185,7 +185,7 @@ def test_gradients_by_stacked_parameters_are_the_stacked_gradients() -> None:
 @pytest.mark.parametrize("length", [0, 1, 8192])
 def test_sinusoids_are_exact_at_any_position(length: int) -> None:
     from flashir.ir import DType
-    from flashir.ops.position import ref_sinusoid
+    from flashir.ops.functions.position import ref_sinusoid
 
     for got, wanted in zip(sinusoid(np.arange(length), 24), ref_sinusoid(length, 24, DType.F64), strict=True):
         assert got.dtype == jnp.float32
@@ -225,7 +225,7 @@ def test_importing_the_package_does_not_import_jax() -> None:
     program = """
 import sys, flashir_jax
 from flashir_jax import JaxBackend
-from flashir.registry import backend_of
+from flashir.backends.registry import backend_of
 import flashir
 assert backend_of("jax:tpu-v4x32").device == "tpu-v4x32"
 flashir.plan(flashir.model("flash", size="tiny"), target="jax:tpu-v4")

@@ -16,7 +16,7 @@ import pytest
 
 import flashir
 from flashir.errors import SettingError
-from flashir.parameters import load_params
+from flashir.models.parameters import load_params
 from flashir_jax.claims import claims
 from flashir_jax.functions import lower
 from flashir_jax.mesh import Axes

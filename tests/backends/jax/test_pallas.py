@@ -14,9 +14,9 @@ import pytest
 import flashir
 import flashir_jax
 from flashir import interpret
+from flashir.backends.lowering import Lowering
 from flashir.ir import Builder, DType, Graph
-from flashir.lowering import Lowering
-from flashir.ops.attention import ref_mixed
+from flashir.ops.attention.mixed_chunk import ref_mixed
 from flashir_jax import JaxBackend, function
 from flashir_jax.artefact import read_manifest
 from flashir_jax.export import exported, imported

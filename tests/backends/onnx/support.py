@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flashir.export import relative_error
+from flashir.backends.lowering import Lowering
+from flashir.exporting.export import relative_error
 from flashir.ir import Graph
-from flashir.lowering import Lowering
-from flashir.parameters import unit
+from flashir.models.parameters import unit
 from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.session import Session
 from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens

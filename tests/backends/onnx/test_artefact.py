@@ -20,7 +20,7 @@ import pytest
 
 import flashir
 from flashir import Graph
-from flashir.backend import Exporter
+from flashir.backends.protocols import Exporter
 from flashir.errors import ArtefactError, TargetError
 from flashir_onnx import OnnxBackend, weights
 from flashir_onnx.verify import all_nodes, verify

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashir.decode import decoding
+from flashir.backends.decoding import decoding
+from flashir.backends.lowering import Lowering
 from flashir.ir import Builder
-from flashir.lowering import Lowering
-from flashir.parameters import unit
+from flashir.models.parameters import unit
 from flashir_onnx.continuing import continued, renewed
 from tests.decode.support import ROOM, model
 

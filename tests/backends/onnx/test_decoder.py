@@ -14,10 +14,10 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError
-from flashir.files import UNFINISHED
-from flashir.generation import decoder, generate, restored
-from flashir.ir.naming import parameters
-from flashir.parameters import unit
+from flashir.files.atomic import UNFINISHED
+from flashir.generation.generate import decoder, generate, restored
+from flashir.ir.parameter_names import parameters
+from flashir.models.parameters import unit
 from flashir_onnx import OnnxBackend, artefact
 from flashir_onnx.artefact import MODEL_FILE, PARTS, PREFILL_FILE, STEP_FILE
 from flashir_onnx.verify import all_nodes

@@ -9,11 +9,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import flashir
 from flashir import Builder
-from flashir.decode import decoding
+from flashir.backends.decoding import decoding
+from flashir.backends.lowering import Lowering
 from flashir.errors import ParameterError, SettingError
-from flashir.export import relative_error
-from flashir.hosted import hosted
-from flashir.lowering import Lowering
+from flashir.exporting.export import relative_error
+from flashir.generation.host_interface import hosted
 from flashir_onnx import quantise
 from flashir_onnx.artefact import Part, write
 from flashir_onnx.blocks import MIDDLE, Blocks

@@ -10,10 +10,10 @@ import onnx
 import pytest
 
 import flashir
+from flashir.backends.lowering import Lowering
 from flashir.errors import SettingError
 from flashir.ir import Graph
-from flashir.lowering import Lowering
-from flashir.parameters import Params, checked, unit
+from flashir.models.parameters import Params, checked, unit
 from flashir_onnx import seal
 from flashir_onnx.emit import emit
 from flashir_onnx.quantise import quantiser

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, fx
 
-from flashir.export import relative_error
+from flashir.backends.lowering import Lowering
+from flashir.exporting.export import relative_error
 from flashir.ir import Graph
-from flashir.lowering import Lowering
-from flashir.parameters import unit
+from flashir.models.parameters import unit
 from flashir_torch import module
 from flashir_torch.replay import Work
 from flashir_torch.session import Session, compiled

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import flashir
+from flashir.backends.lowering import Lowering
+from flashir.backends.registry import backend_of
 from flashir.errors import InputError, TargetError
-from flashir.lowering import Lowering
-from flashir.registry import backend_of
 from flashir_torch import TorchBackend
 from flashir_torch import backend as home
 from flashir_torch.devices import device_of
@@ -30,7 +30,7 @@ def test_it_is_found_by_its_name() -> None:
 def test_planning_and_listing_load_no_pytorch() -> None:
     code = """
 import sys, flashir, flashir_torch
-from flashir.lowering import Lowering
+from flashir.backends.lowering import Lowering
 model = flashir.model("flash", size="tiny", chunk=64, cumsum="scan")
 flashir.plan(model, "torch:h100", seq_len=256)
 Lowering.of("torch:cpu").run(model)

@@ -10,12 +10,12 @@ import torch
 from torch._dynamo.utils import counters
 
 import flashir
-from flashir.backend import AdamW, Batch
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import AdamW, Batch
 from flashir.ir import Builder, Graph
-from flashir.ir.syntax import parse_type
-from flashir.lowering import Lowering
+from flashir.ir.op import Sample
+from flashir.ir.text.grammar import parse_type
 from flashir.ops import OPS
-from flashir.ops.opdef import Sample
 from flashir_torch import fusing, training
 from flashir_torch.emitters import turned
 from flashir_torch.fusing import fuse, fuses

@@ -15,7 +15,7 @@ from flashir.errors import ParameterError, TargetError
 from flashir.ir import Builder, Graph, TensorType, Value
 from flashir.ir.dims import symbol
 from flashir.ir.graph import Node
-from flashir.ir.naming import parameters
+from flashir.ir.parameter_names import parameters
 from flashir_torch import lower, module
 from flashir_torch.names import check_path, identifier
 from tests.backends.torch.support import Array, flash, lowered, net, relative_error, session, tokens, unit

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from flashir.errors import SettingError
-from flashir.parameters import load_params
-from flashir.processes import Processes
+from flashir.machine.processes import Processes
+from flashir.models.parameters import load_params
 from tests.backends.torch import worker
 from tests.backends.training import small
 from tests.backends.work import task

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import flashir
+from flashir.backends.registry import frontends
 from flashir.errors import FlashirError, TargetError
 from flashir.ir import Graph
 from flashir.ir.types import DType
+from flashir.models.parameters import unit
 from flashir.ops import OPS
-from flashir.parameters import unit
-from flashir.registry import frontends
 from flashir_torch import TorchBackend
 from flashir_torch.export import exported, without_loops
 from flashir_torch.expressions import problem

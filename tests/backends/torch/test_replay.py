@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import flashir
-from flashir.backend import AdamW, Batch
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import AdamW, Batch
 from flashir.ir import Graph
-from flashir.lowering import Lowering
 from flashir_torch import training
 from flashir_torch.replay import MOST, WARM_UP, Replay, Work
 from flashir_torch.training import TorchTrainer

@@ -19,12 +19,13 @@ from torch import Tensor
 
 import flashir
 from flashir import interpret
-from flashir.cost import target as flashir_target
+from flashir.backends.lowering import Lowering
 from flashir.errors import TargetError
 from flashir.ir import Builder, Graph
-from flashir.lowering import Lowering
-from flashir.ops.attention import ref_mixed
-from flashir_torch import TorchBackend, bench_kernel, module
+from flashir.machine.targets import target as flashir_target
+from flashir.ops.attention.mixed_chunk import ref_mixed
+from flashir_torch import TorchBackend, module
+from flashir_torch.experiments import kernel as bench_kernel
 from flashir_torch.export import without_loops
 from flashir_torch.kernels import blocks, bodies, claims
 from flashir_torch.kernels.claims import DEVICES, KERNELS, has_kernel

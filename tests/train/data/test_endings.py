@@ -12,9 +12,9 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.backend import NO_LABEL
-from flashir.endings import USUAL, Reading
+from flashir.backends.protocols import NO_LABEL
 from flashir.errors import InputError, SettingError
+from flashir.models.end_tokens import USUAL, Reading
 from flashir.train.data import Corpus, Tokenizer, documents, prepare
 from flashir.train.data.packing import pack, rows_of
 from flashir.train.data.text import pieces

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashir.errors import ArtefactError, InputError
-from flashir.files import UNFINISHED
+from flashir.files.atomic import UNFINISHED
 from flashir.train.data import Corpus, Tokenizer, documents, prepare
 from tests.train.data.support import texts, write
 from tests.train.data.test_tokenizer import TRAINED, another

@@ -1,0 +1,1 @@
+"""Autotuning: candidates measured, in the order of the cost model."""

@@ -1,0 +1,253 @@
+"""The roofline over a lowered graph: how long each kernel takes on a target, and how much memory the whole needs.
+
+A kernel takes the longer of its arithmetic and its traffic, some of the shorter where they overlap in part, and what
+it costs to start it. A `scan` takes its body so many times and a step each time; a `repeat` its body so many times.
+Training adds the gradient of each kernel, the loss and the optimiser, and keeps what the gradients read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from math import ceil
+
+from flashir.cost.backward import reached
+from flashir.cost.fusion import Kernel, Region, Sizes
+from flashir.cost.target import LARGE, Target
+from flashir.ir.cost import Contraction
+from flashir.ir.graph import Graph, Node, Value
+from flashir.ir.parameter_count import parameter_count
+from flashir.ops.primitive.scan import cut_scan
+
+BACK = 2  # steps in the gradient of a loop, for each that it took
+RECOMPUTED = 0.5  # products that a fused kernel takes again in its gradient, for each that it took: scores are not kept
+OPTIMISER_STATE = 4  # float32 numbers a parameter: itself, its gradient, AdamW's two moments
+OPTIMISER_PASSES = 7  # of those, read and written in a step
+LOSS_PASSES = 3  # over the logits: read for the sum, read and overwritten for the gradient
+
+Seconds = defaultdict[str, float]
+
+MATRIX, WASTE, VECTOR = "matrix products", "padding and packing", "elementwise arithmetic"
+TRAFFIC, LAUNCH, STEP, REDUCE = "memory traffic", "kernel launches", "sequential steps", "gradient all-reduce"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A prediction.
+
+    Args:
+        ms: milliseconds of one run, or of one training step.
+        peak_bytes: bytes of memory on one device, weights included.
+        terms: the milliseconds of each kind; they add up to `ms`.
+    """
+
+    ms: float
+    peak_bytes: int
+    terms: Mapping[str, float]
+
+
+def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = False) -> Estimate:
+    """What a lowered graph takes on a target.
+
+    Args:
+        graph: lowered for the target's backend.
+        target: the device, or devices; sizes are those that one device sees.
+        sizes: a number for each symbol of the graph.
+        training: forward, backward and optimiser step instead of the forward alone.
+    """
+    flows = reached(graph) if training else set()
+    walk = _Walk(target, flows)
+    found = walk.graph(graph, sizes, 1)
+    weights = parameter_count(graph)
+    if not training:
+        return _estimate(target, walk.forward, found.peak, weights * _weight_size(graph))
+    logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
+    held = weights * 4 * OPTIMISER_STATE + logits
+    again, peak = 0.0, found.peak
+    if target.recomputes and found.kept and held + peak > target.memory:
+        least = _Walk(target, flows, recomputes=True).graph(graph, sizes, 1)
+        peak = max(least.peak, target.memory - held)
+        again = (found.peak - peak) / found.kept
+    seconds: Seconds = defaultdict(float)
+    for name in (*walk.forward, *walk.backward):
+        seconds[name] = (1 + again) * walk.forward[name] + walk.backward[name]
+    seconds[TRAFFIC] += (weights * 4 * OPTIMISER_PASSES + LOSS_PASSES * logits) / target.bandwidth
+    if target.devices > 1:
+        share = 2 * (target.devices - 1) / target.devices
+        seconds[REDUCE] += share * weights * 4 / target.all_reduce
+    return _estimate(target, seconds, peak, held)
+
+
+def _estimate(target: Target, seconds: Seconds, peak: float, held: float) -> Estimate:
+    """With what is paid once a run: the call, and the memory of a program that has its values in one piece."""
+    seconds[LAUNCH] += target.call
+    if target.fuses and peak >= LARGE:
+        seconds[TRAFFIC] += peak / target.fresh
+    terms = {name: 1e3 * value for name, value in seconds.items()}
+    return Estimate(sum(terms.values()), ceil(held + peak), terms)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a graph needs beside its inputs.
+
+    Args:
+        peak: alive at the worst moment, kept ones included.
+        kept: of those, kept for the backward pass.
+    """
+
+    peak: float
+    kept: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel, or its gradient, does.
+
+    Args:
+        products: how often it takes the kernel's products.
+        launches: how many kernels it really is, each with its own pass over the elements.
+        moved: bytes from and to memory.
+        fresh: of those, bytes of large tensors that are made.
+    """
+
+    products: float
+    launches: int
+    moved: float
+    fresh: float
+
+
+class _Walk:
+    """Adds up the seconds of every kernel, forward and back, and finds the peak of what is alive."""
+
+    def __init__(self, target: Target, reached: Set[Value], *, recomputes: bool = False) -> None:
+        self.target = target
+        self.reached = reached
+        self.recomputes = recomputes
+        self.forward: Seconds = defaultdict(float)
+        self.backward: Seconds = defaultdict(float)
+
+    def graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
+        """Add the time of `times` runs; return the memory of one. What a body carries on is kept where it is read."""
+        fuses, epilogues = self.target.fuses, self.target.epilogues
+        region = Region(graph, sizes, fuses=fuses, epilogues=epilogues, reached=self.reached)
+        pairs = zip(graph.inputs[:carried], graph.outputs)
+        region.kept |= {region.home(after) for before, after in pairs if before in region.kept}
+        alive = _Lifetimes(region)
+        for kernel in region.kernels:
+            first = kernel.nodes[0]
+            if first.region is not None:
+                inside = self._loop(region, first, times)
+                alive.run(first.operands, {v: float(region.type(v).bytes) for v in first.outputs}, inside)
+                continue
+            self._kernel(region, kernel, times)
+            alive.run(kernel.read, kernel.written, Memory(kernel.bytes if kernel.gradients else 0.0))
+        return Memory(alive.peak, alive.kept)
+
+    def _loop(self, region: Region, node: Node, times: int) -> Memory:
+        body = node.region
+        assert body is not None
+        if node.op == "repeat":
+            rounds, carried = int(str(node.attrs["times"])), 1
+        else:
+            state, walked, _ = cut_scan(node.operands, node.attrs)
+            carried, axis = len(state), int(str(node.attrs["axis"]))
+            rounds = region.type(walked[0]).sizes[axis]
+            moved = sum(region.type(v).bytes for v in (*walked, *node.outputs[carried:]))
+            passes = times * self.target.number(f"slowdown.{node.op}")
+            self._both(TRAFFIC, passes * moved / self.target.bandwidth)
+            self._both(STEP, times * rounds * self.target.step)
+        inside = self.graph(body, region.sizes, times * rounds, carried)
+        if not self.reached:
+            return inside
+        kept = inside.kept
+        if node.op == "repeat" and self.recomputes:
+            kept = float(sum(v.type.bind(region.sizes).bytes for v in body.inputs[:carried]))
+        return Memory(inside.peak + kept * max(rounds - 1, 0), kept * rounds)
+
+    def _both(self, name: str, seconds: float) -> None:
+        """The same forward and, for each gradient, back."""
+        self.forward[name] += seconds
+        if self.reached:
+            self.backward[name] += BACK * seconds
+
+    def _kernel(self, region: Region, kernel: Kernel, times: int) -> None:
+        work = Work(1, 1, kernel.bytes, large(kernel.written))
+        self._add(self.forward, region, kernel, times, work)
+        if kernel.gradients:
+            products = kernel.gradients + RECOMPUTED * (len(kernel.contractions) > 1)
+            fresh = large({value: size for value, size in kernel.read.items() if value in self.reached})
+            work = Work(products, kernel.gradients, region.gradient_bytes(kernel), fresh)
+            self._add(self.backward, region, kernel, times, work)
+
+    def _add(self, seconds: Seconds, region: Region, kernel: Kernel, times: int, work: Work) -> None:
+        """The seconds of a kernel, or of its gradient."""
+        target = self.target
+        dtype = region.type(kernel.nodes[-1].output).dtype
+        if kernel.contractions:
+            dtype = region.type(kernel.nodes[0].operands[0]).dtype
+        bandwidth, near = target.bandwidth, 1.0
+        if kernel.bytes <= target.cache:  # so it is where a gradient is several kernels: each has about as much to do
+            bandwidth, near = target.cache_bandwidth, target.near
+        rate = target.number(f"peak.{dtype}") * target.efficiency * near / work.products
+        useful = sum(c.flops for c in kernel.contractions) / rate
+        padded = sum(_padded(c, target) for c in kernel.contractions) / rate
+        vector = (work.products if kernel.contractions else work.launches) * kernel.flops / target.vector
+        traffic = work.moved / bandwidth
+        arithmetic = padded + vector
+        total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
+        slower = max((target.number(f"slowdown.{node.op}") for node in kernel.nodes), default=1.0)
+        mapped = 0.0 if target.fuses else min(slower, 1.0) * work.fresh / target.fresh
+        seconds[MATRIX] += times * useful
+        seconds[WASTE] += times * (padded - useful)
+        seconds[VECTOR] += times * vector
+        seconds[TRAFFIC] += times * (total * slower - arithmetic + mapped)
+        seconds[LAUNCH] += times * work.launches * target.launch
+
+
+class _Lifetimes:
+    """Bytes alive while kernels run in order: a value from its kernel to its last reader, a kept one to the end."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.peak = self.now = self.kept = 0.0
+        self._alive: dict[Value, float] = {}
+        self._uses: Counter[Value] = Counter(region.home(value) for value in region.graph.outputs)
+        self._uses.update(region.kept)
+        for kernel in region.kernels:
+            self._uses.update({region.home(value) for value in self._reads(kernel)})
+
+    def _reads(self, kernel: Kernel) -> Iterable[Value]:
+        return kernel.nodes[0].operands if kernel.nodes[0].region is not None else kernel.read
+
+    def run(self, read: Iterable[Value], written: Mapping[Value, float], inside: Memory) -> None:
+        """One kernel: its results come alive, and what it reads last dies."""
+        self._alive.update(written)
+        self.now += sum(written.values())
+        self.kept += sum(size for value, size in written.items() if value in self.region.kept) + inside.kept
+        self.peak = max(self.peak, self.now + inside.peak)
+        self.now += inside.kept
+        for value in {self.region.home(value) for value in read}:
+            self._uses[value] -= 1
+            if not self._uses[value]:
+                self.now -= self._alive.pop(value, 0.0)
+
+
+def large(sizes: Mapping[Value, float]) -> float:
+    """The bytes of the values that are large."""
+    return sum(size for size in sizes.values() if size >= LARGE)
+
+
+def _padded(product: Contraction, target: Target) -> float:
+    """The operations that a product takes in whole tiles; one with a vector has none, it streams its matrix."""
+    if 1 in (product.m, product.n, product.k):
+        return product.flops
+    m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), target.tile))
+    return 2.0 * product.batch * (m + target.fill) * n * (k + target.fill)
+
+
+def _weight_size(graph: Graph) -> int:
+    """Bytes of one weight as the graph computes with it."""
+    types = [node.output.type.dtype.bytes for node in graph.walk() if node.op == "param"]
+    return max(types, default=4)

@@ -1,0 +1,191 @@
+"""Kernels: how the nodes of a lowered graph come together in groups that a target runs as one.
+
+%1 = matmul(%x, %w); %2 = add(%1, %c); %3 = relu(%2)   ->   one kernel where the target fuses, else three
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+
+from flashir.cost.backward import kept_by, read_by_gradient
+from flashir.ir.dims import Size, evaluate
+from flashir.ir.graph import Graph, Node, Value
+from flashir.ir.types import TensorType
+from flashir.ops import OPS, Contraction, Cost
+from flashir.ops.primitive.shape import bind_attrs
+
+Sizes = Mapping[str, int]
+
+SIDES = 2  # of a product, each with a gradient that is a product
+
+
+@dataclass
+class Kernel:
+    """Nodes that run as one, and what they cost together."""
+
+    nodes: list[Node] = field(default_factory=list)
+    flops: float = 0.0
+    contractions: list[Contraction] = field(default_factory=list)
+    read: dict[Value, float] = field(default_factory=dict)
+    written: dict[Value, float] = field(default_factory=dict)
+    kept: float = 0.0
+    """Bytes of what its gradient reads again, in training."""
+    gradients: int = 0
+    """How many kernels that is: one for each side of a product that a gradient reaches; else one, or none."""
+
+    @property
+    def bytes(self) -> float:
+        """Bytes from and to memory."""
+        return sum(self.read.values()) + sum(self.written.values())
+
+
+class Region:
+    """One graph, or body, with all sizes known: its kernels in order, and where its values are stored.
+
+    Args:
+        graph: lowered.
+        sizes: a number for each of its symbols.
+        fuses: whether elementwise ops join their neighbours in one kernel.
+        epilogues: whether they join the product that they follow, too.
+        reached: the values that a gradient reaches, for which others are kept; none where no backward pass follows.
+    """
+
+    def __init__(
+        self, graph: Graph, sizes: Sizes, *, fuses: bool, epilogues: bool = True, reached: Set[Value] = frozenset()
+    ) -> None:
+        self.graph = graph
+        self.reached = reached
+        self.kept: set[Value] = set()
+        self._bound: set[Value] = set()
+        self.sizes = dict(sizes)
+        self._types: dict[Value, TensorType] = {}
+        self._homes: dict[Value, Value] = {}
+        self.kernels: list[Kernel] = []
+        self._collect(fuses, epilogues)
+        outside = self._outside()
+        self._bound.update(self.home(value) for value in graph.outputs)
+        if reached:
+            self._keep(outside)
+        if fuses:
+            self._keep_inside(outside)
+
+    def type(self, value: Value) -> TensorType:
+        """The type with every size a number."""
+        found = self._types.get(value)
+        if found is None:
+            found = self._types[value] = value.type.bind(self.sizes)
+        return found
+
+    def home(self, value: Value) -> Value:
+        """The value whose memory this one is a view of; itself where it has its own."""
+        return self._homes.get(value, value)
+
+    def known(self, size: Size) -> int:
+        """A size as a number."""
+        return evaluate(size, self.sizes)
+
+    def cost(self, node: Node) -> Cost:
+        """What the op's record says of a node without a body."""
+        ins = tuple(self.type(v) if v is not None else None for v in node.inputs)
+        outs = tuple(self.type(v) for v in node.outputs)
+        return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
+
+    def gradient_bytes(self, kernel: Kernel) -> float:
+        """Bytes from and to memory in its gradient: what was kept, and a gradient for each value it read or wrote.
+
+        Where the gradient is several kernels, each of them reads that of the result.
+        """
+        read = sum(size for value, size in kernel.read.items() if value in self.reached)
+        written = sum(size for value, size in kernel.written.items() if value in self.reached)
+        return kernel.kept + read + kernel.gradients * written
+
+    def _collect(self, fuses: bool, epilogues: bool) -> None:
+        made_in: dict[Value, int] = {}
+        for node in self.graph.nodes:
+            if node.region is not None:
+                self.kernels.append(Kernel([node]))
+                self._bound.update(self.home(value) for value in node.operands)
+                continue
+            cost = self.cost(node)
+            if cost.steps == 0:  # a view, or a constant that is part of whoever reads it
+                if node.operands:
+                    home = self.home(node.operands[0])
+                    self._homes.update(dict.fromkeys(node.outputs, home))
+                continue
+            homes = [self.home(value) for value in node.operands]
+            if cost.contractions or not OPS[node.op].fuses:
+                self._bound.update(homes)
+            joins = max((made_in[h] for h in homes if h in made_in), default=None)
+            alone = not fuses or joins is None or bool(cost.contractions) or not OPS[node.op].fuses
+            if alone:
+                joins = len(self.kernels)
+                self.kernels.append(Kernel())
+            assert joins is not None
+            self._add(self.kernels[joins], node, cost)
+            if OPS[node.op].fuses and (epilogues or not cost.contractions):
+                made_in.update(dict.fromkeys(node.outputs, joins))
+
+    def _add(self, kernel: Kernel, node: Node, cost: Cost) -> None:
+        kernel.nodes.append(node)
+        kernel.flops += cost.flops
+        kernel.contractions += cost.contractions
+        sizes = [self.type(value).bytes for value in node.operands]
+        share = min(1.0, cost.read / max(sum(sizes), 1))  # a gather reads a part of its table
+        for value, size in zip(node.operands, sizes, strict=True):
+            home = self.home(value)
+            if home not in kernel.written:
+                kernel.read[home] = max(kernel.read.get(home, 0.0), size * share)
+        kernel.written.update({value: float(self.type(value).bytes) for value in node.outputs})
+
+    def _keep(self, outside: set[Value]) -> None:
+        """Find what the backward pass reads.
+
+        What stays inside a kernel is computed again from what the kernel reads, or from its product, where it has one.
+        """
+        self.kept = {self.home(value) for value in kept_by(self.graph, self.reached)}
+        for kernel in self.kernels:
+            if kernel.nodes[0].region is not None:
+                continue
+            again = {self.home(v) for node in kernel.nodes for v in read_by_gradient(node, self.reached)}
+            inside = {value for value in again if value in kernel.written and value not in outside}
+            if inside and len(kernel.nodes) > 1:
+                sources = {kernel.nodes[0].output} if kernel.contractions else set(kernel.read)
+                self.kept = (self.kept - inside) | sources
+                again = (again - inside) | sources
+                if kernel.contractions:
+                    self._replay(kernel, outside)
+            kernel.kept = float(sum(self.type(value).bytes for value in again))
+            kernel.gradients = self._gradients(kernel)
+
+    def _gradients(self, kernel: Kernel) -> int:
+        if all(self.reached.isdisjoint(node.outputs) for node in kernel.nodes):
+            return 0
+        sides = sum(value in self.reached for value in kernel.nodes[0].operands)
+        return min(sides, SIDES) if kernel.contractions else 1
+
+    def _replay(self, kernel: Kernel, outside: set[Value]) -> None:
+        """What follows a product that is kept is not written, where elementwise ops alone read it: they redo it."""
+        source = kernel.nodes[0].output
+        for value in [v for v in kernel.written if v is not source and v in outside]:
+            readers = [k for k in self.kernels if value in k.read]
+            if value in self._bound or not readers:
+                continue
+            del kernel.written[value]
+            self.kept.discard(value)
+            for reader in readers:
+                reader.read[source] = reader.read.get(source, 0.0) + reader.read.pop(value)
+
+    def _outside(self) -> set[Value]:
+        """The values that others than their own kernel read."""
+        found = {self.home(value) for value in self.graph.outputs}
+        for kernel in self.kernels:
+            found.update(kernel.read)
+            found.update(self.home(v) for node in kernel.nodes if node.region is not None for v in node.operands)
+        return found
+
+    def _keep_inside(self, outside: set[Value]) -> None:
+        """Values that only their own kernel reads, forward and back, never reach the memory."""
+        for kernel in self.kernels:
+            if len(kernel.nodes) > 1:
+                kernel.written = {v: size for v, size in kernel.written.items() if v in outside or v in self.kept}

@@ -1,0 +1,1 @@
+"""Execution: a model compiled for a target, run, differentiated and timed."""

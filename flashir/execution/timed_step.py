@@ -1,0 +1,103 @@
+"""What is timed: a model on a target, compiled, as something to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flashir.backends.lowering import Lowering
+from flashir.backends.optimizer_state import Moments
+from flashir.backends.protocols import AdamW, Array, Batch, Params, Trainable, Trainer
+from flashir.backends.registry import backend_of, having
+from flashir.backends.results import results_of
+from flashir.backends.warm_call import timed
+from flashir.errors import ArtefactError, TargetError, either, option
+from flashir.ir import Graph
+from flashir.machine.device import device_at_hand
+from flashir.models.parameters import init
+from flashir.planning.workload import Workload
+from flashir.reference.compare import sample_inputs
+from flashir.transforms import bind_sizes
+
+LEARNING_RATE = 7e-4
+"""At the peak, by Table 6."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of training on one batch, the same every time; called, it returns the loss before the step.
+
+    Args:
+        trainer: fresh.
+        batch: with labels drawn at random.
+        params: that the trainer began with, by full name.
+    """
+
+    trainer: Trainer
+    batch: Batch
+    params: Params
+
+    def __call__(self) -> float:
+        """Make the step."""
+        return self.trainer.step([self.batch], LEARNING_RATE).loss
+
+    def as_run(self, inputs: Sequence[Array]) -> Array:
+        """Make the step; the loss before it, [], of the batch, whatever the inputs."""
+        return np.asarray(self())
+
+    def gradients(self) -> Mapping[str, Array]:
+        """The gradients of the first step by full name, all times the same number, until a second one is made."""
+        return Moments.read(self.trainer.state(), self.params).mean
+
+
+def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], object]:
+    """A settled model as something to call, once called and found well: one run forward, or one training step.
+
+    Raises:
+        TargetError: the target is not at hand, or cannot train where that is asked.
+        ArtefactError: the result, or the loss, is not finite.
+    """
+    lowered, inputs, params = Lowering.of(target).run(graph), sample_inputs(graph, workload.sizes(graph)), init(graph)
+    if workload.training:
+        step = training_step(graph, lowered, params, target, inputs)
+        if not np.isfinite(step()):
+            raise ArtefactError("its loss is not finite")
+        return timed(step.as_run, device_at_hand(target), inputs)
+    device = device_at_hand(target)
+    run = backend_of(target).compile(lowered, params, device)
+    if not all(np.isfinite(array).all() for array in results_of(run, inputs)):
+        raise ArtefactError("it computes numbers that are not finite")
+    return timed(run, device, inputs)
+
+
+def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inputs: Sequence[Array]) -> TrainingStep:
+    """A model in training, on labels drawn at random.
+
+    Args:
+        graph: settled; its one result is logits [b, t, v].
+        lowered: the same for the target.
+        params: by full name.
+        target: at hand.
+        inputs: as for a run.
+
+    Raises:
+        TargetError: the target cannot train, or its device is not at hand.
+    """
+    sizes = bind_sizes(graph, [array.shape for array in inputs])
+    *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
+    labels = np.random.default_rng(1).integers(0, vocab, shape)
+    trainer = trainable(target).trainer(lowered, params, device_at_hand(target), AdamW())
+    return TrainingStep(trainer, Batch(tuple(inputs), labels), params)
+
+
+def trainable(target: str) -> Trainable:
+    """The backend of a target. Raises TargetError where it cannot train."""
+    found = backend_of(target)
+    if not isinstance(found, Trainable):
+        raise TargetError(
+            f"{target} cannot train: the backend {found.name!r} runs forward only",
+            mend=either(option("target", f"{name}:cpu") for name in having(Trainable)),
+        )
+    return found

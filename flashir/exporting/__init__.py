@@ -1,0 +1,1 @@
+"""Exporting: artefacts, the checks of them, and narrow weights."""

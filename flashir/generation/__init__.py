@@ -1,0 +1,1 @@
+"""Generation: prompts, sampling, and text token by token."""

@@ -1,0 +1,42 @@
+"""hosted: the graphs of a decoder as a host runs them, one token of each row at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flashir.backends.decoding import Decoding
+from flashir.ir import Builder, Graph, Value
+
+
+def hosted(graphs: Decoding) -> Decoding:
+    """The same without the axis of tokens, where it is one token:
+
+    logits, *states = prefill(ids, lengths)         # ids [b, t] padded on the right -> logits [b, v]
+    logits, *states = step(ids, *states)            # ids [b], the next token of each row -> logits [b, v]
+    """
+    return replace(graphs, prefill=_prefill(graphs.prefill), step=_step(graphs.step))
+
+
+def _prefill(graph: Graph) -> Graph:
+    """`prefill(ids, lengths)` -> logits [b, 1, v], ..` -> the same with logits [b, v]"""
+    b = Builder(graph.name)
+    return _flat(b, graph, {value: b.input(value.name, value.type) for value in graph.inputs})
+
+
+def _step(graph: Graph) -> Graph:
+    """`step(ids [b, 1], *states)` -> `step(ids [b], *states)`, whose logits are [b, v]"""
+    ids, *states = graph.inputs
+    batch, _ = ids.type.shape
+    b = Builder(graph.name)
+    column = b.reshape(b.input(ids.name, ids.type.with_shape((batch,))), shape=(batch, 1))
+    return _flat(b, graph, {ids: column} | {value: b.input(value.name, value.type) for value in states})
+
+
+def _flat(b: Builder, graph: Graph, values: dict[Value, Value]) -> Graph:
+    """The graph built anew on other inputs, and logits without their axis of one token."""
+    for node in graph.nodes:
+        operands = [None if value is None else values[value] for value in node.inputs]
+        values |= zip(node.outputs, b.insert(node.op, operands, node.attrs, node.region), strict=True)
+    logits, *states = (values[value] for value in graph.outputs)
+    batch, _, vocab = logits.type.shape
+    return b.finish(b.reshape(logits, shape=(batch, vocab)), *states)

@@ -1,0 +1,360 @@
+"""One op, one record: everything the compiler knows of an op stands in its OpDef.
+
+A record with `decompose` is composite, one without is primitive. Adding a composite op touches one file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from flashir.arguments import shown
+from flashir.errors import SettingError, suggest
+from flashir.ir.choices import Choice
+from flashir.ir.cost import CostRule
+from flashir.ir.dims import Dim, Size
+from flashir.ir.extensions import Extensions
+from flashir.ir.graph import AUTO, Attr, Auto, Node
+from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME
+from flashir.ir.op_table import OpTable
+from flashir.ir.streaming import Stream
+from flashir.ir.traits import Axes, FoldRule, GradientRule, GrowthRule, PaddingRule, RowsRule
+from flashir.ir.types import DType, TensorType
+
+REQUIRED = object()
+PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
+"""A name such as `proj_in.weight` or `layers.{4*i + 2}`: it becomes a key of files, and an attribute in other code."""
+
+
+@dataclass(frozen=True)
+class AttrSpec:
+    """What an attribute may be, and what it is where it is not given.
+
+    Args:
+        kind: the accepted python types.
+        default: the value where none is given; `REQUIRED` where one must be.
+        choices: the accepted values, where only some are.
+        least: the smallest number accepted.
+        most: the largest whole number; of a kind without fractions, `LARGEST_SIZE` where it is not given.
+        choice: how the compiler chooses, where `auto` is accepted.
+        items: of a list, the accepted python types of its items.
+        pattern: of a string, the regular expression that all of it must match.
+        doc: one line for people.
+    """
+
+    kind: tuple[type, ...]
+    default: Any = REQUIRED
+    choices: tuple[Attr, ...] = ()
+    least: float | None = None
+    most: int | None = None
+    choice: Choice | None = None
+    items: tuple[type, ...] = ()
+    pattern: str = ""
+    doc: str = ""
+
+    def problem(self, name: str, value: Attr) -> str | None:
+        """What is wrong with that value, or None."""
+        wanted = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.choice else "")
+        if isinstance(value, Auto):
+            return None if self.choice else f"{name} must be {wanted}, got auto"
+        if value is None:
+            return None if self.default is None else f"{name} must be {wanted}, got none"
+        if not _is_one_of(value, self.kind) or value != value:
+            return f"{name} must be {wanted}, got {value!r}"
+        if isinstance(value, tuple) and not all(_is_one_of(item, self.items) for item in value):
+            return f"{name} must hold {' or '.join(kind.__name__ for kind in self.items)} alone, got {value!r}"
+        if isinstance(value, str) and self.pattern and len(value) > LONGEST_NAME:
+            return f"{name} has {len(value)} characters, at most {LONGEST_NAME} are possible"
+        if isinstance(value, str) and self.pattern and not re.fullmatch(self.pattern, value):
+            return f"{name} must be a name such as 'proj_in.weight' or 'layers.{{i}}', got {value!r}"
+        if self.choices and value not in self.choices:
+            return f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
+        if self.least is not None and isinstance(value, (int, float)) and not value >= self.least:
+            return f"{name} must be at least {self.least}, got {value}"
+        most = LARGEST_SIZE if self.most is None and float not in self.kind else self.most
+        if most is not None and isinstance(value, int) and value > most:
+            return f"{name} must be at most {most}, got {value}"
+        return None
+
+
+def _is_one_of(value: Attr, kinds: tuple[type, ...]) -> bool:
+    """Whether the value is of one of those types; a bool is no int."""
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
+def integer(
+    default: Any = REQUIRED,
+    least: int | None = None,
+    choice: Choice | None = None,
+    doc: str = "",
+    *,
+    most: int | None = None,
+) -> AttrSpec:
+    """An attribute that is a whole number."""
+    return AttrSpec((int,), default, least=least, most=most, choice=choice, doc=doc)
+
+
+def number(default: Any = REQUIRED, least: float | None = None, doc: str = "") -> AttrSpec:
+    """An attribute that is a number."""
+    return AttrSpec((float, int), default, least=least, doc=doc)
+
+
+def flag(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is true or false."""
+    return AttrSpec((bool,), default, doc=doc)
+
+
+def text(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a string."""
+    return AttrSpec((str,), default, doc=doc)
+
+
+def parameter_name(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is the name of a parameter, or the part before it."""
+    return AttrSpec((str,), default, pattern=PARAMETER_NAME, doc=doc)
+
+
+def choice(*choices: str, default: Any = REQUIRED, choice: Choice | None = None, doc: str = "") -> AttrSpec:
+    """An attribute that is one of some words."""
+    return AttrSpec((str,), default, choices, choice=choice, doc=doc)
+
+
+def size(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a size, known or symbolic."""
+    return AttrSpec((int, Dim), default, least=0, doc=doc)
+
+
+def listing(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a list of axes, or of sizes that are known."""
+    return AttrSpec((tuple,), default, items=(int,), doc=doc)
+
+
+def sizes(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is a list of sizes, known or symbolic."""
+    return AttrSpec((tuple,), default, items=(int, Dim), doc=doc)
+
+
+def dtype(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
+    """An attribute that is an element type."""
+    return AttrSpec((DType,), default, doc=doc)
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """A trainable parameter: its shape and how it starts, `mean + std * normal`.
+
+    Raises IRError where it is larger than a tensor may be.
+    """
+
+    shape: tuple[int, ...]
+    mean: float = 0.0
+    std: float = 0.0
+
+    def __post_init__(self) -> None:
+        TensorType(DType.F32, self.shape)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One case for the generated tests: types of the operands (as IR text) and attributes.
+
+    Integer operands are drawn from `0 .. high - 1`, so that they are good token ids.
+    """
+
+    operands: tuple[str | None, ...] = ()
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    high: int = 5
+
+
+def sample(*operands: str | None, high: int = 5, **attrs: Attr) -> Sample:
+    """A test case: `sample("f32[2, 3]", "f32[3]", axis=1)`."""
+    return Sample(operands, attrs, high)
+
+
+Infer = Callable[..., TensorType | tuple[TensorType, ...]]
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """The record of an op.
+
+    Args:
+        name: as in the IR text.
+        operands: their names; `x?` is optional, `xs*` takes all that are left.
+        infer: types of the operands and attributes -> type, or types, of the results. Raises IRError.
+        ref: the meaning, in numpy float64; written apart from `decompose`, so that each tests the other.
+            A block also gets `p`, its parameters by local name; an op with a region gets `body`, a function.
+        cost: bound types and attributes -> Cost. See `flashir.ir.cost`.
+        samples: cases for the generated tests.
+        attrs: the attributes it takes.
+        decompose: builder, operands and attributes -> the same results from simpler ops.
+        params: types and attributes -> the parameters it owns, by local name.
+        scope: where those parameters stand: "pos", or "layers/attn" for a part of a numbered layer;
+            a function of the attributes where it depends on them.
+        region: for an op with a body: types of the operands and attributes -> types of the body's arguments.
+        rounds: for an op with a body: types of the operands and attributes -> how often the body runs.
+        stream: how it is continued token by token, where its result for a token takes more than that token.
+        inherit: attributes that follow from the nodes before it, where they are not given.
+        axes: what it does to the axes of its operands; required of primitives.
+        gradient: which values its backward pass reads; required of primitives. A composite that a target claims whole
+            reads its operands unless it says otherwise.
+        growth: how large its results become in long sequences, where not as large as its operands.
+        fold: what a node simplifies to, given the nodes before it.
+        neutral: the second operand that leaves the first unchanged, as 0 for `add`.
+        commutative: whether the two operands may be exchanged.
+        fuses: whether compilers compute it in one kernel with elementwise neighbours.
+        inline: whether each reader computes it anew, as a constant, so that it is never worth moving.
+        moves: whether each element of the result is one of an operand, or a constant.
+        clips: whether it is one of an operand where that is within bounds.
+        rows: of an op that takes rows of a table by number: operand types and attributes -> which operand holds the
+            numbers, and how many rows there are.
+        ignores_padding: attributes -> whether rows after the last token change no row before them. Elementwise ops
+            never do.
+        doc: one line for people.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    infer: Infer
+    ref: Callable[..., Any]
+    cost: CostRule
+    samples: tuple[Sample, ...]
+    attrs: Mapping[str, AttrSpec] = field(default_factory=dict)
+    decompose: Callable[..., Any] | None = None
+    params: Callable[..., dict[str, ParamSpec]] | None = None
+    scope: str | Callable[[Mapping[str, Attr]], str] = ""
+    region: Callable[[list[TensorType], Mapping[str, Attr]], list[TensorType]] | None = None
+    rounds: Callable[[list[TensorType], Mapping[str, Any]], Size] | None = None
+    stream: Stream | None = None
+    inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
+    axes: Axes | None = None
+    gradient: GradientRule | None = None
+    growth: GrowthRule | None = None
+    fold: FoldRule | None = None
+    neutral: float | None = None
+    commutative: bool = False
+    fuses: bool = True
+    inline: bool = False
+    moves: bool = False
+    clips: bool = False
+    rows: RowsRule | None = None
+    ignores_padding: PaddingRule | None = None
+    doc: str = ""
+
+    @property
+    def is_primitive(self) -> bool:
+        """Whether no simpler ops say the same."""
+        return self.decompose is None
+
+    @property
+    def choices(self) -> dict[str, Choice]:
+        """The attributes that may be `auto`, and how they get a value."""
+        return {name: spec.choice for name, spec in self.attrs.items() if spec.choice is not None}
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether each element of the result depends on the elements in its place alone."""
+        return self.axes is Axes.ELEMENTWISE
+
+    def is_padding_safe(self, attrs: Mapping[str, Attr]) -> bool:
+        """Whether rows after the last token change no row before them."""
+        return self.is_elementwise or (self.ignores_padding is not None and self.ignores_padding(attrs))
+
+    def home(self, attrs: Mapping[str, Attr]) -> str:
+        """The scope of its parameters, given the attributes."""
+        return self.scope(attrs) if callable(self.scope) else self.scope
+
+    def complete(self, given: Mapping[str, Attr], before: tuple[Node, ...] = ()) -> dict[str, Attr]:
+        """The attributes with defaults filled in, in declared order. Raises SettingError with every problem."""
+        if self.inherit is not None:
+            given = {**given, **self.inherit(given, before)}
+        problems = [f"{self.name} has no attribute {n!r}{suggest(n, self.attrs)}" for n in given if n not in self.attrs]
+        complete: dict[str, Attr] = {}
+        for name, spec in self.attrs.items():
+            value = given.get(name, spec.default)
+            if value is REQUIRED:
+                problems.append(f"{self.name} needs the attribute {name!r}")
+                continue
+            complete[name] = value
+            if value is not spec.default and (problem := spec.problem(name, value)):
+                problems.append(f"{self.name}: {problem}")
+        if problems:
+            raise SettingError(problems)
+        return complete
+
+    def arity(self) -> tuple[int, int | None]:
+        """Least and greatest number of operands; None is no bound."""
+        least = sum(not name.endswith(("?", "*")) for name in self.operands)
+        return least, None if self.operands and self.operands[-1].endswith("*") else len(self.operands)
+
+
+OPS = OpTable()
+"""Every op. Those of plug-ins are there once one was asked for; see `all_ops`."""
+
+EXTENSIONS = Extensions(OPS)
+
+
+def define_op(op: OpDef) -> OpDef:
+    """Enter an op into the table.
+
+    Raises:
+        SettingError: the name is taken, a primitive lacks a trait that analyses need, or a choice has no candidate,
+            one twice, or one that the attribute cannot be.
+    """
+    EXTENSIONS.begin(op.name)
+    problems = [f"the op {op.name!r} is defined twice"] if OPS.is_defined(op.name) else []
+    if op.is_primitive:
+        missing = [name for name in ("axes", "gradient") if getattr(op, name) is None]
+        problems += [f"the primitive {op.name!r} does not say its {name}" for name in missing]
+    for name, spec in op.attrs.items():
+        told = () if spec.choice is None else spec.choice.problems(lambda value, n=name, s=spec: s.problem(n, value))  # type: ignore[misc]
+        problems += [f"the choice {name!r} of the op {op.name!r} {problem}" for problem in told]
+    if problems:
+        raise SettingError(problems, mend="flashir.ir.traits has the facts that a record can state")
+    if op.params is not None:
+        scope = {"scope": parameter_name(None, doc="where its parameters stand; numbered by position where not given")}
+        op = replace(op, attrs=MappingProxyType({**op.attrs, **scope}))
+    OPS[op.name] = op
+    return op
+
+
+def opdef(name: str) -> OpDef:
+    """The record of that op, from a plug-in where flashir has none. Raises SettingError where there is none."""
+    if not isinstance(name, str):
+        raise SettingError(f"an op is known by its name, got {shown(name)}")
+    if name not in OPS:
+        EXTENSIONS.load()
+    if name not in OPS:
+        told = [fault for fault in EXTENSIONS.faults if name in fault.ops]
+        unknown = [] if told else [f"unknown op {name!r}{suggest(name, OPS)}"]
+        raise SettingError(unknown + list(map(str, told or EXTENSIONS.faults)))
+    return OPS[name]
+
+
+def all_ops() -> tuple[OpDef, ...]:
+    """Every op, those of plug-ins among them. What is wrong with a plug-in, `flashir doctor` says."""
+    EXTENSIONS.load()
+    return tuple(OPS.values())
+
+
+def same_type(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
+    """The result has the type of the first operand."""
+    return x
+
+
+def composites() -> Iterator[OpDef]:
+    """The ops that decompose."""
+    return (op for op in OPS.values() if op.decompose is not None)
+
+
+def resolved(size_or_none: Size | None, default: Size) -> Size:
+    """A size attribute, or its default."""
+    return default if size_or_none is None else size_or_none
+
+
+__all__ = [
+    "AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "all_ops", "define_op", "opdef", "same_type", "sample",
+]  # fmt: skip

@@ -1,0 +1,50 @@
+"""The table of ops, which fills itself when it is first read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flashir.ir.op import OpDef
+
+STANDARD = "flashir.ops"
+"""The package that defines the standard ops when it is imported."""
+
+
+class OpTable(MutableMapping[str, "OpDef"]):
+    """Every op by its name. The first reader of the table loads the standard ops; plug-ins add theirs."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, OpDef] = {}
+        self._complete = False
+
+    def __getitem__(self, name: str) -> OpDef:
+        if name not in self._records:
+            self._load()
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._records)
+
+    def __setitem__(self, name: str, op: OpDef) -> None:
+        self._records[name] = op
+
+    def __delitem__(self, name: str) -> None:
+        del self._records[name]
+
+    def is_defined(self, name: str) -> bool:
+        """Whether the op is there already, without loading any."""
+        return name in self._records
+
+    def _load(self) -> None:
+        """Import the standard ops. While they load, they see those that are there."""
+        if not self._complete:
+            import_module(STANDARD)
+            self._complete = True

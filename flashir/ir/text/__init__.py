@@ -1,0 +1,1 @@
+"""The IR as text: its grammar, its parser and its printer."""

@@ -1,0 +1,263 @@
+"""IR text -> statements, types and sizes; no graph yet. Errors carry line:column and what would have been accepted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flashir.errors import FlashirError, IRError
+from flashir.files.foreign import parse_json
+from flashir.ir.dims import LARGEST_COEFFICIENT, Dim, Size, ceildiv, symbol
+from flashir.ir.graph import AUTO, Attr
+from flashir.ir.limits import LONGEST_TEXT
+from flashir.ir.types import DTYPE_NAMES, DType, TensorType
+
+DEEPEST = 64
+_BRACKETS = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|[\[({]|[\])}]')
+
+
+def parse_type(text: str) -> TensorType:
+    """A type such as `f32[B, T, 768]`. Raises IRError."""
+    result: TensorType = parse(text, "type", "")
+    return result
+
+
+@cache
+def parse_size(text: str) -> Size:
+    """A size such as `4*i + 2`. Raises IRError."""
+    return _size(parse(text, "size", ""))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a text, counted from 1."""
+
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`%a, %b = op(%x, name = %y) {attr = 1} (%h) { .. yield %z } : type, type`, as it stands in the text."""
+
+    results: tuple[Any, ...]
+    op: Any
+    operands: tuple[tuple[str | None, Any], ...]
+    attrs: tuple[tuple[Any, Attr], ...]
+    region: tuple[tuple[Any, ...], tuple[Statement, ...], tuple[Any, ...]] | None
+    types: tuple[TensorType, ...] | None
+
+
+def parse(text: str, start: str, source: str) -> Any:
+    """The `model`, `type` or `size` (start) that a text is. Raises IRError, with the name of the source."""
+    import lark
+
+    _check_depth(text, source)
+    if len(text) > LONGEST_TEXT:
+        raise IRError(f"the text has {len(text)} characters, more than {LONGEST_TEXT}", where=source)
+    parser = _lark().parse_interactive(text, start)
+    ended = read = None  # the token that ended what was last put together, and the one after it
+    try:
+        for token in parser.iter_parse():
+            ended, read = read, token
+        ended = read
+        return parser.feed_eof(read)
+    except FlashirError as error:
+        place = Place(ended.line, ended.column) if ended is not None else Place(1, 1)
+        raise IRError(error.problems, where=where_in(source, place), mend=error.mend) from None
+    except lark.UnexpectedInput as error:
+        raise _syntax_error(error, parser.accepts(), text, source) from None
+
+
+def _syntax_error(error: Any, accepted: set[str], text: str, source: str) -> IRError:
+    import lark
+
+    if isinstance(error, lark.UnexpectedToken):
+        if error.token.type == "$END":
+            return IRError(f"the text ends too early; {_wanted(accepted)}", where=where_in(source, _end(text)))
+        place = Place(error.line, error.column)
+        return IRError(
+            f"unexpected {str(error.token)!r}; {_wanted(accepted)}\n{_shown(text, place)}",
+            where=where_in(source, place),
+        )
+    place = Place(error.line, error.column)
+    return IRError(
+        f"unexpected character {text[error.pos_in_stream]!r}\n{_shown(text, place)}",
+        where=where_in(source, place),
+    )
+
+
+def _wanted(accepted: set[str]) -> str:
+    names = {t.name: t.pattern.value for t in _lark().terminals if type(t.pattern).__name__ == "PatternStr"}
+    plain = {
+        "VALUE": "a value such as %x",
+        "IDENTIFIER": "a name",
+        "GLOBAL": "a name such as @model",
+        "INT": "a number",
+    }
+    kinds = sorted({plain.get(name, repr(names.get(name, name.lower()))) for name in accepted - {"$END"}})
+    return f"wanted {' or '.join(kinds) or 'the end of the text'}"
+
+
+def _end(text: str) -> Place:
+    lines = text.split("\n")
+    return Place(len(lines), len(lines[-1]) + 1)
+
+
+def _shown(text: str, place: Place) -> str:
+    line = text.split("\n")[place.line - 1]
+    start = max(0, place.column - 60)
+    return f"    {line[start : start + 100]}\n    {' ' * (place.column - 1 - start)}^"
+
+
+def where_in(source: str, place: Any) -> str:
+    """`source:line:column`"""
+    return f"{source}:{place}" if source else str(place)
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Before the parser, whose stack is not the place to find out."""
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        token = found.group()
+        depth += (token in "[({") - (token in "])}")
+        if depth > DEEPEST:
+            before = text[: found.start()]
+            place = Place(before.count("\n") + 1, found.start() - before.rfind("\n"))
+            raise IRError(f"brackets are nested deeper than {DEEPEST} levels", where=where_in(source, place))
+
+
+@cache
+def _lark() -> Any:
+    import lark
+
+    class Tree(lark.Transformer):  # type: ignore[type-arg]
+        """Tokens and rules -> plain values, from the leaves up."""
+
+        def model(self, items: list[Any]) -> Any:
+            name, *rest = items
+            *rest, returned = rest
+            arguments = [item for item in rest if isinstance(item, tuple) and item and item[0] == "argument"]
+            statements = [item for item in rest if isinstance(item, Statement)]
+            types = next((item[1] for item in rest if isinstance(item, tuple) and item and item[0] == "types"), None)
+            return name, arguments, types, statements, returned
+
+        def argument(self, items: list[Any]) -> Any:
+            return "argument", items[0], items[1]
+
+        def statement(self, items: list[Any]) -> Statement:
+            results, op, *rest = items
+            kinds = {item[0]: item[1] for item in rest if item is not None and item[0] != "operand"}
+            operands = tuple(item[1:] for item in rest if item is not None and item[0] == "operand")
+            return Statement(
+                results, op, operands, kinds.get("attributes", ()), kinds.get("region"), kinds.get("types")
+            )
+
+        def operand(self, items: list[Any]) -> Any:
+            return "operand", items[0] and str(items[0]), items[1]
+
+        def region(self, items: list[Any]) -> Any:
+            arguments, *statements, yielded = items
+            return "region", (arguments or (), tuple(statements), yielded)
+
+        def values(self, items: list[Any]) -> Any:
+            return tuple(items)
+
+        def attributes(self, items: list[Any]) -> Any:
+            return "attributes", tuple(item for item in items if item is not None)
+
+        def attribute(self, items: list[Any]) -> Any:
+            return items[0], _attr(items[1])
+
+        def types(self, items: list[Any]) -> Any:
+            return "types", tuple(items)
+
+        def type(self, items: list[Any]) -> TensorType:
+            name, *sizes = items
+            return TensorType(DType.named(str(name)), tuple(_size(s) for s in sizes if s is not None))
+
+        def listing(self, items: list[Any]) -> Any:
+            return tuple(_attr(item) for item in items if item is not None)
+
+        def number(self, items: list[Any]) -> float:
+            return float(items[0])
+
+        def string(self, items: list[Any]) -> Any:
+            return _Text(parse_json(str(items[0]), "", IRError, str, problem=f"the string {items[0]} is malformed"))
+
+        def whole(self, items: list[Any]) -> int:
+            return int(items[0]) if len(items[0]) < 20 else _too_large(items[0])
+
+        def negative(self, items: list[Any]) -> Any:
+            return _size(items[0]) * -1
+
+        def word(self, items: list[Any]) -> Any:
+            return _Word(str(items[0]))
+
+        def plus(self, items: list[Any]) -> Any:
+            return _within(_size(items[0]) + _size(items[1]))
+
+        def minus(self, items: list[Any]) -> Any:
+            return _within(_size(items[0]) - _size(items[1]))
+
+        def times(self, items: list[Any]) -> Any:
+            return _within(_size(items[0]) * _size(items[1]))
+
+        def ceildiv(self, items: list[Any]) -> Any:
+            divisor = _size(items[1])
+            if isinstance(divisor, Dim):
+                raise IRError(f"ceildiv needs a known divisor, got {divisor}")
+            return ceildiv(_size(items[0]), divisor)
+
+    grammar = (Path(__file__).parent / "grammar.lark").read_text()
+    return lark.Lark(
+        grammar, parser="lalr", transformer=Tree(), start=["model", "type", "size"], maybe_placeholders=True
+    )
+
+
+@dataclass(frozen=True)
+class _Word:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Text:
+    content: str
+
+
+def _too_large(text: str) -> int:
+    raise IRError(f"the number {text[:20]}.. is too large")
+
+
+def _within(size: Size) -> Size:
+    """The size, where it is not too large to be written down. Raises IRError."""
+    if isinstance(size, int) and abs(size) > LARGEST_COEFFICIENT:
+        raise IRError(f"a size has too large a number in it, at most {LARGEST_COEFFICIENT} is possible")
+    return size
+
+
+def _size(item: Any) -> Size:
+    if isinstance(item, _Word):
+        return symbol(item.name)
+    if isinstance(item, (int, Dim)) and not isinstance(item, bool):
+        return item
+    raise IRError(f"{item!r} is no size")
+
+
+def _attr(item: Any) -> Attr:
+    """A parsed value as an attribute: words are constants, types or symbols, unlike strings."""
+    if isinstance(item, _Word):
+        words: dict[str, Attr] = {"true": True, "false": False, "auto": AUTO, "none": None, "inf": float("inf")}
+        if item.name in words:
+            return words[item.name]
+        return DType(item.name) if item.name in DTYPE_NAMES else symbol(item.name)
+    if isinstance(item, _Text):
+        return item.content
+    attr: Attr = item
+    return attr

@@ -1,0 +1,199 @@
+"""Facts about an op that analyses and passes ask for. They stand on its record, so no analysis names an op.
+
+`Axes` says what an op does to the axes of its operands, a gradient rule what its backward pass reads, a fold rule what
+it simplifies to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from enum import Enum, auto
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.dims import Size
+    from flashir.ir.graph import Attr, Node, Value
+
+
+class Axes(Enum):
+    """What an op does to the axes of its operands."""
+
+    ELEMENTWISE = auto()
+    """Each element of the result depends on the elements in its place; shapes broadcast as in numpy."""
+    BROADCAST = auto()
+    """As elementwise, and the result takes the shape `attrs["shape"]`."""
+    ALONG_ONE = auto()
+    """The op works along `attrs["axis"]`; all other axes keep their places."""
+    REDUCTION = auto()
+    """The axes in `attrs["axes"]` are removed, or kept with size 1 where `attrs["keepdims"]`."""
+    ALIGNED = auto()
+    """As elementwise on all axes but the last, along which elements may mix."""
+    LAST = auto()
+    """The op works along the last axis of its first operand; its other operands have no axis in common with it."""
+    TRANSPOSE = auto()
+    """Axis i of the result is axis `attrs["perm"][i]` of the operand."""
+    RESHAPE = auto()
+    """The same elements, in row-major order, in another shape."""
+    GATHER = auto()
+    """Rows of the first operand, numbered by the second."""
+    MATMUL = auto()
+    """A batch of matrix products; `attrs["transpose_x"]` and `attrs["transpose_y"]` say how the matrices lie."""
+    LOOP = auto()
+    """A loop along `attrs["axis"]`, see `flashir.ops.primitive.scan.cut_scan`."""
+    SOURCE = auto()
+    """The op has no operands."""
+    MIXED = auto()
+    """None of the above: any element of a result may depend on any element of an operand."""
+
+
+GradientRule = Callable[["Node", Set["Value"]], tuple["Value", ...]]
+"""node, the values that a gradient reaches -> the values that the gradient of the node reads."""
+
+
+def no_gradient(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
+    """The result is constant almost everywhere: no gradient passes."""
+    return ()
+
+
+def reads_nothing(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
+    """The op is linear in each operand alone, so its gradient needs no value of the forward pass."""
+    return ()
+
+
+def reads_result(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
+    """The derivative is a function of the result, as of `exp`."""
+    return node.outputs
+
+
+def reads_operands(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
+    """The gradient may read every operand."""
+    return node.operands
+
+
+def reads_operand(index: int) -> GradientRule:
+    """The gradient reads one operand alone, as `select` its condition."""
+
+    def rule(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
+        return (node.operands[index],)
+
+    return rule
+
+
+def reads_other_side(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
+    """The op is bilinear: the gradient of each side reads the other."""
+    one, other = node.operands
+    return tuple(read for read, side in ((other, one), (one, other)) if side in reached)
+
+
+FoldRule = Callable[["Builder", "Node"], "Value | None"]
+"""The builder, and a node that it is about to insert -> a value that equals its result; None where there is none."""
+
+
+def same_type(node: Node, x: Value | None) -> Value | None:
+    """The value, where it has the type of the node's result."""
+    return x if x is not None and x.type == node.output.type else None
+
+
+def fold_identity(b: Builder, node: Node) -> Value | None:
+    """`f(x)` of the type that x has -> `x`, as a cast to its own element type."""
+    return same_type(node, node.inputs[0])
+
+
+def fold_single(b: Builder, node: Node) -> Value | None:
+    """`f(x)` with one operand and one result -> `x`, as a concat of one part."""
+    return node.inputs[0] if len(node.inputs) == len(node.outputs) == 1 else None
+
+
+def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
+    """The number that a value is, where it is a constant."""
+    node = b.producer(value)
+    if node is None or node.op != "constant":
+        return None
+    number = node.attrs["value"]
+    assert isinstance(number, (int, float))
+    return number
+
+
+RowsRule = Callable[[Sequence[Any], Mapping[str, Any]], tuple[int, Any]]
+"""Operand types and attributes -> the operand that holds numbers of rows, and how many rows the table has."""
+GrowthRule = Callable[["Node", Sequence[float], Callable[["Size"], float]], float]
+"""How large numbers become in long sequences: node, growth of each operand, power of a size -> growth of the results.
+
+A growth of g says that numbers become as large as the length to the power of g, at most. Constants, parameters, tokens
+and what is normalised have 0, a sum over all tokens 1, its reciprocal -1. The power of a size is 1 where it is one of
+tokens, or of chunks, else 0. Without a rule, the growth of an op is the largest of its operands'.
+"""
+
+
+def grows_bounded(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """The results are bounded, as those of `tanh`, or of `exp`, which is taken of scores less their largest."""
+    return 0.0
+
+
+def grows_as_product(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """`x * y`"""
+    return sum(growth)
+
+
+def grows_as_quotient(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """`x / y`"""
+    return growth[0] - growth[1]
+
+
+def grows_as_inverse(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """`1 / x`"""
+    return -growth[0]
+
+
+def grows_as_root(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """The square root."""
+    return growth[0] / 2
+
+
+def grows_by_axes(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """A sum over `attrs["axes"]`."""
+    shape, axes = node.operands[0].type.shape, node.attrs["axes"]
+    assert isinstance(axes, tuple)
+    return growth[0] + sum(power(shape[axis]) for axis in axes if isinstance(axis, int))
+
+
+def grows_by_running(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """A running sum is one over tokens, or over chunks."""
+    return growth[0] + 1.0
+
+
+def grows_by_contraction(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """A matrix product sums over one axis."""
+    shape = node.operands[0].type.shape
+    return sum(growth) + power(shape[-2] if node.attrs["transpose_x"] else shape[-1])
+
+
+def grows_as_constant(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+    """Nothing grows less than 0 does."""
+    return 0.0 if node.attrs["value"] else -inf
+
+
+def grows_as_size(attr: str) -> GrowthRule:
+    """A number as large as the size that the attribute has."""
+
+    def rule(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
+        size: Any = node.attrs[attr]
+        return power(size)
+
+    return rule
+
+
+PaddingRule = Callable[[Mapping[str, "Attr"]], bool]
+"""Attributes -> whether rows after the last token leave the results of the rows before them unchanged."""
+
+
+def each_row_alone(attrs: Mapping[str, Any]) -> bool:
+    """The op works on each row alone."""
+    return True
+
+
+def where_causal(attrs: Mapping[str, Any]) -> bool:
+    """No row sees those after it where the op is causal."""
+    return attrs["causal"] is True

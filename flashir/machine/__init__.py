@@ -1,0 +1,1 @@
+"""This machine: its memory and processors, its target records, their calibration."""

@@ -1,0 +1,1 @@
+"""Models: loaded by name or from a file, their parameters, their checkpoints."""

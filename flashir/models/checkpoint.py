@@ -1,0 +1,243 @@
+"""Checkpoints: a folder with `model.fir` (chunk settled), `params.safetensors`, and a manifest of digests.
+
+One that a run wrote has more: `tokenizer.json`, in `reading.json` how it read its texts with that, and in `state/` what
+the run goes on from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.arguments import typed
+from flashir.backends.optimizer_state import Moments
+from flashir.errors import ArtefactError, InputError
+from flashir.files.atomic import atomic_folder, atomic_write, sha256
+from flashir.files.foreign import SMALL, guarded, parse_json, read_bytes
+from flashir.ir import Graph, dumps
+from flashir.models.end_tokens import Reading
+from flashir.models.load import load
+from flashir.models.parameters import checked, load_params, save_params
+from flashir.transforms.settle_choices import choosers, is_open
+
+MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
+READING = "reading.json"
+OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
+RECIPE, CHECKPOINTS = "recipe.toml", "checkpoints"
+"""What a run has: its recipe, and a folder of checkpoints `step-000200`."""
+
+FILES = (MODEL, PARAMS, TOKENIZER, READING, OPTIMIZER, POSITION)
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run goes on from, beside its parameters.
+
+    Args:
+        optimizer: as `Trainer.state` gives it.
+        position: where in the data and in the schedule the run stands; whatever JSON holds.
+    """
+
+    optimizer: Mapping[str, npt.NDArray[Any]]
+    position: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and the parameters that it was trained to.
+
+    Args:
+        model: its chunk settled.
+        params: by full name.
+        tokenizer: the file of its tokenizer, where it has one.
+        reading: how training read texts; None where nothing says so.
+    """
+
+    model: Graph
+    params: dict[str, npt.NDArray[np.float32]]
+    tokenizer: Path | None = None
+    reading: Reading | None = None
+
+
+@typed
+def save_checkpoint(
+    model: Graph,
+    params: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    tokenizer: Path | None = None,
+    reading: Reading | None = None,
+    state: State | None = None,
+) -> Path:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        model: its chunk settled.
+        params: by full name.
+        folder: must not be there yet, or be empty.
+        tokenizer: the file of one, to be kept with the model.
+        reading: how training read texts with it.
+        state: of the run that the checkpoint belongs to.
+
+    Raises:
+        ArtefactError: a file cannot be written, a chunk is still open, or the folder is in use.
+        ParameterError: the parameters are not the model's, or are not finite.
+    """
+    folder = Path(folder)
+    if any(is_open(node, "chunk") for node in choosers(model)):
+        raise ArtefactError("the chunk must be chosen before a model has parameters to save", where=str(folder))
+    arrays = checked(model, params)
+    if is_checkpoint(folder):
+        raise ArtefactError("there is a checkpoint already", where=str(folder), mend="choose another folder")
+
+    def fill(unfinished: Path) -> None:
+        _write_text(unfinished / MODEL, dumps(model))
+        save_params(arrays, unfinished / PARAMS)
+        if tokenizer is not None:
+            content = read_bytes(tokenizer, ArtefactError)
+            atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
+        if reading is not None:
+            _write_text(unfinished / READING, json.dumps(reading.as_dict(), indent=2))
+        if state is not None:
+            save_params(state.optimizer, unfinished / OPTIMIZER)
+            _write_text(unfinished / POSITION, json.dumps(state.position, indent=2))
+        digests = {name: sha256(unfinished / name) for name in FILES if (unfinished / name).exists()}
+        _write_text(unfinished / MANIFEST, json.dumps({"schema": SCHEMA, "sha256": digests}, indent=2))
+
+    atomic_folder(folder, fill)
+    return folder
+
+
+@typed
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint, every digest verified.
+
+    Args:
+        folder: of a checkpoint; or of a run, whose newest checkpoint is read.
+
+    Raises:
+        InputError: a run has no checkpoint.
+        ArtefactError: the folder is neither, and every file that is missing or damaged.
+        IRError, ParameterError: what the files hold is not well formed, or does not fit together.
+    """
+    folder = Path(folder)
+    if is_run(folder) and not is_checkpoint(folder):
+        folder = newest(folder)
+    damaged = [f"{name} {problem}" for name, problem in _damage(folder)]
+    if damaged:
+        raise ArtefactError(damaged, where=str(folder), mend="get a good copy of the checkpoint")
+    model = load(folder / MODEL)
+    tokenizer = folder / TOKENIZER
+    params = checked(model, load_params(folder / PARAMS))
+    return Checkpoint(model, params, tokenizer if tokenizer.exists() else None, _reading(folder / READING))
+
+
+def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
+    """What a run goes on from, in the folder of a checkpoint whose parameters `load_checkpoint` has read.
+
+    Raises:
+        ArtefactError: there is none.
+        ParameterError: the state of the optimiser is damaged, or that of another model.
+    """
+    folder = Path(folder)
+    if not (folder / POSITION).exists():
+        raise ArtefactError("this checkpoint has no state that a run could go on from", where=str(folder))
+    position = parse_json(_small(folder / POSITION), folder / POSITION, ArtefactError, dict[str, Any])
+    optimizer = load_params(folder / OPTIMIZER)
+    Moments.read(optimizer, params)
+    return State(optimizer, position)
+
+
+def read_params(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """The parameters in a safetensors file, or those of a checkpoint, or of the newest checkpoint of a run.
+
+    Raises:
+        ParameterError: as `load_params`.
+        InputError, ArtefactError: as `load_checkpoint`.
+    """
+    path = Path(path)
+    return load_checkpoint(path).params if is_checkpoint(path) or is_run(path) else load_params(path)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder says that it is that of a run."""
+    return (folder / RECIPE).is_file()
+
+
+def in_order(run: Path) -> list[Path]:
+    """All checkpoints of a run, the oldest first."""
+    found = (each for each in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", each.name))
+    return sorted(found, key=step_of)
+
+
+def newest(run: Path) -> Path:
+    """The last checkpoint of a run. Raises InputError where there is none."""
+    found = in_order(run)
+    if not found:
+        raise InputError(
+            "there is no checkpoint to go on from",
+            where=str(run / CHECKPOINTS),
+            mend="bring one back, or begin the run again in another folder",
+        )
+    return found[-1]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of the last step before a checkpoint: 200 of `step-000200`."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def is_checkpoint(folder: str | Path) -> bool:
+    """Whether a folder says that it is a checkpoint."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def _reading(path: Path) -> Reading | None:
+    """How training read texts; None where nothing says so. Raises ArtefactError."""
+    if not path.exists():
+        return None
+    problem, mend = "does not say what documents end with", "get a good copy of the checkpoint"
+    with guarded(path, ArtefactError, problem, mend):
+        return Reading.of(parse_json(_small(path), path, ArtefactError, dict[str, Any], problem=problem, mend=mend))
+
+
+def _damage(folder: Path) -> list[tuple[str, str]]:
+    """What is wrong with each file, by the manifest."""
+    path = folder / MANIFEST
+    text = _small(path)
+    try:
+        manifest = parse_json(text, path, ArtefactError, _Manifest)
+    except ArtefactError as error:
+        return [(MANIFEST, f"is damaged: {error.problems[0]}")]
+    digests = manifest.sha256
+    if missing := [name for name in (MODEL, PARAMS) if name not in digests]:
+        return [(MANIFEST, f"is damaged: it has no digest of {' and '.join(missing)}")]
+    listed = {name: digests[name] for name in FILES if name in digests}
+    found = [(name, "is not in the manifest") for name in FILES if name not in listed and (folder / name).exists()]
+    for name, digest in listed.items():
+        if not (folder / name).is_file():
+            found.append((name, "is missing"))
+        elif sha256(folder / name) != digest:
+            found.append((name, "is damaged: its SHA-256 is not the one in the manifest"))
+    return found
+
+
+def _small(path: Path) -> bytes:
+    return read_bytes(path, ArtefactError, largest=SMALL, problem="cannot read")
+
+
+def _write_text(path: Path, text: str) -> None:
+    atomic_write(path, lambda file: file.write(text.encode()))

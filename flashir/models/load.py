@@ -1,0 +1,56 @@
+"""Models by name or from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flashir.arguments import shown, typed
+from flashir.backends.registry import frontends
+from flashir.errors import InputError, SettingError, suggest
+from flashir.files.foreign import read_text
+from flashir.files.kinds import given_as_model
+from flashir.ir import Auto, DType, Graph, loads
+from flashir.ir.dims import plain
+from flashir.ir.verify import verify
+
+MEND = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
+_SETTINGS = (bool, int, float, str, DType, Auto, type(None))
+
+
+@typed
+def model(name: str, **settings: Any) -> Graph:
+    """A model of the zoo, or of any other frontend that is installed.
+
+    Args:
+        name: such as `flash` or `flash-quad`.
+        settings: such as `size="base"`, `task="lm"`, `d_model=512`, `depth=12`, `vocab=256`, `chunk=256`.
+
+    Raises:
+        SettingError: the name is unknown, and every setting that is unknown or wrong.
+    """
+    own = {key: plain(value) for key, value in settings.items()}
+    if odd := [f"{key} cannot be {shown(value)}" for key, value in own.items() if not isinstance(value, _SETTINGS)]:
+        raise SettingError(odd, where=name, mend="settings are numbers, words, and true or false")
+    for frontend in frontends():
+        if name in frontend.models():
+            return frontend.build(name, own)
+    known = [each for frontend in frontends() for each in frontend.models()]
+    raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
+
+
+@typed
+def load(path: str | Path) -> Graph:
+    """The model in a `.fir` file.
+
+    Raises:
+        InputError: the file cannot be read as UTF-8 text, or is one of parameters or of another system.
+        IRError: what it says is malformed or ill-typed, with line:column.
+    """
+    path = Path(path)
+    if (kind := given_as_model(path)) is not None:
+        raise InputError(f"this is {kind.what}, not a model", where=str(path), mend=kind.as_model or MEND)
+    text = read_text(path, InputError, problem="cannot read the model", streams=True)
+    graph = loads(text, str(path))
+    verify(graph)
+    return graph

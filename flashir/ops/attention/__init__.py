@@ -1,0 +1,1 @@
+"""Attention: quadratic, linear, and by chunks."""

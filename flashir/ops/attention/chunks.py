@@ -1,0 +1,87 @@
+"""Sequences cut into chunks, [b, t, *] -> [b, g, n, *], and which chunks see each other by their segments (Code 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashir.errors import IRError
+from flashir.ir.dims import Size, ceildiv
+from flashir.ir.types import DType, Shape, TensorType, shape_text
+from flashir.ops.attention.documents import are_packed, are_tokens, check_documents
+from flashir.ops.primitive.shape import pad_to_multiple
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+
+
+def check_segments(segment_ids: TensorType, shape: Shape) -> None:
+    """Raises IRError unless there is one whole number for each token."""
+    if segment_ids.dtype not in (DType.I32, DType.I64) or segment_ids.shape != shape or len(shape) != 2:
+        raise IRError(f"segment_ids must be whole numbers of shape {shape_text(shape)}, got {segment_ids}")
+
+
+def check_told(
+    segment_ids: TensorType | None, documents: TensorType | None, v: TensorType, valid: Size | None = None
+) -> None:
+    """Raises IRError unless what tells tokens of v [b, t, e] apart is absent, or fits it; rows that pad v have none."""
+    if segment_ids is not None:
+        check_segments(segment_ids, (v.shape[0], *segment_ids.shape[1:2]) if valid is None else (v.shape[0], valid))
+    check_documents(documents, v.shape[0], v.shape[1] if valid is None else valid)
+    if segment_ids is not None and documents is not None and are_packed(documents):
+        raise IRError("documents say token by token what segment_ids say of whole chunks, give one of them")
+
+
+def chunked_documents(b: Builder, documents: Value, chunk: int, chunks: Size) -> Value:
+    """[b, t] -> [b, g, chunk], padding after the last row"""
+    batch, length = documents.type.shape
+    whole = chunks * chunk
+    padded = documents if length == whole else b.pad(documents, axis=1, after=whole - length)
+    return b.reshape(padded, shape=(batch, chunks, chunk))
+
+
+def chunked(b: Builder, x: Value, chunk: int) -> Value:
+    """[b, t, *] -> [b, g, chunk, *], zeros after the last row"""
+    x = pad_to_multiple(b, x, 1, chunk)
+    batch, length, *rest = x.type.shape
+    return b.reshape(x, shape=(batch, ceildiv(length, chunk), chunk, *rest))
+
+
+def unchunked(b: Builder, x: Value, length: Size) -> Value:
+    """[b, g, n, *] -> [b, t, *], the padding cut off"""
+    batch, chunks, n, *rest = x.type.shape
+    flat = b.reshape(x, shape=(batch, chunks * n, *rest))
+    return flat if chunks * n == length else b.slice(flat, axis=1, stop=length)
+
+
+def overlapping_chunks(
+    b: Builder, segment_ids: Value | None, chunk: int, chunks: Size, documents: Value | None = None
+) -> Value | None:
+    """[b, t] -> bool [b, g, h]: whether the id ranges of two chunks overlap (Code 7)
+
+    What pads the last chunk takes the id of the chunk's own first token, so it widens no range, whatever ids may be.
+    With documents [b, g, n] ranges are those of tokens, and a chunk without any overlaps none.
+    """
+    if segment_ids is None:
+        return None
+    batch, length = segment_ids.type.shape
+    ids = b.reshape(b.pad(segment_ids, axis=1, after=chunks * chunk - length), shape=(batch, chunks, chunk))
+    if documents is not None:
+        token = documents if not are_packed(documents.type) else are_tokens(b, documents)
+        low, high = (b.select(token, ids, b.constant(end, ids.type.dtype)) for end in (INT32_MAX, INT32_MIN))
+    elif chunks * chunk != length:
+        token = b.less(b.iota(length=chunks * chunk), b.size(value=length))
+        low = high = b.select(b.reshape(token, shape=(chunks, chunk)), ids, b.slice(ids, axis=2, stop=1))
+    else:
+        low = high = ids
+    first, last = b.reduce_min(low, axes=(2,)), b.reduce_max(high, axes=(2,))
+
+    def row(x: Value) -> Value:
+        return b.reshape(x, shape=(batch, chunks, 1))
+
+    def column(x: Value) -> Value:
+        return b.reshape(x, shape=(batch, 1, chunks))
+
+    return b.logical_and(b.less_equal(row(first), column(last)), b.less_equal(column(first), row(last)))

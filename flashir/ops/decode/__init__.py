@@ -1,0 +1,1 @@
+"""How ops decode token by token: their states, and what a step does with them."""

@@ -1,0 +1,200 @@
+"""Mixed chunk attention, token by token: the sum over all tokens so far, and the tokens of the current chunk.
+
+A chunk sees the sum of k^T v over the chunks before it. Kept is the sum R over every token so far, which a new token
+changes by one product of rank 1; what it holds of the own chunk is taken out again where the scores are,
+
+    q R - q (K^T V of the own chunk) = q R - sum over the chunk of (q k_j) v_j,
+
+so that a border between chunks, inside a step too, is a matter of masks. No K^T V of a chunk is computed at its end.
+States are renewed first, and then looked at: nothing but what renews one reads it, so a target may do so in place.
+
+Axes: b batch, h heads, t new tokens, n slots of the ring, s key, e expanded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flashir.ir.streaming import States
+from flashir.ir.types import DType
+from flashir.ops.decode.context import (
+    Moment,
+    column,
+    equal,
+    last_positions,
+    remainder,
+    ring_after,
+    ring_step,
+    under_heads,
+)
+from flashir.ops.functions.norm import as_dtype, wide
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+Part = tuple["Value", str]
+"""The queries of a part, and the name of the keys that they are for."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the new tokens see of the ring, themselves among it.
+
+    Args:
+        near: bool [b, t, n], what attends one by one.
+        taken: bool [b, t, n], what the sum holds too much: the own chunk, and the new tokens of later ones.
+        chunks: i32 [b, t], how many chunks stand before.
+        back: i32 [b, t, n], how far a key stands before the token.
+    """
+
+    near: Value
+    taken: Value
+    chunks: Value
+    back: Value
+
+
+def masks(now: Moment, chunk: int, overlap: bool) -> Masks:
+    """Those of a step, once the new tokens stand in the ring; with `overlap` a chunk also sees the one before."""
+    b, query = now.b, now.positions()
+    key = last_positions(b, b.add(now.seen, b.size(value=now.length)), now.ring(seen_at_once(chunk, overlap)))
+    chunks, of_key = b.floor_div(query, divisor=chunk), b.floor_div(b.maximum(key, 0), divisor=chunk)
+    own, other, key, query = column(b, chunks), _row(b, of_key), _row(b, key), column(b, query)
+    there = b.less_equal(0, key)
+    seen = b.logical_and(b.less_equal(key, query), there)
+    near = b.logical_and(seen, b.less_equal(b.sub(own, 1), other) if overlap else equal(b, own, other))
+    return Masks(near, b.logical_and(b.less_equal(own, other), there), chunks, b.sub(query, key))
+
+
+def seen_at_once(chunk: int, overlap: bool) -> int:
+    """The most keys that attend to a token one by one, and so the span of a bias."""
+    return 2 * chunk if overlap else chunk
+
+
+def chunks_after(
+    now: Moment, v: Value, keys: dict[str, Value], far: str | None, chunk: int, overlap: bool = False
+) -> States:
+    """The states after a prompt.
+
+    Args:
+        now: after the prompt.
+        v: [b, .., t, e].
+        keys: [b, .., t, s] by name.
+        far: which keys are summed up with v, if any.
+        chunk, overlap: as in the op.
+    """
+    slots = now.ring(seen_at_once(chunk, overlap))
+    kept = {name: ring_after(now, x, slots) for name, x in {**keys, "v": v}.items()}
+    return kept if far is None else {"sum": sum_after(now, keys[far], v), **kept}
+
+
+def sum_after(now: Moment, k: Value, v: Value) -> Value:
+    """[b, .., t, s], [b, .., t, e] -> k^T v over each row's own tokens, [b, .., s, e] in float32 at least"""
+    b, dtype = now.b, wide(v.type.dtype)
+    token = under_heads(b, column(b, now.is_token()), k.type.rank)
+    return b.matmul(b.select(token, as_dtype(b, k, dtype), 0.0), as_dtype(b, v, dtype), transpose_x=True)
+
+
+def chunks_step(
+    now: Moment,
+    states: States,
+    v: Value,
+    keys: dict[str, Value],
+    local: Part | None,
+    far: Part | None,
+    *,
+    chunk: int,
+    lin_norm: str,
+    kernel: str,
+    bias: Value | None = None,
+    overlap: bool = False,
+) -> tuple[Value, States]:
+    """What new tokens find, and the states after them.
+
+    Args:
+        now: before them.
+        states: `sum` [b, .., s, e] where there is a far part; `v` and keys by name, [b, .., n, *].
+        v: [b, .., t, e].
+        keys: [b, .., t, s] by name.
+        local, far: queries [b, .., t, s] and the name of their keys: of attention within chunks, and between them.
+        chunk, lin_norm, overlap: as in the op.
+        kernel: the op that makes weights of local scores.
+        bias: [2 chunk, 2 chunk] with overlap, else [chunk, chunk], or none.
+    """
+    b, dtype = now.b, wide(v.type.dtype)
+    seen = masks(now, chunk, overlap)
+    after = {name: ring_step(now, states[name], x) for name, x in {**keys, "v": v}.items()}
+    weights, distant = None, None
+    if local is not None:
+        scores = _scores(b, local[0], after[local[1]])
+        if bias is not None:
+            scores = b.add(scores, _bias(now, bias, seen.back, chunk))
+        near = under_heads(b, seen.near, scores.type.rank)
+        (weights,) = b.results(kernel, b.select(near, scores, float("-inf")))
+        weights = as_dtype(b, weights, dtype)
+    if far is not None:
+        q, name = as_dtype(b, far[0], dtype), far[1]
+        norm = _norm(b, column(b, seen.chunks), chunk, lin_norm, dtype)
+        q = b.mul(q, under_heads(b, norm, q.type.rank))
+        added = b.matmul(as_dtype(b, keys[name], dtype), as_dtype(b, v, dtype), transpose_x=True)
+        after["sum"] = b.add(states["sum"], added)
+        distant = b.matmul(q, after["sum"])
+        own = b.select(under_heads(b, seen.taken, q.type.rank), _scores(b, q, after[name]), 0.0)
+        weights = b.neg(own) if weights is None else b.sub(weights, own)
+    assert weights is not None
+    out = b.matmul(weights, as_dtype(b, after["v"], dtype))
+    return as_dtype(b, out if distant is None else b.add(out, distant), v.type.dtype), after
+
+
+def mixed_after(
+    now: Moment, quad_q: Value, quad_k: Value, lin_q: Value, lin_k: Value, v: Value, *_: Value, chunk: int, **__: Any
+) -> States:
+    """Of `mixed_chunk_attention`."""
+    return chunks_after(now, v, {"quad_k": quad_k, "lin_k": lin_k}, "lin_k", chunk)
+
+
+def mixed_step(
+    now: Moment,
+    states: States,
+    quad_q: Value,
+    quad_k: Value,
+    lin_q: Value,
+    lin_k: Value,
+    v: Value,
+    bias: Value,
+    *,
+    chunk: int,
+    lin_norm: str,
+    **_: Any,
+) -> tuple[Value, States]:
+    """Of `mixed_chunk_attention`."""
+    keys, local, far = {"quad_k": quad_k, "lin_k": lin_k}, (quad_q, "quad_k"), (lin_q, "lin_k")
+    return chunks_step(now, states, v, keys, local, far, chunk=chunk, lin_norm=lin_norm, kernel="relu2", bias=bias)
+
+
+def _scores(b: Builder, q: Value, k: Value) -> Value:
+    """q k^T, [b, .., t, n]"""
+    return b.matmul(q, as_dtype(b, k, q.type.dtype), transpose_y=True)
+
+
+def _bias(now: Moment, bias: Value, back: Value, chunk: int) -> Value:
+    """[b, t, n]: the entries of a bias for those positions; of what is masked, any entry"""
+    b, span = now.b, bias.type.shape[0]
+    assert isinstance(span, int)
+    row = column(b, b.add(remainder(b, now.positions(), chunk), span - chunk))
+    at = b.minimum(b.maximum(b.sub(row, back), 0), span - 1)
+    return b.gather(b.reshape(bias, shape=(span * span,)), b.add(b.mul(row, span), at))
+
+
+def _norm(b: Builder, chunks: Value, chunk: int, lin_norm: str, dtype: DType) -> Value:
+    """What the global part is multiplied by, for each token, [b, t, 1], or for all, []"""
+    if lin_norm != "chunk_mean":
+        return b.constant(1.0 if lin_norm == "none" else 1.0 / chunk, dtype)
+    return b.mul(b.reciprocal(b.maximum(b.cast(chunks, dtype=dtype), 1.0)), 1.0 / chunk)
+
+
+def _row(b: Builder, x: Value) -> Value:
+    """[b, n] -> [b, 1, n]"""
+    batch, n = x.type.shape
+    return b.reshape(x, shape=(batch, 1, n))

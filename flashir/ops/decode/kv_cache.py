@@ -1,0 +1,42 @@
+"""Attention to every token so far, token by token: caches of keys and values, and biases by distance.
+
+Axes: b batch, h heads, t new tokens, m the max_len slots of a cache, s key, e value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flashir.ir.streaming import States
+from flashir.ops.decode.context import Moment, cache_after, column, under_heads, visible_slots
+
+if TYPE_CHECKING:
+    from flashir.ir.graph import Value
+
+
+def caches_after(now: Moment, q: Value, k: Value, v: Value, *_: Value, **__: Any) -> States:
+    """`k` and `v`, [b, .., m, *], each token at its position"""
+    return {"k": cache_after(now, k), "v": cache_after(now, v)}
+
+
+def caches_step(
+    now: Moment, states: States, q: Value, k: Value, v: Value, *, kernel: str, bias: Value | None = None
+) -> tuple[Value, States]:
+    """kernel(q k^T + bias) v over what was and what is new, [b, .., t, e]; the bias is [b, t, m]"""
+    b = now.b
+    positions = now.positions()
+    after = {name: b.put_rows(states[name], x, positions) for name, x in (("k", k), ("v", v))}
+    scores = b.matmul(q, after["k"], transpose_y=True)
+    if bias is not None:
+        scores = b.add(scores, under_heads(b, bias, scores.type.rank))
+    seen = under_heads(b, visible_slots(now), scores.type.rank)
+    (weights,) = b.results(kernel, b.select(seen, scores, float("-inf")))
+    return b.matmul(weights, after["v"]), after
+
+
+def by_distance(now: Moment, near: Callable[[int], Value]) -> Value:
+    """[b, t, m]: `near(m)` gives a weight for each of the distances 0 .. m - 1, [m]; of later positions, any"""
+    b = now.b
+    back = b.sub(column(b, now.positions()), b.iota(length=now.room))
+    return b.gather(near(now.room), b.minimum(b.maximum(back, 0), now.room - 1))

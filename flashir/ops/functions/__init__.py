@@ -1,0 +1,1 @@
+"""Functions of tensors: norms, softmax, positions, biases."""

@@ -1,0 +1,104 @@
+"""Normalisation over the last axis (Code 5), in float32 at least, rounded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.cost import elementwise
+from flashir.ir.op import OpDef, define_op, number, sample
+from flashir.ir.traits import Axes
+from flashir.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+EPS = 1e-5
+
+
+def as_dtype(b: Builder, x: Value, dtype: DType) -> Value:
+    """The value in that element type; itself where it has it."""
+    return x if x.type.dtype is dtype else b.cast(x, dtype=dtype)
+
+
+def wide(dtype: DType) -> DType:
+    """The type to accumulate in: float32 for the narrow types."""
+    return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
+
+
+def scaled(b: Builder, x: Value, factor: Value) -> Value:
+    """x * factor, rounded once: a factor rounded by itself is wrong by the same share everywhere, and sums keep that"""
+    return as_dtype(b, b.mul(as_dtype(b, x, factor.type.dtype), factor), x.type.dtype)
+
+
+def _infer_norm(x: TensorType, *affine: TensorType, eps: float) -> TensorType:
+    if not x.dtype.is_float or not x.rank:
+        raise IRError(f"the operand must be a float tensor with at least one axis, got {x}")
+    for a in affine:
+        if a.shape not in ((), (x.shape[-1],)) or a.dtype is not x.dtype:
+            raise IRError(f"scale and bias must be {x.dtype}[] or {x.dtype}[{x.shape[-1]}], got {a}")
+    return x
+
+
+def ref_layer(x: Any, scale: Any, bias: Any, eps: float) -> Any:
+    """As `layer_normalization`, in numpy."""
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * scale + bias
+
+
+def _decompose_layer(b: Builder, x: Value, scale: Value, bias: Value, eps: float) -> Value:
+    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias"""
+    h = as_dtype(b, x, wide(x.type.dtype))
+    centred = b.sub(h, b.reduce_mean(h, axes=(-1,), keepdims=True))
+    variance = b.reduce_mean(b.mul(centred, centred), axes=(-1,), keepdims=True)
+    normed = b.mul(centred, b.reciprocal(b.sqrt(b.add(variance, eps))))
+    scale, bias = (as_dtype(b, each, h.type.dtype) for each in (scale, bias))
+    return as_dtype(b, b.add(b.mul(normed, scale), bias), x.type.dtype)
+
+
+layer_normalization = define_op(
+    OpDef(
+        "layer_normalization",
+        ("x", "scale", "bias"),
+        _infer_norm,
+        ref_layer,
+        elementwise(8),
+        (sample("f32[2, 3, 8]", "f32[8]", "f32[8]"),),
+        attrs={"eps": number(EPS, least=0)},
+        decompose=_decompose_layer,
+        axes=Axes.LAST,
+        doc="zero mean, unit variance, then scale and bias",
+    )
+)
+
+
+def ref_scale(x: Any, scale: Any, eps: float) -> Any:
+    """As `scale_normalization`, in numpy."""
+    return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * scale
+
+
+def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float) -> Value:
+    """x / sqrt(mean(x^2) + eps) * scale, the scale applied to one number a row"""
+    h = as_dtype(b, x, wide(x.type.dtype))
+    inverse = b.reciprocal(b.sqrt(b.add(b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True), eps)))
+    scale = as_dtype(b, scale, h.type.dtype)
+    made = b.mul(b.mul(h, inverse), scale) if scale.type.rank else b.mul(h, b.mul(inverse, scale))
+    return as_dtype(b, made, x.type.dtype)
+
+
+scale_normalization = define_op(
+    OpDef(
+        "scale_normalization",
+        ("x", "scale"),
+        _infer_norm,
+        ref_scale,
+        elementwise(4),
+        (sample("f32[2, 3, 8]", "f32[]"), sample("f32[2, 8]", "f32[8]")),
+        attrs={"eps": number(EPS, least=0)},
+        decompose=_decompose_scale,
+        axes=Axes.LAST,
+        doc="unit root mean square, then scale",
+    )
+)

@@ -1,0 +1,1 @@
+"""Layers that own parameters: embeddings, gated units, attention with heads, feed-forward."""

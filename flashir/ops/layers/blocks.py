@@ -1,0 +1,282 @@
+"""Blocks that own parameters: embed, the positions, the norms, unembed; and repeat, which stacks blocks.
+
+A block's `ref` and `decompose` find their parameters in `p` under the names of the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import InputError, IRError
+from flashir.ir.cost import Contraction, Cost, Types, copied, elementwise, moved
+from flashir.ir.dims import Dim
+from flashir.ir.graph import Attr, Graph, Node
+from flashir.ir.limits import MOST_LAYERS
+from flashir.ir.op import OpDef, ParamSpec, define_op, dtype, flag, integer, number, sample
+from flashir.ir.streaming import States, Stream
+from flashir.ir.traits import Axes, each_row_alone, reads_operands
+from flashir.ir.types import DType, TensorType
+from flashir.ops.decode.context import Moment
+from flashir.ops.functions.norm import EPS, as_dtype, ref_layer, ref_scale, wide
+from flashir.ops.functions.position import ref_sinusoid
+from flashir.ops.primitive.scan import check_body
+from flashir.ops.primitive.shape import rows
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+WEIGHT_STD = 0.02  # Codes 4, 6 and 8
+
+Params = Mapping[str, Any]
+
+
+def check_tokens(x: TensorType) -> None:
+    """Raises IRError unless x is float [b, t, d] with d known."""
+    if x.rank != 3 or not x.dtype.is_float or isinstance(x.shape[-1], Dim):
+        raise IRError(f"the operand must be float [b, t, d] with d known, got {x}")
+
+
+def _same_tokens(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
+    check_tokens(x)
+    return x
+
+
+def width_of(x: TensorType) -> int:
+    """d of [b, t, d]."""
+    width = x.shape[-1]
+    assert isinstance(width, int)
+    return width
+
+
+def _infer_embed(ids: TensorType, vocab: int, dim: int, dtype: DType, **_: Attr) -> TensorType:
+    if ids.dtype not in (DType.I32, DType.I64) or ids.rank != 2:
+        raise IRError(f"ids must be whole numbers [b, t], got {ids}")
+    return TensorType(dtype, (*ids.shape, dim))
+
+
+embed = define_op(
+    OpDef(
+        "embed",
+        ("ids",),
+        _infer_embed,
+        lambda ids, p, **_: rows(p["weight"], ids),
+        copied,
+        (sample("i32[2, 3]", vocab=5, dim=4),),
+        attrs={"vocab": integer(least=1), "dim": integer(least=1), "dtype": dtype(DType.F32)},
+        decompose=lambda b, ids, p, **_: b.gather(p["weight"], ids),
+        params=lambda ids, vocab, dim, **_: {"weight": ParamSpec((vocab, dim), std=WEIGHT_STD)},
+        scope="embed",
+        rows=lambda types, attrs: (0, attrs["vocab"]),
+        ignores_padding=each_row_alone,
+        doc="token embedding, [b, t] -> [b, t, d]",
+    )
+)
+
+
+def _ref_scaled_sin(x: Any, p: Params, **_: Attr) -> Any:
+    sin, cos = ref_sinusoid(x.shape[1], x.shape[2] // 2, DType.F64)
+    return x + np.concatenate([sin, cos], -1) * p["scale"]
+
+
+def _decompose_scaled_sin(b: Builder, x: Value, p: Params, **_: Attr) -> Value:
+    half = width_of(x.type) // 2
+    return _plus_sines(b, x, p, b.results("sinusoid", length=x.type.shape[1], half=half, dtype=wide(x.type.dtype)))
+
+
+def _step_scaled_sin(now: Moment, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
+    half = width_of(x.type) // 2
+    tables = now.b.results("sinusoid_at", now.positions(), half=half, dtype=wide(x.type.dtype))
+    return _plus_sines(now.b, x, p, tables), {}
+
+
+def _plus_sines(b: Builder, x: Value, p: Params, tables: Sequence[Value]) -> Value:
+    h = as_dtype(b, x, wide(x.type.dtype))
+    sin, cos = tables
+    position = b.mul(b.concat(sin, cos, axis=-1), as_dtype(b, p["scale"], h.type.dtype))
+    return as_dtype(b, b.add(h, position), x.type.dtype)
+
+
+def _infer_scaled_sin(x: TensorType, **_: Attr) -> TensorType:
+    check_tokens(x)
+    if width_of(x) % 2:
+        raise IRError(f"scaled_sin needs an even width, got {x}")
+    return x
+
+
+scaled_sin = define_op(
+    OpDef(
+        "scaled_sin",
+        ("x",),
+        _infer_scaled_sin,
+        _ref_scaled_sin,
+        elementwise(2),
+        (sample("f32[2, 3, 8]"),),
+        decompose=_decompose_scaled_sin,
+        params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
+        stream=Stream(_step_scaled_sin),
+        scope="pos",
+        ignores_padding=each_row_alone,
+        doc="x plus sinusoidal positions times a learned scale (Code 2)",
+    )
+)
+
+
+def _infer_learned(x: TensorType, max_len: int, **_: Any) -> TensorType:
+    check_tokens(x)
+    if isinstance(x.shape[1], int) and x.shape[1] > max_len:
+        raise IRError(f"the positions learned are max_len = {max_len}, the sequence has {x.shape[1]}: {x}")
+    return x
+
+
+def _ref_learned(x: Any, p: Params, max_len: int, **_: Any) -> Any:
+    if x.shape[1] > max_len:
+        raise InputError(f"a length of {x.shape[1]} is more than the {max_len} positions that are learned")
+    return x + p["weight"][: x.shape[1]]
+
+
+def _step_learned(now: Moment, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
+    return now.b.add(x, now.b.gather(p["weight"], now.positions())), {}
+
+
+learned_position = define_op(
+    OpDef(
+        "learned_position",
+        ("x",),
+        _infer_learned,
+        _ref_learned,
+        elementwise(1),
+        (sample("f32[2, 3, 4]", max_len=5), sample("f32[2, 0, 4]", max_len=1)),
+        attrs={"max_len": integer(1024, least=1, doc="positions learned, and so the longest sequence")},
+        decompose=lambda b, x, p, **_: b.add(x, b.gather(p["weight"], b.iota(length=x.type.shape[1]))),
+        params=lambda x, max_len, **_: {"weight": ParamSpec((max_len, width_of(x)), std=WEIGHT_STD)},
+        stream=Stream(_step_learned),
+        scope="pos",
+        doc="x plus a learned vector for each position (Gehring et al. 2017)",
+    )
+)
+
+
+def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]:
+    """The parameters of a norm of that kind."""
+    if norm == "scale_norm":
+        return {f"{prefix}scale": ParamSpec((), mean=1.0)}
+    return {f"{prefix}scale": ParamSpec((width,), mean=1.0), f"{prefix}bias": ParamSpec((width,))}
+
+
+def apply_norm(b: Builder, x: Value, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Value:
+    """That norm of x, with its parameters under `prefix`."""
+    if norm == "scale_norm":
+        return b.scale_normalization(x, p[f"{prefix}scale"], eps=eps)
+    return b.layer_normalization(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps=eps)
+
+
+def ref_norm(x: Any, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Any:
+    """As `apply_norm`, in numpy."""
+    if norm == "scale_norm":
+        return ref_scale(x, p[f"{prefix}scale"], eps)
+    return ref_layer(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps)
+
+
+def _define_norm(norm: str, doc: str) -> OpDef:
+    return define_op(
+        OpDef(
+            norm,
+            ("x",),
+            _same_tokens,
+            lambda x, p, eps, **_: ref_norm(x, p, norm, eps=eps),
+            elementwise(8),
+            (sample("f32[2, 3, 8]"),),
+            attrs={"eps": number(EPS, least=0)},
+            decompose=lambda b, x, p, eps, **_: apply_norm(b, x, p, norm, eps=eps),
+            params=lambda x, **_: norm_params(norm, width_of(x)),
+            scope="final_norm",
+            ignores_padding=each_row_alone,
+            doc=doc,
+        )
+    )
+
+
+layer_norm = _define_norm("layer_norm", "LayerNorm with its own scale and bias (Code 5)")
+scale_norm = _define_norm("scale_norm", "ScaleNorm with its own scale (Code 5)")
+
+
+def _infer_unembed(x: TensorType, vocab: int, **_: Any) -> TensorType:
+    check_tokens(x)
+    return TensorType(DType.F32, (*x.shape[:-1], vocab))
+
+
+def _vocab_of_embed(given: Mapping[str, Attr], before: tuple[Node, ...]) -> dict[str, Attr]:
+    if "vocab" in given:
+        return {}
+    vocab = next((node.attrs["vocab"] for node in before if node.op == "embed"), None)
+    return {} if vocab is None else {"vocab": vocab}
+
+
+def _params_unembed(x: TensorType, vocab: int, tied: bool, **_: Any) -> dict[str, ParamSpec]:
+    return {"weight": ParamSpec((vocab, width_of(x)) if tied else (width_of(x), vocab), std=WEIGHT_STD)}
+
+
+def _decompose_unembed(b: Builder, x: Value, p: Params, tied: bool, **_: Any) -> Value:
+    return as_dtype(b, b.matmul(x, p["weight"], transpose_y=tied), DType.F32)
+
+
+def _cost_unembed(ins: Types, outs: Types, vocab: int, **_: Any) -> Cost:
+    x, traffic = ins[0], moved(ins, outs)
+    assert x is not None
+    rows, d = x.count // x.sizes[-1], x.sizes[-1]
+    return Cost(0, traffic.read, traffic.written, contractions=(Contraction(1, rows, d, vocab),))
+
+
+unembed = define_op(
+    OpDef(
+        "unembed",
+        ("x",),
+        _infer_unembed,
+        lambda x, p, tied, **_: x @ (p["weight"].T if tied else p["weight"]),
+        _cost_unembed,
+        (sample("f32[2, 3, 4]", vocab=5), sample("f32[2, 3, 4]", vocab=5, tied=False)),
+        attrs={"vocab": integer(least=1), "tied": flag(True, doc="the embedding's own weight, transposed")},
+        decompose=_decompose_unembed,
+        params=_params_unembed,
+        scope=lambda attrs: "embed" if attrs["tied"] else "unembed",
+        inherit=_vocab_of_embed,
+        ignores_padding=each_row_alone,
+        doc="logits in float32, [b, t, d] -> [b, t, vocab]",
+    )
+)
+
+
+def _infer_repeat(x: TensorType, *invariants: TensorType, body: Graph, times: int) -> TensorType:
+    check_body("repeat", body, [x, *invariants], [x])
+    if len(body.outputs) != 1:
+        raise IRError(f"the body of repeat must yield one value, it yields {len(body.outputs)}")
+    return x
+
+
+def _ref_repeat(x: Any, *invariants: Any, body: Callable[..., Any], times: int) -> Any:
+    for index in range(times):
+        (x,) = body(x, *invariants, index=index)
+    return x
+
+
+repeat = define_op(
+    OpDef(
+        "repeat",
+        ("x", "invariants*"),
+        _infer_repeat,
+        _ref_repeat,
+        lambda ins, outs, body, times: body.times(times),
+        (),
+        attrs={"times": integer(least=0, most=MOST_LAYERS)},
+        region=lambda types, attrs: types,
+        rounds=lambda types, attrs: attrs["times"],
+        axes=Axes.LOOP,
+        gradient=reads_operands,
+        ignores_padding=each_row_alone,
+        doc="layers with parameters of their own: x = body(x, *invariants), so many times",
+    )
+)

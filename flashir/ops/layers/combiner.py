@@ -1,0 +1,157 @@
+"""combiner: chunks attend to themselves and to one summary of each other chunk, under one softmax (Appendix A).
+
+V_g = softmax(Q [K_g; K^sum]) [V_g; V^sum]. What the paper leaves open is settled in decision 030.
+Axes: b batch, h heads, t length, g and c chunks, n and m within a chunk, s key, e value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.ir.cost import Contraction, Cost, Types
+from flashir.ir.op import OpDef, ParamSpec, define_op, sample
+from flashir.ir.traits import where_causal
+from flashir.ir.types import TensorType
+from flashir.ops.attention.chunk_summary import ref_document_means
+from flashir.ops.attention.summary_attention import ref_summary_attention, sides_of, softmax_flops, summary_products
+from flashir.ops.functions.position import ref_rope
+from flashir.ops.layers.blocks import WEIGHT_STD, Params, width_of
+from flashir.ops.layers.mixed_chunk_mhsa import CHUNK
+from flashir.ops.layers.multi_head import (
+    HEADS,
+    SCOPE,
+    cost_heads,
+    cut_heads,
+    head_params,
+    infer_heads,
+    inverse_root,
+    merged,
+    projected,
+    ref_cut_heads,
+    ref_merged,
+    ref_projected,
+)
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+
+def _params_combiner(
+    x: TensorType, documents: TensorType | None = None, *, norm: str, **_: Any
+) -> dict[str, ParamSpec]:
+    d = width_of(x)
+    summaries = {}
+    for name in ("summary_k", "summary_v"):
+        summaries[f"{name}.weight"] = ParamSpec((d, d), std=WEIGHT_STD)
+        summaries[f"{name}.bias"] = ParamSpec((d,))
+    return {**head_params(x, norm=norm), **summaries}
+
+
+def _ref_combiner(
+    x: Any,
+    documents: Any = None,
+    *,
+    p: Params,
+    heads: int,
+    causal: bool,
+    norm: str,
+    rope: bool,
+    chunk: int,
+    **_: Any,
+) -> Any:
+    q, k, v = ref_projected(x, p, norm)
+    packed = documents is not None and documents.dtype != bool
+    k_sums: list[Any] = []
+    v_sums: list[Any] = []
+    for first in (False, True) if packed and not causal else (False,):
+        for name, each, sums in (("summary_k", k, k_sums), ("summary_v", v, v_sums)):
+            means = _ref_means(each, documents, chunk, first)
+            sums.append(ref_cut_heads(means @ p[f"{name}.weight"] + p[f"{name}.bias"], heads))
+    if rope:  # each at every position of its chunk; the middle one is kept
+        k_sums = [ref_rope(np.repeat(each, chunk, axis=2), 2)[:, :, chunk // 2 :: chunk] for each in k_sums]
+    q, k, v = (ref_cut_heads(each, heads) for each in (q, k, v))
+    if rope:
+        q, k = ref_rope(q, 2), ref_rope(k, 2)
+    k_sum, v_sum = (np.concatenate(each, axis=2) for each in (k_sums, v_sums))
+    how: dict[str, Any] = {"chunk": chunk, "causal": causal, "scale": 1 / q.shape[-1] ** 0.5}
+    return ref_merged(x, p, ref_summary_attention(q, k, v, k_sum, v_sum, documents, **how))
+
+
+def _ref_means(x: Any, documents: Any, chunk: int, first: bool) -> Any:
+    """[b, t, d] -> [b, g, d], each over the tokens of its chunk, of one document where there are several."""
+    if documents is not None:
+        return ref_document_means(x, documents, chunk, first=first)
+    means = [x[:, at : at + chunk].mean(1) for at in range(0, x.shape[1], chunk)]
+    return np.stack(means, 1) if means else x
+
+
+def _decompose_combiner(
+    b: Builder,
+    x: Value,
+    documents: Value | None = None,
+    *,
+    p: Params,
+    heads: int,
+    causal: bool,
+    norm: str,
+    rope: bool,
+    chunk: int,
+    scope: str | None,
+) -> Value:
+    """Means of keys and values over each chunk, projected; keys of summaries turned to the middle of their chunk."""
+    q, k, v = projected(b, x, p, norm)
+    sides = sides_of(None if documents is None else documents.type, causal)
+
+    def summaries(name: str, each: Value) -> list[Value]:
+        means = (b.chunk_means(each, documents, chunk=chunk, causal=causal, first=first) for first in sides)
+        return [cut_heads(b, b.dense(mean, p[f"{name}.weight"], p[f"{name}.bias"]), heads) for mean in means]
+
+    k_sums, v_sums = summaries("summary_k", k), summaries("summary_v", v)
+    q, k, v = (cut_heads(b, each, heads) for each in (q, k, v))
+    if rope:
+        q, k, k_sums = b.rope(q, axis=2), b.rope(k, axis=2), [b.rope_of_chunks(x, chunk=chunk) for x in k_sums]
+    k_sum, v_sum = (each[0] if len(each) == 1 else b.concat(*each, axis=2) for each in (k_sums, v_sums))
+    how = {"chunk": chunk, "causal": causal, "scale": inverse_root(q)}
+    return merged(b, x, p, b.summary_attention(q, k, v, k_sum, v_sum, documents, **how))
+
+
+def _cost_combiner(ins: Types, outs: Types, *, heads: int, causal: bool, chunk: int, **_: Any) -> Cost:
+    x = ins[0]
+    assert x is not None
+    batch, t, d = x.sizes
+    sides, g = len(sides_of(ins[1] if len(ins) > 1 else None, causal)), -(-t // chunk)
+    projections = (Contraction(1, batch * g, d, d),) * (2 * sides)
+    products = summary_products(batch * heads, t, d // heads, d // heads, chunk, sides * g)
+    cost = cost_heads(ins, outs, *projections, *products)
+    return replace(cost, flops=cost.flops + softmax_flops(batch * heads, t, chunk, sides * g))
+
+
+combiner = define_op(
+    OpDef(
+        "combiner",
+        ("x", "documents?"),
+        infer_heads,
+        _ref_combiner,
+        _cost_combiner,
+        (
+            sample("f32[2, 7, 8]", heads=2, chunk=3),
+            sample("f32[2, 7, 8]", heads=2, chunk=3, causal=False, norm="scale_norm"),
+            sample("f32[1, 6, 6]", heads=1, chunk=2, causal=False, rope=False),
+            sample("f32[1, 3, 4]", heads=1, chunk=5),
+            sample("f32[1, 0, 4]", heads=1, chunk=4, causal=False),
+            sample("f32[2, 7, 8]", "bool[2, 7]", heads=2, chunk=3),
+            sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, chunk=3, causal=False),
+            sample("f32[1, 0, 4]", "bool[1, 0]", heads=1, chunk=4),
+        ),
+        attrs={**HEADS, "chunk": CHUNK},
+        decompose=_decompose_combiner,
+        params=_params_combiner,
+        scope=SCOPE,
+        ignores_padding=where_causal,
+        doc="x + softmax attention of norm(x) to the own chunk and to a summary of each other (Appendix A)",
+    )
+)

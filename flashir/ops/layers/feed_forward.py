@@ -1,0 +1,146 @@
+"""The feed-forward blocks of the transformers: mlp, and its gated form glu (Eq. 1, 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flashir.errors import IRError
+from flashir.ir.cost import Contraction, Cost, Types, moved
+from flashir.ir.limits import LARGEST_SIZE
+from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, number, sample
+from flashir.ir.traits import each_row_alone
+from flashir.ir.types import TensorType
+from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
+from flashir.ops.layers.multi_head import NORM
+from flashir.ops.primitive.elementwise import TRANSCENDENTAL, gelu
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+FFN: dict[str, AttrSpec] = {
+    "expansion": number(4, least=0, doc="h = expansion * d; in glu two thirds of that, for as many parameters"),
+    "norm": NORM,
+}
+SCOPE = "layers/ffn"
+
+Hidden = Callable[[TensorType, float], int]
+
+
+def mlp_width(x: TensorType, expansion: float) -> int:
+    """h = expansion * d. Raises IRError where it is not a whole number."""
+    width = width_of(x) * expansion
+    if width != int(width):
+        raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is no whole width")
+    return int(width)
+
+
+def glu_width(x: TensorType, expansion: float) -> int:
+    """h = 2/3 * expansion * d, rounded down: three matrices with the parameters of two (Shazeer 2020)."""
+    return int(2 * width_of(x) * expansion / 3)
+
+
+def _infer(hidden: Hidden) -> Callable[..., TensorType]:
+    def infer(x: TensorType, expansion: float, **_: Any) -> TensorType:
+        check_tokens(x)
+        if not 1 <= width_of(x) * expansion <= LARGEST_SIZE or not hidden(x, expansion):
+            raise IRError(f"expansion {expansion} of width {width_of(x)} gives no width")
+        return x
+
+    return infer
+
+
+def _params(hidden: Hidden, *inner: str) -> Callable[..., dict[str, ParamSpec]]:
+    """The norm, `up` and its like [d, h], and `down` [h, d]."""
+
+    def params(x: TensorType, expansion: float, norm: str, **_: Any) -> dict[str, ParamSpec]:
+        d, h = width_of(x), hidden(x, expansion)
+        made = norm_params(norm, d, "norm.")
+        for name, shape in (*((name, (d, h)) for name in inner), ("down", (h, d))):
+            made[f"{name}.weight"] = ParamSpec(shape, std=WEIGHT_STD)
+            made[f"{name}.bias"] = ParamSpec(shape[1:])
+        return made
+
+    return params
+
+
+def _cost(hidden: Hidden, inner: int) -> Callable[..., Cost]:
+    def cost(ins: Types, outs: Types, expansion: float, **_: Any) -> Cost:
+        x, traffic = ins[0], moved(ins, outs)
+        assert x is not None
+        batch, t, d = x.sizes
+        rows, h = batch * t, hidden(x, expansion)
+        products = (Contraction(1, rows, d, h),) * inner + (Contraction(1, rows, h, d),)
+        return Cost(rows * (8.0 * d + (TRANSCENDENTAL + 8.0) * h), traffic.read, traffic.written, 1, products)
+
+    return cost
+
+
+def _linear(b: Builder, x: Value, p: Params, name: str) -> Value:
+    return b.dense(x, p[f"{name}.weight"], p[f"{name}.bias"])
+
+
+def _decompose_mlp(b: Builder, x: Value, p: Params, norm: str, **_: Any) -> Value:
+    """x + gelu(norm(x) W_up) W_down"""
+    up = _linear(b, apply_norm(b, x, p, norm, "norm."), p, "up")
+    return b.add(_linear(b, b.gelu(up), p, "down"), x)
+
+
+def _decompose_glu(b: Builder, x: Value, p: Params, norm: str, **_: Any) -> Value:
+    """x + (gelu(norm(x) W_gate) * norm(x) W_up) W_down"""
+    h = apply_norm(b, x, p, norm, "norm.")
+    gated = b.mul(b.gelu(_linear(b, h, p, "gate")), _linear(b, h, p, "up"))
+    return b.add(_linear(b, gated, p, "down"), x)
+
+
+def _ref_mlp(x: Any, p: Params, norm: str, **_: Any) -> Any:
+    hidden = gelu.ref(ref_norm(x, p, norm, "norm.") @ p["up.weight"] + p["up.bias"])
+    return x + hidden @ p["down.weight"] + p["down.bias"]
+
+
+def _ref_glu(x: Any, p: Params, norm: str, **_: Any) -> Any:
+    h = ref_norm(x, p, norm, "norm.")
+    gate, up = (h @ p[f"{name}.weight"] + p[f"{name}.bias"] for name in ("gate", "up"))
+    return x + (gelu.ref(gate) * up) @ p["down.weight"] + p["down.bias"]
+
+
+_SAMPLES = (
+    sample("f32[2, 3, 6]"),
+    sample("f32[2, 3, 4]", norm="scale_norm", expansion=2),
+    sample("f32[1, 0, 4]"),
+)
+
+mlp = define_op(
+    OpDef(
+        "mlp",
+        ("x",),
+        _infer(mlp_width),
+        _ref_mlp,
+        _cost(mlp_width, 1),
+        _SAMPLES,
+        attrs=FFN,
+        decompose=_decompose_mlp,
+        params=_params(mlp_width, "up"),
+        scope=SCOPE,
+        ignores_padding=each_row_alone,
+        doc="x + two dense layers of norm(x) with GELU between, h = 4 d",
+    )
+)
+
+glu = define_op(
+    OpDef(
+        "glu",
+        ("x",),
+        _infer(glu_width),
+        _ref_glu,
+        _cost(glu_width, 2),
+        _SAMPLES,
+        attrs=FFN,
+        decompose=_decompose_glu,
+        params=_params(glu_width, "gate", "up"),
+        scope=SCOPE,
+        ignores_padding=each_row_alone,
+        doc="x + the gated linear unit of norm(x) with GELU (Eq. 1, 2), h = 8 d / 3",
+    )
+)

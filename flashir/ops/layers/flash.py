@@ -1,0 +1,308 @@
+"""flash: the gated attention unit with mixed chunk attention (Code 8), the layer of FLASH."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.cost import Contraction, Cost, Types
+from flashir.ir.dims import ceildiv, divides
+from flashir.ir.graph import AUTO
+from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
+from flashir.ir.traits import each_row_alone
+from flashir.ir.types import TensorType
+from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
+from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
+from flashir.ops.attention.documents import are_packed
+from flashir.ops.attention.linear import LIN_NORM
+from flashir.ops.attention.mixed_chunk import ref_mixed
+from flashir.ops.attention.partial_chunk import local_part
+from flashir.ops.attention.summary_weights import ref_summary_weights
+from flashir.ops.functions.position import ref_rope_bias
+from flashir.ops.layers.blocks import WEIGHT_STD, Params
+from flashir.ops.layers.gated_unit import (
+    GATED,
+    PAPER_CHUNK,
+    QK_SCALE,
+    cost_gated,
+    gated,
+    gated_params,
+    infer_gated,
+    ref_gated,
+)
+from flashir.ops.layers.relative_bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
+from flashir.ops.primitive.shape import pad_to_multiple
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+
+HEADS = ("quad_q", "quad_k", "lin_q", "lin_k", "sum_q", "sum_k")
+
+
+def cheap_heads(use_local: bool, use_global: bool, summaries: str, head_order: str, **_: Any) -> list[str]:
+    """The cheap heads that the parts need, as the rows of gamma and beta stand. Raises IRError where one lacks."""
+    if not (use_local or use_global):
+        raise IRError("flash needs its local part, its global part, or both")
+    if summaries == "attend" and not use_global:
+        raise IRError("summaries of chunks attend in the global part, which is off")
+    needed = HEADS[:2] * use_local + HEADS[2:4] * use_global + HEADS[4:] * (summaries == "attend")
+    order = head_order.split()
+    if len(set(order)) != len(order) or not set(needed) <= set(order) <= set(HEADS):
+        raise IRError(f"head_order must name {', '.join(needed)}, each once, got {head_order!r}")
+    return [name for name in order if name in needed]
+
+
+def _span(chunk: Any, overlap: bool) -> int:
+    """How many positions the bias spans: those that a chunk sees."""
+    return (PAPER_CHUNK if chunk is AUTO else chunk) * (2 if overlap else 1)
+
+
+def _params_flash(
+    x: TensorType,
+    segment_ids: TensorType | None = None,
+    documents: TensorType | None = None,
+    *,
+    chunk: Any,
+    use_local: bool,
+    overlap: bool,
+    summaries: str,
+    **attrs: Any,
+) -> dict[str, ParamSpec]:
+    cheap = cheap_heads(use_local, summaries=summaries, **attrs)
+    made = gated_params(x, len(cheap), _span(chunk, overlap) if use_local else None, **attrs)
+    between = {f"sum_bias.{name}": ParamSpec((BIAS_WIDTH,), std=WEIGHT_STD) for name in "ab"}
+    return {**made, **(between if summaries == "attend" else {})}
+
+
+def _infer_flash(
+    x: TensorType, segment_ids: TensorType | None = None, documents: TensorType | None = None, **attrs: Any
+) -> TensorType:
+    cheap_heads(**attrs)
+    if attrs["overlap"] and not attrs["use_local"]:
+        raise IRError("chunks overlap in the local part, which is off")
+    infer_gated(x, **attrs)
+    check_told(segment_ids, documents, x, x.shape[1] if attrs["valid"] is None else attrs["valid"])
+    packed = documents is not None and are_packed(documents)
+    if packed and attrs["summaries"] == "attend" and not attrs["causal"]:
+        raise IRError("attending summaries of chunks cannot keep documents apart where both ways are seen")
+    return x
+
+
+def _divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int, **_: Any) -> float:
+    return float({"length": chunk, "none": 1, "max_len": max_len, "sqrt_key": key_dim**0.5}[qk_scale])
+
+
+def _ref_flash(x: Any, segment_ids: Any = None, documents: Any = None, *, p: Params, **attrs: Any) -> Any:
+    chunk, causal, overlap = attrs["chunk"], attrs["causal"], attrs["overlap"]
+
+    def attend(cheap: list[Any], v: Any) -> Any:
+        named = dict.fromkeys(HEADS, np.zeros((*v.shape[:2], attrs["key_dim"])))
+        named |= dict(zip(cheap_heads(**attrs), cheap, strict=True))
+        span = _span(chunk, overlap)
+        bias = (
+            ref_bias_of(p, attrs["rel_bias"], span, span, causal) if attrs["use_local"] else np.full((span, span), -1.0)
+        )
+        attended = attrs["summaries"] == "attend"
+        return ref_mixed(
+            named["quad_q"] / _divisor(**attrs),
+            named["quad_k"],
+            named["lin_q"],
+            named["lin_k"],
+            v,
+            bias,
+            segment_ids,
+            documents,
+            chunk=chunk,
+            causal=causal,
+            cumsum=attrs["cumsum"],
+            lin_norm=attrs["lin_norm"],
+            overlap=overlap,
+            chunk_weights=_ref_weights(named["sum_q"], named["sum_k"], documents, p, chunk, causal)
+            if attended
+            else None,
+        )
+
+    return ref_gated(x, p, attend, documents, **attrs)
+
+
+def _ref_weights(q: Any, k: Any, documents: Any, p: Params, chunk: int, causal: bool) -> Any:
+    """How much chunks count for each other, [b, g, h]."""
+    length = q.shape[1]
+    bias = ref_rope_bias(p["sum_bias.a"], p["sum_bias.b"], -(-length // chunk))
+    q, k = _ref_chunked(q, chunk, length), _ref_chunked(k, chunk, length)
+    documents = None if documents is None else _ref_chunked(documents, chunk, length)
+    return ref_summary_weights(q, k, bias, documents, causal=causal, tokens=length)
+
+
+def _ref_chunked(x: Any, chunk: int, length: int) -> Any:
+    """[b, t, *] -> [b, g, chunk, *], zeros after the last row"""
+    chunks = -(-length // chunk)
+    whole = np.zeros((x.shape[0], chunks * chunk, *x.shape[2:]), x.dtype)
+    whole[:, : x.shape[1]] = x[:, :length]
+    return whole.reshape(x.shape[0], chunks, chunk, *x.shape[2:])
+
+
+def _decompose_flash(
+    b: Builder,
+    x: Value,
+    segment_ids: Value | None = None,
+    documents: Value | None = None,
+    *,
+    p: Params,
+    scope: str | None,
+    **attrs: Any,
+) -> Value:
+    chunk, causal, valid, t = attrs["chunk"], attrs["causal"], attrs["valid"], x.type.shape[1]
+    whole = t if valid is None or causal else ceildiv(valid, chunk) * chunk
+    if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream; average over no empty chunk
+        settings = {**attrs, "scope": scope, "valid": t if valid is None else valid}
+        padded = pad_to_multiple(b, x, 1, chunk) if whole == t else b.slice(x, axis=1, stop=whole)
+        out = b.flash(padded, segment_ids, documents, **settings)
+        return b.slice(out, axis=1, stop=t) if whole == t else b.pad(out, axis=1, after=t - whole)
+
+    def attend(cheap: list[Value], v: Value) -> Value:
+        heads = dict(zip(cheap_heads(**attrs), cheap, strict=True))
+        if attrs["use_local"]:
+            heads["quad_q"] = b.mul(heads["quad_q"], 1 / _divisor(**attrs))
+        bias = None
+        if attrs["use_local"]:
+            span = _span(chunk, attrs["overlap"])
+            bias = bias_of(b, p, attrs["rel_bias"], span, span, causal)
+        sums = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
+        if attrs["summaries"] == "attend":
+            return _attended(b, heads, v, bias, segment_ids, documents, p, attrs)
+        if attrs["use_local"] and attrs["use_global"] and not attrs["overlap"]:
+            parts = (*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, documents)
+            return b.mixed_chunk_attention(*parts, **sums)
+        quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
+        told = (segment_ids if attrs["use_global"] else None, documents)
+        parts = (quad_q, quad_k, bias, lin_q, lin_k, *told)
+        return b.partial_chunk_attention(v, *parts, **sums, overlap=attrs["overlap"])
+
+    kept = {name: attrs[name] for name in GATED}
+    return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **kept)
+
+
+def _attended(
+    b: Builder,
+    heads: dict[str, Value],
+    v: Value,
+    bias: Value | None,
+    segment_ids: Value | None,
+    documents: Value | None,
+    p: Params,
+    attrs: dict[str, Any],
+) -> Value:
+    """The parts, where summaries of chunks weigh their states (Appendix A)."""
+    chunk, causal = attrs["chunk"], attrs["causal"]
+    parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
+    values = chunked(b, v, chunk)
+    documents = None if documents is None else chunked_documents(b, documents, chunk, values.type.shape[1])
+    visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
+    sums = {name: attrs[name] for name in ("causal", "cumsum", "lin_norm")}
+    weights = _weights(b, parts, documents, p, attrs)
+    out = b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, documents, **sums)
+    if bias is not None:
+        local = local_part(b, parts["quad_q"], parts["quad_k"], values, bias, documents, causal, attrs["overlap"])
+        out = b.add(local, out)
+    return unchunked(b, out, v.type.shape[1])
+
+
+def _weights(b: Builder, parts: dict[str, Value], documents: Value | None, p: Params, attrs: dict[str, Any]) -> Value:
+    """How much chunks count for each other by their summaries (Appendix A), [b, g, h]."""
+    bias = b.rope_rel_pos_bias(p["sum_bias.a"], p["sum_bias.b"], n=parts["sum_q"].type.shape[1])
+    heads = (parts["sum_q"], parts["sum_k"], bias, documents)
+    return b.summary_weights(*heads, causal=attrs["causal"], tokens=attrs["valid"])
+
+
+def _cost_flash(ins: Types, outs: Types, *, chunk: int, cumsum: str, **attrs: Any) -> Cost:
+    x = ins[0]
+    assert x is not None
+    batch, t, d = x.sizes
+    keys = _span(chunk, attrs["overlap"]) if attrs["use_local"] else 0
+    cost = cost_gated(ins, outs, chunk=chunk, keys=keys, linear=attrs["use_global"], **attrs)
+    cost = replace(cost, contractions=cost.contractions + bias_products(attrs["rel_bias"], keys, keys))
+    g, s = -(-t // chunk), attrs["key_dim"]
+    if attrs["summaries"] == "attend":
+        e = int(d * attrs["expansion"])
+        masked = (Contraction(1, g, BIAS_WIDTH, g), Contraction(batch, g, s, g), Contraction(batch, g, g, s * e))
+        return replace(cost, contractions=(*cost.contractions, *masked))
+    return replace(cost, steps=g) if attrs["use_global"] and cumsum == "scan" else cost
+
+
+_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"overlap": True},
+    {"overlap": True, "use_global": False, "rel_bias": "t5"},
+    {"overlap": True, "chunk": 300},
+    {"summaries": "attend"},
+    {"summaries": "attend", "use_local": False, "lin_norm": "none"},
+    {"head_order": "quad_q lin_q quad_k lin_k", "token_shift": True, "rope_dims": 2, "rope_interleaved": True},
+)
+
+
+def _flash_samples() -> tuple[Any, ...]:
+    small: dict[str, Any] = {"key_dim": 4, "chunk": 3, "cumsum": "native"}
+    return (
+        sample("f32[2, 7, 4]", **small),
+        sample("f32[2, 7, 4]", "i32[2, 7]", **small),
+        sample("f32[2, 7, 4]", "i32[2, 7]", **{**small, "causal": False, "lin_norm": "none", "norm": "scale_norm"}),
+        sample("f32[1, 6, 4]", **{**small, "cumsum": "scan", "lin_norm": "chunk", "qk_scale": "none"}),
+        sample("f32[1, 5, 4]", **{**small, "cumsum": "matmul", "causal": False, "qk_scale": "sqrt_key"}),
+        sample("f32[1, 5, 4]", **{**small, "use_global": False, "qk_scale": "max_len", "max_len": 16}),
+        sample("f32[1, 5, 4]", "i32[1, 5]", **{**small, "use_local": False}),
+        sample("f32[1, 2, 4]", **{**small, "chunk": 512, "expansion": 1}),
+        sample("f32[1, 0, 4]", **small),
+        *(
+            sample("f32[2, 8, 4]", *segments, **{**small, **setting}, causal=causal)
+            for setting in _SETTINGS
+            for segments in ((), ("i32[2, 8]",))
+            for causal in (True, False)
+        ),
+        *(
+            sample("f32[2, 8, 4]", segments, "bool[2, 8]", **{**small, **setting}, causal=causal)
+            for setting in ({}, {"use_global": False}, {"use_local": False}, *_SETTINGS)
+            for segments in (None, "i32[2, 8]")
+            for causal in (True, False)
+        ),
+        sample("f32[1, 0, 4]", **small, overlap=True, summaries="attend", rel_bias="t5"),
+    )
+
+
+flash = define_op(
+    OpDef(
+        "flash",
+        ("x", "segment_ids?", "documents?"),
+        _infer_flash,
+        _ref_flash,
+        _cost_flash,
+        _flash_samples(),
+        attrs={
+            **GATED,
+            "chunk": chunk_size("tokens that attend to each other quadratically"),
+            "cumsum": CUMSUM,
+            "lin_norm": LIN_NORM,
+            "qk_scale": QK_SCALE,
+            "use_local": flag(True, doc="quadratic attention within chunks"),
+            "use_global": flag(True, doc="linear attention between chunks"),
+            "overlap": flag(False, doc="each chunk also sees the one before (section 3.2.1)"),
+            "summaries": choice(
+                "sum",
+                "attend",
+                default="sum",
+                doc="states of chunks: summed up, or weighed by their summaries (Appendix A)",
+            ),
+            "head_order": text(" ".join(HEADS), doc="the cheap heads in the order of the rows of gamma and beta"),
+            "max_len": integer(8192, least=1, doc="the divisor of qk_scale = max_len"),
+        },
+        decompose=_decompose_flash,
+        params=_params_flash,
+        scope="layers",
+        ignores_padding=each_row_alone,
+        doc="gated attention unit with mixed chunk attention (Code 8)",
+    )
+)

@@ -1,0 +1,309 @@
+"""The gated blocks: gau with quadratic attention (Code 6), flash with mixed chunk attention (Code 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.cost import Contraction, Cost, Types, elementwise, moved
+from flashir.ir.dims import Size
+from flashir.ir.limits import LARGEST_SIZE
+from flashir.ir.op import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
+from flashir.ir.streaming import States, Stream
+from flashir.ir.types import TensorType
+from flashir.ops.attention.documents import are_tokens, check_documents, document_numbers, ref_numbers
+from flashir.ops.decode.context import Moment, column, equal, take_rows
+from flashir.ops.functions.position import ref_rope
+from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
+from flashir.ops.layers.relative_bias import REL_BIAS, bias_params
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+QK_SCALE = choice(
+    "length",
+    "none",
+    "max_len",
+    "sqrt_key",
+    default="length",
+    doc="scores divided by: the length, or the chunk in flash (Code 6, 8); nothing (Eq. 5); max_len; sqrt(s)",
+)
+
+PAPER_CHUNK = 256  # Tables 5 and 6
+
+
+def _infer_offset_scale(z: TensorType, gamma: TensorType, beta: TensorType) -> TensorType:
+    if z.rank != 3 or gamma.rank != 2 or gamma != beta or gamma.shape[1] != z.shape[2]:
+        raise IRError(f"z must be [b, t, s], gamma and beta [h, s], got {z}, {gamma}, {beta}")
+    return z.with_shape((z.shape[0], gamma.shape[0], *z.shape[1:]))
+
+
+def _decompose_offset_scale(b: Builder, z: Value, gamma: Value, beta: Value) -> Value:
+    """z[b, 1, t, s] * gamma[h, 1, s] + beta[h, 1, s]"""
+    batch, length, s = z.type.shape
+    rows = (gamma.type.shape[0], 1, s)
+    scaled = b.mul(b.reshape(z, shape=(batch, 1, length, s)), b.reshape(gamma, shape=rows))
+    return b.add(scaled, b.reshape(beta, shape=rows))
+
+
+offset_scale = define_op(
+    OpDef(
+        "offset_scale",
+        ("z", "gamma", "beta"),
+        _infer_offset_scale,
+        lambda z, gamma, beta: np.einsum("bts,hs->bhts", z, gamma) + beta[None, :, None, :],
+        elementwise(2),
+        (sample("f32[2, 3, 4]", "f32[5, 4]", "f32[5, 4]"),),
+        decompose=_decompose_offset_scale,
+        doc="cheap heads of one z: each scaled and shifted by vectors of its own, [b, t, s] -> [b, h, t, s] (Code 1)",
+    )
+)
+
+
+def _infer_shift(x: TensorType, documents: TensorType | None = None) -> TensorType:
+    check_tokens(x)
+    check_documents(documents, *x.shape[:2])
+    return x
+
+
+def _ref_shift(x: Any, documents: Any = None) -> Any:
+    half = x.shape[-1] // 2
+    out = np.array(x)
+    out[:, 1:, :half], out[:, :1, :half] = x[:, :-1, :half], 0
+    if documents is not None:
+        numbers = ref_numbers(documents, x.shape[1])
+        out[:, 1:, :half][(numbers[:, 1:] != numbers[:, :-1]) | (numbers[:, 1:] == 0)] = 0
+    return out
+
+
+def _decompose_shift(b: Builder, x: Value, documents: Value | None = None) -> Value:
+    late, now = _halves(b, x)
+    length = x.type.shape[1]
+    late = b.slice(b.pad(late, axis=1, before=1), axis=1, stop=length)
+    if documents is not None:  # the first token of a document has none before it
+        numbers = document_numbers(b, documents, length)
+        before = b.slice(b.pad(numbers, axis=1, before=1), axis=1, stop=length)
+        late = b.select(column(b, b.logical_and(are_tokens(b, numbers), equal(b, numbers, before))), late, 0.0)
+    return b.concat(late, now, axis=-1)
+
+
+def _halves(b: Builder, x: Value) -> tuple[Value, ...]:
+    d = width_of(x.type)
+    return b.results("split", x, axis=-1, sizes=(d // 2, d - d // 2))
+
+
+def _shift_after(now: Moment, x: Value) -> States:
+    """`late`, the first half of each row's last token, [b, 1, d / 2]"""
+    return {"late": take_rows(now.b, _halves(now.b, x)[0], now.b.sub(column(now.b, now.seen), 1))}
+
+
+def _shift_step(now: Moment, states: States, x: Value) -> tuple[Value, States]:
+    b, t = now.b, now.length
+    late, own = _halves(b, x)
+    both = b.concat(states["late"], late, axis=1)
+    shifted = b.slice(both, axis=1, stop=t)
+    return b.concat(shifted, own, axis=-1), {"late": b.slice(both, axis=1, start=t, stop=t + 1)}
+
+
+token_shift = define_op(
+    OpDef(
+        "token_shift",
+        ("x", "documents?"),
+        _infer_shift,
+        _ref_shift,
+        moved,
+        (
+            *(sample("f32[2, 3, 4]"), sample("f32[1, 2, 5]"), sample("f32[1, 0, 4]")),
+            *(sample("f32[2, 9, 4]", "i32[2, 8]", high=3), sample("f32[2, 9, 5]", "bool[2, 9]")),
+        ),
+        decompose=_decompose_shift,
+        stream=Stream(_shift_step, _shift_after),
+        doc="[b, t, d], the first half of the channels one token on, zeros in the first token of a document",
+    )
+)
+
+GATED: dict[str, AttrSpec] = {
+    "expansion": number(2, least=0, doc="e = expansion * d"),
+    "key_dim": integer(128, least=2, doc="s, width of queries and keys; even, for rope"),
+    "causal": flag(True, doc="a token sees none after it"),
+    "norm": choice("layer_norm", "scale_norm", default="layer_norm"),
+    "rel_bias": REL_BIAS,
+    "rope_dims": integer(
+        None, least=2, doc="how many numbers of q and k positions turn, the first ones; all where none"
+    ),
+    "rope_interleaved": flag(False, doc="positions turn neighbours, (0, 1), (2, 3), .., instead of halves"),
+    "token_shift": flag(False, doc="half the channels, the first, are those of the token before"),
+    "valid": size(None, doc="how many rows are tokens, where the rest is padding"),
+}
+
+
+def expanded(x: TensorType, expansion: float) -> int:
+    """e, the expanded width. Raises IRError where it is not a whole number."""
+    width = width_of(x) * expansion
+    if not 1 <= width <= LARGEST_SIZE or width != int(width):
+        raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is no whole width")
+    return int(width)
+
+
+def gated_params(
+    x: TensorType,
+    cheap: int,
+    span: int | None,
+    *,
+    expansion: float,
+    key_dim: int,
+    norm: str,
+    rel_bias: str,
+    gating: bool = True,
+    **_: Any,
+) -> dict[str, ParamSpec]:
+    """The parameters of a gated block with that many cheap heads, and a bias where there is a span."""
+    d, e = width_of(x), expanded(x, expansion)
+    inside = 2 * e + key_dim
+    return {
+        **norm_params(norm, d, "norm."),
+        "proj_in.weight": ParamSpec((d, inside), std=WEIGHT_STD),
+        "proj_in.bias": ParamSpec((inside,)),
+        "offset_scale.gamma": ParamSpec((cheap, key_dim), std=WEIGHT_STD),
+        "offset_scale.beta": ParamSpec((cheap, key_dim)),
+        **({} if span is None else bias_params(rel_bias, span)),
+        "proj_out.weight": ParamSpec((e if gating else 2 * e, d), std=WEIGHT_STD),
+        "proj_out.bias": ParamSpec((d,)),
+    }
+
+
+Attend = Callable[..., Any]
+
+
+def gated(
+    b: Builder,
+    x: Value,
+    p: Params,
+    attend: Attend,
+    documents: Value | None = None,
+    *,
+    expansion: float,
+    key_dim: int,
+    norm: str,
+    causal: bool,
+    valid: Size | None,
+    cheap: int,
+    heads: int = 1,
+    gating: bool = True,
+    token_shift: bool = False,
+    rope_dims: int | None = None,
+    rope_interleaved: bool = False,
+    rel_bias: str = "paper",
+) -> Value:
+    """x + (u * attend(q.., v)) W_out, with [u, v, z] = silu(norm(x) W_in) and cheap heads q.. of z (Code 8).
+
+    Args:
+        b, x, p: the builder, the tokens [b, t, d], the parameters of the block.
+        attend: the cheap heads [b, t, s], in a list, and v [b, t, e] -> [b, t, e].
+        documents: which tokens see each other; see `flashir.ops.attention.documents`.
+        expansion, key_dim, norm, causal, valid, token_shift, rope_dims, rope_interleaved, rel_bias: as in `GATED`.
+        cheap: how many cheap heads.
+        heads: how many parts each is cut in; positions turn each part by itself.
+        gating: where not, u stands beside what is attended to instead of multiplying it.
+    """
+    e, t = expanded(x.type, expansion), x.type.shape[1]
+    normed = apply_norm(b, x, p, norm, "norm.")
+    normed = b.token_shift(normed, documents) if token_shift else normed
+    h = b.dense(normed, p["proj_in.weight"], p["proj_in.bias"])
+    u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
+    if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
+        token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
+        v = b.select(token, v, 0.0)
+    queries = b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"])
+    cut = (*queries.type.shape[:-1], heads, key_dim // heads)
+    queries = queries if heads == 1 else b.reshape(queries, shape=cut)
+    turned = b.rope(queries, axis=2, dims=rope_dims, interleaved=rope_interleaved)
+    apart = b.results("split", turned, axis=1, sizes=(1,) * cheap)
+    attended = attend([b.reshape(q, shape=z.type.shape) for q in apart], v)
+    joined = b.mul(u, attended) if gating else b.concat(u, attended, axis=-1)
+    return b.add(b.dense(joined, p["proj_out.weight"], p["proj_out.bias"]), x)
+
+
+def ref_gated(
+    x: Any,
+    p: Params,
+    attend: Attend,
+    documents: Any = None,
+    *,
+    expansion: float,
+    key_dim: int,
+    norm: str,
+    valid: int | None,
+    heads: int = 1,
+    gating: bool = True,
+    token_shift: bool,
+    rope_dims: int | None,
+    rope_interleaved: bool,
+    **_: Any,
+) -> Any:
+    """As `gated`, in numpy."""
+    tokens = x if valid is None else x[:, :valid]
+    e = int(x.shape[-1] * expansion)
+    normed = ref_norm(tokens, p, norm, "norm.")
+    normed = _ref_shift(normed, documents) if token_shift else normed
+    h = normed @ p["proj_in.weight"] + p["proj_in.bias"]
+    u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
+    base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]
+    turned = np.concatenate(
+        [ref_rope(part, 1, rope_dims, rope_interleaved) for part in np.split(base, heads, axis=-1)], axis=-1
+    )
+    attended = attend([turned[:, :, i] for i in range(turned.shape[2])], v)
+    joined = u * attended if gating else np.concatenate([u, attended], -1)
+    out = np.zeros_like(x)
+    out[:, : tokens.shape[1]] = joined @ p["proj_out.weight"] + p["proj_out.bias"] + tokens
+    return out
+
+
+def infer_gated(
+    x: TensorType, expansion: float, key_dim: int, heads: int = 1, rope_dims: int | None = None, **_: Any
+) -> TensorType:
+    """The type of x. Raises IRError where the widths do not fit."""
+    check_tokens(x)
+    e = expanded(x, expansion)
+    if heads > 1 and (key_dim % heads or e % heads):
+        raise IRError(f"heads must divide key_dim and the expanded width, got {heads} for {key_dim} and {e}")
+    if key_dim // heads % 2:
+        each = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
+        raise IRError(f"key_dim must be even, for rope turns pairs, got {each}")
+    if rope_dims is not None and (rope_dims % 2 or rope_dims > key_dim // heads):
+        raise IRError(f"rope_dims must be even, and at most the width of a head, {key_dim // heads}, got {rope_dims}")
+    return x
+
+
+def cost_gated(
+    ins: Types,
+    outs: Types,
+    *,
+    expansion: float,
+    key_dim: int,
+    chunk: int,
+    keys: int,
+    linear: bool = False,
+    heads: int = 1,
+    gating: bool = True,
+    **_: Any,
+) -> Cost:
+    """The two projections, quadratic attention of each chunk to so many keys, linear attention where it is."""
+    x = ins[0]
+    assert x is not None
+    batch, t, d = x.sizes
+    e, traffic = int(d * expansion), moved(ins, outs)
+    products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e if gating else 2 * e, d)]
+    if keys:
+        chunks = batch * -(-t // max(chunk, 1)) * heads
+        products += [
+            Contraction(chunks, chunk, key_dim // heads, keys),
+            Contraction(chunks, chunk, keys, e // heads),
+        ]
+    if linear:
+        products += [Contraction(batch, key_dim, t, e), Contraction(batch, t, key_dim, e)]
+    return Cost(30.0 * batch * t * e, traffic.read, traffic.written, contractions=tuple(products))

@@ -1,0 +1,163 @@
+"""gau: the gated attention unit with quadratic attention (Code 6), the layer of FLASH-Quad."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.cost import Cost, Types
+from flashir.ir.dims import Size
+from flashir.ir.op import OpDef, ParamSpec, define_op, flag, integer, sample
+from flashir.ir.types import DType, TensorType
+from flashir.ops.attention.documents import check_documents, document_lengths, document_numbers, ref_lengths
+from flashir.ops.attention.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
+from flashir.ops.decode.context import column
+from flashir.ops.functions.norm import scaled, wide
+from flashir.ops.layers.blocks import Params
+from flashir.ops.layers.gated_unit import GATED, QK_SCALE, cost_gated, gated, gated_params, infer_gated, ref_gated
+from flashir.ops.layers.multi_head import cut_heads
+from flashir.ops.layers.relative_bias import SHORT_SPAN, bias_of, bias_products, ref_bias_of
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+
+def _infer_gau(x: TensorType, documents: TensorType | None = None, *, max_len: int, **attrs: Any) -> TensorType:
+    length = x.shape[1] if x.rank == 3 else 0
+    if max_len < SHORT_SPAN and attrs["rel_bias"] == "paper" and isinstance(length, int) and length > max_len:
+        raise IRError(f"the relative bias spans max_len = {max_len} positions, the sequence has {length}: {x}")
+    infer_gated(x, **attrs)
+    check_documents(documents, *x.shape[:2])
+    return x
+
+
+def _params_gau(
+    x: TensorType, documents: TensorType | None = None, *, max_len: int, **attrs: Any
+) -> dict[str, ParamSpec]:
+    return gated_params(x, 2, max_len, **attrs)
+
+
+def _ref_gau(
+    x: Any,
+    documents: Any = None,
+    *,
+    p: Params,
+    causal: bool,
+    qk_scale: str,
+    max_len: int,
+    key_dim: int,
+    heads: int,
+    attention: str,
+    **attrs: Any,
+) -> Any:
+    def attend(cheap: list[Any], v: Any) -> Any:
+        n, width = v.shape[1], key_dim / heads
+        length = max(n if attrs["valid"] is None else attrs["valid"], 1)
+        length = length if documents is None else ref_lengths(documents, n)[..., None]
+        divisor = {"length": length, "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
+        bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal)
+        parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)
+        how: dict[str, Any] = {"causal": causal, "kernel": attention}
+        return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, documents, **how) for q, k, v_h in parts], -1)
+
+    return ref_gated(x, p, attend, documents, key_dim=key_dim, heads=heads, **attrs)
+
+
+def _decompose_gau(
+    b: Builder,
+    x: Value,
+    documents: Value | None = None,
+    *,
+    p: Params,
+    qk_scale: str,
+    max_len: int,
+    heads: int,
+    attention: str,
+    scope: str | None,
+    **attrs: Any,
+) -> Value:
+    n, valid = x.type.shape[1], attrs["valid"]
+    numbers = None if documents is None else document_numbers(b, documents, n)
+
+    def attend(cheap: list[Value], v: Value) -> Value:
+        q, k = cheap
+        if qk_scale == "length":
+            q = scaled(b, q, b.reciprocal(_length(b, documents, n, valid, wide(q.type.dtype))))
+        elif qk_scale != "none":
+            q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
+        bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])
+        if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
+            bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
+        if heads == 1:
+            return b.quadratic_attention(q, k, v, bias, numbers, causal=attrs["causal"], kernel=attention)
+        q, k, values = (cut_heads(b, each, heads) for each in (q, k, v))
+        out = b.quadratic_attention(q, k, values, bias, numbers, causal=attrs["causal"], kernel=attention)
+        return b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=v.type.shape)
+
+    return gated(b, x, p, attend, documents, cheap=2, heads=heads, **attrs)
+
+
+def _length(b: Builder, documents: Value | None, n: Size, valid: Size | None, dtype: DType) -> Value:
+    """[], or [b, t, 1] or [b, 1, 1]: how many tokens there are, in the document of each, 1 at least"""
+    if documents is None:
+        return b.maximum(b.size(value=n if valid is None else valid, dtype=dtype), 1.0)
+    return column(b, document_lengths(b, documents, n, dtype))
+
+
+def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
+    x = ins[0]
+    assert x is not None
+    batch, t, _ = x.sizes
+    cost = cost_gated(ins, outs, chunk=t, keys=t, **attrs)
+    return replace(
+        cost,
+        flops=cost.flops + KERNEL_WEIGHT[attention] * batch * attrs["heads"] * t * t,
+        contractions=cost.contractions + bias_products(attrs["rel_bias"], t, attrs["max_len"]),
+    )
+
+
+gau = define_op(
+    OpDef(
+        "gau",
+        ("x", "documents?"),
+        _infer_gau,
+        _ref_gau,
+        _cost_gau,
+        (
+            sample("f32[2, 5, 4]", key_dim=6, max_len=7),
+            sample("f32[2, 5, 4]", key_dim=6, max_len=600, causal=False),
+            sample("f32[1, 3, 4]", key_dim=2, expansion=1.5, max_len=3, qk_scale="sqrt_key", norm="scale_norm"),
+            sample("f32[1, 3, 4]", key_dim=2, max_len=4, qk_scale="max_len", causal=False),
+            sample("f32[1, 0, 4]", key_dim=2, max_len=4),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="softmax", heads=2, qk_scale="sqrt_key"),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="laplace", gating=False),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, attention="softmax", causal=False),
+            sample("f32[1, 0, 4]", key_dim=4, max_len=4, attention="softmax", heads=2, gating=False),
+            sample("f32[2, 5, 4]", key_dim=6, max_len=4, rel_bias="t5", token_shift=True, rope_dims=4),
+            sample("f32[1, 5, 3]", key_dim=8, max_len=5, heads=2, rope_dims=2, rope_interleaved=True, token_shift=True),
+            sample("f32[1, 3, 4]", key_dim=4, causal=False, rel_bias="t5", rope_interleaved=True),
+            sample("f32[1, 0, 4]", key_dim=4, max_len=4, token_shift=True),
+            sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, causal=False),
+            sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, attention="softmax", heads=2, causal=False),
+            sample("f32[2, 7, 4]", "i32[2, 6]", key_dim=4, max_len=7, token_shift=True),
+            sample("f32[2, 7, 4]", "i32[2, 7]", key_dim=4, max_len=7, attention="laplace", heads=2, causal=False),
+            sample("f32[1, 0, 4]", "i32[1, 0]", key_dim=4, max_len=4, attention="softmax"),
+        ),
+        attrs={
+            **GATED,
+            "qk_scale": QK_SCALE,
+            "max_len": integer(8192, least=1, doc="span of the relative bias"),
+            "attention": KERNEL,
+            "heads": integer(1, least=1, doc="parts that attend by themselves, of width s / heads (Table 1)"),
+            "gating": flag(True, doc="u times what is attended to; where not, both side by side (Table 1)"),
+        },
+        decompose=_decompose_gau,
+        params=_params_gau,
+        scope="layers",
+        doc="gated attention unit with quadratic attention (Code 6)",
+    )
+)

@@ -1,0 +1,147 @@
+"""mhsa: multi-head self-attention, the attention of the transformers, with the changes of Table 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.ir.cost import Contraction, Cost, Types
+from flashir.ir.op import OpDef, choice, define_op, flag, sample
+from flashir.ops.attention.documents import document_lengths, document_numbers, ref_lengths
+from flashir.ops.attention.quadratic import KERNEL_WEIGHT, ref_quadratic
+from flashir.ops.attention.softmax import ref_softmax_attention
+from flashir.ops.decode.context import column, under_heads
+from flashir.ops.functions.norm import scaled, wide
+from flashir.ops.layers.blocks import Params, apply_norm, ref_norm
+from flashir.ops.layers.multi_head import (
+    HEADS,
+    SCOPE,
+    cost_heads,
+    cut_heads,
+    head_params,
+    infer_heads,
+    inverse_root,
+    multi_head,
+    ref_cut_heads,
+    ref_multi_head,
+)
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+
+def _ref_mhsa(
+    x: Any, documents: Any = None, *, p: Params, causal: bool, attention: str, gating: bool, **attrs: Any
+) -> Any:
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        length, s = q.shape[-2:]
+        if attention == "softmax":
+            out = ref_softmax_attention(q, k, v, documents, causal=causal, scale=1 / s**0.5)
+        else:
+            tokens = max(length, 1) if documents is None else ref_lengths(documents, length)[:, None, :, None]
+            out = ref_quadratic(q / s**0.5, k, v, 0, documents, causal=causal) / tokens
+        if gating:
+            gate = ref_norm(x, p, attrs["norm"], "norm.") @ p["gate.weight"] + p["gate.bias"]
+            out = out * ref_cut_heads(gate / (1 + np.exp(-gate)), attrs["heads"])
+        return out
+
+    return ref_multi_head(x, p, attend, **attrs)
+
+
+def _decompose_mhsa(
+    b: Builder,
+    x: Value,
+    documents: Value | None = None,
+    *,
+    p: Params,
+    heads: int,
+    causal: bool,
+    norm: str,
+    rope: bool,
+    attention: str,
+    gating: bool,
+    scope: str | None,
+) -> Value:
+    def attend(q: Value, k: Value, v: Value) -> Value:
+        if attention == "softmax":
+            out = b.softmax_attention(q, k, v, documents, causal=causal, scale=inverse_root(q))
+        else:
+            out = _relu2_attention(b, q, k, v, documents, causal)
+        if gating:
+            gate = b.silu(b.dense(apply_norm(b, x, p, norm, "norm."), p["gate.weight"], p["gate.bias"]))
+            out = b.mul(out, cut_heads(b, gate, heads))
+        return out
+
+    return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
+
+
+def _ignores_padding(attrs: Mapping[str, Any]) -> bool:
+    """Under relu2 attention is a mean over all rows, padding among them."""
+    return attrs["causal"] is True and attrs["attention"] == "softmax"
+
+
+def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, documents: Value | None, causal: bool) -> Value:
+    """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
+    length, dtype = q.type.shape[2], q.type.dtype
+    if documents is None:
+        tokens = b.maximum(b.size(value=length, dtype=wide(dtype)), 1.0)
+    else:
+        tokens = under_heads(b, column(b, document_lengths(b, documents, length, wide(dtype))), 4)
+        documents = document_numbers(b, documents, length)
+    q = scaled(b, q, b.mul(b.reciprocal(b.sqrt(tokens)), inverse_root(q)))
+    bias = b.broadcast(b.constant(0.0, dtype), shape=(length, length))
+    return b.quadratic_attention(q, k, v, bias, documents, causal=causal)
+
+
+def _cost_mhsa(ins: Types, outs: Types, heads: int, attention: str, gating: bool, **_: Any) -> Cost:
+    x = ins[0]
+    assert x is not None
+    batch, t, d = x.sizes
+    products = [Contraction(batch * heads, t, d // heads, t), Contraction(batch * heads, t, t, d // heads)]
+    if gating:
+        products.append(Contraction(1, batch * t, d, d))
+    cost = cost_heads(ins, outs, *products)
+    return replace(cost, flops=cost.flops + KERNEL_WEIGHT[attention] * batch * heads * t * t)
+
+
+mhsa = define_op(
+    OpDef(
+        "mhsa",
+        ("x", "documents?"),
+        infer_heads,
+        _ref_mhsa,
+        _cost_mhsa,
+        (
+            sample("f32[2, 5, 8]", heads=2),
+            sample("f32[2, 5, 8]", heads=2, causal=False, norm="scale_norm"),
+            sample("f32[1, 3, 6]", heads=2, rope=False),
+            sample("f32[1, 0, 4]", heads=1),
+            sample("f32[2, 5, 8]", heads=2, attention="relu2"),
+            sample("f32[2, 5, 8]", heads=2, attention="relu2", causal=False, gating=True),
+            sample("f32[2, 5, 8]", heads=1, gating=True),
+            sample("f32[1, 0, 4]", heads=1, attention="relu2", gating=True),
+            *(
+                sample("f32[2, 5, 8]", documents, heads=2, attention=attention, causal=causal)
+                for documents in ("bool[2, 5]", "i32[2, 4]")
+                for attention in ("softmax", "relu2")
+                for causal in (True, False)
+            ),
+        ),
+        attrs={
+            **HEADS,
+            "attention": choice(
+                "softmax", "relu2", default="softmax", doc="what becomes of scores; relu2 over the mean (Table 2)"
+            ),
+            "gating": flag(False, doc="what is attended to times silu(norm(x) W_gate) (Table 2)"),
+        },
+        decompose=_decompose_mhsa,
+        params=head_params,
+        scope=SCOPE,
+        ignores_padding=_ignores_padding,
+        doc="x + multi-head softmax attention of norm(x) (Vaswani et al. 2017), with RoPE",
+    )
+)

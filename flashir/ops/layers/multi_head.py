@@ -1,0 +1,141 @@
+"""Many heads: one projection to queries, keys and values, attention in each head, one projection back.
+
+x + attend(q, k, v) W_out, with [q, k, v] = norm(x) W_qkv cut into heads of s = d / h. The attention is what sets the
+blocks apart: mhsa, performer, combiner, mc_mhsa.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import IRError
+from flashir.ir.cost import Contraction, Cost, Types, moved
+from flashir.ir.op import AttrSpec, ParamSpec, choice, flag, integer
+from flashir.ir.types import TensorType
+from flashir.ops.attention.documents import check_documents
+from flashir.ops.functions.position import ref_rope
+from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Value
+
+NORM = choice("layer_norm", "scale_norm", default="layer_norm")
+CAUSAL = flag(True, doc="a token sees none after it")
+HEADS: dict[str, AttrSpec] = {
+    "heads": integer(12, least=1, doc="h, which divides d; the paper's 12 are for d = 768"),
+    "causal": CAUSAL,
+    "norm": NORM,
+    "rope": flag(True, doc="queries and keys turned by their position (Code 3)"),
+}
+SCOPE = "layers/attn"
+
+Attend = Callable[[Any, Any, Any], Any]
+
+
+def infer_heads(x: TensorType, documents: TensorType | None = None, *, heads: int, rope: bool, **_: Any) -> TensorType:
+    """The type of x. Raises IRError where the heads do not divide its width, or rope has no pairs to turn."""
+    check_tokens(x)
+    check_documents(documents, *x.shape[:2])
+    if width_of(x) % heads:
+        raise IRError(f"heads must divide the width, got {heads} heads of {x}")
+    if rope and head_width(x, heads) % 2:
+        raise IRError(f"rope turns pairs, so heads must have an even width, got {head_width(x, heads)} of {x}")
+    return x
+
+
+def head_width(x: TensorType, heads: int) -> int:
+    """s = d / h."""
+    return width_of(x) // heads
+
+
+def head_params(
+    x: TensorType, documents: TensorType | None = None, *, norm: str, gating: bool = False, **_: Any
+) -> dict[str, ParamSpec]:
+    """The norm and the two projections, and that of the gate where there is one."""
+    d = width_of(x)
+    gate = {"gate.weight": ParamSpec((d, d), std=WEIGHT_STD), "gate.bias": ParamSpec((d,))}
+    return {
+        **norm_params(norm, d, "norm."),
+        **(gate if gating else {}),
+        "qkv.weight": ParamSpec((d, 3 * d), std=WEIGHT_STD),
+        "qkv.bias": ParamSpec((3 * d,)),
+        "out.weight": ParamSpec((d, d), std=WEIGHT_STD),
+        "out.bias": ParamSpec((d,)),
+    }
+
+
+def multi_head(b: Builder, x: Value, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool) -> Value:
+    """x + merged(attend(q, k, v)) W_out, where q, k, v are [b, h, t, s]; q and k turned where `rope` says so."""
+    q, k, v = (cut_heads(b, each, heads) for each in projected(b, x, p, norm))
+    if rope:
+        q, k = b.rope(q, axis=2), b.rope(k, axis=2)
+    return merged(b, x, p, attend(q, k, v))
+
+
+def projected(b: Builder, x: Value, p: Params, norm: str) -> tuple[Value, ...]:
+    """q, k, v of all heads side by side, [b, t, d] each"""
+    d = width_of(x.type)
+    qkv = b.dense(apply_norm(b, x, p, norm, "norm."), p["qkv.weight"], p["qkv.bias"])
+    return b.results("split", qkv, axis=-1, sizes=(d, d, d))
+
+
+def merged(b: Builder, x: Value, p: Params, out: Value) -> Value:
+    """[b, h, t, s] -> x + out W_out, [b, t, d]"""
+    together = b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=x.type.shape)
+    return b.add(b.dense(together, p["out.weight"], p["out.bias"]), x)
+
+
+def cut_heads(b: Builder, x: Value, heads: int) -> Value:
+    """[b, t, d] -> [b, h, t, s]"""
+    batch, length, _ = x.type.shape
+    apart = b.reshape(x, shape=(batch, length, heads, head_width(x.type, heads)))
+    return b.transpose(apart, perm=(0, 2, 1, 3))
+
+
+def rows_of_heads(b: Builder, x: Value) -> Value:
+    """[b, h, t, s] -> [b * h, t, s]"""
+    batch, heads, length, s = x.type.shape
+    return b.reshape(x, shape=(batch * heads, length, s))
+
+
+def inverse_root(q: Value) -> float:
+    """1 / sqrt(s) of [b, h, t, s], what MHSA scales its scores by."""
+    s = q.type.shape[-1]
+    assert isinstance(s, int)
+    return float(s**-0.5)
+
+
+def ref_multi_head(x: Any, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool, **_: Any) -> Any:
+    """As `multi_head`, in numpy."""
+    q, k, v = (ref_cut_heads(each, heads) for each in ref_projected(x, p, norm))
+    if rope:
+        q, k = ref_rope(q, 2), ref_rope(k, 2)
+    return ref_merged(x, p, attend(q, k, v))
+
+
+def ref_projected(x: Any, p: Params, norm: str) -> list[Any]:
+    """As `projected`, in numpy."""
+    return np.split(ref_norm(x, p, norm, "norm.") @ p["qkv.weight"] + p["qkv.bias"], 3, axis=-1)
+
+
+def ref_merged(x: Any, p: Params, out: Any) -> Any:
+    """As `merged`, in numpy."""
+    return x + np.concatenate(list(np.moveaxis(out, 1, 0)), axis=-1) @ p["out.weight"] + p["out.bias"]
+
+
+def ref_cut_heads(x: Any, heads: int) -> Any:
+    """As `cut_heads`, in numpy."""
+    return np.stack(np.split(x, heads, axis=-1), axis=1)
+
+
+def cost_heads(ins: Types, outs: Types, *products: Contraction, per_token: float = 20.0) -> Cost:
+    """The two projections, the products of the attention, and elementwise work for each element of x."""
+    x, traffic = ins[0], moved(ins, outs)
+    assert x is not None
+    batch, t, d = x.sizes
+    projections = (Contraction(1, batch * t, d, 3 * d), Contraction(1, batch * t, d, d))
+    return Cost(per_token * x.count, traffic.read, traffic.written, contractions=(*projections, *products))

@@ -1,0 +1,1 @@
+"""Primitive ops: each backend has an emitter for every one of them."""

@@ -1,0 +1,333 @@
+"""Ops that move, cut and join elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashir.errors import InputError, IRError
+from flashir.ir.cost import copied, free, moved
+from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate, substitute
+from flashir.ir.op import OpDef, define_op, integer, listing, number, sample, size, sizes
+from flashir.ir.traits import Axes, fold_identity, fold_single, reads_nothing, reads_operand, same_type
+from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
+
+if TYPE_CHECKING:
+    from flashir.ir.builder import Builder
+    from flashir.ir.graph import Node, Value
+
+Ref = Any
+
+
+def axis_of(x: TensorType, axis: int) -> int:
+    """The axis counted from the front. Raises IRError where there is none."""
+    if not -x.rank <= axis < x.rank:
+        raise IRError(f"axis {axis} is out of range for {x}")
+    return axis % x.rank
+
+
+def with_axis(x: TensorType, axis: int, length: Size) -> TensorType:
+    """The type with one size replaced."""
+    axis = axis_of(x, axis)
+    return x.with_shape((*x.shape[:axis], length, *x.shape[axis + 1 :]))
+
+
+def _count(shape: Shape) -> Size:
+    total: Size = 1
+    for length in shape:
+        total = total * length
+    return total
+
+
+def _fold_reshape(b: Builder, node: Node) -> Value | None:
+    """`reshape(reshape(x))` -> `reshape(x)`, and to its own shape -> `x`"""
+    before = b.producer(node.inputs[0])
+    if before is not None and before.op == node.op:
+        return b.reshape(before.inputs[0], shape=node.attrs["shape"])
+    return fold_identity(b, node)
+
+
+def _fold_transpose(b: Builder, node: Node) -> Value | None:
+    """`transpose(x)` in the order it has -> `x`"""
+    perm = node.attrs["perm"]
+    assert isinstance(perm, tuple)
+    return node.inputs[0] if perm == tuple(range(len(perm))) else None
+
+
+def _fold_slice(b: Builder, node: Node) -> Value | None:
+    """The whole axis -> `x`; of its own padding -> what was padded."""
+    before = b.producer(node.inputs[0])
+    padding = before is not None and before.op == "pad" and before.attrs["axis"] == node.attrs["axis"]
+    if padding and before is not None and before.attrs["before"] == 0 and node.attrs["start"] == 0:
+        whole = same_type(node, before.inputs[0])
+        if whole is not None:
+            return whole
+    return fold_identity(b, node) if node.attrs["start"] == 0 else None
+
+
+def _infer_reshape(x: TensorType, shape: Shape) -> TensorType:
+    if _count(x.shape) != _count(shape):
+        raise IRError(f"shape {shape_text(shape)} has {_count(shape)} elements, the operand {x} has {_count(x.shape)}")
+    return x.with_shape(shape)
+
+
+reshape = define_op(
+    OpDef(
+        "reshape",
+        ("x",),
+        _infer_reshape,
+        lambda x, shape: x.reshape(shape),
+        free,
+        (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
+        attrs={"shape": sizes(doc="row-major order kept")},
+        axes=Axes.RESHAPE,
+        moves=True,
+        gradient=reads_nothing,
+        fold=_fold_reshape,
+        doc="the same elements in another shape",
+    )
+)
+
+
+def _infer_transpose(x: TensorType, perm: Sequence[int]) -> TensorType:
+    if sorted(perm) != list(range(x.rank)):
+        raise IRError(f"perm must hold each axis of {x} once, got {tuple(perm)}")
+    return x.with_shape(tuple(x.shape[axis] for axis in perm))
+
+
+transpose = define_op(
+    OpDef(
+        "transpose",
+        ("x",),
+        _infer_transpose,
+        lambda x, perm: np.transpose(x, perm),
+        moved,
+        (sample("f32[2, 3, 4]", perm=(2, 0, 1)),),
+        attrs={"perm": listing(doc="axis i of the result is axis perm[i] of x")},
+        axes=Axes.TRANSPOSE,
+        moves=True,
+        gradient=reads_nothing,
+        fold=_fold_transpose,
+        doc="the axes in another order",
+    )
+)
+
+
+def _infer_broadcast(x: TensorType, shape: Shape) -> TensorType:
+    if broadcast_shapes(x.shape, shape) != tuple(shape):
+        raise IRError(f"{x} does not broadcast to {shape_text(shape)}")
+    return x.with_shape(shape)
+
+
+broadcast_to = define_op(
+    OpDef(
+        "broadcast",
+        ("x",),
+        _infer_broadcast,
+        lambda x, shape: np.broadcast_to(x, shape),
+        moved,
+        (sample("f32[3, 1]", shape=(2, 3, 4)),),
+        attrs={"shape": sizes()},
+        axes=Axes.BROADCAST,
+        moves=True,
+        gradient=reads_nothing,
+        fold=fold_identity,
+        doc="repeated along axes that are new or of size 1",
+    )
+)
+
+
+def _infer_pad(x: TensorType, axis: int, before: Size, after: Size, value: float) -> TensorType:
+    return with_axis(x, axis, x.shape[axis_of(x, axis)] + before + after)
+
+
+def _ref_pad(x: Ref, axis: int, before: int, after: int, value: float) -> Ref:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (before, after)
+    return np.pad(x, widths, constant_values=value)
+
+
+pad = define_op(
+    OpDef(
+        "pad",
+        ("x",),
+        _infer_pad,
+        _ref_pad,
+        moved,
+        (sample("f32[2, 3]", axis=1, after=2), sample("f32[2, 3]", axis=0, before=1, after=0, value=-1.0)),
+        attrs={"axis": integer(), "before": size(0), "after": size(0), "value": number(0.0)},
+        axes=Axes.ALONG_ONE,
+        moves=True,
+        gradient=reads_nothing,
+        fold=fold_identity,
+        doc="a constant before and after, on one axis",
+    )
+)
+
+
+def _infer_slice(x: TensorType, axis: int, start: Size, stop: Size) -> TensorType:
+    length = x.shape[axis_of(x, axis)]
+    known = isinstance(stop, int) and isinstance(length, int) and isinstance(start, int)
+    if known and not 0 <= start <= stop <= length:  # type: ignore[operator]  # all three are int here
+        raise IRError(f"slice {start}:{stop} does not lie in axis {axis} of {x}")
+    return with_axis(x, axis, stop - start)
+
+
+def _ref_slice(x: Ref, axis: int, start: int, stop: int) -> Ref:
+    return np.take(x, np.arange(start, stop), axis=axis)
+
+
+slice_ = define_op(
+    OpDef(
+        "slice",
+        ("x",),
+        _infer_slice,
+        _ref_slice,
+        copied,
+        (sample("f32[2, 5]", axis=1, start=1, stop=4), sample("f32[4]", axis=0, start=0, stop=0)),
+        attrs={"axis": integer(), "start": size(0), "stop": size()},
+        axes=Axes.ALONG_ONE,
+        moves=True,
+        gradient=reads_nothing,
+        fold=_fold_slice,
+        doc="start <= index < stop on one axis",
+    )
+)
+
+
+def _infer_split(x: TensorType, axis: int, sizes: Shape) -> tuple[TensorType, ...]:
+    axis = axis_of(x, axis)
+    if not sizes or sum(sizes[1:], sizes[0]) != x.shape[axis]:
+        raise IRError(f"sizes {shape_text(sizes)} must add up to {x.shape[axis]}, axis {axis} of {x}")
+    return tuple(with_axis(x, axis, length) for length in sizes)
+
+
+split = define_op(
+    OpDef(
+        "split",
+        ("x",),
+        _infer_split,
+        lambda x, axis, sizes: tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis)),
+        moved,
+        (sample("f32[2, 7]", axis=1, sizes=(4, 1, 2)),),
+        attrs={"axis": integer(), "sizes": sizes()},
+        axes=Axes.ALONG_ONE,
+        moves=True,
+        gradient=reads_nothing,
+        fold=fold_single,
+        doc="cut along one axis into parts of those sizes",
+    )
+)
+
+
+def _infer_concat(*xs: TensorType, axis: int) -> TensorType:
+    if not xs:
+        raise IRError("concat needs at least one operand")
+    first = xs[0]
+    axis = axis_of(first, axis)
+    total: Size = 0
+    for x in xs:
+        if x.rank != first.rank or with_axis(x, axis, 0) != with_axis(first, axis, 0):
+            raise IRError(f"operands must agree in type off axis {axis}, got {first} and {x}")
+        total = total + x.shape[axis]
+    return with_axis(first, axis, total)
+
+
+concat = define_op(
+    OpDef(
+        "concat",
+        ("xs*",),
+        _infer_concat,
+        lambda *xs, axis: np.concatenate(xs, axis=axis),
+        moved,
+        (sample("f32[2, 3]", "f32[2, 1]", axis=1),),
+        attrs={"axis": integer()},
+        axes=Axes.ALONG_ONE,
+        moves=True,
+        gradient=reads_nothing,
+        fold=fold_single,
+        fuses=False,
+        doc="joined along one axis",
+    )
+)
+
+
+def _infer_reverse(x: TensorType, axis: int) -> TensorType:
+    axis_of(x, axis)
+    return x
+
+
+reverse = define_op(
+    OpDef(
+        "reverse",
+        ("x",),
+        _infer_reverse,
+        lambda x, axis: np.flip(x, axis),
+        moved,
+        (sample("f32[2, 3]", axis=1),),
+        attrs={"axis": integer()},
+        axes=Axes.ALONG_ONE,
+        moves=True,
+        gradient=reads_nothing,
+        fuses=False,
+        doc="the elements of one axis in reverse order",
+    )
+)
+
+
+def rows(table: Ref, ids: Ref) -> Ref:
+    """As `gather`, in numpy. Raises InputError where there is no such row: numpy would count negative ones back."""
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+        raise InputError(f"ids must lie between 0 and {len(table) - 1}, got {ids.min()} .. {ids.max()}")
+    return np.take(table, ids, axis=0)
+
+
+def _infer_gather(table: TensorType, ids: TensorType) -> TensorType:
+    if ids.dtype not in (DType.I32, DType.I64):
+        raise IRError(f"ids must be whole numbers, got {ids}")
+    if not table.rank:
+        raise IRError("the table must have at least one axis")
+    return table.with_shape((*ids.shape, *table.shape[1:]))
+
+
+gather = define_op(
+    OpDef(
+        "gather",
+        ("table", "ids"),
+        _infer_gather,
+        rows,
+        copied,
+        (sample("f32[5, 3]", "i32[2, 4]"), sample("f32[5]", "i32[3]")),
+        axes=Axes.GATHER,
+        rows=lambda types, attrs: (1, types[0].shape[0]),
+        gradient=reads_operand(1),
+        fuses=False,
+        doc="rows of the table by number",
+    )
+)
+
+
+def pad_to_multiple(b: Builder, x: Value, axis: int, multiple: int, value: float = 0.0) -> Value:
+    """[.., t, ..] -> [.., multiple * ceildiv(t, multiple), ..]; the operand itself where it divides already."""
+    length = x.type.shape[axis]
+    if divides(multiple, length):
+        return x
+    return b.pad(x, axis=axis, after=ceildiv(length, multiple) * multiple - length, value=value)
+
+
+def bind_attrs(attrs: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The attributes with every symbolic size as a number. Raises IRError where a symbol has none."""
+    return {name: _each_size(value, lambda size: evaluate(size, sizes)) for name, value in attrs.items()}
+
+
+def substitute_attrs(attrs: Mapping[str, Any], sizes: Mapping[str, Size]) -> dict[str, Any]:
+    """The attributes with symbols replaced by other sizes, in lists too; a symbol that has none stays."""
+    return {name: _each_size(value, lambda size: substitute(size, sizes)) for name, value in attrs.items()}
+
+
+def _each_size(value: Any, change: Callable[[Dim], Size]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_each_size(item, change) for item in value)
+    return change(value) if isinstance(value, Dim) else value

@@ -1,0 +1,1 @@
+"""Measurements: the store of them, and how they correct predictions."""

@@ -1,0 +1,372 @@
+"""The store: what was measured, in one SQLite file that several tuners may write at once.
+
+A trial belongs to the settled model, not to the model that was asked about: one and the same trial serves
+`chunk = auto`, `--chunk 256` and a file that says `chunk = 256`. Every tuner adds rows of its own, so none loses
+what another found; where both measured the same, `evidence` takes the more certain one.
+
+SQLite notices little of what a disk does to a file. So each row carries a digest of what it says, and the store one of
+all its rows; both are verified whenever it is read, and before anything is added.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, fields, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from flashir.errors import ArtefactError
+from flashir.files.atomic import atomic_write
+from flashir.files.foreign import guarded, parse_json, read_bytes
+from flashir.files.sealed_json import is_whole, sealed
+from flashir.ir import Graph, dumps
+from flashir.planning.measurements.key import store_path
+
+SCHEMA = 3
+EXCHANGED = (2, SCHEMA)  # that an export in JSON may have; one of schema 2 has no digest
+FORMAT = "flashir-tune"
+OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
+WRITER_WAITS_S = 30.0
+READER_WAITS_S = 1.0
+LISTED = 20  # problems of a file that are shown
+
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=1000)]
+Count = Annotated[int, Meta(ge=1, le=2**32)]
+Milliseconds = Annotated[float, Meta(gt=0, le=1e12)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, measured by one tuner.
+
+    Args:
+        model: SHA-256 of the IR text of the settled model; its element types stand in there.
+        target: such as `onnx:cpu`.
+        device: the processor it ran on.
+        versions: of the libraries that ran it, and of the driver where there is one; as JSON.
+        training: whether a training step was measured.
+        batch: rows.
+        seq_len: tokens a row.
+        tuning: the tuner that measured it; its later rounds replace its earlier ones.
+        chunk, cumsum, tile: the choice, for people; the model has them too.
+        predicted_ms: milliseconds by the cost model at that time.
+        measured_ms: the median, in milliseconds.
+        spread_ms: the range of the middle half of the runs, in milliseconds.
+        runs: how many there were.
+        date: when, in UTC.
+    """
+
+    model: Digest
+    target: Name
+    device: Name
+    versions: Name
+    training: bool
+    batch: Count
+    seq_len: Count
+    tuning: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+    chunk: Count | None
+    cumsum: Annotated[str, Meta(pattern="^[a-z_]{1,32}$")] | None
+    tile: Count | None
+    predicted_ms: Milliseconds
+    measured_ms: Milliseconds
+    spread_ms: Annotated[float, Meta(ge=0, le=1e12)]
+    runs: Count
+    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")]
+
+
+COLUMNS = tuple(each.name for each in fields(Trial))
+KEY = COLUMNS[: COLUMNS.index("tuning") + 1]
+
+_CREATE = f"""CREATE TABLE trials (
+    model TEXT NOT NULL, target TEXT NOT NULL, device TEXT NOT NULL, versions TEXT NOT NULL,
+    training INTEGER NOT NULL, batch INTEGER NOT NULL, seq_len INTEGER NOT NULL, tuning TEXT NOT NULL,
+    chunk INTEGER, cumsum TEXT, tile INTEGER, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL,
+    spread_ms REAL NOT NULL, runs INTEGER NOT NULL, date TEXT NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
+_REALS = ("predicted_ms", "measured_ms", "spread_ms")
+_STORED = (*COLUMNS, "sha256")
+_ADD = f"INSERT OR REPLACE INTO trials ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"
+
+
+def digest(settled: Graph) -> str:
+    """What a model is known by, whatever its name: the SHA-256 of its IR text."""
+    return sha256(dumps(replace(settled, name="model")).encode()).hexdigest()
+
+
+def row_digest(trial: Trial) -> str:
+    """The SHA-256 of what a trial says."""
+    return sha256(msgspec.json.encode(trial)).hexdigest()
+
+
+def whole_digest(rows: Iterable[str]) -> str:
+    """The SHA-256 of all rows of a store, given their digests in any order."""
+    return sha256("".join(sorted(rows)).encode()).hexdigest()
+
+
+def bucket(seq_len: int) -> tuple[int, int]:
+    """The lengths that share their measurements: those up to the next power of two, above the one before."""
+    top = 1 << (seq_len - 1).bit_length()
+    return top // 2 + 1, top
+
+
+def new_tuning() -> str:
+    """A name for a tuner that no other has."""
+    return secrets.token_hex(8)
+
+
+def now() -> str:
+    """The time as trials carry it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Store:
+    """The trials in one file. A context manager; every call is a transaction of its own.
+
+    Args:
+        path: the file; by default that of this user.
+        write: make the file where it is missing. Without it, the file is never changed.
+
+    Raises:
+        ArtefactError: the file cannot be opened, is damaged, or is no store of this version. So does every method.
+    """
+
+    def __init__(self, path: Path | None = None, *, write: bool = False) -> None:
+        self.path = path or store_path()
+        with self._errors():
+            if write:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            uri = f"{self.path.absolute().as_uri()}?{self._mode(write)}"
+            wait = WRITER_WAITS_S if write else READER_WAITS_S
+            self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
+            self._connection.text_factory = _as_text
+        try:
+            with self._errors():
+                with self._transaction("DEFERRED"):
+                    self._empty = self._inspect()
+                if write:
+                    self._prepare()
+                    self.all()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; a second time is no error."""
+        self._connection.close()
+
+    def add(self, *trials: Trial) -> int:
+        """Add trials, all or none; of the same tuner and model the latest stays. Returns how many count."""
+        with self._errors(), self._transaction():
+            kept = {_key(trial): trial for trial in self._verified()}
+            changed = {}
+            for trial in map(_plain, trials):
+                known = kept.get(_key(trial))
+                if known is None or trial.date > known.date:
+                    kept[_key(trial)] = changed[_key(trial)] = trial
+            rows = [(*astuple(trial), row_digest(trial)) for trial in changed.values()]
+            self._connection.executemany(_ADD, rows)
+            self._connection.execute("UPDATE whole SET sha256 = ?", [whole_digest(map(row_digest, kept.values()))])
+            return len(changed)
+
+    def all(self) -> list[Trial]:
+        """Every trial, the oldest first."""
+        if self._empty:
+            return []
+        with self._errors(), self._transaction("DEFERRED"):
+            return sorted(self._verified(), key=lambda trial: (trial.date, trial.model))
+
+    def find(
+        self, models: Sequence[str], place: dict[str, str], *, training: bool, batch: int, seq_len: int
+    ) -> list[Trial]:
+        """The trials of these models at lengths near this one, the oldest first.
+
+        Args:
+            models: their digests.
+            place: `target`, `device` and `versions`.
+            training, batch: as measured.
+            seq_len: every length in its bucket counts.
+        """
+        low, high = bucket(seq_len)
+        wanted: dict[str, Any] = {name: place[name] for name in ("target", "device", "versions")}
+        wanted |= {"training": training, "batch": batch}
+        return [
+            trial
+            for trial in self.all()
+            if trial.model in models
+            and low <= trial.seq_len <= high
+            and all(getattr(trial, name) == value for name, value in wanted.items())
+        ]
+
+    def _verified(self) -> list[Trial]:
+        """Every trial, in a transaction. Raises ArtefactError where one was changed, or is gone."""
+        rows = self._connection.execute(f"SELECT {', '.join(_STORED)} FROM trials").fetchall()
+        named = [dict(zip(COLUMNS, row)) for row in rows]
+        digests = [row[-1] for row in rows]
+        try:
+            trials = msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
+        except msgspec.ValidationError as error:
+            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), mend=_ANEW) from None
+        whole = self._connection.execute("SELECT sha256 FROM whole").fetchall()
+        changed = sum(row_digest(trial) != digest for trial, digest in zip(trials, digests, strict=True))
+        if changed or whole != [(whole_digest(digests),)]:
+            what = f"{changed} of its {len(rows)} trials are not" if changed else "its trials are not all"
+            raise ArtefactError(f"the store is damaged: {what} what was written", where=str(self.path), mend=_ANEW)
+        return trials
+
+    def _mode(self, write: bool) -> str:
+        """SQLite's own options. A folder that may not be written to cannot hold the side files of a WAL."""
+        if write:
+            return "mode=rwc"
+        return "mode=ro" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
+
+    def _inspect(self) -> bool:
+        """Whether the file is empty. Raises ArtefactError where it belongs to somebody else, or lacks what is ours."""
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables and not application:
+            return True
+        if application != OURS:
+            raise ArtefactError("a SQLite file, but not a store of flashir", where=str(self.path), mend=_ANEW)
+        if schema != SCHEMA:
+            raise ArtefactError(
+                f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
+                where=str(self.path),
+                mend=f"{_ANEW}, and --import takes what --export of that version wrote",
+            )
+        for table, columns in (("trials", _STORED), ("whole", ("sha256",))):
+            names = self._connection.execute("SELECT name FROM pragma_table_info(?)", [table])
+            if (found := tuple(name for (name,) in names)) != columns:
+                raise ArtefactError(
+                    f"the table {table} must have the columns {', '.join(columns)}, got {', '.join(found) or 'none'}",
+                    where=str(self.path),
+                    mend=_ANEW,
+                )
+        return False
+
+    def _prepare(self) -> None:
+        """The table, unless another tuner was faster."""
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        if not self._empty:
+            return
+        with self._transaction():
+            if self._inspect():
+                self._connection.execute(_CREATE)
+                self._connection.execute("CREATE TABLE whole (sha256 TEXT NOT NULL)")
+                self._connection.execute("INSERT INTO whole VALUES (?)", [whole_digest(())])
+                self._connection.execute(f"PRAGMA application_id = {OURS}")
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        self._empty = False
+        with suppress(sqlite3.OperationalError):  # a reader is in the way: that store waits a little more
+            self._connection.execute("PRAGMA journal_mode = WAL")
+
+    @contextmanager
+    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "IMMEDIATE") -> Iterator[None]:
+        """All that is read is of one moment; IMMEDIATE keeps other writers out from the start."""
+        self._connection.execute(f"BEGIN {kind}")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            mend = "see who else uses it, or whether you may" if "locked" in str(error) else _ALLOWED
+            raise ArtefactError(f"the store cannot be used: {error}", where=str(self.path), mend=mend) from error
+        except (sqlite3.Error, MemoryError, OverflowError, ValueError) as error:  # sizes out of a damaged page, too
+            raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), mend=_ANEW) from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ArtefactError(f"the store cannot be used: {reason}", where=str(self.path), mend=_ALLOWED) from error
+
+
+_ANEW = "move the file away; `flashir tune` starts a new one"
+_ALLOWED = "see that the file and its folder may be read and written, or set FLASHIR_CACHE to another folder"
+
+
+def _as_text(content: bytes) -> str:
+    """A text of SQLite; one that is damaged is no error, but has another digest."""
+    return content.decode(errors="replace")
+
+
+def _plain(trial: Trial) -> Trial:
+    """The trial as SQLite gives it back: floats in columns of REAL, without a negative zero."""
+    reals: dict[str, Any] = {name: float(getattr(trial, name)) + 0.0 for name in _REALS}
+    return replace(trial, **reals)
+
+
+def _key(trial: Trial) -> tuple[Any, ...]:
+    return tuple(getattr(trial, name) for name in KEY)
+
+
+class _Exchange(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON form of a store; its trials are looked at one by one, so that all problems are seen."""
+
+    format: str
+    schema: int
+    trials: list[Any]
+    sha256: str | None = None
+
+
+def export_json(path: str | Path) -> int:
+    """Write every trial of the store as JSON; returns how many. Raises ArtefactError."""
+    trials: list[Trial] = []
+    if store_path().exists():
+        with Store() as store:
+            trials = store.all()
+    said = sealed({"format": FORMAT, "schema": SCHEMA, "trials": trials})
+    text = msgspec.json.format(msgspec.json.encode(said), indent=1)
+    atomic_write(Path(path), lambda file: file.write(text + b"\n"))
+    return len(trials)
+
+
+def import_json(path: str | Path) -> int:
+    """Add the trials of a file that `export_json` wrote, all or none; returns how many were new, or newer.
+
+    Raises:
+        ArtefactError: everything that is wrong with the file, or the store cannot be used.
+    """
+    content = read_bytes(path, ArtefactError, problem="cannot read")
+    said = parse_json(content, path, ArtefactError, dict[str, Any], problem="no export of a store")
+    with guarded(path, ArtefactError, "no export of a store"):
+        found = msgspec.convert(said, _Exchange)
+    problems = [] if found.format == FORMAT else [f"format must be {FORMAT!r}, got {found.format!r}"]
+    if found.schema not in EXCHANGED:
+        problems.append(f"schema must be {' or '.join(map(str, EXCHANGED))}, got {found.schema}")
+    trials = list(_decoded(found.trials, problems))
+    if not problems and not is_whole(said) and (found.schema == SCHEMA or found.sha256 is not None):
+        problems.append("it is damaged, or was changed: its sha256 is not that of what it says")
+    if problems:
+        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        raise ArtefactError([*problems[:LISTED], *more], where=str(path), mend="nothing was imported")
+    with Store(write=True) as store:
+        return store.add(*trials)
+
+
+def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:
+    for index, each in enumerate(raw):
+        try:
+            yield msgspec.convert(each, Trial)
+        except msgspec.ValidationError as error:
+            problems.append(f"trial {index}: {error}")

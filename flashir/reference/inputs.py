@@ -1,0 +1,124 @@
+"""Inputs of a run, checked before any work starts; every backend is given what passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.errors import InputError, counted
+from flashir.ir import DType, Graph, Size, Value
+from flashir.ops import OPS
+from flashir.reference.arrays import as_array
+from flashir.transforms import bind_sizes
+
+Array = npt.NDArray[Any]
+INT32 = np.iinfo(np.int32)
+
+
+def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
+    """The inputs in the order of the model, given by position or by name.
+
+    Raises:
+        InputError: every input that is missing, given twice, or unknown.
+    """
+    names = [value.name for value in model.inputs]
+    problems = [f"the model takes {counted(len(names), 'input')}, got {len(given)}"] if len(given) > len(names) else []
+    by_position = dict(zip(names, given))
+    wanted = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
+    absent = {name for name, x in named.items() if x is None}
+    problems += [f"the model has no input {name!r}" for name in named if name not in names and name not in absent]
+    problems += [f"the input {name!r} is given twice" for name in named if name in by_position and name not in absent]
+    found = {**by_position, **{name: x for name, x in named.items() if name not in absent}}
+    problems += [f"the input {name!r} is missing" for name in names if name not in found]
+    if problems:
+        raise InputError(problems, mend=f"the model takes ({wanted})")
+    return [array(name, found[name]) for name in names]
+
+
+def array(name: str, given: Any) -> Array:
+    """An input as an array of numpy. Raises InputError where it is none."""
+    try:
+        return as_array(given)
+    except ValueError as error:
+        raise InputError(f"{name} {error}") from None
+
+
+def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
+    """The sizes that the inputs give to the symbols of the model.
+
+    Raises:
+        InputError: every input of a wrong type or shape, and every token outside the vocabulary.
+    """
+    problems = [problem for value, x in zip(model.inputs, arrays, strict=True) for problem in _types(value, x)]
+    if problems:
+        raise InputError(problems)
+    sizes = bind_sizes(model, [x.shape for x in arrays])
+    problems = [problem for value, x in zip(model.inputs, arrays, strict=True) for problem in _ranges(model, value, x)]
+    if problems:
+        raise InputError(problems)
+    return sizes
+
+
+def one_document(model: Graph, ids: Array) -> list[Array]:
+    """The inputs of a model of tokens for rows [b, t] that are one document each, without padding."""
+    masks = (value.type.dtype is DType.BOOL for value in model.inputs[1:])
+    return [ids, *(np.ones(ids.shape, bool) if is_mask else np.zeros(ids.shape, np.int64) for is_mask in masks)]
+
+
+def _types(value: Value, x: Array) -> Iterator[str]:
+    wanted = value.type.dtype
+    kinds = "f" if wanted.is_float else "b" if wanted is DType.BOOL else "iu"
+    if x.dtype.kind not in kinds and x.size:
+        yield f"{value.name} must hold {_KINDS[kinds]}, got {x.dtype}"
+
+
+_KINDS = {"f": "floating-point numbers", "b": "true or false", "iu": "whole numbers"}
+
+
+def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
+    if value.type.dtype.is_float or value.type.dtype is DType.BOOL or not x.size:
+        return
+    rows = vocabulary(model, value, clipped=False)
+    low, high, what = (INT32.min, INT32.max, "number") if rows is None else (0, rows - 1, "token id")
+    if x.min() < low or x.max() > high:
+        outside = (x < low) | (x > high)
+        first = tuple(int(index) for index in np.argwhere(outside)[0])
+        count = int(np.count_nonzero(outside))
+        yield f"{value.name} has {counted(count, what)} outside {low} .. {high}, the first at {first}: {x[first]}"
+
+
+def vocabulary(model: Graph, value: Value, *, clipped: bool = True) -> int | None:
+    """How many tokens there are where an input holds tokens; None where it holds something else.
+
+    It holds tokens where an op takes rows of a table by its numbers, at any storey: they are followed through ops that
+    move them, and into the bodies of loops.
+
+    Args:
+        model: any graph.
+        value: an input.
+        clipped: count tables too whose rows are taken by numbers that a `minimum` or `maximum` keeps within bounds.
+    """
+    known = [size for size in _tables(model, {value}, clipped) if isinstance(size, int)]
+    return min(known, default=None)
+
+
+def _tables(graph: Graph, ids: set[Value], clipped: bool) -> Iterator[Size]:
+    """How many rows the tables have from which rows are taken by `ids`, to which values that hold them are added."""
+    for node in graph.nodes:
+        if ids.isdisjoint(node.operands):
+            continue
+        record = OPS[node.op]
+        if record.rows is not None:
+            place, rows = record.rows([v.type if v else None for v in node.inputs], node.attrs)
+            if node.inputs[place] in ids:
+                yield rows
+        elif node.region is not None:
+            pairs = zip(node.region.inputs, node.operands, strict=True)
+            inside = {own for own, outer in pairs if outer in ids}
+            yield from _tables(node.region, inside, clipped)
+            ids |= {outer for own, outer in zip(node.region.outputs, node.outputs, strict=True) if own in inside}
+        elif record.moves or (clipped and record.clips):
+            ids |= set(node.outputs)

@@ -1,0 +1,118 @@
+"""keep-range: what grows with the length stays in float32 where a model computes in float16, which ends at 65,504."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Graph, Node, Value
+from flashir.ir.types import DType
+from flashir.ops import OPS
+from flashir.ops.functions.norm import as_dtype
+from flashir.ops.primitive.scan import cut_scan
+from flashir.transforms.growth import Growth
+from flashir.transforms.lower import Claims, descend, primitives
+from flashir.transforms.pipeline import Pass
+from flashir.transforms.rewriter import rewrite
+
+NARROW, WIDE = DType.F16, DType.F32
+
+
+@dataclass(frozen=True)
+class KeepRange(Pass):
+    """`%y = matmul(%w, %v): f16`, summed over tokens -> `%y = matmul(cast(%w), cast(%v)): f32`; so is what reads %y
+
+    A sum over all tokens, such as that of an attention without softmax, grows with the length, and float16 ends at
+    65,504: after some thousand tokens the sum is infinite. Such a sum, and what is made of it, is computed in float32
+    until a norm or a mean makes it small again. In bfloat16 and float32 nothing changes, nor where nothing grows: in
+    what softmax, a norm or `chunk_mean` divide.
+
+    Args:
+        target, claims: of the lowering; what is no longer claimed in float32 is replaced by what it is made of.
+        carried, lengths: as for `Growth.within`.
+    """
+
+    name = "keep-range"
+    optional = False
+    target: str = "primitives"
+    claims: Claims = field(default=primitives, repr=False)
+    carried: int = 0
+    lengths: tuple[int, ...] = ()
+
+    def apply(self, graph: Graph) -> Graph:
+        """Widen every value that grows."""
+        if not any(value.type.dtype is NARROW for node in graph.walk() for value in node.outputs):
+            return graph
+        growth = Growth.within(graph, carried=self.carried, lengths=self.lengths)
+        b = Builder(graph.name)
+        widened = _Widened(growth, b, {value: b.input(value.name, value.type) for value in graph.inputs})
+        outputs = [as_dtype(b, new, old.type.dtype) for old, new in zip(graph.outputs, widened.run(graph), strict=True)]
+        return rewrite(b.finish(*outputs), descend(self.claims, self.target)) if widened.changed else graph
+
+
+class _Widened:
+    """One graph in the making.
+
+    Args:
+        growth: of its values.
+        b: where it is made.
+        values: what stands for its inputs.
+    """
+
+    def __init__(self, growth: Growth, b: Builder, values: dict[Value, Value]) -> None:
+        self.growth, self.b, self.values = growth, b, values
+        self.changed = False
+
+    def run(self, graph: Graph) -> list[Value]:
+        """Make every node; what stands for the results is returned."""
+        for node in graph.nodes:
+            operands = [None if value is None else self.values[value] for value in node.inputs]
+            self.values.update(zip(node.outputs, self._node(node, operands), strict=True))
+        return [self.values[value] for value in graph.outputs]
+
+    def _grows(self, value: Value) -> bool:
+        return value.type.dtype is NARROW and self.growth.of[value] > 0
+
+    def _node(self, node: Node, operands: Sequence[Value | None]) -> Sequence[Value]:
+        if node.region is not None:
+            return self._loop(node, node.region, [value for value in operands if value is not None])
+        same = all(old is None or new is None or old.type == new.type for old, new in zip(node.inputs, operands))
+        grows = any(map(self._grows, node.outputs))
+        if same and not grows:
+            return self._insert(node, operands)
+        self.changed = True
+        if grows:
+            node = replace(node, attrs={name: WIDE if attr is NARROW else attr for name, attr in node.attrs.items()})
+        made = self._insert(node, [self._wide(value) for value in operands])
+        return [
+            new if self._grows(old) else as_dtype(self.b, new, old.type.dtype)
+            for old, new in zip(node.outputs, made, strict=True)
+        ]
+
+    def _wide(self, value: Value | None) -> Value | None:
+        """The value, in float32 where it is in float16."""
+        return as_dtype(self.b, value, WIDE) if value is not None and value.type.dtype is NARROW else value
+
+    def _insert(self, node: Node, operands: Sequence[Value | None], region: Graph | None = None) -> Sequence[Value]:
+        names = [value.name for value in node.outputs]
+        return self.b.insert(node.op, operands, node.attrs, region, names=names)
+
+    def _loop(self, node: Node, body: Graph, operands: list[Value]) -> Sequence[Value]:
+        """The same loop, what it carries widened where it grows, and what it yields."""
+        inside = self.growth.regions[id(node)]
+        count = 1 if node.op == "repeat" else len(cut_scan(operands, node.attrs)[0])
+        carried = [
+            as_dtype(self.b, new, WIDE) if old.type.dtype is NARROW and inside.of[old] > 0 else new
+            for old, new in zip(body.inputs[:count], operands[:count], strict=True)
+        ]
+        operands = [*carried, *operands[count:]]
+        arguments = OPS[node.op].region
+        assert arguments is not None
+        b = self.b.subgraph()
+        types = arguments([value.type for value in operands], node.attrs)
+        made = _Widened(inside, b, {v: b.input(v.name, t) for v, t in zip(body.inputs, types, strict=True)})
+        results = made.run(body)
+        results[:count] = [as_dtype(b, x, t.dtype) for x, t in zip(results[:count], types[:count], strict=True)]
+        self.changed |= made.changed or any(old.type != new.type for old, new in zip(node.operands, operands))
+        return self._insert(node, operands, b.finish(*results))

@@ -1,0 +1,128 @@
+"""Pass and Pipeline. A pass is a frozen dataclass whose fields are its options; it maps a Graph to a PassResult.
+
+Only the Pipeline verifies, times, prints, dumps and counts fuel; a pass never prints.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
+
+from flashir.errors import FlashirError, IRError
+from flashir.files.atomic import atomic_write
+from flashir.ir.graph import Graph
+from flashir.ir.text.printer import dumps
+from flashir.ir.verify import verify
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass made, and whether it differs from what it was given."""
+
+    graph: Graph
+    modified: bool
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A named transformation of graphs.
+
+    `optional` passes may be skipped without making the result wrong; fuel counts those.
+    """
+
+    name: ClassVar[str]
+    optional: ClassVar[bool] = True
+
+    @abstractmethod
+    def apply(self, graph: Graph) -> Graph:
+        """The transformed graph; the same object where nothing applies."""
+
+    def __call__(self, graph: Graph) -> PassResult:
+        """Apply the pass and say whether it changed anything."""
+        made = self.apply(graph)
+        return PassResult(made, made != graph)
+
+    def __str__(self) -> str:
+        """As on the command line: `name{option=value other=a,b}`, defaults left out; `parse_pipeline` reads it."""
+        shown = [
+            f"{f.name}={option_text(getattr(self, f.name))}"
+            for f in fields(self)
+            if f.repr and getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}{{{' '.join(shown)}}}" if shown else self.name
+
+
+def option_text(value: object) -> str:
+    """An option's value as text; items of a tuple stand between commas."""
+    if isinstance(value, tuple):
+        return ",".join(map(option_text, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds one pass took, and whether it changed the graph."""
+
+    name: str
+    seconds: float
+    modified: bool
+
+
+@dataclass
+class Pipeline:
+    """Passes in order, with instruments around each.
+
+    Args:
+        passes: what to run.
+        check: verify the graph before the first pass and after each.
+        dump_dir: write `NNN-pass.fir` there after each pass.
+        print_after: names of passes after which `show` gets the graph; "all" for every one.
+        show: where printed graphs go.
+        fuel: how many optional passes may run, None for all; lower it to find the pass that miscompiles.
+    """
+
+    passes: Sequence[Pass]
+    check: bool = True
+    dump_dir: Path | None = None
+    print_after: Sequence[str] = ()
+    show: Callable[[str], None] = print
+    fuel: int | None = None
+    timings: list[Timing] = field(default_factory=list)
+
+    def run(self, graph: Graph) -> Graph:
+        """The graph after every pass. Raises IRError, with the pass named, where one makes an invalid graph."""
+        if self.check:
+            verify(graph)
+        fuel = self.fuel
+        self._after(0, "input", graph)
+        for number, each in enumerate(self.passes, 1):
+            if each.optional and fuel is not None:
+                if fuel == 0:
+                    continue
+                fuel -= 1
+            start = time.perf_counter()
+            result = each(graph)
+            self.timings.append(Timing(each.name, time.perf_counter() - start, result.modified))
+            graph = result.graph
+            self._after(number, each.name, graph)
+            if self.check and result.modified:
+                self._verify(graph, each)
+        return graph
+
+    def _verify(self, graph: Graph, culprit: Pass) -> None:
+        try:
+            verify(graph)
+        except FlashirError as error:
+            raise IRError(error.problems, where=f"after the pass {culprit}", mend="this is a bug in the pass") from None
+
+    def _after(self, number: int, name: str, graph: Graph) -> None:
+        if name in self.print_after or "all" in self.print_after:
+            self.show(f"// after {name}\n{dumps(graph, types=True)}")
+        if self.dump_dir is not None:
+            file = self.dump_dir / f"{number:03d}-{re.sub('[^a-z0-9-]', '_', name)}.fir"
+            atomic_write(file, lambda stream: stream.write(dumps(graph, types=True).encode()))

@@ -1,0 +1,85 @@
+"""The rewrite driver: a builder that applies rules to each node as it is inserted.
+
+Lowering is such a rule, so are constant folding and common subexpressions: what a rule inserts is
+rewritten in turn, and one walk over the graph reaches the fixed point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flashir.ir.builder import Builder
+from flashir.ir.dims import Size
+from flashir.ir.graph import Graph, Node, Value
+from flashir.ir.op import OPS
+from flashir.ir.types import TensorType
+from flashir.ops.primitive.shape import substitute_attrs
+
+Rule = Callable[["RewritingBuilder", Node], Sequence[Value] | Value | None]
+"""Given a builder and a node about to be inserted: the values that stand for its results, or None for no match."""
+
+
+class RewritingBuilder(Builder):
+    """A builder that offers every node to the rules first; the first that matches takes it."""
+
+    def __init__(self, name: str, rules: Sequence[Rule]) -> None:
+        super().__init__(name)
+        self.rules = tuple(rules)
+        self._made: dict[Any, tuple[Value, ...]] = {}
+
+    def append(self, node: Node) -> tuple[Value, ...]:
+        """Insert what a rule makes of the node, or the node itself."""
+        for rule in self.rules:
+            made = rule(self, node)
+            if made is not None:
+                return (made,) if isinstance(made, Value) else tuple(made)
+        self._made[_key(node)] = node.outputs
+        return super().append(node)
+
+    def equal(self, node: Node) -> tuple[Value, ...] | None:
+        """The results of a node already inserted that does the same as this one, where there is one."""
+        return self._made.get(_key(node))
+
+    def subgraph(self) -> Builder:
+        """A builder with the same rules."""
+        return RewritingBuilder("body", self.rules)
+
+
+def _key(node: Node) -> Any:
+    """What two nodes that do the same have in common; 1, 1.0 and true are different attributes, so are 0.0 and -0.0."""
+    return node.op, node.inputs, tuple((k, repr(v)) for k, v in node.attrs.items()), node.region
+
+
+def rewrite(
+    graph: Graph,
+    *rules: Rule,
+    inputs: Sequence[TensorType] | None = None,
+    sizes: Mapping[str, Size] | None = None,
+) -> Graph:
+    """The graph rebuilt under the rules, regions before the nodes that hold them.
+
+    Args:
+        graph: what to rewrite.
+        rules: in order of preference.
+        inputs: other types for the graph's inputs; all types are inferred anew.
+        sizes: what symbols become, in the types of inputs and in attributes.
+    """
+    builder = RewritingBuilder(graph.name, rules)
+    types = inputs or [value.type.substitute(sizes) if sizes else value.type for value in graph.inputs]
+    values: dict[Value, Value] = {}
+    for value, type_ in zip(graph.inputs, types, strict=True):
+        values[value] = builder.input(value.name, type_)
+    for node in graph.nodes:
+        operands = [None if value is None else values[value] for value in node.inputs]
+        attrs = substitute_attrs(node.attrs, sizes) if sizes else node.attrs
+        region = node.region
+        if region is not None:
+            arguments = OPS[node.op].region
+            assert arguments is not None
+            present = [value.type for value in operands if value is not None]
+            region = rewrite(region, *rules, inputs=arguments(present, attrs), sizes=sizes)
+        names = [value.name for value in node.outputs]
+        made = builder.insert(node.op, operands, attrs, region, names=names)
+        values.update(zip(node.outputs, made, strict=True))
+    return builder.finish(*(values[value] for value in graph.outputs))

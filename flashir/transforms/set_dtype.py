@@ -1,0 +1,34 @@
+"""set-dtype: the compute type of a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Graph, Node, Value
+from flashir.ir.types import DType
+from flashir.transforms.pipeline import Pass
+from flashir.transforms.rewriter import rewrite
+
+COMPUTE_TYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class SetDType(Pass):
+    """`embed(%ids)` -> `embed(%ids) {dtype = f16}`; everything after it follows, logits stay float32."""
+
+    name = "set-dtype"
+    optional = False
+    dtype: str = "float32"
+
+    def apply(self, graph: Graph) -> Graph:
+        """Set the type where tokens become vectors. Raises IRError for an unknown type."""
+        dtype = DType.named(self.dtype)
+
+        def rule(b: Builder, node: Node) -> Sequence[Value] | None:
+            if node.op != "embed" or node.attrs["dtype"] is dtype:
+                return None
+            return b.insert("embed", node.inputs, {**node.attrs, "dtype": dtype})
+
+        return rewrite(graph, rule)

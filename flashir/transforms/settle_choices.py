@@ -1,0 +1,274 @@
+"""The choices of a model: what its ops leave `auto`, which nodes share one, and the pass that settles them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from flashir.errors import SettingError
+from flashir.ir.builder import infer_types
+from flashir.ir.choices import Choice
+from flashir.ir.graph import AUTO, Attr, Graph, Node
+from flashir.ops import OPS
+from flashir.transforms.pipeline import Pass
+
+
+class Settings(Mapping[str, Attr]):
+    """Values of choices by the names of their slots: `Settings(chunk=256, cumsum="scan")`. Immutable, and hashable."""
+
+    def __init__(self, values: Mapping[str, Attr] | None = None, **more: Attr) -> None:
+        self._values = MappingProxyType({**(values or {}), **more})
+
+    def __getitem__(self, name: str) -> Attr:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+
+    def __or__(self, other: Mapping[str, Attr]) -> Settings:
+        return Settings({**self._values, **other})
+
+    def value(self, attr: str) -> Any:
+        """The value of the first slot of that attribute, whatever op it belongs to; None where there is none."""
+        return next((value for name, value in self._values.items() if attribute_of(name) == attr), None)
+
+
+class SettingsViews:
+    """The choices that the command line and its JSON have names for, of whatever has `settings`."""
+
+    settings: Settings
+
+    @property
+    def chunk(self) -> int | None:
+        """Tokens a chunk; None where the model has none."""
+        chunk: int | None = self.settings.value("chunk")
+        return chunk
+
+    @property
+    def cumsum(self) -> str | None:
+        """The strategy of the cumulative sum; None where nothing is summed up."""
+        cumsum: str | None = self.settings.value("cumsum")
+        return cumsum
+
+    @property
+    def tile(self) -> int | None:
+        """Tokens of token-level linear attention that are computed together; None where the model has none."""
+        tile: int | None = self.settings.value("tile")
+        return tile
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One choice of a model.
+
+    Args:
+        name: `chunk`; `flash.chunk` where several ops have such a choice open.
+        op: the op whose nodes share it.
+        choice: how it gets a value.
+        candidates: the values that it can have; one where it is settled, or forced.
+        is_open: whether one of its nodes is still `auto` with several values to choose from.
+        is_forced: whether a node that is `auto` is left one value by its other attributes.
+    """
+
+    name: str
+    op: str
+    choice: Choice
+    candidates: tuple[Attr, ...]
+    is_open: bool = False
+    is_forced: bool = False
+
+    def said(self, value: Attr) -> str:
+        """A value for people: `chunk 256`."""
+        where = f" of {self.op}" if self.name != attribute_of(self.name) else ""
+        return self.choice.said(value) + where
+
+
+def attribute_of(name: str) -> str:
+    """The attribute that a slot is named after: `chunk` of `flash.chunk`."""
+    return name.rpartition(".")[2]
+
+
+def said(name: str, value: Attr) -> str:
+    """A value in few words: `chunk 256`, and a word for itself."""
+    return str(value) if isinstance(value, str) else f"{name} {value}"
+
+
+def slots(graph: Graph) -> tuple[Slot, ...]:
+    """The choices of a model: what changes its function first, then lengths, then strategies.
+
+    Nodes of one op share a slot; different ops have slots of their own, for what is best for one says nothing of
+    another. Nodes to which a choice makes no difference are left out.
+    """
+    by_key: dict[tuple[str, str], list[Node]] = {}
+    for node in choosers(graph):
+        for attr, choice in OPS[node.op].choices.items():
+            if choice.candidates(node):
+                by_key.setdefault((attr, node.op), []).append(node)
+    unnamed = [_slot(attr, op, nodes) for (attr, op), nodes in by_key.items()]
+    several = {attr for attr, _ in by_key if sum(slot.name == attr and slot.is_open for slot in unnamed) > 1}
+    kept: list[Slot] = []
+    for attr in dict.fromkeys(attr for attr, _ in by_key):
+        own = [slot for slot in unnamed if slot.name == attr]
+        opened = [slot for slot in own if slot.is_open]
+        named = [replace(slot, name=f"{slot.op}.{attr}") for slot in opened]
+        kept += named if attr in several else (opened or own)[:1]
+    return tuple(sorted(kept, key=lambda slot: (not slot.choice.changes_function, not slot.choice.is_length)))
+
+
+def _slot(attr: str, op: str, nodes: Sequence[Node]) -> Slot:
+    choice = OPS[op].choices[attr]
+    open_nodes = [node for node in nodes if is_open(node, attr)]
+    candidates = max((choice.candidates(node) for node in open_nodes), key=len, default=())
+    if len(candidates) > 1:
+        return Slot(attr, op, choice, candidates, is_open=True)
+    settled = [node.attrs[attr] for node in nodes if not is_open(node, attr)]
+    return Slot(attr, op, choice, candidates or (settled[0],), is_forced=bool(candidates))
+
+
+def settle(graph: Graph, settings: Mapping[str, Attr], *, all_forced: bool = True) -> Graph:
+    """The graph with the open choices made that `settings` name.
+
+    `flash.chunk` is for nodes of `flash`, `chunk` for those of every op. A node that can have one value only gets
+    that, and one to which a choice makes no difference gets any, whatever `settings` say.
+
+    Args:
+        graph: the model.
+        settings: values by name.
+        all_forced: settle such nodes in choices that `settings` do not name, too.
+
+    Raises:
+        SettingError: a node cannot have the value.
+    """
+
+    def made(node: Node) -> dict[str, Attr]:
+        changed: dict[str, Attr] = {}
+        for attr, choice in OPS[node.op].choices.items():
+            if not is_open(node, attr):
+                continue
+            name = f"{node.op}.{attr}" if f"{node.op}.{attr}" in settings else attr
+            if name in settings and (refusal := choice.refusal(node, settings[name])):
+                raise SettingError(f"{attr} {refusal}")
+            if name in settings or (all_forced and len(choice.candidates(node)) < 2):
+                changed[attr] = choice.value_of(node, settings.get(name))
+        return changed
+
+    return _with_attrs(graph, made)
+
+
+@dataclass(frozen=True)
+class _Choose(Pass):
+    """`flash(%h) {chunk = auto}` -> `flash(%h) {chunk = 256}`; there is one such pass for each choice, by its name.
+
+    Its one option is the value; without it, only nodes to which the choice leaves nothing to choose are settled.
+    """
+
+    optional = False
+    attr: ClassVar[str]
+
+    def apply(self, graph: Graph) -> Graph:
+        """Settle the choice. Raises SettingError where there is something to choose, and no value."""
+        value = getattr(self, self.attr)
+        settled = settle(graph, {} if value is None else {self.attr: value})
+        if value is None and any(is_open(node, self.attr) for node in settled.walk()):
+            raise SettingError(f"{self.name} needs a value", mend=f"such as {self.name}{{{self.attr}=..}}")
+        return settled
+
+
+def choose_passes() -> dict[str, type[Pass]]:
+    """The passes `choose-chunk` and so on, one for each choice of an op, by name."""
+    return {f"choose-{attr}": _choose_pass(attr) for attr in choice_names()}
+
+
+@cache
+def _choose_pass(attr: str) -> type[Pass]:
+    (kind, *_) = next(record.attrs[attr].kind for record in OPS.values() if attr in record.choices)
+    option = (attr, kind | None, field(default=None))
+    facts = {"name": f"choose-{attr}", "attr": attr, "__doc__": _Choose.__doc__, "__module__": __name__}
+    return make_dataclass(f"Choose{attr.title()}", [option], bases=(_Choose,), frozen=True, namespace=facts)
+
+
+def reset(graph: Graph, attr: str) -> Graph:
+    """The graph with a choice `auto` wherever it can be."""
+    return _with_attrs(graph, lambda node: {attr: AUTO} if attr in OPS[node.op].choices else {})
+
+
+def _with_attrs(graph: Graph, changes: Callable[[Node], Mapping[str, Attr]]) -> Graph:
+    """The graph with other attributes on some nodes, in regions too. Values keep their names and their types."""
+    nodes = []
+    for node in graph.nodes:
+        region = None if node.region is None else _with_attrs(node.region, changes)
+        changed = changes(node)
+        if changed or region != node.region:
+            node = replace(node, attrs={**node.attrs, **changed}, region=region)
+            types = [None if value is None else value.type for value in node.inputs]
+            infer_types(OPS[node.op], types, node.attrs, region)  # raises where the op does not take the value
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def is_open(node: Node, attr: str) -> bool:
+    """Whether an attribute of the node is still `auto`."""
+    return node.attrs.get(attr) is AUTO
+
+
+def has_open(graph: Graph) -> bool:
+    """Whether anything in a model is still `auto`."""
+    return any(is_open(node, attr) for node in choosers(graph) for attr in OPS[node.op].choices)
+
+
+def choosers(graph: Graph) -> Iterator[Node]:
+    """The nodes that have something to choose, open or not."""
+    return (node for node in graph.walk() if OPS[node.op].choices)
+
+
+def choice_names() -> tuple[str, ...]:
+    """The attributes of all ops that can be chosen."""
+    return tuple(sorted({attr for record in OPS.values() for attr in record.choices}))
+
+
+def locking(graph: Graph) -> Iterator[tuple[Node, str]]:
+    """The choices that decide what function a model computes, by node and attribute."""
+    for node in choosers(graph):
+        for attr, choice in OPS[node.op].choices.items():
+            if choice.changes_function:
+                yield node, attr
+
+
+def same_function(graph: Graph, settings: Settings) -> Settings:
+    """Those of the settings that change the function: candidates that agree in them compute the same."""
+    changing = {attr for _, attr in locking(graph)}
+    return Settings({name: value for name, value in settings.items() if attribute_of(name) in changing})
+
+
+def longest_piece(graph: Graph, *, changing_function: bool = False) -> int:
+    """The largest length among the choices of a settled model, in tokens; 0 where it has none.
+
+    Args:
+        graph: the model.
+        changing_function: look only at choices that change the function.
+    """
+    lengths = (
+        node.attrs[attr]
+        for node in choosers(graph)
+        for attr, choice in OPS[node.op].choices.items()
+        if choice.is_length and choice.candidates(node) and choice.changes_function >= changing_function
+    )
+    return max((length for length in lengths if isinstance(length, int)), default=0)
+
+
+def settled_values(graph: Graph, attr: str) -> tuple[Any, ...]:
+    """The values of a choice that stand in a graph, each once, the smallest first."""
+    values = {node.attrs[attr] for node in choosers(graph) if attr in OPS[node.op].choices and not is_open(node, attr)}
+    return tuple(sorted(values, key=lambda value: (str(type(value)), value)))
