@@ -19,17 +19,17 @@ LONGEST_PROBLEM = 4000
 class FlashirError(Exception):
     """Base of all errors a user can cause.
 
-    `problems` are one sentence each; `where` names the place (a file, a node, an argument); `mend` says what to do.
+    `problems` are one sentence each; `where` names the place (a file, a node, an argument); `hint` says what to do.
     `code` is stable and machine readable.
     """
 
     code = "flashir"
 
-    def __init__(self, problems: str | Iterable[str], *, where: str = "", mend: str = "") -> None:
+    def __init__(self, problems: str | Iterable[str], *, where: str = "", hint: str = "") -> None:
         told = (problems,) if isinstance(problems, str) else tuple(problems)
         self.problems: tuple[str, ...] = tuple(map(shortened, told))
         self.where = shortened(where)
-        self.mend = mend
+        self.hint = hint
         super().__init__(self.message)
 
     @property
@@ -40,7 +40,7 @@ class FlashirError(Exception):
             body = self.problems[0]
         else:
             body = f"{len(self.problems)} problems" + "".join(f"\n  - {problem}" for problem in self.problems)
-        tail = f"\n{self.mend}" if self.mend else ""
+        tail = f"\n{self.hint}" if self.hint else ""
         return f"{head}{body}{tail}"
 
 
@@ -147,7 +147,7 @@ class Faults:
             with gathered(problems):
                 raise error
         if problems:
-            raise InputError(problems, mend="\n".join(dict.fromkeys(each.mend for each in self._errors if each.mend)))
+            raise InputError(problems, hint="\n".join(dict.fromkeys(each.hint for each in self._errors if each.hint)))
 
 
 _on_command_line = False

@@ -33,7 +33,7 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     if twice:
         raise TargetError(
             [f"the plug-in {n!r} of {group} is provided by {_providers(found, n)}" for n in twice],
-            mend="uninstall all but one",
+            hint="uninstall all but one",
         )
     return {entry.name: entry for entry in found}
 
@@ -51,7 +51,7 @@ def load(group: str, name: str) -> object:
         loaded: object = entries[name].load()
     except ImportError as error:
         raise TargetError(
-            f"the plug-in {name!r} does not load: {error}", mend=f"pip install 'flashir[{name}]'"
+            f"the plug-in {name!r} does not load: {error}", hint=f"pip install 'flashir[{name}]'"
         ) from error
     except Exception as error:
         raise TargetError(f"the plug-in {name!r} does not load: {reason(error)}") from error

@@ -22,7 +22,7 @@ from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Differentiable, T
 from flashir.backends.registry import backend_of
 from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.execution.compile import compile
-from flashir.execution.gradients import Slopes, gradients
+from flashir.execution.gradients import DirectionalDerivatives, gradients
 from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import Builder, DType, Graph, TensorType
 from flashir.machine.device import device_at_hand
@@ -142,7 +142,7 @@ def _drawn(type_: TensorType, random: np.random.Generator, high: int) -> Array:
     """Unit-scale floats, whole numbers below `high`, or coin flips."""
     if type_.dtype.is_float:
         return random.standard_normal(type_.sizes)
-    return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.oracle)
+    return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.reference_dtype)
 
 
 def _graph_of(record: OpDef, sample: Sample, position: int) -> tuple[Graph, tuple[Any, ...]]:
@@ -175,7 +175,7 @@ def _check_gradients(target: str) -> None:
         (ids,) = sample_inputs(graph, Workload(2, 3 * CHUNK + 2).sizes(graph))
         weights = np.random.default_rng(0).standard_normal((*ids.shape, SMALL["vocab"])).astype(np.float32)
         found = gradients(graph, target, params)([ids], weights)
-        for parameter, error in Slopes(graph, params, [ids], weights).errors(found):
+        for parameter, error in DirectionalDerivatives(graph, params, [ids], weights).errors(found):
             assert error <= GRADIENT, f"{name} {cumsum}: the gradient of {parameter} is {error:.1e} off"
 
 

@@ -1,4 +1,4 @@
-"""Random sizes, types and graphs for hypothesis: valid by construction, small, at every storey."""
+"""Random sizes, types and graphs for hypothesis: valid by construction, small, at every level."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def random_array(type_: TensorType, seed: int, high: int = 5) -> Array:
     random = np.random.default_rng(seed)
     if type_.dtype.is_float:
         return random.normal(size=type_.sizes)
-    return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.oracle)
+    return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.reference_dtype)
 
 
 def random_inputs(graph: Graph, sizes: Mapping[str, int] | None = None, high: int = 5) -> list[Array]:
@@ -46,7 +46,7 @@ def random_parameters(graph: Graph) -> dict[str, Array]:
 
 
 def lowered(graph: Graph) -> Graph:
-    """The graph at the lowest storey, by the lowering that every target runs."""
+    """The graph at the lowest level, by the lowering that every target runs."""
     return Lowering("primitives").run(graph)
 
 

@@ -10,7 +10,7 @@ from flashir.errors import suggest
 
 def test_one_problem_is_one_sentence() -> None:
     assert str(FlashirError("it broke")) == "it broke"
-    assert str(FlashirError("it broke", where="model.fir:1:2", mend="mend it")) == "model.fir:1:2: it broke\nmend it"
+    assert str(FlashirError("it broke", where="model.fir:1:2", hint="mend it")) == "model.fir:1:2: it broke\nmend it"
 
 
 def test_several_problems_are_a_list() -> None:

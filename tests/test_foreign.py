@@ -42,7 +42,7 @@ def test_whatever_a_parser_raises_becomes_one_error(error: BaseException) -> Non
     with pytest.raises(ArtefactError) as caught, guarded("a.bin", ArtefactError, "cannot be read", "get another"):
         raise error
     assert caught.value.where == "a.bin"
-    assert caught.value.mend == "get another"
+    assert caught.value.hint == "get another"
     assert caught.value.problems[0].startswith("cannot be read: ")
     assert "\n" not in caught.value.problems[0]
 

@@ -137,12 +137,12 @@ def read_manifest(path: Path) -> Manifest:
     _expect(manifest.sha256, manifest.digest(), path)
     if manifest.schema != SCHEMA:
         raise ArtefactError(
-            f"it is of schema {manifest.schema}, wanted {SCHEMA}", where=str(path), mend="export the model again"
+            f"it is of schema {manifest.schema}, wanted {SCHEMA}", where=str(path), hint="export the model again"
         )
     for name, digest in manifest.files().items():
         beside = path.with_name(name)
         if not beside.is_file():
-            raise ArtefactError(f"its file {name} is missing", where=str(path), mend="move all of them together")
+            raise ArtefactError(f"its file {name} is missing", where=str(path), hint="move all of them together")
         _expect(digest, sha256(beside), beside)
     return manifest
 
@@ -164,7 +164,7 @@ def _expect(wanted: str, got: str, path: Path) -> None:
         raise ArtefactError(
             f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
             where=str(path),
-            mend="export the model again",
+            hint="export the model again",
         )
 
 
@@ -185,5 +185,5 @@ def _named(path: Path) -> Iterator[str]:
 def _manifest(path: Path) -> Manifest:
     """What a main file says, nothing of it verified. Raises ArtefactError."""
     content = read_bytes(path, ArtefactError)
-    problem, mend = "this is no artefact of flashir for JAX", "export the model again"
-    return parse_json(content, path, ArtefactError, Manifest, problem=problem, mend=mend)
+    problem, hint = "this is no artefact of flashir for JAX", "export the model again"
+    return parse_json(content, path, ArtefactError, Manifest, problem=problem, hint=hint)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backends.protocols import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
+from flashir.backends.protocols import AdamW, Array, Gradients, Params, Run, StepFn, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
@@ -20,14 +20,14 @@ from flashir_jax.pallas.claims import KERNELS
 def need_jax() -> None:
     """Raises TargetError where JAX is not installed."""
     if find_spec("jax") is None:
-        raise TargetError("JAX is not installed", where="jax", mend="pip install 'flashir[jax]'")
+        raise TargetError("JAX is not installed", where="jax", hint="pip install 'flashir[jax]'")
 
 
 def need_optax() -> None:
     """Raises TargetError where optax, which brings the optimisers, is not installed."""
     if find_spec("optax") is None:
         raise TargetError(
-            "optax is not installed, and training needs it", where="jax", mend="pip install 'flashir[jax]'"
+            "optax is not installed, and training needs it", where="jax", hint="pip install 'flashir[jax]'"
         )
 
 
@@ -79,8 +79,8 @@ class JaxBackend:
 
         return compiled(graph, params, device)
 
-    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
-        """Under jit, states renewed in place. See Continuing."""
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
+        """Under jit, states renewed in place. See StatefulBackend."""
         need_jax()
         from flashir_jax.session import compiled
 

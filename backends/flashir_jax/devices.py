@@ -20,7 +20,7 @@ def platform_of(device: str) -> str:
     """`tpu-v4` -> `tpu`. Raises TargetError where JAX has no such platform."""
     platform = PLATFORMS.get(device.partition("-")[0])
     if platform is None:
-        raise TargetError(f"JAX has no device {device!r}", where="jax", mend="use cpu, cuda, or a tpu such as tpu-v4")
+        raise TargetError(f"JAX has no device {device!r}", where="jax", hint="use cpu, cuda, or a tpu such as tpu-v4")
     return platform
 
 
@@ -59,7 +59,7 @@ def _found(name: str, where: Any) -> list[Any]:
         found: list[Any] = where(platform)
     except RuntimeError as error:
         raise TargetError(
-            f"JAX has no device {name!r} here: {error}", where="jax", mend="choose one that `flashir targets` lists"
+            f"JAX has no device {name!r} here: {error}", where="jax", hint="choose one that `flashir targets` lists"
         ) from error
     return found
 
@@ -102,6 +102,6 @@ def _coordinator() -> str:
         raise TargetError(
             "several processes, and none knows where the first one listens",
             where="jax",
-            mend=f"set {ADDRESS} to host:port, or start them by torchrun",
+            hint=f"set {ADDRESS} to host:port, or start them by torchrun",
         )
     return f"{host}:{int(port) + 1}"

@@ -37,7 +37,7 @@ def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
     names = sorted({name for value in apply.graph.inputs for size in value.type.shape for name in symbols(size)})
     wrong = [name for name in names if not _DIMENSION.match(name)]
     if wrong:
-        raise TargetError(f"jax.export takes no size called {', '.join(wrong)}", where="jax", mend="rename it")
+        raise TargetError(f"jax.export takes no size called {', '.join(wrong)}", where="jax", hint="rename it")
     sizes = dict(zip(names, export.symbolic_shape(", ".join(names)) if names else (), strict=True))
     try:
         with enough_bits(in_float64(apply.graph)):
@@ -75,9 +75,9 @@ def specs(parameters: Mapping[str, Stack]) -> dict[str, Any]:
 def imported(content: bytes | bytearray, where: str) -> Any:
     """What `exported` serialised. Raises ArtefactError where it is nothing of the kind, or calls out."""
     problem = f"this JAX ({jax.__version__}) cannot read the function"
-    mend = "export the model again; JAX reads what releases of the last half year wrote"
+    hint = "export the model again; JAX reads what releases of the last half year wrote"
     export = _jax_export()
-    with guarded(where, ArtefactError, problem, mend):  # the reader raises whatever a wrong byte leads it to
+    with guarded(where, ArtefactError, problem, hint):  # the reader raises whatever a wrong byte leads it to
         function = export.deserialize(bytearray(content))
         text = function.mlir_module()
     allowed = {*_CALLS, *(("tpu_custom_call",) if "tpu" in function.platforms else ())}
@@ -88,7 +88,7 @@ def imported(content: bytes | bytearray, where: str) -> Any:
         raise ArtefactError(
             f"the function calls {strange[0]}, which no export does",
             where=where,
-            mend="load only what you, or someone you trust, exported",
+            hint="load only what you, or someone you trust, exported",
         )
     return function
 
@@ -120,5 +120,5 @@ def _jax_export() -> Any:
     try:
         from jax import export
     except ImportError as error:  # JAX 0.6.0 forgot to ask for absl
-        raise TargetError(f"jax.export does not load: {error}", where="jax", mend="pip install -U jax") from error
+        raise TargetError(f"jax.export does not load: {error}", where="jax", hint="pip install -U jax") from error
     return export

@@ -59,7 +59,7 @@ def function(graph: Graph, *, remat: bool = False, placement: Placement = HERE) 
         raise TargetError(
             f"JAX has no rule for {', '.join(unknown)} of @{graph.name}",
             where="jax",
-            mend="lower the graph first: flashir_jax.lower(model, target)",
+            hint="lower the graph first: flashir_jax.lower(model, target)",
         )
     return Function(graph, remat, placement)
 

@@ -45,7 +45,7 @@ class Axes:
         if not counted or len(set(names)) < len(names) or not set(names) <= set(AXES):
             raise SettingError(
                 f"{NAME} must name axes among {', '.join(AXES)}, each once, and devices along them, got {text!r}",
-                mend=f"such as {NAME}=data=2,shards=4",
+                hint=f"such as {NAME}=data=2,shards=4",
             )
         return Axes(**{name: int(count) for name, _, count in given})
 

@@ -102,7 +102,7 @@ class Spread(Placement):
             raise TargetError(
                 f"process {self.processes.rank} of {self.processes.count} has lost another one: {error}",
                 where="jax",
-                mend="see which one failed; start all again from the last checkpoint",
+                hint="see which one failed; start all again from the last checkpoint",
             ) from error
 
     def laid(self, stack: Stack, array: Array) -> Any:
@@ -121,7 +121,7 @@ class Spread(Placement):
             raise InputError(
                 f"{length} tokens cannot be dealt out evenly to {sequence} devices",
                 where="jax",
-                mend=f"use a length that is a multiple of {sequence}, in whole chunks",
+                hint=f"use a length that is a multiple of {sequence}, in whole chunks",
             )
         added = ((0, -rows % (data * shards)), (0, 0))
         return self._made(np.pad(array, added, constant_values=missing), TOKENS)
@@ -218,6 +218,6 @@ def placement(device: str) -> Placement:
         raise TargetError(
             f"{NAME} asks for {count} devices, and {processes.count} processes have {len(found)}",
             where="jax",
-            mend="on a processor, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of one",
+            hint="on a processor, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of one",
         )
     return Spread(Mesh(np.array(found[:count]).reshape(axes.sizes), AXES), processes)

@@ -45,7 +45,7 @@ def attend(mesh: Mesh, node: Node, run: Run, *operands: Any) -> Any:
         raise InputError(
             f"{chunks} chunks of {n} tokens cannot be dealt out evenly to {count} devices",
             where="jax",
-            mend=f"use a length that is a multiple of {count * n}",
+            hint=f"use a length that is a multiple of {count * n}",
         )
     part = partial(_part, node, run)
     return jax.shard_map(part, mesh=mesh, in_specs=(TOKENS,) * 3, out_specs=TOKENS, check_vma=False)(*operands)

@@ -33,7 +33,7 @@ def element_type(dtype: DType) -> np.dtype[Any]:
             raise TargetError(
                 "the graph computes in float64, and JAX has 64 bits disabled",
                 where="jax",
-                mend="jax.config.update('jax_enable_x64', True), or use float32",
+                hint="jax.config.update('jax_enable_x64', True), or use float32",
             )
         dtype = DType.I32 if dtype is DType.I64 else dtype
     found: np.dtype[Any] = np.dtype(_TYPES[dtype])

@@ -70,7 +70,7 @@ def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Sessio
         raise TargetError(
             f"the artefact is for {' and '.join(manifest.functions)}, wanted {device}",
             where=str(path),
-            mend=f"export the model for jax:{device}",
+            hint=f"export the model for jax:{device}",
         )
     stacks = manifest.stacks()
     arrays = stacked(stacks, load_params(path.with_name(file_name(PARAMETERS, manifest.parameters))))

@@ -88,7 +88,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
             raise ArtefactError(
                 f"it is not the file that {MODEL_FILE} was written with",
                 where=str(path.with_name(name)),
-                mend="export the model again, and move all its files together",
+                hint="export the model again, and move all its files together",
             )
     return found
 
@@ -137,9 +137,9 @@ def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[Binar
 def _parts(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
     """The parts by name. Raises ArtefactError where there are others than a decoder has."""
     problem = f"what it says of {PARTS} is damaged"
-    parts = parse_json(metadata.get(PARTS, "{}"), path, ArtefactError, dict[str, str], problem=problem, mend=ANEW)
+    parts = parse_json(metadata.get(PARTS, "{}"), path, ArtefactError, dict[str, str], problem=problem, hint=ANEW)
     if strange := parts.keys() - {PREFILL_FILE, STEP_FILE}:
-        raise ArtefactError(f"it has a part {sorted(strange)[0]!r}", where=str(path), mend=ANEW)
+        raise ArtefactError(f"it has a part {sorted(strange)[0]!r}", where=str(path), hint=ANEW)
     return parts
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flashir.backends.decoding import Decoding
-from flashir.backends.protocols import Continue, Params, Run, StoredDecoder, Verified
+from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Verified
 from flashir.errors import ArtefactError
 from flashir.ir import Graph, Node, dumps, loads
-from flashir.transforms.fuse_into_scan import WidenScan
+from flashir.transforms.fuse_into_scan import FuseIntoScan
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_projections import SplitProjections
 from flashir.version import __version__
@@ -71,7 +71,7 @@ class OnnxBackend:
 
     def passes(self) -> tuple[Pass, ...]:
         """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies what is split, and fuses little."""
-        return (SplitProjections(), WidenScan())
+        return (SplitProjections(), FuseIntoScan())
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """The graph as a session."""
@@ -80,8 +80,8 @@ class OnnxBackend:
 
         return Session(emit(graph, params), device)
 
-    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
-        """Sessions with their results bound, so that states are not copied. See Continuing."""
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
+        """Sessions with their results bound, so that states are not copied. See StatefulBackend."""
         from flashir_onnx.continuing import continued
 
         return tuple(continued(graph, params, device) for graph in graphs)
@@ -115,7 +115,7 @@ class OnnxBackend:
         params: Params,
         out: Path,
         metadata: Mapping[str, str],
-        check: Callable[[Run, Continue, Continue], object] | None = None,
+        check: Callable[[Run, StepFn, StepFn], object] | None = None,
     ) -> Path:
         """`model.onnx`, `prefill.onnx`, `step.onnx` and the data file of all three. See DecoderExporter."""
         from flashir_onnx.artefact import write
@@ -160,7 +160,7 @@ class OnnxBackend:
         path = _main_file(path)
         about = Reader().metadata(path)
         if STATE in about:
-            raise ArtefactError("this is one half of a decoder", where=str(path), mend="give the folder it is in")
+            raise ArtefactError("this is one half of a decoder", where=str(path), hint="give the folder it is in")
         model = loads(about[MODEL], str(path))
         return model, Session(path, device, lean=lean)
 

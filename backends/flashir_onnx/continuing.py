@@ -21,7 +21,7 @@ RENEWING = frozenset(("put_rows", "add"))
 
 
 class Continued:
-    """A session by I/O binding: arrays for the first inputs, and what is kept for the rest. See `Continue`.
+    """A session by I/O binding: arrays for the first inputs, and what is kept for the rest. See `StepFn`.
 
     Args:
         session: of a model with several results.

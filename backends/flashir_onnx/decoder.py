@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnx import GraphProto, TensorProto, helper
 
 from flashir.backends.decoding import Decoding, StateSpec
-from flashir.backends.protocols import Continue, Run, StoredDecoder
+from flashir.backends.protocols import Run, StepFn, StoredDecoder
 from flashir.ir import Graph, loads
 from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
 from flashir_onnx.continuing import Continued, renewed
@@ -49,7 +49,7 @@ def parts(
 
 
 def examining(
-    check: Callable[[Run, Continue, Continue], object] | None, *, lean: bool
+    check: Callable[[Run, StepFn, StepFn], object] | None, *, lean: bool
 ) -> Callable[[Mapping[str, Path]], object] | None:
     """The check of a writer that knows no files, as one of files, which run in little memory where that is asked."""
     if check is None:

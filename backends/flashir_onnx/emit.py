@@ -159,7 +159,7 @@ def _check_types(graph: Graph) -> None:
     wrong = sorted({str(v.type.dtype) for v in values} - {str(dtype) for dtype in ELEMENT_TYPES})
     if wrong:
         raise TargetError(
-            f"ONNX Runtime does not compute in {', '.join(wrong)} on this device", mend="use float32 or float16"
+            f"ONNX Runtime does not compute in {', '.join(wrong)} on this device", hint="use float32 or float16"
         )
 
 

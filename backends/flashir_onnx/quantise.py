@@ -127,7 +127,7 @@ def _matrices(flat: ModelProto, weights: Weights) -> dict[str, bool]:
     if not kept:
         raise SettingError(
             "the model has no matrix that could be quantised",
-            mend=f"one has at least {LARGE} bytes; leave out quantize",
+            hint=f"one has at least {LARGE} bytes; leave out quantize",
         )
     return kept
 

@@ -52,24 +52,24 @@ class Reader:
         content = bytearray(read_bytes(path, ArtefactError, largest=LARGEST))
         model = parse(content, path)
         if twice := [key for key, times in Counter(each.key for each in model.metadata_props).items() if times > 1]:
-            raise ArtefactError(f"its metadata say {twice[0]!r} twice", where=str(path), mend=ANEW)
+            raise ArtefactError(f"its metadata say {twice[0]!r} twice", where=str(path), hint=ANEW)
         metadata = properties(model)
         if MODEL not in metadata or DIGEST not in metadata:
             raise ArtefactError(
-                "this ONNX model carries no flashir model", where=str(path), mend="export it with flashir"
+                "this ONNX model carries no flashir model", where=str(path), hint="export it with flashir"
             )
         digest = metadata[DIGEST]
         _expect(digest, hashlib.sha256(_replaced(content, digest, _NO_DIGEST)).hexdigest(), path)
         for location, end in sorted(_data_ends(model, path).items()):
             data = path.with_name(location)
             if not data.is_file():
-                raise ArtefactError(f"its data file {location} is missing", where=str(path), mend="move both together")
+                raise ArtefactError(f"its data file {location} is missing", where=str(path), hint="move both together")
             if data not in self._digests:
                 self._digests[data] = sha256(data)
             _expect(metadata.get(DATA_DIGEST, "none"), self._digests[data], data)
             if (size := data.stat().st_size) < end:
                 raise ArtefactError(
-                    f"it refers to byte {end} of {location}, which has {size}", where=str(path), mend=ANEW
+                    f"it refers to byte {end} of {location}, which has {size}", where=str(path), hint=ANEW
                 )
         return metadata
 
@@ -117,11 +117,11 @@ def _data_ends(model: ModelProto, path: Path) -> dict[str, int]:
             raise ArtefactError(
                 f"the weight {tensor.name!r} lies somewhere else than in a data file beside it",
                 where=str(path),
-                mend=ANEW,
+                hint=ANEW,
             )
         ends[location] = max(ends.get(location, 0), int(offset) + int(length))
     if _outside(model) != ours:
-        raise ArtefactError("it has weights outside that are none of its graph", where=str(path), mend=ANEW)
+        raise ArtefactError("it has weights outside that are none of its graph", where=str(path), hint=ANEW)
     return ends
 
 
@@ -154,5 +154,5 @@ def _expect(wanted: str, got: str, path: Path) -> None:
         raise ArtefactError(
             f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
             where=str(path),
-            mend="export the model again",
+            hint="export the model again",
         )

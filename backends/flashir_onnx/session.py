@@ -40,7 +40,7 @@ class Session:
 
         if PROVIDERS.get(device) not in ort.get_available_providers():
             raise TargetError(
-                f"ONNX Runtime has no device {device!r} here", mend="choose one that `flashir targets` lists"
+                f"ONNX Runtime has no device {device!r} here", hint="choose one that `flashir targets` lists"
             )
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY

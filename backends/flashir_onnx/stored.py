@@ -46,7 +46,7 @@ def stored(path: Path) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
             f"the parameters {', '.join(missing[:3])}{', ..' * (len(missing) > 3)} are not whole in it; "
             f"its weights are {about.get(WEIGHTS, 'written in another form')}",
             where=str(path),
-            mend="take the parameters that it was made from: --params FILE, or their checkpoint; "
+            hint="take the parameters that it was made from: --params FILE, or their checkpoint; "
             "to be continued, an export wants --decode",
         )
     return graph, {name: np.asarray(array, np.float32) for name, array in found.items() if array is not None}

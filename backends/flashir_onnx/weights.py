@@ -55,7 +55,7 @@ class Weights:
         except FloatingPointError:
             largest = np.abs(array).max()
             raise ParameterError(
-                f"{name} has numbers up to {largest:.3g}, too large for {dtype}", mend="use float32"
+                f"{name} has numbers up to {largest:.3g}, too large for {dtype}", hint="use float32"
             ) from None
 
     def stand_ins(self) -> list[TensorProto]:

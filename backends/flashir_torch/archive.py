@@ -106,7 +106,7 @@ def check_seal(path: Path) -> None:
             raise ArtefactError(
                 "this is no PyTorch artefact of flashir, or not all of one",
                 where=str(path),
-                mend="export the model again",
+                hint="export the model again",
             )
         file.seek(0)
         got = _digest(file, end - DIGITS)
@@ -114,7 +114,7 @@ def check_seal(path: Path) -> None:
         raise ArtefactError(
             f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
             where=str(path),
-            mend="export the model again",
+            hint="export the model again",
         )
 
 
@@ -136,16 +136,16 @@ def check_content(path: Path) -> None:
         sizes = _sizes(archive, path)
         if strange := [name for name in sizes if not _MEMBER.match(name)]:
             raise ArtefactError(
-                [f"it holds {name!r}, which no program needs" for name in strange], where=str(path), mend=TRUST
+                [f"it holds {name!r}, which no program needs" for name in strange], where=str(path), hint=TRUST
             )
         config = archive.read_bytes(f"{WEIGHTS}model_weights_config.json")
-        weights = parse_json(config, path, ArtefactError, Payloads, problem="its tensors are not plain", mend=TRUST)
+        weights = parse_json(config, path, ArtefactError, Payloads, problem="its tensors are not plain", hint=TRUST)
         problems = list(_of_weights(weights.config, sizes))
         config = archive.read_bytes("data/constants/model_constants_config.json")
-        parse_json(config, path, ArtefactError, Nothings, problem="it has constants", mend=TRUST)
+        parse_json(config, path, ArtefactError, Nothings, problem="it has constants", hint=TRUST)
         problems += _of_example(archive.read_bytes("data/sample_inputs/model.pt"))
         if problems:
-            raise ArtefactError(problems, where=str(path), mend=TRUST)
+            raise ArtefactError(problems, where=str(path), hint=TRUST)
         check_program(archive.read_bytes("models/model.json"), path)
 
 
@@ -161,7 +161,7 @@ def _sizes(archive: PT2ArchiveReader, path: Path) -> dict[str, int]:
     """The bytes of each file in an archive. Raises ArtefactError where they are packed, for they may be any number."""
     sizes = {name: archive.archive_file.get_record_size(name) for name in archive.get_file_names()}
     if sum(sizes.values()) > path.stat().st_size:
-        raise ArtefactError("its files are larger than it is", where=str(path), mend=TRUST)
+        raise ArtefactError("its files are larger than it is", where=str(path), hint=TRUST)
     return sizes
 
 

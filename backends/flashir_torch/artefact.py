@@ -34,7 +34,7 @@ class Loaded:
     """An artefact that was read.
 
     Args:
-        model: at the storey of blocks.
+        model: at the level of blocks.
         metadata: what else it carries.
         program: what runs.
         path: of its file.
@@ -106,7 +106,7 @@ def read(path: Path) -> Loaded:
         content = load_pt2(file)
         program, metadata = content.exported_programs["model"], content.extra_files
     if not metadata.get(MODEL):
-        raise ArtefactError("this program carries no flashir model", where=str(path), mend="export it with flashir")
+        raise ArtefactError("this program carries no flashir model", where=str(path), hint="export it with flashir")
     model = loads(metadata[MODEL], str(path))
     check_run(program, model, path)
     return Loaded(model, metadata, program, path)

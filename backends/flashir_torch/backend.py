@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.backends.protocols import AdamW, Array, Continue, Gradients, Params, Run, Trainer, Verified
+from flashir.backends.protocols import AdamW, Array, Gradients, Params, Run, StepFn, Trainer, Verified
 from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps
 from flashir.transforms.pipeline import Pass
@@ -22,7 +22,7 @@ from flashir_torch.kernels.claims import DEVICES
 def need_torch() -> None:
     """Raises TargetError where PyTorch is not installed."""
     if find_spec("torch") is None:
-        raise TargetError("PyTorch is not installed", where="torch", mend="pip install 'flashir[torch]'")
+        raise TargetError("PyTorch is not installed", where="torch", hint="pip install 'flashir[torch]'")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class TorchBackend:
 
         return compiled(graph, params, device)
 
-    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
-        """Modules whose results stay tensors. See Continuing."""
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
+        """Modules whose results stay tensors. See StatefulBackend."""
         need_torch()
         from flashir_torch.session import compiled
 

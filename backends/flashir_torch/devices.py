@@ -25,7 +25,7 @@ def device_of(name: str) -> torch.device:
         raise TargetError(
             f"PyTorch has no device {name!r} here, only {', '.join(at_hand)}",
             where="torch",
-            mend="choose one that `flashir targets` lists",
+            hint="choose one that `flashir targets` lists",
         )
     return torch.device("cpu" if name == "cpu" else "cuda")
 

@@ -46,7 +46,7 @@ def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) 
         raise TargetError(
             f"PyTorch has no emitter for {', '.join(unknown)} of @{graph.name}",
             where="torch",
-            mend="lower the graph first: flashir_torch.lower(model)",
+            hint="lower the graph first: flashir_torch.lower(model)",
         )
     return _Emitter(params, exporting).run(graph)
 

@@ -72,6 +72,6 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
         raise TargetError(
             f"PyTorch exports a loop over chunks for sizes up to {min(bounds)} alone, and @{graph.name} has one",
             where="torch",
-            mend="export the model from before it was lowered, or lower it with cumsum = matmul, which has no loop",
+            hint="export the model from before it was lowered, or lower it with cumsum = matmul, which has no loop",
         )
     return program

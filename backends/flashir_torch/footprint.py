@@ -88,7 +88,7 @@ class _Run(fx.Interpreter):
             raise ArtefactError(
                 f"it takes {needed:,} bytes for {n.name!r} alone, and this machine has {self._most:,}",
                 where=str(self._path),
-                mend="take a machine with more memory, if you trust who made it",
+                hint="take a machine with more memory, if you trust who made it",
             )
         return result
 

@@ -54,6 +54,6 @@ def check_path(name: str) -> str:
             raise ParameterError(
                 f"no parameter can be called {name!r}: every module has its own {part!r}",
                 where="torch",
-                mend="give the block another scope",
+                hint="give the block another scope",
             )
     return name

@@ -133,7 +133,7 @@ class Sharded(Placement):
             raise TargetError(
                 f"process {rank} of {count} has lost another one: {str(error).partition('. ')[0]}",
                 where="torch",
-                mend="torchrun names the one that failed; start again from the last checkpoint",
+                hint="torchrun names the one that failed; start again from the last checkpoint",
             ) from error
 
 

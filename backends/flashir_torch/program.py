@@ -74,19 +74,19 @@ def check_program(content: bytes, path: Path) -> Program:
         ArtefactError: all that an export of flashir would not say.
     """
     problem = "it holds no program that flashir exports"
-    named = parse_json(content, path, ArtefactError, NamedProgram, problem=problem, mend=TRUST)
+    named = parse_json(content, path, ArtefactError, NamedProgram, problem=problem, hint=TRUST)
     called = dict.fromkeys(node.target for node in named.graph_module.graph.nodes)
     problems = [f"it calls {name[:100]}, which no export does" for name in called if not _is_known(name)]
     if not problems:
-        program = parse_json(content, path, ArtefactError, Program, problem=problem, mend=TRUST)
+        program = parse_json(content, path, ArtefactError, Program, problem=problem, hint=TRUST)
         problems = list(dict.fromkeys(_problems(program)))
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        raise ArtefactError([*problems[:LISTED], *more], where=str(path), mend=TRUST)
+        raise ArtefactError([*problems[:LISTED], *more], where=str(path), hint=TRUST)
     for call in program.graph_module.module_call_graph:
         for text in () if call.signature is None else (call.signature.in_spec, call.signature.out_spec):
             odd = "its arguments are nested oddly"
-            parse_json(text, path, ArtefactError, tuple[Literal[1], Tree], problem=odd, mend=TRUST)
+            parse_json(text, path, ArtefactError, tuple[Literal[1], Tree], problem=odd, hint=TRUST)
     return program
 
 

@@ -84,7 +84,7 @@ class Session:
         try:
             made = self._call(*given, *kept)
         except TorchDynamoException as error:
-            raise TargetError(f"torch.compile fails: {error}", where="torch", mend=EAGER) from error
+            raise TargetError(f"torch.compile fails: {error}", where="torch", hint=EAGER) from error
         except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
             raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
         return made if isinstance(made, tuple) else (made,)

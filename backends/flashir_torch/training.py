@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from flashir.backends.optimizer_state import Moments
 from flashir.backends.protocols import AdamW, Batch, Params, Step, count_labels
 from flashir.ir import Graph
-from flashir.transforms.drop_output_cast import NarrowResults
-from flashir.transforms.master_weights import WideParams
+from flashir.transforms.drop_output_cast import DropOutputCast
+from flashir.transforms.master_weights import MasterWeights
 from flashir_torch.emit import module
 from flashir_torch.fusing import fuse, fuses, summed_loss
 from flashir_torch.names import parameter_name
@@ -40,7 +40,9 @@ class TorchTrainer:
         self._types = [input_type(value, None) for value in graph.inputs]
         self._clip = optimiser.clip
         self._place = placement(device)
-        self._module = module(NarrowResults().apply(WideParams().apply(graph)), params).train().to(self._place.device)
+        self._module = (
+            module(DropOutputCast().apply(MasterWeights().apply(graph)), params).train().to(self._place.device)
+        )
         self._fuses = fuses(device) and self._place.processes.count == 1
         if self._fuses:
             fuse(self._module)

@@ -127,12 +127,12 @@ def _check_at_hand(record: Target, training: bool) -> None:
     if training:
         trainable(record.name)
     if record.devices > 1:
-        raise TargetError(f"{record.name} cannot be measured: one device at a time is", mend=plan_instead)
+        raise TargetError(f"{record.name} cannot be measured: one device at a time is", hint=plan_instead)
     if record.device not in found.devices():
         at_hand = ", ".join(found.devices())
         raise TargetError(
             f"{record.name} cannot be measured here: the devices at hand for {found.name} are {at_hand}",
-            mend=plan_instead,
+            hint=plan_instead,
         )
 
 

@@ -79,6 +79,6 @@ def portable_form(found: Backend, target: str) -> Backend:
         raise TargetError(
             f"the backend {found.name!r} has no operators of one runtime alone to leave out",
             where=target,
-            mend=f"leave out portable, or choose a target of {either(having(Portable))}",
+            hint=f"leave out portable, or choose a target of {either(having(Portable))}",
         )
     return found.portable()

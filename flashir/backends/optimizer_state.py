@@ -47,7 +47,7 @@ class Moments:
             if name in state and np.shape(state[name]) != shape
         ]
         if problems:
-            raise ParameterError(problems, where="state of the optimiser", mend="take the state of the same model")
+            raise ParameterError(problems, where="state of the optimiser", hint="take the state of the same model")
         mean, square = ({name: np.asarray(state[f"{kind}.{name}"], np.float32) for name in params} for kind in KINDS)
         return Moments(mean, square, int(state["count"]))
 

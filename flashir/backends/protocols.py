@@ -65,11 +65,11 @@ def count_labels(graph: Graph, batches: Sequence[Batch], least: int = 1) -> int:
             raise InputError(
                 f"{np.count_nonzero(outside)} labels lie outside 0 .. {vocab - 1}, the first at {first}: "
                 f"{batch.labels[first]}",
-                mend=f"where no token is wanted, the label is {NO_LABEL}",
+                hint=f"where no token is wanted, the label is {NO_LABEL}",
             )
     total = sum(batch.wanted for batch in batches)
     if total < least:
-        raise InputError("there is not one label to learn from", mend="give a step more rows, or longer ones")
+        raise InputError("there is not one label to learn from", hint="give a step more rows, or longer ones")
     return total
 
 
@@ -192,10 +192,10 @@ class PerDevice(Backend, Protocol):
         ...
 
 
-Kept = Sequence[Any]
+DeviceState = Sequence[Any]
 """Results that stay where a backend computed them, to be given back to it. Only it knows what they are."""
 
-Continue = Callable[[Sequence[Array], Kept], tuple[Array, Kept]]
+StepFn = Callable[[Sequence[Array], DeviceState], tuple[Array, DeviceState]]
 """The first inputs of a graph as arrays, the others as they were kept -> its first result, and the others kept.
 
 What is given as kept may be used up by the call.
@@ -207,22 +207,22 @@ class StoredDecoder:
     """A decoder as an artefact holds it.
 
     Args:
-        model: at the storey of blocks.
+        model: at the level of blocks.
         limit: how long a sequence may become; None where nothing limits it.
         prefill, step: as `hosted` has them.
     """
 
     model: Graph
     limit: int | None
-    prefill: Continue
-    step: Continue
+    prefill: StepFn
+    step: StepFn
 
 
 @runtime_checkable
-class Continuing(Backend, Protocol):
+class StatefulBackend(Backend, Protocol):
     """A backend that can also keep what a graph makes until the next call, as a decoder does with its states."""
 
-    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[Continue, ...]:
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
         """Lowered graphs that hand results to each other, of the same parameters. Raises as `compile`."""
         ...
 
@@ -315,7 +315,7 @@ class Exporter(Backend, Protocol):
         It is verified before it replaces what was there: whatever fails, the old artefact stays whole.
 
         Args:
-            model: the model at the storey of blocks, choices made; its text goes into the artefact.
+            model: the model at the level of blocks, choices made; its text goes into the artefact.
             graph: the same model lowered.
             params: by full name.
             out: the folder; made where it is missing.
@@ -342,7 +342,7 @@ class Exporter(Backend, Protocol):
         ...
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
-        """The model that an artefact holds, at the storey of blocks, and the artefact itself as something that runs.
+        """The model that an artefact holds, at the level of blocks, and the artefact itself as something that runs.
 
         Args:
             path: the main file, or the folder it is in.
@@ -380,7 +380,7 @@ class DecoderExporter(Exporter, Protocol):
         params: Params,
         out: Path,
         metadata: Mapping[str, str],
-        check: Callable[[Run, Continue, Continue], object] | None = None,
+        check: Callable[[Run, StepFn, StepFn], object] | None = None,
     ) -> Path:
         """Write the model and the graphs of a decoder, with weights that all share, committed as one.
 

@@ -124,7 +124,7 @@ def table_names() -> tuple[str, ...]:
 def read_table(name: str) -> Table:
     """The table of that name. Raises SettingError where there is none."""
     if name not in table_names():
-        raise SettingError(f"there is no published table {name!r}", mend=f"one of {', '.join(table_names())}")
+        raise SettingError(f"there is no published table {name!r}", hint=f"one of {', '.join(table_names())}")
     return msgspec.toml.decode((_TABLES / f"{name}.toml").read_bytes(), type=Table)
 
 

@@ -254,8 +254,8 @@ def read_record(path: Path) -> Record:
             f"no record that this version of flashir reads: {found.format!r}, schema {found.schema}", where=str(path)
         )
     if KEY in said and not is_whole(said):
-        mend = f"bring it back as it was; if you changed it yourself, take its {KEY} out"
-        raise ArtefactError("it is damaged, or was changed since it was written", where=str(path), mend=mend)
+        hint = f"bring it back as it was; if you changed it yourself, take its {KEY} out"
+        raise ArtefactError("it is damaged, or was changed since it was written", where=str(path), hint=hint)
     return found
 
 

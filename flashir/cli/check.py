@@ -151,7 +151,7 @@ def _forward_only(names: list[str]) -> list[str]:
     if found == names:
         raise TargetError(
             f"--grad needs a target that has gradients, and {' and '.join(names)} runs forward only",
-            mend=either(f"--target {name}:cpu" for name in having(Differentiable)),
+            hint=either(f"--target {name}:cpu" for name in having(Differentiable)),
         )
     return found
 

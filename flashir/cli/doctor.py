@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 import typer
@@ -32,7 +32,11 @@ class Finding:
     what: str
     state: State
     detail: str
-    mend: str = ""
+    hint: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Its fields; the key of the hint is `mend`."""
+        return {"what": self.what, "state": self.state, "detail": self.detail, "mend": self.hint}
 
 
 def doctor(as_json: options.Json = False) -> None:
@@ -46,7 +50,7 @@ def doctor(as_json: options.Json = False) -> None:
         findings = list(examine())
     broken = [finding for finding in findings if finding.state is State.BROKEN]
     if as_json:
-        console.emit({"ok": not broken, "findings": [asdict(finding) for finding in findings]})
+        console.emit({"ok": not broken, "findings": [finding.as_json() for finding in findings]})
     else:
         _show(findings)
     if broken:
@@ -72,7 +76,7 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, State.OK, look())
     except FlashirError as error:
-        return Finding(what, State.BROKEN, "; ".join(error.problems), error.mend)
+        return Finding(what, State.BROKEN, "; ".join(error.problems), error.hint)
     except Exception as error:
         return Finding(what, State.BROKEN, f"{type(error).__name__}: {error}")
 
@@ -122,7 +126,7 @@ def _backends() -> Iterator[Finding]:
             versions = ", ".join(f"{library} {number}" for library, number in found.versions)
             yield Finding(what, State.OK, f"{versions}; at hand: {', '.join(found.devices) or 'no device'}")
         else:
-            yield Finding(what, State.ABSENT if found.is_optional else State.BROKEN, found.problem, found.mend)
+            yield Finding(what, State.ABSENT if found.is_optional else State.BROKEN, found.problem, found.hint)
 
 
 def examine_plugins() -> Iterator[Finding]:
@@ -143,7 +147,7 @@ def examine_plugins() -> Iterator[Finding]:
             records = sorted(path.stem for path in records_of(name).glob("*.toml"))
             yield Finding(f"targets of {name}", State.OK, ", ".join(records))
         except TargetError as error:
-            yield Finding(f"targets of {name}", State.BROKEN, "; ".join(error.problems), error.mend)
+            yield Finding(f"targets of {name}", State.BROKEN, "; ".join(error.problems), error.hint)
 
 
 def _cache() -> str:
@@ -185,6 +189,6 @@ def _show(findings: list[Finding]) -> None:
     table = console.table("", "", "")
     table.show_header = False
     for finding in findings:
-        detail = f"{finding.detail}; {finding.mend}" if finding.mend else finding.detail
+        detail = f"{finding.detail}; {finding.hint}" if finding.hint else finding.detail
         table.add_row(finding.state.value, finding.what, detail, style=styles[finding.state])
     console.show(table)

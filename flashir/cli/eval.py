@@ -105,7 +105,7 @@ def _refuse_untrained(found: Source, weights: Weights) -> None:
 
     if weights.source == "random":
         raise SettingError(
-            f"{found.word} has no parameters yet", mend="give a run, a checkpoint, an export, or --params FILE"
+            f"{found.word} has no parameters yet", hint="give a run, a checkpoint, an export, or --params FILE"
         )
 
 

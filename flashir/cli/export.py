@@ -164,11 +164,11 @@ def export(
     from flashir.models.checkpoint import TOKENIZER
 
     if (max_len is not None or length is not None) and not (decode or web):
-        raise SettingError("--max-len and --length are of what continues a text", mend="give --decode too")
+        raise SettingError("--max-len and --length are of what continues a text", hint="give --decode too")
     if web_runtime is not None and not web:
-        raise SettingError("--web-runtime is of a page", mend="give --web too")
+        raise SettingError("--web-runtime is of a page", hint="give --web too")
     if quantize is None and (text is not None or tolerance is not None):
-        raise SettingError("--text and --tolerance are of narrow weights", mend="give --quantize int8 too")
+        raise SettingError("--text and --tolerance are of narrow weights", hint="give --quantize int8 too")
     folder = out or Path(f"{Path(model).stem or model}-export")
     if not force:
         check_free(folder)

@@ -204,7 +204,7 @@ def _piped() -> bytes:
 
     text = piped()
     if text is None:
-        raise InputError("there is no prompt", mend="give --prompt TEXT or --prompt-file FILE, or pipe text in")
+        raise InputError("there is no prompt", hint="give --prompt TEXT or --prompt-file FILE, or pipe text in")
     return text
 
 

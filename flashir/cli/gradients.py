@@ -14,7 +14,7 @@ from flashir.cli.meter import Step
 from flashir.cli.parity import BUDGET, Row, cases, inputs
 from flashir.errors import FlashirError
 from flashir.execution.compile import Runnable
-from flashir.execution.gradients import TOLERANCE, Slopes, differences
+from flashir.execution.gradients import TOLERANCE, DirectionalDerivatives, differences
 from flashir.planning.plan import compute_type
 
 Case = tuple[int, int]
@@ -34,7 +34,7 @@ class Comparison:
     params: Mapping[str, Any]
     lengths: Sequence[int] | None
     batch: int
-    slopes: dict[Case, Slopes] = field(default_factory=dict)
+    slopes: dict[Case, DirectionalDerivatives] = field(default_factory=dict)
     first: dict[Case, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def rows(self, run: Runnable, call: Gradients, step: Step) -> Iterator[Row]:
@@ -57,7 +57,7 @@ class Comparison:
         weights = np.random.default_rng(case).standard_normal(run(*arrays).shape).astype(np.float32)
         got = call(arrays, weights)
         if case not in self.slopes:
-            self.slopes[case] = Slopes(run.model, self.params, arrays, weights)
+            self.slopes[case] = DirectionalDerivatives(run.model, self.params, arrays, weights)
         errors = []
         for name, error in self.slopes[case].errors(got):
             errors.append((name, error))

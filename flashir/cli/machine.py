@@ -17,7 +17,7 @@ class Presence:
         installed: whether it loads, and its framework with it.
         devices: those at hand.
         versions: of its libraries.
-        problem, mend: what is wrong, and what to do about it.
+        problem, hint: what is wrong, and what to do about it.
         is_optional: whether the base install leaves out its framework.
     """
 
@@ -26,7 +26,7 @@ class Presence:
     devices: tuple[str, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
     problem: str = ""
-    mend: str = ""
+    hint: str = ""
     is_optional: bool = False
 
     @staticmethod
@@ -36,16 +36,16 @@ class Presence:
         from flashir.backends.registry import backend, backend_names
 
         if name not in backend_names():
-            return Presence(name, False, problem="this version of flashir has no such backend", mend="not available")
+            return Presence(name, False, problem="this version of flashir has no such backend", hint="not available")
         try:
             found = backend(name)
         except FlashirError as error:
-            return Presence(name, False, problem="; ".join(error.problems), mend=error.mend)
+            return Presence(name, False, problem="; ".join(error.problems), hint=error.hint)
         optional = bool(found.extra)
         try:
             versions = tuple(found.versions().items())
             return Presence(name, True, found.devices(), versions)
         except FlashirError as error:
-            return Presence(name, False, (), (), "; ".join(error.problems), error.mend, optional)
+            return Presence(name, False, (), (), "; ".join(error.problems), error.hint, optional)
         except ImportError as error:
             return Presence(name, False, (), (), str(error), f"pip install 'flashir[{name}]'", optional)

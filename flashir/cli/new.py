@@ -54,7 +54,7 @@ def new(
     from flashir.planning.plan import by_hand, plan
 
     if model not in source.zoo_names() and (Path(model).exists() or Path(model).suffix):
-        raise InputError("this is no name of the zoo", where=model, mend="`flashir show` prints a model from a file")
+        raise InputError("this is no name of the zoo", where=model, hint="`flashir show` prints a model from a file")
     if out is not None and init is not None:
         raise SettingError("give -o for the text or --init for a checkpoint, not both")
     if seed is not None and init is None:
@@ -70,7 +70,7 @@ def new(
         written = str(save_checkpoint(graph, fresh(graph, seed or 0), init))
     elif out is not None:
         if out.exists() and not force:
-            raise ArtefactError("the file exists", where=str(out), mend="--force replaces it")
+            raise ArtefactError("the file exists", where=str(out), hint="--force replaces it")
         text = dumps(graph).encode()
         atomic_write(out, lambda file: file.write(text))
         written = str(out)

@@ -1,4 +1,4 @@
-"""flashir show: a model as text at any storey, or as a page to explore."""
+"""flashir show: a model as text at any level, or as a page to explore."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
     from flashir.planning.workload import Workload
 
     if file.exists() and not force:
-        raise ArtefactError("the file exists", where=str(file), mend="--force replaces it")
+        raise ArtefactError("the file exists", where=str(file), hint="--force replaces it")
     planned = plan(made.settled, made.target, batch, seq_len)
     summary = {
         "parameters": console.many(planned.parameters),

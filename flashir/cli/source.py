@@ -29,7 +29,7 @@ class Source:
     Args:
         word: MODEL as it was typed.
         kind: `zoo`, `file`, `checkpoint` or `export`.
-        model: at the storey of blocks.
+        model: at the level of blocks.
         params: those of a checkpoint.
         tokenizer: the file of its tokenizer, where it has one.
         reading: how training read texts, where a checkpoint or an artefact says so.
@@ -74,7 +74,7 @@ class Source:
         if given and self.kind == "export" and not reference:
             raise SettingError(
                 f"{given[0]} cannot be set: {self.word} is exported, its parameters are inside",
-                mend="`flashir check`, and `flashir run` with --verify, compare it with others",
+                hint="`flashir check`, and `flashir run` with --verify, compare it with others",
             )
         if file is not None:
             from flashir.models.checkpoint import read_params
@@ -141,11 +141,11 @@ def find(
     path = Path(word)
     if not (path.exists() or path.suffix or "/" in word or "\\" in word):
         kinds = f"{KINDS}, or what `flashir export` wrote" if exports else KINDS
-        raise SettingError(f"unknown model {word!r}{suggest(word, names)}", mend=kinds)
+        raise SettingError(f"unknown model {word!r}{suggest(word, names)}", hint=kinds)
     if given:
         raise SettingError(
             f"{', '.join(given)} cannot be set: {word} is no name of the zoo, so its settings stand in the model",
-            mend="--chunk, --cumsum and --dtype work for every model",
+            hint="--chunk, --cumsum and --dtype work for every model",
         )
     return _read(word, path, exports, lean, idle)
 
@@ -227,11 +227,11 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
                 "this folder is neither a checkpoint (it has no manifest.json) nor a run, nor an exported model "
                 f"(no {' or '.join(artefact_files())})",
                 where=word,
-                mend=KINDS,
+                hint=KINDS,
             )
         return _artefact(word, artefact, exports, lean, idle)
     if path.name in _decoder_files():
-        raise InputError("this is a part of an exported model", where=word, mend=f"give its folder, {path.parent}")
+        raise InputError("this is a part of an exported model", where=word, hint=f"give its folder, {path.parent}")
     if path.suffix in _exporters():
         return _artefact(word, path, exports, lean, idle)
     from flashir.models.load import load
@@ -265,12 +265,12 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
     from flashir.models.tokenizer_file import beside, reading_of
 
     if not path.is_file():
-        raise InputError("cannot read: there is no such file", where=word, mend=KINDS)
+        raise InputError("cannot read: there is no such file", where=word, hint=KINDS)
     if exports is None:
         raise InputError(
             "this is an exported model; its choices are made",
             where=word,
-            mend="`flashir show`, `run` and `check` take it",
+            hint="`flashir show`, `run` and `check` take it",
         )
     found = _exporters()[path.suffix]
     wanted, _, device = exports.partition(":")
@@ -278,7 +278,7 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
         raise TargetError(
             f"an artefact of {name} runs on {name}:.. only, got {exports!r}",
             where=word,
-            mend=f"--target {name}:{device}",
+            hint=f"--target {name}:{device}",
         )
     metadata = found.metadata(path)
     model, run = (loads(metadata["flashir.model"], word), None) if idle else found.load(path, device, lean=lean)

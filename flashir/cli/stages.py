@@ -1,4 +1,4 @@
-"""A model at every storey: as written, its blocks opened once, down to primitives, and lowered for a target."""
+"""A model at every level: as written, its blocks opened once, down to primitives, and lowered for a target."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stages:
     """The stages of one model.
 
     Args:
-        model: at the storey of blocks.
+        model: at the level of blocks.
         settled: the same with every choice made.
         target: for `lowered`.
         print_after, dump_ir, fuel: instruments of the pipeline; see `Pipeline`.

@@ -62,7 +62,7 @@ def result() -> Iterator[None]:
     """
     before = sys.stdout
     if before is None:
-        raise ArtefactError("it is closed", where="standard output", mend="> /dev/null leaves out what is printed")
+        raise ArtefactError("it is closed", where="standard output", hint="> /dev/null leaves out what is printed")
     sys.stdout = cast(TextIO, _Result(before))
     try:
         yield
@@ -140,9 +140,9 @@ class _Result(_Stream):
             self._silence()
             if error.errno in _GONE:
                 raise SystemExit(CLOSED_PIPE) from None
-            mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+            hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
             raise ArtefactError(
-                f"cannot write: {error.strerror or error}", where="standard output", mend=mend
+                f"cannot write: {error.strerror or error}", where="standard output", hint=hint
             ) from error
 
 

@@ -71,7 +71,7 @@ def targets(
             f"{_number('peak', record.peak[best])} {best}",
             _number("bandwidth", record.bandwidth),
             console.size(record.memory),
-            "installed" if presence.installed else presence.mend or "not installed",
+            "installed" if presence.installed else presence.hint or "not installed",
             "at hand" if here else "-",
             style="bold green" if here else None if presence.installed else "dim",
         )

@@ -57,7 +57,7 @@ def tokenizer_of(word: str, vocab: int, *files: Path | None) -> Tokenizer:
     if not used.needs("lm") <= vocab <= used.vocab:
         raise InputError(
             f"{word} brings no tokenizer, and a vocabulary of {vocab} is not that of bytes",
-            mend="--tokenizer FILE, the tokenizer.json of its run (`flashir run` takes --ids FILE.npy as well)",
+            hint="--tokenizer FILE, the tokenizer.json of its run (`flashir run` takes --ids FILE.npy as well)",
         )
     return used
 
@@ -106,7 +106,7 @@ def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
     with guarded(where, InputError, problem):
         data = piped() if file is None else read_bytes(file, InputError, problem=problem, streams=True)
     if data is None:
-        raise InputError("there is no input", mend="give --text FILE, --ids FILE.npy, or pipe text in")
+        raise InputError("there is no input", hint="give --text FILE, --ids FILE.npy, or pipe text in")
     try:
         ids = np.frombuffer(data, np.uint8) if tokenizer.is_bytes else tokenizer.encode(data.decode())
     except UnicodeDecodeError as error:

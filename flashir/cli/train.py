@@ -215,8 +215,8 @@ def train(
             fixed |= {"--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype, "--policy": policy}
             ended = _resumed(resume, given, batch, fixed, meeting)
         elif model is None:
-            mend = "a name of the zoo, a .fir file or a checkpoint; or --resume RUN"
-            raise SettingError("MODEL is missing", mend=mend)
+            hint = "a name of the zoo, a .fir file or a checkpoint; or --resume RUN"
+            raise SettingError("MODEL is missing", hint=hint)
         else:
             choices["policy"] = (policy or options.Policy.QUALITY).value
             made = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
@@ -240,7 +240,7 @@ def _resumed(
         raise SettingError(
             f"{', '.join(refused)} cannot be set: a run that goes on has its own, from when it began",
             where=f"--resume {path}",
-            mend=f"leave it out; or begin another run from its newest checkpoint: flashir train {path} --data .. -o ..",
+            hint=f"leave it out; or begin another run from its newest checkpoint: flashir train {path} --data .. -o ..",
         )
     folder = found_run(path)
     recipe = folder.recipe

@@ -72,7 +72,7 @@ def tune(
     from flashir.planning.plan import by_hand
 
     if model is None:
-        raise SettingError("MODEL is missing", mend="without one, only --export and --import work")
+        raise SettingError("MODEL is missing", hint="without one, only --export and --import work")
     found = source.find(model, settings, size, task)
     refuse_unused(ctx, found, "batch", "seq_len")
     choices = {"chunk": chunk, "cumsum": cumsum}

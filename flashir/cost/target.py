@@ -141,6 +141,6 @@ def split_name(name: str) -> tuple[str, str, int]:
     if found is None or not 1 <= devices <= MOST_DEVICES:
         raise TargetError(
             f"a target must look like 'onnx:cpu' or 'jax:tpu-v4x32', got {name!r}",
-            mend="`flashir targets` lists them all",
+            hint="`flashir targets` lists them all",
         )
     return found["backend"], found["device"], devices

@@ -88,7 +88,7 @@ class Runnable:
             shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
             raise InputError(
                 f"a run with {shown} needs {gigabytes(needed)}, {record.name} has {gigabytes(record.memory)}",
-                mend="use a smaller batch or a shorter length",
+                hint="use a smaller batch or a shorter length",
             )
         self._admitted.add(key)
 

@@ -35,14 +35,14 @@ def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients
     return ready.backend.gradients(ready.lowered, ready.params, device_at_hand(target))
 
 
-class Slopes:
+class DirectionalDerivatives:
     """The float64 interpreter's gradients along one random direction of each parameter, by central differences.
 
     Where a gradient is off by an error e, its slope along a random direction d is off by <e, d>, which is about as
     large as e is: one direction tells a fault, however many elements there are.
 
     Args:
-        model: at any storey, choices made.
+        model: at any level, choices made.
         params: by full name.
         arrays: the inputs.
         weights: w, in the shape of the result y; the slopes are those of sum(w y).

@@ -98,6 +98,6 @@ def trainable(target: str) -> Trainable:
     if not isinstance(found, Trainable):
         raise TargetError(
             f"{target} cannot train: the backend {found.name!r} runs forward only",
-            mend=either(option("target", f"{name}:cpu") for name in having(Trainable)),
+            hint=either(option("target", f"{name}:cpu") for name in having(Trainable)),
         )
     return found

@@ -157,7 +157,7 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
     text = json.dumps(settings, indent=1)
     file = out / SETTINGS
     if file.exists() and read_text(file, ArtefactError) != text:
-        raise ArtefactError("another comparison is there", where=str(out), mend="choose another folder with --out")
+        raise ArtefactError("another comparison is there", where=str(out), hint="choose another folder with --out")
     atomic_write(file, lambda stream: stream.write(text.encode()))
 
 

@@ -41,7 +41,7 @@ def draw(rows: Rows) -> str:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise TargetError("matplotlib is not installed", mend="pip install 'flashir[train]'") from None
+        raise TargetError("matplotlib is not installed", hint="pip install 'flashir[train]'") from None
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "flashir", "font.size": 9}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         for axes, which, title in zip(

@@ -14,7 +14,7 @@ import numpy as np
 
 from flashir.arguments import typed
 from flashir.backends.decoding import decoding, lowered
-from flashir.backends.protocols import Array, Batch, Continue, DecoderExporter, Exporter, Run, Verified
+from flashir.backends.protocols import Array, Batch, DecoderExporter, Exporter, Run, StepFn, Verified
 from flashir.backends.registry import having
 from flashir.backends.results import results_of
 from flashir.errors import ArtefactError, TargetError, either, option
@@ -162,7 +162,7 @@ def export(
 def check_folder(out: Path) -> None:
     """Raises ArtefactError where there is something else in place of the folder."""
     if (out.exists() or out.is_symlink()) and not out.is_dir():
-        raise ArtefactError("this is not a folder", where=str(out), mend="choose another name")
+        raise ArtefactError("this is not a folder", where=str(out), hint="choose another name")
 
 
 def check_free(out: Path) -> None:
@@ -176,7 +176,7 @@ def check_free(out: Path) -> None:
         raise ArtefactError(
             f"the folder is not empty: it holds {', '.join(names[:LISTED])}{more}",
             where=str(out),
-            mend=f"{option('force')} replaces an exported model in it and keeps other files; or choose another folder",
+            hint=f"{option('force')} replaces an exported model in it and keeps other files; or choose another folder",
         )
 
 
@@ -199,7 +199,7 @@ def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: i
         raise TargetError(
             f"the backend {found.name!r} writes no decoder",
             where=target,
-            mend=f"choose a target of {either(having(DecoderExporter))}; without an export, flashir.decoder continues "
+            hint=f"choose a target of {either(having(DecoderExporter))}; without an export, flashir.decoder continues "
             "a model on every backend",
         )
     made = hosted(decoding(model, max_len=max_len, length=length))
@@ -253,7 +253,7 @@ class _Check:
                 continue
             start = perf_counter()
             for each in results_of(run, self.arrays(length)):
-                check_finite(each, f"the results of the artefact on {length} tokens", mend=_out_of_range())
+                check_finite(each, f"the results of the artefact on {length} tokens", hint=_out_of_range())
             self.reached = length
             if perf_counter() - start > PATIENCE:
                 break
@@ -325,7 +325,7 @@ class _DecoderCheck:
         self.check, self.limit, self.length = check, limit, length
         check.length = min(check.length, limit or check.length)
 
-    def __call__(self, run: Run, prefill: Continue, step: Continue) -> None:
+    def __call__(self, run: Run, prefill: StepFn, step: StepFn) -> None:
         """Two rows of the same tokens, one prompt longer than the other. Raises ArtefactError as `_Check`."""
         wanted, (ids, *beside) = self.check(run), self.check.arrays()
         if beside or self.length is not None:
@@ -345,14 +345,14 @@ class _DecoderCheck:
         if self.check.reached > self.check.length:
             self.stretch(prefill, step)
 
-    def stretch(self, prefill: Continue, step: Continue) -> None:
+    def stretch(self, prefill: StepFn, step: StepFn) -> None:
         """A prompt as long as the model was run on, and a token after it. Raises ResultError as `_Check.stretch`."""
         length = min(self.check.reached, self.limit or self.check.reached)
         ids = self.check.arrays(length)[0]
         logits, states = prefill([ids[:, : length - 1], np.array([length - 1])], ())
         after, _ = step([ids[:, length - 1]], states)
         for what, each in (("prefill", logits), ("step", after)):
-            check_finite(each, f"the logits of the {what} on {length} tokens", mend=_out_of_range())
+            check_finite(each, f"the logits of the {what} on {length} tokens", hint=_out_of_range())
         self.check.verdicts.append(f"prefill and step finite on {length} tokens in float16")
 
 

@@ -94,13 +94,13 @@ class Comparison:
         if (dtype := compute_type(ready.plan.graph)) is not DType.F32:
             raise SettingError(
                 f"weights are quantised of a model that computes in float32, this one computes in {dtype.value}",
-                mend="leave out dtype, or quantize",
+                hint="leave out dtype, or quantize",
             )
         if not isinstance(ready.backend, Quantising):
             raise TargetError(
                 f"the backend {ready.backend.name!r} does not quantise",
                 where=target,
-                mend=f"choose a target of {either(having(Quantising))}",
+                hint=f"choose a target of {either(having(Quantising))}",
             )
         self.backend: Exporter = ready.backend.quantised(kind)
         self.found: Quantised | None = None
@@ -131,7 +131,7 @@ class Comparison:
                 f"perplexity grows from {found.float_perplexity:.5g} to {found.perplexity:.5g}, by "
                 f"{found.growth:.2%}, more than {self._tolerance:.2%}",
                 where=f"quantised to {self.kind}",
-                mend="float16 loses less than int8; a larger tolerance allows it",
+                hint="float16 loses less than int8; a larger tolerance allows it",
             )
 
 
@@ -157,7 +157,7 @@ def written(ready: Prepared, target: str) -> list[Batch]:
         raise SettingError(
             ["there is no text to measure perplexity on, and the model does not write one", *error.problems],
             where=error.where,
-            mend=f"give text to measure on: {option('text', 'FILE')}",
+            hint=f"give text to measure on: {option('text', 'FILE')}",
         ) from None
     return [replace(row, inputs=tuple(one_document(model, row.inputs[0]))) for row in rows_of(ids)]
 

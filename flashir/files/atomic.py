@@ -159,7 +159,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ArtefactError(f"cannot write: {reason}", where=str(path), mend=_MEND.get(error.errno or 0, "")) from error
+        raise ArtefactError(f"cannot write: {reason}", where=str(path), hint=_MEND.get(error.errno or 0, "")) from error
 
 
 @contextmanager

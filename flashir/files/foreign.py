@@ -55,7 +55,7 @@ _STEPS = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 
 
 @contextmanager
-def guarded(path: str | Path, kind: Kind, problem: str, mend: str = "") -> Iterator[None]:
+def guarded(path: str | Path, kind: Kind, problem: str, hint: str = "") -> Iterator[None]:
     """Turns whatever a parser raises into one error that names the file; an error of flashir passes as it is.
 
     That takes in what extension modules raise beside exceptions, such as a panic of a Rust library, and memory or
@@ -65,14 +65,14 @@ def guarded(path: str | Path, kind: Kind, problem: str, mend: str = "") -> Itera
         path: the file, or the name of what is read.
         kind: the class of the error.
         problem: what could not be done, such as `cannot read the recipe`; the reason of the parser follows it.
-        mend: what to do.
+        hint: what to do.
     """
     try:
         yield
     except (FlashirError, *_CONTROL):
         raise
     except BaseException as error:
-        raise kind(f"{problem}: {reason(error)}", where=str(path), mend=mend) from error
+        raise kind(f"{problem}: {reason(error)}", where=str(path), hint=hint) from error
 
 
 def reason(error: BaseException) -> str:
@@ -128,7 +128,7 @@ def read_bytes(
     *,
     largest: int = LARGE,
     problem: str = "cannot be read",
-    mend: str = "",
+    hint: str = "",
     streams: bool = False,
 ) -> bytes:
     """The content of a file of at most so many bytes; otherwise as `opened`.
@@ -137,7 +137,7 @@ def read_bytes(
         path: the file.
         kind: the class of the error.
         largest: the bound in bytes.
-        problem, mend: what could not be done, and what to do.
+        problem, hint: what could not be done, and what to do.
         streams: see `opened`.
     """
     parts: list[bytes] = []
@@ -147,7 +147,7 @@ def read_bytes(
             parts.append(block)
             left -= len(block)
     if not left:
-        raise kind(f"{problem}: it has more than {largest:,} bytes", where=str(path), mend=mend)
+        raise kind(f"{problem}: it has more than {largest:,} bytes", where=str(path), hint=hint)
     return b"".join(parts)
 
 
@@ -157,12 +157,12 @@ def read_text(
     *,
     largest: int = LARGE,
     problem: str = "cannot be read",
-    mend: str = "",
+    hint: str = "",
     streams: bool = False,
 ) -> str:
     """The text of a file in UTF-8, each line end as `\\n`; otherwise as `read_bytes`."""
-    content = read_bytes(path, kind, largest=largest, problem=problem, mend=mend, streams=streams)
-    with guarded(path, kind, problem, mend):
+    content = read_bytes(path, kind, largest=largest, problem=problem, hint=hint, streams=streams)
+    with guarded(path, kind, problem, hint):
         return content.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -173,7 +173,7 @@ def parse_json(
     shape: type[Shape],
     *,
     problem: str = "this is no JSON that could be read",
-    mend: str = "",
+    hint: str = "",
 ) -> Shape:
     """What a JSON text says, of the type that is wanted.
 
@@ -182,26 +182,26 @@ def parse_json(
         path: of the file that it stands in, for the error.
         kind: the class of the error.
         shape: a type that msgspec knows, such as a Struct, `dict[str, str]`, or `object` for whatever it is.
-        problem, mend: what could not be done, and what to do.
+        problem, hint: what could not be done, and what to do.
 
     Raises:
         FlashirError: of that kind: no JSON, of another shape, nested too deeply, or with a number of too many digits.
     """
     import msgspec
 
-    with guarded(path, kind, problem, mend):
+    with guarded(path, kind, problem, hint):
         encoded = content.encode() if isinstance(content, str) else content
         _check_json(encoded)
         return msgspec.json.decode(encoded, type=shape)
 
 
 def parse_toml(
-    content: str | bytes, path: str | Path, kind: Kind, *, problem: str = "this is no TOML", mend: str = ""
+    content: str | bytes, path: str | Path, kind: Kind, *, problem: str = "this is no TOML", hint: str = ""
 ) -> dict[str, Any]:
     """The table that a TOML text says. Raises as `parse_json`."""
     import tomllib
 
-    with guarded(path, kind, problem, mend):
+    with guarded(path, kind, problem, hint):
         text = content.decode() if isinstance(content, bytes) else content
         plain = _TOML_PLAIN.sub("x", text)
         _check_digits(plain.replace("_", "").encode())

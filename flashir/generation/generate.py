@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from flashir.arguments import shown, typed
 from flashir.backends.decoding import Decoding, decoding, lowered
-from flashir.backends.protocols import Continue, Continuing, DecoderExporter, Exporter, Kept
+from flashir.backends.protocols import DecoderExporter, DeviceState, Exporter, StatefulBackend, StepFn
 from flashir.backends.registry import backend_of
 from flashir.errors import Faults, InputError, SettingError, TargetError, counted
 from flashir.execution.compile import prepare
@@ -49,7 +49,7 @@ class State:
 
     position: npt.NDArray[np.int64]
     of: Decoder = field(repr=False)
-    kept: Kept | None = field(repr=False)
+    kept: DeviceState | None = field(repr=False)
 
     @property
     def batch(self) -> int:
@@ -66,9 +66,7 @@ class Decoder:
     `limit` is how long a sequence may become, `rows` for how many at once memory has room; None where nobody knows one.
     """
 
-    def __init__(
-        self, model: Graph, limit: int | None, prefill: Continue, step: Continue, rows: int | None = None
-    ) -> None:
+    def __init__(self, model: Graph, limit: int | None, prefill: StepFn, step: StepFn, rows: int | None = None) -> None:
         self.model = OneDocument().apply(model)
         self.limit, self.rows = limit, rows
         self._prefill, self._step = prefill, step
@@ -125,7 +123,7 @@ class Decoder:
             most = counted(lengths.max(), "token")
             raise InputError(
                 f"row {lengths.argmax()} would have {most}, this decoder can hold {self.limit}",
-                mend="make a decoder with a larger max_len, where the model allows it",
+                hint="make a decoder with a larger max_len, where the model allows it",
             )
 
 
@@ -168,7 +166,7 @@ def decoder(
         ParameterError: as `compile`.
     """
     ready = prepare(model, target, params, **choices)
-    if not isinstance(ready.backend, Continuing):
+    if not isinstance(ready.backend, StatefulBackend):
         raise TargetError(f"{ready.backend.name} keeps no states between calls, so it cannot decode", where=target)
     graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
     rows = _rows(graphs, target)
@@ -211,7 +209,7 @@ def restored(
         return decoder(model, target, params, max_len=max_len, length=length)
     if max_len is not None or length is not None:
         raise SettingError(
-            "its max_len and length were settled when it was exported", where=str(folder), mend="leave them out"
+            "its max_len and length were settled when it was exported", where=str(folder), hint="leave them out"
         )
     return Decoder(loaded.model, loaded.limit, loaded.prefill, loaded.step)
 
@@ -291,6 +289,6 @@ def _rows(graphs: Decoding, target: str) -> int:
     if kept > memory:
         raise SettingError(
             f"what a sequence keeps takes {gigabytes(kept)}, the memory of {target} is {gigabytes(memory)}",
-            mend="choose a smaller max_len",
+            hint="choose a smaller max_len",
         )
     return int(memory // kept)

@@ -37,7 +37,7 @@ def checked(model: Graph, prompts: Prompts, limit: int | None = None, rows: int 
     if rows is not None and len(prompts) > rows:
         problems.append(f"there are {len(prompts)} prompts, and memory for what {rows} keep")
     vocab = inputs.vocabulary(model, model.inputs[0])
-    mends: dict[str, None] = {}
+    hints: dict[str, None] = {}
     for number, given in enumerate(prompts):
         try:
             row = inputs.array("it", given)
@@ -46,13 +46,13 @@ def checked(model: Graph, prompts: Prompts, limit: int | None = None, rows: int 
             continue
         if limit is not None and row.ndim == 1 and len(row) > limit:
             problems.append(f"row {number} would have {counted(len(row), 'token')}, this decoder can hold {limit}")
-            mends["make a decoder with a larger max_len, where the model allows it"] = None
-        for problem, mend in _problems(row, given, vocab):
+            hints["make a decoder with a larger max_len, where the model allows it"] = None
+        for problem, hint in _problems(row, given, vocab):
             problems.append(f"prompt {number} {problem}")
-            mends[mend] = None
+            hints[hint] = None
         found.append(row)
     if problems:
-        raise InputError(problems, mend="\n".join(filter(None, mends)))
+        raise InputError(problems, hint="\n".join(filter(None, hints)))
     return found
 
 
@@ -60,8 +60,8 @@ def _problems(row: Array, given: object, vocab: int | None) -> Iterator[tuple[st
     """What is wrong with a prompt, and how to mend it."""
     if row.ndim != 1:
         told = shown(given) if row.ndim == 0 else f"shape {row.shape}"
-        mend = "a tokenizer makes ids of a text" if isinstance(given, str | bytes) else ""
-        yield f"must be a row of tokens, got {told}", mend
+        hint = "a tokenizer makes ids of a text" if isinstance(given, str | bytes) else ""
+        yield f"must be a row of tokens, got {told}", hint
     elif not row.size:
         yield "is empty", "give each prompt one token at least"
     elif row.dtype.kind not in "iu":

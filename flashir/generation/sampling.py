@@ -109,7 +109,7 @@ class Sampling:
         if strange.size:
             raise InputError(
                 f"the logits of row {strange[0]} are not finite, so there is no next token",
-                mend="compute in float32, and see whether the parameters are finite",
+                hint="compute in float32, and see whether the parameters are finite",
             )
         if not self.temperature:
             return np.asarray(logits.argmax(axis=-1), np.int64)

@@ -81,7 +81,7 @@ class Builder:
             if error.where:
                 raise
             given_text = ", ".join(f"{v}: {v.type}" if isinstance(v, Value) else shown(v) for v in inputs)
-            raise IRError(error.problems, where=f"in {op}({given_text})", mend=error.mend) from None
+            raise IRError(error.problems, where=f"in {op}({given_text})", hint=error.hint) from None
         if names and len(names) != len(types):
             raise IRError(f"{op} has {len(types)} results, {len(names)} are named")
         stems = list(names) or [op] * len(types)

@@ -189,7 +189,7 @@ def _evaluate_atom(atom: Atom, bindings: Mapping[str, int]) -> int:
     if isinstance(atom, CeilDiv):
         return -(-evaluate(atom.numerator, bindings) // atom.denominator)
     if atom.name not in bindings:
-        raise IRError(f"the size {atom.name} has no value", mend=f"give {atom.name} a value")
+        raise IRError(f"the size {atom.name} has no value", hint=f"give {atom.name} a value")
     return bindings[atom.name]
 
 

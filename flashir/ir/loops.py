@@ -40,10 +40,10 @@ def check_loops(nodes: Iterable[Node]) -> None:
     if (count := layers(nodes)) > MOST_LAYERS:
         raise IRError(
             f"the repeats make {count} layers together, at most {MOST_LAYERS} are possible",
-            mend="`times` of a repeat inside another are multiplied",
+            hint="`times` of a repeat inside another are multiplied",
         )
     if (count := steps(nodes)) > MOST_STEPS:
         raise IRError(
             f"the loops take {count} steps together, at most {MOST_STEPS} are possible",
-            mend="the steps of a loop inside another are multiplied",
+            hint="the steps of a loop inside another are multiplied",
         )

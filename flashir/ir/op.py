@@ -20,7 +20,7 @@ from flashir.ir.extensions import Extensions
 from flashir.ir.graph import AUTO, Attr, Auto, Node
 from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME
 from flashir.ir.op_table import OpTable
-from flashir.ir.streaming import Stream
+from flashir.ir.streaming import StreamingRule
 from flashir.ir.traits import Axes, FoldRule, GradientRule, GrowthRule, PaddingRule, RowsRule
 from flashir.ir.types import DType, TensorType
 
@@ -228,7 +228,7 @@ class OpDef:
     scope: str | Callable[[Mapping[str, Attr]], str] = ""
     region: Callable[[list[TensorType], Mapping[str, Attr]], list[TensorType]] | None = None
     rounds: Callable[[list[TensorType], Mapping[str, Any]], Size] | None = None
-    stream: Stream | None = None
+    stream: StreamingRule | None = None
     inherit: Callable[[Mapping[str, Attr], tuple[Node, ...]], dict[str, Attr]] | None = None
     axes: Axes | None = None
     gradient: GradientRule | None = None
@@ -313,7 +313,7 @@ def define_op(op: OpDef) -> OpDef:
         told = () if spec.choice is None else spec.choice.problems(lambda value, n=name, s=spec: s.problem(n, value))  # type: ignore[misc]
         problems += [f"the choice {name!r} of the op {op.name!r} {problem}" for problem in told]
     if problems:
-        raise SettingError(problems, mend="flashir.ir.traits has the facts that a record can state")
+        raise SettingError(problems, hint="flashir.ir.traits has the facts that a record can state")
     if op.params is not None:
         scope = {"scope": parameter_name(None, doc="where its parameters stand; numbered by position where not given")}
         op = replace(op, attrs=MappingProxyType({**op.attrs, **scope}))

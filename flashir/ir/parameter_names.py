@@ -91,7 +91,7 @@ def check_names(graph: Graph, *, is_part: bool = False) -> None:
         is_part: it may be a part of one, the body of a repeat for example: names may count in any round.
     """
     if problems := list(dict.fromkeys(_name_problems(graph, frozenset(ROUNDS if is_part else ())))):
-        raise IRError(problems, where=f"@{graph.name}", mend=f"the rounds of nested repeats are {', '.join(ROUNDS)}")
+        raise IRError(problems, where=f"@{graph.name}", hint=f"the rounds of nested repeats are {', '.join(ROUNDS)}")
 
 
 def _name_problems(graph: Graph, rounds: frozenset[str], depth: int = 0) -> Iterator[str]:

@@ -17,7 +17,7 @@ def _keeps_nothing(now: object, *operands: Value, **attrs: Any) -> States:
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamingRule:
     """How an op is continued whose result for a token depends on others, or on the position.
 
     Both rules take the attributes as `decompose` does, sizes those of the graph in the making, `p` where it owns

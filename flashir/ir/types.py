@@ -46,7 +46,7 @@ class DType(Enum):
         return {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "bool": 1}[self.value]
 
     @property
-    def oracle(self) -> np.dtype[np.generic]:
+    def reference_dtype(self) -> np.dtype[np.generic]:
         """The numpy type in which the interpreter computes: every float is a float64, every integer an int64."""
         return np.dtype(np.float64 if self.is_float else np.bool_ if self is DType.BOOL else np.int64)
 

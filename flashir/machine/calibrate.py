@@ -109,7 +109,7 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
     """
     record = target(name, calibrated=False)
     if not record.is_here or record.device not in backend(record.backend).devices():
-        raise TargetError(f"{name} is not at hand, so it cannot be measured", mend="`flashir targets` says what is")
+        raise TargetError(f"{name} is not at hand, so it cannot be measured", hint="`flashir targets` says what is")
     path = profile_path(name)
     _check_writable(path)
     share = _share_of_processor()
@@ -120,14 +120,14 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
         raise TargetError(
             [f"{t.kernel}: quartiles {t.spread:.0%} apart, more than {WIDEST_SPREAD:.0%}" for t in busy],
             where="the machine is too busy to calibrate",
-            mend=f"stop what else runs, and try again; {every}",
+            hint=f"stop what else runs, and try again; {every}",
         )
     numbers = fit(record, graphs, {t.kernel: t.ms for t in timings})
     if lost := [t for t in timings if t.tells in NEEDED and t.tells not in numbers]:
         raise TargetError(
             [f"{t.kernel}: no {t.tells} of a device explains {t.ms:.3g} ms" for t in lost],
             where="the cost model cannot explain this machine",
-            mend=f"stop what else runs, and try again; {every}",
+            hint=f"stop what else runs, and try again; {every}",
         )
     profile = Profile(SCHEMA, datetime.now(UTC).date(), profile_key(record), numbers)
     text = msgspec.json.format(msgspec.json.encode(profile), indent=2)

@@ -14,7 +14,7 @@ def device_at_hand(target: str) -> str:
     if device not in at_hand:
         raise TargetError(
             f"{target} cannot run here: the devices at hand for {found.name} are {', '.join(at_hand)}",
-            mend=f"choose a target that is there, such as {found.name}:{next(iter(at_hand), 'cpu')}; "
+            hint=f"choose a target that is there, such as {found.name}:{next(iter(at_hand), 'cpu')}; "
             "`flashir plan` needs no device",
         )
     return device

@@ -24,19 +24,19 @@ def gigabytes(count: float) -> str:
 
 
 @contextmanager
-def memory_for(what: str, needed: int, error: type[FlashirError], *, mend: str = "") -> Iterator[None]:
+def memory_for(what: str, needed: int, error: type[FlashirError], *, hint: str = "") -> Iterator[None]:
     """Guards work that takes memory: raises `error` before it where the machine has less, and where it runs out.
 
     Args:
         what: takes the memory, in the plural.
         needed: bytes.
         error: what to raise.
-        mend: what to do.
+        hint: what to do.
     """
     memory = memory_at_hand()
     if needed > memory:
-        raise error(f"{what} take {gigabytes(needed)}, this machine has {gigabytes(memory)}", mend=mend)
+        raise error(f"{what} take {gigabytes(needed)}, this machine has {gigabytes(memory)}", hint=hint)
     try:
         yield
     except MemoryError:
-        raise error(f"{what} take {gigabytes(needed)}, more than there is room for", mend=mend) from None
+        raise error(f"{what} take {gigabytes(needed)}, more than there is room for", hint=hint) from None

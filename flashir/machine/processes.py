@@ -33,7 +33,7 @@ class Processes:
         if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
             raise SettingError(
                 f"RANK must be a number from 0 and below WORLD_SIZE, got {rank!r} and {count!r}",
-                mend="start processes by torchrun, which sets both; or unset them",
+                hint="start processes by torchrun, which sets both; or unset them",
             )
         return Processes(int(rank), int(count))
 

@@ -60,8 +60,8 @@ def in_cache() -> Iterator[None]:
     try:
         yield
     except ArtefactError as error:
-        mend = "set FLASHIR_CACHE to a folder that can be written"
-        raise ArtefactError(error.problems, where=error.where, mend=mend) from error
+        hint = "set FLASHIR_CACHE to a folder that can be written"
+        raise ArtefactError(error.problems, where=error.where, hint=hint) from error
 
 
 def at_hand(record: Target, *, calibrated: bool = True) -> Target:
@@ -89,8 +89,8 @@ def at_hand(record: Target, *, calibrated: bool = True) -> Target:
     except (FileNotFoundError, NotADirectoryError, TargetError):  # never made, or its libraries are gone
         return here
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        mend = f"run `flashir calibrate {record.name}`"
-        warnings.warn(f"the profile {path} cannot be read: {error}; {mend}", stacklevel=2)
+        hint = f"run `flashir calibrate {record.name}`"
+        warnings.warn(f"the profile {path} cannot be read: {error}; {hint}", stacklevel=2)
         return here
 
 

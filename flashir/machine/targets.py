@@ -37,12 +37,12 @@ def target(name: str, *, calibrated: bool = True) -> Target:
     key = f"{backend}:{device}"
     known = target_names()
     if key not in known:
-        raise TargetError(f"unknown target {key!r}{suggest(key, known)}", mend="`flashir targets` lists them all")
+        raise TargetError(f"unknown target {key!r}{suggest(key, known)}", hint="`flashir targets` lists them all")
     path, *others = record_files()[key]
     if others:
         raise TargetError(
             f"the record of {key} stands in {path} and in {' and in '.join(map(str, others))}",
-            mend="uninstall all plug-ins but one that bring it",
+            hint="uninstall all plug-ins but one that bring it",
         )
     found = _record(path)
     if not found.is_here:

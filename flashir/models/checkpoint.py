@@ -101,7 +101,7 @@ def save_checkpoint(
         raise ArtefactError("the chunk must be chosen before a model has parameters to save", where=str(folder))
     arrays = checked(model, params)
     if is_checkpoint(folder):
-        raise ArtefactError("there is a checkpoint already", where=str(folder), mend="choose another folder")
+        raise ArtefactError("there is a checkpoint already", where=str(folder), hint="choose another folder")
 
     def fill(unfinished: Path) -> None:
         _write_text(unfinished / MODEL, dumps(model))
@@ -138,7 +138,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         folder = newest(folder)
     damaged = [f"{name} {problem}" for name, problem in _damage(folder)]
     if damaged:
-        raise ArtefactError(damaged, where=str(folder), mend="get a good copy of the checkpoint")
+        raise ArtefactError(damaged, where=str(folder), hint="get a good copy of the checkpoint")
     model = load(folder / MODEL)
     tokenizer = folder / TOKENIZER
     params = checked(model, load_params(folder / PARAMS))
@@ -190,7 +190,7 @@ def newest(run: Path) -> Path:
         raise InputError(
             "there is no checkpoint to go on from",
             where=str(run / CHECKPOINTS),
-            mend="bring one back, or begin the run again in another folder",
+            hint="bring one back, or begin the run again in another folder",
         )
     return found[-1]
 
@@ -209,9 +209,9 @@ def _reading(path: Path) -> Reading | None:
     """How training read texts; None where nothing says so. Raises ArtefactError."""
     if not path.exists():
         return None
-    problem, mend = "does not say what documents end with", "get a good copy of the checkpoint"
-    with guarded(path, ArtefactError, problem, mend):
-        return Reading.of(parse_json(_small(path), path, ArtefactError, dict[str, Any], problem=problem, mend=mend))
+    problem, hint = "does not say what documents end with", "get a good copy of the checkpoint"
+    with guarded(path, ArtefactError, problem, hint):
+        return Reading.of(parse_json(_small(path), path, ArtefactError, dict[str, Any], problem=problem, hint=hint))
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:

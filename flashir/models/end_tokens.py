@@ -127,7 +127,7 @@ def _known(given: object, name: str | None, field: str, file: Path) -> str:
         raise InputError(
             f"its {field} is {given!r}, which the tokenizer beside it does not have",
             where=str(file),
-            mend="bring the files of one tokenizer together, or move this one away",
+            hint="bring the files of one tokenizer together, or move this one away",
         )
     return name
 
@@ -137,4 +137,4 @@ def _read(file: Path) -> Mapping[str, Any]:
     if not file.exists():
         return {}
     content = read_bytes(file, InputError, largest=SMALL)
-    return parse_json(content, file, InputError, dict[str, Any], mend="mend the file, or move it away")
+    return parse_json(content, file, InputError, dict[str, Any], hint="mend the file, or move it away")

@@ -14,7 +14,7 @@ from flashir.ir import Auto, DType, Graph, loads
 from flashir.ir.dims import plain
 from flashir.ir.verify import verify
 
-MEND = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
+HINT = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
 _SETTINGS = (bool, int, float, str, DType, Auto, type(None))
 
 
@@ -31,7 +31,7 @@ def model(name: str, **settings: Any) -> Graph:
     """
     own = {key: plain(value) for key, value in settings.items()}
     if odd := [f"{key} cannot be {shown(value)}" for key, value in own.items() if not isinstance(value, _SETTINGS)]:
-        raise SettingError(odd, where=name, mend="settings are numbers, words, and true or false")
+        raise SettingError(odd, where=name, hint="settings are numbers, words, and true or false")
     for frontend in frontends():
         if name in frontend.models():
             return frontend.build(name, own)
@@ -49,7 +49,7 @@ def load(path: str | Path) -> Graph:
     """
     path = Path(path)
     if (kind := given_as_model(path)) is not None:
-        raise InputError(f"this is {kind.what}, not a model", where=str(path), mend=kind.as_model or MEND)
+        raise InputError(f"this is {kind.what}, not a model", where=str(path), hint=kind.as_model or HINT)
     text = read_text(path, InputError, problem="cannot read the model", streams=True)
     graph = loads(text, str(path))
     verify(graph)

@@ -81,7 +81,7 @@ def _drawn(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Each parameter as `draw` makes it. Raises ParameterError where this machine has no memory for them."""
     needed = parameter_count(model) * np.dtype(np.float32).itemsize
-    with memory_for(f"the parameters of @{model.name}", needed, ParameterError, mend="use a smaller model"):
+    with memory_for(f"the parameters of @{model.name}", needed, ParameterError, hint="use a smaller model"):
         return {name: draw(name, spec) for name, spec in parameters(model).items()}
 
 
@@ -138,9 +138,9 @@ def checked(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> 
             except ValueError as error:
                 problems.append(f"{name} {error}")
     if problems or extra:
-        mend = "" if problems else LEAVE_OUT
+        hint = "" if problems else LEAVE_OUT
         problems += [f"{name} is none of this model{_near(str(name), wanted)}" for name in extra]
-        raise ParameterError(problems, where=_where(model), mend=mend)
+        raise ParameterError(problems, where=_where(model), hint=hint)
     return made
 
 
@@ -195,7 +195,7 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
     made = dict(params)
     for name, array in params.items():
         if name.endswith(("rel_bias.a", "rel_bias.w")) and name.endswith("w") != (chunk < SHORT_SPAN):
-            raise ParameterError(f"{name} cannot become the bias of chunks of {chunk}", mend="train it for that chunk")
+            raise ParameterError(f"{name} cannot become the bias of chunks of {chunk}", hint="train it for that chunk")
         if name.endswith("rel_bias.w"):
             change = chunk - (len(array) + 1) // 2
             made[name] = np.pad(array, change) if change >= 0 else np.ascontiguousarray(array[-change:change])

@@ -54,7 +54,7 @@ class Beside:
             raise InputError(
                 f"documents ended with {strange[0]!r} in training, which this tokenizer does not have",
                 where=str(path),
-                mend="give the tokenizer that the model was trained with",
+                hint="give the tokenizer that the model was trained with",
             )
         names = dict.fromkeys((*trained, *end_names(said, path.parent)))
         return Beside(content, tuple(ids[name] for name in names), how)
@@ -84,7 +84,7 @@ class Beside:
         path = out / TOKENIZER
         owned = any((out / name).exists() for name in (MANIFEST, RECIPE))
         if owned and path.exists() and sha256(path) != self.digest:
-            raise ArtefactError("it is the tokenizer of another model", where=str(path), mend="choose another folder")
+            raise ArtefactError("it is the tokenizer of another model", where=str(path), hint="choose another folder")
         committed: list[Path] = []
         atomic_write(path, lambda file: file.write(self.content), check=lambda _: committed.append(commit()))
         for left in unfinished(path):
@@ -108,7 +108,7 @@ def reading_of(main: Path, metadata: Mapping[str, str]) -> Reading | None:
 def _said(main: Path, metadata: Mapping[str, str], name: str, shape: type[Shape]) -> Shape | None:
     if name not in metadata:
         return None
-    return parse_json(metadata[name], main, ArtefactError, shape, problem=_damaged(name), mend=ANEW)
+    return parse_json(metadata[name], main, ArtefactError, shape, problem=_damaged(name), hint=ANEW)
 
 
 def _damaged(name: str) -> str:
@@ -137,5 +137,5 @@ def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:
     raise ArtefactError(
         f"{'it is not' if path.is_file() else 'it is missing:'} the tokenizer that the model was exported with",
         where=str(path),
-        mend="export the model again, and move its files together",
+        hint="export the model again, and move its files together",
     )

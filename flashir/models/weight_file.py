@@ -83,8 +83,8 @@ def read(path: Path) -> dict[str, Array]:
             is damaged; it names the file and every tensor that is meant.
     """
     if path.is_dir():
-        mend = "flashir.load_checkpoint reads a checkpoint or a run; of a file in parts, give its .index.json"
-        raise ParameterError(f"{CANNOT}: this is a folder", where=str(path), mend=mend)
+        hint = "flashir.load_checkpoint reads a checkpoint or a run; of a file in parts, give its .index.json"
+        raise ParameterError(f"{CANNOT}: this is a folder", where=str(path), hint=hint)
     return _in_parts(path) if path.name.endswith(INDEX) else _whole(path)
 
 
@@ -138,7 +138,7 @@ def _header(file: BinaryIO, size: int, path: Path) -> tuple[dict[str, str], list
     head = file.read(16)
     length = int.from_bytes(head[:8], "little")
     if (kind := kind_of(path, head)) is not None:
-        raise ParameterError(f"{CANNOT}: this is {kind.what}", where=str(path), mend=kind.as_parameters)
+        raise ParameterError(f"{CANNOT}: this is {kind.what}", where=str(path), hint=kind.as_parameters)
     if len(head) < 9 or length > min(size - 8, LONGEST_HEADER) or head[8:9] != b"{":
         raise ParameterError(f"{CANNOT}: this is no safetensors file, or not all of one", where=str(path))
     file.seek(8)
@@ -219,11 +219,11 @@ def _digest(array: Array) -> str:
     return hashlib.sha256(_bytes(np.asarray(array, array.dtype.newbyteorder("<"), order="C"))).hexdigest()
 
 
-def _refuse(problems: Sequence[str], path: Path, mend: str) -> None:
+def _refuse(problems: Sequence[str], path: Path, hint: str) -> None:
     """Raises ParameterError with the problems that there are."""
     if problems:
         more = [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
-        raise ParameterError([*problems[:LISTED], *more], where=str(path), mend=mend)
+        raise ParameterError([*problems[:LISTED], *more], where=str(path), hint=hint)
 
 
 def _save(arrays: Mapping[str, Array], path: str, metadata: dict[str, str]) -> None:

@@ -133,7 +133,7 @@ class Ranking:
                 checked(graph, self.params)  # parameters of another model are told one by one
             raise ParameterError(
                 "the parameters fit none of the chunks that the model could have",
-                mend="set the chunk that they were trained with",
+                hint="set the chunk that they were trained with",
             )
         predicted = self._predicted(graph, space)
         fitting = tuple(each for each in predicted if each.peak_bytes <= self.target.memory)
@@ -142,7 +142,7 @@ class Ranking:
             raise TargetError(
                 f"the model needs at least {gigabytes(least)} on {self.target.name}, "
                 f"which has {gigabytes(self.target.memory)}",
-                mend=f"use a smaller {'chunk, ' if self._padded(predicted) else ''}batch or length, a smaller model, "
+                hint=f"use a smaller {'chunk, ' if self._padded(predicted) else ''}batch or length, a smaller model, "
                 "or more devices",
             )
         return fitting
@@ -241,7 +241,7 @@ def plan(
     given = {name: value for name, value in choices.items() if value is not None}
     if given and params is not None and (wrong := misfits(_opened(graph, given), given, params)):
         shown = " and ".join(f"{name} {value}" for name, value in given.items())
-        raise SettingError(wrong, where=f"{shown} is not that of the parameters", mend=_unlock())
+        raise SettingError(wrong, where=f"{shown} is not that of the parameters", hint=_unlock())
     ranking = Ranking(record, workload, params, portable, policy)
     candidates = ranking(graph)
     if measured and not portable:
@@ -306,7 +306,7 @@ def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, loc
     if dtype is not None and str(dtype) not in COMPUTE_TYPES:
         problems.append(f"dtype must be one of {', '.join(COMPUTE_TYPES)}, got {dtype!r}")
     if problems:
-        raise SettingError(problems, mend=_unlock() if locked and _locked_values(graph) else "")
+        raise SettingError(problems, hint=_unlock() if locked and _locked_values(graph) else "")
     if dtype is not None:
         graph = SetDType(str(dtype)).apply(graph)
     for name, value in given.items():

@@ -54,7 +54,7 @@ def need_logits(model: Graph, why: str) -> int:
         raise SettingError(
             f"the result {shown} is not logits over the tokens that the model takes, so {why}",
             where=f"@{model.name}",
-            mend="a model for text takes token ids and ends in `unembed`",
+            hint="a model for text takes token ids and ends in `unembed`",
         )
     return width
 

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FLOAT16_LARGEST = 65_504
-MEND = (
+HINT = (
     f"float16 ends at {FLOAT16_LARGEST:,}: compute in bfloat16 or float32 (--dtype), or read shorter texts; "
     "in float32, look at the parameters"
 )
 
 
-def check_finite(result: npt.ArrayLike, what: str, *, where: str = "", mend: str = "") -> None:
+def check_finite(result: npt.ArrayLike, what: str, *, where: str = "", hint: str = "") -> None:
     """Raises ResultError where numbers of a result [b, t, ..] are NaN or infinite; it says from which token on.
 
     Args:
         result: of a run; other than floats pass.
         what: its name in the error, a plural such as `the logits`.
         where: place of the error.
-        mend: how to get rid of it, where that is known better.
+        hint: how to get rid of it, where that is known better.
     """
     import numpy as np
 
@@ -34,7 +34,7 @@ def check_finite(result: npt.ArrayLike, what: str, *, where: str = "", mend: str
     if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
         return
     strange = ~np.isfinite(array)
-    raise ResultError(f"{what} are not finite{_from_where(strange)}", where=where, mend=mend or MEND)
+    raise ResultError(f"{what} are not finite{_from_where(strange)}", where=where, hint=hint or HINT)
 
 
 def representable(number: float | None) -> float | None:
@@ -51,7 +51,7 @@ def check_numbers(value: Any, *, where: str = "") -> None:
     """
     problems = [f"{name} is not a finite number, got {number}" for name, number in _strange(value, "")]
     if problems:
-        raise ResultError(problems, where=where, mend=MEND)
+        raise ResultError(problems, where=where, hint=HINT)
 
 
 def _from_where(strange: npt.NDArray[np.bool_]) -> str:

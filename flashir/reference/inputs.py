@@ -34,7 +34,7 @@ def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> lis
     found = {**by_position, **{name: x for name, x in named.items() if name not in absent}}
     problems += [f"the input {name!r} is missing" for name in names if name not in found]
     if problems:
-        raise InputError(problems, mend=f"the model takes ({wanted})")
+        raise InputError(problems, hint=f"the model takes ({wanted})")
     return [array(name, found[name]) for name in names]
 
 
@@ -93,7 +93,7 @@ def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
 def vocabulary(model: Graph, value: Value, *, clipped: bool = True) -> int | None:
     """How many tokens there are where an input holds tokens; None where it holds something else.
 
-    It holds tokens where an op takes rows of a table by its numbers, at any storey: they are followed through ops that
+    It holds tokens where an op takes rows of a table by its numbers, at any level: they are followed through ops that
     move them, and into the bodies of loops.
 
     Args:

@@ -27,7 +27,7 @@ def interpret(
     """The outputs of a graph, every float in float64.
 
     Args:
-        graph: a graph of any storey, chunks chosen.
+        graph: a graph of any level, chunks chosen.
         params: arrays by full name, of numpy or of any library that `as_array` knows.
         inputs: one array for each input of the graph, in order, or by name.
 
@@ -43,20 +43,20 @@ def interpret(
         got = ", ".join([*map(str, range(len(inputs))), *named])
         raise InputError(f"the model takes ({wanted}), got inputs ({got})")
     if any(node.attrs.get("chunk") is AUTO for node in graph.walk()):
-        raise SettingError("the chunk is part of the model, and still auto", mend="run choose-chunk, or set it")
+        raise SettingError("the chunk is part of the model, and still auto", hint="run choose-chunk, or set it")
     arrays = [_oracle(by_name[value.name], value) for value in graph.inputs]
     bound = specialise(graph, bind_sizes(graph, [x.shape for x in arrays]))
     run = _Run(_arrays(graph, params))
     what, needed = _largest(bound)
-    mend = "use a smaller batch or a shorter length"
-    with memory_for(what, needed, InputError, mend=mend), np.errstate(all="ignore"):  # infinities are numbers
+    hint = "use a smaller batch or a shorter length"
+    with memory_for(what, needed, InputError, hint=hint), np.errstate(all="ignore"):  # infinities are numbers
         return run.graph(with_scopes(bound), arrays, {})
 
 
 def _largest(bound: Graph) -> tuple[str, int]:
     """The largest value of a graph without open sizes, for people, and its bytes."""
     values = [*bound.inputs, *(value for node in bound.walk() for value in node.outputs)]
-    counted = ((value.type.count * value.type.dtype.oracle.itemsize, value) for value in values)
+    counted = ((value.type.count * value.type.dtype.reference_dtype.itemsize, value) for value in values)
     needed, value = max(counted, key=lambda each: each[0], default=(0, None))
     return f"the numbers of {value}: {value.type if value else ''} in float64", needed
 
@@ -66,7 +66,7 @@ def _oracle(given: npt.ArrayLike, value: Value) -> Oracle:
         array = as_array(given)
     except ValueError as error:
         raise InputError(f"{value.name} {error}") from None
-    wanted = value.type.dtype.oracle
+    wanted = value.type.dtype.reference_dtype
     if array.size and not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InputError(f"{value.name} must be {value.type}, got {array.dtype}")
     return array.astype(wanted)

@@ -87,7 +87,7 @@ def evaluate(
         some, of = nats(run(*inputs), batch.labels[kept]) if kept.any() else (0.0, 0)
         total, count = total + some, count + of
     if not count:
-        raise InputError("the text has no token that could be foreseen", where="data", mend="give more text")
+        raise InputError("the text has no token that could be foreseen", where="data", hint="give more text")
     return Evaluation(batches.task, count, sum(map(words, found)), sum(each.size for each in found), total)
 
 
@@ -104,7 +104,7 @@ def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:
         raise InputError(
             "the held-out text has no token that could be foreseen",
             where="data",
-            mend="give more text, or text to validate on: --valid",
+            hint="give more text, or text to validate on: --valid",
         )
     check_numbers({"the validation loss": float(total / count)})
     return float(total / count)

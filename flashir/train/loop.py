@@ -134,6 +134,6 @@ def _lost(run: Run, number: int, problem: str) -> TrainingError:
     return TrainingError(
         f"step {number}: {problem}",
         where=str(run.folder.path),
-        mend=f"the last good checkpoint is {last}. Begin another run from it, with a lower peak "
+        hint=f"the last good checkpoint is {last}. Begin another run from it, with a lower peak "
         f"(--learning-rate {rate / 2:.2g}), a longer warm-up or a tighter --clip; with --dtype float16, use bfloat16",
     )

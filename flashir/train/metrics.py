@@ -23,7 +23,7 @@ from flashir.files.sealed_json import KEY, digest
 
 Number = Annotated[int, Meta(ge=1)]
 CLOCK = "seconds"
-MEND = "bring the file back as it was, or begin another run from the newest checkpoint"
+HINT = "bring the file back as it was, or begin another run from the newest checkpoint"
 
 
 class Clock(Struct, frozen=True):
@@ -81,8 +81,8 @@ class Curve:
         """Every line. Raises ArtefactError where one is damaged."""
         for number, text in enumerate(self._texts(), 1):
             problem = f"line {number} is damaged"
-            said = parse_json(text, self.path, ArtefactError, dict[str, Any], problem=problem, mend=MEND)
-            with guarded(self.path, ArtefactError, problem, MEND):
+            said = parse_json(text, self.path, ArtefactError, dict[str, Any], problem=problem, hint=HINT)
+            with guarded(self.path, ArtefactError, problem, HINT):
                 line, seal = msgspec.convert(said, Line), said[CLOCK].pop(KEY, None)
                 if seal is not None and seal != digest(said):
                     raise ValueError("its digest is not that of what it says")
@@ -97,7 +97,7 @@ class Curve:
         kept = list(self._texts())[:steps]
         if len(kept) < steps:
             left = f"only {len(kept)} of {steps} steps are in it" if self.path.exists() else "is missing"
-            raise ArtefactError(left, where=str(self.path), mend=MEND)
+            raise ArtefactError(left, where=str(self.path), hint=HINT)
         atomic_write(self.path, lambda file: file.write(b"".join(kept)))
 
     def _texts(self) -> Iterator[bytes]:

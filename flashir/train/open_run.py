@@ -154,12 +154,12 @@ def _check_data(folder: RunFolder, state: State, corpus: Corpus, held_out: Corpu
             raise ArtefactError(
                 f"the text of {name} is not the one that the run has seen so far",
                 where=str(folder.path),
-                mend="bring the files back as they were, or begin another run from the checkpoint",
+                hint="bring the files back as they were, or begin another run from the checkpoint",
             )
 
 
 def _damaged(folder: RunFolder, last: Path, error: FlashirError) -> ArtefactError:
     """What to do about a newest checkpoint that cannot be read."""
     earlier = folder.checkpoints()[:-1]
-    mend = f"remove it, and the run goes on from {earlier[-1].name}" if earlier else "there is none before it"
-    return ArtefactError(error.problems, where=str(last), mend=mend)
+    hint = f"remove it, and the run goes on from {earlier[-1].name}" if earlier else "there is none before it"
+    return ArtefactError(error.problems, where=str(last), hint=hint)

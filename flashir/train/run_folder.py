@@ -93,8 +93,8 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
 def check_free(path: Path) -> None:
     """Raises ArtefactError where a run cannot be made, as there is something already."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        mend = f"--resume {path} goes on with it" if is_run(path) else "choose another folder with -o"
-        raise ArtefactError("there is something already", where=str(path), mend=mend)
+        hint = f"--resume {path} goes on with it" if is_run(path) else "choose another folder with -o"
+        raise ArtefactError("there is something already", where=str(path), hint=hint)
 
 
 def run_around(path: Path) -> Path | None:
@@ -111,7 +111,7 @@ def found_run(path: Path) -> RunFolder:
     raise InputError(
         "this is not the folder of a run (it has no recipe.toml)" if path.exists() else "there is no such folder",
         where=str(path),
-        mend=f"--resume {around or 'takes the folder that -o named when the run began'}",
+        hint=f"--resume {around or 'takes the folder that -o named when the run began'}",
     )
 
 

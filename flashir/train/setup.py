@@ -48,7 +48,7 @@ def vocabulary_of(model: Graph) -> int:
         raise InputError(
             "the first input of the model must be tokens",
             where=f"@{model.name}",
-            mend="give a model that embeds its first input, as all of the zoo do",
+            hint="give a model that embeds its first input, as all of the zoo do",
         )
     return rows
 
@@ -70,7 +70,7 @@ def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]], end: str 
     if kind == "bpe":
         if not (number.isdecimal() and number.isascii() and len(number) <= 12):
             raise SettingError(
-                f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", mend="such as bpe:32000"
+                f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", hint="such as bpe:32000"
             )
         return Tokenizer.trained(found(), int(number), end)
     if not Path(word).exists():
@@ -138,7 +138,7 @@ def _read_settled(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
 def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:
     """What is learned from, and what is held out. Raises InputError with all that is wrong with the files."""
     if not recipe.data:
-        raise SettingError("there is no text to learn from", where="data", mend="--data FILE or FOLDER")
+        raise SettingError("there is no text to learn from", where="data", hint="--data FILE or FOLDER")
     corpus = tokenised(documents(recipe.data, told), tokenizer, progress=told)
     if recipe.validation:
         return corpus, tokenised(documents(recipe.validation, told), tokenizer, progress=told)

@@ -19,15 +19,15 @@ from flashir.ops.primitive.scan import cut_scan
 
 
 @dataclass(frozen=True)
-class Along:
+class AxisLayout:
     """Axis `axis` has `chunks * rows` places, those of one chunk side by side."""
 
     axis: int
     rows: int
 
 
-Known = Mapping[Value, Along]
-Seen = list[Along | None]
+Known = Mapping[Value, AxisLayout]
+Seen = list[AxisLayout | None]
 """How an op sees each operand: along chunks, or whole."""
 
 
@@ -38,7 +38,7 @@ class Chunks:
     count: Size
     rows: int
 
-    def spread(self, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+    def spread(self, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
         """How a node that treats chunks alike sees its operands, and how its results lie; None where it does not.
 
         Args:
@@ -49,12 +49,12 @@ class Chunks:
         rule = None if axes is None else _RULES.get(axes)
         return None if rule is None else rule(self, node, known)
 
-    def fits(self, size: Size, along: Along) -> bool:
+    def fits(self, size: Size, along: AxisLayout) -> bool:
         """Whether an axis of that size can lie so."""
         return size == self.count * along.rows
 
 
-def _elementwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _elementwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """Axes are matched from the back; an operand that is not spread there is seen whole."""
     from_back = {(value.type.rank - known[value].axis, known[value].rows) for value in node.operands if value in known}
     if len(from_back) != 1:
@@ -62,17 +62,17 @@ def _elementwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[A
     back, rows = from_back.pop()
     seen: Seen = []
     for value in node.operands:
-        along = Along(value.type.rank - back, rows)
+        along = AxisLayout(value.type.rank - back, rows)
         if value in known or (along.axis >= 0 and chunks.fits(value.type.shape[along.axis], along)):
             seen.append(along)
         elif along.axis < 0 or value.type.shape[along.axis] == 1:
             seen.append(None)
         else:
             return None
-    return seen, [Along(node.output.type.rank - back, rows)]
+    return seen, [AxisLayout(node.output.type.rank - back, rows)]
 
 
-def _rowwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _rowwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """The last axis of the first operand is worked on, the others are whole: dense, norms, softmax."""
     x, *others = node.operands
     if x not in known or any(value in known for value in others) or known[x].axis == x.type.rank - 1:
@@ -80,7 +80,7 @@ def _rowwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along
     return [known[x], *(None for _ in others)], [known[x]]
 
 
-def _matmul(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _matmul(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """Chunks among the rows of x, where y is whole, or among the axes before the matrices."""
     x, y = node.operands
     rank = node.output.type.rank
@@ -98,10 +98,10 @@ def _matmul(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]
         if value not in known and axis >= 0 and value.type.shape[axis] != 1:
             return None
         seen.append(known.get(value))
-    return seen, [Along(rank - back, rows)]
+    return seen, [AxisLayout(rank - back, rows)]
 
 
-def _off_axis(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _off_axis(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """Ops along one axis that is not that of the tokens: split, concat, slice, pad, reverse, cumsum."""
     (along, *others) = {known[value] for value in node.operands if value in known}
     axis = int(str(node.attrs["axis"])) % node.operands[0].type.rank
@@ -112,29 +112,29 @@ def _off_axis(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Alon
     return [along for _ in node.operands], [along for _ in node.outputs]
 
 
-def _reduce(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _reduce(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """Axes other than that of the tokens go, or become 1."""
     (x,) = node.operands
     along, axes = known[x], [axis % x.type.rank for axis in _numbers(node.attrs["axes"])]
     if along.axis in axes:
         return None
     gone = 0 if node.attrs["keepdims"] else sum(axis < along.axis for axis in axes)
-    return [along], [Along(along.axis - gone, along.rows)]
+    return [along], [AxisLayout(along.axis - gone, along.rows)]
 
 
-def _transpose(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _transpose(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """The axis goes where it is put."""
     along = known[node.operands[0]]
-    return [along], [Along(_numbers(node.attrs["perm"]).index(along.axis), along.rows)]
+    return [along], [AxisLayout(_numbers(node.attrs["perm"]).index(along.axis), along.rows)]
 
 
-def _gather(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _gather(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """Rows of a table that is whole."""
     table, places = node.operands
     return None if table in known else ([None, known[places]], [known[places]])
 
 
-def _reshape(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _reshape(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """Row-major order keeps chunks together wherever an axis of theirs begins at the same place.
 
     [b, g * n, s] -> [b, g, n, s] and back, [b, t, s] -> [b, 1, t, s]
@@ -143,15 +143,15 @@ def _reshape(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along
     before, shape = prod(x.type.shape[: along.axis], start=1), node.output.type.shape
     for axis in range(len(shape)):
         for rows in dict.fromkeys((along.rows, chunks.rows, 1)):
-            if prod(shape[:axis], start=1) == before and chunks.fits(shape[axis], Along(axis, rows)):
-                return [along], [Along(axis, rows)]
+            if prod(shape[:axis], start=1) == before and chunks.fits(shape[axis], AxisLayout(axis, rows)):
+                return [along], [AxisLayout(axis, rows)]
     return None
 
 
-def _scan(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Along]] | None:
+def _scan(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
     """A loop over chunks, one a step, whose state begins with what knows nothing of chunks."""
     carried, walked, invariants = cut_scan(node.operands, node.attrs)
-    along = Along(int(str(node.attrs["axis"])), 1)
+    along = AxisLayout(int(str(node.attrs["axis"])), 1)
     if any(value in known for value in (*carried, *invariants)):
         return None
     if not all(
@@ -167,7 +167,7 @@ def _numbers(value: object) -> Sequence[int]:
     return [int(each) for each in value]
 
 
-Rule = Callable[[Chunks, Node, Known], tuple[Seen, list[Along]] | None]
+Rule = Callable[[Chunks, Node, Known], tuple[Seen, list[AxisLayout]] | None]
 
 _RULES: Mapping[Axes, Rule] = {
     Axes.ELEMENTWISE: _elementwise,
@@ -183,6 +183,6 @@ _RULES: Mapping[Axes, Rule] = {
 }
 
 
-def one_chunk(shape: Shape, along: Along) -> Shape:
+def one_chunk(shape: Shape, along: AxisLayout) -> Shape:
     """The shape of one chunk of a value."""
     return (*shape[: along.axis], along.rows, *shape[along.axis + 1 :])

@@ -22,7 +22,7 @@ from flashir.ir.parameter_names import expand, round_symbol, with_scopes
 from flashir.ir.streaming import States
 from flashir.ir.types import DType, TensorType
 from flashir.ops import OPS
-from flashir.ops.decode.context import Moment, take_rows
+from flashir.ops.decode.context import DecodeContext, take_rows
 from flashir.transforms.lower import own_parameters
 from flashir.transforms.one_document import OneDocument
 from flashir.transforms.pad_tokens import length_to_pad
@@ -64,7 +64,7 @@ def to_prefill(
     padded = source.padded(model)
     if padded != source.time:
         ids = b.pad(ids, axis=1, after=padded - source.time)
-    walk = _Prefill(source, Moment(b, lengths, padded, tokens, max_len))
+    walk = _Prefill(source, DecodeContext(b, lengths, padded, tokens, max_len))
     body, last = source.cut()
     (x,) = walk.graph(body, (ids,), "", {})
     assert x is not None
@@ -98,7 +98,7 @@ def to_step(
     ids = b.input("ids", source.ids.with_shape((source.ids.shape[0], time)))
     given = {name: b.input(name, type_) for name, type_ in states.items()}
     seen = given[POSITION]
-    walk = _Step(source, Moment(b, seen, time, tokens, max_len), given)
+    walk = _Step(source, DecodeContext(b, seen, time, tokens, max_len), given)
     (logits,) = walk.graph(source.graph, (ids,), "", {})
     assert logits is not None
     after = {**walk.states, POSITION: b.add(seen, b.size(value=time))}
@@ -229,7 +229,7 @@ def _checked(model: Graph) -> TensorType:
 class _Walk(ABC):
     """Rebuilds a model in another graph, for the tokens of a moment, and collects the states."""
 
-    def __init__(self, source: _Source, now: Moment) -> None:
+    def __init__(self, source: _Source, now: DecodeContext) -> None:
         self.source, self.tokens, self.now = source, source.tokens, now
         self.states: dict[str, Value] = {}
         self._inside: list[str] = []
@@ -265,14 +265,14 @@ class _Walk(ABC):
             try:
                 return self.continued(node, operands, named, scope)
             except FlashirError as error:
-                raise SettingError(error.problems, where=self.where(node, scope), mend=error.mend) from None
+                raise SettingError(error.problems, where=self.where(node, scope), hint=error.hint) from None
         if self.tokens.alone(node):
             return self.now.b.insert(node.op, operands, named, node.region)
         if record.decompose is None:
             raise SettingError(
                 f"{node.op} takes more of a sequence than one token, and cannot be continued",
                 where=self.where(node, scope),
-                mend=_MENDS.get(node.op, ""),
+                hint=_MENDS.get(node.op, ""),
             )
         present = [value for value in operands if value is not None]
         self._inside.append(node.op)
@@ -333,7 +333,7 @@ class _Prefill(_Walk):
 class _Step(_Walk):
     """Ops that have a stream use their states, and renew them."""
 
-    def __init__(self, source: _Source, now: Moment, given: Mapping[str, Value]) -> None:
+    def __init__(self, source: _Source, now: DecodeContext, given: Mapping[str, Value]) -> None:
         super().__init__(source, now)
         self.given = given
 

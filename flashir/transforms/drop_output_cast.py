@@ -11,7 +11,7 @@ from flashir.transforms.pipeline import Pass
 
 
 @dataclass(frozen=True)
-class NarrowResults(Pass):
+class DropOutputCast(Pass):
     """`y = cast(x: bf16) {dtype = f32}; return y` -> `return x`; so with f16.
 
     Logits are the largest tensor of a language model. Whoever computes a loss of them widens each number as it is read.

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ops.primitive.scan import cut_scan
-from flashir.transforms.chunk_analysis import Along, Chunks, one_chunk
+from flashir.transforms.chunk_analysis import AxisLayout, Chunks, one_chunk
 from flashir.transforms.pipeline import Pass
 
-Seen = tuple[Value, Along | None]
+Seen = tuple[Value, AxisLayout | None]
 AXIS = 1  # of the chunks, in [b, g, n, s]
 
 
 @dataclass(frozen=True)
-class WidenScan(Pass):
+class FuseIntoScan(Pass):
     """`%y = g(scan(f(%x)) (..) { .. })` -> `%y = scan(%x) (..) { g(.. f(..)) }`
 
     The values of one chunk stay in the cache from op to op, and those of no more than one chunk are alive. For
@@ -52,8 +52,8 @@ class _Reach:
     """
 
     chunks: Chunks
-    nodes: list[tuple[Node, list[Along | None]]]
-    known: dict[Value, Along]
+    nodes: list[tuple[Node, list[AxisLayout | None]]]
+    known: dict[Value, AxisLayout]
     before: list[Node]
     after: list[Node]
     results: list[Value]
@@ -81,7 +81,7 @@ def _around(graph: Graph, loop: Node) -> _Reach | None:
     tokens = next((value for value in values if value in needed and _holds_tokens(value, chunks)), None)
     if tokens is None:
         return None
-    reach = _Reach(chunks, [], {tokens: Along(AXIS, chunks.rows)}, [], [], [])
+    reach = _Reach(chunks, [], {tokens: AxisLayout(AXIS, chunks.rows)}, [], [], [])
     tainted: set[Value] = set()
     for node in _alive(graph):
         aware = any(value in reach.known for value in node.operands)
@@ -124,7 +124,7 @@ def _upstream(graph: Graph, values: Iterable[Value]) -> set[Value]:
 def _holds_tokens(value: Value, chunks: Chunks) -> bool:
     """Whether it is [b, t, *], t as long as the chunks together."""
     type_ = value.type
-    return type_.rank == 3 and type_.dtype.is_float and chunks.fits(type_.shape[AXIS], Along(AXIS, chunks.rows))
+    return type_.rank == 3 and type_.dtype.is_float and chunks.fits(type_.shape[AXIS], AxisLayout(AXIS, chunks.rows))
 
 
 def _widened(graph: Graph, reach: _Reach) -> Graph:
@@ -166,7 +166,7 @@ class _Body:
         self.walked: list[tuple[Value, Value]] = []
         self.whole: list[tuple[Value, Value]] = []
 
-    def enter(self, b: Builder, value: Value, along: Along | None) -> None:
+    def enter(self, b: Builder, value: Value, along: AxisLayout | None) -> None:
         """Let a value in: walked over, or seen whole."""
         outer = self.outside[value]
         maker = b.producer(outer)
@@ -182,7 +182,7 @@ class _Body:
             self.walked.append((cut, item))
             self.inside[value, along] = self.b.reshape(item, shape=one_chunk(value.type.shape, along))
 
-    def add(self, node: Node, seen: Sequence[Along | None]) -> None:
+    def add(self, node: Node, seen: Sequence[AxisLayout | None]) -> None:
         """Do in a step what a node does to one chunk."""
         if node.op == "scan":
             self._join(node, seen)
@@ -194,7 +194,7 @@ class _Body:
             attrs["shape"] = one_chunk(node.output.type.shape, self.reach.known[node.output])
         self._made(node.outputs, self.b.insert(node.op, operands, attrs, node.region))
 
-    def _join(self, node: Node, seen: Sequence[Along | None]) -> None:
+    def _join(self, node: Node, seen: Sequence[AxisLayout | None]) -> None:
         """A step of a loop over chunks, in this one's."""
         carried = cut_scan(node.operands, node.attrs)[0]
         body = node.region

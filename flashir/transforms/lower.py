@@ -18,7 +18,7 @@ Claims = Callable[[Node], bool]
 
 
 def primitives(node: Node) -> bool:
-    """Claims every op that does not decompose: the lowest storey."""
+    """Claims every op that does not decompose: the lowest level."""
     return OPS[node.op].is_primitive
 
 
@@ -75,7 +75,7 @@ def descend(claims: Claims, target: str) -> Rule:
         if still_open:
             raise TargetError(
                 f"{' and '.join(still_open)} of {node.op} must be chosen before it can be lowered",
-                mend="run choose-chunk, choose-tile and choose-cumsum, or set them",
+                hint="run choose-chunk, choose-tile and choose-cumsum, or set them",
             )
         made: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **own_parameters(b, node))
         return made

@@ -15,7 +15,7 @@ NARROW = (DType.BF16, DType.F16)
 
 
 @dataclass(frozen=True)
-class WideParams(Pass):
+class MasterWeights(Pass):
     """`param() {dtype = bf16}` -> `cast(param() {dtype = f32}) {dtype = bf16}`; so with f16.
 
     bfloat16 has 8 bits of precision: near 1, it has no number for a change of a thousandth. An optimiser moves the

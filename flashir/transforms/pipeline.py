@@ -118,7 +118,7 @@ class Pipeline:
         try:
             verify(graph)
         except FlashirError as error:
-            raise IRError(error.problems, where=f"after the pass {culprit}", mend="this is a bug in the pass") from None
+            raise IRError(error.problems, where=f"after the pass {culprit}", hint="this is a bug in the pass") from None
 
     def _after(self, number: int, name: str, graph: Graph) -> None:
         if name in self.print_after or "all" in self.print_after:

@@ -12,12 +12,12 @@ from flashir.errors import SettingError, suggest
 from flashir.ops import all_ops
 from flashir.transforms.canonicalise import Canonicalise
 from flashir.transforms.derive_decoder import ToPrefill, ToStep
-from flashir.transforms.drop_output_cast import NarrowResults
-from flashir.transforms.fuse_into_scan import WidenScan
+from flashir.transforms.drop_output_cast import DropOutputCast
+from flashir.transforms.fuse_into_scan import FuseIntoScan
 from flashir.transforms.hoist_invariants import Hoist
 from flashir.transforms.keep_range import KeepRange
 from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
-from flashir.transforms.master_weights import WideParams
+from flashir.transforms.master_weights import MasterWeights
 from flashir.transforms.name_parameters import NameParameters
 from flashir.transforms.one_document import OneDocument
 from flashir.transforms.pad_tokens import PadTokens
@@ -37,7 +37,7 @@ PASSES: dict[str, type[Pass]] = {
         KeepRange,
         Lower,
         NameParameters,
-        NarrowResults,
+        DropOutputCast,
         OneDocument,
         PadTokens,
         SetDType,
@@ -45,8 +45,8 @@ PASSES: dict[str, type[Pass]] = {
         SplitProjections,
         ToPrefill,
         ToStep,
-        WidenScan,
-        WideParams,
+        FuseIntoScan,
+        MasterWeights,
     )
 } | choose_passes()
 _ONE = re.compile(r"\s*(?P<name>[a-z0-9-]+)\s*(?:\{(?P<options>[^{}]*)\})?\s*(?:,|\Z)")

@@ -182,7 +182,7 @@ class _Choose(Pass):
         value = getattr(self, self.attr)
         settled = settle(graph, {} if value is None else {self.attr: value})
         if value is None and any(is_open(node, self.attr) for node in settled.walk()):
-            raise SettingError(f"{self.name} needs a value", mend=f"such as {self.name}{{{self.attr}=..}}")
+            raise SettingError(f"{self.name} needs a value", hint=f"such as {self.name}{{{self.attr}=..}}")
         return settled
 
 

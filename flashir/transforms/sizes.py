@@ -70,7 +70,7 @@ def specialise(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     """The graph with every size a number, so that each op has seen whether it can do these.
 
     Args:
-        graph: at any storey.
+        graph: at any level.
         sizes: a number for each symbol, as `bind_sizes` finds them.
 
     Raises:
@@ -99,4 +99,4 @@ def _specialised(same: _Same, sizes: tuple[tuple[str, int], ...]) -> Graph:
         return rewrite(same.graph, sizes=dict(sizes))
     except FlashirError as error:
         shown = ", ".join(f"{name} = {size}" for name, size in sizes)
-        raise InputError(error.problems, where=f"with {shown}" if shown else "", mend=error.mend) from None
+        raise InputError(error.problems, where=f"with {shown}" if shown else "", hint=error.hint) from None

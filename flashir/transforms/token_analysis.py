@@ -21,7 +21,7 @@ from flashir.transforms.lower import own_parameters
 
 
 def part_of(node: Node) -> Graph:
-    """What a composite op is made of, one storey down: from the operands that are present to its results."""
+    """What a composite op is made of, one level down: from the operands that are present to its results."""
     record = OPS[node.op]
     assert record.decompose is not None
     b = Builder("part")

@@ -118,4 +118,4 @@ def test_what_is_not_portable_says_where_and_how_to_mend_it(tmp_path):
     with pytest.raises(TargetError, match="no operators of one runtime alone") as told:
         flashir.export(flashir.model("flash", size="tiny", chunk=4), tmp_path, "torch:cpu", portable=True)
     assert told.value.where == "torch:cpu"
-    assert "target of onnx" in told.value.mend
+    assert "target of onnx" in told.value.hint

@@ -108,7 +108,7 @@ def test_the_chunk_is_locked_once_parameters_exist(model):
     assert plan(settled, params=params).chunk == 64
     with pytest.raises(SettingError, match=r"locked to 64, got 128.*another function") as caught:
         plan(settled, params=params, chunk=128)
-    assert caught.value.mend == "rechunk=True overrides the lock"
+    assert caught.value.hint == "rechunk=True overrides the lock"
 
 
 def test_parameters_tell_the_chunk_of_an_open_model(model):

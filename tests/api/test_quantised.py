@@ -86,7 +86,7 @@ def test_an_artefact_that_costs_too_much_does_not_replace_the_old_one(model, tmp
     monkeypatch.setattr(import_module("flashir_onnx.blocks"), "LEVELS", 7)
     with pytest.raises(ArtefactError, match=r"perplexity grows from .*, by .*%, more than 1.00%") as caught:
         flashir.export(model, tmp_path, params=unit(model), quantize="int8")
-    assert (caught.value.where, "float16" in caught.value.mend) == ("quantised to int8", True)
+    assert (caught.value.where, "float16" in caught.value.hint) == ("quantised to int8", True)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
 
 
@@ -126,7 +126,7 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
     model = flashir.model("flash", d_model=32, depth=1, key_dim=16, vocab=64, chunk=16, causal=False)
     with pytest.raises(SettingError, match="does not write one") as caught:
         flashir.export(model, tmp_path, quantize="int8")
-    assert "text=FILE" in caught.value.mend
+    assert "text=FILE" in caught.value.hint
     assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "of the text given"
 
 

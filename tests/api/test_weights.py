@@ -302,7 +302,7 @@ def test_another_kind_of_file_is_told_apart(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ParameterError) as raised:
         flashir.load_params(tmp_path / name)
-    assert f"this is {what}" in str(raised.value) and name in str(raised.value) and raised.value.mend
+    assert f"this is {what}" in str(raised.value) and name in str(raised.value) and raised.value.hint
 
 
 @pytest.mark.parametrize("name", sorted(set(OTHERS) - {"m.fir", "old.pth"}))
@@ -311,7 +311,7 @@ def test_so_it_is_where_a_model_is_wanted(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as raised:
         flashir.load(tmp_path / name)
-    assert f"this is {what}" in str(raised.value) and name in str(raised.value) and raised.value.mend
+    assert f"this is {what}" in str(raised.value) and name in str(raised.value) and raised.value.hint
 
 
 def test_weights_are_no_model_whatever_their_name(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def at_hand(name: str) -> bool:
 
 
 def session(target: str, graph: Graph, params: Mapping[str, Array]) -> Run:
-    """A graph of any storey on a target, numpy in, numpy out."""
+    """A graph of any level on a target, numpy in, numpy out."""
     return backend_of(target).compile(Lowering.of(target).run(graph), params, target.partition(":")[2])
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import flashir
 from flashir.backends.protocols import Gradients
-from flashir.execution.gradients import Slopes, differences, gradients
+from flashir.execution.gradients import DirectionalDerivatives, differences, gradients
 from flashir.exporting.export import sample_inputs
 from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
@@ -36,7 +36,7 @@ class Case:
         self.arrays = sample_inputs(self.model, Workload(2, LENGTH).sizes(self.model))
         random = np.random.default_rng(1)
         self.weights = random.standard_normal((2, LENGTH, SMALL["vocab"])).astype(np.float32)
-        self.slopes = Slopes(self.model, self.params, self.arrays, self.weights)
+        self.slopes = DirectionalDerivatives(self.model, self.params, self.arrays, self.weights)
 
     def gradients(self, target: str) -> dict[str, Any]:
         call: Gradients = gradients(self.model, target, self.params)

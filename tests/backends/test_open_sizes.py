@@ -1,4 +1,4 @@
-"""A size that is open stays open wherever it stands: in types and attributes, on every backend, at every storey."""
+"""A size that is open stays open wherever it stands: in types and attributes, on every backend, at every level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random models: stacks of every block with every setting, side results, open sizes, lower storeys, narrow types.
+"""Random models: stacks of every block with every setting, side results, open sizes, lower levels, narrow types.
 
 A model here is valid by construction, or refused while it is built and drawn again.
 """
@@ -42,7 +42,7 @@ class Drawn:
     """A model with what to run it on.
 
     Args:
-        graph: at any storey.
+        graph: at any level.
         batch, length: rows and tokens.
         seed: of parameters and inputs.
         dtype: what it computes in.
@@ -62,7 +62,7 @@ def drawn(random: random.Random, *, causal: bool | None = None, narrow: bool = T
         random: where chance comes from.
         causal: whether every layer must be, or must not; None for either.
         narrow: whether it may compute in float16 or bfloat16.
-        storeys: whether it may be lowered, or be no stack of layers at all.
+        levels: whether it may be lowered, or be no stack of layers at all.
     """
     way = random.random()
     if way < 0.35:
@@ -93,7 +93,7 @@ def a_length(graph: Graph, random: random.Random) -> int:
 
 
 def lowered(graph: Graph, random: random.Random) -> Graph:
-    """The same function at a lower storey, and read back from its text."""
+    """The same function at a lower level, and read back from its text."""
     named = with_scopes(graph)
     how: list[Callable[[Graph], Graph]] = [
         Lower("attention", lambda node: node.op in ATTENTION or primitives(node)).apply,

@@ -8,7 +8,7 @@ import numpy as np
 
 from flashir import interpret
 from flashir.errors import FlashirError
-from flashir.execution.gradients import Slopes, gradients
+from flashir.execution.gradients import DirectionalDerivatives, gradients
 from tests.campaign.agreement import Array, Reference
 from tests.campaign.case import Case
 from tests.campaign.compose import drawn
@@ -39,14 +39,14 @@ def case(case: Case) -> str:
         raise WrongError(f"{target} differentiates a model and refuses its inputs", error.message) from error
     if unknown := set(got) - set(reference.params):
         raise WrongError(f"{target}: gradients of what is no parameter", ", ".join(sorted(unknown)))
-    slopes = Slopes(model.graph, reference.params, reference.arrays, weights)
+    slopes = DirectionalDerivatives(model.graph, reference.params, reference.arrays, weights)
     for name, off in list(slopes.errors(got)):
         if not off <= TOLERANCE and not off <= (allowed := NOISE * _noise(slopes, name, got)):
             raise WrongError(f"{target}: wrong gradient", f"{name} is {off:.1e} off, {allowed:.1e} allowed")
     return target
 
 
-def _noise(slopes: Slopes, name: str, got: Mapping[str, Array]) -> float:
+def _noise(slopes: DirectionalDerivatives, name: str, got: Mapping[str, Array]) -> float:
     """How far the slope along the same direction moves where parameters move by their rounding, as `errors` has it.
 
     Where a relu or a largest element changes sides nearby, this is large, and a comparison says nothing.

@@ -87,7 +87,7 @@ def test_parameters_that_cannot_be_read_back_are_asked_for(
     cli: Cli, trained: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(*_: object) -> None:
-        raise ArtefactError("they are not whole in it", mend="--params FILE")
+        raise ArtefactError("they are not whole in it", hint="--params FILE")
 
     monkeypatch.setattr(OnnxBackend, "stored", unreadable)
     asked = ("check", exported, "--lengths", "17", "--batches", "1")

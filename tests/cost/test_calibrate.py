@@ -111,7 +111,7 @@ def test_a_machine_that_cannot_be_explained_is_refused(monkeypatch, graphs):
     with pytest.raises(TargetError, match="cannot explain") as caught:
         calibrate("onnx:cpu")
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["product", "sums"]
-    assert all(kernel.name in caught.value.mend for kernel in PROCESSOR)
+    assert all(kernel.name in caught.value.hint for kernel in PROCESSOR)
     assert not profile_path("onnx:cpu").exists()
 
 
@@ -133,8 +133,8 @@ def test_a_busy_machine_is_told_so_with_every_timing_and_nothing_is_kept(monkeyp
     with pytest.raises(TargetError, match=r"quartiles .* apart") as caught:
         calibrate("onnx:cpu")
     assert len(caught.value.problems) == len(PROCESSOR)
-    assert all(f"  {kernel.name} " in caught.value.mend for kernel in PROCESSOR)
-    assert "of the processor" in caught.value.mend
+    assert all(f"  {kernel.name} " in caught.value.hint for kernel in PROCESSOR)
+    assert "of the processor" in caught.value.hint
     assert not profile_path("onnx:cpu").exists()
 
 

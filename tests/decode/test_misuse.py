@@ -76,7 +76,7 @@ class TestPrompts:
         with pytest.raises(InputError) as caught:
             short.prefill([[1], [], [99], "ab", [1] * 7, [-1] * 8, [[1], [2, 3]]])  # type: ignore[list-item]
         assert len(caught.value.problems) == 7
-        assert "max_len" in caught.value.mend and "tokenizer" in caught.value.mend
+        assert "max_len" in caught.value.hint and "tokenizer" in caught.value.hint
 
     def test_numbers_and_prompts_are_told_at_once(self, short: Decoder) -> None:
         with pytest.raises(InputError) as caught:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from flashir import interpret
 from flashir.backends.decoding import Decoding, decoding
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import Continuing
+from flashir.backends.protocols import StatefulBackend
 from flashir.backends.registry import backend_of
 from flashir.ir import Graph, dumps
 from flashir.models.parameters import unit
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 def running(made: Decoding, target: str, params: Any) -> tuple[Call, Call]:
     """Both graphs on a target."""
     found = backend_of(target)
-    assert isinstance(found, Continuing)
+    assert isinstance(found, StatefulBackend)
     graphs = [Lowering.of(target).run(graph) for graph in (made.prefill, made.step)]
     prefill, step = found.continuing(graphs, params, "cpu")
     return prefill, step

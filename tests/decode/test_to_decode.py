@@ -95,7 +95,7 @@ def test_a_step_on_no_tokens_yet_is_a_prefill() -> None:
     """From zeros, a step of a whole prompt leaves what a prefill of it leaves, in all that anything looks at."""
     graph = model("flash")
     made, params, ids = decoding(graph, tokens=LENGTH), unit(graph), tokens(2, LENGTH)
-    zeros = [np.zeros(spec.type.bind({"B": 2}).sizes, spec.type.dtype.oracle) for spec in made.state]
+    zeros = [np.zeros(spec.type.bind({"B": 2}).sizes, spec.type.dtype.reference_dtype) for spec in made.state]
     _, *stepped = interpret(made.step, params, ids, *zeros)
     _, *filled = interpret(made.prefill, params, ids, np.full(2, LENGTH))
     for spec, x, y in zip(made.state, stepped, filled, strict=True):

@@ -14,7 +14,10 @@ import pytest
         (("plan_quality", "--target", "nope"), "error: a target must look like 'onnx:cpu'"),
         (("contractions", "--model", "nope"), "error: "),
         (("contractions", "--rounds", "0"), "error: argument --rounds: must be a whole number from 1, got '0'"),
-        (("learning_curves", "--data", "no.txt", "--steps", "x"), "error: argument --steps: must be a whole number from 1"),
+        (
+            ("learning_curves", "--data", "no.txt", "--steps", "x"),
+            "error: argument --steps: must be a whole number from 1",
+        ),
         (("data_speed", "no.txt"), "no.txt"),
     ],
 )

@@ -1,4 +1,4 @@
-"""parse(print(g)) == g, exactly, at every storey; and what the text looks like."""
+"""parse(print(g)) == g, exactly, at every level; and what the text looks like."""
 
 from __future__ import annotations
 

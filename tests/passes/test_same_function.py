@@ -16,7 +16,7 @@ from flashir.ir.verify import verify
 from flashir.ops import opdef
 from flashir.transforms import Pass
 from flashir.transforms.canonicalise import Canonicalise
-from flashir.transforms.fuse_into_scan import WidenScan
+from flashir.transforms.fuse_into_scan import FuseIntoScan
 from flashir.transforms.hoist_invariants import Hoist
 from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
 from flashir.transforms.name_parameters import NameParameters
@@ -39,7 +39,7 @@ EVERY_PASS = [
     Canonicalise(),
     SplitActivations(),
     SplitProjections(),
-    WidenScan(),
+    FuseIntoScan(),
 ]
 each_pass = pytest.mark.parametrize("each", EVERY_PASS, ids=str)
 

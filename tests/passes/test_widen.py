@@ -12,12 +12,12 @@ from flashir import Builder, Graph, interpret
 from flashir.backends.lowering import Lowering
 from flashir.exporting.export import relative_error
 from flashir.ir import Node
-from flashir.transforms.fuse_into_scan import WidenScan
+from flashir.transforms.fuse_into_scan import FuseIntoScan
 from tests.support import random_inputs, random_parameters
 
 CHUNK = 4
 PLAIN = Lowering("test")
-WIDE = replace(PLAIN, extra=(WidenScan(),))
+WIDE = replace(PLAIN, extra=(FuseIntoScan(),))
 
 
 def tiny(name: str = "flash", **settings: Any) -> Graph:
@@ -110,4 +110,4 @@ def test_layers_of_other_chunks_have_loops_of_their_own() -> None:
 
 def test_a_graph_without_loops_is_left_alone() -> None:
     graph = PLAIN.run(tiny(cumsum="native"))
-    assert WidenScan().apply(graph) is graph
+    assert FuseIntoScan().apply(graph) is graph

@@ -89,7 +89,7 @@ def test_a_file_that_is_no_database_is_refused(cache: Path, content: bytes, comp
         with pytest.raises(ArtefactError, match=complaint) as raised:
             Store(write=write)
         assert str(store_path()) in str(raised.value)
-        assert "move the file away" in raised.value.mend
+        assert "move the file away" in raised.value.hint
     assert store_path().read_bytes() == content
 
 
@@ -123,7 +123,7 @@ def test_a_store_without_its_trials_is_started_anew(harm: str) -> None:
     for write in (False, True):
         with pytest.raises(ArtefactError, match=r"trials must have the columns model, .*, date, sha256, got") as raised:
             Store(write=write)
-        assert "move the file away" in raised.value.mend
+        assert "move the file away" in raised.value.hint
 
 
 def test_a_row_that_makes_no_sense_is_damage() -> None:
@@ -157,7 +157,7 @@ def test_a_row_that_was_changed_or_is_gone_is_damage(change: str) -> None:
     for write in (False, True):
         with pytest.raises(ArtefactError, match="the store is damaged: ") as raised, Store(write=write) as store:
             find(store)
-        assert str(store_path()) in str(raised.value) and "move the file away" in raised.value.mend
+        assert str(store_path()) in str(raised.value) and "move the file away" in raised.value.hint
 
 
 def test_a_store_of_the_schema_before_says_how_its_measurements_come_over(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def measure(seq_len: int, d_model: int, chunk: int, cumsum: str, rounds: int) ->
     """Seconds to export, and samples of a run, of both. Raises TargetError where the other cannot be exported here."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise TargetError(f"{', '.join(missing)} cannot be imported", mend=f"see the head of {__name__}")
+        raise TargetError(f"{', '.join(missing)} cannot be imported", hint=f"see the head of {__name__}")
     x = np.random.default_rng(0).standard_normal((1, seq_len, d_model)).astype(np.float32)
     with TemporaryDirectory() as folder:
         exports = {"flashir": _ours(Path(folder), d_model, chunk, cumsum), RIVAL: _rival(Path(folder), x, chunk)}

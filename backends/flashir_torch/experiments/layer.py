@@ -154,7 +154,7 @@ def main() -> None:
         print(json.dumps({**given, "layers": rows}))
         return
     if RIVAL not in found:
-        raise TargetError(f"{RIVAL} is not installed", mend=f"see the head of {__name__}")
+        raise TargetError(f"{RIVAL} is not installed", hint=f"see the head of {__name__}")
     print(", ".join(f"{name} {value}" for name, value in given.items()))
     rival = found[RIVAL]
     for name, each in found.items():

@@ -50,5 +50,5 @@ def need_triton() -> None:
         raise TargetError(
             "Triton is not installed, in which kernels for CUDA are written",
             where="torch",
-            mend="pip install triton; or lower the model for torch:v100 or torch:cpu, which have no kernels",
+            hint="pip install triton; or lower the model for torch:v100 or torch:cpu, which have no kernels",
         )

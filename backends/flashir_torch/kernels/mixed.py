@@ -97,13 +97,13 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 def _check_device(v: Tensor) -> None:
     if not isinstance(bodies.attend, triton.JITFunction):  # Triton's interpreter, which runs anywhere
         return
-    mend = "lower the model for torch:v100 or torch:cpu, which have no kernels"
+    hint = "lower the model for torch:v100 or torch:cpu, which have no kernels"
     if not v.is_cuda:
-        raise TargetError(f"the kernel runs on CUDA alone, got tensors on {v.device}", where="torch", mend=mend)
+        raise TargetError(f"the kernel runs on CUDA alone, got tensors on {v.device}", where="torch", hint=hint)
     found = torch.cuda.get_device_capability(v.device)
     if found < CAPABILITY:
         wanted, got = (".".join(map(str, each)) for each in (CAPABILITY, found))
-        raise TargetError(f"Triton wants a card of compute capability {wanted}, got {got}", where="torch", mend=mend)
+        raise TargetError(f"Triton wants a card of compute capability {wanted}, got {got}", where="torch", hint=hint)
 
 
 def _prepared(*operands: Tensor) -> Operands:

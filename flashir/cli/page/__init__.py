@@ -1,4 +1,4 @@
-"""The page of `flashir show --html`: one file that needs no network, with a graph to explore at every storey."""
+"""The page of `flashir show --html`: one file that needs no network, with a graph to explore at every level."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def family(node: Node) -> str:
     return home if home in ("attention", "contraction", "norm", "position", "prefix", "shape") else "elementwise"
 
 
-def storey(node: Node) -> str:
+def level(node: Node) -> str:
     """Where an op stands: among the blocks, the parts of attention, or the primitives."""
     record = OPS[node.op]
     if record.params is not None and node.op != "param":
@@ -67,7 +67,7 @@ def facts(node: Node, settled: Node, sizes: Sizes, target: Target, times: int) -
     names = [name.rstrip("?*") for name in record.operands]
     return {
         "op": node.op,
-        "storey": storey(node),
+        "storey": level(node),
         "doc": record.doc,
         "results": [[str(value), str(value.type)] for value in node.outputs],
         "operands": [

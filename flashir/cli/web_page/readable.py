@@ -16,8 +16,8 @@ def check(tokenizer: Tokenizer) -> None:
     """Raises InputError with everything in a tokenizer that the page does not know."""
     problems = list(_strange(json.loads(tokenizer.text)))
     if problems:
-        mend = "export with --decode alone; the page reads byte-level BPE, as GPT-2 and `--tokenizer bpe:N` have it"
-        raise InputError(problems, where="tokenizer", mend=mend)
+        hint = "export with --decode alone; the page reads byte-level BPE, as GPT-2 and `--tokenizer bpe:N` have it"
+        raise InputError(problems, where="tokenizer", hint=hint)
 
 
 def _strange(file: dict[str, Any]) -> Iterator[str]:

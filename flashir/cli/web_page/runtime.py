@@ -86,7 +86,7 @@ def check(source: Path) -> None:
         raise InputError(
             f"has no {' and no '.join(missing)}",
             where=str(source),
-            mend=f"npm install onnxruntime-web@{VERSION}, and give node_modules/onnxruntime-web/dist",
+            hint=f"npm install onnxruntime-web@{VERSION}, and give node_modules/onnxruntime-web/dist",
         )
 
 

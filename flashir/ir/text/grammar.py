@@ -70,7 +70,7 @@ def parse(text: str, start: str, source: str) -> Any:
         return parser.feed_eof(read)
     except FlashirError as error:
         place = Place(ended.line, ended.column) if ended is not None else Place(1, 1)
-        raise IRError(error.problems, where=where_in(source, place), mend=error.mend) from None
+        raise IRError(error.problems, where=where_in(source, place), hint=error.hint) from None
     except lark.UnexpectedInput as error:
         raise _syntax_error(error, parser.accepts(), text, source) from None
 

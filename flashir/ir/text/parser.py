@@ -49,7 +49,7 @@ def _model(parsed: Any, source: str) -> Graph:
         check_names(graph, is_part=True)
     except IRError as error:
         where = where_in(source, Place(name.line, name.column))
-        raise IRError(error.problems, where=where, mend=error.mend) from None
+        raise IRError(error.problems, where=where, hint=error.hint) from None
     return graph
 
 
@@ -66,7 +66,7 @@ def _build(
             if _HAS_PLACE.match(error.where):
                 raise
             where = f"{place}: {error.where}" if error.where else place
-            raise IRError(error.problems, where=where, mend=error.mend) from None
+            raise IRError(error.problems, where=where, hint=error.hint) from None
         values.update(zip((str(token) for token in statement.results), made, strict=True))
     return tuple(_lookup(values, token, statements, source) for token in returned)
 
@@ -136,7 +136,7 @@ def _lookup(values: dict[str, Value], token: Any, statements: Sequence[Statement
     where = where_in(source, Place(token.line, token.column))
     later = {str(result): s for s in statements for result in s.results}
     if str(token) not in later:
-        raise IRError(f"{token} is not defined here", where=where, mend="regions see only their own arguments")
+        raise IRError(f"{token} is not defined here", where=where, hint="regions see only their own arguments")
     raise IRError(_order_problem(str(token), later), where=where)
 
 

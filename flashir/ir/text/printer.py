@@ -1,4 +1,4 @@
-"""Graph -> text. `parse(dumps(g)) == g` holds exactly, at every storey. Attributes at their default are left out."""
+"""Graph -> text. `parse(dumps(g)) == g` holds exactly, at every level. Attributes at their default are left out."""
 
 from __future__ import annotations
 

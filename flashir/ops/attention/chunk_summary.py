@@ -13,12 +13,12 @@ from flashir.errors import IRError
 from flashir.ir.cost import elementwise, per_input
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.op import OpDef, define_op, flag, integer, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunks import chunked, chunked_documents
 from flashir.ops.attention.documents import check_documents, mean_of, of_last_document, ref_last_document
-from flashir.ops.decode.context import Moment, column, equal
-from flashir.ops.functions.norm import as_dtype, scaled, wide
+from flashir.ops.decode.context import DecodeContext, column, equal
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.functions.position import ref_rope
 
 if TYPE_CHECKING:
@@ -63,20 +63,20 @@ def _decompose_means(
     """[b, t, d] -> [b, g, d], each over the tokens of its chunk"""
     length = x.type.shape[1]
     if documents is not None:
-        values = as_dtype(b, chunked(b, x, chunk), wide(x.type.dtype))
+        values = as_dtype(b, chunked(b, x, chunk), accumulation_dtype(x.type.dtype))
         documents = chunked_documents(b, documents, chunk, values.type.shape[1])
         return as_dtype(b, mean_of(b, values, of_last_document(b, documents, first=first)), x.type.dtype)
     means = b.reduce_mean(chunked(b, x, chunk), axes=(2,))
     if causal or divides(chunk, length):
         return means
     chunks = means.type.shape[1]
-    dtype = wide(x.type.dtype)
+    dtype = accumulation_dtype(x.type.dtype)
     left = b.sub(b.size(value=length, dtype=dtype), b.mul(b.iota(length=chunks, dtype=dtype), chunk))
     share = b.reshape(b.mul(b.reciprocal(b.minimum(left, chunk)), chunk), shape=(chunks, 1))
     return scaled(b, means, share)
 
 
-def _means_after(now: Moment, x: Value, *, chunk: int, **_: Any) -> States:
+def _means_after(now: DecodeContext, x: Value, *, chunk: int, **_: Any) -> States:
     """`open`: the sum over the tokens of the chunk that is not full, [b, d]"""
     b = now.b
     of_token = b.floor_div(b.iota(length=now.length), divisor=chunk)
@@ -84,9 +84,9 @@ def _means_after(now: Moment, x: Value, *, chunk: int, **_: Any) -> States:
     return {"open": _sum_of(b, x, own)}
 
 
-def _means_step(now: Moment, states: States, x: Value, *, chunk: int, **_: Any) -> tuple[Value, States]:
+def _means_step(now: DecodeContext, states: States, x: Value, *, chunk: int, **_: Any) -> tuple[Value, States]:
     """[b, t, d] -> [b, g, d], of the current chunk and those after it that the tokens may touch, as far as they are"""
-    b, dtype = now.b, wide(x.type.dtype)
+    b, dtype = now.b, accumulation_dtype(x.type.dtype)
     touched = ceildiv(now.length + (chunk - 1), chunk)
     first, of_token = b.floor_div(now.seen, divisor=chunk), b.floor_div(now.positions(), divisor=chunk)
     number = b.reshape(b.sub(of_token, column(b, first)), shape=(now.batch, 1, now.length))
@@ -101,7 +101,7 @@ def _means_step(now: Moment, states: States, x: Value, *, chunk: int, **_: Any) 
 
 def _sum_of(b: Builder, x: Value, own: Value) -> Value:
     """[b, t, d], bool [b, t] -> [b, d], in float32 at least"""
-    return b.reduce_sum(b.select(column(b, own), as_dtype(b, x, wide(x.type.dtype)), 0.0), axes=(1,))
+    return b.reduce_sum(b.select(column(b, own), as_dtype(b, x, accumulation_dtype(x.type.dtype)), 0.0), axes=(1,))
 
 
 chunk_means = define_op(
@@ -125,7 +125,7 @@ chunk_means = define_op(
             "first": flag(False, doc="of several documents in a chunk the mean is of the first, else of the last"),
         },
         decompose=_decompose_means,
-        stream=Stream(_means_step, _means_after),
+        stream=StreamingRule(_means_step, _means_after),
         doc="the mean of each chunk of tokens, of one document where there are several, [b, t, d] -> [b, g, d]",
     )
 )
@@ -147,7 +147,7 @@ def _decompose_middle(b: Builder, x: Value, chunk: int) -> Value:
     """[b, h, g, s], turned by the position g * chunk + chunk // 2"""
     chunks, s = x.type.shape[2:]
     assert isinstance(s, int)
-    tables = b.results("sinusoid", length=chunks * chunk, half=s // 2, dtype=wide(x.type.dtype))
+    tables = b.results("sinusoid", length=chunks * chunk, half=s // 2, dtype=accumulation_dtype(x.type.dtype))
     middles = (
         b.slice(b.reshape(each, shape=(chunks, chunk, s // 2)), axis=1, start=chunk // 2, stop=chunk // 2 + 1)
         for each in tables
@@ -155,19 +155,21 @@ def _decompose_middle(b: Builder, x: Value, chunk: int) -> Value:
     return _turned(b, x, *(b.reshape(each, shape=(chunks, s // 2)) for each in middles))
 
 
-def _middle_step(now: Moment, states: States, x: Value, chunk: int) -> tuple[Value, States]:
+def _middle_step(now: DecodeContext, states: States, x: Value, chunk: int) -> tuple[Value, States]:
     """From the chunk on that the next token is in"""
     b = now.b
     touched, s = x.type.shape[2:]
     assert isinstance(s, int)
     numbers = b.add(column(b, b.floor_div(now.seen, divisor=chunk)), b.iota(length=touched))
-    tables = b.results("sinusoid_at", b.add(b.mul(numbers, chunk), chunk // 2), half=s // 2, dtype=wide(x.type.dtype))
+    tables = b.results(
+        "sinusoid_at", b.add(b.mul(numbers, chunk), chunk // 2), half=s // 2, dtype=accumulation_dtype(x.type.dtype)
+    )
     spread: tuple[Size, ...] = (now.batch, 1, touched, s // 2)
     return _turned(b, x, *(b.reshape(each, shape=spread) for each in tables)), {}
 
 
 def _turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
-    return as_dtype(b, b.turn(as_dtype(b, x, wide(x.type.dtype)), sin, cos), x.type.dtype)
+    return as_dtype(b, b.turn(as_dtype(b, x, accumulation_dtype(x.type.dtype)), sin, cos), x.type.dtype)
 
 
 rope_of_chunks = define_op(
@@ -180,7 +182,7 @@ rope_of_chunks = define_op(
         (sample("f32[2, 3, 4, 6]", chunk=3), sample("f32[1, 2, 3, 4]", chunk=1), sample("f32[1, 2, 0, 4]", chunk=2)),
         attrs={"chunk": integer(least=1)},
         decompose=_decompose_middle,
-        stream=Stream(_middle_step),
+        stream=StreamingRule(_middle_step),
         doc="summaries of chunks [b, h, g, s], each turned to the middle of its chunk (Code 3)",
     )
 )

@@ -19,7 +19,7 @@ from flashir.ops.attention.chunk_choices import CUMSUM
 from flashir.ops.attention.documents import are_packed
 from flashir.ops.attention.linear_documents import linear_of_documents, ref_between, sum_by_loop
 from flashir.ops.attention.quadratic import check_heads
-from flashir.ops.functions.norm import as_dtype, scaled, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.primitive.scan import strictly_lower
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def _infer_linear(
         visible.shape != (q.shape[0], q.shape[1], q.shape[1]) or visible.dtype is not DType.BOOL
     ):
         raise IRError(f"visible must be bool of shape (b, g, g), got {visible}")
-    if weights is not None and weights != TensorType(wide(v.dtype), (q.shape[0], q.shape[1], q.shape[1])):
-        raise IRError(f"weights must be {wide(v.dtype)} of shape (b, g, g), got {weights}")
+    if weights is not None and weights != TensorType(accumulation_dtype(v.dtype), (q.shape[0], q.shape[1], q.shape[1])):
+        raise IRError(f"weights must be {accumulation_dtype(v.dtype)} of shape (b, g, g), got {weights}")
     if documents is not None:
         if documents.shape != q.shape[:3] or documents.dtype not in (DType.BOOL, DType.I32):
             raise IRError(f"documents must be bool or i32 of shape (b, g, n), got {documents}")
@@ -116,13 +116,13 @@ def _decompose_linear(
     if visible is not None or weights is not None:
         return _masked(b, q, k, v, visible, weights, causal, lin_norm)
     if lin_norm == "chunk_mean" and causal:
-        seen = b.maximum(b.iota(length=chunks, dtype=wide(q.type.dtype)), 1.0)
+        seen = b.maximum(b.iota(length=chunks, dtype=accumulation_dtype(q.type.dtype)), 1.0)
         share = b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1))
         if q.type.dtype is DType.F16 and cumsum != "scan":  # a sum is beyond its range where a mean is not
             return b.matmul(q, as_dtype(b, b.mul(b.prefix_sum(_states(b, k, v), cumsum=cumsum), share), q.type.dtype))
         q = scaled(b, q, share)
     if lin_norm == "chunk_mean" and not causal:
-        count = b.maximum(b.size(value=chunks, dtype=wide(q.type.dtype)), 1.0)
+        count = b.maximum(b.size(value=chunks, dtype=accumulation_dtype(q.type.dtype)), 1.0)
         if q.type.dtype is DType.F16:
             return _sum_of_all(b, q, k, v, b.reciprocal(count))
         q = scaled(b, q, b.reciprocal(count))
@@ -135,13 +135,13 @@ def _decompose_linear(
 
 def _known(n: Size) -> int:
     if not isinstance(n, int):
-        raise IRError(f"the chunk must be known, got {n}", mend="choose a chunk first")
+        raise IRError(f"the chunk must be known, got {n}", hint="choose a chunk first")
     return n
 
 
 def _states(b: Builder, k: Value, v: Value) -> Value:
     """[b, g, n, s], [b, g, n, e] -> the sum that each chunk adds, [b, g, s, e] in float32 at least"""
-    return as_dtype(b, b.matmul(k, v, transpose_x=True), wide(v.type.dtype))
+    return as_dtype(b, b.matmul(k, v, transpose_x=True), accumulation_dtype(v.type.dtype))
 
 
 def _sum_of_all(b: Builder, q: Value, k: Value, v: Value, share: Value | None = None) -> Value:
@@ -160,7 +160,7 @@ def _masked(
 ) -> Value:
     """Segments (Code 7) and weights (Appendix A) force the masked form: mask[b, g, h] x states[b, h, s * e]"""
     batch, chunks, _, s = q.type.shape
-    e, dtype = v.type.shape[-1], wide(v.type.dtype)
+    e, dtype = v.type.shape[-1], accumulation_dtype(v.type.dtype)
     whole = b.broadcast(b.constant(1.0, dtype), shape=(batch, chunks, chunks))
     mask = whole if visible is None else b.cast(visible, dtype=dtype)
     if causal:

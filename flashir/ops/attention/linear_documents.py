@@ -31,7 +31,7 @@ from flashir.ops.attention.documents import (
     ref_seen,
 )
 from flashir.ops.decode.context import column, equal
-from flashir.ops.functions.norm import as_dtype, scaled, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.primitive.scan import strictly_lower
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def sum_by_loop(b: Builder, q: Value, k: Value, v: Value, goes_on: Value | None 
         goes_on: bool [b, g], whether the state goes on after a chunk; where not, the chunk's own sum is all of it.
     """
     batch, _, n, s = q.type.shape
-    e, dtype = v.type.shape[-1], wide(v.type.dtype)
+    e, dtype = v.type.shape[-1], accumulation_dtype(v.type.dtype)
     zeros = b.broadcast(b.constant(0.0, dtype), shape=(batch, s, e))
     body = b.subgraph()
     state = body.input("state", zeros.type)
@@ -110,7 +110,7 @@ def _of_one(
     held = any_of(b, mask)
     if visible is None and weights is None:
         if lin_norm == "chunk_mean":
-            counts = b.cast(held, dtype=wide(q.type.dtype))
+            counts = b.cast(held, dtype=accumulation_dtype(q.type.dtype))
             seen = (
                 b.cumsum(counts, axis=1, exclusive=True) if causal else b.reduce_sum(counts, axes=(1,), keepdims=True)
             )
@@ -181,7 +181,7 @@ def _before(
     if lin_norm != "none":
         k = b.mul(k, 1.0 / n)
     if lin_norm == "chunk_mean":
-        q = scaled(b, q, _share(b, side.counts(wide(q.type.dtype))))
+        q = scaled(b, q, _share(b, side.counts(accumulation_dtype(q.type.dtype))))
     return sum_by_loop(b, q, k, v, equal(b, side.given, side.asked))
 
 
@@ -189,7 +189,7 @@ def _both_ways(
     b: Builder, q: Value, k: Value, v: Value, documents: Value, before: _Side, after: _Side, lin_norm: str
 ) -> Value:
     """The chunks on both sides by masks of chunks, and within its own chunk each document by itself"""
-    n, dtype = q.type.shape[2], wide(q.type.dtype)
+    n, dtype = q.type.shape[2], accumulation_dtype(q.type.dtype)
     assert isinstance(n, int)
     if lin_norm != "none":
         k = b.mul(k, 1.0 / n)

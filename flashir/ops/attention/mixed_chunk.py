@@ -12,7 +12,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.op import OpDef, define_op, flag, integer, sample
-from flashir.ir.streaming import Stream
+from flashir.ir.streaming import StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM
 from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
@@ -181,7 +181,7 @@ mixed_chunk_attention = define_op(
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_mixed,
-        stream=Stream(mixed_step, mixed_after),
+        stream=StreamingRule(mixed_step, mixed_after),
         doc="quadratic attention within each chunk plus linear attention between chunks",
     )
 )

@@ -12,7 +12,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.op import OpDef, define_op, flag, integer, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM
 from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
@@ -20,7 +20,7 @@ from flashir.ops.attention.linear import LIN_NORM
 from flashir.ops.attention.mixed_chunk import ref_mixed
 from flashir.ops.attention.quadratic import check_bias, check_heads
 from flashir.ops.decode.chunk_state import chunks_after, chunks_step, seen_at_once
-from flashir.ops.decode.context import Moment
+from flashir.ops.decode.context import DecodeContext
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -139,7 +139,7 @@ def _keys(quad_k: Value | None, lin_k: Value | None) -> dict[str, Value]:
 
 
 def _after(
-    now: Moment,
+    now: DecodeContext,
     v: Value,
     quad_q: Value | None = None,
     quad_k: Value | None = None,
@@ -155,7 +155,7 @@ def _after(
 
 
 def _step(
-    now: Moment,
+    now: DecodeContext,
     states: States,
     v: Value,
     quad_q: Value | None = None,
@@ -228,7 +228,7 @@ partial_chunk_attention = define_op(
             "overlap": flag(False, doc="each chunk also sees the one before (section 3.2.1)"),
         },
         decompose=_decompose,
-        stream=Stream(_step, _after),
+        stream=StreamingRule(_step, _after),
         doc="quadratic attention within chunks, linear attention between chunks, or both; chunks may overlap",
     )
 )

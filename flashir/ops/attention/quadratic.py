@@ -14,7 +14,7 @@ from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size
 from flashir.ir.op import OPS, OpDef, choice, define_op, flag, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.documents import (
     MASK_WEIGHT,
@@ -25,7 +25,7 @@ from flashir.ops.attention.documents import (
     ref_seen,
     ref_weights,
 )
-from flashir.ops.decode.context import Moment
+from flashir.ops.decode.context import DecodeContext
 from flashir.ops.decode.kv_cache import caches_after, caches_step
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _decompose_quadratic(
 
 
 def _step_quadratic(
-    now: Moment, states: States, q: Value, k: Value, v: Value, bias: Value, causal: bool, kernel: str
+    now: DecodeContext, states: States, q: Value, k: Value, v: Value, bias: Value, causal: bool, kernel: str
 ) -> tuple[Value, States]:
     return caches_step(now, states, q, k, v, kernel=kernel, bias=bias)
 
@@ -163,7 +163,7 @@ quadratic_attention = define_op(
             "kernel": KERNEL,
         },
         decompose=_decompose_quadratic,
-        stream=Stream(_step_quadratic, caches_after),
+        stream=StreamingRule(_step_quadratic, caches_after),
         doc="kernel(q k^T + bias) v, masked where causal; the kernel is relu2 unless another is set",
     )
 )

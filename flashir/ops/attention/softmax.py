@@ -14,7 +14,7 @@ from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, elementwise, moved
 from flashir.ir.dims import Size
 from flashir.ir.op import OpDef, define_op, flag, number, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import Axes, reads_result
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import (
@@ -28,9 +28,9 @@ from flashir.ops.attention.documents import (
     ref_weights,
 )
 from flashir.ops.attention.quadratic import check_heads
-from flashir.ops.decode.context import Moment
+from flashir.ops.decode.context import DecodeContext
 from flashir.ops.decode.kv_cache import caches_after, caches_step
-from flashir.ops.functions.norm import as_dtype, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.elementwise import TRANSCENDENTAL, floating
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def ref_softmax(x: Any) -> Any:
 
 def _decompose_softmax(b: Builder, x: Value) -> Value:
     """e^(x - max) / sum(e^(x - max)), the sum in float32 at least"""
-    h = as_dtype(b, x, wide(x.type.dtype))
+    h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     powers = b.exp(b.sub(h, b.reduce_max(h, axes=(-1,), keepdims=True)))
     total = b.reduce_sum(powers, axes=(-1,), keepdims=True)
     return as_dtype(b, b.mul(powers, b.reciprocal(total)), x.type.dtype)
@@ -115,7 +115,7 @@ def _decompose_attention(
 
 
 def _step_attention(
-    now: Moment, states: States, q: Value, k: Value, v: Value, causal: bool, scale: float
+    now: DecodeContext, states: States, q: Value, k: Value, v: Value, causal: bool, scale: float
 ) -> tuple[Value, States]:
     return caches_step(now, states, now.b.mul(q, scale), k, v, kernel="softmax")
 
@@ -148,7 +148,7 @@ softmax_attention = define_op(
         ),
         attrs={"causal": flag(), "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA")},
         decompose=_decompose_attention,
-        stream=Stream(_step_attention, caches_after),
+        stream=StreamingRule(_step_attention, caches_after),
         doc="softmax(scale q k^T) v over [b, h, t, s]; causal: no position sees one after it",
     )
 )

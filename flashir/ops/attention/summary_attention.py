@@ -14,7 +14,7 @@ from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.op import OpDef, define_op, flag, integer, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunks import chunked, chunked_documents, unchunked
 from flashir.ops.attention.documents import (
@@ -32,7 +32,7 @@ from flashir.ops.attention.documents import (
 from flashir.ops.attention.quadratic import check_heads
 from flashir.ops.attention.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
 from flashir.ops.decode.chunk_state import masks
-from flashir.ops.decode.context import Moment, column, equal, ring_after, ring_step, under_heads
+from flashir.ops.decode.context import DecodeContext, column, equal, ring_after, ring_step, under_heads
 from flashir.ops.layers.mixed_chunk_mhsa import SCALE, tokens_of_chunks
 from flashir.ops.layers.multi_head import rows_of_heads
 from flashir.ops.primitive.elementwise import floating
@@ -182,7 +182,7 @@ def _summaries_seen(b: Builder, documents: Value, causal: bool) -> Value:
 
 
 def _after_summary(
-    now: Moment, q: Value, k: Value, v: Value, k_sum: Value, v_sum: Value, *, chunk: int, **_: Any
+    now: DecodeContext, q: Value, k: Value, v: Value, k_sum: Value, v_sum: Value, *, chunk: int, **_: Any
 ) -> States:
     """`k`, `v`, a ring of the last chunk; `k_sum`, `v_sum`, [b, h, c, *], a cache of summaries"""
     b, room, slots = now.b, _room(now, chunk), now.ring(chunk)
@@ -191,13 +191,13 @@ def _after_summary(
     return {"k": ring_after(now, k, slots), "v": ring_after(now, v, slots), **summaries}
 
 
-def _room(now: Moment, chunk: int) -> int:
+def _room(now: DecodeContext, chunk: int) -> int:
     """c, the summaries that a cache holds, those among them that the last step may touch"""
     return now.room // chunk + 1 + -(-(now.tokens - 1) // chunk)
 
 
 def _step_summary(
-    now: Moment,
+    now: DecodeContext,
     states: States,
     q: Value,
     k: Value,
@@ -268,7 +268,7 @@ summary_attention = define_op(
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), "scale": SCALE},
         decompose=_decompose_summary,
-        stream=Stream(_step_summary, _after_summary),
+        stream=StreamingRule(_step_summary, _after_summary),
         doc="softmax attention to the own chunk and to summaries of the others, of those before where causal",
     )
 )

@@ -16,7 +16,7 @@ from flashir.ir.op import OpDef, define_op, flag, sample, size
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.documents import are_packed, mean_of, of_last_document, ref_last_document
 from flashir.ops.attention.quadratic import check_bias
-from flashir.ops.functions.norm import as_dtype, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.scan import strictly_lower
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _infer(
             raise IRError(f"documents must be bool or i32 of shape (b, g, n), got {documents}")
         if are_packed(documents) and not causal:
             raise IRError("summaries of whole chunks do not tell documents in a chunk apart where both ways are seen")
-    return TensorType(wide(q.dtype), (q.shape[0], q.shape[1], q.shape[1]))
+    return TensorType(accumulation_dtype(q.dtype), (q.shape[0], q.shape[1], q.shape[1]))
 
 
 def ref_summary_weights(
@@ -71,7 +71,7 @@ def _decompose(
     tokens: Size | None,
 ) -> Value:
     """relu2(mean(q) mean(k)^T + bias); where causal, a chunk asks with what the chunk before it was like"""
-    chunks, dtype = q.type.shape[1], wide(q.type.dtype)
+    chunks, dtype = q.type.shape[1], accumulation_dtype(q.type.dtype)
     own = None if documents is None else of_last_document(b, documents)
     q, k = (_means(b, as_dtype(b, x, dtype), tokens, own) for x in (q, k))
     if causal:  # its own mean would tell each token of those after it

@@ -15,7 +15,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.op import OpDef, Sample, define_op, flag, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, TILE
 from flashir.ops.attention.chunks import chunked, chunked_documents, unchunked
@@ -32,7 +32,7 @@ from flashir.ops.attention.documents import (
 from flashir.ops.attention.quadratic import check_heads
 from flashir.ops.attention.softmax import until_now
 from flashir.ops.decode.chunk_state import sum_after
-from flashir.ops.decode.context import Moment, column, under_heads
+from flashir.ops.decode.context import DecodeContext, column, under_heads
 from flashir.ops.functions.norm import as_dtype
 from flashir.ops.layers.multi_head import rows_of_heads
 from flashir.ops.primitive.elementwise import floating
@@ -93,11 +93,11 @@ def _decompose(
     return b.reshape(unchunked(b, out, v.type.shape[2]), shape=v.type.shape)
 
 
-def _after(now: Moment, q: Value, k: Value, v: Value, **_: Any) -> States:
+def _after(now: DecodeContext, q: Value, k: Value, v: Value, **_: Any) -> States:
     return {"sum": sum_after(now, k, v)}
 
 
-def _step(now: Moment, states: States, q: Value, k: Value, v: Value, **_: Any) -> tuple[Value, States]:
+def _step(now: DecodeContext, states: States, q: Value, k: Value, v: Value, **_: Any) -> tuple[Value, States]:
     """q_t (the sum after all new tokens - k_m^T v_m of the new m > t), [b, h, t, e]; the sum is [b, h, s, e]"""
     b, dtype = now.b, states["sum"].type.dtype
     queries, keys, values = (as_dtype(b, x, dtype) for x in (q, k, v))
@@ -166,7 +166,7 @@ token_linear_attention = define_op(
         _samples(),
         attrs={"causal": flag(), "cumsum": CUMSUM, "tile": TILE},
         decompose=_decompose,
-        stream=Stream(_step, _after),
+        stream=StreamingRule(_step, _after),
         doc="q_t (sum of k_m^T v_m over all m, or m <= t where causal) over [b, h, t, s], divided by nothing (Eq. 6)",
     )
 )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flashir.ir.streaming import States
 from flashir.ir.types import DType
 from flashir.ops.decode.context import (
-    Moment,
+    DecodeContext,
     column,
     equal,
     last_positions,
@@ -28,7 +28,7 @@ from flashir.ops.decode.context import (
     ring_step,
     under_heads,
 )
-from flashir.ops.functions.norm import as_dtype, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -55,7 +55,7 @@ class Masks:
     back: Value
 
 
-def masks(now: Moment, chunk: int, overlap: bool) -> Masks:
+def masks(now: DecodeContext, chunk: int, overlap: bool) -> Masks:
     """Those of a step, once the new tokens stand in the ring; with `overlap` a chunk also sees the one before."""
     b, query = now.b, now.positions()
     key = last_positions(b, b.add(now.seen, b.size(value=now.length)), now.ring(seen_at_once(chunk, overlap)))
@@ -73,7 +73,7 @@ def seen_at_once(chunk: int, overlap: bool) -> int:
 
 
 def chunks_after(
-    now: Moment, v: Value, keys: dict[str, Value], far: str | None, chunk: int, overlap: bool = False
+    now: DecodeContext, v: Value, keys: dict[str, Value], far: str | None, chunk: int, overlap: bool = False
 ) -> States:
     """The states after a prompt.
 
@@ -89,15 +89,15 @@ def chunks_after(
     return kept if far is None else {"sum": sum_after(now, keys[far], v), **kept}
 
 
-def sum_after(now: Moment, k: Value, v: Value) -> Value:
+def sum_after(now: DecodeContext, k: Value, v: Value) -> Value:
     """[b, .., t, s], [b, .., t, e] -> k^T v over each row's own tokens, [b, .., s, e] in float32 at least"""
-    b, dtype = now.b, wide(v.type.dtype)
+    b, dtype = now.b, accumulation_dtype(v.type.dtype)
     token = under_heads(b, column(b, now.is_token()), k.type.rank)
     return b.matmul(b.select(token, as_dtype(b, k, dtype), 0.0), as_dtype(b, v, dtype), transpose_x=True)
 
 
 def chunks_step(
-    now: Moment,
+    now: DecodeContext,
     states: States,
     v: Value,
     keys: dict[str, Value],
@@ -122,7 +122,7 @@ def chunks_step(
         kernel: the op that makes weights of local scores.
         bias: [2 chunk, 2 chunk] with overlap, else [chunk, chunk], or none.
     """
-    b, dtype = now.b, wide(v.type.dtype)
+    b, dtype = now.b, accumulation_dtype(v.type.dtype)
     seen = masks(now, chunk, overlap)
     after = {name: ring_step(now, states[name], x) for name, x in {**keys, "v": v}.items()}
     weights, distant = None, None
@@ -148,14 +148,22 @@ def chunks_step(
 
 
 def mixed_after(
-    now: Moment, quad_q: Value, quad_k: Value, lin_q: Value, lin_k: Value, v: Value, *_: Value, chunk: int, **__: Any
+    now: DecodeContext,
+    quad_q: Value,
+    quad_k: Value,
+    lin_q: Value,
+    lin_k: Value,
+    v: Value,
+    *_: Value,
+    chunk: int,
+    **__: Any,
 ) -> States:
     """Of `mixed_chunk_attention`."""
     return chunks_after(now, v, {"quad_k": quad_k, "lin_k": lin_k}, "lin_k", chunk)
 
 
 def mixed_step(
-    now: Moment,
+    now: DecodeContext,
     states: States,
     quad_q: Value,
     quad_k: Value,
@@ -178,7 +186,7 @@ def _scores(b: Builder, q: Value, k: Value) -> Value:
     return b.matmul(q, as_dtype(b, k, q.type.dtype), transpose_y=True)
 
 
-def _bias(now: Moment, bias: Value, back: Value, chunk: int) -> Value:
+def _bias(now: DecodeContext, bias: Value, back: Value, chunk: int) -> Value:
     """[b, t, n]: the entries of a bias for those positions; of what is masked, any entry"""
     b, span = now.b, bias.type.shape[0]
     assert isinstance(span, int)

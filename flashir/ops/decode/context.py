@@ -1,4 +1,4 @@
-"""Continuing an op token by token: what it keeps, how a prompt leaves it, how a step uses and renews it.
+"""StatefulBackend an op token by token: what it keeps, how a prompt leaves it, how a step uses and renews it.
 
 Axes: b batch, t new tokens, n slots of a state, m what a token looks at. Each row of a batch has its own position.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Moment:
+class DecodeContext:
     """Where in their sequences the rows of a batch are.
 
     Args:
@@ -45,7 +45,7 @@ class Moment:
         """How many tokens a cache holds. Raises SettingError where nobody has said."""
         if self.max_len is None:
             raise SettingError(
-                "it keeps every token, so max_len must say how many", mend=f"such as {option('max_len', 4096)}"
+                "it keeps every token, so max_len must say how many", hint=f"such as {option('max_len', 4096)}"
             )
         return self.max_len
 
@@ -104,24 +104,24 @@ def last_positions(b: Builder, seen: Value, slots: int) -> Value:
     return b.sub(column(b, b.sub(seen, 1)), back)
 
 
-def ring_after(now: Moment, x: Value, slots: int) -> Value:
+def ring_after(now: DecodeContext, x: Value, slots: int) -> Value:
     """[b, .., t, d] of a prompt -> [b, .., n, d], its last tokens, each in its slot; what fills the others is finite"""
     return take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, slots), 0))
 
 
-def ring_step(now: Moment, ring: Value, x: Value) -> Value:
+def ring_step(now: DecodeContext, ring: Value, x: Value) -> Value:
     """[b, .., n, d] with new rows [b, .., t, d], each in its slot"""
     slots = ring.type.shape[-2]
     assert isinstance(slots, int)
     return now.b.put_rows(ring, x, remainder(now.b, now.positions(), slots))
 
 
-def cache_after(now: Moment, x: Value) -> Value:
+def cache_after(now: DecodeContext, x: Value) -> Value:
     """[b, .., t, d] of a prompt -> [b, .., max_len, d], each token at its position"""
     axis = x.type.rank - 2
     return now.b.slice(now.b.pad(x, axis=axis, after=now.room), axis=axis, stop=now.room)
 
 
-def visible_slots(now: Moment) -> Value:
+def visible_slots(now: DecodeContext) -> Value:
     """bool [b, t, m]: whether position m of a cache is not after the token"""
     return now.b.less_equal(now.b.iota(length=now.room), column(now.b, now.positions()))

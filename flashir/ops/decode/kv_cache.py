@@ -9,19 +9,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flashir.ir.streaming import States
-from flashir.ops.decode.context import Moment, cache_after, column, under_heads, visible_slots
+from flashir.ops.decode.context import DecodeContext, cache_after, column, under_heads, visible_slots
 
 if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
-def caches_after(now: Moment, q: Value, k: Value, v: Value, *_: Value, **__: Any) -> States:
+def caches_after(now: DecodeContext, q: Value, k: Value, v: Value, *_: Value, **__: Any) -> States:
     """`k` and `v`, [b, .., m, *], each token at its position"""
     return {"k": cache_after(now, k), "v": cache_after(now, v)}
 
 
 def caches_step(
-    now: Moment, states: States, q: Value, k: Value, v: Value, *, kernel: str, bias: Value | None = None
+    now: DecodeContext, states: States, q: Value, k: Value, v: Value, *, kernel: str, bias: Value | None = None
 ) -> tuple[Value, States]:
     """kernel(q k^T + bias) v over what was and what is new, [b, .., t, e]; the bias is [b, t, m]"""
     b = now.b
@@ -35,7 +35,7 @@ def caches_step(
     return b.matmul(weights, after["v"]), after
 
 
-def by_distance(now: Moment, near: Callable[[int], Value]) -> Value:
+def by_distance(now: DecodeContext, near: Callable[[int], Value]) -> Value:
     """[b, t, m]: `near(m)` gives a weight for each of the distances 0 .. m - 1, [m]; of later positions, any"""
     b = now.b
     back = b.sub(column(b, now.positions()), b.iota(length=now.room))

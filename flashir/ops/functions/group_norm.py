@@ -15,7 +15,7 @@ from flashir.errors import IRError
 from flashir.ir.cost import elementwise
 from flashir.ir.op import AttrSpec, OpDef, define_op, flag, integer, number, sample
 from flashir.ir.types import TensorType
-from flashir.ops.functions.norm import EPS, as_dtype, wide
+from flashir.ops.functions.norm import EPS, accumulation_dtype, as_dtype
 from flashir.ops.layers.blocks import Params, check_tokens, norm_params, width_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _decompose(
 ) -> Value:
     """(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias, in float32 at least"""
     batch, t, d = x.type.shape
-    h = as_dtype(b, x, wide(x.type.dtype))
+    h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     whole = over_time and groups in (1, d)  # the groups need no axis of their own
     parts = h if whole else b.reshape(h, shape=(batch, t, groups, width_of(x.type) // groups))
     axes = ((1, 2) if groups == 1 else (1,)) if whole else (1, 3) if over_time else (3,)

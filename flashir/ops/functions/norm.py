@@ -24,7 +24,7 @@ def as_dtype(b: Builder, x: Value, dtype: DType) -> Value:
     return x if x.type.dtype is dtype else b.cast(x, dtype=dtype)
 
 
-def wide(dtype: DType) -> DType:
+def accumulation_dtype(dtype: DType) -> DType:
     """The type to accumulate in: float32 for the narrow types."""
     return DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
 
@@ -50,7 +50,7 @@ def ref_layer(x: Any, scale: Any, bias: Any, eps: float) -> Any:
 
 def _decompose_layer(b: Builder, x: Value, scale: Value, bias: Value, eps: float) -> Value:
     """(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias"""
-    h = as_dtype(b, x, wide(x.type.dtype))
+    h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     centred = b.sub(h, b.reduce_mean(h, axes=(-1,), keepdims=True))
     variance = b.reduce_mean(b.mul(centred, centred), axes=(-1,), keepdims=True)
     normed = b.mul(centred, b.reciprocal(b.sqrt(b.add(variance, eps))))
@@ -81,7 +81,7 @@ def ref_scale(x: Any, scale: Any, eps: float) -> Any:
 
 def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float) -> Value:
     """x / sqrt(mean(x^2) + eps) * scale, the scale applied to one number a row"""
-    h = as_dtype(b, x, wide(x.type.dtype))
+    h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     inverse = b.reciprocal(b.sqrt(b.add(b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True), eps)))
     scale = as_dtype(b, scale, h.type.dtype)
     made = b.mul(b.mul(h, inverse), scale) if scale.type.rank else b.mul(h, b.mul(inverse, scale))

@@ -12,12 +12,12 @@ from flashir.errors import InputError, IRError
 from flashir.ir.cost import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ir.dims import Dim, Size, ceildiv
 from flashir.ir.op import OpDef, define_op, dtype, flag, integer, sample, size
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import Axes, reads_nothing
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes
-from flashir.ops.decode.context import Moment, column
+from flashir.ops.decode.context import DecodeContext, column
 from flashir.ops.decode.kv_cache import by_distance
-from flashir.ops.functions.norm import as_dtype, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.elementwise import TRANSCENDENTAL
 from flashir.ops.primitive.shape import axis_of
 
@@ -60,7 +60,7 @@ def _turns(b: Builder, count: Size, step: int, half: int, dtype: DType) -> tuple
     rates = b.exp(b.mul(b.iota(length=half, dtype=DType.F64), -log(MAX_PERIOD) / half))
     positions = b.mul(b.reshape(b.iota(length=count, dtype=DType.F64), shape=(count, 1)), float(step))
     angles = b.mul(positions, b.reshape(rates, shape=(1, half)))
-    return as_dtype(b, b.sin(angles), wide(dtype)), as_dtype(b, b.cos(angles), wide(dtype))
+    return as_dtype(b, b.sin(angles), accumulation_dtype(dtype)), as_dtype(b, b.cos(angles), accumulation_dtype(dtype))
 
 
 def _first_rows(b: Builder, x: Value, length: Size, dtype: DType) -> Value:
@@ -157,17 +157,17 @@ def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleav
     if rest is not None:
         return b.concat(b.rope(head, axis=axis, interleaved=interleaved), rest, axis=-1)
     length, half = x.type.shape[axis], _half(x)
-    tables = b.results("sinusoid", length=length, half=half, dtype=wide(x.type.dtype))
+    tables = b.results("sinusoid", length=length, half=half, dtype=accumulation_dtype(x.type.dtype))
     return _turned_by(b, x, tables, (length, *(1,) * (x.type.rank - axis - 2), half), interleaved)
 
 
 def _step_rope(
-    now: Moment, states: States, x: Value, axis: int, dims: int | None, interleaved: bool
+    now: DecodeContext, states: States, x: Value, axis: int, dims: int | None, interleaved: bool
 ) -> tuple[Value, States]:
     """By the positions of the new tokens, each row's own"""
     b = now.b
     head, rest = _head(b, x, dims)
-    tables = b.results("sinusoid_at", now.positions(), half=_half(head), dtype=wide(x.type.dtype))
+    tables = b.results("sinusoid_at", now.positions(), half=_half(head), dtype=accumulation_dtype(x.type.dtype))
     spread: list[Size] = [1] * x.type.rank
     spread[0], spread[axis], spread[-1] = now.batch, now.length, _half(head)
     made = _turned_by(b, head, tables, tuple(spread), interleaved)
@@ -191,7 +191,7 @@ def _half(x: Value) -> int:
 
 def _turned_by(b: Builder, x: Value, tables: Sequence[Value], spread: Shape, interleaved: bool) -> Value:
     """x turned by sin and cos, which are given the shape `spread`"""
-    h = as_dtype(b, x, wide(x.type.dtype))
+    h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     sin, cos = (b.reshape(table, shape=spread) for table in tables)
     if not interleaved:
         return as_dtype(b, b.turn(h, sin, cos), x.type.dtype)
@@ -265,7 +265,7 @@ rope = define_op(
             "interleaved": flag(False, doc="pairs are neighbours, (0, 1), (2, 3), .., instead of one of each half"),
         },
         decompose=_decompose_rope,
-        stream=Stream(_step_rope),
+        stream=StreamingRule(_step_rope),
         doc="rotary position embedding in halves (Code 3)",
     )
 )
@@ -296,7 +296,7 @@ def _decompose_bias(b: Builder, w: Value, n: Size) -> Value:
     return b.gather(w, b.add(distance, b.size(value=middle)))
 
 
-def _step_bias(now: Moment, states: States, w: Value, n: Size) -> tuple[Value, States]:
+def _step_bias(now: DecodeContext, states: States, w: Value, n: Size) -> tuple[Value, States]:
     """The weights from the middle back, the farthest for what the span does not reach, which nothing sees"""
     span = w.type.shape[0]
     assert isinstance(span, int)
@@ -319,7 +319,7 @@ rel_pos_bias = define_op(
         (sample("f32[9]", n=5), sample("f32[9]", n=3)),
         attrs={"n": size(doc="positions")},
         decompose=_decompose_bias,
-        stream=Stream(_step_bias),
+        stream=StreamingRule(_step_bias),
         doc="bias[i, j] = w[j - i + middle] (Code 4, the short form)",
     )
 )
@@ -342,7 +342,7 @@ def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value
     return builder.matmul(turned_a, turned_b, transpose_y=True)
 
 
-def _step_rope_bias(now: Moment, states: States, x: Value, y: Value, n: Size) -> tuple[Value, States]:
+def _step_rope_bias(now: DecodeContext, states: States, x: Value, y: Value, n: Size) -> tuple[Value, States]:
     """Only the distance counts, so the last row of so many positions holds the weights, the farthest first"""
 
     def near(count: int) -> Value:
@@ -370,7 +370,7 @@ rope_rel_pos_bias = define_op(
         (sample("f32[8]", "f32[8]", n=5),),
         attrs={"n": size(doc="positions")},
         decompose=_decompose_rope_bias,
-        stream=Stream(_step_rope_bias),
+        stream=StreamingRule(_step_rope_bias),
         doc="bias[i, j] = <rope(a, i), rope(b, j)> (Code 4, the long form)",
     )
 )

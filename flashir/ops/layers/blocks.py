@@ -16,11 +16,11 @@ from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.limits import MOST_LAYERS
 from flashir.ir.op import OpDef, ParamSpec, define_op, dtype, flag, integer, number, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import Axes, each_row_alone, reads_operands
 from flashir.ir.types import DType, TensorType
-from flashir.ops.decode.context import Moment
-from flashir.ops.functions.norm import EPS, as_dtype, ref_layer, ref_scale, wide
+from flashir.ops.decode.context import DecodeContext
+from flashir.ops.functions.norm import EPS, accumulation_dtype, as_dtype, ref_layer, ref_scale
 from flashir.ops.functions.position import ref_sinusoid
 from flashir.ops.primitive.scan import check_body
 from flashir.ops.primitive.shape import rows
@@ -84,17 +84,19 @@ def _ref_scaled_sin(x: Any, p: Params, **_: Attr) -> Any:
 
 def _decompose_scaled_sin(b: Builder, x: Value, p: Params, **_: Attr) -> Value:
     half = width_of(x.type) // 2
-    return _plus_sines(b, x, p, b.results("sinusoid", length=x.type.shape[1], half=half, dtype=wide(x.type.dtype)))
+    return _plus_sines(
+        b, x, p, b.results("sinusoid", length=x.type.shape[1], half=half, dtype=accumulation_dtype(x.type.dtype))
+    )
 
 
-def _step_scaled_sin(now: Moment, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
+def _step_scaled_sin(now: DecodeContext, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
     half = width_of(x.type) // 2
-    tables = now.b.results("sinusoid_at", now.positions(), half=half, dtype=wide(x.type.dtype))
+    tables = now.b.results("sinusoid_at", now.positions(), half=half, dtype=accumulation_dtype(x.type.dtype))
     return _plus_sines(now.b, x, p, tables), {}
 
 
 def _plus_sines(b: Builder, x: Value, p: Params, tables: Sequence[Value]) -> Value:
-    h = as_dtype(b, x, wide(x.type.dtype))
+    h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     sin, cos = tables
     position = b.mul(b.concat(sin, cos, axis=-1), as_dtype(b, p["scale"], h.type.dtype))
     return as_dtype(b, b.add(h, position), x.type.dtype)
@@ -117,7 +119,7 @@ scaled_sin = define_op(
         (sample("f32[2, 3, 8]"),),
         decompose=_decompose_scaled_sin,
         params=lambda x, **_: {"scale": ParamSpec((), mean=width_of(x) ** -0.5)},
-        stream=Stream(_step_scaled_sin),
+        stream=StreamingRule(_step_scaled_sin),
         scope="pos",
         ignores_padding=each_row_alone,
         doc="x plus sinusoidal positions times a learned scale (Code 2)",
@@ -138,7 +140,7 @@ def _ref_learned(x: Any, p: Params, max_len: int, **_: Any) -> Any:
     return x + p["weight"][: x.shape[1]]
 
 
-def _step_learned(now: Moment, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
+def _step_learned(now: DecodeContext, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
     return now.b.add(x, now.b.gather(p["weight"], now.positions())), {}
 
 
@@ -153,7 +155,7 @@ learned_position = define_op(
         attrs={"max_len": integer(1024, least=1, doc="positions learned, and so the longest sequence")},
         decompose=lambda b, x, p, **_: b.add(x, b.gather(p["weight"], b.iota(length=x.type.shape[1]))),
         params=lambda x, max_len, **_: {"weight": ParamSpec((max_len, width_of(x)), std=WEIGHT_STD)},
-        stream=Stream(_step_learned),
+        stream=StreamingRule(_step_learned),
         scope="pos",
         doc="x plus a learned vector for each position (Gehring et al. 2017)",
     )

@@ -12,10 +12,10 @@ from flashir.ir.cost import Contraction, Cost, Types, elementwise, moved
 from flashir.ir.dims import Size
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import are_tokens, check_documents, document_numbers, ref_numbers
-from flashir.ops.decode.context import Moment, column, equal, take_rows
+from flashir.ops.decode.context import DecodeContext, column, equal, take_rows
 from flashir.ops.functions.position import ref_rope
 from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.layers.relative_bias import REL_BIAS, bias_params
@@ -96,12 +96,12 @@ def _halves(b: Builder, x: Value) -> tuple[Value, ...]:
     return b.results("split", x, axis=-1, sizes=(d // 2, d - d // 2))
 
 
-def _shift_after(now: Moment, x: Value) -> States:
+def _shift_after(now: DecodeContext, x: Value) -> States:
     """`late`, the first half of each row's last token, [b, 1, d / 2]"""
     return {"late": take_rows(now.b, _halves(now.b, x)[0], now.b.sub(column(now.b, now.seen), 1))}
 
 
-def _shift_step(now: Moment, states: States, x: Value) -> tuple[Value, States]:
+def _shift_step(now: DecodeContext, states: States, x: Value) -> tuple[Value, States]:
     b, t = now.b, now.length
     late, own = _halves(b, x)
     both = b.concat(states["late"], late, axis=1)
@@ -121,7 +121,7 @@ token_shift = define_op(
             *(sample("f32[2, 9, 4]", "i32[2, 8]", high=3), sample("f32[2, 9, 5]", "bool[2, 9]")),
         ),
         decompose=_decompose_shift,
-        stream=Stream(_shift_step, _shift_after),
+        stream=StreamingRule(_shift_step, _shift_after),
         doc="[b, t, d], the first half of the channels one token on, zeros in the first token of a document",
     )
 )

@@ -15,7 +15,7 @@ from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.documents import check_documents, document_lengths, document_numbers, ref_lengths
 from flashir.ops.attention.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
 from flashir.ops.decode.context import column
-from flashir.ops.functions.norm import scaled, wide
+from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.gated_unit import GATED, QK_SCALE, cost_gated, gated, gated_params, infer_gated, ref_gated
 from flashir.ops.layers.multi_head import cut_heads
@@ -86,7 +86,7 @@ def _decompose_gau(
     def attend(cheap: list[Value], v: Value) -> Value:
         q, k = cheap
         if qk_scale == "length":
-            q = scaled(b, q, b.reciprocal(_length(b, documents, n, valid, wide(q.type.dtype))))
+            q = scaled(b, q, b.reciprocal(_length(b, documents, n, valid, accumulation_dtype(q.type.dtype))))
         elif qk_scale != "none":
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
         bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])

@@ -14,7 +14,7 @@ from flashir.ops.attention.documents import document_lengths, document_numbers, 
 from flashir.ops.attention.quadratic import KERNEL_WEIGHT, ref_quadratic
 from flashir.ops.attention.softmax import ref_softmax_attention
 from flashir.ops.decode.context import column, under_heads
-from flashir.ops.functions.norm import scaled, wide
+from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.blocks import Params, apply_norm, ref_norm
 from flashir.ops.layers.multi_head import (
     HEADS,
@@ -88,9 +88,9 @@ def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, documents: Value 
     """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
     length, dtype = q.type.shape[2], q.type.dtype
     if documents is None:
-        tokens = b.maximum(b.size(value=length, dtype=wide(dtype)), 1.0)
+        tokens = b.maximum(b.size(value=length, dtype=accumulation_dtype(dtype)), 1.0)
     else:
-        tokens = under_heads(b, column(b, document_lengths(b, documents, length, wide(dtype))), 4)
+        tokens = under_heads(b, column(b, document_lengths(b, documents, length, accumulation_dtype(dtype))), 4)
         documents = document_numbers(b, documents, length)
     q = scaled(b, q, b.mul(b.reciprocal(b.sqrt(tokens)), inverse_root(q)))
     bias = b.broadcast(b.constant(0.0, dtype), shape=(length, length))

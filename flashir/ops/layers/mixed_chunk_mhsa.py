@@ -14,7 +14,7 @@ from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size, divides
 from flashir.ir.op import AttrSpec, OpDef, define_op, flag, integer, number, sample
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import where_causal
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
@@ -34,7 +34,7 @@ from flashir.ops.attention.quadratic import check_heads
 from flashir.ops.attention.softmax import SOFTMAX_WEIGHT, ref_softmax_attention, until_now
 from flashir.ops.attention.token_linear import token_products
 from flashir.ops.decode.chunk_state import chunks_after, chunks_step
-from flashir.ops.decode.context import Moment
+from flashir.ops.decode.context import DecodeContext
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import (
     HEADS,
@@ -140,12 +140,21 @@ def _decompose_mixed(
     return b.reshape(unchunked(b, b.add(local, distant), length), shape=v.type.shape)
 
 
-def _after(now: Moment, q: Value, k: Value, v: Value, *, chunk: int, **_: Any) -> States:
+def _after(now: DecodeContext, q: Value, k: Value, v: Value, *, chunk: int, **_: Any) -> States:
     return chunks_after(now, v, {"k": k}, "k", chunk)
 
 
 def _step(
-    now: Moment, states: States, q: Value, k: Value, v: Value, *, chunk: int, lin_norm: str, scale: float, **_: Any
+    now: DecodeContext,
+    states: States,
+    q: Value,
+    k: Value,
+    v: Value,
+    *,
+    chunk: int,
+    lin_norm: str,
+    scale: float,
+    **_: Any,
 ) -> tuple[Value, States]:
     part = (now.b.mul(q, scale), "k")
     return chunks_step(now, states, v, {"k": k}, part, part, chunk=chunk, lin_norm=lin_norm, kernel="softmax")
@@ -212,7 +221,7 @@ mixed_head_attention = define_op(
         ),
         attrs={"chunk": integer(least=1), "causal": flag(), **MIXED, "scale": SCALE},
         decompose=_decompose_mixed,
-        stream=Stream(_step, _after),
+        stream=StreamingRule(_step, _after),
         doc="softmax attention within each chunk plus linear attention between chunks, over [b, h, t, s]",
     )
 )

@@ -13,7 +13,7 @@ from flashir.ir.traits import where_causal
 from flashir.ops.attention.chunk_choices import CUMSUM, TILE
 from flashir.ops.attention.documents import ref_numbers, ref_seen
 from flashir.ops.attention.token_linear import token_products, token_steps
-from flashir.ops.functions.norm import as_dtype, wide
+from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import HEADS, SCOPE, cost_heads, head_params, infer_heads, multi_head, ref_multi_head
 
@@ -59,7 +59,7 @@ def _decompose_performer(
 
     def attend(q: Value, k: Value, v: Value) -> Value:
         dtype = v.type.dtype
-        q, k, v = (as_dtype(b, each, wide(dtype)) for each in (q, k, v))
+        q, k, v = (as_dtype(b, each, accumulation_dtype(dtype)) for each in (q, k, v))
         q, k = (b.add(b.relu(each), kernel_eps) for each in (q, k))
         ones_beside = b.pad(v, axis=3, after=1, value=1.0)
         sums = b.token_linear_attention(q, k, ones_beside, documents, causal=causal, cumsum=cumsum, tile=tile)

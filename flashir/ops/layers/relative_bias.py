@@ -14,9 +14,9 @@ from flashir.errors import IRError
 from flashir.ir.cost import Contraction, copied
 from flashir.ir.dims import Size
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, sample, size
-from flashir.ir.streaming import States, Stream
+from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import DType, TensorType
-from flashir.ops.decode.context import Moment
+from flashir.ops.decode.context import DecodeContext
 from flashir.ops.decode.kv_cache import by_distance
 from flashir.ops.functions.position import ref_bias, ref_rope_bias
 from flashir.ops.layers.blocks import WEIGHT_STD, Params
@@ -94,7 +94,7 @@ def _decompose_bucket_bias(b: Builder, w: Value, n: Size, causal: bool) -> Value
     return b.rel_pos_bias(b.concat(before, b.slice(after, axis=0, start=1, stop=n), axis=0), n=n)
 
 
-def _step_bucket_bias(now: Moment, states: States, w: Value, n: Size, causal: bool) -> tuple[Value, States]:
+def _step_bucket_bias(now: DecodeContext, states: States, w: Value, n: Size, causal: bool) -> tuple[Value, States]:
     """By the buckets of keys before the query"""
     buckets = w.type.shape[0]
     assert isinstance(buckets, int)
@@ -129,7 +129,7 @@ bucket_rel_pos_bias = define_op(
         ),
         attrs={"n": size(doc="positions"), "causal": flag(doc="no buckets for keys after the query")},
         decompose=_decompose_bucket_bias,
-        stream=Stream(_step_bucket_bias),
+        stream=StreamingRule(_step_bucket_bias),
         doc="bias[i, j] = w[bucket of j - i]: far distances share buckets (T5, Raffel et al. 2020)",
     )
 )

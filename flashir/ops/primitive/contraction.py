@@ -225,7 +225,7 @@ def _infer_reduce(x: TensorType, axes: Sequence[int], keepdims: bool) -> TensorT
     if len(reduced) != len(axes):
         raise IRError(f"axes must name each axis of {x} once, got {tuple(axes)}")
     if x.dtype is DType.BOOL:
-        raise IRError(f"the operand must hold numbers, got {x}", mend="cast a bool first")
+        raise IRError(f"the operand must hold numbers, got {x}", hint="cast a bool first")
     return x.with_shape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape) if keepdims or i not in reduced))
 
 

@@ -61,7 +61,7 @@ def broadcast(*types: TensorType) -> TensorType:
 def numeric(*types: TensorType) -> TensorType:
     """As `broadcast`, of numbers: a bool is none."""
     if any(t.dtype is DType.BOOL for t in types):
-        raise IRError(f"operands must be numbers, got {' and '.join(map(str, types))}", mend="cast a bool first")
+        raise IRError(f"operands must be numbers, got {' and '.join(map(str, types))}", hint="cast a bool first")
     return broadcast(*types)
 
 
@@ -254,7 +254,7 @@ cast = define_op(
         "cast",
         ("x",),
         _infer_cast,
-        lambda x, dtype: x.astype(dtype.oracle),
+        lambda x, dtype: x.astype(dtype.reference_dtype),
         elementwise(1),
         (sample("f32[2, 3]", dtype=DType.F64), sample("i32[4]", dtype=DType.F32), sample("bool[4]", dtype=DType.F32)),
         attrs={"dtype": dtype()},
@@ -276,7 +276,7 @@ constant = define_op(
         "constant",
         (),
         _infer_constant,
-        lambda value, dtype: np.asarray(value, dtype.oracle),
+        lambda value, dtype: np.asarray(value, dtype.reference_dtype),
         free,
         (sample(value=1.5), sample(value=3, dtype=DType.I32)),
         attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)},

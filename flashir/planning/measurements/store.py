@@ -221,12 +221,12 @@ class Store:
         try:
             trials = msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
         except msgspec.ValidationError as error:
-            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), mend=_ANEW) from None
+            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), hint=_ANEW) from None
         whole = self._connection.execute("SELECT sha256 FROM whole").fetchall()
         changed = sum(row_digest(trial) != digest for trial, digest in zip(trials, digests, strict=True))
         if changed or whole != [(whole_digest(digests),)]:
             what = f"{changed} of its {len(rows)} trials are not" if changed else "its trials are not all"
-            raise ArtefactError(f"the store is damaged: {what} what was written", where=str(self.path), mend=_ANEW)
+            raise ArtefactError(f"the store is damaged: {what} what was written", where=str(self.path), hint=_ANEW)
         return trials
 
     def _mode(self, write: bool) -> str:
@@ -243,12 +243,12 @@ class Store:
         if not tables and not application:
             return True
         if application != OURS:
-            raise ArtefactError("a SQLite file, but not a store of flashir", where=str(self.path), mend=_ANEW)
+            raise ArtefactError("a SQLite file, but not a store of flashir", where=str(self.path), hint=_ANEW)
         if schema != SCHEMA:
             raise ArtefactError(
                 f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
                 where=str(self.path),
-                mend=f"{_ANEW}, and --import takes what --export of that version wrote",
+                hint=f"{_ANEW}, and --import takes what --export of that version wrote",
             )
         for table, columns in (("trials", _STORED), ("whole", ("sha256",))):
             names = self._connection.execute("SELECT name FROM pragma_table_info(?)", [table])
@@ -256,7 +256,7 @@ class Store:
                 raise ArtefactError(
                     f"the table {table} must have the columns {', '.join(columns)}, got {', '.join(found) or 'none'}",
                     where=str(self.path),
-                    mend=_ANEW,
+                    hint=_ANEW,
                 )
         return False
 
@@ -292,13 +292,13 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
-            mend = "see who else uses it, or whether you may" if "locked" in str(error) else _ALLOWED
-            raise ArtefactError(f"the store cannot be used: {error}", where=str(self.path), mend=mend) from error
+            hint = "see who else uses it, or whether you may" if "locked" in str(error) else _ALLOWED
+            raise ArtefactError(f"the store cannot be used: {error}", where=str(self.path), hint=hint) from error
         except (sqlite3.Error, MemoryError, OverflowError, ValueError) as error:  # sizes out of a damaged page, too
-            raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), mend=_ANEW) from error
+            raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), hint=_ANEW) from error
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ArtefactError(f"the store cannot be used: {reason}", where=str(self.path), mend=_ALLOWED) from error
+            raise ArtefactError(f"the store cannot be used: {reason}", where=str(self.path), hint=_ALLOWED) from error
 
 
 _ANEW = "move the file away; `flashir tune` starts a new one"
@@ -359,7 +359,7 @@ def import_json(path: str | Path) -> int:
         problems.append("it is damaged, or was changed: its sha256 is not that of what it says")
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        raise ArtefactError([*problems[:LISTED], *more], where=str(path), mend="nothing was imported")
+        raise ArtefactError([*problems[:LISTED], *more], where=str(path), hint="nothing was imported")
     with Store(write=True) as store:
         return store.add(*trials)
 

@@ -68,7 +68,7 @@ class Batches:
             raise InputError(
                 "no document has two tokens, so none follows another",
                 where=self.corpus.name,
-                mend="give more text, to learn from and to validate on",
+                hint="give more text, to learn from and to validate on",
             )
 
     @cached_property

@@ -56,7 +56,7 @@ def add_own(content: dict[str, Any], ends: Sequence[str]) -> None:
             raise SettingError(
                 f"an end of documents must be a name that no text has as a token, got {end!r}",
                 where="document_end",
-                mend=f"such as {USUAL[0]}",
+                hint=f"such as {USUAL[0]}",
             )
         content["added_tokens"].append({"id": len(vocab), "content": end, **_ADDED})
         vocab[end] = len(vocab)

@@ -48,7 +48,7 @@ def need_library() -> Any:
         import tokenizers
     except ImportError:
         raise TargetError(
-            "the library tokenizers is not installed", where="tokenizers", mend="pip install 'flashir[train]'"
+            "the library tokenizers is not installed", where="tokenizers", hint="pip install 'flashir[train]'"
         ) from None
     return tokenizers
 
@@ -67,7 +67,7 @@ def opened_library(text: str, said: Mapping[str, Any], file: Path | None) -> tok
     """
     library = need_library()
     if problems := list(_excesses(said)):
-        raise InputError(problems, where=_where(file), mend="get the file from who made it")
+        raise InputError(problems, where=_where(file), hint="get the file from who made it")
     with guarded_library(file, "is no tokenizer"):
         made: tokenizers.Tokenizer = library.Tokenizer.from_str(text)
         made.no_truncation()

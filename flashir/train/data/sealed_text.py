@@ -37,8 +37,8 @@ def without_digest(text: str, path: Path) -> str:
         return text
     rest = text[: seal.start()] + text[seal.end() :]
     if seal[1] != KEY or seal[2] != _digest(rest):
-        mend = f"bring it back as it was; if you changed it yourself, take the entry {KEY!r} out of its decoder"
-        raise InputError("is damaged, or was changed since flashir wrote it", where=str(path), mend=mend)
+        hint = f"bring it back as it was; if you changed it yourself, take the entry {KEY!r} out of its decoder"
+        raise InputError("is damaged, or was changed since flashir wrote it", where=str(path), hint=hint)
     return rest
 
 

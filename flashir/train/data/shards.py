@@ -96,7 +96,7 @@ def tokenised(
         done += sum(document.size for document in group)
     full, name = tuple(span for span in spans if len(span.tokens)), _name(found)
     if not full:
-        raise InputError("the text has no tokens", where=name, mend="give more text")
+        raise InputError("the text has no tokens", where=name, hint="give more text")
     return Corpus(tokenizer, full, name)
 
 
@@ -144,7 +144,7 @@ def _shard(
             if needed:
                 raise
             why = error.problems[0].removeprefix("cannot write: ")
-            warnings.warn(f"tokens are not kept in {folder}: {why}; {error.mend}", stacklevel=2)
+            warnings.warn(f"tokens are not kept in {folder}: {why}; {error.hint}", stacklevel=2)
             lengths, tokens = _unkept(group, tokenizer, told)
     for document, part in zip(group, np.split(tokens, np.cumsum(lengths[:-1], dtype=np.int64)), strict=True):
         yield Span(part, document.digest)

@@ -67,7 +67,7 @@ def documents(paths: Paths, progress: Progress = lambda *_: None) -> tuple[Docum
         problems.append("no text is given")
     if problems:
         shown = problems[:LISTED] + [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
-        raise InputError(shown, where="data", mend="give files of UTF-8 text, or folders with .txt files")
+        raise InputError(shown, where="data", hint="give files of UTF-8 text, or folders with .txt files")
     return tuple(found)
 
 
@@ -100,7 +100,7 @@ def pieces(document: Document, size: int = PIECE, unbroken: Sequence[str] = ()) 
     except InputError:  # whatever reading it raises: it was whole, and was text
         same = False
     if not same:
-        raise InputError("has changed since it was checked", where=str(document.path), mend="start again")
+        raise InputError("has changed since it was checked", where=str(document.path), hint="start again")
     if kept:
         yield kept
 

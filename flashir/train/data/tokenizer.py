@@ -158,7 +158,7 @@ class Tokenizer:
         raise InputError(
             [f"the tokenizer has no token {name!r}" for name in strange],
             where="" if self.file is None else str(self.file),
-            mend=f"its special tokens are {', '.join(self.special)}" if self.special else "it has no special tokens",
+            hint=f"its special tokens are {', '.join(self.special)}" if self.special else "it has no special tokens",
         )
 
     @cached_property
@@ -190,7 +190,7 @@ class Tokenizer:
                 f"the model has a vocabulary of {vocab}, the tokenizer {self.vocab} ids, of which {task} needs "
                 f"{self.needs(task)}",
                 where="tokenizer",
-                mend=f"make the model with vocab={self.vocab}, or give the tokenizer that is the model's",
+                hint=f"make the model with vocab={self.vocab}, or give the tokenizer that is the model's",
             )
 
     def encode(self, text: str) -> Ids:
@@ -307,7 +307,7 @@ def _trained(documents: Sequence[Document], vocab: int, end: str | None) -> str:
         raise InputError(
             f"the text has {count} tokens, {words} and the mask are wanted",
             where="tokenizer",
-            mend=f"ask for a vocabulary of {count + vocab - words}, or give more text",
+            hint=f"ask for a vocabulary of {count + vocab - words}, or give more text",
         )
     content = json.loads(made.to_str())
     add_own(content, own)

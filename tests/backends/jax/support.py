@@ -18,5 +18,5 @@ def lowered(graph: Graph) -> Graph:
 
 
 def applied(graph: Graph) -> Function:
-    """A graph of any storey as a function of parameters and inputs."""
+    """A graph of any level as a function of parameters and inputs."""
     return function(lowered(graph))

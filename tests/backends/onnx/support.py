@@ -21,10 +21,10 @@ def lowered(graph: Graph) -> Graph:
 
 
 def emitted(graph: Graph, params: Mapping[str, Array]) -> Emitted:
-    """A graph of any storey as an ONNX model."""
+    """A graph of any level as an ONNX model."""
     return emit(lowered(graph), params)
 
 
 def session(graph: Graph, params: Mapping[str, Array]) -> Session:
-    """A graph of any storey in ONNX Runtime, on one thread."""
+    """A graph of any level in ONNX Runtime, on one thread."""
     return Session(emitted(graph, params), threads=1)

@@ -65,7 +65,7 @@ def check(graph: Graph, high: int = 5) -> None:
     run = Session(emit(lowered(graph), {name: np.float32(p) for name, p in params.items()}), threads=1)
     results, wanted = run.outputs(inputs), interpret(graph, params, *inputs)
     for value, got, want in zip(graph.outputs, results, wanted, strict=True):
-        assert got.dtype.kind == value.type.dtype.oracle.kind
+        assert got.dtype.kind == value.type.dtype.reference_dtype.kind
         finite = np.where(np.isfinite(want), want, 0)
         assert np.array_equal(got[~np.isfinite(want)], want[~np.isfinite(want)])
         assert relative_error(np.where(np.isfinite(want), got, 0), finite) < TOLERANCE

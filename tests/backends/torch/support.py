@@ -24,12 +24,12 @@ def lowered(graph: Graph) -> Graph:
 
 
 def net(graph: Graph, params: Mapping[str, Array] | None = None) -> fx.GraphModule:
-    """A graph of any storey as a module, with parameters at which every term matters."""
+    """A graph of any level as a module, with parameters at which every term matters."""
     return module(lowered(graph), unit(graph) if params is None else params)
 
 
 def session(graph: Graph, params: Mapping[str, Array]) -> Session:
-    """A graph of any storey, numpy in and out."""
+    """A graph of any level, numpy in and out."""
     return compiled(lowered(graph), params, "cpu")
 
 

@@ -103,7 +103,7 @@ class TestWhichToken:
         tokenizer = Tokenizer.read(saved(tmp_path, END, **{file: said}))
         with pytest.raises(InputError, match=problem) as caught:
             assert tokenizer.ends
-        assert caught.value.where == str(tmp_path / f"{file}.json") and caught.value.mend
+        assert caught.value.where == str(tmp_path / f"{file}.json") and caught.value.hint
 
     @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b'{"eos_token": NaN}', b'""'])
     def test_a_damaged_configuration_is_an_error_that_names_it(self, tmp_path: Path, content: bytes) -> None:
