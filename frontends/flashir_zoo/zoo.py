@@ -21,7 +21,7 @@ class Zoo:
         return {name: system.doc for name, system in SYSTEMS.items()}
 
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
-        """tokens [b, t] -> logits [b, t, vocab]: embed, positions, the layers, a last norm, the tied embedding.
+        """tokens [b, t] -> logits [b, t, vocab]: embed, positions, the layers, a last norm if any, the tied embedding.
 
         Beside the tokens it takes `segment_ids`, whole numbers, and `mask`, bool, both [b, t], where set to.
 
@@ -43,8 +43,8 @@ class Zoo:
             return h
 
         x = b.repeat(x, *beside.values(), times=chosen["depth"], body=layer)
-        norm = b.insert(str(chosen["norm"]), (x,))[0]
-        return b.finish(b.unembed(norm, tied=chosen["tied"]))
+        normed = x if chosen["norm"] == "none" else b.insert(str(chosen["norm"]), (x,))[0]
+        return b.finish(b.unembed(normed, tied=chosen["tied"]))
 
 
 def _beside(b: Builder, chosen: Mapping[str, Any]) -> dict[str, Value]:

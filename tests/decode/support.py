@@ -35,6 +35,14 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "flash-global": ("flash", {**FLASH, "use_local": False, "lin_norm": "none"}),
     "flash-overlap-shift-t5": ("flash", {**FLASH, "overlap": True, "token_shift": True, "rel_bias": "t5"}),
     "flash-scale-norm": ("flash", {**FLASH, "norm": "scale_norm", "tied": False, "qk_scale": "sqrt_key"}),
+    "flash-softmax-clamped": (
+        "flash",
+        {**FLASH, "attention": "softmax", "norm": "scale_norm", "norm_clamp": True, "norm_eps": 0.1, "rope_dims": 0},
+    ),
+    "flash-laplace-overlap-bare": (
+        "flash",
+        {**FLASH, "attention": "laplace", "overlap": True, "norm": "none", "residual": False, "expanded": 20},
+    ),
     "flash-quad": ("flash-quad", QUAD),
     "flash-quad-long-bias": ("flash-quad", {**QUAD, "max_len": 600, "token_shift": True}),
     "flash-quad-softmax-heads-t5": (

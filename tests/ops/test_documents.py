@@ -119,16 +119,17 @@ def test_softmax_attention_is_that_of_each_document(documents: Array, causal: bo
     how=st.sampled_from([("scan", "none"), ("scan", "chunk_mean"), ("matmul", "chunk"), ("native", "chunk_mean")]),
     chunk=st.sampled_from([1, 2, 3, 5, 20]),
     overlap=st.booleans(),
+    kernel=st.sampled_from(["relu2", "softmax", "laplace"]),
     seed=st.integers(0, 99),
 )
 def test_chunked_attention_keeps_to_documents(
-    documents: Array, causal: bool, how: tuple[str, str], chunk: int, overlap: bool, seed: int
+    documents: Array, causal: bool, how: tuple[str, str], chunk: int, overlap: bool, kernel: str, seed: int
 ) -> None:
     """By the reference, token by token; and another token elsewhere changes nothing."""
     t = documents.shape[1]
     heads = dict.fromkeys(("quad_q", "quad_k", "lin_q", "lin_k"), (BATCH, t, KEY))
     span = chunk * (1 + overlap)
-    attrs = {"chunk": chunk, "causal": causal, "cumsum": how[0], "lin_norm": how[1]}
+    attrs = {"chunk": chunk, "causal": causal, "cumsum": how[0], "lin_norm": how[1], "kernel": kernel}
     if overlap:
         order = ("v", "quad_q", "quad_k", "bias", "lin_q", "lin_k")
         shapes = {**heads, "v": (BATCH, t, VALUE), "bias": (span, span)}

@@ -9,7 +9,8 @@ from flashir_jax.pallas.vmem import LANES, widest_tile
 
 
 def _mixed(node: Node) -> bool:
-    """mixed_chunk_attention without segments, in float32 or bfloat16, if it fits the vectors and the memory of a core.
+    """mixed_chunk_attention of relu2 without segments, in float32 or bfloat16, if it fits the vectors and the memory of
+    a core.
 
     The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
     alternatives; without causality there are none. Chunks and e come in whole vectors of 128 lanes: else blocks would
@@ -18,7 +19,7 @@ def _mixed(node: Node) -> bool:
     quad_q, _, _, _, v, _, *segments = node.operands
     chunk, keys, e, dtype = node.attrs["chunk"], quad_q.type.shape[-1], v.type.shape[-1], v.type.dtype
     scans = node.attrs["cumsum"] == "scan" or not node.attrs["causal"]
-    if segments or not scans or dtype not in (DType.F32, DType.BF16):
+    if segments or not scans or node.attrs["kernel"] != "relu2" or dtype not in (DType.F32, DType.BF16):
         return False
     if not (isinstance(chunk, int) and isinstance(keys, int) and isinstance(e, int)):
         return False

@@ -20,7 +20,7 @@ MOST_KEYS = 128
 
 
 def _mixed(node: Node) -> bool:
-    """mixed_chunk_attention without segments, in a narrow type or float32, if blocks divide the chunk.
+    """mixed_chunk_attention of relu2 without segments, in a narrow type or float32, if blocks divide the chunk.
 
     The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
     alternatives; without causality there are none.
@@ -28,7 +28,7 @@ def _mixed(node: Node) -> bool:
     quad_q, _, _, _, v, _, *segments = node.operands
     chunk, keys, e, dtype = node.attrs["chunk"], quad_q.type.shape[-1], v.type.shape[-1], v.type.dtype
     scans = node.attrs["cumsum"] == "scan" or not node.attrs["causal"]
-    if segments or not scans or dtype not in (DType.F32, DType.BF16, DType.F16):
+    if segments or not scans or node.attrs["kernel"] != "relu2" or dtype not in (DType.F32, DType.BF16, DType.F16):
         return False
     if not (isinstance(chunk, int) and isinstance(keys, int) and isinstance(e, int)):
         return False

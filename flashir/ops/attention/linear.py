@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
+LIN_NORMS = ("none", "chunk", "chunk_mean")
 LIN_NORM = choice(
-    "none",
-    "chunk",
-    "chunk_mean",
+    *LIN_NORMS,
     default="chunk_mean",
     doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8)",
 )

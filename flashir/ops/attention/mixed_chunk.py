@@ -11,15 +11,16 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
-from flashir.ir.op import OpDef, define_op, flag, integer, sample
+from flashir.ir.dims import divides
+from flashir.ir.op import OPS, OpDef, define_op, flag, integer, sample
 from flashir.ir.streaming import StreamingRule
-from flashir.ir.types import TensorType
+from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM
 from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
-from flashir.ops.attention.documents import ref_numbers, ref_seen
+from flashir.ops.attention.documents import ref_numbers, ref_seen, ref_weights
 from flashir.ops.attention.linear import LIN_NORM
 from flashir.ops.attention.linear_documents import ref_between
-from flashir.ops.attention.quadratic import check_bias, check_heads
+from flashir.ops.attention.quadratic import KERNEL, KERNEL_WEIGHT, check_bias, check_heads
 from flashir.ops.decode.chunk_state import mixed_after, mixed_step
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def ref_mixed(
     causal: bool,
     cumsum: str,
     lin_norm: str,
+    kernel: str = "relu2",
     overlap: bool = False,
     chunk_weights: Any = None,
 ) -> Any:
@@ -82,8 +84,9 @@ def ref_mixed(
         keys = slice(at.start - earlier, at.stop)
         first = chunk if overlap else 0
         scores = quad_q[:, at] @ quad_k[:, keys].swapaxes(1, 2) + bias[first : first + n, first - earlier : first + n]
-        kernel = np.square(np.maximum(scores, 0)) * (1 if seen is None else seen[:, at, keys])
-        out[:, at] = (np.tril(kernel, earlier) if causal else kernel) @ v[:, keys]
+        near = np.tri(n, n + earlier, earlier if causal else n + earlier, dtype=bool)
+        near = near if seen is None else near & seen[:, at, keys]
+        out[:, at] = ref_weights(OPS[kernel].ref, scores, near) @ v[:, keys]
         if documents is not None:
             continue
         weights = np.array([_sees(segment_ids, at, other) for other in spans]).reshape(len(spans), -1)
@@ -138,18 +141,28 @@ def _decompose_mixed(
     causal: bool,
     cumsum: str,
     lin_norm: str,
+    kernel: str,
 ) -> Value:
     """Local + global over [b, g, chunk, *]; zeros that pad the last chunk add nothing."""
+    near = documents if documents is not None else told_of_padding(b, v, chunk, causal, kernel)
     quad_q, quad_k, lin_q, lin_k, values = (chunked(b, x, chunk) for x in (quad_q, quad_k, lin_q, lin_k, v))
     documents = None if documents is None else chunked_documents(b, documents, chunk, values.type.shape[1])
     visible = overlapping_chunks(b, segment_ids, chunk, values.type.shape[1], documents)
-    local = b.quadratic_attention(quad_q, quad_k, values, bias, documents, causal=causal)
+    near = None if near is None else chunked_documents(b, near, chunk, values.type.shape[1])
+    local = b.quadratic_attention(quad_q, quad_k, values, bias, near, causal=causal, kernel=kernel)
     sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}
     distant = b.linear_attention(lin_q, lin_k, values, visible, None, documents, **sums)
     return unchunked(b, b.add(local, distant), v.type.shape[1])
 
 
-def _cost_mixed(ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, lin_norm: str) -> Cost:
+def told_of_padding(b: Builder, v: Value, chunk: int, causal: bool, kernel: str) -> Value | None:
+    """bool [b, t], where a softmax would count zeros that pad the last chunk; else none"""
+    if kernel != "softmax" or causal or divides(chunk, v.type.shape[1]):
+        return None
+    return b.broadcast(b.constant(True, DType.BOOL), shape=v.type.shape[:2])
+
+
+def _cost_mixed(ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, lin_norm: str, kernel: str) -> Cost:
     q, v, traffic = ins[0], ins[4], moved(ins, outs)
     assert q is not None and v is not None
     batch, length, s = q.sizes
@@ -160,7 +173,7 @@ def _cost_mixed(ins: Types, outs: Types, chunk: int, causal: bool, cumsum: str, 
         Contraction(batch * g, s, chunk, e),
         Contraction(batch * g, chunk, s, e),
     )
-    flops = batch * g * (4.0 * chunk * chunk + s * e)
+    flops = batch * g * (KERNEL_WEIGHT[kernel] * chunk * chunk + s * e)
     return Cost(flops, traffic.read, traffic.written, g if cumsum == "scan" else 1, products)
 
 
@@ -178,8 +191,20 @@ mixed_chunk_attention = define_op(
             for causal in (True, False)
             for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
             for segments in ((), ("i32[2, 7]",), (None, "bool[2, 7]"), ("i32[2, 7]", "bool[2, 7]"))
+        )
+        + tuple(
+            sample(*_MIXED, *segments, chunk=3, causal=causal, cumsum="matmul", kernel=kernel)
+            for causal in (True, False)
+            for kernel in ("softmax", "laplace")
+            for segments in ((), (None, "bool[2, 7]"))
         ),
-        attrs={"chunk": integer(least=1), "causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
+        attrs={
+            "chunk": integer(least=1),
+            "causal": flag(),
+            "cumsum": CUMSUM,
+            "lin_norm": LIN_NORM,
+            "kernel": KERNEL,
+        },
         decompose=_decompose_mixed,
         stream=StreamingRule(mixed_step, mixed_after),
         doc="quadratic attention within each chunk plus linear attention between chunks",

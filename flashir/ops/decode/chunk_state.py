@@ -174,11 +174,12 @@ def mixed_step(
     *,
     chunk: int,
     lin_norm: str,
+    kernel: str,
     **_: Any,
 ) -> tuple[Value, States]:
     """Of `mixed_chunk_attention`."""
     keys, local, far = {"quad_k": quad_k, "lin_k": lin_k}, (quad_q, "quad_k"), (lin_q, "lin_k")
-    return chunks_step(now, states, v, keys, local, far, chunk=chunk, lin_norm=lin_norm, kernel="relu2", bias=bias)
+    return chunks_step(now, states, v, keys, local, far, chunk=chunk, lin_norm=lin_norm, kernel=kernel, bias=bias)
 
 
 def _scores(b: Builder, q: Value, k: Value) -> Value:

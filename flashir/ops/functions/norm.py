@@ -8,7 +8,7 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.cost import elementwise
-from flashir.ir.op import OpDef, define_op, number, sample
+from flashir.ir.op import OpDef, define_op, flag, number, sample
 from flashir.ir.traits import Axes
 from flashir.ir.types import DType, TensorType
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 EPS = 1e-5
+CLAMP = flag(False, doc="eps is the least root mean square, where otherwise it is added under the root")
 
 
 def as_dtype(b: Builder, x: Value, dtype: DType) -> Value:
@@ -34,7 +35,7 @@ def scaled(b: Builder, x: Value, factor: Value) -> Value:
     return as_dtype(b, b.mul(as_dtype(b, x, factor.type.dtype), factor), x.type.dtype)
 
 
-def _infer_norm(x: TensorType, *affine: TensorType, eps: float) -> TensorType:
+def _infer_norm(x: TensorType, *affine: TensorType, **_: Any) -> TensorType:
     if not x.dtype.is_float or not x.rank:
         raise IRError(f"the operand must be a float tensor with at least one axis, got {x}")
     for a in affine:
@@ -74,15 +75,19 @@ layer_normalization = define_op(
 )
 
 
-def ref_scale(x: Any, scale: Any, eps: float) -> Any:
+def ref_scale(x: Any, scale: Any, eps: float, clamp: bool = False) -> Any:
     """As `scale_normalization`, in numpy."""
+    if clamp:
+        return x / np.maximum(np.sqrt(np.mean(x * x, -1, keepdims=True)), eps) * scale
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * scale
 
 
-def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float) -> Value:
+def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float, clamp: bool) -> Value:
     """x / sqrt(mean(x^2) + eps) * scale, the scale applied to one number a row"""
     h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
-    inverse = b.reciprocal(b.sqrt(b.add(b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True), eps)))
+    square = b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True)
+    root = b.maximum(b.sqrt(square), eps) if clamp else b.sqrt(b.add(square, eps))
+    inverse = b.reciprocal(root)
     scale = as_dtype(b, scale, h.type.dtype)
     made = b.mul(b.mul(h, inverse), scale) if scale.type.rank else b.mul(h, b.mul(inverse, scale))
     return as_dtype(b, made, x.type.dtype)
@@ -95,8 +100,12 @@ scale_normalization = define_op(
         _infer_norm,
         ref_scale,
         elementwise(4),
-        (sample("f32[2, 3, 8]", "f32[]"), sample("f32[2, 8]", "f32[8]")),
-        attrs={"eps": number(EPS, least=0)},
+        (
+            sample("f32[2, 3, 8]", "f32[]"),
+            sample("f32[2, 8]", "f32[8]"),
+            *(sample("f32[2, 3, 8]", "f32[]", clamp=True, eps=eps) for eps in (1e-5, 1.0)),
+        ),
+        attrs={"eps": number(EPS, least=0), "clamp": CLAMP},
         decompose=_decompose_scale,
         axes=Axes.LAST,
         doc="unit root mean square, then scale",

@@ -15,12 +15,12 @@ from flashir.ir.cost import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.limits import MOST_LAYERS
-from flashir.ir.op import OpDef, ParamSpec, define_op, dtype, flag, integer, number, sample
+from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, dtype, flag, integer, number, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import Axes, each_row_alone, reads_operands
 from flashir.ir.types import DType, TensorType
 from flashir.ops.decode.context import DecodeContext
-from flashir.ops.functions.norm import EPS, accumulation_dtype, as_dtype, ref_layer, ref_scale
+from flashir.ops.functions.norm import CLAMP, EPS, accumulation_dtype, as_dtype, ref_layer, ref_scale
 from flashir.ops.functions.position import ref_sinusoid
 from flashir.ops.primitive.scan import check_body
 from flashir.ops.primitive.shape import rows
@@ -163,37 +163,45 @@ learned_position = define_op(
 
 
 def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]:
-    """The parameters of a norm of that kind."""
+    """The parameters of a norm of that kind; `none` has none."""
+    if norm == "none":
+        return {}
     if norm == "scale_norm":
         return {f"{prefix}scale": ParamSpec((), mean=1.0)}
     return {f"{prefix}scale": ParamSpec((width,), mean=1.0), f"{prefix}bias": ParamSpec((width,))}
 
 
-def apply_norm(b: Builder, x: Value, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Value:
-    """That norm of x, with its parameters under `prefix`."""
+def apply_norm(
+    b: Builder, x: Value, p: Params, norm: str, prefix: str = "", eps: float = EPS, clamp: bool = False
+) -> Value:
+    """That norm of x, with its parameters under `prefix`; x itself where it is `none`."""
+    if norm == "none":
+        return x
     if norm == "scale_norm":
-        return b.scale_normalization(x, p[f"{prefix}scale"], eps=eps)
+        return b.scale_normalization(x, p[f"{prefix}scale"], eps=eps, clamp=clamp)
     return b.layer_normalization(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps=eps)
 
 
-def ref_norm(x: Any, p: Params, norm: str, prefix: str = "", eps: float = EPS) -> Any:
+def ref_norm(x: Any, p: Params, norm: str, prefix: str = "", eps: float = EPS, clamp: bool = False) -> Any:
     """As `apply_norm`, in numpy."""
+    if norm == "none":
+        return x
     if norm == "scale_norm":
-        return ref_scale(x, p[f"{prefix}scale"], eps)
+        return ref_scale(x, p[f"{prefix}scale"], eps, clamp)
     return ref_layer(x, p[f"{prefix}scale"], p[f"{prefix}bias"], eps)
 
 
-def _define_norm(norm: str, doc: str) -> OpDef:
+def _define_norm(norm: str, doc: str, **more: AttrSpec) -> OpDef:
     return define_op(
         OpDef(
             norm,
             ("x",),
             _same_tokens,
-            lambda x, p, eps, **_: ref_norm(x, p, norm, eps=eps),
+            lambda x, p, eps, clamp=False, **_: ref_norm(x, p, norm, eps=eps, clamp=clamp),
             elementwise(8),
-            (sample("f32[2, 3, 8]"),),
-            attrs={"eps": number(EPS, least=0)},
-            decompose=lambda b, x, p, eps, **_: apply_norm(b, x, p, norm, eps=eps),
+            (sample("f32[2, 3, 8]"), *(sample("f32[2, 3, 8]", eps=1.0, **{name: True}) for name in more)),
+            attrs={"eps": number(EPS, least=0), **more},
+            decompose=lambda b, x, p, eps, clamp=False, **_: apply_norm(b, x, p, norm, eps=eps, clamp=clamp),
             params=lambda x, **_: norm_params(norm, width_of(x)),
             scope="final_norm",
             ignores_padding=each_row_alone,
@@ -203,7 +211,7 @@ def _define_norm(norm: str, doc: str) -> OpDef:
 
 
 layer_norm = _define_norm("layer_norm", "LayerNorm with its own scale and bias (Code 5)")
-scale_norm = _define_norm("scale_norm", "ScaleNorm with its own scale (Code 5)")
+scale_norm = _define_norm("scale_norm", "ScaleNorm with its own scale (Code 5)", clamp=CLAMP)
 
 
 def _infer_unembed(x: TensorType, vocab: int, **_: Any) -> TensorType:
@@ -218,12 +226,20 @@ def _vocab_of_embed(given: Mapping[str, Attr], before: tuple[Node, ...]) -> dict
     return {} if vocab is None else {"vocab": vocab}
 
 
-def _params_unembed(x: TensorType, vocab: int, tied: bool, **_: Any) -> dict[str, ParamSpec]:
-    return {"weight": ParamSpec((vocab, width_of(x)) if tied else (width_of(x), vocab), std=WEIGHT_STD)}
+def _params_unembed(x: TensorType, vocab: int, tied: bool, bias: bool, **_: Any) -> dict[str, ParamSpec]:
+    weight = ParamSpec((vocab, width_of(x)) if tied else (width_of(x), vocab), std=WEIGHT_STD)
+    return {"weight": weight, **({"bias": ParamSpec((vocab,))} if bias else {})}
 
 
-def _decompose_unembed(b: Builder, x: Value, p: Params, tied: bool, **_: Any) -> Value:
-    return as_dtype(b, b.matmul(x, p["weight"], transpose_y=tied), DType.F32)
+def _decompose_unembed(b: Builder, x: Value, p: Params, tied: bool, bias: bool, **_: Any) -> Value:
+    if bias and not tied:
+        return as_dtype(b, b.dense(x, p["weight"], p["bias"]), DType.F32)
+    logits = as_dtype(b, b.matmul(x, p["weight"], transpose_y=tied), DType.F32)
+    return b.add(logits, as_dtype(b, p["bias"], DType.F32)) if bias else logits
+
+
+def _ref_unembed(x: Any, p: Params, tied: bool, bias: bool, **_: Any) -> Any:
+    return x @ (p["weight"].T if tied else p["weight"]) + (p["bias"] if bias else 0)
 
 
 def _cost_unembed(ins: Types, outs: Types, vocab: int, **_: Any) -> Cost:
@@ -238,10 +254,16 @@ unembed = define_op(
         "unembed",
         ("x",),
         _infer_unembed,
-        lambda x, p, tied, **_: x @ (p["weight"].T if tied else p["weight"]),
+        _ref_unembed,
         _cost_unembed,
-        (sample("f32[2, 3, 4]", vocab=5), sample("f32[2, 3, 4]", vocab=5, tied=False)),
-        attrs={"vocab": integer(least=1), "tied": flag(True, doc="the embedding's own weight, transposed")},
+        tuple(
+            sample("f32[2, 3, 4]", vocab=5, tied=tied, bias=bias) for bias in (False, True) for tied in (True, False)
+        ),
+        attrs={
+            "vocab": integer(least=1),
+            "tied": flag(True, doc="the embedding's own weight, transposed"),
+            "bias": flag(False, doc="a number for each token of the vocabulary is added"),
+        },
         decompose=_decompose_unembed,
         params=_params_unembed,
         scope=lambda attrs: "embed" if attrs["tied"] else "unembed",

@@ -13,14 +13,16 @@ from flashir.ir.dims import ceildiv, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
 from flashir.ir.traits import each_row_alone
-from flashir.ir.types import TensorType
+from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
 from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
-from flashir.ops.attention.documents import are_packed
-from flashir.ops.attention.linear import LIN_NORM
+from flashir.ops.attention.documents import are_packed, ref_lengths
+from flashir.ops.attention.linear import LIN_NORMS
 from flashir.ops.attention.mixed_chunk import ref_mixed
-from flashir.ops.attention.partial_chunk import local_part
+from flashir.ops.attention.partial_chunk import local_part, own_part, ref_own
+from flashir.ops.attention.quadratic import KERNEL
 from flashir.ops.attention.summary_weights import ref_summary_weights
+from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.functions.position import ref_rope_bias
 from flashir.ops.layers.blocks import WEIGHT_STD, Params
 from flashir.ops.layers.gated_unit import (
@@ -28,10 +30,12 @@ from flashir.ops.layers.gated_unit import (
     PAPER_CHUNK,
     QK_SCALE,
     cost_gated,
+    expanded_width,
     gated,
     gated_params,
     infer_gated,
     ref_gated,
+    token_count,
 )
 from flashir.ops.layers.relative_bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
 from flashir.ops.primitive.shape import pad_to_multiple
@@ -41,6 +45,13 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
+LIN_NORM_OF_FLASH = choice(
+    *LIN_NORMS,
+    "length",
+    default="chunk_mean",
+    doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8), or "
+    "divided by the length where both ways are seen",
+)
 HEADS = ("quad_q", "quad_k", "lin_q", "lin_k", "sum_q", "sum_k")
 
 
@@ -83,14 +94,33 @@ def _infer_flash(
     x: TensorType, segment_ids: TensorType | None = None, documents: TensorType | None = None, **attrs: Any
 ) -> TensorType:
     cheap_heads(**attrs)
-    if attrs["overlap"] and not attrs["use_local"]:
-        raise IRError("chunks overlap in the local part, which is off")
+    _check_parts(**attrs)
     infer_gated(x, **attrs)
     check_told(segment_ids, documents, x, x.shape[1] if attrs["valid"] is None else attrs["valid"])
     packed = documents is not None and are_packed(documents)
     if packed and attrs["summaries"] == "attend" and not attrs["causal"]:
         raise IRError("attending summaries of chunks cannot keep documents apart where both ways are seen")
     return x
+
+
+def _check_parts(
+    *,
+    use_local: bool,
+    use_global: bool,
+    overlap: bool,
+    causal: bool,
+    lin_norm: str,
+    reduce_groups: bool,
+    summaries: str,
+    **_: Any,
+) -> None:
+    """Raises IRError where settings of the parts contradict each other."""
+    if overlap and not use_local:
+        raise IRError("chunks overlap in the local part, which is off")
+    if causal and lin_norm == "length":
+        raise IRError("lin_norm = length divides by what no causal token knows", hint="use chunk or chunk_mean")
+    if not reduce_groups and (causal or summaries == "attend" or not use_global):
+        raise IRError("reduce_groups = false is of a global part that sees both ways, and all chunks alike")
 
 
 def _divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int, **_: Any) -> float:
@@ -108,7 +138,16 @@ def _ref_flash(x: Any, segment_ids: Any = None, documents: Any = None, *, p: Par
             ref_bias_of(p, attrs["rel_bias"], span, span, causal) if attrs["use_local"] else np.full((span, span), -1.0)
         )
         attended = attrs["summaries"] == "attend"
-        return ref_mixed(
+        lin_norm = attrs["lin_norm"]
+        if lin_norm == "length":
+            counts = None if documents is None else ref_lengths(documents, v.shape[1])[..., None]
+            named["lin_q"] = named["lin_q"] / (max(v.shape[1], 1) if counts is None else counts)
+            lin_norm = "none"
+        own: Any = 0
+        if not attrs["reduce_groups"]:
+            own = ref_own(named["lin_q"], named["lin_k"], v, documents, chunk) / (1 if lin_norm == "none" else chunk)
+            named["lin_q"] = np.zeros_like(named["lin_q"])
+        return own + ref_mixed(
             named["quad_q"] / _divisor(**attrs),
             named["quad_k"],
             named["lin_q"],
@@ -120,7 +159,8 @@ def _ref_flash(x: Any, segment_ids: Any = None, documents: Any = None, *, p: Par
             chunk=chunk,
             causal=causal,
             cumsum=attrs["cumsum"],
-            lin_norm=attrs["lin_norm"],
+            lin_norm=lin_norm,
+            kernel=attrs["attention"] if attrs["use_local"] else "relu2",
             overlap=overlap,
             chunk_weights=_ref_weights(named["sum_q"], named["sum_k"], documents, p, chunk, causal)
             if attended
@@ -173,19 +213,42 @@ def _decompose_flash(
         if attrs["use_local"]:
             span = _span(chunk, attrs["overlap"])
             bias = bias_of(b, p, attrs["rel_bias"], span, span, causal)
-        sums = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
+        sums: dict[str, Any] = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
+        sums |= {"kernel": attrs["attention"]}
+        if attrs["lin_norm"] == "length" and attrs["use_global"]:
+            count = token_count(b, documents, t, valid, accumulation_dtype(v.type.dtype))
+            heads |= _divided(b, heads["lin_q"], heads["lin_k"], count)
+        if attrs["lin_norm"] == "length":
+            sums |= {"lin_norm": "none"}
+        told = documents
+        if attrs["attention"] == "softmax" and not causal and valid is not None and documents is None:
+            token = b.less(b.iota(length=t), b.size(value=valid))  # zeros that pad would count in its sum
+            told = b.broadcast(token, shape=x.type.shape[:2])
         if attrs["summaries"] == "attend":
-            return _attended(b, heads, v, bias, segment_ids, documents, p, attrs)
-        if attrs["use_local"] and attrs["use_global"] and not attrs["overlap"]:
-            parts = (*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, documents)
+            return _attended(b, heads, v, bias, segment_ids, told, p, attrs | sums)
+        if not attrs["reduce_groups"]:
+            own = own_part(b, heads["lin_q"], heads["lin_k"], v, documents, chunk, sums["lin_norm"])
+            heads = {name: head for name, head in heads.items() if not name.startswith("lin")}
+            if not attrs["use_local"]:
+                return own
+        if attrs["use_local"] and "lin_q" in heads and not attrs["overlap"]:
+            parts = (*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, told)
             return b.mixed_chunk_attention(*parts, **sums)
         quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
-        told = (segment_ids if attrs["use_global"] else None, documents)
-        parts = (quad_q, quad_k, bias, lin_q, lin_k, *told)
-        return b.partial_chunk_attention(v, *parts, **sums, overlap=attrs["overlap"])
+        parts = (quad_q, quad_k, bias, lin_q, lin_k, segment_ids if "lin_q" in heads else None, told)
+        near = b.partial_chunk_attention(v, *parts, **sums, overlap=attrs["overlap"])
+        return near if attrs["reduce_groups"] else b.add(near, own)
 
     kept = {name: attrs[name] for name in GATED}
     return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **kept)
+
+
+def _divided(b: Builder, q: Value, k: Value, count: Value) -> dict[str, Value]:
+    """The heads of the global part, divided by how many tokens there are; a float16 takes but the root on each side"""
+    if q.type.dtype is not DType.F16:
+        return {"lin_q": scaled(b, q, b.reciprocal(count))}
+    share = b.reciprocal(b.sqrt(count))
+    return {"lin_q": scaled(b, q, share), "lin_k": scaled(b, k, share)}
 
 
 def _attended(
@@ -208,7 +271,9 @@ def _attended(
     weights = _weights(b, parts, documents, p, attrs)
     out = b.linear_attention(parts["lin_q"], parts["lin_k"], values, visible, weights, documents, **sums)
     if bias is not None:
-        local = local_part(b, parts["quad_q"], parts["quad_k"], values, bias, documents, causal, attrs["overlap"])
+        local = local_part(
+            b, parts["quad_q"], parts["quad_k"], values, bias, documents, causal, attrs["overlap"], attrs["attention"]
+        )
         out = b.add(local, out)
     return unchunked(b, out, v.type.shape[1])
 
@@ -223,13 +288,13 @@ def _weights(b: Builder, parts: dict[str, Value], documents: Value | None, p: Pa
 def _cost_flash(ins: Types, outs: Types, *, chunk: int, cumsum: str, **attrs: Any) -> Cost:
     x = ins[0]
     assert x is not None
-    batch, t, d = x.sizes
+    batch, t, _ = x.sizes
     keys = _span(chunk, attrs["overlap"]) if attrs["use_local"] else 0
     cost = cost_gated(ins, outs, chunk=chunk, keys=keys, linear=attrs["use_global"], **attrs)
     cost = replace(cost, contractions=cost.contractions + bias_products(attrs["rel_bias"], keys, keys))
     g, s = -(-t // chunk), attrs["key_dim"]
     if attrs["summaries"] == "attend":
-        e = int(d * attrs["expansion"])
+        e = expanded_width(x, attrs["expansion"], attrs["expanded"])
         masked = (Contraction(1, g, BIAS_WIDTH, g), Contraction(batch, g, s, g), Contraction(batch, g, g, s * e))
         return replace(cost, contractions=(*cost.contractions, *masked))
     return replace(cost, steps=g) if attrs["use_global"] and cumsum == "scan" else cost
@@ -242,6 +307,13 @@ _SETTINGS: tuple[dict[str, Any], ...] = (
     {"summaries": "attend"},
     {"summaries": "attend", "use_local": False, "lin_norm": "none"},
     {"head_order": "quad_q lin_q quad_k lin_k", "token_shift": True, "rope_dims": 2, "rope_interleaved": True},
+    {"attention": "softmax", "norm": "scale_norm", "norm_eps": 0.1, "norm_clamp": True},
+)
+_BOTH_WAYS: tuple[dict[str, Any], ...] = (
+    {"lin_norm": "length", "attention": "laplace", "norm": "none"},
+    {"lin_norm": "length", "reduce_groups": False, "residual": False},
+    {"lin_norm": "chunk", "reduce_groups": False, "attention": "softmax", "overlap": True},
+    {"reduce_groups": False, "use_local": False, "rope_dims": 0, "expanded": 7},
 )
 
 
@@ -269,7 +341,13 @@ def _flash_samples() -> tuple[Any, ...]:
             for segments in (None, "i32[2, 8]")
             for causal in (True, False)
         ),
+        *(
+            sample("f32[2, 7, 4]", None, documents, **{**small, **setting}, causal=False)
+            for setting in _BOTH_WAYS
+            for documents in (None, "bool[2, 7]")
+        ),
         sample("f32[1, 0, 4]", **small, overlap=True, summaries="attend", rel_bias="t5"),
+        sample("f32[1, 7, 4]", **small, attention="softmax", summaries="attend", overlap=True, causal=False),
     )
 
 
@@ -285,7 +363,7 @@ flash = define_op(
             **GATED,
             "chunk": chunk_size("tokens that attend to each other quadratically"),
             "cumsum": CUMSUM,
-            "lin_norm": LIN_NORM,
+            "lin_norm": LIN_NORM_OF_FLASH,
             "qk_scale": QK_SCALE,
             "use_local": flag(True, doc="quadratic attention within chunks"),
             "use_global": flag(True, doc="linear attention between chunks"),
@@ -298,6 +376,8 @@ flash = define_op(
             ),
             "head_order": text(" ".join(HEADS), doc="the cheap heads in the order of the rows of gamma and beta"),
             "max_len": integer(8192, least=1, doc="the divisor of qk_scale = max_len"),
+            "attention": KERNEL,
+            "reduce_groups": flag(True, doc="both ways, the global part sees all chunks; where not, its own alone"),
         },
         decompose=_decompose_flash,
         params=_params_flash,

@@ -13,9 +13,10 @@ from flashir.ir.dims import Size
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
 from flashir.ir.streaming import States, StreamingRule
-from flashir.ir.types import TensorType
-from flashir.ops.attention.documents import are_tokens, check_documents, document_numbers, ref_numbers
+from flashir.ir.types import DType, TensorType
+from flashir.ops.attention.documents import are_tokens, check_documents, document_lengths, document_numbers, ref_numbers
 from flashir.ops.decode.context import DecodeContext, column, equal, take_rows
+from flashir.ops.functions.norm import CLAMP, EPS
 from flashir.ops.functions.position import ref_rope
 from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.layers.relative_bias import REL_BIAS, bias_params
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
+QK_SCALES = ("length", "none", "max_len", "sqrt_key")
 QK_SCALE = choice(
-    "length",
-    "none",
-    "max_len",
-    "sqrt_key",
+    *QK_SCALES,
     default="length",
     doc="scores divided by: the length, or the chunk in flash (Code 6, 8); nothing (Eq. 5); max_len; sqrt(s)",
 )
@@ -128,21 +127,27 @@ token_shift = define_op(
 
 GATED: dict[str, AttrSpec] = {
     "expansion": number(2, least=0, doc="e = expansion * d"),
-    "key_dim": integer(128, least=2, doc="s, width of queries and keys; even, for rope"),
+    "key_dim": integer(128, least=1, doc="s, width of queries and keys; even, for rope"),
     "causal": flag(True, doc="a token sees none after it"),
-    "norm": choice("layer_norm", "scale_norm", default="layer_norm"),
+    "norm": choice("layer_norm", "scale_norm", "none", default="layer_norm", doc="of the tokens, before all else"),
     "rel_bias": REL_BIAS,
     "rope_dims": integer(
-        None, least=2, doc="how many numbers of q and k positions turn, the first ones; all where none"
+        None, least=0, doc="how many numbers of q and k positions turn, the first ones, or 0; all where none"
     ),
     "rope_interleaved": flag(False, doc="positions turn neighbours, (0, 1), (2, 3), .., instead of halves"),
     "token_shift": flag(False, doc="half the channels, the first, are those of the token before"),
     "valid": size(None, doc="how many rows are tokens, where the rest is padding"),
+    "expanded": integer(None, least=1, doc="e itself, where given, whatever the expansion"),
+    "norm_eps": number(EPS, least=0, doc="eps of the norm"),
+    "norm_clamp": CLAMP,
+    "residual": flag(True, doc="what comes in is added to what goes out"),
 }
 
 
-def expanded(x: TensorType, expansion: float) -> int:
+def expanded_width(x: TensorType, expansion: float, expanded: int | None = None, **_: Any) -> int:
     """e, the expanded width. Raises IRError where it is not a whole number."""
+    if expanded is not None:
+        return expanded
     width = width_of(x) * expansion
     if not 1 <= width <= LARGEST_SIZE or width != int(width):
         raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is no whole width")
@@ -154,15 +159,14 @@ def gated_params(
     cheap: int,
     span: int | None,
     *,
-    expansion: float,
     key_dim: int,
     norm: str,
     rel_bias: str,
     gating: bool = True,
-    **_: Any,
+    **attrs: Any,
 ) -> dict[str, ParamSpec]:
     """The parameters of a gated block with that many cheap heads, and a bias where there is a span."""
-    d, e = width_of(x), expanded(x, expansion)
+    d, e = width_of(x), expanded_width(x, **attrs)
     inside = 2 * e + key_dim
     return {
         **norm_params(norm, d, "norm."),
@@ -176,6 +180,13 @@ def gated_params(
     }
 
 
+def token_count(b: Builder, documents: Value | None, n: Size, valid: Size | None, dtype: DType) -> Value:
+    """[], or [b, t, 1] or [b, 1, 1]: how many tokens there are, in the document of each, 1 at least"""
+    if documents is None:
+        return b.maximum(b.size(value=n if valid is None else valid, dtype=dtype), 1.0)
+    return column(b, document_lengths(b, documents, n, dtype))
+
+
 Attend = Callable[..., Any]
 
 
@@ -187,8 +198,11 @@ def gated(
     documents: Value | None = None,
     *,
     expansion: float,
+    expanded: int | None,
     key_dim: int,
     norm: str,
+    norm_eps: float,
+    norm_clamp: bool,
     causal: bool,
     valid: Size | None,
     cheap: int,
@@ -198,6 +212,7 @@ def gated(
     rope_dims: int | None = None,
     rope_interleaved: bool = False,
     rel_bias: str = "paper",
+    residual: bool = True,
 ) -> Value:
     """x + (u * attend(q.., v)) W_out, with [u, v, z] = silu(norm(x) W_in) and cheap heads q.. of z (Code 8).
 
@@ -205,13 +220,14 @@ def gated(
         b, x, p: the builder, the tokens [b, t, d], the parameters of the block.
         attend: the cheap heads [b, t, s], in a list, and v [b, t, e] -> [b, t, e].
         documents: which tokens see each other; see `flashir.ops.attention.documents`.
-        expansion, key_dim, norm, causal, valid, token_shift, rope_dims, rope_interleaved, rel_bias: as in `GATED`.
+        expansion, expanded, key_dim, norm, norm_eps, norm_clamp, causal, valid, token_shift, rope_dims,
+            rope_interleaved, rel_bias, residual: as in `GATED`.
         cheap: how many cheap heads.
         heads: how many parts each is cut in; positions turn each part by itself.
         gating: where not, u stands beside what is attended to instead of multiplying it.
     """
-    e, t = expanded(x.type, expansion), x.type.shape[1]
-    normed = apply_norm(b, x, p, norm, "norm.")
+    e, t = expanded_width(x.type, expansion, expanded), x.type.shape[1]
+    normed = apply_norm(b, x, p, norm, "norm.", norm_eps, norm_clamp)
     normed = b.token_shift(normed, documents) if token_shift else normed
     h = b.dense(normed, p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
@@ -221,11 +237,12 @@ def gated(
     queries = b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"])
     cut = (*queries.type.shape[:-1], heads, key_dim // heads)
     queries = queries if heads == 1 else b.reshape(queries, shape=cut)
-    turned = b.rope(queries, axis=2, dims=rope_dims, interleaved=rope_interleaved)
+    turned = queries if rope_dims == 0 else b.rope(queries, axis=2, dims=rope_dims, interleaved=rope_interleaved)
     apart = b.results("split", turned, axis=1, sizes=(1,) * cheap)
     attended = attend([b.reshape(q, shape=z.type.shape) for q in apart], v)
     joined = b.mul(u, attended) if gating else b.concat(u, attended, axis=-1)
-    return b.add(b.dense(joined, p["proj_out.weight"], p["proj_out.bias"]), x)
+    out = b.dense(joined, p["proj_out.weight"], p["proj_out.bias"])
+    return b.add(out, x) if residual else out
 
 
 def ref_gated(
@@ -235,43 +252,49 @@ def ref_gated(
     documents: Any = None,
     *,
     expansion: float,
-    key_dim: int,
+    expanded: int | None,
     norm: str,
+    norm_eps: float,
+    norm_clamp: bool,
     valid: int | None,
     heads: int = 1,
     gating: bool = True,
     token_shift: bool,
     rope_dims: int | None,
     rope_interleaved: bool,
+    residual: bool,
     **_: Any,
 ) -> Any:
     """As `gated`, in numpy."""
     tokens = x if valid is None else x[:, :valid]
-    e = int(x.shape[-1] * expansion)
-    normed = ref_norm(tokens, p, norm, "norm.")
+    e = int(x.shape[-1] * expansion) if expanded is None else expanded
+    normed = ref_norm(tokens, p, norm, "norm.", norm_eps, norm_clamp)
     normed = _ref_shift(normed, documents) if token_shift else normed
     h = normed @ p["proj_in.weight"] + p["proj_in.bias"]
     u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
     base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]
-    turned = np.concatenate(
-        [ref_rope(part, 1, rope_dims, rope_interleaved) for part in np.split(base, heads, axis=-1)], axis=-1
-    )
+    turned = base
+    if rope_dims != 0:
+        parts = np.split(base, heads, axis=-1)
+        turned = np.concatenate([ref_rope(part, 1, rope_dims, rope_interleaved) for part in parts], axis=-1)
     attended = attend([turned[:, :, i] for i in range(turned.shape[2])], v)
     joined = u * attended if gating else np.concatenate([u, attended], -1)
     out = np.zeros_like(x)
-    out[:, : tokens.shape[1]] = joined @ p["proj_out.weight"] + p["proj_out.bias"] + tokens
+    out[:, : tokens.shape[1]] = joined @ p["proj_out.weight"] + p["proj_out.bias"] + (tokens if residual else 0)
     return out
 
 
 def infer_gated(
-    x: TensorType, expansion: float, key_dim: int, heads: int = 1, rope_dims: int | None = None, **_: Any
+    x: TensorType, key_dim: int, heads: int = 1, rope_dims: int | None = None, norm: str = "", **attrs: Any
 ) -> TensorType:
     """The type of x. Raises IRError where the widths do not fit."""
     check_tokens(x)
-    e = expanded(x, expansion)
+    e = expanded_width(x, **attrs)
+    if attrs["norm_clamp"] and norm != "scale_norm":
+        raise IRError(f"norm_clamp is a matter of scale_norm, the norm is {norm}")
     if heads > 1 and (key_dim % heads or e % heads):
         raise IRError(f"heads must divide key_dim and the expanded width, got {heads} for {key_dim} and {e}")
-    if key_dim // heads % 2:
+    if key_dim // heads % 2 and rope_dims != 0:
         each = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
         raise IRError(f"key_dim must be even, for rope turns pairs, got {each}")
     if rope_dims is not None and (rope_dims % 2 or rope_dims > key_dim // heads):
@@ -283,20 +306,19 @@ def cost_gated(
     ins: Types,
     outs: Types,
     *,
-    expansion: float,
     key_dim: int,
     chunk: int,
     keys: int,
     linear: bool = False,
     heads: int = 1,
     gating: bool = True,
-    **_: Any,
+    **attrs: Any,
 ) -> Cost:
     """The two projections, quadratic attention of each chunk to so many keys, linear attention where it is."""
     x = ins[0]
     assert x is not None
     batch, t, d = x.sizes
-    e, traffic = int(d * expansion), moved(ins, outs)
+    e, traffic = expanded_width(x, **attrs), moved(ins, outs)
     products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e if gating else 2 * e, d)]
     if keys:
         chunks = batch * -(-t // max(chunk, 1)) * heads

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.cost import Cost, Types
-from flashir.ir.dims import Size
-from flashir.ir.op import OpDef, ParamSpec, define_op, flag, integer, sample
-from flashir.ir.types import DType, TensorType
-from flashir.ops.attention.documents import check_documents, document_lengths, document_numbers, ref_lengths
+from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample
+from flashir.ir.types import TensorType
+from flashir.ops.attention.documents import check_documents, document_numbers, ref_lengths
 from flashir.ops.attention.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
-from flashir.ops.decode.context import column
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.blocks import Params
-from flashir.ops.layers.gated_unit import GATED, QK_SCALE, cost_gated, gated, gated_params, infer_gated, ref_gated
+from flashir.ops.layers.gated_unit import (
+    GATED,
+    QK_SCALES,
+    cost_gated,
+    gated,
+    gated_params,
+    infer_gated,
+    ref_gated,
+    token_count,
+)
 from flashir.ops.layers.multi_head import cut_heads
 from flashir.ops.layers.relative_bias import SHORT_SPAN, bias_of, bias_products, ref_bias_of
 
@@ -26,12 +34,26 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
+LOG_BASE = log(512)
+BY_LENGTH = ("length", "log_length", "root_length")
+QK_SCALE_OF_GAU = choice(
+    *QK_SCALES,
+    "log_length",
+    "root_length",
+    default="length",
+    doc="scores divided by: the length (Code 6); nothing (Eq. 5); max_len; sqrt(s); sqrt(s) ln 512 / ln(length), or "
+    "sqrt(length) (GAU-alpha)",
+)
+
+
 def _infer_gau(x: TensorType, documents: TensorType | None = None, *, max_len: int, **attrs: Any) -> TensorType:
     length = x.shape[1] if x.rank == 3 else 0
     if max_len < SHORT_SPAN and attrs["rel_bias"] == "paper" and isinstance(length, int) and length > max_len:
         raise IRError(f"the relative bias spans max_len = {max_len} positions, the sequence has {length}: {x}")
     infer_gated(x, **attrs)
     check_documents(documents, *x.shape[:2])
+    if documents is not None and attrs["bias_scale"] == "length":
+        raise IRError("bias_scale = length divides by one length, and documents have one each")
     return x
 
 
@@ -50,6 +72,7 @@ def _ref_gau(
     qk_scale: str,
     max_len: int,
     key_dim: int,
+    bias_scale: str,
     heads: int,
     attention: str,
     **attrs: Any,
@@ -58,8 +81,10 @@ def _ref_gau(
         n, width = v.shape[1], key_dim / heads
         length = max(n if attrs["valid"] is None else attrs["valid"], 1)
         length = length if documents is None else ref_lengths(documents, n)[..., None]
-        divisor = {"length": length, "none": 1, "max_len": max_len, "sqrt_key": width**0.5}[qk_scale]
-        bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal)
+        divisor: Any = {"length": length, "none": 1, "max_len": max_len, "sqrt_key": width**0.5}.get(qk_scale)
+        if divisor is None:
+            divisor = np.sqrt(length) if qk_scale == "root_length" else width**0.5 * LOG_BASE / np.log(length + 1e-300)
+        bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal) / (length if bias_scale == "length" else 1)
         parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)
         how: dict[str, Any] = {"causal": causal, "kernel": attention}
         return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, documents, **how) for q, k, v_h in parts], -1)
@@ -75,6 +100,7 @@ def _decompose_gau(
     p: Params,
     qk_scale: str,
     max_len: int,
+    bias_scale: str,
     heads: int,
     attention: str,
     scope: str | None,
@@ -85,11 +111,15 @@ def _decompose_gau(
 
     def attend(cheap: list[Value], v: Value) -> Value:
         q, k = cheap
-        if qk_scale == "length":
-            q = scaled(b, q, b.reciprocal(_length(b, documents, n, valid, accumulation_dtype(q.type.dtype))))
+        root = (attrs["key_dim"] / heads) ** -0.5
+        if qk_scale in BY_LENGTH:
+            count = token_count(b, documents, n, valid, accumulation_dtype(q.type.dtype))
+            q = scaled(b, q, _by_length(b, qk_scale, count, root))
         elif qk_scale != "none":
-            q = b.mul(q, 1 / max_len if qk_scale == "max_len" else (attrs["key_dim"] / heads) ** -0.5)
+            q = b.mul(q, 1 / max_len if qk_scale == "max_len" else root)
         bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])
+        if bias_scale == "length":
+            bias = scaled(b, bias, b.reciprocal(token_count(b, None, n, valid, accumulation_dtype(bias.type.dtype))))
         if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
             bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
         if heads == 1:
@@ -101,11 +131,11 @@ def _decompose_gau(
     return gated(b, x, p, attend, documents, cheap=2, heads=heads, **attrs)
 
 
-def _length(b: Builder, documents: Value | None, n: Size, valid: Size | None, dtype: DType) -> Value:
-    """[], or [b, t, 1] or [b, 1, 1]: how many tokens there are, in the document of each, 1 at least"""
-    if documents is None:
-        return b.maximum(b.size(value=n if valid is None else valid, dtype=dtype), 1.0)
-    return column(b, document_lengths(b, documents, n, dtype))
+def _by_length(b: Builder, qk_scale: str, count: Value, root: float) -> Value:
+    """What scores are multiplied by, from how many tokens there are"""
+    if qk_scale == "log_length":
+        return b.mul(b.log(count), root / LOG_BASE)
+    return b.reciprocal(b.sqrt(count) if qk_scale == "root_length" else count)
 
 
 def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
@@ -146,14 +176,20 @@ gau = define_op(
             sample("f32[2, 7, 4]", "i32[2, 6]", key_dim=4, max_len=7, token_shift=True),
             sample("f32[2, 7, 4]", "i32[2, 7]", key_dim=4, max_len=7, attention="laplace", heads=2, causal=False),
             sample("f32[1, 0, 4]", "i32[1, 0]", key_dim=4, max_len=4, attention="softmax"),
+            sample("f32[2, 5, 4]", key_dim=3, max_len=7, rope_dims=0, residual=False, bias_scale="length"),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, norm="none", qk_scale="log_length", attention="softmax"),
+            sample("f32[2, 5, 4]", "i32[2, 5]", key_dim=4, max_len=7, qk_scale="log_length", expanded=5),
+            sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, qk_scale="root_length", causal=False),
+            sample("f32[2, 5, 4]", key_dim=4, max_len=7, norm="scale_norm", norm_eps=0.5, norm_clamp=True),
         ),
         attrs={
             **GATED,
-            "qk_scale": QK_SCALE,
+            "qk_scale": QK_SCALE_OF_GAU,
             "max_len": integer(8192, least=1, doc="span of the relative bias"),
             "attention": KERNEL,
             "heads": integer(1, least=1, doc="parts that attend by themselves, of width s / heads (Table 1)"),
             "gating": flag(True, doc="u times what is attended to; where not, both side by side (Table 1)"),
+            "bias_scale": choice("none", "length", default="none", doc="what the relative bias is divided by"),
         },
         decompose=_decompose_gau,
         params=_params_gau,
