@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,23 @@ PLUGINS = sources("backends", "frontends")
 PLUGIN_NAMES = {source.module.split(".")[0] for source in PLUGINS}
 
 
-def each_source(found: list[Source]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("source", found, ids=lambda source: source.module)
+def each_source(found: list[Source]) -> Callable[[Callable[[Source], None]], Callable[[], None]]:
+    """One test over all the files, which names every fault at once."""
+
+    def decorate(test: Callable[[Source], None]) -> Callable[[], None]:
+        def test_of_all() -> None:
+            faults = []
+            for source in found:
+                try:
+                    test(source)
+                except AssertionError as error:
+                    faults.append(f"{source.module}: {error}")
+            assert not faults, "\n".join(faults)
+
+        test_of_all.__doc__ = test.__doc__
+        return test_of_all
+
+    return decorate
 
 
 def told(source: Source, faults: list[Import]) -> str:

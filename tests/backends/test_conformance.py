@@ -1,24 +1,35 @@
 """Every backend that is installed passes the suite that third parties use."""
 
+import re
+
 import pytest
 
 from flashir.backends.registry import backend_names
+from flashir.ops import OPS
 from flashir.testing import agree, cases
 from tests.backends.support import at_hand
+from tests.cover import cover, quick_samples
 
 SLOW = ("jax",)  # it compiles every graph anew
+SAMPLES = {f"{op}-{place}": place in quick_samples(op) for op in OPS for place in range(len(OPS[op].samples))}
 
 
-EVERY = [
-    pytest.param(case, id=f"{name}-{case}", marks=pytest.mark.slow if name in SLOW else ())
-    for name in backend_names()
-    if at_hand(name)
-    for case in cases(f"{name}:cpu")
-]
+def every_case() -> list[object]:
+    """Of each backend: samples with every pair of settings, models with every setting, and the other cases are slow."""
+    made = []
+    for name in backend_names():
+        found = list(cases(f"{name}:cpu")) if at_hand(name) else []
+        models = [case for case in found if "=" in str(case)]
+        covered = cover([re.split(r"-(?=\w+=)", str(case)) for case in models], together=1)
+        quick = SAMPLES | {str(case): place in covered for place, case in enumerate(models)}
+        for case in found:
+            slow = name in SLOW or not quick.get(str(case), True)
+            made.append(pytest.param(case, id=f"{name}-{case}", marks=pytest.mark.slow if slow else ()))
+    return made
 
 
-@pytest.mark.parametrize("case", EVERY)
-def test_it_conforms(case):
+@pytest.mark.parametrize("case", every_case())
+def test_every_backend_passes_the_suite(case):
     case.check()
 
 

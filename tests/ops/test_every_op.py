@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from math import isfinite
 
 import numpy as np
 import pytest
 
 from flashir import interpret
-from flashir.ir import Builder, dumps, loads
+from flashir.ir import Builder, Graph, dumps, loads
 from flashir.ir.op import REQUIRED, composites
 from flashir.ir.verify import verify
 from flashir.ops import OPS, OpDef, Sample, opdef, sample
 from flashir.transforms.lower import Lower
+from tests.cover import quick_samples, slow_samples
 from tests.support import (
+    Array,
     assert_equal_results,
     cost_of,
     graph_of,
@@ -22,6 +26,66 @@ from tests.support import (
     random_inputs,
     random_parameters,
 )
+
+RECORDS = [pytest.param(record, id=name) for name, record in OPS.items()]
+WITH_REGIONS = {"scan", "repeat"}  # their cases are written by hand, in test_regions.py
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample of an op as a graph, with operands and parameters; what several tests ask of it is found once."""
+
+    record: OpDef
+    sample: Sample
+
+    @cached_property
+    def graph(self) -> Graph:
+        return graph_of(self.record, self.sample)
+
+    @cached_property
+    def operands(self) -> tuple[list[Array], dict[str, Array]]:
+        return random_inputs(self.graph, high=self.sample.high), random_parameters(self.graph)
+
+    @cached_property
+    def results(self) -> tuple[Array, ...]:
+        return self.results_of(self.graph)
+
+    @cached_property
+    def decomposed(self) -> Graph:
+        return Lower().apply(self.graph)
+
+    def results_of(self, graph: Graph) -> tuple[Array, ...]:
+        inputs, params = self.operands
+        return interpret(graph, params, *inputs)
+
+
+@cache
+def example(record: str, place: int) -> Example:
+    return Example(OPS[record], OPS[record].samples[place])
+
+
+def examples(only_composites: bool) -> pytest.MarkDecorator:
+    """A case for each op with samples: those of `quick_samples` always, the others where slow tests are asked for."""
+    cases = []
+    for name, record in OPS.items():
+        if not only_composites or record.decompose is not None:
+            for places, marks in ((quick_samples(name), ()), (slow_samples(name), pytest.mark.slow)):
+                label = f"{name}-rest" if marks else name
+                cases += [pytest.param(record, places, id=label, marks=marks)] if places else []
+    return pytest.mark.parametrize(("record", "places"), cases)
+
+
+def each(record: OpDef, places: tuple[int, ...]) -> Iterator[Example]:
+    """The examples one after another; where a test fails, the last line that it printed is the sample."""
+    for place in places:
+        print(f"sample {place}: {record.samples[place]}")
+        yield example(record.name, place)
+
+
+every_op = examples(only_composites=False)
+every_composite = examples(only_composites=True)
+every_record = pytest.mark.parametrize("record", RECORDS)
+
 
 CASES = [
     pytest.param(record, case, id=f"{record.name}-{i}")
@@ -37,76 +101,71 @@ every_composite_case = pytest.mark.parametrize(("record", "case"), COMPOSITE)
 every_record = pytest.mark.parametrize("record", RECORDS)
 
 
-@every_case
-def test_results_have_the_inferred_types(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
-    results = interpret(graph, random_parameters(graph), *random_inputs(graph, high=case.high))
-    assert [(x.shape, x.dtype) for x in results] == [
-        (v.type.sizes, v.type.dtype.reference_dtype) for v in graph.outputs
-    ]
+@every_op
+def test_results_have_the_inferred_types(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        types = [(v.type.sizes, v.type.dtype.reference_dtype) for v in one.graph.outputs]
+        assert [(x.shape, x.dtype) for x in one.results] == types
 
 
-@every_composite_case
-def test_the_reference_and_the_decomposition_agree(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
-    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
-    simpler = Lower().apply(graph)
-    assert all(opdef(node.op).is_primitive for node in simpler.walk())
-    assert_equal_results(interpret(simpler, params, *inputs), interpret(graph, params, *inputs))
+@every_composite
+def test_the_reference_and_the_decomposition_agree(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        assert all(opdef(node.op).is_primitive for node in one.decomposed.walk())
+        assert_equal_results(one.results_of(one.decomposed), one.results)
 
 
-@every_composite_case
-def test_the_whole_lowering_keeps_the_meaning(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
-    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
-    assert_equal_results(interpret(lowered(graph), params, *inputs), interpret(graph, params, *inputs))
+@every_composite
+def test_the_whole_lowering_keeps_the_meaning(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        assert_equal_results(one.results_of(lowered(one.graph)), one.results)
 
 
-@every_composite_case
-def test_the_decomposition_is_well_formed_and_keeps_the_types(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
-    simpler = Lower().apply(graph)
-    verify(simpler)
-    assert [v.type for v in simpler.outputs] == [v.type for v in graph.outputs]
+@every_composite
+def test_the_decomposition_is_well_formed_and_keeps_the_types(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        verify(one.decomposed)
+        assert [v.type for v in one.decomposed.outputs] == [v.type for v in one.graph.outputs]
 
 
-@every_composite_case
-def test_the_decomposition_takes_one_step_at_a_time(record: OpDef, case: Sample) -> None:
+@every_composite
+def test_the_decomposition_takes_one_step_at_a_time(record: OpDef, places: tuple[int, ...]) -> None:
     """Lowering to whatever the op is made of directly is well formed as well: a target may claim any level."""
-    graph = graph_of(record, case)
-    step = Lower("one step", lambda node: node.op != record.name).apply(graph)
-    verify(step)
-    assert record.name not in {node.op for node in step.nodes}
-    inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
-    assert_equal_results(interpret(step, params, *inputs), interpret(graph, params, *inputs))
+    one_step = Lower("one step", lambda node: node.op != record.name)
+    for one in each(record, places):
+        step = one_step.apply(one.graph)
+        verify(step)
+        assert record.name not in {node.op for node in step.nodes}
+        assert_equal_results(one.results_of(step), one.results)
 
 
-@every_case
-def test_the_cost_is_finite_and_not_negative(record: OpDef, case: Sample) -> None:
-    cost = cost_of(graph_of(record, case))
-    for amount in (cost.flops, cost.read, cost.written, cost.steps, cost.matrix_flops):
-        assert isfinite(amount)
-        assert amount >= 0
+@every_op
+def test_the_cost_is_finite_and_not_negative(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        cost = cost_of(one.graph)
+        for amount in (cost.flops, cost.read, cost.written, cost.steps, cost.matrix_flops):
+            assert isfinite(amount)
+            assert amount >= 0
 
 
-@every_composite_case
-def test_the_cost_counts_the_products_that_the_decomposition_takes(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
-    stated, taken = cost_of(graph).matrix_flops, cost_of(Lower().apply(graph)).matrix_flops
-    if record.name == "softmax_attention" and case.attrs["causal"]:  # one kernel skips what is masked
-        t = graph.inputs[0].type.sizes[-2]
-        assert stated * t == taken * ((t + 1) // 2)
-    elif record.name in CHUNKED:  # where the last chunk is padded, and masks of G x G come on top
-        assert taken / 2 <= stated <= taken
-    elif record.name != "prefix_sum":  # a product is only one of its strategies
-        assert stated == taken
+@every_composite
+def test_the_cost_counts_the_products_that_the_decomposition_takes(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        stated, taken = cost_of(one.graph).matrix_flops, cost_of(one.decomposed).matrix_flops
+        if record.name == "softmax_attention" and one.sample.attrs["causal"]:  # one kernel skips what is masked
+            t = one.graph.inputs[0].type.sizes[-2]
+            assert stated * t == taken * ((t + 1) // 2)
+        elif record.name in CHUNKED:  # where the last chunk is padded, and masks of G x G come on top
+            assert taken / 2 <= stated <= taken
+        elif record.name != "prefix_sum":  # a product is only one of its strategies
+            assert stated == taken
 
 
-@every_case
-def test_the_text_of_the_op_reads_back(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
-    assert loads(dumps(graph)) == graph
-    assert loads(dumps(graph, types=True)) == graph
+@every_op
+def test_the_text_of_the_op_reads_back(record: OpDef, places: tuple[int, ...]) -> None:
+    for one in each(record, places):
+        assert loads(dumps(one.graph)) == one.graph
+        assert loads(dumps(one.graph, types=True)) == one.graph
 
 
 @every_record

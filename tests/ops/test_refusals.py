@@ -117,7 +117,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("op", "operands", "attrs", "problem"), REFUSED)
-def test_it_is_refused_with_what_was_wanted_and_what_was_got(op, operands, attrs, problem) -> None:  # type: ignore[no-untyped-def]
+def test_an_op_refuses_with_what_was_wanted_and_what_was_got(op, operands, attrs, problem) -> None:  # type: ignore[no-untyped-def]
     b = Builder()
     inputs = [b.input(f"x{i}", text) for i, text in enumerate(operands)]
     with pytest.raises(FlashirError, match=problem) as refused:

@@ -37,14 +37,15 @@ def layer(**settings: Any) -> Graph:
 
 @causal_or_not
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s)) or "none")
-@pytest.mark.parametrize("length", [1, 3, 8])
-def test_one_token_at_a_time(length: int, settings: dict[str, Any], causal: bool) -> None:
+def test_flash_with_settings_is_code_8_one_token_at_a_time(settings: dict[str, Any], causal: bool) -> None:
     graph = layer(causal=causal, **settings)
-    params, x = random_parameters(graph), np.random.default_rng(0).normal(size=(length, D))
+    params, primitives = random_parameters(graph), lowered(graph)
     p = {name.removeprefix("layers.0."): value for name, value in params.items()}
-    wanted = transcribed(x, p, causal=causal, **settings)[None]
-    assert_equal_results(interpret(graph, params, x[None]), (wanted,))
-    assert_equal_results(interpret(lowered(graph), params, x[None]), (wanted,))
+    for length in (1, C, 2 * C + 2):
+        x = np.random.default_rng(0).normal(size=(length, D))
+        wanted = transcribed(x, p, causal=causal, **settings)[None]
+        assert_equal_results(interpret(graph, params, x[None]), (wanted,))
+        assert_equal_results(interpret(primitives, params, x[None]), (wanted,))
 
 
 def transcribed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.decode.support import ROOM, SMALL, ZOO, model
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1]]
 FILES = {MODEL_FILE, PREFILL_FILE, STEP_FILE}
 MODELS = sorted(ZOO)
+OTHERS = ("performer", "transformer++")
 
 
 def export(out: Path, name: str = "flash", seed: int = 0, **more: Any) -> Path:
@@ -43,6 +45,19 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("decoder") / "out")
 
 
+@pytest.fixture(scope="module")
+def written(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The decoder of each model, written once, to be read alone."""
+    folders = {"flash": out}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            folders[name] = export(tmp_path_factory.mktemp(name), name)
+        return folders[name]
+
+    return folder
+
+
 def metadata(path: Path) -> dict[str, str]:
     return {each.key: each.value for each in onnx.load(path, load_external_data=False).metadata_props}
 
@@ -57,9 +72,9 @@ def session(path: Path) -> ort.InferenceSession:
 
 
 @pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.slow] * (each != "flash")) for each in MODELS])
-def test_what_is_read_back_goes_on_as_the_model_does(tmp_path: Path, name: str) -> None:
+def test_what_is_read_back_goes_on_as_the_model_does(written: Callable[[str], Path], name: str) -> None:
     made = decoder(model(name), "onnx:cpu", unit(model(name)), max_len=ROOM)
-    back = restored(export(tmp_path, name))
+    back = restored(written(name))
     assert tokens(back) == tokens(made)
     assert (back.limit, back.model) == (made.limit, made.model)
 
@@ -101,19 +116,21 @@ def test_names_types_and_shapes(out: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("name", "limit"), [("flash", ROOM), ("flash-quad-long-bias", ROOM), ("transformer", ROOM)])
-def test_the_metadata_describe_the_states(tmp_path: Path, name: str, limit: int) -> None:
-    export(tmp_path, name)
-    found = metadata(tmp_path / STEP_FILE)
-    step = session(tmp_path / STEP_FILE)
+@pytest.mark.parametrize(
+    "name", ["flash", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flash-quad-long-bias", "transformer"))]
+)
+def test_the_metadata_describe_the_states(written: Callable[[str], Path], name: str) -> None:
+    folder = written(name)
+    found = metadata(folder / STEP_FILE)
+    step = session(folder / STEP_FILE)
     described = json.loads(found["flashir.state"])
     assert [each["input"] for each in described] == [each.name for each in step.get_inputs()[1:]]
     assert [each["output"] for each in described] == [each.name for each in step.get_outputs()[1:]]
     assert [each["shape"] for each in described] == [each.shape for each in step.get_inputs()[1:]]
     assert {each["dtype"] for each in described} == {"int64", "float32"}
-    assert (found["flashir.vocab"], found["flashir.max_len"]) == ("11", str(limit))
+    assert (found["flashir.vocab"], found["flashir.max_len"]) == ("11", str(ROOM))
     assert flashir.loads(found["flashir.model"]) == model(name)
-    assert metadata(tmp_path / PREFILL_FILE)["flashir.state"] == found["flashir.state"]
+    assert metadata(folder / PREFILL_FILE)["flashir.state"] == found["flashir.state"]
 
 
 def test_what_nothing_limits_has_no_max_len(tmp_path: Path) -> None:
@@ -122,7 +139,7 @@ def test_what_nothing_limits_has_no_max_len(tmp_path: Path) -> None:
     assert restored(tmp_path).limit is None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_weights_are_there_once(tmp_path: Path, dtype: str) -> None:
     graph = flashir.model("flash", **SMALL | {"d_model": 128, "vocab": 256}, chunk=8, key_dim=32)
     flashir.export(graph, tmp_path, decode=True, dtype=dtype)
@@ -147,12 +164,12 @@ def test_a_portable_decoder_has_operators_of_the_standard_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["flash-overlap-shift-t5", pytest.param("combiner", marks=pytest.mark.slow)])
-def test_every_state_may_be_written_where_it_stands(tmp_path: Path, name: str) -> None:
+def test_every_state_may_be_written_where_it_stands(written: Callable[[str], Path], name: str) -> None:
     """Bound to the memory of its input, each output is what it is in memory of its own."""
-    export(tmp_path, name)
-    step = session(tmp_path / STEP_FILE)
+    folder = written(name)
+    step = session(folder / STEP_FILE)
     ids, lengths = np.array([row + [0] * (7 - len(row)) for row in PROMPTS]), np.array([3, 1, 7])
-    _, *states = session(tmp_path / PREFILL_FILE).run(None, {"input_ids": ids, "lengths": lengths})
+    _, *states = session(folder / PREFILL_FILE).run(None, {"input_ids": ids, "lengths": lengths})
     names = [each.name for each in step.get_inputs()[1:]]
     apart, here = states, [ort.OrtValue.ortvalue_from_numpy(np.array(state)) for state in states]
     binding = step.io_binding()
@@ -228,16 +245,18 @@ def killed(number: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
             export(out, seed=1)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_kill_leaves_the_old_decoder_or_the_new_one(
-    out: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(out, tmp_path / "out")
-    killed(number, monkeypatch, tmp_path / "out")
-    found = tokens(restored(tmp_path / "out"))
-    assert found == tokens(decoder(model("flash"), params=unit(model("flash"), 1 if number else 0)))
-    export(tmp_path / "out", seed=2)
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    old, new = (tokens(decoder(model("flash"), params=unit(model("flash"), seed))) for seed in (0, 1))
+    assert old != new
+    for number, wanted in enumerate((old, new, new)):
+        folder = tmp_path / str(number)
+        shutil.copytree(out, folder)
+        killed(number, monkeypatch, folder)
+        assert tokens(restored(folder)) == wanted
+    export(folder, seed=2)
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_an_export_that_fails_its_check_leaves_the_old_one(
@@ -288,11 +307,11 @@ def test_model_onnx_names_the_others(out: Path) -> None:
 # What is refused
 
 
-@pytest.mark.parametrize("name", ["flash", "performer", "transformer++"])
-def test_states_of_another_batch_are_refused_by_the_file_itself(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["flash", *(pytest.param(x, marks=pytest.mark.slow) for x in OTHERS)])
+def test_states_of_another_batch_are_refused_by_the_file_itself(written: Callable[[str], Path], name: str) -> None:
     """Never broadcast, whichever has more rows."""
-    export(tmp_path, name)
-    prefill, step = session(tmp_path / PREFILL_FILE), session(tmp_path / STEP_FILE)
+    folder = written(name)
+    prefill, step = session(folder / PREFILL_FILE), session(folder / STEP_FILE)
     names = [each.name for each in step.get_inputs()[1:]]
     for rows, ids in ((3, 1), (1, 3)):
         _, *states = prefill.run(None, {"input_ids": np.ones((rows, 4), np.int64), "lengths": np.full(rows, 4)})

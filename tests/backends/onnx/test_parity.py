@@ -10,19 +10,16 @@ from flashir import Graph, interpret
 from flashir.errors import FlashirError
 from flashir.ir import Builder
 from tests.backends.onnx.support import SMALL, TOLERANCE, flash, relative_error, session, tokens, unit
+from tests.cover import grid
 
 CUMSUM = ("scan", "matmul", "native")
 LIN_NORM = ("none", "chunk", "chunk_mean")
 QK_SCALE = ("length", "none", "max_len", "sqrt_key")
 
 every_cumsum = pytest.mark.parametrize("cumsum", CUMSUM)
-every_qk_scale = pytest.mark.parametrize("qk_scale", QK_SCALE)
-causal_or_not = pytest.mark.parametrize("causal", [True, False])
-segments_or_not = pytest.mark.parametrize("segments", [False, True])
 
 
-@pytest.mark.parametrize("chunk", [4, 16, 128])
-@pytest.mark.parametrize("lin_norm", LIN_NORM)
+@grid(together=1, chunk=(4, 16, 128), lin_norm=LIN_NORM)
 def test_every_parameter_matters(chunk: int, lin_norm: str) -> None:
     """With the parameters that the grid uses, a term that is missing is far above the tolerance."""
     model = flash(chunk, lin_norm=lin_norm)
@@ -36,19 +33,14 @@ def test_every_parameter_matters(chunk: int, lin_norm: str) -> None:
             assert relative_error(got, wanted) > 5 * TOLERANCE, (name, part)
 
 
-@every_qk_scale
-@pytest.mark.parametrize("parts", [{}, {"use_global": False}, {"use_local": False}], ids=["both", "local", "global"])
-@segments_or_not
+@grid(qk_scale=QK_SCALE, parts=({}, {"use_global": False}, {"use_local": False}), segments=(False, True))
 def test_parts_and_scales_of_flash(qk_scale: str, parts: dict[str, bool], segments: bool) -> None:
     model = flash(**parts, qk_scale=qk_scale, max_len=8, segments=segments)
     check(model, (1, 4, 11))
 
 
-@pytest.mark.parametrize("max_len", [48, 600], ids=["short_bias", "long_bias"])
-@every_qk_scale
-@causal_or_not
-@pytest.mark.parametrize("norm", ["layer_norm", "scale_norm"])
-def test_gau(max_len: int, qk_scale: str, causal: bool, norm: str) -> None:
+@grid(max_len=(48, 600), qk_scale=QK_SCALE, causal=(True, False), norm=("layer_norm", "scale_norm"))
+def test_gau_with_either_bias_is_the_interpreters(max_len: int, qk_scale: str, causal: bool, norm: str) -> None:
     model = flashir.model("flash-quad", **SMALL, max_len=max_len, qk_scale=qk_scale, causal=causal, norm=norm)
     check(model, (0, 1, 7, 48))
 
@@ -70,31 +62,28 @@ def test_gau_refuses_what_its_bias_does_not_span() -> None:
         run(tokens(model, 1, 9))
 
 
-@every_cumsum
-@causal_or_not
-@segments_or_not
-@pytest.mark.parametrize(("batch", "length"), [(1, 0), (0, 0), (0, 9), (3, 9)])
-def test_empty_and_several(cumsum: str, causal: bool, segments: bool, batch: int, length: int) -> None:
+@grid(cumsum=CUMSUM, causal=(True, False), segments=(False, True))
+def test_batches_without_rows_or_tokens_and_of_several_rows(cumsum: str, causal: bool, segments: bool) -> None:
     model = flash(cumsum=cumsum, causal=causal, segments=segments)
-    params, ids = unit(model), tokens(model, batch, length)
-    logits = session(model, params)(ids)
-    assert logits.shape == (batch, length, SMALL["vocab"])
-    for row in range(batch):  # rows of a batch know nothing of each other
-        alone = [each[row : row + 1] for each in ids]
-        assert relative_error(logits[row : row + 1], interpret(model, params, *alone)[0]) < TOLERANCE
+    params = unit(model)
+    run = session(model, params)
+    for batch, length in ((1, 0), (0, 0), (0, 9), (3, 9)):
+        ids = tokens(model, batch, length)
+        logits = run(ids)
+        assert logits.shape == (batch, length, SMALL["vocab"])
+        for row in range(batch):  # rows of a batch know nothing of each other
+            alone = [each[row : row + 1] for each in ids]
+            assert relative_error(logits[row : row + 1], interpret(model, params, *alone)[0]) < TOLERANCE
 
 
-@every_cumsum
-@causal_or_not
-@segments_or_not
-def test_float16(cumsum: str, causal: bool, segments: bool) -> None:
+@grid(cumsum=CUMSUM, causal=(True, False), segments=(False, True))
+def test_flash_in_float16_is_near_the_interpreter(cumsum: str, causal: bool, segments: bool) -> None:
     model = flash(16, cumsum, causal=causal, segments=segments, dtype="float16")
     check(model, (0, 1, 16, 50), tolerance=2e-2)
 
 
-@causal_or_not
-@pytest.mark.parametrize("max_len", [48, 600], ids=["short_bias", "long_bias"])
-def test_float16_in_gau(causal: bool, max_len: int) -> None:
+@grid(together=1, causal=(True, False), max_len=(48, 600))
+def test_gau_in_float16_is_near_the_interpreter(causal: bool, max_len: int) -> None:
     model = flashir.model("flash-quad", **SMALL, max_len=max_len, causal=causal, dtype="float16")
     check(model, (0, 1, 48), tolerance=2e-2)
 
@@ -109,9 +98,7 @@ def test_float16_states_are_summed_in_float32(cumsum: str) -> None:
     assert relative_error(session(model, {})([ones]), interpret(model, {}, ones)[0]) < 1e-3
 
 
-@every_cumsum
-@pytest.mark.parametrize("chunk", [4, 16])
-@segments_or_not
+@grid(cumsum=CUMSUM, chunk=(4, 16), segments=(False, True))
 def test_the_past_is_untouched_bit_for_bit(cumsum: str, chunk: int, segments: bool) -> None:
     length = 3 * chunk + 2
     anywhere = np.random.default_rng(1).integers(0, length, 4).tolist()

@@ -1,5 +1,7 @@
 """Narrow weights: how far off a number may be, what runs on them, and that models share them."""
 
+from itertools import product
+
 import numpy as np
 import onnx
 import pytest
@@ -58,8 +60,14 @@ def test_blocks_are_as_long_as_takes_the_fewest_bytes(k, shape):
     assert (made.whole.shape, made.scales.shape, made.k) == ((3, *shape), (3, shape[0]), k)
 
 
-@pytest.mark.parametrize(("kind", "runtime_ops"), FORMS)
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    ("system", "kind", "runtime_ops"),
+    [
+        pytest.param(system, *form, marks=() if system == "flash" or i % len(FORMS) == j else pytest.mark.slow)
+        for i, system in enumerate(SYSTEMS)
+        for j, form in enumerate(FORMS)
+    ],
+)
 def test_every_system_computes_nearly_the_same_in_less_than_a_third_of_the_bytes(system, kind, runtime_ops):
     chosen = flashir.plan(flashir.model(system, size="tiny"), "onnx:cpu", seq_len=256).graph
     whole = emitted(chosen, flashir.init(chosen))
@@ -98,12 +106,11 @@ def test_a_token_sees_nothing_of_later_ones_or_of_other_rows(kind):
     assert relative_error(run([other])[0, :9], run([ids])[0, :9]) == 0
 
 
-@pytest.mark.parametrize("length", [0, 1, 5])
 @pytest.mark.parametrize(("kind", "runtime_ops"), FORMS)
-def test_no_tokens_and_no_rows_are_as_fine_as_some(kind, runtime_ops, length):
+def test_no_tokens_and_no_rows_are_as_fine_as_some(kind, runtime_ops):
     model = flash(**WIDE)
     run = Session(quantiser(kind, runtime_ops=runtime_ops)(emitted(model, unit(model))))
-    for batch in (0, 2):
+    for batch, length in product((0, 2), (0, 1, 5)):
         assert run(tokens(model, batch, length)).shape == (batch, length, 11)
 
 

@@ -50,8 +50,17 @@ def written(path: Path, model: Graph, params: Params, kind: str | None, *, porta
     return path
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
-@pytest.mark.parametrize(("dtype", "form"), FORMS, ids=str)
+def every_system_in_every_form() -> list[Any]:
+    """By default each system in one form and one system in each; then the forms take turns."""
+    return [
+        pytest.param(name, *form, id=f"{name}-{form[0]}-{form[1]}", marks=() if quick else pytest.mark.slow)
+        for i, name in enumerate(SYSTEMS)
+        for j, form in enumerate(FORMS)
+        for quick in [name == "wide" or i % len(FORMS) == j]
+    ]
+
+
+@pytest.mark.parametrize(("name", "dtype", "form"), every_system_in_every_form())
 def test_every_parameter_is_read_back(name: str, dtype: str, form: str | None, tmp_path: Path) -> None:
     system, settings = SYSTEMS[name]
     model = flashir.plan(flashir.model(system, **settings), dtype=dtype, seq_len=32).graph

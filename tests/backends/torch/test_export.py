@@ -39,7 +39,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = {"matmul", "scan", "long gau"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in MODELS])
 def test_one_program_for_every_size(name: str) -> None:
     model = MODELS[name]()
     params = unit(model)

@@ -16,12 +16,12 @@ from flashir.ir import Builder, Graph
 from flashir.ir.op import Sample
 from flashir.ir.text.grammar import parse_type
 from flashir.ops import OPS
-from flashir_torch import fusing, training
+from flashir_torch import fusing, loop, training
 from flashir_torch.emitters import turned
 from flashir_torch.fusing import fuse, fuses
-from flashir_torch.loop import UNROLLED
 from flashir_torch.training import TorchTrainer
 from tests.backends.torch.support import Again, net, tokens
+from tests.cover import grid
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it as it traces
 MODELS = (
@@ -37,7 +37,10 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     counters.clear()
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = {"flash", "transformer++"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in MODELS])
 def test_layers_of_one_text_are_compiled_once(name: str) -> None:
     model = _planned(name, depth=4)
     made, ids = net(model), [torch.tensor(x) for x in tokens(model, 2, 9)]
@@ -49,8 +52,8 @@ def test_layers_of_one_text_are_compiled_once(name: str) -> None:
     assert list(made.state_dict()) == names
 
 
-@pytest.mark.parametrize("length", [0, 1, 3, 4, 5])
-def test_at_every_length(length: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, *(pytest.param(each, marks=pytest.mark.slow) for each in (3, 4)), 5])
+def test_a_compiled_model_runs_at_every_length(length: int) -> None:
     model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=4, cumsum="native", segments=True)
     made, inputs = net(model), [torch.tensor(x) for x in tokens(model, 2, length)]
     wanted = made(*inputs)
@@ -71,10 +74,11 @@ def test_a_model_without_layers_is_compiled_whole_where_it_is_small(
     assert counters["stats"]["unique_graphs"] == graphs
 
 
-def test_a_long_loop_is_not_unrolled() -> None:
-    model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=4, cumsum="scan")
+def test_a_long_loop_is_not_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "UNROLLED", 3)
+    model = flashir.model("flash", d_model=16, depth=1, vocab=11, chunk=4, cumsum="scan")
     made = net(model)
-    short, long = (torch.tensor(tokens(model, 1, 4 * rounds)[0]) for rounds in (UNROLLED, UNROLLED + 1))
+    short, long = (torch.tensor(tokens(model, 1, 4 * rounds)[0]) for rounds in (3, 4))
     wanted = [made(ids) for ids in (short, long)]
     fuse(made)
     torch.testing.assert_close(made(short), wanted[0])
@@ -107,8 +111,7 @@ def test_parameters_of_layers_stay_their_own() -> None:
     torch.testing.assert_close(made(ids), before)
 
 
-@pytest.mark.parametrize("remat", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@grid(together=1, dtype=("float32", "bfloat16"), remat=(False, True))
 def test_a_compiled_trainer_takes_the_same_steps(dtype: str, remat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _planned("flash", depth=2, dtype=dtype)
     plain = _steps(model, remat)

@@ -101,8 +101,10 @@ def test_types_are_those_that_models_have() -> None:
     assert {ScalarType[names[str(dtype)]]: TYPES[dtype].itemsize for dtype in ours} == ITEM_BYTES
 
 
-@pytest.mark.parametrize("name", ["flash", "transformer++", "combiner"])
-def test_a_few_systems(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["flash", *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer++", "combiner"))]
+)
+def test_what_an_export_says_is_allowed(name: str) -> None:
     model = flashir.plan(flashir.model(name, **SMALL), target="torch:cpu", batch=1, seq_len=64).graph
     check_program(of_model(model), Path("model.pt2"))
 

@@ -32,6 +32,7 @@ from flashir_torch.kernels.claims import DEVICES, KERNELS, has_kernel
 from flashir_torch.kernels.mixed import mixed_chunk_attention
 from flashir_torch.session import Session
 from tests.backends.torch.support import TOLERANCE, Array, flash, relative_error, tokens, unit
+from tests.cover import grid
 
 NAMES = ("quad_q", "quad_k", "lin_q", "lin_k", "v", "bias")
 CHUNK, KEYS, WIDTH = 32, 20, 24
@@ -59,15 +60,7 @@ def reference(operands: list[Array], causal: bool = True, lin_norm: str = "chunk
     return np.asarray(made)
 
 
-KINDS = [
-    (True, "none"),
-    (False, "none"),
-    (True, "chunk"),
-    (False, "chunk"),
-    (True, "chunk_mean"),
-    (False, "chunk_mean"),
-]
-every_kind = pytest.mark.parametrize(("causal", "lin_norm"), KINDS)
+every_kind = grid(together=1, causal=(True, False), lin_norm=("none", "chunk", "chunk_mean"))
 
 
 @pytest.fixture

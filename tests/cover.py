@@ -1,0 +1,76 @@
+"""Which cases of a grid the default tests take: few, and yet every pair of settings; the other cases are slow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import combinations, product
+from typing import Any
+
+import pytest
+
+from flashir.ops import OPS, Sample
+
+
+def grid(together: int = 2, **axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Every combination of the settings, as `pytest.mark.parametrize`; those that no cover needs are slow.
+
+    Args:
+        together: how many settings the default cases try together: 2 for every pair, 1 for every value once.
+        axes: the values of each argument.
+    """
+    cases = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    quick = cover([[f"{name} = {value!r}" for name, value in case.items()] for case in cases], together)
+    return pytest.mark.parametrize(
+        tuple(axes),
+        [
+            pytest.param(*case.values(), id=shown(case), marks=() if place in quick else pytest.mark.slow)
+            for place, case in enumerate(cases)
+        ],
+    )
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """Settings as the name of a case."""
+    texts = [_shown(name, value) for name, value in settings.items()]
+    return "-".join(text for text in texts if text) or "none"
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return shown(value)
+    return f"{name}={value}" if isinstance(value, bool | int | float | None) else str(value)
+
+
+def cover(cases: Sequence[Iterable[str]], together: int = 2) -> frozenset[int]:
+    """The places of cases in which every setting that any case has, and every pair of them, is there.
+
+    Greedily: the case that adds the most comes next.
+    """
+    groups = [
+        {group for size in range(1, together + 1) for group in combinations(sorted(case), size)} for case in cases
+    ]
+    missing, chosen = set[tuple[str, ...]]().union(*groups), list[int]()
+    while missing:
+        best = max(range(len(groups)), key=lambda place: len(groups[place] & missing))
+        missing -= groups[best]
+        chosen.append(best)
+    return frozenset(chosen)
+
+
+@cache
+def quick_samples(name: str, together: int = 2) -> tuple[int, ...]:
+    """The places of the samples of an op that default tests take."""
+    return tuple(sorted(cover([_settings(sample) for sample in OPS[name].samples], together)))
+
+
+def slow_samples(name: str, together: int = 2) -> tuple[int, ...]:
+    """The places of the other samples."""
+    return tuple(sorted({*range(len(OPS[name].samples))} - {*quick_samples(name, together)}))
+
+
+def _settings(sample: Sample) -> list[str]:
+    """Attributes with their values, operands with their element types and numbers of axes."""
+    kinds = [None if text is None else (text.split("[")[0], text.count(",")) for text in sample.operands]
+    settings = [f"{len(kinds)} operands", *(f"operand {i}: {kind}" for i, kind in enumerate(kinds))]
+    return settings + [f"{name} = {value!r}" for name, value in sample.attrs.items()]
