@@ -169,13 +169,19 @@ def option(name: str, value: object = True, *, flag: str | None = None) -> str:
 
     Args:
         name: the argument in Python.
-        value: what to set it to; True is a switch, which has no value on the command line; "" leaves it to the reader.
+        value: what to set it to; True and False are of a switch, which has no value on the command line; "" leaves it
+            to the reader.
         flag: the option of the command line, where it is not the name with hyphens.
     """
     if not _on_command_line:
         return name if value == "" else f"{name}={value}"
     said = flag or f"--{name.replace('_', '-')}"
-    return said if value is True or value == "" else f"{said} {value}"
+    return said if isinstance(value, bool) or value == "" else f"{said} {value}"
+
+
+def spoken(in_python: str, on_command_line: str) -> str:
+    """What a message says to its reader, where the two have nothing in common."""
+    return on_command_line if _on_command_line else in_python
 
 
 def counted(count: int, one: str) -> str:

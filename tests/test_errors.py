@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from flashir import FlashirError, errors
-from flashir.errors import suggest
+from flashir.errors import command_line, option, spoken, suggest
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = re.compile(
+    r"flashir/(cli/.*|experiments/.*|machine/hardware|bench/record)\.py|backends/(.*/experiments/.*|flashir_jax/placement)\.py"
+)
+"""Modules that are command lines themselves, or write those of others."""
+TELLS = {"option", "spoken"}
 
 
 def test_one_problem_is_one_sentence() -> None:
@@ -35,3 +47,32 @@ def test_every_kind_has_a_code_of_its_own() -> None:
 )
 def test_the_nearest_name_is_suggested_or_all_that_is_known(name: str, known: list[str], hint: str) -> None:
     assert suggest(name, known) == hint
+
+
+def test_a_message_names_what_its_reader_can_set() -> None:
+    said = (option("max_len", 9), option("decode"), option("strict", False, flag="--no-strict"), option("text", ""))
+    assert said == ("max_len=9", "decode=True", "strict=False", "text")
+    with command_line():
+        said = (option("max_len", 9), option("decode"), option("strict", False, flag="--no-strict"), option("text", ""))
+        assert said == ("--max-len 9", "--decode", "--no-strict", "--text")
+        assert spoken("call it", "run it") == "run it"
+    assert spoken("call it", "run it") == "call it"
+
+
+def _flags(node: ast.AST) -> Iterator[str]:
+    """The options of a command line that texts name, but for docstrings and what is chosen by who reads it."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call) and getattr(child.func, "id", "") in TELLS:
+            continue
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            continue
+        if isinstance(child, ast.Constant) and isinstance(child.value, str):
+            yield from re.findall(r"(?<![\w-])--[a-z][a-z-]+", child.value)
+        yield from _flags(child)
+
+
+@pytest.mark.parametrize("folder", ["flashir", "backends", "frontends"])
+def test_no_message_of_the_library_speaks_of_a_command_line(folder: str) -> None:
+    files = [path for path in (ROOT / folder).rglob("*.py") if not PROGRAMS.fullmatch(str(path.relative_to(ROOT)))]
+    found = {str(path.relative_to(ROOT)): [*_flags(ast.parse(path.read_text(encoding="utf-8")))] for path in files}
+    assert {name: flags for name, flags in found.items() if flags} == {}

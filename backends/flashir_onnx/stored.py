@@ -13,7 +13,7 @@ import onnx
 from onnx import ModelProto, helper, numpy_helper
 
 from flashir.backends.narrow_weights import WEIGHTS
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, option
 from flashir.ir import Graph, loads
 from flashir.ir.parameter_names import parameters
 from flashir_onnx.blocks import MIDDLE, ROWS
@@ -46,8 +46,8 @@ def stored(path: Path) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
             f"the parameters {', '.join(missing[:3])}{', ..' * (len(missing) > 3)} are not whole in it; "
             f"its weights are {about.get(WEIGHTS, 'written in another form')}",
             where=str(path),
-            hint="take the parameters that it was made from: --params FILE, or their checkpoint; "
-            "to be continued, an export wants --decode",
+            hint=f"take the parameters that it was made from: {option('params', 'FILE')}, or their checkpoint; "
+            f"to be continued, an export wants {option('decode')}",
         )
     return graph, {name: np.asarray(array, np.float32) for name, array in found.items() if array is not None}
 

@@ -12,8 +12,9 @@ from flashir.autotune.measure import DeviceMeasurer
 from flashir.autotune.progress import Progress, Silent, candidate_name
 from flashir.backends.registry import backend
 from flashir.cost import Target
-from flashir.errors import ArtefactError, SettingError, TargetError
+from flashir.errors import ArtefactError, SettingError, TargetError, counted
 from flashir.execution.timed_step import trainable
+from flashir.interrupts import kept
 from flashir.ir import Graph
 from flashir.ir.graph import Attr
 from flashir.machine.peak_memory import free_memory
@@ -103,7 +104,8 @@ def tune(
             free_memory() if record.device == "cpu" else record.memory,
             {} if again else _earlier(expected),
         )
-        found = contest.run()
+        with kept(keep.said):
+            found = contest.run()
         if keep.store is not None:
             found = with_measurements(predicted, graph, record, workload)  # as `plan` will see them
     finally:
@@ -172,6 +174,7 @@ class _Keeper:
     record: Target
     workload: Workload
     store: Store | None
+    count: int = 0
 
     def __post_init__(self) -> None:
         self.tuning, self.place = new_tuning(), where(self.record)
@@ -181,10 +184,16 @@ class _Keeper:
             return
         try:
             self.store.add(*(self._trial(candidate, timing) for candidate, timing in measured))
+            self.count = len(measured)
         except ArtefactError as error:
             self.store.close()
             self.store = None
             _warn(error)
+
+    def said(self) -> str:
+        """What is kept, for who interrupts it."""
+        kept = f"{counted(self.count, 'measurement')} {'is' if self.count == 1 else 'are'} kept in the store"
+        return f"{kept}; run again to go on" if self.count else "nothing was measured yet"
 
     def _trial(self, candidate: Candidate, timing: Timing) -> Trial:
         return Trial(

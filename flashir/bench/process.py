@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from flashir.bench.case import Case
-from flashir.errors import TargetError
+from flashir.errors import TargetError, option
 from flashir.ir import dumps
 
 COMMAND = (sys.executable, "-P", "-m", "flashir.bench.worker")
@@ -129,7 +129,7 @@ class Process:
 
     def _how_it_ended(self) -> str:
         if self._late:
-            return f"no answer within {self.limit:g} s; --limit sets another limit"
+            return f"no answer within {self.limit:g} s; {option('limit', '')} sets how long one may take"
         try:
             code = self._process.wait(ENDS_IN_S)
         except subprocess.TimeoutExpired:

@@ -142,7 +142,7 @@ def bench(
         return
     from flashir.bench.draft import Draft
     from flashir.bench.record import new_record
-    from flashir.bench.signals import like_ctrl_c
+    from flashir.interrupts import kept
     from flashir.machine.profile import cache_folder
 
     asked = {
@@ -164,7 +164,7 @@ def bench(
     }
     grid = _grid(asked)
     draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
-    with like_ctrl_c():
+    with kept(lambda: "what was measured until then is kept" if draft.measured else "nothing was measured yet"):
         _measure(grid, rounds, limit, draft)
         _finish(draft, as_json)
 

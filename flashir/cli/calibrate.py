@@ -30,9 +30,10 @@ def calibrate(
     """
     from flashir.cli.meter import meter
     from flashir.cli.targets import shown
+    from flashir.interrupts import kept
     from flashir.machine.calibrate import calibrate as measure
 
-    with meter() as step:
+    with kept("nothing was written, the numbers are what they were"), meter() as step:
         found = measure(target, step)
     if found.share < WHOLE:
         console.note(

@@ -161,6 +161,8 @@ def export(
     from flashir.exporting.export import check_free, divides_by_length
     from flashir.exporting.export import export as write
     from flashir.exporting.quantise import TOLERANCE as GROWTH
+    from flashir.files.atomic import inodes
+    from flashir.interrupts import kept
     from flashir.models.checkpoint import TOKENIZER
 
     if (max_len is not None or length is not None) and not (decode or web):
@@ -204,7 +206,12 @@ def export(
         cumsum=cumsum,
         dtype=dtype,
     )
-    with console.err().status(f"exporting {model} for {target} and checking it"):
+    before = inodes(folder)
+
+    def there() -> str:
+        return "nothing was written" if inodes(folder) == before else f"{folder} has what was exported, whole"
+
+    with kept(there), console.err().status(f"exporting {model} for {target} and checking it"):
         made, beside = page.write(folder, commit, max_len) if page else (commit(), [])
     written = [*made.files, *beside]
     files = {str(file): file.stat().st_size for file in written}

@@ -17,8 +17,10 @@ from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
 from flashir.cli.streams import asides, result
 from flashir.errors import FlashirError, command_line
+from flashir.interrupts import Ended, like_ctrl_c
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+ENDED = 128  # and the number of the signal
 _UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives it no public name
 
 
@@ -38,10 +40,13 @@ class Cli(TyperGroup):
         group_help(self, ctx)
 
     def main(self, args: Any = None, *_: Any, **extra: Any) -> NoReturn:
-        """Run a command line and exit: 0 done, 1 a check failed, 2 an error of the user, 130 interrupted."""
+        """Run a command line and exit: 0 done, 1 a check failed, 2 an error of the user, 130 interrupted.
+
+        What a signal ends has 128 and its number, as 143 for SIGTERM.
+        """
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args or os.environ.get("FLASHIR_DEBUG", "") not in ("", "0", "false")
-        with asides(), command_line(), warnings.catch_warnings():
+        with asides(), command_line(), like_ctrl_c(), warnings.catch_warnings():
             warnings.simplefilter("once", UserWarning)
             warnings.showwarning = _show_warning
             code = _guarded(lambda: self._run(args), debug)
@@ -64,8 +69,10 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
             return run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else FAILED
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        for note in getattr(stopped, "__notes__", ()):
+            console.warn("interrupted:", note, "bold yellow")
+        return ENDED + stopped.number if isinstance(stopped, Ended) else INTERRUPTED
     except _UsageError as error:
         hint = f"\n`{error.ctx.command_path} --help` says more" if error.ctx is not None else ""
         return _fail(f"{error.format_message()}{hint}", MISUSED, debug)

@@ -45,7 +45,7 @@ class NewRun:
         read = {} if self.recipe is None or self.batch is None else read_recipe(self.recipe)
         length = read.get("seq_len", Recipe.seq_len)
         recipe = recipe_of(self.recipe, with_batch(self.given, self.batch, length))
-        folder = self.out or Path(default_name(self.model))
+        folder = self._folder
         meeting.join(recipe.target)
 
         def work(told: Told) -> Data | None:
@@ -53,6 +53,15 @@ class NewRun:
 
         data = meeting.together(work, told)
         return RunFolder(folder), data
+
+    def said(self) -> str:
+        """What there is of it, for who interrupts its beginning."""
+        folder = self._folder
+        return RunFolder(folder).said() if folder.exists() else "no run was begun; the text that is tokenised is kept"
+
+    @property
+    def _folder(self) -> Path:
+        return self.out or Path(default_name(self.model))
 
     def _made(self, recipe: Recipe, folder: Path, told: Told) -> Data:
         """All that can be wrong is found before the folder is made."""

@@ -183,6 +183,7 @@ def train(
     """
     from flashir.cli.new_run import NewRun
     from flashir.errors import SettingError
+    from flashir.interrupts import kept
 
     given = {
         "data": data and tuple(data),
@@ -220,7 +221,7 @@ def train(
         else:
             choices["policy"] = (policy or options.Policy.QUALITY).value
             made = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
-            with _meter(meeting) as step:
+            with kept(made.said), _meter(meeting) as step:
                 folder, corpora = made.begun(meeting, step)
             ended = _gone_on(folder, meeting, corpora)
     if ended is not None:
@@ -290,11 +291,13 @@ def _gone_on(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: 
     """What the steps that were left came to; nothing but in the first process."""
     from flashir.cli import outcome
     from flashir.cli.training import progress
+    from flashir.interrupts import kept
     from flashir.train.loop import train as loop
     from flashir.train.open_run import opened
     from flashir.train.signals import stopping
 
     with ExitStack() as held:
+        held.enter_context(kept(folder.said))
         with _meter(meeting) as step:
             run = held.enter_context(opened(folder, step, data, meeting, **changes))
         with stopping(alone=meeting.processes.count == 1) as stop:

@@ -10,11 +10,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 from flashir.errors import ArtefactError
+from flashir.interrupts import undisturbed
 
 UNFINISHED = ".unfinished"
 """How the name of a file ends while it is written; one that stays was left by a writer that got killed."""
@@ -56,7 +58,8 @@ def atomic_files(
     """Write files that belong together. Each is whole and checked before the first of them gets its name.
 
     They get their names in order. A kill in between leaves the others under their temporary names, `unfinished` has
-    them; so where the first says what belongs to it, the rest can be done by whoever comes next.
+    them; so where the first says what belongs to it, the rest can be done by whoever comes next. Ctrl-C is heard before
+    the first has its name or when all have theirs, and those whose `check` this is as well.
 
     Args:
         folder: where they go; made where it is missing.
@@ -67,19 +70,22 @@ def atomic_files(
         ArtefactError: as `atomic_write`; none of the files has changed.
     """
     temporary = {name: _unfinished(folder / name) for name in files}
-    with in_folder(folder):
+    with ExitStack() as own, in_folder(folder):
+        around = _committing.get() or own
         try:
             for name, write in files.items():
-                with writing(folder / name), temporary[name].open("xb") as file:
+                with _inside(None), writing(folder / name), temporary[name].open("xb") as file:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
             if check is not None:
-                check(temporary)
+                with _inside(around):
+                    check(temporary)
             for name in files:
                 with writing(folder / name):
                     if (folder / name).is_dir():
                         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            around.enter_context(undisturbed())
             for name, path in temporary.items():
                 with writing(folder / name):
                     _put(path, folder / name)
@@ -89,6 +95,19 @@ def atomic_files(
                     path.unlink(missing_ok=True)
         with writing(folder):
             _sync_folder(folder)
+
+
+_committing: ContextVar[ExitStack | None] = ContextVar("committing", default=None)
+"""Lasts until files have their names that are written around those which a check writes."""
+
+
+@contextmanager
+def _inside(committing: ExitStack | None) -> Iterator[None]:
+    before = _committing.set(committing)
+    try:
+        yield
+    finally:
+        _committing.reset(before)
 
 
 @contextmanager
@@ -144,6 +163,13 @@ def remove_folder(path: Path) -> None:
     with writing(path):
         unfinished = path.rename(_unfinished(path))
         shutil.rmtree(unfinished)
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    """What a folder holds by name: whatever was written there since has another number. Nothing where it is none."""
+    with suppress(OSError):
+        return {each.name: each.inode() for each in os.scandir(folder) if not each.name.endswith(UNFINISHED)}
+    return {}
 
 
 def sweep(folder: Path) -> None:

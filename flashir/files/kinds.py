@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from flashir.errors import option
 
 HEAD = 16
 """Bytes of a file that tell what it is."""
@@ -29,14 +31,14 @@ _TORCH = FileKind(
     "a PyTorch pickle",
     "save it as safetensors: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'p.safetensors'); "
     "where it holds more than tensors, such as a 'state_dict', take that",
-    "save its tensors as safetensors, and give them with --params",
+    "save its tensors as safetensors, and give them with {params}",
 )
 _NUMPY = FileKind(
     "a file of numpy",
     "save it as safetensors: flashir.save_params(dict(numpy.load(FILE)), 'p.safetensors')",
-    "save its arrays with flashir.save_params, and give them with --params",
+    "save its arrays with flashir.save_params, and give them with {params}",
 )
-_SAFETENSORS = FileKind("a file of parameters", "", "give it with --params, and a model beside it")
+_SAFETENSORS = FileKind("a file of parameters", "", "give it with {params}, and a model beside it")
 _GGUF = FileKind("a GGUF file", "take the parameters that it was made from, as safetensors")
 _ONNX = FileKind("an ONNX model", "give the safetensors file, or the checkpoint, that it was exported from")
 _PROGRAM = FileKind("a PyTorch program", "give the safetensors file, or the checkpoint, that it was exported from")
@@ -89,7 +91,8 @@ def given_as_model(path: Path) -> FileKind | None:
         return None
     if all(byte in _TEXT for byte in head):
         return None
-    return _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
+    found = _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
+    return found and replace(found, as_model=found.as_model.format(params=option("params", "")))
 
 
 def _in_archive(path: Path) -> FileKind:

@@ -20,7 +20,7 @@ from flashir.arguments import shown, typed
 from flashir.backends.decoding import Decoding, decoding, lowered
 from flashir.backends.protocols import DecoderExporter, DeviceState, Exporter, StatefulBackend, StepFn
 from flashir.backends.registry import backend_of
-from flashir.errors import Faults, InputError, SettingError, TargetError, counted
+from flashir.errors import Faults, InputError, SettingError, TargetError, counted, option
 from flashir.execution.compile import prepare
 from flashir.generation.host_interface import hosted
 from flashir.generation.prompts import Prompts, checked
@@ -203,7 +203,7 @@ def restored(
         if found.metadata(path).get(WEIGHTS) == "int8":
             warnings.warn(
                 f"{folder} has no decoder: its int8 weights go on as the float32 that they stand for, which takes four "
-                "times the memory; an export with --decode keeps them",
+                f"times the memory; an export with {option('decode')} keeps them",
                 stacklevel=2,
             )
         return decoder(model, target, params, max_len=max_len, length=length)

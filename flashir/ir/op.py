@@ -21,7 +21,7 @@ from flashir.ir.graph import AUTO, Attr, Auto, Node
 from flashir.ir.limits import LARGEST_SIZE, LONGEST_NAME
 from flashir.ir.op_table import OpTable
 from flashir.ir.streaming import StreamingRule
-from flashir.ir.traits import Axes, FoldRule, GradientRule, GrowthRule, PaddingRule, RowsRule
+from flashir.ir.traits import AXES_READ, Axes, FoldRule, GradientRule, GrowthRule, PaddingRule, RowsRule
 from flashir.ir.types import DType, TensorType
 
 REQUIRED = object()
@@ -312,6 +312,9 @@ def define_op(op: OpDef) -> OpDef:
     for name, spec in op.attrs.items():
         told = () if spec.choice is None else spec.choice.problems(lambda value, n=name, s=spec: s.problem(n, value))  # type: ignore[misc]
         problems += [f"the choice {name!r} of the op {op.name!r} {problem}" for problem in told]
+    read = () if op.axes is None else AXES_READ.get(op.axes, ())
+    lacking = [name for name in read if name not in op.attrs]
+    problems += [f"{op.name!r} says axes={op.axes}, and has no attribute {name!r}" for name in lacking]
     if problems:
         raise SettingError(problems, hint="flashir.ir.traits has the facts that a record can state")
     if op.params is not None:

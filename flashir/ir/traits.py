@@ -48,6 +48,16 @@ class Axes(Enum):
     """None of the above: any element of a result may depend on any element of an operand."""
 
 
+AXES_READ: Mapping[Axes, tuple[str, ...]] = {
+    Axes.BROADCAST: ("shape",),
+    Axes.ALONG_ONE: ("axis",),
+    Axes.REDUCTION: ("axes", "keepdims"),
+    Axes.TRANSPOSE: ("perm",),
+    Axes.MATMUL: ("transpose_x", "transpose_y"),
+    Axes.LOOP: ("axis",),
+}
+"""The attributes by which an op says more of its axes: analyses read them."""
+
 GradientRule = Callable[["Node", Set["Value"]], tuple["Value", ...]]
 """node, the values that a gradient reaches -> the values that the gradient of the node reads."""
 

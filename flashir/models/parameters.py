@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import typed
-from flashir.errors import ParameterError, SettingError, suggest
+from flashir.errors import ParameterError, SettingError, option, suggest
 from flashir.ir import Graph
 from flashir.ir.op import ParamSpec
 from flashir.ir.parameter_count import parameter_count
@@ -29,7 +29,6 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What `DataParallel` and its kin, `torch.compile`, and classes around a model put before every name."""
 
 LISTED = 5  # names that a warning shows
-LEAVE_OUT = "strict=False, on the command line --no-strict, leaves out what the model does not have"
 
 
 @typed
@@ -138,7 +137,8 @@ def checked(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> 
             except ValueError as error:
                 problems.append(f"{name} {error}")
     if problems or extra:
-        hint = "" if problems else LEAVE_OUT
+        leaves_out = option("strict", False, flag="--no-strict")
+        hint = "" if problems else f"{leaves_out} leaves out what the model does not have"
         problems += [f"{name} is none of this model{_near(str(name), wanted)}" for name in extra]
         raise ParameterError(problems, where=_where(model), hint=hint)
     return made

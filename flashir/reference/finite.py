@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FLOAT16_LARGEST = 65_504
 HINT = (
-    f"float16 ends at {FLOAT16_LARGEST:,}: compute in bfloat16 or float32 (--dtype), or read shorter texts; "
+    f"float16 ends at {FLOAT16_LARGEST:,}: compute in bfloat16 or float32, or read shorter texts; "
     "in float32, look at the parameters"
 )
 

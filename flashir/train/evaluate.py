@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flashir.backends.protocols import NO_LABEL, Batch, Trainer
-from flashir.errors import InputError
+from flashir.errors import InputError, option
 from flashir.execution.compile import Runnable
 from flashir.reference.cross_entropy import nats
 from flashir.reference.finite import check_numbers, representable
@@ -104,7 +104,7 @@ def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:
         raise InputError(
             "the held-out text has no token that could be foreseen",
             where="data",
-            hint="give more text, or text to validate on: --valid",
+            hint=f"give more text, or text to validate on: {option('validation', '', flag='--valid')}",
         )
     check_numbers({"the validation loss": float(total / count)})
     return float(total / count)

@@ -14,7 +14,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from flashir.backends.protocols import Batch
-from flashir.errors import ParameterError, TrainingError
+from flashir.errors import ParameterError, TrainingError, option
 from flashir.train.board import board
 from flashir.train.data import ahead
 from flashir.train.evaluate import mean_loss
@@ -130,10 +130,11 @@ def _save(run: Run, number: int, writer: Writer, progress: Progress) -> None:
 
 
 def _lost(run: Run, number: int, problem: str) -> TrainingError:
-    last, rate = run.folder.newest(), run.recipe.learning_rate
+    last, rate = run.folder.newest(), option("learning_rate", f"{run.recipe.learning_rate / 2:.2g}")
+    half, narrow = option("dtype", "float16"), option("clip", "")
     return TrainingError(
         f"step {number}: {problem}",
         where=str(run.folder.path),
         hint=f"the last good checkpoint is {last}. Begin another run from it, with a lower peak "
-        f"(--learning-rate {rate / 2:.2g}), a longer warm-up or a tighter --clip; with --dtype float16, use bfloat16",
+        f"({rate}), a longer warm-up or a tighter {narrow}; with {half}, use bfloat16",
     )

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from flashir.backends.protocols import AdamW
-from flashir.errors import InputError, SettingError, gathered, suggest
+from flashir.errors import InputError, SettingError, gathered, spoken, suggest
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import SMALL, parse_toml, read_text
 from flashir.models.end_tokens import NONE, Reading
@@ -27,7 +27,7 @@ Rate = Annotated[float, Meta(ge=0, le=1e6)]
 WARMUP = 10_000 / 125_000
 """The share of the steps that warms up, in Tables 5 and 6."""
 SAVES, SELDOM = 50, 1000
-WHERE, HINT = "recipe", "`flashir train --help` lists the settings; an option overrides what a file says"
+WHERE = "recipe"
 UNREAD = "cannot read the recipe"
 FREE = {"free": True}  # may change when a run is resumed: the curve does not depend on it
 
@@ -89,7 +89,7 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = _mistyped(asdict(self)) or list(self._contradictions())
         if problems:
-            raise SettingError(problems, where=WHERE, hint=HINT)
+            raise SettingError(problems, where=WHERE, hint=_mend())
 
     def _contradictions(self) -> Iterator[str]:
         batch, rest = divmod(self.tokens, self.seq_len)
@@ -173,7 +173,8 @@ class Recipe:
             raise SettingError(
                 problems,
                 where="a run goes on as it began",
-                hint="begin another from a checkpoint of it: flashir train RUN/checkpoints/step-.. --data ..",
+                hint="begin another from a checkpoint of it"
+                + spoken("", ": flashir train RUN/checkpoints/step-.. --data .."),
             )
         return replace(self, **given)
 
@@ -181,6 +182,13 @@ class Recipe:
         """Write it as TOML. Raises ArtefactError."""
         lines = [f"{name} = {_toml(value)}\n" for name, value in asdict(self).items() if value is not None]
         atomic_write(path, lambda file: file.write("".join(lines).encode()))
+
+
+def _mend() -> str:
+    return spoken(
+        "the settings are the fields of flashir.train.recipe.Recipe",
+        "`flashir train --help` lists the settings; an option overrides what a file says",
+    )
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -194,7 +202,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     found = parse_toml(text, path, InputError, problem=UNREAD)
     problems = _mistyped(found)
     if problems:
-        raise SettingError(problems, where=str(path), hint=HINT)
+        raise SettingError(problems, where=str(path), hint=_mend())
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
@@ -206,7 +214,7 @@ def recipe_of(file: Path | None, given: Mapping[str, Any]) -> Recipe:
         read = {} if file is None else read_recipe(file)
     problems += _mistyped(given)
     if problems:
-        raise SettingError(problems, where=WHERE, hint=HINT)
+        raise SettingError(problems, where=WHERE, hint=_mend())
     return Recipe(**{**read, **given})
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashir.errors import ArtefactError, InputError
+from flashir.errors import ArtefactError, InputError, spoken
 from flashir.files.atomic import atomic_folder, atomic_write, locked, reading, remove_folder, sweep
 from flashir.ir import Graph
 from flashir.models.checkpoint import CHECKPOINTS, RECIPE, TOKENIZER, State, in_order, is_run, newest, save_checkpoint
@@ -63,6 +63,11 @@ class RunFolder:
             remove_folder(old)
         return made
 
+    def said(self) -> str:
+        """What is kept of it, for who interrupts it."""
+        goes_on = spoken("`opened` goes on from there", f"`flashir train --resume {self.path}` goes on")
+        return f"the run is kept as of {self.newest().name}; {goes_on}"
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Have the folder to oneself, without what a killed run left. Raises ArtefactError where another has it."""
@@ -93,7 +98,8 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
 def check_free(path: Path) -> None:
     """Raises ArtefactError where a run cannot be made, as there is something already."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        hint = f"--resume {path} goes on with it" if is_run(path) else "choose another folder with -o"
+        goes_on = spoken("`opened` goes on with a run that is there", f"--resume {path} goes on with it")
+        hint = goes_on if is_run(path) else f"choose another folder{spoken('', ' with -o')}"
         raise ArtefactError("there is something already", where=str(path), hint=hint)
 
 
@@ -111,7 +117,10 @@ def found_run(path: Path) -> RunFolder:
     raise InputError(
         "this is not the folder of a run (it has no recipe.toml)" if path.exists() else "there is no such folder",
         where=str(path),
-        hint=f"--resume {around or 'takes the folder that -o named when the run began'}",
+        hint=spoken(
+            f"give {around or 'the folder that was given when the run began'}",
+            f"--resume {around or 'takes the folder that -o named when the run began'}",
+        ),
     )
 
 

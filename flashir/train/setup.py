@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flashir.backends.optimizer_state import Moments
-from flashir.errors import InputError, SettingError, TargetError
+from flashir.errors import InputError, SettingError, TargetError, option
 from flashir.execution.timed_step import trainable
 from flashir.ir import DType, Graph
 from flashir.machine.device import device_at_hand
@@ -138,7 +138,7 @@ def _read_settled(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
 def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:
     """What is learned from, and what is held out. Raises InputError with all that is wrong with the files."""
     if not recipe.data:
-        raise SettingError("there is no text to learn from", where="data", hint="--data FILE or FOLDER")
+        raise SettingError("there is no text to learn from", where="data", hint=option("data", "FILE or FOLDER"))
     corpus = tokenised(documents(recipe.data, told), tokenizer, progress=told)
     if recipe.validation:
         return corpus, tokenised(documents(recipe.validation, told), tokenizer, progress=told)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
 
-from flashir.errors import FlashirError, SettingError
+from flashir.errors import FlashirError, SettingError, option
 from flashir.ir.builder import Builder
 from flashir.ir.dims import Dim, Size, ceildiv, symbol_of
 from flashir.ir.graph import AUTO, Attr, Graph, Node, Value
@@ -31,11 +31,6 @@ from flashir.transforms.rewriter import rewrite
 from flashir.transforms.token_analysis import Tokens
 
 POSITION = "position"
-_MENDS = {
-    "reshape": 'in flash, states of chunks that are summed up can (summaries = "sum")',
-    "size": "what divides by the length of the sequence needs another qk_scale or attention; "
-    "for a gau, length=512 or --length 512 says which length that is",
-}
 Operands = Sequence[Value | None]
 
 
@@ -272,7 +267,7 @@ class _Walk(ABC):
             raise SettingError(
                 f"{node.op} takes more of a sequence than one token, and cannot be continued",
                 where=self.where(node, scope),
-                hint=_MENDS.get(node.op, ""),
+                hint=_mend(node.op),
             )
         present = [value for value in operands if value is not None]
         self._inside.append(node.op)
@@ -350,3 +345,13 @@ class _Step(_Walk):
         made, after = stream.step(self.now, own, *operands, **attrs, **extra)
         self.states |= {prefix + name: value for name, value in after.items()}
         return [made] if isinstance(made, Value) else made
+
+
+def _mend(op: str) -> str:
+    """What to do where an op cannot be continued."""
+    if op == "reshape":
+        return 'in flash, states of chunks that are summed up can (summaries = "sum")'
+    if op == "size":
+        another = "what divides by the length of the sequence needs another qk_scale or attention"
+        return f"{another}; for a gau, {option('length', 512)} says which length that is"
+    return ""

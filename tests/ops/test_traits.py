@@ -29,6 +29,13 @@ def test_every_problem_of_a_record_is_told_at_once() -> None:
     assert len(raised.value.problems) == 3  # defined twice, no axes, no gradient
 
 
+def test_an_op_has_the_attributes_by_which_it_says_more_of_its_axes() -> None:
+    record = replace(OPS["repeat"], name="walks", axes=Axes.LOOP)
+    with pytest.raises(SettingError, match=r"'walks' says axes=Axes\.LOOP, and has no attribute 'axis'"):
+        define_op(record)
+    assert "walks" not in OPS
+
+
 ELEMENTWISE = [record for record in OPS.values() if record.is_elementwise]
 
 

@@ -298,7 +298,7 @@ repeat = define_op(
         attrs={"times": integer(least=0, most=MOST_LAYERS)},
         region=lambda types, attrs: types,
         rounds=lambda types, attrs: attrs["times"],
-        axes=Axes.LOOP,
+        axes=Axes.MIXED,
         gradient=reads_operands,
         ignores_padding=each_row_alone,
         doc="layers with parameters of their own: x = body(x, *invariants), so many times",

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, spoken
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import guarded, parse_json, read_bytes
 from flashir.files.sealed_json import is_whole, sealed
@@ -248,7 +248,8 @@ class Store:
             raise ArtefactError(
                 f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
                 where=str(self.path),
-                hint=f"{_ANEW}, and --import takes what --export of that version wrote",
+                hint=f"{_ANEW}, and {spoken('import_json', '--import')} takes what "
+                f"{spoken('export_json', '--export')} of that version wrote",
             )
         for table, columns in (("trials", _STORED), ("whole", ("sha256",))):
             names = self._connection.execute("SELECT name FROM pragma_table_info(?)", [table])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import typed
-from flashir.errors import InputError, SettingError, counted
+from flashir.errors import InputError, SettingError, counted, option
 from flashir.train.data.tokenizer import Ids, Tokenizer
 
 Places = npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ class Corpus:
             raise SettingError(
                 f"the share that is held out must be between 0 and 1, got {share}",
                 where="held_out",
-                hint="without any, give text to validate on: --valid",
+                hint=f"without any, give text to validate on: {option('validation', '', flag='--valid')}",
             )
         wanted = share * len(self)
         parts = self._whole(wanted)
@@ -97,7 +97,7 @@ class Corpus:
             raise InputError(
                 f"{counted(len(self), 'token')} {'is' if len(self) == 1 else 'are'} too few to hold {share:.2%} out",
                 where=self.name,
-                hint="give more text, or text to validate on: --valid",
+                hint=f"give more text, or text to validate on: {option('validation', '', flag='--valid')}",
             )
         full = [tuple(span for span in part if len(span.tokens)) for part in parts]
         train, valid = (replace(self, spans=each) for each in full)
