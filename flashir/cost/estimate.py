@@ -1,8 +1,9 @@
-"""The roofline over a lowered graph: how long each kernel takes on a target, and how much memory the whole needs.
+"""The roofline model of a lowered graph: the time of each kernel on a target, and the peak memory of the graph.
 
-A kernel takes the longer of its arithmetic and its traffic, some of the shorter where they overlap in part, and what
-it costs to start it. A `scan` takes its body so many times and a step each time; a `repeat` its body so many times.
-Training adds the gradient of each kernel, the loss and the optimiser, and keeps what the gradients read.
+The time of a kernel is the longer of its arithmetic and its traffic, a part of the shorter if they overlap only
+partly, and its launch. A `scan` runs its body once per iteration and pays for a step each time. A `repeat` runs its
+body once per layer. Training adds the gradient of each kernel, the loss and the optimiser, and saves what the gradients
+read.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.parameter_count import parameter_count
 from flashir.ops.primitive.scan import cut_scan
 
-BACK = 2  # steps in the gradient of a loop, for each that it took
-RECOMPUTED = 0.5  # products that a fused kernel takes again in its gradient, for each that it took: scores are not kept
-OPTIMISER_STATE = 4  # float32 numbers a parameter: itself, its gradient, AdamW's two moments
-OPTIMISER_PASSES = 7  # of those, read and written in a step
+BACK = 2  # steps in the gradient of a loop, per forward step
+RECOMPUTED = 0.5  # products that the gradient of a fused kernel recomputes, per forward product: scores are not saved
+OPTIMISER_STATE = 4  # float32 scalars per parameter: itself, its gradient, AdamW's two moments
+OPTIMISER_PASSES = 7  # reads and writes of those in one step
 LOSS_PASSES = 3  # over the logits: read for the sum, read and overwritten for the gradient
 
 Seconds = defaultdict[str, float]
@@ -37,9 +38,9 @@ class Estimate:
     """A prediction.
 
     Args:
-        ms: milliseconds of one run, or of one training step.
-        peak_bytes: bytes of memory on one device, weights included.
-        terms: the milliseconds of each kind; they add up to `ms`.
+        ms: milliseconds of one run or of one training step.
+        peak_bytes: peak memory of one device in bytes, including weights.
+        terms: milliseconds per cost term; they add up to `ms`.
     """
 
     ms: float
@@ -48,27 +49,27 @@ class Estimate:
 
 
 def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = False) -> Estimate:
-    """What a lowered graph takes on a target.
+    """Predict the time and memory of a lowered graph on a target.
 
     Args:
-        graph: lowered for the target's backend.
-        target: the device, or devices; sizes are those that one device sees.
-        sizes: a number for each symbol of the graph.
-        training: forward, backward and optimiser step instead of the forward alone.
+        graph: the graph, lowered for the target's backend.
+        target: the device or devices.
+        sizes: the value of each symbol of the graph on one device.
+        training: predict a whole training step instead of the forward pass.
     """
     flows = reached(graph) if training else set()
     walk = _Walk(target, flows)
-    found = walk.graph(graph, sizes, 1)
+    memory = walk.graph(graph, sizes, 1)
     weights = parameter_count(graph)
     if not training:
-        return _estimate(target, walk.forward, found.peak, weights * _weight_size(graph))
+        return _estimate(target, walk.forward, memory.peak, weights * _weight_size(graph))
     logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
     held = weights * 4 * OPTIMISER_STATE + logits
-    again, peak = 0.0, found.peak
-    if target.recomputes and found.kept and held + peak > target.memory:
+    again, peak = 0.0, memory.peak
+    if target.recomputes and memory.kept and held + peak > target.memory:
         least = _Walk(target, flows, recomputes=True).graph(graph, sizes, 1)
         peak = max(least.peak, target.memory - held)
-        again = (found.peak - peak) / found.kept
+        again = (memory.peak - peak) / memory.kept
     seconds: Seconds = defaultdict(float)
     for name in (*walk.forward, *walk.backward):
         seconds[name] = (1 + again) * walk.forward[name] + walk.backward[name]
@@ -80,7 +81,7 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
 
 
 def _estimate(target: Target, seconds: Seconds, peak: float, held: float) -> Estimate:
-    """With what is paid once a run: the call, and the memory of a program that has its values in one piece."""
+    """Add the costs paid once per run: the call, and mapping the memory of a program that allocates all at once."""
     seconds[LAUNCH] += target.call
     if target.fuses and peak >= LARGE:
         seconds[TRAFFIC] += peak / target.fresh
@@ -90,11 +91,11 @@ def _estimate(target: Target, seconds: Seconds, peak: float, held: float) -> Est
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a graph needs beside its inputs.
+    """The memory that a graph needs besides its inputs.
 
     Args:
-        peak: alive at the worst moment, kept ones included.
-        kept: of those, kept for the backward pass.
+        peak: the most bytes alive at once, including the saved ones.
+        kept: bytes saved for the backward pass.
     """
 
     peak: float
@@ -103,13 +104,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel, or its gradient, does.
+    """The work of a kernel or of its gradient.
 
     Args:
-        products: how often it takes the kernel's products.
-        launches: how many kernels it really is, each with its own pass over the elements.
-        moved: bytes from and to memory.
-        fresh: of those, bytes of large tensors that are made.
+        products: how often the products of the kernel are computed.
+        launches: the number of kernel launches, each with a pass over the elements.
+        moved: bytes read from and written to memory.
+        fresh: bytes of newly allocated large tensors among those.
     """
 
     products: float
@@ -119,7 +120,7 @@ class Work:
 
 
 class _Walk:
-    """Adds up the seconds of every kernel, forward and back, and finds the peak of what is alive."""
+    """Adds up the seconds of every kernel, forward and backward, and finds the peak memory."""
 
     def __init__(self, target: Target, reached: Set[Value], *, recomputes: bool = False) -> None:
         self.target = target
@@ -129,7 +130,7 @@ class _Walk:
         self.backward: Seconds = defaultdict(float)
 
     def graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
-        """Add the time of `times` runs; return the memory of one. What a body carries on is kept where it is read."""
+        """Add the time of `times` runs and return the memory of one. A carried value is saved if its successor is."""
         fuses, epilogues = self.target.fuses, self.target.epilogues
         region = Region(graph, sizes, fuses=fuses, epilogues=epilogues, reached=self.reached)
         pairs = zip(graph.inputs[:carried], graph.outputs)
@@ -167,7 +168,7 @@ class _Walk:
         return Memory(inside.peak + kept * max(rounds - 1, 0), kept * rounds)
 
     def _both(self, name: str, seconds: float) -> None:
-        """The same forward and, for each gradient, back."""
+        """Add seconds to the forward pass and, in training, to the backward pass."""
         self.forward[name] += seconds
         if self.reached:
             self.backward[name] += BACK * seconds
@@ -182,13 +183,13 @@ class _Walk:
             self._add(self.backward, region, kernel, times, work)
 
     def _add(self, seconds: Seconds, region: Region, kernel: Kernel, times: int, work: Work) -> None:
-        """The seconds of a kernel, or of its gradient."""
+        """Add the seconds of a kernel or of its gradient."""
         target = self.target
         dtype = region.type(kernel.nodes[-1].output).dtype
         if kernel.contractions:
             dtype = region.type(kernel.nodes[0].operands[0]).dtype
         bandwidth, near = target.bandwidth, 1.0
-        if kernel.bytes <= target.cache:  # so it is where a gradient is several kernels: each has about as much to do
+        if kernel.bytes <= target.cache:  # holds for each kernel of a gradient too: each moves about as much
             bandwidth, near = target.cache_bandwidth, target.near
         rate = target.number(f"peak.{dtype}") * target.efficiency * near / work.products
         useful = sum(c.flops for c in kernel.contractions) / rate
@@ -207,7 +208,7 @@ class _Walk:
 
 
 class _Lifetimes:
-    """Bytes alive while kernels run in order: a value from its kernel to its last reader, a kept one to the end."""
+    """Bytes alive while kernels run in order: a value lives until its last reader, a saved one to the end."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
@@ -222,7 +223,7 @@ class _Lifetimes:
         return kernel.nodes[0].operands if kernel.nodes[0].region is not None else kernel.read
 
     def run(self, read: Iterable[Value], written: Mapping[Value, float], inside: Memory) -> None:
-        """One kernel: its results come alive, and what it reads last dies."""
+        """Run one kernel: its results come alive, and values that it is the last to read die."""
         self._alive.update(written)
         self.now += sum(written.values())
         self.kept += sum(size for value, size in written.items() if value in self.region.kept) + inside.kept
@@ -240,7 +241,7 @@ def large(sizes: Mapping[Value, float]) -> float:
 
 
 def _padded(product: Contraction, target: Target) -> float:
-    """The operations that a product takes in whole tiles; one with a vector has none, it streams its matrix."""
+    """The operations of a product rounded up to whole tiles. A product with a vector streams its matrix, untiled."""
     if 1 in (product.m, product.n, product.k):
         return product.flops
     m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), target.tile))
@@ -248,6 +249,6 @@ def _padded(product: Contraction, target: Target) -> float:
 
 
 def _weight_size(graph: Graph) -> int:
-    """Bytes of one weight as the graph computes with it."""
+    """Bytes of one weight in the dtype of the graph."""
     types = [node.output.type.dtype.bytes for node in graph.walk() if node.op == "param"]
     return max(types, default=4)

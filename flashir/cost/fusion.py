@@ -1,4 +1,4 @@
-"""Kernels: how the nodes of a lowered graph come together in groups that a target runs as one.
+"""Kernels: which nodes of a lowered graph a target runs as one kernel.
 
 %1 = matmul(%x, %w); %2 = add(%1, %c); %3 = relu(%2)   ->   one kernel where the target fuses, else three
 """
@@ -17,12 +17,12 @@ from flashir.ops.primitive.shape import bind_attrs
 
 Sizes = Mapping[str, int]
 
-SIDES = 2  # of a product, each with a gradient that is a product
+SIDES = 2  # operands of a product; the gradient of each is a product
 
 
 @dataclass
 class Kernel:
-    """Nodes that run as one, and what they cost together."""
+    """Nodes that run as one kernel, and their total cost."""
 
     nodes: list[Node] = field(default_factory=list)
     flops: float = 0.0
@@ -30,25 +30,25 @@ class Kernel:
     read: dict[Value, float] = field(default_factory=dict)
     written: dict[Value, float] = field(default_factory=dict)
     kept: float = 0.0
-    """Bytes of what its gradient reads again, in training."""
+    """In training, the bytes of the saved values that its gradient reads."""
     gradients: int = 0
-    """How many kernels that is: one for each side of a product that a gradient reaches; else one, or none."""
+    """The number of gradient kernels: one per operand of a product that a gradient reaches, otherwise one or none."""
 
     @property
     def bytes(self) -> float:
-        """Bytes from and to memory."""
+        """Bytes read from and written to memory."""
         return sum(self.read.values()) + sum(self.written.values())
 
 
 class Region:
-    """One graph, or body, with all sizes known: its kernels in order, and where its values are stored.
+    """A graph or loop body with all sizes known: its kernels in order, and where its values are stored.
 
     Args:
-        graph: lowered.
-        sizes: a number for each of its symbols.
-        fuses: whether elementwise ops join their neighbours in one kernel.
-        epilogues: whether they join the product that they follow, too.
-        reached: the values that a gradient reaches, for which others are kept; none where no backward pass follows.
+        graph: the lowered graph.
+        sizes: the value of each of its symbols.
+        fuses: whether elementwise ops are fused with their neighbours.
+        epilogues: whether they are also fused with the product that they follow.
+        reached: the values that a gradient reaches; empty if no backward pass follows.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Region:
 
     def type(self, value: Value) -> TensorType:
         """The type with every size a number."""
-        found = self._types.get(value)
-        if found is None:
-            found = self._types[value] = value.type.bind(self.sizes)
-        return found
+        bound = self._types.get(value)
+        if bound is None:
+            bound = self._types[value] = value.type.bind(self.sizes)
+        return bound
 
     def home(self, value: Value) -> Value:
-        """The value whose memory this one is a view of; itself where it has its own."""
+        """The value that owns the memory of this one; differs from it for a view."""
         return self._homes.get(value, value)
 
     def known(self, size: Size) -> int:
@@ -86,29 +86,29 @@ class Region:
         return evaluate(size, self.sizes)
 
     def cost(self, node: Node) -> Cost:
-        """What the op's record says of a node without a body."""
+        """The cost of a node without a body, by the record of its op."""
         ins = tuple(self.type(v) if v is not None else None for v in node.inputs)
         outs = tuple(self.type(v) for v in node.outputs)
         return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
 
     def gradient_bytes(self, kernel: Kernel) -> float:
-        """Bytes from and to memory in its gradient: what was kept, and a gradient for each value it read or wrote.
+        """Bytes that the gradient of a kernel moves: the saved values, and a gradient per value it read or wrote.
 
-        Where the gradient is several kernels, each of them reads that of the result.
+        If the gradient is several kernels, each of them reads the gradient of the result.
         """
         read = sum(size for value, size in kernel.read.items() if value in self.reached)
         written = sum(size for value, size in kernel.written.items() if value in self.reached)
         return kernel.kept + read + kernel.gradients * written
 
     def _collect(self, fuses: bool, epilogues: bool) -> None:
-        made_in: dict[Value, int] = {}
+        kernel_of: dict[Value, int] = {}
         for node in self.graph.nodes:
             if node.region is not None:
                 self.kernels.append(Kernel([node]))
                 self._bound.update(self.home(value) for value in node.operands)
                 continue
             cost = self.cost(node)
-            if cost.steps == 0:  # a view, or a constant that is part of whoever reads it
+            if cost.steps == 0:  # a view, or a constant that its readers inline
                 if node.operands:
                     home = self.home(node.operands[0])
                     self._homes.update(dict.fromkeys(node.outputs, home))
@@ -116,7 +116,7 @@ class Region:
             homes = [self.home(value) for value in node.operands]
             if cost.contractions or not OPS[node.op].fuses:
                 self._bound.update(homes)
-            joins = max((made_in[h] for h in homes if h in made_in), default=None)
+            joins = max((kernel_of[h] for h in homes if h in kernel_of), default=None)
             alone = not fuses or joins is None or bool(cost.contractions) or not OPS[node.op].fuses
             if alone:
                 joins = len(self.kernels)
@@ -124,7 +124,7 @@ class Region:
             assert joins is not None
             self._add(self.kernels[joins], node, cost)
             if OPS[node.op].fuses and (epilogues or not cost.contractions):
-                made_in.update(dict.fromkeys(node.outputs, joins))
+                kernel_of.update(dict.fromkeys(node.outputs, joins))
 
     def _add(self, kernel: Kernel, node: Node, cost: Cost) -> None:
         kernel.nodes.append(node)
@@ -139,9 +139,9 @@ class Region:
         kernel.written.update({value: float(self.type(value).bytes) for value in node.outputs})
 
     def _keep(self, outside: set[Value]) -> None:
-        """Find what the backward pass reads.
+        """Find the values that the backward pass reads.
 
-        What stays inside a kernel is computed again from what the kernel reads, or from its product, where it has one.
+        Values inside a fused kernel are recomputed: from its product if it has one, otherwise from its operands.
         """
         self.kept = {self.home(value) for value in kept_by(self.graph, self.reached)}
         for kernel in self.kernels:
@@ -165,7 +165,7 @@ class Region:
         return min(sides, SIDES) if kernel.contractions else 1
 
     def _replay(self, kernel: Kernel, outside: set[Value]) -> None:
-        """What follows a product that is kept is not written, where elementwise ops alone read it: they redo it."""
+        """Do not write an epilogue of a saved product: its readers recompute it from the product."""
         source = kernel.nodes[0].output
         for value in [v for v in kernel.written if v is not source and v in outside]:
             readers = [k for k in self.kernels if value in k.read]
@@ -177,15 +177,15 @@ class Region:
                 reader.read[source] = reader.read.get(source, 0.0) + reader.read.pop(value)
 
     def _outside(self) -> set[Value]:
-        """The values that others than their own kernel read."""
-        found = {self.home(value) for value in self.graph.outputs}
+        """The values that other kernels than their own read."""
+        values = {self.home(value) for value in self.graph.outputs}
         for kernel in self.kernels:
-            found.update(kernel.read)
-            found.update(self.home(v) for node in kernel.nodes if node.region is not None for v in node.operands)
-        return found
+            values.update(kernel.read)
+            values.update(self.home(v) for node in kernel.nodes if node.region is not None for v in node.operands)
+        return values
 
     def _keep_inside(self, outside: set[Value]) -> None:
-        """Values that only their own kernel reads, forward and back, never reach the memory."""
+        """Do not write values that only their own kernel reads, forward and backward."""
         for kernel in self.kernels:
             if len(kernel.nodes) > 1:
                 kernel.written = {v: size for v, size in kernel.written.items() if v in outside or v in self.kept}

@@ -1,6 +1,6 @@
-"""Target: what the cost model knows of a device, as one frozen record.
+"""Target: a frozen record of the numbers that the cost model uses for a device.
 
-Every number in a record stands beside its source: a data sheet, a measurement, or a stated assumption.
+Every number names its source: a data sheet, a measurement, or a stated assumption.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from flashir.errors import TargetError
 _NAME = re.compile(r"(?P<backend>[a-z0-9_]+):(?P<device>[a-z0-9_-]+?)(x(?P<devices>[0-9]+))?")
 MOST_DEVICES = 2**16
 LARGE = 2**25
-"""Bytes from which on the allocator of a processor returns a tensor to the system: glibc's largest threshold."""
+"""Tensors of at least this many bytes are returned to the system on free: glibc's largest mmap threshold."""
 
-# Per number of a record: the smallest and the largest value that a real device could have.
+# The smallest and the largest plausible value of each number of a record.
 RANGES: dict[str, tuple[float, float]] = {
     "peak": (1e9, 1e18),
     "vector": (1e8, 1e17),
@@ -49,31 +49,32 @@ class Target:
 
     Args:
         name: `backend:device`, or `backend:devicexN` for N devices.
-        title: for people.
-        peak: multiply-and-add operations a second of one device in matrix products, per element type.
-        efficiency: the share of `peak` that a large product reaches.
-        tile: the sizes that m, n, k of a product are rounded up to.
-        vector: elementwise operations a second.
-        bandwidth: bytes a second to and from the main memory.
-        cache: bytes that fit on the chip; tensors up to this size move at `cache_bandwidth`.
-        cache_bandwidth: bytes a second to and from the memory on the chip.
-        overlap: the share of the shorter of arithmetic and traffic that hides behind the longer.
+        title: a display name.
+        peak: floating-point operations per second of one device in matrix products, per dtype.
+        efficiency: the fraction of `peak` that a large product reaches.
+        tile: the multiples that m, n, k of a product are rounded up to.
+        vector: elementwise operations per second.
+        bandwidth: bytes per second of main memory.
+        cache: bytes of on-chip memory; tensors up to this size move at `cache_bandwidth`.
+        cache_bandwidth: bytes per second of on-chip memory.
+        overlap: the fraction of the shorter of arithmetic and traffic that is hidden behind the longer.
         memory: bytes of main memory of one device.
-        launch: seconds that starting one kernel takes.
-        step: seconds that one dependent step of a loop takes beside its work.
-        fuses: whether elementwise ops join their neighbours in one kernel.
-        epilogues: whether they join the product that they follow, too: XLA does so, `torch.compile` calls a library.
-        recomputes: whether values that a training step has no room to keep are computed again.
-        all_reduce: bytes a second in a sum over all devices.
-        slowdown: how many times longer an op takes than its traffic says, per op; for `scan`, how many passes over
-            what it walks and stacks it takes beside its body.
-        call: seconds that one run takes, whatever it runs.
-        fill: what packing operands and storing results of products take, as if m and k were larger by so much.
-        near: how many times as fast as `peak` products are whose operands and result fit in the cache.
-        fresh: bytes a second at which the system maps memory for a large tensor, beside its traffic; see `LARGE`.
-        cores: on which `peak` and `vector` were measured, where they scale with the cores at hand; 0 where not.
-        devices: how many work together, each on its share of the batch.
-        sources: where each number comes from, by its name.
+        launch: seconds to launch one kernel.
+        step: seconds of overhead per sequential step of a loop.
+        fuses: whether elementwise ops are fused with their neighbours.
+        epilogues: whether they are also fused with the product that they follow. XLA does so; `torch.compile` calls a
+            library for the product.
+        recomputes: whether a training step recomputes values that do not fit in memory.
+        all_reduce: bytes per second of an all-reduce over all devices.
+        slowdown: per op, the ratio of its time to that of its traffic. For `scan`, the number of passes over what it
+            slices and stacks, in addition to its body.
+        call: seconds of overhead per run.
+        fill: the cost of packing operands and storing results of products, expressed as an increase of m and k.
+        near: the speed relative to `peak` of products whose operands and result fit in the cache.
+        fresh: bytes per second at which the system maps memory for a large tensor; see `LARGE`.
+        cores: the number of cores behind `peak` and `vector`, if they scale with it; otherwise 0.
+        devices: the number of devices, each with its share of the batch.
+        sources: the source of each number, by name.
     """
 
     name: str
@@ -114,33 +115,33 @@ class Target:
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the machine at hand, whatever it is."""
+        """Whether this is a generic local device, not a specific model."""
         return self.device in ("cpu", "cuda")
 
     def number(self, name: str) -> float:
-        """One number of the record by name, such as `bandwidth` or `peak.f32`; what counts for it where it has none."""
+        """A number by name, such as `bandwidth` or `peak.f32`. The default is the f32 peak, or slowdown 1."""
         table, _, key = name.partition(".")
         if table == "peak":
             return float(self.peak.get(key, self.peak["f32"]))
         return float(self.slowdown.get(key, 1.0) if table == "slowdown" else getattr(self, table))
 
     def scaled_to(self, cores: int) -> Target:
-        """The record for a machine with that many cores, where it scales with them."""
+        """The record for a machine with this many cores, if it scales with them."""
         if not self.cores or self.cores == cores:
             return self
-        more = cores / self.cores
-        peak = MappingProxyType({name: rate * more for name, rate in self.peak.items()})
-        return replace(self, peak=peak, vector=self.vector * more, cores=cores)
+        factor = cores / self.cores
+        peak = MappingProxyType({name: rate * factor for name, rate in self.peak.items()})
+        return replace(self, peak=peak, vector=self.vector * factor, cores=cores)
 
 
 def split_name(name: str) -> tuple[str, str, int]:
     """`jax:tpu-v4x32` -> jax, tpu-v4, 32. Raises TargetError."""
-    found = _NAME.fullmatch(name)
-    digits = (found["devices"] or "1") if found else ""
+    match = _NAME.fullmatch(name)
+    digits = (match["devices"] or "1") if match else ""
     devices = int(digits) if 1 <= len(digits) <= 6 else 0
-    if found is None or not 1 <= devices <= MOST_DEVICES:
+    if match is None or not 1 <= devices <= MOST_DEVICES:
         raise TargetError(
             f"a target must look like 'onnx:cpu' or 'jax:tpu-v4x32', got {name!r}",
             hint="`flashir targets` lists them all",
         )
-    return found["backend"], found["device"], devices
+    return match["backend"], match["device"], devices

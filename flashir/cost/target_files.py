@@ -1,4 +1,4 @@
-"""Records of targets as TOML: read, and checked as a whole."""
+"""Read target records from TOML, and check them as a whole."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from flashir.ops import OPS, all_ops
 FLOATS = [str(dtype) for dtype in DType if dtype.is_float]
 
 APART = 1000
-"""How many times as fast products of one type may be as those of float32, or as slow: no device is further apart."""
+"""The largest plausible ratio between the peak rates of two dtypes."""
 
 
 def name_of(file: str) -> str:
-    """The target whose record a file holds: `jax:tpu-v4` for `jax-tpu-v4.toml`."""
+    """The name of the target in a file: `jax:tpu-v4` for `jax-tpu-v4.toml`."""
     return file.removesuffix(".toml").replace("-", ":", 1)
 
 
 def parse_record(text: str, where: str) -> Target:
-    """A record from TOML text, each number as `{value = .., source = ".."}`.
+    """Parse a record from TOML text, each number as `{value = .., source = ".."}`.
 
     Args:
-        text: the content of its file.
-        where: the name of its file, which says what the target is called.
+        text: the content of the file.
+        where: the name of the file, which determines the name of the target.
 
     Raises:
-        TargetError: every number that is missing, negative, absurd, at odds with another or without a source, and
-            every name that means nothing.
+        TargetError: lists every number that is missing, out of range, inconsistent with another or without a source,
+            and every unknown name.
     """
     table = parse_toml(text, where, TargetError, problem="the record is not TOML")
     problems: list[str] = []
@@ -43,10 +43,10 @@ def parse_record(text: str, where: str) -> Target:
     for name in ("name", "title", *FLAGS):
         if name in OPTIONAL and name not in table:
             continue
-        wanted = bool if name in FLAGS else str
+        kind = bool if name in FLAGS else str
         values[name] = table.pop(name, None)
-        if not isinstance(values[name], wanted):
-            problems.append(f"{name} must be a {wanted.__name__}, got {values[name]!r}")
+        if not isinstance(values[name], kind):
+            problems.append(f"{name} must be a {kind.__name__}, got {values[name]!r}")
     for spec in fields(Target):
         if spec.name in RANGES and spec.name in table:
             values[spec.name] = _numbers(spec.name, table.pop(spec.name), problems, sources)
@@ -61,42 +61,42 @@ def parse_record(text: str, where: str) -> Target:
     return Target(**values, sources=MappingProxyType(sources))
 
 
-def _numbers(name: str, given: Any, problems: list[str], sources: dict[str, str]) -> Any:
-    """A number, a table of numbers, or the three of a tile; nan for what is none, which is at odds with nothing."""
+def _numbers(name: str, raw: Any, problems: list[str], sources: dict[str, str]) -> Any:
+    """A number, a table of numbers, or the three sizes of a tile. NaN if invalid, which passes every later check."""
     if name in TABLES:
-        if not isinstance(given, dict):
-            problems.append(f"{name} must be a table, got {given!r}")
+        if not isinstance(raw, dict):
+            problems.append(f"{name} must be a table, got {raw!r}")
             return {}
-        ops = OPS if given.keys() <= OPS.keys() else {op.name for op in all_ops()}
+        ops = OPS if raw.keys() <= OPS.keys() else {op.name for op in all_ops()}
         known = FLOATS if name == "peak" else list(ops)
-        problems += [f"there is no {name}.{key}{suggest(key, known)}" for key in given if key not in known]
-        if name == "peak" and "f32" not in given:
+        problems += [f"there is no {name}.{key}{suggest(key, known)}" for key in raw if key not in known]
+        if name == "peak" and "f32" not in raw:
             problems.append("peak.f32 is missing")
         return MappingProxyType(
-            {key: _number(f"{name}.{key}", each, problems, sources) for key, each in given.items() if key in known}
+            {key: _number(f"{name}.{key}", entry, problems, sources) for key, entry in raw.items() if key in known}
         )
     if name == "tile":
-        listed = _value(name, given, problems, sources)
-        if listed is None:
+        tile = _value(name, raw, problems, sources)
+        if tile is None:
             return (1, 1, 1)
-        if not isinstance(listed, list) or len(listed) != 3:
-            problems.append(f"tile must hold three sizes, m, n and k, got {listed!r}")
+        if not isinstance(tile, list) or len(tile) != 3:
+            problems.append(f"tile must hold three sizes, m, n and k, got {tile!r}")
             return (1, 1, 1)
-        return tuple(_within(name, size, problems, whole=True) for size in listed)
-    return _number(name, given, problems, sources)
+        return tuple(_within(name, size, problems, whole=True) for size in tile)
+    return _number(name, raw, problems, sources)
 
 
-def _number(name: str, given: Any, problems: list[str], sources: dict[str, str]) -> float:
-    value = _value(name, given, problems, sources)
+def _number(name: str, raw: Any, problems: list[str], sources: dict[str, str]) -> float:
+    value = _value(name, raw, problems, sources)
     return nan if value is None else _within(name, value, problems)
 
 
-def _value(name: str, given: Any, problems: list[str], sources: dict[str, str]) -> Any:
-    """What stands beside a source; None where there is no source."""
-    if not isinstance(given, dict) or set(given) != {"value", "source"}:
-        problems.append(f'{name} must be {{value = .., source = ".."}}, got {given!r}')
+def _value(name: str, raw: Any, problems: list[str], sources: dict[str, str]) -> Any:
+    """The value of an entry with its source recorded; None if the entry is malformed."""
+    if not isinstance(raw, dict) or set(raw) != {"value", "source"}:
+        problems.append(f'{name} must be {{value = .., source = ".."}}, got {raw!r}')
         return None
-    value, source = given["value"], given["source"]
+    value, source = raw["value"], raw["source"]
     if not isinstance(source, str) or not source.strip():
         problems.append(f"{name} must say its source")
         return None
@@ -118,13 +118,13 @@ def _name_problems(name: str, wanted: str) -> tuple[str, ...]:
         backend, device, _ = split_name(name)
     except TargetError as error:
         return error.problems
-    if name == wanted == f"{backend}:{device}":  # a record is that of one device
+    if name == wanted == f"{backend}:{device}":  # a record describes one device
         return ()
     return (f"name must be {wanted!r}, as its file is called, got {name!r}",)
 
 
 def _at_odds(values: Mapping[str, Any]) -> Iterator[str]:
-    """Numbers that no device has at once."""
+    """Yield numbers that contradict each other."""
     cache, memory = values.get("cache", nan), values.get("memory", nan)
     if cache > memory:
         yield f"cache must not be larger than memory, {memory:g}, got {cache:g}"

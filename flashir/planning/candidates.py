@@ -1,4 +1,4 @@
-"""Candidates: ways to settle a model, what each takes, and which of them a policy prefers."""
+"""Candidates: the settings a model can have, their cost, and which one a policy prefers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from flashir.transforms.settle_choices import Settings, SettingsViews, attribute
 
 POLICIES = ("quality", "fastest")
 QUALITY_SLACK = 1.05
-"""A candidate that the policy `quality` prefers may take this much longer than the fastest."""
+"""The policy `quality` accepts candidates up to this many times as slow as the fastest."""
 
 
 @dataclass(frozen=True)
 class Candidate(SettingsViews):
-    """One way to settle a model, and what it takes.
+    """One value for each open choice of a model, and its cost.
 
     Args:
-        settings: the value of each choice; empty where the model has none.
-        predicted_ms: milliseconds by the cost model.
-        peak_bytes: bytes of memory on one device, by the cost model.
-        measured_ms: milliseconds as measured, where they were.
-        spread_ms, runs: of that measurement: the range of the middle half of the runs, and how many there were.
-        correction: what the prediction is multiplied by where it competes with measurements of others.
-        near: tokens a row of its own measurement that the correction comes from, where that was at another length.
-        terms: the predicted milliseconds of each kind.
+        settings: the value of each choice; empty if the model has none.
+        predicted_ms: predicted milliseconds.
+        peak_bytes: predicted peak memory of one device, in bytes.
+        measured_ms: measured milliseconds; None if unmeasured.
+        spread_ms, runs: the interquartile range of the measured runs, and their number.
+        correction: factor on the prediction, learned from other measurements.
+        near: tokens per row of the measurement behind the correction, if it was taken at another length.
+        terms: predicted milliseconds per cost term.
     """
 
     settings: Settings
@@ -42,15 +42,15 @@ class Candidate(SettingsViews):
 
     @property
     def ms(self) -> float:
-        """What is known best: as measured, else as predicted and corrected."""
+        """The measured time, or the corrected prediction if there is none."""
         return self.predicted_ms * self.correction if self.measured_ms is None else self.measured_ms
 
 
 def best(candidates: Sequence[Candidate], policy: str) -> Candidate:
-    """The candidate that the policy prefers. Raises SettingError for an unknown policy.
+    """Return the candidate that the policy prefers. Raises SettingError for an unknown policy.
 
-    `quality` takes the largest values of the choices that change the function (§4.3 finds larger chunks better), among
-    the candidates that take at most 5% longer than the fastest, and of those the fastest.
+    `quality` considers the candidates within 5% of the fastest. Among them it takes the largest values of the choices
+    that change the function (§4.3 finds larger chunks better), and then the fastest.
     """
     check_policy(policy)
     fastest = min(candidates, key=lambda candidate: candidate.ms)
@@ -58,27 +58,27 @@ def best(candidates: Sequence[Candidate], policy: str) -> Candidate:
         return fastest
     close = [candidate for candidate in candidates if candidate.ms <= QUALITY_SLACK * fastest.ms]
     largest = max(map(quality, close))
-    return min((each for each in close if quality(each) == largest), key=lambda candidate: candidate.ms)
+    return min((candidate for candidate in close if quality(candidate) == largest), key=lambda candidate: candidate.ms)
 
 
 def check_policy(policy: str) -> None:
-    """Raises SettingError for an unknown policy."""
+    """Raise SettingError for an unknown policy."""
     if policy not in POLICIES:
         raise SettingError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
 
 
 def lengths(candidate: Candidate) -> tuple[Attr, ...]:
-    """Its values that are numbers of tokens."""
+    """The values that are a number of tokens."""
     return tuple(value for value in candidate.settings.values() if isinstance(value, int))
 
 
 def strategies(candidate: Candidate) -> tuple[Attr, ...]:
-    """Its values that are words."""
+    """The values that name a strategy."""
     return tuple(value for value in candidate.settings.values() if isinstance(value, str))
 
 
 def quality(candidate: Candidate) -> tuple[float, ...]:
-    """The values of the choices that change the function: the larger, the better the model."""
+    """The values of the choices that change the function. Larger values give a better model."""
     changing = {attr for op in OPS.values() for attr, choice in op.choices.items() if choice.changes_function}
     return tuple(
         value if isinstance(value, (int, float)) else 0.0

@@ -1,4 +1,4 @@
-"""Which batches and lengths a model takes: what its input types fix, and what its ops bound."""
+"""The batch sizes and lengths a model accepts: fixed by its input types, limited by its ops."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flashir.transforms import specialise
 
 @dataclass(frozen=True)
 class Extent:
-    """The inputs [batch, tokens, ..] that a model takes.
+    """The sizes that a model accepts for its inputs [batch, tokens, ..].
 
     Args:
-        batch: its rows, where its input types fix them; None: any number.
-        length: its tokens a row, where they are fixed; None: any number.
-        longest: the most tokens a row that its ops can do; None where nothing limits them.
+        batch: the number of rows that the input types fix; None for any.
+        length: the number of tokens per row that the input types fix; None for any.
+        longest: the most tokens per row that the ops allow; None for no limit.
     """
 
     batch: int | None = None
@@ -26,27 +26,27 @@ class Extent:
 
     @staticmethod
     def of(model: Graph) -> Extent:
-        """That of a model, from the types of its first input."""
+        """The extent of a model, from the type of its first input."""
         axes: list[Size] = [*model.inputs[0].type.shape[:2]] if model.inputs else []
         batch, length = (*(size if isinstance(size, int) else None for size in axes), None, None)[:2]
         return Extent(batch, length, length if length is not None else _longest(model))
 
     def rows(self, batch: int) -> int:
-        """The batch that a model takes in place of one that it may not."""
+        """The batch size to use in place of `batch`: the fixed one, if there is one."""
         return batch if self.batch is None else self.batch
 
     def tokens(self, length: int) -> int:
-        """The length that a model takes in place of one that it may not: the fixed one, else at most the longest."""
+        """The length to use in place of `length`: the fixed one, or else at most the longest."""
         if self.length is not None:
             return self.length
         return length if self.longest is None else min(length, self.longest)
 
     def fitted(self, work: Workload) -> Workload:
-        """A workload with the batch and length that the model takes; of one that takes none, with one of each."""
+        """The workload with a batch and length that the model accepts, each at least 1."""
         return Workload(max(1, self.rows(work.batch)), max(1, self.tokens(work.seq_len)), work.training)
 
     def takes(self, batch: int, length: int) -> bool:
-        """Whether the model takes so many rows and tokens."""
+        """Whether the model accepts this batch size and length."""
         return self.rows(batch) == batch and self.tokens(length) == length
 
     def __str__(self) -> str:
@@ -57,9 +57,9 @@ class Extent:
 
 
 def _longest(model: Graph) -> int | None:
-    """The largest length that no op refuses; an op that has a `max_len` may refuse what is longer."""
-    spans = {span for node in model.walk() if isinstance(span := node.attrs.get("max_len"), int)}
-    return min((span for span in spans if _takes(model, span) and not _takes(model, span + 1)), default=None)
+    """The largest length that no op refuses. Only an op with a `max_len` can refuse one."""
+    limits = {limit for node in model.walk() if isinstance(limit := node.attrs.get("max_len"), int)}
+    return min((limit for limit in limits if _takes(model, limit) and not _takes(model, limit + 1)), default=None)
 
 
 def _takes(model: Graph, length: int) -> bool:

@@ -1,8 +1,8 @@
-"""plan: what chunk, tile and cumulative sum a model should have on a target, what it will take, and why."""
+"""plan: choose the chunk, tile and cumulative sum of a model for a target, predict its cost, and say why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -47,18 +47,18 @@ def _unlock() -> str:
 
 @dataclass(frozen=True)
 class Plan(SettingsViews):
-    """The answer of `plan`.
+    """The result of `plan`.
 
     Args:
-        graph: the model with every choice made.
-        model: its name.
-        target, batch, seq_len, training: what was asked.
-        settings: the value of each choice; empty where the model has none.
-        predicted_ms: milliseconds of one run, or training step, by the cost model; see `measured_ms`.
-        peak_bytes: bytes of memory on one device.
-        parameters: how many numbers the model learns.
-        candidates: every choice that was considered, in the order of chunks.
-        why: one sentence or two for people.
+        graph: the model with every choice settled.
+        model: the name of the model.
+        target, batch, seq_len, training: the workload.
+        settings: the value of each choice; empty if the model has none.
+        predicted_ms: predicted milliseconds of one run or training step; see also `measured_ms`.
+        peak_bytes: predicted peak memory of one device, in bytes.
+        parameters: the number of learned scalars.
+        candidates: every candidate that was considered, in the order of the search space.
+        why: an explanation in one or two sentences.
     """
 
     graph: Graph = field(repr=False)
@@ -76,17 +76,17 @@ class Plan(SettingsViews):
 
     @property
     def chosen(self) -> Candidate:
-        """The candidate that was chosen, with what was measured of it."""
-        return next(each for each in self.candidates if each.settings == self.settings)
+        """The chosen candidate, with its measurement if there is one."""
+        return next(candidate for candidate in self.candidates if candidate.settings == self.settings)
 
     @property
     def measured_ms(self) -> float | None:
-        """Milliseconds as measured on this machine, at this very length; None where nothing was."""
+        """Milliseconds as measured on this machine at exactly this length; None if unmeasured."""
         return self.chosen.measured_ms
 
     @property
     def measured_on(self) -> str | None:
-        """The device that it was measured on, such as `AMD EPYC x2`; None where nothing was."""
+        """The device of the measurement, such as `AMD EPYC x2`; None if unmeasured."""
         if self.measured_ms is None:
             return None
         from flashir.planning.measurements.key import where
@@ -94,7 +94,7 @@ class Plan(SettingsViews):
         return where(find_target(self.target))["device"]
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as the command line prints it with `--json`; `measured_ms` and `measured_on` only where it was."""
+        """The plan as `--json` prints it. `measured_ms` and `measured_on` are present only if it was measured."""
         measured = {"measured_ms": self.measured_ms, "measured_on": self.measured_on}
         measured = {name: value for name, value in measured.items() if value is not None}
         return {
@@ -102,21 +102,21 @@ class Plan(SettingsViews):
             **_choice_dict(self),
             **measured,
             "parameters": self.parameters,
-            "candidates": [_candidate_dict(each) for each in self.candidates],
+            "candidates": [_candidate_dict(candidate) for candidate in self.candidates],
             "why": self.why,
         }
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Predicts what the candidates of a model take on a target.
+    """Predicts the cost of every candidate of a model on a target.
 
     Args:
-        target: the record.
-        workload: what is planned for.
-        params: the parameters, where they exist.
+        target: the target record.
+        workload: the workload.
+        params: existing parameters, if any.
         portable: as for `plan`.
-        policy: by which the values of one op are fixed while those of another are searched.
+        policy: picks the values of one op while another is searched.
     """
 
     target: Target
@@ -126,19 +126,19 @@ class Ranking:
     policy: str = "quality"
 
     def __call__(self, graph: Graph) -> tuple[Candidate, ...]:
-        """Every candidate, predicted. Raises TargetError where none fits the memory of the target."""
+        """Return every candidate with its prediction. Raises TargetError if none fits the target's memory."""
         space = search_space(graph, self.workload.seq_len, self.params)
         if not all(space):
             if self.params is not None:
-                checked(graph, self.params)  # parameters of another model are told one by one
+                checked(graph, self.params)  # reports parameters of another model one by one
             raise ParameterError(
                 "the parameters fit none of the chunks that the model could have",
                 hint="set the chunk that they were trained with",
             )
         predicted = self._predicted(graph, space)
-        fitting = tuple(each for each in predicted if each.peak_bytes <= self.target.memory)
+        fitting = tuple(candidate for candidate in predicted if candidate.peak_bytes <= self.target.memory)
         if not fitting:
-            least = min(each.peak_bytes for each in predicted)
+            least = min(candidate.peak_bytes for candidate in predicted)
             raise TargetError(
                 f"the model needs at least {gigabytes(least)} on {self.target.name}, "
                 f"which has {gigabytes(self.target.memory)}",
@@ -148,45 +148,45 @@ class Ranking:
         return fitting
 
     def _padded(self, predicted: Sequence[Candidate]) -> bool:
-        """Whether every chunk is longer than a row, which is padded to it."""
-        return all((each.chunk or 0) > self.workload.seq_len for each in predicted)
+        """Whether every candidate pads the rows to a longer chunk."""
+        return all((candidate.chunk or 0) > self.workload.seq_len for candidate in predicted)
 
     def _predicted(self, graph: Graph, space: Sequence[Sequence[Settings]]) -> list[Candidate]:
-        """The candidates of a model, those of one op after those of another.
+        """The candidates of a model, op by op.
 
         The cost of a model is the sum of its layers' costs, so the best values of one op do not depend on those of
-        another: each op is searched with the best of the others, see docs/decisions/065.
+        another. Each op is searched with the best values of the others; see docs/decisions/065.
         """
         current = Settings()
         for of_op in space:
             current |= of_op[0]
         known: dict[Settings, Candidate] = {}
 
-        def swept(of_op: Sequence[Settings]) -> list[Candidate]:
-            every = [current | own for own in of_op]
-            known.update((each, self.predict(graph, each)) for each in every if each not in known)
-            return [known[each] for each in every]
+        def sweep(of_op: Sequence[Settings]) -> list[Candidate]:
+            combined = [current | own for own in of_op]
+            known.update((settings, self.predict(graph, settings)) for settings in combined if settings not in known)
+            return [known[settings] for settings in combined]
 
         if len(space) < 2:
-            return swept(space[0] if space else (Settings(),))
+            return sweep(space[0] if space else (Settings(),))
         for of_op in space:
-            rows = swept(of_op)
+            rows = sweep(of_op)
             current = best([row for row in rows if row.peak_bytes <= self.target.memory] or rows, self.policy).settings
-        return list(dict.fromkeys(row for of_op in space for row in swept(of_op)))
+        return list(dict.fromkeys(row for of_op in space for row in sweep(of_op)))
 
     def predict(self, graph: Graph, settings: Settings) -> Candidate:
-        """One candidate, from its lowered graph."""
-        found = self.estimate(settle(graph, settings))
-        return Candidate(settings, found.ms, found.peak_bytes, terms=found.terms)
+        """Predict one candidate from its lowered graph."""
+        cost = self.estimate(settle(graph, settings))
+        return Candidate(settings, cost.ms, cost.peak_bytes, terms=cost.terms)
 
     def estimate(self, settled: Graph) -> Estimate:
-        """What a settled model takes."""
+        """Predict the cost of a settled model."""
         lowered = self._lowering.run(settled)
         sizes = self.workload.sizes(settled, self.target.devices)
         return estimate(lowered, self.target, sizes, training=self.workload.training)
 
     def needed(self, settled: Graph, sizes: Mapping[str, int]) -> int:
-        """Bytes of memory that a run with these sizes takes."""
+        """The peak memory of a run with these sizes, in bytes."""
         return estimate(self._lowering.run(settled), self.target, sizes).peak_bytes
 
     @cached_property
@@ -209,39 +209,39 @@ def plan(
     portable: bool = False,
     **choices: Attr,
 ) -> Plan:
-    """Choose what the model leaves open, from the cost model of the target, or from what `tune` measured there.
+    """Settle the open choices of a model with the cost model of the target, or with what `tune` measured there.
 
     Args:
-        model: any graph; what it has settled stays so.
+        model: any graph; settled choices stay as they are.
         target: such as `onnx:cpu` or `jax:tpu-v4x32`; its backend need not be installed.
-        batch: rows, over all devices.
-        seq_len: tokens a row. Where the model takes others only, by its types or its `max_len`, it is planned for
-            those, and the plan says which.
-        training: plan a training step instead of one run forward.
+        batch: rows over all devices.
+        seq_len: tokens per row. If the types or the `max_len` of the model do not allow this length, the plan is made
+            for one that they do allow, and says which.
+        training: plan a training step instead of a forward run.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        dtype: the compute type: `float32`, `bfloat16` or `float16`; without one, the model's own.
-        params: the parameters, where they exist already: then the chunk must be one that they fit.
-        measured: use measurements of this machine where `tune` has stored them; they are of what is not portable.
-        portable: plan for what `export` writes when it is told so.
+        dtype: the compute dtype: `float32`, `bfloat16` or `float16`; None for the model's own.
+        params: existing parameters; the chunk must then fit them.
+        measured: use the measurements that `tune` stored on this machine. They do not apply to portable plans.
+        portable: plan for a portable export; see `export`.
         choices: values set by hand, such as `chunk=256` or `cumsum="scan"`; None leaves a choice open.
 
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
-        IRError: a size of the model is open, and no axis of an input tells it.
+        IRError: a size of the model is open, and no axis of an input determines it.
         TargetError: the target is unknown, has no portable form, or the model does not fit its memory.
         ParameterError: the parameters fit no chunk.
     """
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     check_sizes(model)
-    if params is not None:  # what has no name fits no choice, and is told when parameters are checked
+    if params is not None:  # `checked` reports keys that are not names
         params = {name: array for name, array in fitted(model, params).items() if isinstance(name, str)}
     graph = by_hand(model, choices, dtype, locked=params is not None)
     workload = Extent.of(graph).fitted(workload)
-    given = {name: value for name, value in choices.items() if value is not None}
-    if given and params is not None and (wrong := misfits(_opened(graph, given), given, params)):
-        shown = " and ".join(f"{name} {value}" for name, value in given.items())
-        raise SettingError(wrong, where=f"{shown} is not that of the parameters", hint=_unlock())
+    by_user = {name: value for name, value in choices.items() if value is not None}
+    if by_user and params is not None and (wrong := misfits(_opened(graph, by_user), by_user, params)):
+        settings_text = " and ".join(f"{name} {value}" for name, value in by_user.items())
+        raise SettingError(wrong, where=f"{settings_text} is not that of the parameters", hint=_unlock())
     ranking = Ranking(record, workload, params, portable, policy)
     candidates = ranking(graph)
     if measured and not portable:
@@ -262,14 +262,14 @@ def planned(
     *,
     among: Sequence[Candidate] | None = None,
 ) -> Plan:
-    """The plan that a policy makes of candidates.
+    """The plan for the candidate that a policy prefers.
 
     Args:
-        model: as it was asked about.
-        graph: the model with what was set by hand; its open choices are the candidates'.
-        candidates: all of them.
-        target, workload, policy: what was asked.
-        among: those that may be chosen; without any, all.
+        model: the model as the user gave it.
+        graph: the model with the choices set by hand; the candidates settle the others.
+        candidates: all candidates.
+        target, workload, policy: as for `plan`.
+        among: the candidates that may be chosen; None for all.
     """
     chosen = best(candidates if among is None else among, policy)
     settled = settle(graph, chosen.settings)
@@ -290,33 +290,33 @@ def planned(
 
 
 def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, locked: bool) -> Graph:
-    """The graph with what a user set by hand.
+    """Apply the settings of a user to a graph.
 
     Args:
         graph: the model.
-        choices: values by name; None for what is left open.
-        dtype: the compute type; None for the model's own.
-        locked: parameters exist, so that choices which change the function cannot change.
+        choices: values by name; None leaves a choice open.
+        dtype: the compute dtype; None for the model's own.
+        locked: parameters exist, so choices that change the function must keep their values.
 
     Raises:
-        SettingError: a value is out of range, the model has nothing of the kind, or it is locked.
+        SettingError: a value is out of range, the model has no such choice, or the choice is locked.
     """
-    given = {name: plain(value) for name, value in choices.items() if value is not None}
-    problems = [problem for name, value in given.items() if (problem := _problem(graph, name, value, locked))]
+    by_user = {name: plain(value) for name, value in choices.items() if value is not None}
+    problems = [problem for name, value in by_user.items() if (problem := _problem(graph, name, value, locked))]
     if dtype is not None and str(dtype) not in COMPUTE_TYPES:
         problems.append(f"dtype must be one of {', '.join(COMPUTE_TYPES)}, got {dtype!r}")
     if problems:
         raise SettingError(problems, hint=_unlock() if locked and _locked_values(graph) else "")
     if dtype is not None:
         graph = SetDType(str(dtype)).apply(graph)
-    for name, value in given.items():
+    for name, value in by_user.items():
         before = graph if locked and name in _locked_values(graph) else reset(graph, name)
         graph = settle(before, {name: value}, all_forced=False)
     return graph
 
 
 def _problem(graph: Graph, name: str, value: Attr, locked: bool) -> str | None:
-    """What is wrong with a value that was set by hand."""
+    """What is wrong with a value set by hand, or None."""
     if name not in choice_names():
         return f"there is no argument or choice {name!r}{suggest(name, choice_names())}"
     nodes = [node for node in choosers(reset(graph, name)) if name in OPS[node.op].choices]
@@ -340,28 +340,28 @@ def _problem(graph: Graph, name: str, value: Attr, locked: bool) -> str | None:
 
 
 def _locked_values(graph: Graph) -> dict[str, tuple[Attr, ...]]:
-    """The values that stand in a graph of the choices that change its function."""
+    """The settled values of the choices that change the function of a graph."""
     names = dict.fromkeys(name for _, name in locking(graph))
     return {name: values for name in names if (values := settled_values(graph, name))}
 
 
-def _opened(graph: Graph, given: Mapping[str, Attr]) -> Graph:
-    """The graph with those choices `auto` again."""
-    for name in given:
+def _opened(graph: Graph, names: Iterable[str]) -> Graph:
+    """The graph with these choices set back to `auto`."""
+    for name in names:
         graph = reset(graph, name)
     return graph
 
 
 def compute_type(graph: Graph) -> DType:
-    """The element type that the model computes in."""
+    """The dtype that the model computes in."""
     floats = (v.type.dtype for node in graph.walk() for v in node.outputs if v.type.dtype.is_float)
     return next(floats, DType.F32)
 
 
 def _choice_dict(candidate: Candidate | Plan) -> dict[str, Any]:
-    """The choices and what they take. `chunk` and `cumsum` are always there, others where the model has them.
+    """The choices and their cost. `chunk` and `cumsum` are always present, others if the model has them.
 
-    Where several ops have a choice of the same name, `choices` has them all.
+    `choices` is present if several ops have a choice of the same name, and lists all of them.
     """
     settings = candidate.settings
     names = dict.fromkeys(("chunk", "cumsum", *map(attribute_of, settings)))
@@ -372,6 +372,6 @@ def _choice_dict(candidate: Candidate | Plan) -> dict[str, Any]:
 
 
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
-    """A candidate; its measurement only where there is one."""
+    """A candidate as a dict, with its measurement if there is one."""
     measured = {name: getattr(candidate, name) for name in ("measured_ms", "spread_ms", "runs")}
     return _choice_dict(candidate) | {name: value for name, value in measured.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The search space: the values that a model leaves open and its parameters allow."""
+"""The search space: the values of the open choices that existing parameters allow."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flashir.transforms.settle_choices import Settings, Slot, attribute_of, sett
 def search_space(
     graph: Graph, seq_len: int, params: Mapping[str, Any] | None = None
 ) -> tuple[tuple[Settings, ...], ...]:
-    """For each op with choices of its own: every combination of their values.
+    """For each op that has choices, every combination of their values.
 
-    Ops are searched one after the other, not in every combination, for the cost of a model is the sum of the costs of
-    its layers.
+    The cost of a model is the sum of the costs of its layers, so ops are searched one after the other and not in every
+    combination.
 
     Args:
-        graph: the model; what it has settled stays as it is.
-        seq_len: tokens a row; lengths above it are left out, but for the first that holds it whole.
-        params: where they exist, only values that fit their shapes.
+        graph: the model; settled choices stay as they are.
+        seq_len: tokens per row; of the candidates above it, only the smallest is included.
+        params: existing parameters; only values that fit their shapes are included.
     """
     by_op: dict[str, list[Slot]] = {}
     for slot in slots(graph):
@@ -50,11 +50,11 @@ def _values(graph: Graph, slot: Slot, seq_len: int, params: Mapping[str, Any] | 
 
 
 def misfits(graph: Graph, settings: Mapping[str, Attr], params: Mapping[str, Any]) -> list[str]:
-    """The parameters that were made for another value of a choice than the one set by hand, each with both shapes.
+    """Describe each parameter whose shape does not fit the given settings, with both shapes.
 
     Args:
         graph: the model with those choices open.
-        settings: what was set.
+        settings: the values set by hand.
         params: the parameters.
     """
     wanted = _shapes(settle(graph, settings))
@@ -78,16 +78,16 @@ def _shapes(graph: Graph) -> Shapes:
 
 
 def _varying(shapes: Mapping[Any, Shapes]) -> set[str]:
-    """The parameters that not all values give the same shape."""
-    names = {name for each in shapes.values() for name in each}
-    return {name for name in names if len({each.get(name) for each in shapes.values()}) > 1}
+    """The parameters whose shape depends on the value."""
+    names = {name for of_value in shapes.values() for name in of_value}
+    return {name for name in names if len({of_value.get(name) for of_value in shapes.values()}) > 1}
 
 
 def _misfits(wanted: Shapes, varying: set[str], params: Mapping[str, Any]) -> list[str]:
-    """Of the parameters that vary with a choice, those that have another shape, or that one side lacks."""
+    """The varying parameters that have another shape than wanted, or exist on one side only."""
     return [name for name in sorted(varying) if (_shape(params[name]) if name in params else None) != wanted.get(name)]
 
 
 def _shape(array: Any) -> tuple[int, ...]:
-    """Of an array; no axes where it is none, which is told when parameters are checked."""
+    """The shape of an array; () for anything else, which `checked` reports."""
     return tuple(getattr(array, "shape", ()))

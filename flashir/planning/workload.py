@@ -1,4 +1,4 @@
-"""What a plan is made for, and a measurement of."""
+"""The workload that is planned for or measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST = 2**32
 
 @dataclass(frozen=True)
 class Workload:
-    """What a plan is made for: rows a batch over all devices, tokens a row, and whether it trains."""
+    """The workload of a plan: rows per batch over all devices, tokens per row, and whether it trains."""
 
     batch: int = 1
     seq_len: int = 4096
@@ -36,11 +36,11 @@ class Workload:
             raise SettingError(problems)
 
     def sizes(self, graph: Graph, devices: int = 1) -> dict[str, int]:
-        """A number for each symbol of the graph: the first axis of an input counts rows, every other one tokens."""
-        found: dict[str, int] = {}
+        """The value of each symbol of the graph. The first axis of an input counts rows, the others tokens."""
+        bound: dict[str, int] = {}
         for value in graph.inputs:
             for axis, size in enumerate(value.type.shape):
-                wanted = self.seq_len if axis else ceil(self.batch / devices)
+                count = self.seq_len if axis else ceil(self.batch / devices)
                 if isinstance(size, Dim):
-                    found.update({name: wanted for name in symbols(size) if name not in found})
-        return found
+                    bound.update({name: count for name in symbols(size) if name not in bound})
+        return bound

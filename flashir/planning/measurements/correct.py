@@ -1,8 +1,8 @@
-"""What measurements say of candidates: of those that were measured, and of those that were not.
+"""Combine measurements with predictions.
 
-Measured and predicted times do not compare: where the model is 30% too fast throughout, whatever was not measured
-would win. So a candidate that was not measured competes with its prediction times what the others were found to
-take over theirs, by its strategy, its chunk and its tile, and with some doubt on top.
+Measured and predicted times are not comparable: if the cost model is 30% too fast, every unmeasured candidate would
+win. So the prediction of an unmeasured candidate is multiplied by the ratio of measured to predicted time of the
+others, corrected per strategy, chunk and tile, and by a safety factor.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
     from flashir.planning.workload import Workload
 
 ALIKE = 2.0
-"""Two measurements whose standard errors differ by less than this are about as certain."""
+"""Two measurements whose standard errors differ by less than this factor count as equally certain."""
 DOUBT = 1.15
-"""How much slower than expected a candidate that was not measured may be: it wins only where it is better even so."""
+"""The safety factor on the predictions of unmeasured candidates."""
 
 
 def with_measurements(
     candidates: Sequence[Candidate], graph: Graph, record: Target, workload: Workload, *, cautious: bool = True
 ) -> tuple[Candidate, ...]:
-    """The candidates with what the store knows of them.
+    """Add the measurements in the store to the candidates.
 
-    One that was measured at this very length gets `measured_ms`. One that was measured at another length of the same
-    bucket, and one that was not measured at all, gets a `correction` of its prediction. Of several measurements of one
-    candidate the most certain counts. A store that cannot be used
-    is a miss, with one warning.
+    A candidate that was measured at exactly this length gets `measured_ms`. The others get a `correction` of their
+    prediction, from their own measurement at another length of the same bucket, or from the other candidates. Of
+    several measurements of one candidate the most certain counts. A store that cannot be used gives a warning and no
+    measurements.
 
     Args:
-        candidates: predicted.
+        candidates: the predicted candidates.
         graph: the model with its choices open.
-        record: the target.
-        workload: what is planned for.
+        record: the target record.
+        workload: the workload.
         cautious: as for `corrected`.
     """
-    if not os.path.exists(store_path()):  # before SQLite is even loaded
+    if not os.path.exists(store_path()):  # avoids loading SQLite
         return tuple(candidates)
     from flashir.planning.measurements.store import Store, digest
 
@@ -59,7 +59,7 @@ def with_measurements(
         place = where(record)
     except TargetError:
         return tuple(candidates)
-    models = [digest(settle(graph, each.settings)) for each in candidates]
+    models = [digest(settle(graph, candidate.settings)) for candidate in candidates]
     try:
         with Store() as store:
             trials = store.find(
@@ -69,61 +69,64 @@ def with_measurements(
         warnings.warn(f"measurements are left out: {error}", stacklevel=3)
         return tuple(candidates)
     ratios: dict[int, float] = {}
-    made = list(candidates)
+    updated = list(candidates)
     for index, (candidate, model) in enumerate(zip(candidates, models, strict=True)):
-        own = [each for each in trials if each.model == model]
+        own = [trial for trial in trials if trial.model == model]
         if not own:
             continue
-        found = _most_certain(own, workload.seq_len)
-        if found.seq_len == workload.seq_len:
-            made[index] = replace(candidate, measured_ms=found.measured_ms, spread_ms=found.spread_ms, runs=found.runs)
-            ratios[index] = found.measured_ms / candidate.predicted_ms
+        trial = _most_certain(own, workload.seq_len)
+        if trial.seq_len == workload.seq_len:
+            updated[index] = replace(
+                candidate, measured_ms=trial.measured_ms, spread_ms=trial.spread_ms, runs=trial.runs
+            )
+            ratios[index] = trial.measured_ms / candidate.predicted_ms
         else:
-            ratios[index] = found.measured_ms / found.predicted_ms
-            made[index] = replace(candidate, correction=ratios[index], near=found.seq_len)
-    return corrected(made, ratios, cautious=cautious)
+            ratios[index] = trial.measured_ms / trial.predicted_ms
+            updated[index] = replace(candidate, correction=ratios[index], near=trial.seq_len)
+    return corrected(updated, ratios, cautious=cautious)
 
 
 def _most_certain(trials: Sequence[Trial], seq_len: int) -> Trial:
-    """Of those at the nearest length the latest that is about as certain as the most certain.
+    """The latest of the trials at the nearest length whose certainty is close to that of the best.
 
-    What a busy machine took does not replace what a quiet one did, and what a quiet one takes now replaces what it did.
+    So a measurement on a busy machine does not replace one on a quiet machine, but a new one on a quiet machine does.
     """
-    nearest = min(abs(each.seq_len - seq_len) for each in trials)
+    nearest = min(abs(trial.seq_len - seq_len) for trial in trials)
     errors = {
-        each: Timing(each.measured_ms, each.spread_ms, each.runs).error_ms
-        for each in trials
-        if abs(each.seq_len - seq_len) == nearest
+        trial: Timing(trial.measured_ms, trial.spread_ms, trial.runs).error_ms
+        for trial in trials
+        if abs(trial.seq_len - seq_len) == nearest
     }
     least = min(errors.values())
-    return max((each for each, error in errors.items() if error <= ALIKE * least), key=lambda each: each.date)
+    return max((trial for trial, error in errors.items() if error <= ALIKE * least), key=lambda trial: trial.date)
 
 
 def corrected(
     candidates: Sequence[Candidate], ratios: Mapping[int, float], *, cautious: bool = True
 ) -> tuple[Candidate, ...]:
-    """The candidates, those without a ratio corrected by the ratios of the others.
+    """Correct the predictions of the candidates without a ratio by the ratios of the others.
 
     Args:
-        candidates: some measured.
-        ratios: measured over predicted, by the position of the candidate.
-        cautious: of the others expect rather too little: that one strategy, chunk or tile beat its predictions says
-            nothing for what was not measured, and some doubt comes on top. Otherwise, what is most likely.
+        candidates: the candidates, some of them measured.
+        ratios: measured over predicted time, by the position of the candidate.
+        cautious: be pessimistic about unmeasured candidates: a strategy, chunk or tile that beat its predictions does
+            not lower those of others, and the safety factor `DOUBT` applies. Otherwise use the most likely time.
     """
     if not ratios:
         return tuple(candidates)
     level = median(ratios.values())
 
     def share(name: str, value: Attr) -> float:
-        """By how much those with this value of a choice are off beyond what all are."""
+        """The ratio of the candidates with this value, relative to the ratio of all."""
         own = [ratio for index, ratio in ratios.items() if candidates[index].settings.get(name) == value]
-        found = median(own) / level if own else 1.0
-        return max(found, 1.0) if cautious else found
+        relative = median(own) / level if own else 1.0
+        return max(relative, 1.0) if cautious else relative
 
     def correction(candidate: Candidate) -> float:
         shares = prod(share(name, value) for name, value in candidate.settings.items())
         return candidate.correction * level * shares * (DOUBT if cautious else 1.0)
 
     return tuple(
-        each if index in ratios else replace(each, correction=correction(each)) for index, each in enumerate(candidates)
+        candidate if index in ratios else replace(candidate, correction=correction(candidate))
+        for index, candidate in enumerate(candidates)
     )

@@ -1,6 +1,6 @@
-"""Where measurements are kept, and where they hold.
+"""The path of the measurement store, and the machine that a measurement is valid for.
 
-Apart from the store itself, so that a plan without measurements loads no SQLite.
+Separate from the store, so that a plan without measurements does not load SQLite.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ NAME = "tune.sqlite"
 
 
 def store_path() -> Path:
-    """Where the store of this user is."""
+    """The path of this user's store."""
     return cache_folder() / NAME
 
 
 def where(record: Target) -> dict[str, str]:
-    """What a measurement holds for: `target`, `device` and `versions`. Raises TargetError without the backend."""
+    """What a measurement is valid for: `target`, `device`, `versions`. Raises TargetError if the backend is missing."""
     from flashir.backends.registry import backend
 
     versions = json.dumps(backend(record.backend).versions(), sort_keys=True)

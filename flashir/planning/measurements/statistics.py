@@ -1,8 +1,8 @@
-"""From samples to times that compare: what the machine was up to in a round is taken out of all that it timed then.
+"""Comparable times from samples: remove per-round machine slowdown with Tukey's median polish.
 
-A machine that others use is twice as slow in one minute as in the next. Candidates are timed in turn, so a round hits
-all alike; but not all are there in every round. So a sample is taken as the time of its candidate times the slowness
-of its round, and both are fitted by Tukey's median polish, on logarithms.
+A shared machine can be twice as slow in one minute as in the next. Candidates are timed in turn, so a slow round
+affects all of them, but not every candidate takes part in every round. So a sample is modelled as the time of its
+candidate times the slowness of its round. Both are fitted by median polish on logarithms.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import median, quantiles
 
-SWEEPS = 30  # of the polish; each at least halves what is left to settle
+SWEEPS = 30  # of the median polish; each at least halves the remaining error
 Rounds = Mapping[int, float]
-"""Milliseconds by the number of the round."""
+"""Milliseconds by round number."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one candidate.
+    """The measured time of one candidate.
 
     Args:
-        ms: the median, in milliseconds, as in a round that is like most.
-        spread_ms: the range of the middle half of the runs, in milliseconds.
-        runs: how many there were.
+        ms: the median in a typical round, in milliseconds.
+        spread_ms: the interquartile range of the runs, in milliseconds.
+        runs: the number of runs.
     """
 
     ms: float
@@ -33,30 +33,33 @@ class Timing:
 
     @property
     def error_ms(self) -> float:
-        """The standard error of the median, were the runs normal; one run alone says nothing of it."""
+        """The standard error of the median if the runs are normally distributed; infinite for a single run."""
         return 0.93 * self.spread_ms / sqrt(self.runs) if self.runs > 1 else inf
 
     @property
     def doubt(self) -> float:
-        """By what share the median may be off: twice its standard error."""
+        """The relative uncertainty of the median: twice its standard error."""
         return 2 * self.error_ms / self.ms
 
 
 def timings(samples: Mapping[int, Rounds]) -> dict[int, Timing]:
     """The timing of each candidate, from its samples.
 
-    The spread of one is not less than that of all: the fit can go right through the samples of some.
+    The relative spread of a candidate is at least that of all samples, because the fit can pass exactly through the
+    samples of one candidate.
     """
     logs = {i: {r: log(max(ms, 1e-6)) for r, ms in rounds.items()} for i, rounds in samples.items() if rounds}
     slowness = _polish(logs)
     steady = {i: [exp(x - slowness.get(r, 0.0)) for r, x in rounds.items()] for i, rounds in logs.items()}
-    medians = {i: median(each) for i, each in steady.items()}
-    common = _middle([ms / medians[i] for i, each in steady.items() for ms in each])
-    return {i: Timing(medians[i], max(_middle(each), common * medians[i]), len(each)) for i, each in steady.items()}
+    medians = {i: median(values) for i, values in steady.items()}
+    common = _middle([ms / medians[i] for i, values in steady.items() for ms in values])
+    return {
+        i: Timing(medians[i], max(_middle(values), common * medians[i]), len(values)) for i, values in steady.items()
+    }
 
 
 def _polish(logs: Mapping[int, Rounds]) -> dict[int, float]:
-    """How slow each round was, where several candidates were in it: one alone says nothing of the machine."""
+    """The log slowness of each round with several candidates. A round with one candidate says nothing about it."""
     every = sorted({r for rounds in logs.values() for r in rounds})
     members = {r: [i for i, rounds in logs.items() if r in rounds] for r in every}
     slowness = {r: 0.0 for r in every if len(members[r]) > 1}
@@ -71,7 +74,7 @@ def _polish(logs: Mapping[int, Rounds]) -> dict[int, float]:
 
 
 def _middle(values: Sequence[float]) -> float:
-    """The range of the middle half."""
+    """The interquartile range."""
     if len(values) < 2:
         return 0.0
     low, _, high = quantiles(values, n=4, method="inclusive")

@@ -1,11 +1,11 @@
-"""The store: what was measured, in one SQLite file that several tuners may write at once.
+"""The store of measurements: one SQLite file that several tuners may write at once.
 
-A trial belongs to the settled model, not to the model that was asked about: one and the same trial serves
-`chunk = auto`, `--chunk 256` and a file that says `chunk = 256`. Every tuner adds rows of its own, so none loses
-what another found; where both measured the same, `evidence` takes the more certain one.
+A trial belongs to the settled model, so the same trial serves `chunk = auto`, `--chunk 256` and a file with
+`chunk = 256`. Every tuner adds its own rows and never overwrites those of another. If two measured the same model,
+`correct` takes the more certain one.
 
-SQLite notices little of what a disk does to a file. So each row carries a digest of what it says, and the store one of
-all its rows; both are verified whenever it is read, and before anything is added.
+SQLite does not detect most disk corruption. So each row carries a digest of its content, and the store a digest of all
+rows. Both are verified on every read and before every write.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from flashir.ir import Graph, dumps
 from flashir.planning.measurements.key import store_path
 
 SCHEMA = 3
-EXCHANGED = (2, SCHEMA)  # that an export in JSON may have; one of schema 2 has no digest
+EXCHANGED = (2, SCHEMA)  # schemas that `import_json` accepts; schema 2 has no digest
 FORMAT = "flashir-tune"
 OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
 WRITER_WAITS_S = 30.0
 READER_WAITS_S = 1.0
-LISTED = 20  # problems of a file that are shown
+LISTED = 20  # at most so many problems of a file are shown
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
@@ -47,23 +47,23 @@ Milliseconds = Annotated[float, Meta(gt=0, le=1e12)]
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate, measured by one tuner.
+    """The measurement of one candidate by one tuner.
 
     Args:
-        model: SHA-256 of the IR text of the settled model; its element types stand in there.
+        model: SHA-256 of the IR text of the settled model, which includes its dtypes.
         target: such as `onnx:cpu`.
-        device: the processor it ran on.
-        versions: of the libraries that ran it, and of the driver where there is one; as JSON.
+        device: the processor that ran it.
+        versions: the versions of the libraries, and of the driver if there is one, as JSON.
         training: whether a training step was measured.
         batch: rows.
-        seq_len: tokens a row.
-        tuning: the tuner that measured it; its later rounds replace its earlier ones.
-        chunk, cumsum, tile: the choice, for people; the model has them too.
-        predicted_ms: milliseconds by the cost model at that time.
+        seq_len: tokens per row.
+        tuning: the id of the tuner; its later trials replace its earlier ones.
+        chunk, cumsum, tile: the choices, for display; the model includes them.
+        predicted_ms: predicted milliseconds at that time.
         measured_ms: the median, in milliseconds.
-        spread_ms: the range of the middle half of the runs, in milliseconds.
-        runs: how many there were.
-        date: when, in UTC.
+        spread_ms: the interquartile range of the runs, in milliseconds.
+        runs: the number of runs.
+        date: the time of the measurement, in UTC.
     """
 
     model: Digest
@@ -84,7 +84,7 @@ class Trial:
     date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")]
 
 
-COLUMNS = tuple(each.name for each in fields(Trial))
+COLUMNS = tuple(column.name for column in fields(Trial))
 KEY = COLUMNS[: COLUMNS.index("tuning") + 1]
 
 _CREATE = f"""CREATE TABLE trials (
@@ -99,45 +99,46 @@ _ADD = f"INSERT OR REPLACE INTO trials ({', '.join(_STORED)}) VALUES ({', '.join
 
 
 def digest(settled: Graph) -> str:
-    """What a model is known by, whatever its name: the SHA-256 of its IR text."""
+    """The identity of a model: the SHA-256 of its IR text without its name."""
     return sha256(dumps(replace(settled, name="model")).encode()).hexdigest()
 
 
 def row_digest(trial: Trial) -> str:
-    """The SHA-256 of what a trial says."""
+    """The SHA-256 of a trial."""
     return sha256(msgspec.json.encode(trial)).hexdigest()
 
 
 def whole_digest(rows: Iterable[str]) -> str:
-    """The SHA-256 of all rows of a store, given their digests in any order."""
+    """The SHA-256 of all rows of a store, from their digests in any order."""
     return sha256("".join(sorted(rows)).encode()).hexdigest()
 
 
 def bucket(seq_len: int) -> tuple[int, int]:
-    """The lengths that share their measurements: those up to the next power of two, above the one before."""
+    """The range of lengths that share measurements: above one power of two, up to the next."""
     top = 1 << (seq_len - 1).bit_length()
     return top // 2 + 1, top
 
 
 def new_tuning() -> str:
-    """A name for a tuner that no other has."""
+    """A unique id for a tuner."""
     return secrets.token_hex(8)
 
 
 def now() -> str:
-    """The time as trials carry it."""
+    """The current time in the format of `Trial.date`."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 class Store:
-    """The trials in one file. A context manager; every call is a transaction of its own.
+    """The trials in one file. A context manager; every call is its own transaction.
 
     Args:
-        path: the file; by default that of this user.
-        write: make the file where it is missing. Without it, the file is never changed.
+        path: the file; defaults to that of this user.
+        write: create the file if it is missing. Otherwise the file is never changed.
 
     Raises:
-        ArtefactError: the file cannot be opened, is damaged, or is no store of this version. So does every method.
+        ArtefactError: the file cannot be opened, is damaged, or is not a store of this version. Every method may raise
+            it as well.
     """
 
     def __init__(self, path: Path | None = None, *, write: bool = False) -> None:
@@ -167,25 +168,28 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; a second time is no error."""
+        """Close the file. Closing twice is allowed."""
         self._connection.close()
 
     def add(self, *trials: Trial) -> int:
-        """Add trials, all or none; of the same tuner and model the latest stays. Returns how many count."""
+        """Add all trials or none, and return how many were added.
+
+        Of several trials with the same key, the latest stays.
+        """
         with self._errors(), self._transaction():
-            kept = {_key(trial): trial for trial in self._verified()}
+            latest = {_key(trial): trial for trial in self._verified()}
             changed = {}
             for trial in map(_plain, trials):
-                known = kept.get(_key(trial))
+                known = latest.get(_key(trial))
                 if known is None or trial.date > known.date:
-                    kept[_key(trial)] = changed[_key(trial)] = trial
+                    latest[_key(trial)] = changed[_key(trial)] = trial
             rows = [(*astuple(trial), row_digest(trial)) for trial in changed.values()]
             self._connection.executemany(_ADD, rows)
-            self._connection.execute("UPDATE whole SET sha256 = ?", [whole_digest(map(row_digest, kept.values()))])
+            self._connection.execute("UPDATE whole SET sha256 = ?", [whole_digest(map(row_digest, latest.values()))])
             return len(changed)
 
     def all(self) -> list[Trial]:
-        """Every trial, the oldest first."""
+        """Every trial, oldest first."""
         if self._empty:
             return []
         with self._errors(), self._transaction("DEFERRED"):
@@ -194,13 +198,13 @@ class Store:
     def find(
         self, models: Sequence[str], place: dict[str, str], *, training: bool, batch: int, seq_len: int
     ) -> list[Trial]:
-        """The trials of these models at lengths near this one, the oldest first.
+        """The trials of these models at lengths in the same bucket, oldest first.
 
         Args:
-            models: their digests.
+            models: the digests of the models.
             place: `target`, `device` and `versions`.
             training, batch: as measured.
-            seq_len: every length in its bucket counts.
+            seq_len: a length in the bucket.
         """
         low, high = bucket(seq_len)
         wanted: dict[str, Any] = {name: place[name] for name in ("target", "device", "versions")}
@@ -214,55 +218,55 @@ class Store:
         ]
 
     def _verified(self) -> list[Trial]:
-        """Every trial, in a transaction. Raises ArtefactError where one was changed, or is gone."""
+        """Every trial, inside a transaction. Raises ArtefactError if one was changed or is missing."""
         rows = self._connection.execute(f"SELECT {', '.join(_STORED)} FROM trials").fetchall()
         named = [dict(zip(COLUMNS, row)) for row in rows]
         digests = [row[-1] for row in rows]
         try:
             trials = msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
         except msgspec.ValidationError as error:
-            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), hint=_ANEW) from None
+            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), hint=_START_NEW) from None
         whole = self._connection.execute("SELECT sha256 FROM whole").fetchall()
         changed = sum(row_digest(trial) != digest for trial, digest in zip(trials, digests, strict=True))
         if changed or whole != [(whole_digest(digests),)]:
             what = f"{changed} of its {len(rows)} trials are not" if changed else "its trials are not all"
-            raise ArtefactError(f"the store is damaged: {what} what was written", where=str(self.path), hint=_ANEW)
+            raise ArtefactError(f"the store is damaged: {what} what was written", where=str(self.path), hint=_START_NEW)
         return trials
 
     def _mode(self, write: bool) -> str:
-        """SQLite's own options. A folder that may not be written to cannot hold the side files of a WAL."""
+        """The options of the SQLite URI. A read-only folder cannot hold the WAL files, so the file is immutable."""
         if write:
             return "mode=rwc"
         return "mode=ro" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
 
     def _inspect(self) -> bool:
-        """Whether the file is empty. Raises ArtefactError where it belongs to somebody else, or lacks what is ours."""
+        """Whether the file is empty. Raises ArtefactError if it is not a store, or lacks a table or column."""
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
         (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables and not application:
             return True
         if application != OURS:
-            raise ArtefactError("a SQLite file, but not a store of flashir", where=str(self.path), hint=_ANEW)
+            raise ArtefactError("a SQLite file, but not a store of flashir", where=str(self.path), hint=_START_NEW)
         if schema != SCHEMA:
             raise ArtefactError(
                 f"the store must have schema {SCHEMA}, got {schema}: another version of flashir wrote it",
                 where=str(self.path),
-                hint=f"{_ANEW}, and {spoken('import_json', '--import')} takes what "
+                hint=f"{_START_NEW}, and {spoken('import_json', '--import')} takes what "
                 f"{spoken('export_json', '--export')} of that version wrote",
             )
         for table, columns in (("trials", _STORED), ("whole", ("sha256",))):
             names = self._connection.execute("SELECT name FROM pragma_table_info(?)", [table])
-            if (found := tuple(name for (name,) in names)) != columns:
+            if (present := tuple(name for (name,) in names)) != columns:
                 raise ArtefactError(
-                    f"the table {table} must have the columns {', '.join(columns)}, got {', '.join(found) or 'none'}",
+                    f"the table {table} must have the columns {', '.join(columns)}, got {', '.join(present) or 'none'}",
                     where=str(self.path),
-                    hint=_ANEW,
+                    hint=_START_NEW,
                 )
         return False
 
     def _prepare(self) -> None:
-        """The table, unless another tuner was faster."""
+        """Create the tables, unless another tuner did so first."""
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not self._empty:
             return
@@ -274,12 +278,12 @@ class Store:
                 self._connection.execute(f"PRAGMA application_id = {OURS}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
         self._empty = False
-        with suppress(sqlite3.OperationalError):  # a reader is in the way: that store waits a little more
+        with suppress(sqlite3.OperationalError):  # a reader holds the file; without WAL the store is only slower
             self._connection.execute("PRAGMA journal_mode = WAL")
 
     @contextmanager
     def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "IMMEDIATE") -> Iterator[None]:
-        """All that is read is of one moment; IMMEDIATE keeps other writers out from the start."""
+        """A transaction. DEFERRED reads a consistent snapshot; IMMEDIATE also locks out other writers at once."""
         self._connection.execute(f"BEGIN {kind}")
         try:
             yield
@@ -293,26 +297,26 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
-            hint = "see who else uses it, or whether you may" if "locked" in str(error) else _ALLOWED
+            hint = "close other programs that use the store, then retry" if "locked" in str(error) else _ALLOWED
             raise ArtefactError(f"the store cannot be used: {error}", where=str(self.path), hint=hint) from error
-        except (sqlite3.Error, MemoryError, OverflowError, ValueError) as error:  # sizes out of a damaged page, too
-            raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), hint=_ANEW) from error
+        except (sqlite3.Error, MemoryError, OverflowError, ValueError) as error:  # a damaged page can give absurd sizes
+            raise ArtefactError(f"the store is damaged: {error}", where=str(self.path), hint=_START_NEW) from error
         except OSError as error:
             reason = error.strerror or str(error)
             raise ArtefactError(f"the store cannot be used: {reason}", where=str(self.path), hint=_ALLOWED) from error
 
 
-_ANEW = "move the file away; `flashir tune` starts a new one"
-_ALLOWED = "see that the file and its folder may be read and written, or set FLASHIR_CACHE to another folder"
+_START_NEW = "move the file away; `flashir tune` starts a new one"
+_ALLOWED = "make the file and its folder readable and writable, or set FLASHIR_CACHE to another folder"
 
 
 def _as_text(content: bytes) -> str:
-    """A text of SQLite; one that is damaged is no error, but has another digest."""
+    """Decode a text of SQLite. Invalid UTF-8 is not an error here: the digest will not match."""
     return content.decode(errors="replace")
 
 
 def _plain(trial: Trial) -> Trial:
-    """The trial as SQLite gives it back: floats in columns of REAL, without a negative zero."""
+    """The trial as SQLite returns it: REAL columns as floats, without negative zeros."""
     reals: dict[str, Any] = {name: float(getattr(trial, name)) + 0.0 for name in _REALS}
     return replace(trial, **reals)
 
@@ -322,7 +326,7 @@ def _key(trial: Trial) -> tuple[Any, ...]:
 
 
 class _Exchange(msgspec.Struct, forbid_unknown_fields=True):
-    """The JSON form of a store; its trials are looked at one by one, so that all problems are seen."""
+    """The JSON form of a store. Trials are decoded one by one, so that all problems are reported."""
 
     format: str
     schema: int
@@ -331,33 +335,33 @@ class _Exchange(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def export_json(path: str | Path) -> int:
-    """Write every trial of the store as JSON; returns how many. Raises ArtefactError."""
+    """Write every trial of the store as JSON and return their number. Raises ArtefactError."""
     trials: list[Trial] = []
     if store_path().exists():
         with Store() as store:
             trials = store.all()
-    said = sealed({"format": FORMAT, "schema": SCHEMA, "trials": trials})
-    text = msgspec.json.format(msgspec.json.encode(said), indent=1)
+    document = sealed({"format": FORMAT, "schema": SCHEMA, "trials": trials})
+    text = msgspec.json.format(msgspec.json.encode(document), indent=1)
     atomic_write(Path(path), lambda file: file.write(text + b"\n"))
     return len(trials)
 
 
 def import_json(path: str | Path) -> int:
-    """Add the trials of a file that `export_json` wrote, all or none; returns how many were new, or newer.
+    """Add all trials of a file that `export_json` wrote, or none. Return how many were new or newer.
 
     Raises:
-        ArtefactError: everything that is wrong with the file, or the store cannot be used.
+        ArtefactError: all problems of the file, or the store cannot be used.
     """
     content = read_bytes(path, ArtefactError, problem="cannot read")
-    said = parse_json(content, path, ArtefactError, dict[str, Any], problem="no export of a store")
+    document = parse_json(content, path, ArtefactError, dict[str, Any], problem="no export of a store")
     with guarded(path, ArtefactError, "no export of a store"):
-        found = msgspec.convert(said, _Exchange)
-    problems = [] if found.format == FORMAT else [f"format must be {FORMAT!r}, got {found.format!r}"]
-    if found.schema not in EXCHANGED:
-        problems.append(f"schema must be {' or '.join(map(str, EXCHANGED))}, got {found.schema}")
-    trials = list(_decoded(found.trials, problems))
-    if not problems and not is_whole(said) and (found.schema == SCHEMA or found.sha256 is not None):
-        problems.append("it is damaged, or was changed: its sha256 is not that of what it says")
+        exchange = msgspec.convert(document, _Exchange)
+    problems = [] if exchange.format == FORMAT else [f"format must be {FORMAT!r}, got {exchange.format!r}"]
+    if exchange.schema not in EXCHANGED:
+        problems.append(f"schema must be {' or '.join(map(str, EXCHANGED))}, got {exchange.schema}")
+    trials = list(_decoded(exchange.trials, problems))
+    if not problems and not is_whole(document) and (exchange.schema == SCHEMA or exchange.sha256 is not None):
+        problems.append("it is damaged, or was changed: its sha256 does not match its content")
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
         raise ArtefactError([*problems[:LISTED], *more], where=str(path), hint="nothing was imported")
@@ -366,8 +370,8 @@ def import_json(path: str | Path) -> int:
 
 
 def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:
-    for index, each in enumerate(raw):
+    for index, trial in enumerate(raw):
         try:
-            yield msgspec.convert(each, Trial)
+            yield msgspec.convert(trial, Trial)
         except msgspec.ValidationError as error:
             problems.append(f"trial {index}: {error}")
