@@ -23,7 +23,6 @@ from flashir.backends.registry import backend_of
 from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.execution.compile import compile
 from flashir.execution.gradients import DirectionalDerivatives, gradients
-from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import Builder, DType, Graph, TensorType
 from flashir.machine.device import device_at_hand
 from flashir.models.load import model
@@ -31,6 +30,7 @@ from flashir.models.parameters import unit
 from flashir.ops import OpDef, Sample, all_ops
 from flashir.planning.plan import compute_type
 from flashir.planning.workload import Workload
+from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 
 Array = npt.NDArray[Any]

@@ -8,9 +8,9 @@ import torch
 
 from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError, FlashirError
-from flashir.exporting.export import sample_inputs
 from flashir.ir import Graph
 from flashir.ir.dims import symbols
+from flashir.reference.compare import sample_inputs
 from flashir_torch.artefact import Loaded, read
 
 SMALLEST = (0, 1, 2)

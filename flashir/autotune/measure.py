@@ -27,13 +27,13 @@ from flashir.errors import ArtefactError
 from flashir.execution.gradients import TOLERANCE as TOLERANCE_OF_GRADIENTS
 from flashir.execution.gradients import differences
 from flashir.execution.timed_step import TrainingStep, training_step
-from flashir.exporting.export import TOLERANCE, enough, relative_error, sample_inputs
 from flashir.ir import DType, Graph, dumps
 from flashir.models.parameters import init, unit
 from flashir.planning.candidates import Candidate
 from flashir.planning.extent import Extent
 from flashir.planning.plan import compute_type
 from flashir.planning.workload import Workload
+from flashir.reference.compare import TOLERANCE, enough, relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 from flashir.transforms.settle_choices import Settings, choosers, same_function, settle
 

@@ -10,11 +10,11 @@ from typing import Any
 from flashir.cli.meter import Step
 from flashir.errors import InputError
 from flashir.execution.compile import Runnable
-from flashir.exporting.export import sample_inputs, worst_error
 from flashir.ir import Graph
 from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan
 from flashir.planning.workload import Workload
+from flashir.reference.compare import sample_inputs, worst_error
 from flashir.reference.finite import check_finite
 from flashir.reference.interpreter import interpret
 

@@ -166,7 +166,7 @@ class Report:
         limit: float,
     ) -> Report:
         """The report with the distance of the results to the float64 interpreter's, and how large that may be."""
-        from flashir.exporting.export import worst_error
+        from flashir.reference.compare import worst_error
         from flashir.reference.interpreter import interpret
 
         arrays = weights.of(model)

@@ -102,8 +102,8 @@ class Source:
     def tolerance(self, model: Graph) -> float:
         """By how much results may differ from the interpreter's; more, where an artefact has narrow weights."""
         from flashir.backends.narrow_weights import WEIGHTS
-        from flashir.exporting.export import NARROW, TOLERANCE
         from flashir.planning.plan import compute_type
+        from flashir.reference.compare import NARROW, TOLERANCE
 
         kind = self.metadata.get(WEIGHTS)
         return TOLERANCE[compute_type(model)] if kind is None else NARROW.get(kind, NARROW["int8"])

@@ -23,11 +23,11 @@ from flashir.backends.protocols import Run
 from flashir.backends.registry import backend
 from flashir.bench.interleaved import Samples, interleaved
 from flashir.experiments.command import count, guarded
-from flashir.exporting.export import sample_inputs
 from flashir.ir import Builder, Graph, Node, TensorType, Value
 from flashir.machine.targets import target as find_target
 from flashir.ops.primitive.scan import cut_scan
 from flashir.planning.workload import Workload
+from flashir.reference.compare import sample_inputs
 
 PRODUCTS = ("matmul", "dense")
 

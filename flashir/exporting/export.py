@@ -31,13 +31,7 @@ from flashir.models.tokenizer_file import Beside
 from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan, compute_type
 from flashir.planning.workload import Workload
-from flashir.reference.compare import NARROW as NARROW
-from flashir.reference.compare import TOLERANCE as TOLERANCE
-from flashir.reference.compare import Compared as Compared
-from flashir.reference.compare import enough as enough
-from flashir.reference.compare import relative_error as relative_error
-from flashir.reference.compare import sample_inputs as sample_inputs
-from flashir.reference.compare import worst_error as worst_error
+from flashir.reference.compare import NARROW, TOLERANCE, Compared, enough, relative_error, sample_inputs
 from flashir.reference.finite import FLOAT16_LARGEST, check_finite
 from flashir.reference.interpreter import interpret
 from flashir.transforms.derive_decoder import of_length

@@ -6,8 +6,8 @@ import pytest
 import flashir
 from flashir.errors import FlashirError, InputError, ParameterError, SettingError, TargetError
 from flashir.execution.compile import Runnable
-from flashir.exporting.export import relative_error
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 
 
 @pytest.fixture(scope="module")

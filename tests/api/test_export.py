@@ -9,8 +9,8 @@ import pytest
 import flashir
 from flashir.backends.registry import backend
 from flashir.errors import ArtefactError, SettingError, TargetError
-from flashir.exporting.export import relative_error
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import flashir
 from flashir.backends.narrow_weights import WEIGHTS
 from flashir.backends.registry import backend
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
-from flashir.exporting.export import relative_error
 from flashir.exporting.quantise import ROWS, TOLERANCE, rows_of
 from flashir.generation.generate import restored
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 
 KINDS = ("int8", "float16")
 

@@ -14,9 +14,9 @@ from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import Run
 from flashir.backends.registry import backend, backend_of
 from flashir.errors import TargetError
-from flashir.exporting.export import relative_error
 from flashir.ir import Graph
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 
 Array = npt.NDArray[Any]
 SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "key_dim": 8, "vocab": 11}

@@ -12,10 +12,10 @@ import pytest
 
 import flashir
 from flashir.execution.compile import compile
-from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import DType, Graph
 from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
+from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 from flashir.testing import CHUNK, OWN
 

@@ -17,10 +17,10 @@ import flashir
 from flashir.errors import InputError
 from flashir.execution.compile import Runnable
 from flashir.execution.gradients import differences, gradients
-from flashir.exporting.export import relative_error
 from flashir.ir import Graph
 from flashir.models.parameters import unit
 from flashir.ops.attention.chunk_choices import strategies
+from flashir.reference.compare import relative_error
 from flashir.testing import CHUNK, OWN, SMALL
 from flashir_zoo.systems import SYSTEMS
 

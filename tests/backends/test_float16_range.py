@@ -10,10 +10,10 @@ import pytest
 
 import flashir
 from flashir.errors import ResultError
-from flashir.exporting.export import TOLERANCE, relative_error
 from flashir.generation.generate import restored
 from flashir.ir import DType, Graph
 from flashir.models.parameters import unit
+from flashir.reference.compare import TOLERANCE, relative_error
 
 LONG = 4096
 LIMIT = TOLERANCE[DType.F16]

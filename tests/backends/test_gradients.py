@@ -14,9 +14,9 @@ import pytest
 import flashir
 from flashir.backends.protocols import Gradients
 from flashir.execution.gradients import DirectionalDerivatives, differences, gradients
-from flashir.exporting.export import sample_inputs
 from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
+from flashir.reference.compare import sample_inputs
 from flashir.testing import CHUNK, OWN, SMALL
 
 TOLERANCE = 1e-3

@@ -15,11 +15,11 @@ from flashir.backends.protocols import AdamW, Batch, Trainable
 from flashir.backends.registry import backend_names, backend_of
 from flashir.cli.stages import STAGES, stages
 from flashir.errors import FlashirError, InputError, IRError
-from flashir.exporting.export import TOLERANCE, relative_error, sample_inputs
 from flashir.ir import Dim, DType, Graph, loads
 from flashir.models.parameters import unit
 from flashir.ops import OPS
 from flashir.planning.workload import Workload
+from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs
 from flashir.reference.inputs import vocabulary
 from flashir.testing import OWN, SMALL
 from flashir.transforms import check_sizes, specialise

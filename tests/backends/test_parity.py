@@ -14,9 +14,9 @@ import pytest
 
 import flashir
 from flashir import interpret
-from flashir.exporting.export import relative_error
 from flashir.ir import Builder
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 from tests.backends.support import SMALL, at_hand, check, flash, session, tokens
 
 CUMSUM = ("scan", "matmul", "native")

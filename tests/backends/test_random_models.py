@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from flashir.execution.compile import compile
-from flashir.exporting.export import relative_error, sample_inputs
 from flashir.ir import Graph, dumps
 from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
+from flashir.reference.compare import relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 from tests.strategies import models
 

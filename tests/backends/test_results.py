@@ -10,8 +10,8 @@ import pytest
 import flashir
 from flashir.backends import registry
 from flashir.backends.protocols import Exporter
-from flashir.exporting.export import relative_error
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 from tests.backends.support import at_hand
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.exporting.export import relative_error, sample_inputs
 from flashir.ir import DType, Graph
 from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
+from flashir.reference.compare import relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 from tests.campaign.compose import Drawn
 from tests.campaign.verdict import WrongError

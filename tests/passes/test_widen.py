@@ -10,8 +10,8 @@ import pytest
 import flashir
 from flashir import Builder, Graph, interpret
 from flashir.backends.lowering import Lowering
-from flashir.exporting.export import relative_error
 from flashir.ir import Node
+from flashir.reference.compare import relative_error
 from flashir.transforms.fuse_into_scan import FuseIntoScan
 from tests.support import random_inputs, random_parameters
 

@@ -298,7 +298,7 @@ def test_two_tuners_at_once_lose_no_trial(cache: Path) -> None:
 
 
 def test_the_functions_stay_functions_beside_modules_of_the_same_name() -> None:
-    from flashir.exporting.export import sample_inputs
+    from flashir.reference.compare import sample_inputs
 
     assert callable(flashir.tune)
     assert callable(flashir.export)

@@ -19,9 +19,9 @@ from onnx import TensorProto, helper
 
 from flashir.backends.lowering import Lowering
 from flashir.bench.interleaved import interleaved
-from flashir.exporting.export import relative_error
 from flashir.ir import Builder, DType, Graph
 from flashir.ops.functions.position import ref_sinusoid
+from flashir.reference.compare import relative_error
 from flashir_onnx.emit import emit
 from flashir_onnx.session import Session
 

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from flashir.bench.interleaved import interleaved
-from flashir.exporting.export import relative_error
+from flashir.reference.compare import relative_error
 from flashir_onnx import blocks
 from flashir_onnx.blocks import Blocks
 from flashir_onnx.quantise import columns

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flashir.backends.lowering import Lowering
-from flashir.exporting.export import relative_error
 from flashir.ir import Graph
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 from flashir_jax import Function, function
 from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flashir.backends.lowering import Lowering
-from flashir.exporting.export import relative_error
 from flashir.ir import Graph
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.session import Session
 from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens

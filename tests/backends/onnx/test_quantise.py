@@ -14,8 +14,8 @@ from flashir import Builder
 from flashir.backends.decoding import decoding
 from flashir.backends.lowering import Lowering
 from flashir.errors import ParameterError, SettingError
-from flashir.exporting.export import relative_error
 from flashir.generation.host_interface import hosted
+from flashir.reference.compare import relative_error
 from flashir_onnx import quantise
 from flashir_onnx.artefact import Part, write
 from flashir_onnx.blocks import MIDDLE, Blocks

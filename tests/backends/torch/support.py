@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, fx
 
 from flashir.backends.lowering import Lowering
-from flashir.exporting.export import relative_error
 from flashir.ir import Graph
 from flashir.models.parameters import unit
+from flashir.reference.compare import relative_error
 from flashir_torch import module
 from flashir_torch.replay import Work
 from flashir_torch.session import Session, compiled
