@@ -49,8 +49,8 @@ def test_long_texts_are_as_in_float32(target: str, name: str, settings: dict[str
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("name", "settings"), [MODELS[2], MODELS[4]], ids=str)
-def test_decoders_too(target: str, name: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "settings"), [MODELS[2], pytest.param(*MODELS[4], marks=pytest.mark.slow)], ids=str)
+def test_decoders_of_long_texts_are_as_in_float32(target: str, name: str, settings: dict[str, Any]) -> None:
     model, tokens = small(name, settings), ids(LONG)
     params = unit(model)
     wanted = flashir.compile(model, target, params)(tokens)[:, -3:]

@@ -215,7 +215,7 @@ def zoo() -> list[Any]:
     for name in HERE:
         for system in OWN:
             for stage in STAGES:
-                quick = name == "onnx" and system in ("flash", "transformer++") and stage != "blocks"
+                quick = name == "onnx" and system == "flash" and stage != "blocks"
                 marks = () if quick else pytest.mark.slow
                 cases.append(pytest.param(name, system, stage, marks=marks, id=f"{name}-{system}-{stage}"))
     return cases

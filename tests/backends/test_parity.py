@@ -23,10 +23,10 @@ CUMSUM = ("scan", "matmul", "native")
 LIN_NORM = ("none", "chunk", "chunk_mean")
 NAMES = ("chunk", "causal", "norm", "lin_norm", "segments", "cumsum")
 GRID = tuple(product((4, 16, 128, 512), (True, False), ("layer_norm", "scale_norm"), LIN_NORM, (False, True), CUMSUM))
-COVERS = {"onnx": GRID[::13], "torch": GRID[::13], "jax": tuple(GRID[155 * i % len(GRID)] for i in range(15))}
+COVER = tuple(GRID[155 * i % len(GRID)] for i in range(15))
 """A few of the 288 that still have every pair of settings."""
 
-HERE = tuple(name for name in COVERS if at_hand(name))
+HERE = tuple(name for name in ("onnx", "torch", "jax") if at_hand(name))
 on_every_backend = pytest.mark.parametrize("name", HERE)
 in_narrow_types = pytest.mark.parametrize("name", [name for name in HERE if name != "onnx"])  # it has no bfloat16
 
@@ -39,12 +39,12 @@ def lengths(chunk: int) -> tuple[int, ...]:
 def grid() -> Iterator[Any]:
     """Every setting on every backend at every length, of which the cover is quick; and that of JAX at one length."""
     for name, settings in product(HERE, GRID):
-        slow = name == "jax" or settings not in COVERS[name]
+        slow = name == "jax" or settings not in COVER
         shown = "-".join(map(str, settings))
         yield pytest.param(
             name, settings, lengths(settings[0]), marks=pytest.mark.slow if slow else (), id=f"{name}-{shown}"
         )
-    for settings in COVERS["jax"] if "jax" in HERE else ():
+    for settings in COVER if "jax" in HERE else ():
         yield pytest.param("jax", settings, lengths(settings[0])[:1], id=f"jax-once-{'-'.join(map(str, settings))}")
 
 
@@ -53,16 +53,15 @@ def test_flash(name: str, settings: tuple[Any, ...], lengths: Sequence[int]) -> 
     check(f"{name}:cpu", flash(**dict(zip(NAMES, settings))), lengths)
 
 
-@pytest.mark.parametrize("name", COVERS)
-def test_the_short_selection_covers_every_pair_of_settings(name: str) -> None:
+def test_the_short_selection_covers_every_pair_of_settings() -> None:
     for one, two in combinations(range(len(NAMES)), 2):
-        assert {(s[one], s[two]) for s in COVERS[name]} == {(s[one], s[two]) for s in GRID}
+        assert {(s[one], s[two]) for s in COVER} == {(s[one], s[two]) for s in GRID}
 
 
 @on_every_backend
 @pytest.mark.parametrize("causal", [True, False])
 def test_every_length_of_a_chunk(name: str, causal: bool) -> None:
-    check(f"{name}:cpu", flash(4, causal=causal, depth=1), lengths(4) if causal else (3, 5))
+    check(f"{name}:cpu", flash(4, causal=causal, depth=1), lengths(4) if causal and name != "jax" else (3, 5))
 
 
 @on_every_backend

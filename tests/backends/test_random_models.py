@@ -89,7 +89,7 @@ def run(count: int, number: int) -> Tally:
 
 
 def test_a_few_models() -> None:
-    run(8, 0)
+    run(4, 0)
 
 
 @pytest.mark.slow
