@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def with_axis(x: TensorType, axis: int, length: Size) -> TensorType:
     return x.with_shape((*x.shape[:axis], length, *x.shape[axis + 1 :]))
 
 
+@lru_cache(maxsize=4096)  # every pass asks for the same shapes again
 def _count(shape: Shape) -> Size:
     total: Size = 1
     for length in shape:
