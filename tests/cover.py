@@ -11,6 +11,9 @@ import pytest
 
 from flashir.ops import OPS, Sample
 
+GRID = (pytest.mark.slow, pytest.mark.grid)
+"""Marks of a combination that costs minutes beside others like it: `-m slow` runs it, `.ci/run` leaves it out."""
+
 
 def grid(together: int = 2, **axes: Iterable[Any]) -> pytest.MarkDecorator:
     """Every combination of the settings, as `pytest.mark.parametrize`; those that no cover needs are slow.
@@ -26,6 +29,24 @@ def grid(together: int = 2, **axes: Iterable[Any]) -> pytest.MarkDecorator:
         [
             pytest.param(*case.values(), id=shown(case), marks=() if place in quick else pytest.mark.slow)
             for place, case in enumerate(cases)
+        ],
+    )
+
+
+def in_turn(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Every combination of two arguments; by default each value of the first has one of the second, in turn."""
+    (first, ones), (second, others) = ((name, list(values)) for name, values in axes.items())
+    return pytest.mark.parametrize(
+        (first, second),
+        [
+            pytest.param(
+                one,
+                other,
+                id=shown({first: one, second: other}),
+                marks=() if i % len(others) == j else pytest.mark.slow,
+            )
+            for i, one in enumerate(ones)
+            for j, other in enumerate(others)
         ],
     )
 

@@ -18,12 +18,11 @@ from flashir.planning.workload import Workload
 from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 from flashir.testing import CHUNK, OWN
+from tests.cover import in_turn
 
 LENGTH = 12 * CHUNK + 2  # as far as `flashir check` goes with the chunk of 64 that it plans
 
 ZOO = [(name, task) for name in OWN for task in ("lm", "mlm")]
-TURNS = [(name, ("lm", "mlm")[place % 2]) for place, name in enumerate(OWN)]
-"""Every system once, each task every other time."""
 QUICK = (("flash", "lm"), ("performer", "mlm"))
 
 
@@ -39,9 +38,7 @@ def error(name: str, task: str, target: str, seed: int = 0) -> float:
     return found
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [pytest.param(*each, marks=() if each in TURNS else pytest.mark.slow) for each in ZOO]
-)
+@in_turn(name=OWN, task=("lm", "mlm"))
 def test_pytorch_in_bfloat16_is_near_the_interpreter(name: str, task: str) -> None:
     assert error(name, task, "torch:cpu") < TOLERANCE[DType.BF16]
 

@@ -8,14 +8,14 @@ from flashir.backends.registry import backend_names
 from flashir.ops import OPS
 from flashir.testing import agree, cases
 from tests.backends.support import at_hand
-from tests.cover import cover, quick_samples
+from tests.cover import GRID, cover, quick_samples
 
 SLOW = ("jax",)  # it compiles every graph anew
-SAMPLES = {f"{op}-{place}": place in quick_samples(op) for op in OPS for place in range(len(OPS[op].samples))}
+SAMPLES = {f"{op}-{place}": place in quick_samples(op, 1) for op in OPS for place in range(len(OPS[op].samples))}
 
 
 def every_case() -> list[object]:
-    """Of each backend: samples with every pair of settings, models with every setting, and the other cases are slow."""
+    """Of each backend: samples with every setting, models with every setting, and the other cases are slow."""
     made = []
     for name in backend_names():
         found = list(cases(f"{name}:cpu")) if at_hand(name) else []
@@ -23,8 +23,8 @@ def every_case() -> list[object]:
         covered = cover([re.split(r"-(?=\w+=)", str(case)) for case in models], together=1)
         quick = SAMPLES | {str(case): place in covered for place, case in enumerate(models)}
         for case in found:
-            slow = name in SLOW or not quick.get(str(case), True)
-            made.append(pytest.param(case, id=f"{name}-{case}", marks=pytest.mark.slow if slow else ()))
+            marks = GRID if name in SLOW else () if quick.get(str(case), True) else pytest.mark.slow
+            made.append(pytest.param(case, id=f"{name}-{case}", marks=marks))
     return made
 
 

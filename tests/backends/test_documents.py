@@ -23,6 +23,7 @@ from flashir.ops.attention.chunk_choices import strategies
 from flashir.reference.compare import relative_error
 from flashir.testing import CHUNK, OWN, SMALL
 from flashir_zoo.systems import SYSTEMS
+from tests.cover import GRID
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +49,8 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 def every(*quick: tuple[str, str, str]) -> list[Any]:
     """Every system and task on every target; all but a few are slow, for each is compiled."""
     all_of_them = [(target, name, task) for target in TARGETS for name in NAMES for task in TASKS]
-    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in all_of_them]
+    slow = {target: GRID if target == "jax:cpu" else pytest.mark.slow for target in TARGETS}
+    return [pytest.param(*case, marks=() if case in quick else slow[case[0]]) for case in all_of_them]
 
 
 QUICK = (

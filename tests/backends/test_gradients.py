@@ -18,13 +18,12 @@ from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
 from flashir.reference.compare import sample_inputs
 from flashir.testing import CHUNK, OWN, SMALL
+from tests.cover import in_turn
 
 TOLERANCE = 1e-3
 LENGTH = 3 * CHUNK + 2  # into the fourth chunk, whose gradient reaches three states
 
 ZOO = [(name, task) for name in OWN for task in ("lm", "mlm")]
-TURNS = [(name, ("lm", "mlm")[place % 2]) for place, name in enumerate(OWN)]
-"""Every system once, each task every other time."""
 QUICK = (("flash", "lm"),)  # JAX takes seconds to compile a gradient
 
 
@@ -58,9 +57,7 @@ def check(errors: Any, params: Any, what: str) -> None:
     assert not {name: error for name, error in found.items() if not error <= TOLERANCE}
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [pytest.param(*each, marks=() if each in TURNS else pytest.mark.slow) for each in ZOO]
-)
+@in_turn(name=OWN, task=("lm", "mlm"))
 def test_pytorch_has_the_gradients_of_the_interpreter(name: str, task: str) -> None:
     case, found = torch_gradients(name, task)
     assert all(np.any(array) for array in found.values())

@@ -24,6 +24,7 @@ from flashir.reference.inputs import vocabulary
 from flashir.testing import OWN, SMALL
 from flashir.transforms import check_sizes, specialise
 from tests.backends.support import at_hand
+from tests.cover import GRID
 
 HERE = tuple(name for name in backend_names() if at_hand(name))
 
@@ -216,7 +217,7 @@ def zoo() -> list[Any]:
         for system in OWN:
             for stage in STAGES:
                 quick = name == "onnx" and system == "flash" and stage != "blocks"
-                marks = () if quick else pytest.mark.slow
+                marks = () if quick else pytest.mark.slow if name == "onnx" else GRID
                 cases.append(pytest.param(name, system, stage, marks=marks, id=f"{name}-{system}-{stage}"))
     return cases
 

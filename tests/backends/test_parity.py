@@ -18,12 +18,13 @@ from flashir.ir import Builder
 from flashir.models.parameters import unit
 from flashir.reference.compare import relative_error
 from tests.backends.support import SMALL, at_hand, check, flash, session, tokens
+from tests.cover import GRID
 
 CUMSUM = ("scan", "matmul", "native")
 LIN_NORM = ("none", "chunk", "chunk_mean")
 NAMES = ("chunk", "causal", "norm", "lin_norm", "segments", "cumsum")
-GRID = tuple(product((4, 16, 128, 512), (True, False), ("layer_norm", "scale_norm"), LIN_NORM, (False, True), CUMSUM))
-COVER = tuple(GRID[155 * i % len(GRID)] for i in range(15))
+EVERY = tuple(product((4, 16, 128, 512), (True, False), ("layer_norm", "scale_norm"), LIN_NORM, (False, True), CUMSUM))
+COVER = tuple(EVERY[155 * i % len(EVERY)] for i in range(15))
 """A few of the 288 that still have every pair of settings."""
 
 HERE = tuple(name for name in ("onnx", "torch", "jax") if at_hand(name))
@@ -38,12 +39,10 @@ def lengths(chunk: int) -> tuple[int, ...]:
 
 def grid() -> Iterator[Any]:
     """Every setting on every backend at every length, of which the cover is quick; and that of JAX at one length."""
-    for name, settings in product(HERE, GRID):
+    for name, settings in product(HERE, EVERY):
         slow = name == "jax" or settings not in COVER
         shown = "-".join(map(str, settings))
-        yield pytest.param(
-            name, settings, lengths(settings[0]), marks=pytest.mark.slow if slow else (), id=f"{name}-{shown}"
-        )
+        yield pytest.param(name, settings, lengths(settings[0]), marks=GRID if slow else (), id=f"{name}-{shown}")
     for settings in COVER if "jax" in HERE else ():
         yield pytest.param("jax", settings, lengths(settings[0])[:1], id=f"jax-once-{'-'.join(map(str, settings))}")
 
@@ -55,7 +54,7 @@ def test_flash(name: str, settings: tuple[Any, ...], lengths: Sequence[int]) -> 
 
 def test_the_short_selection_covers_every_pair_of_settings() -> None:
     for one, two in combinations(range(len(NAMES)), 2):
-        assert {(s[one], s[two]) for s in COVER} == {(s[one], s[two]) for s in GRID}
+        assert {(s[one], s[two]) for s in COVER} == {(s[one], s[two]) for s in EVERY}
 
 
 @on_every_backend

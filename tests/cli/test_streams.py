@@ -62,6 +62,7 @@ def closed() -> None:
         (closed, 2, "error: standard output: it is closed\n> /dev/null leaves out what is printed\n"),
         (left, 141, ""),
     ],
+    ids=["full", "closed", "left"],
 )
 def test_a_result_that_cannot_be_told_is_an_error(
     lines: Lines, verb: str, stdout: Callable[[], TextIO | None], code: int, said: str
@@ -123,6 +124,7 @@ def test_json_loses_no_letter(lines: Lines, encoding: str) -> None:
 
 
 @posix
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", [*QUICK, *SLOW])
 @pytest.mark.parametrize(

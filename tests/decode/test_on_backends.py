@@ -32,10 +32,11 @@ def running(made: Decoding, target: str, params: Any) -> tuple[Call, Call]:
 
 
 CASES = [
-    pytest.param(name, target, marks=[pytest.mark.slow] if target.startswith("jax") and name != "flash" else [])
-    for name in ZOO
+    pytest.param(name, target, marks=() if name == "flash" or target == TARGETS[place % 2] else pytest.mark.slow)
+    for place, name in enumerate(ZOO)
     for target in TARGETS
 ]
+"""By default every system on ONNX Runtime or PyTorch in turn, and one on all."""
 
 
 @pytest.mark.parametrize(("name", "target"), CASES)
@@ -59,6 +60,7 @@ def test_random_models_are_continued(drawn: tuple[Graph, int, int, int]) -> None
     check_random(drawn, "onnx:cpu")
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "count"), [("onnx:cpu", 200), ("torch:cpu", 200), ("jax:cpu", 20)])
 def test_many_random_models_are_continued(target: str, count: int) -> None:

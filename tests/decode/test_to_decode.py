@@ -18,6 +18,7 @@ from flashir.ir.parameter_names import parameters
 from flashir.ir.verify import verify
 from flashir.models.parameters import unit
 from flashir.transforms.one_document import OneDocument
+from tests.cover import in_turn
 from tests.decode.support import (
     CHUNK,
     FLASH,
@@ -46,8 +47,7 @@ def error(graph: Graph, made: Decoding, lengths: tuple[int, ...], widths: tuple[
     return worst(interpret(graph, params, ids)[0], decoded(*interpreted(made, params), ids, lengths, widths))
 
 
-@pytest.mark.parametrize("widths", WIDTHS, ids=str)
-@pytest.mark.parametrize("name", ZOO)
+@in_turn(name=ZOO, widths=WIDTHS)
 def test_steps_give_the_logits_of_the_whole(name: str, widths: tuple[int, ...]) -> None:
     graph = model(name)
     made = decoding(graph, tokens=max(widths), max_len=ROOM)

@@ -207,6 +207,7 @@ def test_a_model_without_parameters_and_with_known_sizes(tmp_path: Path) -> None
     assert "no size is open: it takes inputs of these shapes alone" in BACKEND.verify(path).checks
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["tpu-v4", "cuda"])
 @pytest.mark.parametrize("task", ["lm", "mlm"])

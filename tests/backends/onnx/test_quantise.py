@@ -26,6 +26,7 @@ from flashir_onnx.session import Session
 from flashir_onnx.verify import all_nodes
 from flashir_zoo.systems import SYSTEMS
 from tests.backends.onnx.support import emitted, flash, lowered, tokens, unit
+from tests.cover import in_turn
 
 WIDE = {"d_model": 32, "depth": 2, "key_dim": 16, "vocab": 11}
 FORMS = [("int8", True), ("int8", False), ("float16", True)]
@@ -60,15 +61,9 @@ def test_blocks_are_as_long_as_takes_the_fewest_bytes(k, shape):
     assert (made.whole.shape, made.scales.shape, made.k) == ((3, *shape), (3, shape[0]), k)
 
 
-@pytest.mark.parametrize(
-    ("system", "kind", "runtime_ops"),
-    [
-        pytest.param(system, *form, marks=() if system == "flash" or i % len(FORMS) == j else pytest.mark.slow)
-        for i, system in enumerate(SYSTEMS)
-        for j, form in enumerate(FORMS)
-    ],
-)
-def test_every_system_computes_nearly_the_same_in_less_than_a_third_of_the_bytes(system, kind, runtime_ops):
+@in_turn(system=SYSTEMS, form=FORMS)
+def test_every_system_computes_nearly_the_same_in_less_than_a_third_of_the_bytes(system, form):
+    kind, runtime_ops = form
     chosen = flashir.plan(flashir.model(system, size="tiny"), "onnx:cpu", seq_len=256).graph
     whole = emitted(chosen, flashir.init(chosen))
     narrow = quantiser(kind, runtime_ops=runtime_ops)(whole)

@@ -18,6 +18,7 @@ from flashir_onnx import seal
 from flashir_onnx.emit import emit
 from flashir_onnx.quantise import quantiser
 from flashir_onnx.stored import stored
+from tests.cover import in_turn
 from tests.decode.support import ZOO
 
 SQUARE: dict[str, Any] = {"d_model": 32, "depth": 2, "vocab": 32, "chunk": 16, "key_dim": 32, "expansion": 1}
@@ -50,22 +51,13 @@ def written(path: Path, model: Graph, params: Params, kind: str | None, *, porta
     return path
 
 
-def every_system_in_every_form() -> list[Any]:
-    """By default each system in one form and one system in each; then the forms take turns."""
-    return [
-        pytest.param(name, *form, id=f"{name}-{form[0]}-{form[1]}", marks=() if quick else pytest.mark.slow)
-        for i, name in enumerate(SYSTEMS)
-        for j, form in enumerate(FORMS)
-        for quick in [name == "wide" or i % len(FORMS) == j]
-    ]
-
-
-@pytest.mark.parametrize(("name", "dtype", "form"), every_system_in_every_form())
-def test_every_parameter_is_read_back(name: str, dtype: str, form: str | None, tmp_path: Path) -> None:
+@in_turn(name=SYSTEMS, form=FORMS)
+def test_every_parameter_is_read_back(name: str, form: tuple[str, str | None], tmp_path: Path) -> None:
     system, settings = SYSTEMS[name]
+    dtype, weights = form
     model = flashir.plan(flashir.model(system, **settings), dtype=dtype, seq_len=32).graph
     params = checked(model, unit(model))
-    kind, portable = (None, False) if form is None else (form.split()[0], "portable" in form)
+    kind, portable = (None, False) if weights is None else (weights.split()[0], "portable" in weights)
     try:
         path = written(tmp_path / "model.onnx", model, params, kind, portable=portable)
     except SettingError as error:

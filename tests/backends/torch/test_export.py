@@ -54,6 +54,7 @@ def test_one_program_for_every_size(name: str) -> None:
         assert relative_error(run(ids), wanted) < (2e-2 if name == "bfloat16" else 1e-4), (batch, length)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["lm", "mlm"])
 @pytest.mark.parametrize("name", SYSTEMS)

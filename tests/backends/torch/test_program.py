@@ -109,6 +109,7 @@ def test_what_an_export_says_is_allowed(name: str) -> None:
     check_program(of_model(model), Path("model.pt2"))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 def test_every_op_and_every_system_and_no_operator_more() -> None:
     """An op or a setting that comes to another operator belongs into `ATEN`, where it changes nothing."""
