@@ -88,10 +88,30 @@ class Builder:
         outputs = tuple(Value(self._fresh(stem, given=bool(names)), t) for stem, t in zip(stems, types, strict=True))
         return self.append(Node(op, operands, outputs, complete, region))
 
+    def copy(self, node: Node, operands: Sequence[Value | None], region: Graph | None = None) -> tuple[Value, ...]:
+        """Add a node of another graph on operands of the same types; nothing is inferred or checked anew.
+
+        Args:
+            node: the node, from a graph that a builder made.
+            operands: values of this builder that stand for its operands.
+            region: what stands for its region.
+        """
+        outputs = tuple(self._renamed(value) for value in node.outputs)
+        is_same = outputs == node.outputs and region is node.region and tuple(operands) == node.inputs
+        return self.append(node if is_same else Node(node.op, tuple(operands), outputs, node.attrs, region))
+
+    def _renamed(self, value: Value) -> Value:
+        """The value under a name that is free here; itself where its own is."""
+        if value.name in self._taken:
+            return Value(self._fresh(value.name), value.type)
+        self._taken.add(value.name)
+        return value
+
     def append(self, node: Node) -> tuple[Value, ...]:
         """Add a node that is already typed; builders that rewrite as they insert override this."""
         self.nodes.append(node)
-        self._producers.update(dict.fromkeys(node.outputs, node))
+        for value in node.outputs:
+            self._producers[value] = node
         return node.outputs
 
     def producer(self, value: Value | None) -> Node | None:

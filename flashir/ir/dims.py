@@ -82,6 +82,10 @@ class Dim:
 
     __repr__ = __str__
 
+    def __hash__(self) -> int:
+        """Of the text, which is made once; equal sizes have equal texts."""
+        return hash(self._text)
+
     @cached_property
     def divisor(self) -> int:
         """The greatest number that divides the size whatever its symbols stand for."""

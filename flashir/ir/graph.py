@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ class Node:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
 
-    @property
+    @cached_property
     def operands(self) -> tuple[Value, ...]:
         """The inputs that are present."""
         return tuple(value for value in self.inputs if value is not None)

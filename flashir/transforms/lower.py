@@ -48,6 +48,8 @@ class Decompose(Pass):
 
     def apply(self, graph: Graph) -> Graph:
         """Decompose those ops wherever they stand."""
+        if not any(node.op in self.ops for node in graph.walk()):
+            return graph
         return rewrite(with_scopes(graph), descend(lambda node: node.op not in self.ops, "all"))
 
 

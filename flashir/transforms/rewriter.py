@@ -26,7 +26,8 @@ class RewritingBuilder(Builder):
     def __init__(self, name: str, rules: Sequence[Rule]) -> None:
         super().__init__(name)
         self.rules = tuple(rules)
-        self._made: dict[Any, tuple[Value, ...]] = {}
+        self._results: dict[Any, tuple[Value, ...]] = {}
+        self._indexed = 0
 
     def append(self, node: Node) -> tuple[Value, ...]:
         """Insert what a rule makes of the node, or the node itself."""
@@ -34,12 +35,14 @@ class RewritingBuilder(Builder):
             made = rule(self, node)
             if made is not None:
                 return (made,) if isinstance(made, Value) else tuple(made)
-        self._made[_key(node)] = node.outputs
         return super().append(node)
 
     def equal(self, node: Node) -> tuple[Value, ...] | None:
         """The results of a node already inserted that does the same as this one, where there is one."""
-        return self._made.get(_key(node))
+        for earlier in self.nodes[self._indexed :]:
+            self._results[_key(earlier)] = earlier.outputs
+        self._indexed = len(self.nodes)
+        return self._results.get(_key(node))
 
     def subgraph(self) -> Builder:
         """A builder with the same rules."""
@@ -79,7 +82,20 @@ def rewrite(
             assert arguments is not None
             present = [value.type for value in operands if value is not None]
             region = rewrite(region, *rules, inputs=arguments(present, attrs), sizes=sizes)
-        names = [value.name for value in node.outputs]
-        made = builder.insert(node.op, operands, attrs, region, names=names)
-        values.update(zip(node.outputs, made, strict=True))
+        if not sizes and _same_types(node, operands, region):
+            results = builder.copy(node, operands, region)
+        else:
+            names = [value.name for value in node.outputs]
+            results = builder.insert(node.op, operands, attrs, region, names=names)
+        values.update(zip(node.outputs, results, strict=True))
     return builder.finish(*(values[value] for value in graph.outputs))
+
+
+def _same_types(node: Node, operands: Sequence[Value | None], region: Graph | None) -> bool:
+    """Whether a node on these operands, with this region, has results of the same types as before."""
+    pairs = zip(node.inputs, operands, strict=True)
+    return all(old is new or (old and old.type) == (new and new.type) for old, new in pairs) and (
+        region is None
+        or node.region is None
+        or [v.type for v in region.outputs] == [v.type for v in node.region.outputs]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_a_graph_that_no_builder_made_is_refused_too() -> None:
     inner.repeat(inner.input("h", "f32[2]"), times=5000, body=lambda b, h: b.relu(h))
     graph = b.finish(b.repeat(x, times=2, body=lambda b, h: b.repeat(h, times=5000, body=lambda b, h: b.relu(h))))
     node = graph.nodes[0]
-    more = Graph(graph.name, graph.inputs, (type(node)(**{**node.__dict__, "attrs": {"times": 3}}),), graph.outputs)
+    more = Graph(graph.name, graph.inputs, (replace(node, attrs={"times": 3}),), graph.outputs)
     with pytest.raises(IRError, match="15000 layers together"):
         verify(more)
 

@@ -75,3 +75,6 @@ def _is_default(default: object, value: Attr) -> bool:
 
 def _names(values: Iterable[Value]) -> str:
     return ", ".join(map(str, values))
+
+
+Graph.__str__ = dumps  # type: ignore[assignment, method-assign]  # a graph prints as text, and knows no printer
