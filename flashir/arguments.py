@@ -17,7 +17,7 @@ from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from flashir.errors import ArgumentError, ArtefactError, TargetError, suggest
+from flashir.errors import ArgumentError, ArtefactError, FlashirError, TargetError, suggest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,7 +39,7 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
     Raises:
         ArgumentError: on a call, with every argument that is missing, unknown or of another type.
         ArtefactError: the machine refuses a file, where the function itself says nothing about it.
-        TargetError: there is no memory left.
+        TargetError: there is no memory left, or a plug-in raises something else than an error of flashir.
     """
     door = _Door(function)
 
@@ -54,7 +54,10 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def told_by_the_machine() -> Iterator[None]:
-    """Turns what the machine refuses, a file or memory, into errors of flashir; a broken pipe stays one."""
+    """Turns what the machine refuses, a file or memory, and what a plug-in raises, into errors of flashir.
+
+    A broken pipe stays one.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -63,6 +66,15 @@ def told_by_the_machine() -> Iterator[None]:
         raise ArtefactError(f"cannot use it: {error.strerror or error}", where=str(error.filename or "")) from error
     except MemoryError as error:
         raise TargetError("the machine has not enough memory for this") from error
+    except FlashirError:
+        raise
+    except Exception as error:
+        from flashir.plugins import blamed
+
+        told = blamed(error)
+        if told is None:
+            raise
+        raise told from error
 
 
 def check_fields(record: Any) -> None:

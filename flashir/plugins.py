@@ -1,6 +1,7 @@
 """Plug-ins: packages that bring ops, backends, target records or models, found by their entry points.
 
-A plug-in is imported when something of its group is first asked for. One that fails is reported by name.
+A plug-in is imported when something of its group is first asked for. One that fails is reported by name, then and
+whenever its code is called.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from traceback import walk_tb
 
-from flashir.errors import FlashirError, TargetError, suggest
+from flashir.errors import FlashirError, TargetError, spoken, suggest
 
 OPS = "flashir.ops"
 """Modules that define ops when they are imported: `retnet = "my_package.retention"`."""
@@ -56,6 +58,28 @@ def load(group: str, name: str) -> object:
     except Exception as error:
         raise TargetError(f"the plug-in {name!r} does not load: {reason(error)}") from error
     return loaded
+
+
+def blamed(error: BaseException) -> TargetError | None:
+    """The error that names a plug-in, where something that is no error of flashir was raised in one.
+
+    Python's complaint about how a method was called is raised outside of it, and names the method.
+    """
+    modules = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)}
+    called = str(error) if isinstance(error, TypeError) else ""
+    for entry in _foreign():
+        if entry.module.partition(".")[0] in modules or (entry.attr and f"{entry.attr}." in called):
+            return TargetError(
+                f"the plug-in {entry.name!r} ({entry.value}) failed: {reason(error)}",
+                hint=f"this is a fault of the plug-in; {spoken('the traceback', '`flashir --debug`')} shows where",
+            )
+    return None
+
+
+def _foreign() -> list[EntryPoint]:
+    """The plug-ins that other distributions bring."""
+    every = [each for group in (OPS, BACKENDS, FRONTENDS, TARGETS) for each in entry_points(group=group)]
+    return [each for each in every if each.dist is None or each.dist.name != "flashir"]
 
 
 def reason(error: BaseException) -> str:

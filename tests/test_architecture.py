@@ -121,7 +121,7 @@ def test_plug_ins_do_not_import_each_other(source: Source) -> None:
 
 
 LAYERS = [
-    *("errors", "version", "interrupts", "arguments", "plugins", "files"),
+    *("errors", "version", "interrupts", "plugins", "arguments", "files"),
     *("ir", "ops", "transforms", "backends", "cost", "machine", "reference", "models"),
     *("planning", "execution", "generation", "exporting", "autotune", "train", "bench"),
     *("testing", "cli", "experiments"),

@@ -168,3 +168,75 @@ class Twin(OnnxBackend):
     assert "twin:cpu" in target_names() and "model.twin" in artefact_files()
     run = flashir.compile(flashir.loads(MODEL.format("relu")), target="twin:cpu", params={})
     assert np.allclose(run(np.array([-1.0, 2.0], np.float32)), [0, 2])
+
+
+FAULTY = """
+from flashir_onnx import OnnxBackend
+
+def fails(*_):
+    raise ValueError("oh")
+
+class Faulty(OnnxBackend):
+    name = "faulty"
+    {}
+"""
+ZOO = """
+class Faulty:
+    name = "faulty"
+    def models(self):
+        return {"odd": "a model"}
+    def build(self, model, settings):
+        return {}["nothing"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ("def versions(self): return {}['torch']", "KeyError: 'torch'"),
+        ("def devices(self): raise ValueError('no such driver')", "ValueError: no such driver"),
+        (
+            "def claims(self): return True",
+            r"TypeError: Faulty\.claims\(\) takes 1 positional argument but 2 were given",
+        ),
+        ("def compile(self, graph): return None", r"TypeError: Faulty\.compile\(\) takes 2 positional"),
+        ("def compile(self, *_): return fails", "ValueError: oh"),
+        ("def on(self, device): raise RuntimeError", "RuntimeError"),
+    ],
+)
+def test_a_backend_that_raises_is_named_wherever_it_is_used(install: Install, member: str, said: str) -> None:
+    folder = install("faulty", FAULTY.format(member), backends="faulty:Faulty", targets="faulty:TARGETS")
+    (folder / "faulty.py").write_text((folder / "faulty.py").read_text() + "\n" + BOARDS)
+    (folder / "records").mkdir()
+    (folder / "records" / "faulty-cpu.toml").write_text(_record("faulty:cpu"))
+    forget()
+    graph = flashir.loads(MODEL.format("relu"))
+    with pytest.raises(TargetError, match=rf"the plug-in 'faulty' \(faulty:Faulty\) failed: {said}"):
+        flashir.compile(graph, target="faulty:cpu", params={})(np.ones(2, np.float32))
+        flashir.tune(graph, target="faulty:cpu", seq_len=8)  # asks for versions
+
+
+def test_models_and_ops_that_raise_are_named(install: Install) -> None:
+    install("faulty", ZOO, frontends="faulty:Faulty")
+    with pytest.raises(TargetError, match=r"the plug-in 'faulty' \(faulty:Faulty\) failed: KeyError: 'nothing'"):
+        flashir.model("odd")
+    forget()
+    install("cubes", CUBE + "cube('cube', decompose=lambda b, x: x.nothing)")
+    graph = flashir.loads(MODEL.format("cube"))
+    with pytest.raises(TargetError, match=r"the plug-in 'cubes' \(cubes\) failed: AttributeError: .*'nothing'"):
+        flashir.compile(graph, params={})
+
+
+def test_the_command_line_blames_no_one_else(install: Install) -> None:
+    from tests.cli.conftest import Cli
+
+    install("faulty", ZOO, frontends="faulty:Faulty")
+    said = Cli().fails("show", "odd")
+    assert "the plug-in 'faulty'" in said and "bug in flashir" not in said
+
+
+def test_a_fault_of_flashir_itself_stays_one(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("faulty", ZOO, frontends="faulty:Faulty")
+    monkeypatch.setattr("flashir.reference.interpreter.bind_sizes", lambda *_: {}["mine"])
+    with pytest.raises(KeyError, match="mine"):
+        flashir.interpret(flashir.loads(MODEL.format("relu")), {}, [2.0])
