@@ -16,6 +16,7 @@ from flashir.arguments import told_by_the_machine
 from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
 from flashir.cli.streams import asides, result
+from flashir.cli.usage import told
 from flashir.errors import FlashirError, command_line
 from flashir.interrupts import Ended, like_ctrl_c
 
@@ -75,7 +76,7 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
         return ENDED + stopped.number if isinstance(stopped, Ended) else INTERRUPTED
     except _UsageError as error:
         hint = f"\n`{error.ctx.command_path} --help` says more" if error.ctx is not None else ""
-        return _fail(f"{error.format_message()}{hint}", MISUSED, debug)
+        return _fail(f"{told(error)}{hint}", MISUSED, debug)
     except FlashirError as error:
         return _fail(error.message, MISUSED, debug)
     except Exception as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from flashir.errors import FlashirError
+from flashir.files.mismatch import mismatch
 
 Shape = TypeVar("Shape")
 Kind = type[FlashirError]
@@ -88,6 +89,8 @@ def reason(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if not isinstance(error, Exception):
         return f"its parser gave up: {said[:_SHOWN]}"
+    if type(error).__module__ == "msgspec" and type(error).__name__ == "ValidationError":
+        said = mismatch(error)
     return said[:_SHOWN] or type(error).__name__
 
 

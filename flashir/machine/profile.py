@@ -16,6 +16,7 @@ import msgspec
 
 from flashir.cost.target import RANGES, Target
 from flashir.errors import ArtefactError, TargetError
+from flashir.files.foreign import reason
 from flashir.files.sealed_json import digest, is_whole
 from flashir.machine.hardware import card_at_hand, cores_at_hand, device_identity
 from flashir.machine.memory import memory_at_hand
@@ -90,7 +91,7 @@ def at_hand(record: Target, *, calibrated: bool = True) -> Target:
         return here
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         hint = f"run `flashir calibrate {record.name}`"
-        warnings.warn(f"the profile {path} cannot be read: {error}; {hint}", stacklevel=2)
+        warnings.warn(f"the profile {path} cannot be read: {reason(error)}; {hint}", stacklevel=2)
         return here
 
 

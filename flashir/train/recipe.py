@@ -16,6 +16,7 @@ from flashir.backends.protocols import AdamW
 from flashir.errors import InputError, SettingError, gathered, spoken, suggest
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import SMALL, parse_toml, read_text
+from flashir.files.mismatch import mismatch
 from flashir.models.end_tokens import NONE, Reading
 from flashir.train.schedule import Schedule
 
@@ -237,7 +238,7 @@ def _mistyped(settings: Mapping[str, Any]) -> list[str]:
         try:
             msgspec.convert(value, _types()[name])
         except msgspec.ValidationError as error:
-            problems.append(f"{name}: {str(error)[:1].lower()}{str(error)[1:]}, got {value!r}")
+            problems.append(f"{name}: {mismatch(error).partition(', got ')[0]}, got {value!r}")
     return problems
 
 

@@ -317,7 +317,7 @@ def test_so_it_is_where_a_model_is_wanted(name: str, tmp_path: Path) -> None:
 def test_weights_are_no_model_whatever_their_name(tmp_path: Path) -> None:
     for name in ("p.safetensors", "m.fir", "weights"):
         save_params(PARAMS, tmp_path / name)
-        with pytest.raises(InputError, match=r"this is a file of parameters, not a model\n.*--params"):
+        with pytest.raises(InputError, match=r"this is a file of parameters, not a model\n.*with params"):
             flashir.load(tmp_path / name)
 
 

@@ -72,7 +72,7 @@ def test_one_that_hangs_is_ended_and_says_so() -> None:
     process = Process(tiny(), 5.0, (sys.executable, "-c", answers))
     try:
         assert process.ready() == {}
-        with pytest.raises(TargetError, match="no answer within 5 s; --limit sets another limit"):
+        with pytest.raises(TargetError, match="no answer within 5 s; limit sets how long one may take"):
             process.sample()
     finally:
         process.close()

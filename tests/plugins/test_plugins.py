@@ -211,9 +211,13 @@ def test_a_backend_that_raises_is_named_wherever_it_is_used(install: Install, me
     (folder / "records" / "faulty-cpu.toml").write_text(_record("faulty:cpu"))
     forget()
     graph = flashir.loads(MODEL.format("relu"))
-    with pytest.raises(TargetError, match=rf"the plug-in 'faulty' \(faulty:Faulty\) failed: {said}"):
+
+    def used() -> None:
         flashir.compile(graph, target="faulty:cpu", params={})(np.ones(2, np.float32))
         flashir.tune(graph, target="faulty:cpu", seq_len=8)  # asks for versions
+
+    with pytest.raises(TargetError, match=rf"the plug-in 'faulty' \(faulty:Faulty\) failed: {said}"):
+        used()
 
 
 def test_models_and_ops_that_raise_are_named(install: Install) -> None:

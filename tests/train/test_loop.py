@@ -161,7 +161,7 @@ def test_a_lost_run_names_the_step_and_keeps_the_last_good_checkpoint(
     with ready(folder) as (run, _, told), pytest.raises(TrainingError) as caught:
         loop.train(run, told)
     message = caught.value.message
-    assert "step 7: the loss" in message and "step-000004" in message and "--learning-rate 0.00035" in message
+    assert "step 7: the loss" in message and "step-000004" in message and "learning_rate=0.00035" in message
     assert step_of(folder.newest()) == 4 and load_checkpoint(folder.newest())
     assert told.ended == 1 and [line.step for line in folder.curve.lines()] == list(range(1, 7))
 

@@ -167,7 +167,7 @@ def test_a_store_of_the_schema_before_says_how_its_measurements_come_over(tmp_pa
         other.execute("PRAGMA user_version = 2")
     other.close()
     with pytest.raises(
-        ArtefactError, match=r"schema 3, got 2[\s\S]*--import takes what --export of that version wrote"
+        ArtefactError, match=r"schema 3, got 2[\s\S]*import_json takes what export_json of that version wrote"
     ):
         Store()
     store_path().unlink()

@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from flashir.errors import ArtefactError, spoken
 from flashir.files.atomic import atomic_write
-from flashir.files.foreign import guarded, parse_json, read_bytes
+from flashir.files.foreign import guarded, parse_json, read_bytes, reason
 from flashir.files.sealed_json import is_whole, sealed
 from flashir.ir import Graph, dumps
 from flashir.planning.measurements.key import store_path
@@ -225,7 +225,7 @@ class Store:
         try:
             trials = msgspec.convert([{**row, "training": bool(row["training"])} for row in named], list[Trial])
         except msgspec.ValidationError as error:
-            raise ArtefactError(f"a trial is damaged: {error}", where=str(self.path), hint=_START_NEW) from None
+            raise ArtefactError(f"a trial is damaged: {reason(error)}", where=str(self.path), hint=_START_NEW) from None
         whole = self._connection.execute("SELECT sha256 FROM whole").fetchall()
         changed = sum(row_digest(trial) != digest for trial, digest in zip(trials, digests, strict=True))
         if changed or whole != [(whole_digest(digests),)]:
@@ -374,4 +374,4 @@ def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:
         try:
             yield msgspec.convert(trial, Trial)
         except msgspec.ValidationError as error:
-            problems.append(f"trial {index}: {error}")
+            problems.append(f"trial {index}: {reason(error)}")

@@ -92,7 +92,7 @@ class TestWhichToken:
             ("tokenizer_config", {"eos_token": "<none>"}, "eos_token is '<none>', which the tokenizer beside it"),
             ("tokenizer_config", {"eos_token": 3}, "eos_token is 3, which the tokenizer"),
             ("tokenizer_config", {"eos_token": {"content": ["x"]}}, "which the tokenizer"),
-            ("special_tokens_map", [], "Expected `object`"),
+            ("special_tokens_map", [], "wanted a table"),
             ("generation_config", {"eos_token_id": [0, 4000]}, "eos_token_id is 4000, which"),
             ("generation_config", {"eos_token_id": "0"}, "eos_token_id is '0', which"),
         ],

@@ -1,0 +1,68 @@
+"""What is wrong with a command line, in the words of this house, whatever the parser says of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flashir.errors import suggest
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "path": "a path",
+    "string": "text",
+}
+_SIDES = {"greater_than_equal": "a number from {ge} on", "less_than_equal": "a number up to {le}"}
+_CHOICES = re.compile(r"is not one of (.+?)\.?$")
+_EXTRA = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.+)\)")
+_LACKING = re.compile(r"Option '(.+)' requires an argument")
+_COMMAND = re.compile(r"No such command '([^']*)'")
+_NO_VALUE = re.compile(r"Option '(.+)' does not take a value")
+
+
+def told(error: Any) -> str:
+    """The sentence for an error of the parser."""
+    said, verb = str(error.message), getattr(error.ctx, "info_name", None) or "flashir"
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        return f"{verb} has no option {error.option_name}{_near(error)}"
+    if kind == "MissingParameter":
+        return f"{_name(error.param)} is missing"
+    if getattr(error, "param", None) is not None:
+        return f"{_name(error.param)} must be {_wanted(error)}"
+    if lacking := _LACKING.search(said):
+        return f"{lacking[1]} needs a value"
+    if flag := _NO_VALUE.search(said):
+        return f"{flag[1]} takes no value"
+    if extra := _EXTRA.search(said):
+        return f"{verb} takes no {extra[1]!r}"
+    if command := _COMMAND.search(said):
+        return f"there is no verb {command[1]!r}{suggest(command[1], error.ctx.command.commands)}"
+    return said
+
+
+def _name(param: Any) -> str:
+    """As it is typed: the longest of `-s` and `--set`, or what stands for an argument."""
+    return max(param.opts, key=len) if param.param_type_name == "option" else str(param.metavar or param.name).upper()
+
+
+def _near(error: Any) -> str:
+    known = [name for param in error.ctx.command.params for name in (*param.opts, *param.secondary_opts)]
+    near = suggest(error.option_name, [name for name in known if name.startswith("--")])
+    return near if "did you mean" in near else ""
+
+
+def _wanted(error: Any) -> str:
+    """What the value of a parameter must be, and what it is."""
+    every = getattr(error.__cause__, "errors", list)()
+    if not every:
+        return f"another: {error.message}"
+    first = every[0]
+    got = f", got {first['input']!r}"
+    if choices := _CHOICES.search(first["msg"]):
+        return f"one of {choices[1].replace(chr(39), '')}{got}"
+    if side := _SIDES.get(first["type"]):
+        return side.format(**first["ctx"]) + got
+    return _KINDS.get(first["type"].partition("_")[0], first["msg"].lower()) + got
