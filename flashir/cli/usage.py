@@ -56,7 +56,7 @@ def _near(error: Any) -> str:
 
 def _wanted(error: Any) -> str:
     """What the value of a parameter must be, and what it is."""
-    every = getattr(error.__cause__, "errors", list)()
+    every: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     if not every:
         return f"another: {error.message}"
     first = every[0]
@@ -64,5 +64,6 @@ def _wanted(error: Any) -> str:
     if choices := _CHOICES.search(first["msg"]):
         return f"one of {choices[1].replace(chr(39), '')}{got}"
     if side := _SIDES.get(first["type"]):
-        return side.format(**first["ctx"]) + got
-    return _KINDS.get(first["type"].partition("_")[0], first["msg"].lower()) + got
+        return f"{side.format(**first['ctx'])}{got}"
+    wanted = _KINDS.get(first["type"].partition("_")[0]) or str(first["msg"]).lower()
+    return wanted + got
