@@ -6,7 +6,7 @@
     plan = flashir.plan(model, target="onnx:cpu", seq_len=4096)
     flashir.export(model, "out/", target="onnx:cpu", params=flashir.init(model))
 
-Names are imported when first used, so that `import flashir` costs next to nothing.
+Names are imported on first use, so `import flashir` is fast.
 """
 
 from __future__ import annotations

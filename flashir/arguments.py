@@ -1,11 +1,11 @@
-"""The arguments of public functions, checked at the door by the annotations that stand there.
+"""Check the arguments of public functions against their annotations.
 
     @typed
     def plan(model: Graph, target: str = "onnx:cpu", batch: int = 1) -> Plan: ...
 
     plan("flash", batch=1.5)    # ArgumentError: plan: 2 problems: model must be a graph, batch must be a whole number
 
-Numbers of numpy become those of Python, and a string becomes a path where a path is wanted.
+NumPy scalars become Python numbers, and a string becomes a path if the annotation is a path.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from flashir.errors import ArgumentError, ArtefactError, FlashirError, TargetErr
 P = ParamSpec("P")
 R = TypeVar("R")
 Take = Callable[[Any], Any]
-"""A value as the function shall get it; raises `_OtherError` where it is of another type."""
+"""Converts a value to what the function expects; raises `_OtherError` if its type is wrong."""
 
 Rule = tuple[Take, str]
-"""How a value is taken, and what it must be, in words."""
+"""How to convert a value, and a description of what it must be."""
 
 _SHOWN = 60
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with its arguments checked and plain.
+    """Decorate a function to check and convert its arguments.
 
-    What has no annotation that a value could be held against, such as an array, passes as it is; ranges are the
-    function's own affair.
+    An argument whose annotation cannot be checked, such as an array, passes unchanged. The function checks ranges
+    itself.
 
     Raises:
-        ArgumentError: on a call, with every argument that is missing, unknown or of another type.
-        ArtefactError: the machine refuses a file, where the function itself says nothing about it.
-        TargetError: there is no memory left, or a plug-in raises something else than an error of flashir.
+        ArgumentError: on a call, with every argument that is missing, unknown or of the wrong type.
+        ArtefactError: an OSError that the function does not handle.
+        TargetError: the machine is out of memory, or a plug-in raises an exception that is not a FlashirError.
     """
-    door = _Door(function)
+    arguments = _Arguments(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        args, kwargs = door.admit(args, kwargs)  # type: ignore[assignment]
-        with told_by_the_machine():
+        args, kwargs = arguments.convert(args, kwargs)  # type: ignore[assignment]
+        with translated_errors():
             return function(*args, **kwargs)
 
     return call
 
 
 @contextmanager
-def told_by_the_machine() -> Iterator[None]:
-    """Turns what the machine refuses, a file or memory, and what a plug-in raises, into errors of flashir.
+def translated_errors() -> Iterator[None]:
+    """Turn OSError, MemoryError and the exceptions of plug-ins into errors of flashir.
 
-    A broken pipe stays one.
+    BrokenPipeError passes through.
     """
     try:
         yield
@@ -78,10 +78,10 @@ def told_by_the_machine() -> Iterator[None]:
 
 
 def check_fields(record: Any) -> None:
-    """Check the fields of a frozen dataclass in its `__post_init__`, as `typed` checks arguments, and make them plain.
+    """Check and convert the fields of a frozen dataclass in its `__post_init__`, as `typed` does for arguments.
 
     Raises:
-        ArgumentError: with every field of another type.
+        ArgumentError: with every field of the wrong type.
     """
     import typing
 
@@ -95,18 +95,18 @@ def check_fields(record: Any) -> None:
 
 
 class _OtherError(Exception):
-    """The value is of another type."""
+    """The value has the wrong type."""
 
 
-class _Door:
-    """What a function takes; found out at the first call, so that importing it costs nothing."""
+class _Arguments:
+    """The checks of one function, computed at the first call so that importing stays cheap."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
     @property
     def name(self) -> str:
-        """What errors call it: `plan`, `Builder.input`, and a class by its name."""
+        """Its name in errors: `plan`, `Builder.input`, or the name of a class."""
         return self.function.__qualname__.removesuffix(".__init__").rpartition(".<locals>.")[2]
 
     @cached_property
@@ -117,19 +117,19 @@ class _Door:
 
     @cached_property
     def rules(self) -> dict[str, Rule]:
-        """For each argument that can be checked: how, and what it must be, in words."""
+        """The rule of each argument that can be checked."""
         import typing
 
         hints = typing.get_type_hints(self.function)
-        found = {}
+        rules = {}
         for name, parameter in self.signature.parameters.items():
             rule = _rule(hints.get(name, Any))
-            if rule is not None and parameter.kind is not parameter.VAR_KEYWORD:  # the function knows those names
-                found[name] = _each(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
-        return found
+            if rule is not None and parameter.kind is not parameter.VAR_KEYWORD:  # the function checks those itself
+                rules[name] = _each(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
+        return rules
 
-    def admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments as the function shall get them."""
+    def convert(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The checked and converted arguments."""
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -143,42 +143,42 @@ class _Door:
         return bound.args, bound.kwargs
 
     def _misfit(self, error: TypeError, kwargs: Iterable[str]) -> str:
-        """What does not fit the signature, with a suggestion for a name that is unknown."""
+        """Why a call does not fit the signature, with a suggestion for an unknown name."""
         known = [name for name in self.signature.parameters if name != "self"]
         unknown = [name for name in kwargs if name not in known]
         return f"there is no argument {unknown[0]!r}{suggest(unknown[0], known)}" if unknown else str(error)
 
 
 def _taken(name: str, value: Any, rule: Rule | None) -> tuple[Any, list[str]]:
-    """The value as it shall be, and what is wrong with it."""
+    """The converted value, and what is wrong with it."""
     if rule is None:
         return value, []
-    take, wanted = rule
+    take, expected = rule
     try:
         return take(value), []
     except _OtherError:
-        return value, [f"{name} must be {wanted}, got {shown(value)}"]
+        return value, [f"{name} must be {expected}, got {shown(value)}"]
 
 
 def shown(value: object) -> str:
-    """A value for an error: short, whatever it is, with its type where that does not show."""
+    """A short text of a value for an error, with its type if the text does not show it."""
     try:
         text = repr(value)
-    except Exception:  # its own affair
-        text = "something that cannot be shown"
+    except Exception:  # a broken __repr__ of the user
+        text = "a value without a repr"
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} .."
     plain = value is None or isinstance(value, (str, bytes, bool, int, float, list, tuple, dict, set))
     return text if plain else f"{type(value).__name__} {text}"
 
 
 def _rule(hint: Any) -> Rule | None:
-    """How a value is held against an annotation, and what it must be in words; None where it cannot be."""
+    """The rule of an annotation; None if it cannot be checked."""
     import types
     import typing
 
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = typing.get_args(hint)
-        rules = [_rule(each) for each in kinds if not (each is str and Path in kinds)]
+        rules = [_rule(member) for member in kinds if not (member is str and Path in kinds)]
         known = [rule for rule in rules if rule is not None]
         if len(known) < len(rules):
             return None
@@ -187,7 +187,7 @@ def _rule(hint: Any) -> Rule | None:
     if hint in _PLAIN:
         return _PLAIN[hint]
     kind = typing.get_origin(hint) or hint
-    if not isinstance(kind, type) or kind in (object, Any, Mapping):  # parameters say themselves what they must be
+    if not isinstance(kind, type) or kind in (object, Any, Mapping):  # `checked` reports wrong parameters
         return None
     take = _like(kind) if getattr(kind, "_is_protocol", False) else _instance(kind)
     return take, _NAMED.get(kind.__name__, f"a {kind.__name__}")
@@ -205,9 +205,9 @@ _NAMED = {
 
 def _first(takes: list[Take]) -> Take:
     def take(value: Any) -> Any:
-        for each in takes:
+        for candidate in takes:
             try:
-                return each(value)
+                return candidate(value)
             except _OtherError:
                 continue
         raise _OtherError
@@ -216,7 +216,7 @@ def _first(takes: list[Take]) -> Take:
 
 
 def _each(rule: Rule) -> Rule:
-    """The rule for all that is given by position."""
+    """The rule for `*args`, from the rule of one of them."""
     take, words = rule
     return lambda values: tuple(map(take, values)), f"each {words.removeprefix('a ')}"
 
@@ -259,7 +259,7 @@ def _number(value: Any) -> float:
         raise _OtherError
     try:
         plain = float(value)
-    except OverflowError:  # as of a whole number of 400 digits
+    except OverflowError:  # such as an int of 400 digits
         raise _OtherError from None
     return _whole(value) if isinstance(value, (bool, numbers.Integral)) else plain
 
@@ -280,10 +280,10 @@ def _text(value: Any) -> str:
 
 def _path(value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)) or "\0" in str(os.fspath(value)) or value == "":
-        raise _OtherError  # the empty string would be the folder where the program was started
+        raise _OtherError  # Path("") would be the current folder
     try:
         os.fsencode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair, which no file system has
+    except UnicodeEncodeError:  # a lone surrogate, which no file system supports
         raise _OtherError from None
     return Path(os.fsdecode(value))
 

@@ -1,6 +1,6 @@
-"""The errors of flashir: each says what is wrong, where, and how to mend it.
+"""The errors of flashir: each says what is wrong, where, and how to fix it.
 
-An error collects every problem of one input, so that a user mends them in one go.
+An error collects every problem of one input, so that a user can fix them all at once.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_PROBLEM = 4000
-"""Characters of one problem in a message; of a longer one the middle is left out."""
+"""Longest problem in a message, in characters; the middle of a longer one is left out."""
 
 
 class FlashirError(Exception):
-    """Base of all errors a user can cause.
+    """Base class of all errors that a user can cause.
 
-    `problems` are one sentence each; `where` names the place (a file, a node, an argument); `hint` says what to do.
-    `code` is stable and machine readable.
+    `problems` are one sentence each. `where` names the place: a file, a node, an argument. `hint` says how to fix it.
+    `code` is stable and machine-readable.
     """
 
     code = "flashir"
 
     def __init__(self, problems: str | Iterable[str], *, where: str = "", hint: str = "") -> None:
-        told = (problems,) if isinstance(problems, str) else tuple(problems)
-        self.problems: tuple[str, ...] = tuple(map(shortened, told))
+        problems = (problems,) if isinstance(problems, str) else problems
+        self.problems: tuple[str, ...] = tuple(map(shortened, problems))
         self.where = shortened(where)
         self.hint = hint
         super().__init__(self.message)
 
     @property
     def message(self) -> str:
-        """The whole message: place, problems (a list where there are several), mend."""
+        """The whole message: place, problems (as a list if there are several), hint."""
         head = f"{self.where}: " if self.where else ""
         if len(self.problems) == 1:
             body = self.problems[0]
@@ -45,85 +45,85 @@ class FlashirError(Exception):
 
 
 def either(names: Iterable[str]) -> str:
-    """Some names for a hint: `a`, `a or b`, `a, b or c`."""
+    """Join names for a hint: `a`, `a or b`, `a, b or c`."""
     *first, last = list(names) or ["none, for none that can is installed"]
     return f"{', '.join(first)} or {last}" if first else last
 
 
 class IRError(FlashirError):
-    """IR that is malformed, ill-typed, dangling or cyclic."""
+    """The IR is malformed, ill-typed or cyclic, or uses undefined values."""
 
     code = "ir"
 
 
 class SettingError(FlashirError):
-    """A setting, option, name or choice that does not exist or does not fit the others."""
+    """A setting, option, name or choice does not exist, or conflicts with another."""
 
     code = "setting"
 
 
 class ArgumentError(SettingError, TypeError):
-    """An argument of a public function that is missing, unknown, or of another type."""
+    """An argument of a public function is missing, unknown, or of the wrong type."""
 
     code = "argument"
 
 
 class ParameterError(FlashirError):
-    """Parameters that are missing, extra, misshapen, not finite, or damaged on disk."""
+    """Parameters are missing, unexpected, misshapen, not finite, or damaged on disk."""
 
     code = "parameter"
 
 
 class InputError(FlashirError):
-    """Inputs of a run: token ids out of range, wrong shapes or types, lengths a model cannot take."""
+    """Inputs of a run are invalid: token ids out of range, wrong shapes or dtypes, unsupported lengths."""
 
     code = "input"
 
 
 class ResultError(FlashirError):
-    """A result that is no finite number, so that nothing can be said of it."""
+    """A result is not finite."""
 
     code = "result"
 
 
 class TargetError(FlashirError):
-    """A target or backend that is unknown, not installed, or cannot do what is asked."""
+    """A target or backend is unknown, not installed, or does not support the request."""
 
     code = "target"
 
 
 class ArtefactError(FlashirError):
-    """An artefact or store that cannot be written, read or verified."""
+    """An artefact or store cannot be written, read or verified."""
 
     code = "artefact"
 
 
 class TrainingError(FlashirError):
-    """A run that cannot go on: its loss or its parameters are no longer finite, or grow without end."""
+    """A training run diverged: its loss or its parameters are not finite, or grow without bound."""
 
     code = "training"
 
 
 def shortened(text: str, most: int = LONGEST_PROBLEM) -> str:
-    """The text, its middle left out where it is longer than `most`: input that is quoted may have megabytes."""
+    """The text, without its middle if it is longer than `most`: quoted input may have megabytes."""
     return text if len(text) <= most else f"{text[: most * 3 // 4]} .. {text[-most // 4 :]}"
 
 
 @contextmanager
 def gathered(problems: list[str]) -> Iterator[None]:
-    """Adds what is wrong inside to a list instead of raising it, so that all is told at once."""
+    """Append the problems of an error raised inside to a list, so that all are reported at once."""
     try:
         yield
     except FlashirError as error:
         place = f"{error.where}: " if error.where else ""
-        problems += [each if each.startswith(error.where) else place + each for each in error.problems]
+        problems += [text if text.startswith(error.where) else place + text for text in error.problems]
 
 
 class Faults:
-    """What is wrong, all of it, before any work starts.
+    """Collects the errors of several calls, to raise all of them before any work starts.
 
     faults = Faults()
-    random = faults.of(SplitMix64, seed)    # None where it raises
+    random = faults.of(SplitMix64, seed)    # None if it raises
     faults.tell()
     """
 
@@ -131,7 +131,7 @@ class Faults:
         self._errors: list[FlashirError] = []
 
     def of(self, make: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
-        """What a call returns; None where it raises, which is kept for later."""
+        """Return the result of a call, or None if it raises; `tell` raises the error later."""
         try:
             return make(*args, **named)
         except FlashirError as error:
@@ -139,7 +139,7 @@ class Faults:
             return None
 
     def tell(self) -> None:
-        """Raises what there was: the error itself where it is one, else all in one InputError."""
+        """Raise the collected error; if there are several, one InputError with all problems."""
         if len(self._errors) == 1:
             raise self._errors[0]
         problems: list[str] = []
@@ -147,7 +147,9 @@ class Faults:
             with gathered(problems):
                 raise error
         if problems:
-            raise InputError(problems, hint="\n".join(dict.fromkeys(each.hint for each in self._errors if each.hint)))
+            raise InputError(
+                problems, hint="\n".join(dict.fromkeys(error.hint for error in self._errors if error.hint))
+            )
 
 
 _on_command_line = False
@@ -155,7 +157,7 @@ _on_command_line = False
 
 @contextmanager
 def command_line() -> Iterator[None]:
-    """While a command line runs, messages name its options instead of arguments of Python."""
+    """Inside, messages name command-line options instead of Python arguments."""
     global _on_command_line
     before, _on_command_line = _on_command_line, True
     try:
@@ -165,22 +167,21 @@ def command_line() -> Iterator[None]:
 
 
 def option(name: str, value: object = True, *, flag: str | None = None) -> str:
-    """How the reader of a message sets something: `max_len=4096` in Python, `--max-len 4096` on the command line.
+    """How to set an option in the current interface: `max_len=4096` in Python, `--max-len 4096` on the command line.
 
     Args:
-        name: the argument in Python.
-        value: what to set it to; True and False are of a switch, which has no value on the command line; "" leaves it
-            to the reader.
-        flag: the option of the command line, where it is not the name with hyphens.
+        name: the Python argument.
+        value: the value to set. A bool is a switch, without a value on the command line; "" omits the value.
+        flag: the command-line option, if it is not the name with hyphens.
     """
     if not _on_command_line:
         return name if value == "" else f"{name}={value}"
-    said = flag or f"--{name.replace('_', '-')}"
-    return said if isinstance(value, bool) or value == "" else f"{said} {value}"
+    switch = flag or f"--{name.replace('_', '-')}"
+    return switch if isinstance(value, bool) or value == "" else f"{switch} {value}"
 
 
 def spoken(in_python: str, on_command_line: str) -> str:
-    """What a message says to its reader, where the two have nothing in common."""
+    """Pick the text of a message for the current interface."""
     return on_command_line if _on_command_line else in_python
 
 
@@ -190,7 +191,7 @@ def counted(count: int, one: str) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the list of what is known where nothing is near."""
+    """`; did you mean 'x'?`, or the list of known names if none is similar."""
     import difflib
 
     known = sorted(known)

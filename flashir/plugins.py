@@ -1,7 +1,7 @@
-"""Plug-ins: packages that bring ops, backends, target records or models, found by their entry points.
+"""Plug-ins: packages that provide ops, backends, target records or models, found through entry points.
 
-A plug-in is imported when something of its group is first asked for. One that fails is reported by name, then and
-whenever its code is called.
+A plug-in is imported when something of its group is first requested. An error in its import or in a later call names
+the plug-in.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from traceback import walk_tb
 from flashir.errors import FlashirError, TargetError, spoken, suggest
 
 OPS = "flashir.ops"
-"""Modules that define ops when they are imported: `retnet = "my_package.retention"`."""
+"""Modules that define ops on import: `retnet = "my_package.retention"`."""
 
 BACKENDS = "flashir.backends"
-"""Classes that follow `flashir.backends.protocols.Backend`: `mine = "my_package:MyBackend"`."""
+"""Classes that implement `flashir.backends.protocols.Backend`: `mine = "my_package:MyBackend"`."""
 
 FRONTENDS = "flashir.frontends"
-"""Classes that follow `flashir.backends.frontend.Frontend`: `mine = "my_package:MyModels"`."""
+"""Classes that implement `flashir.backends.frontend.Frontend`: `mine = "my_package:MyModels"`."""
 
 TARGETS = "flashir.targets"
-"""Folders of target records, `BACKEND-DEVICE.toml` each: `mine = "my_package:TARGETS"`, a path."""
+"""Paths of folders with target records `BACKEND-DEVICE.toml`: `mine = "my_package:TARGETS"`."""
 
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """The plug-ins of a group by name, none of them loaded. Raises TargetError where two have the same name."""
-    found = list(entry_points(group=group))
-    distinct = {(entry.name, entry.value): entry for entry in found}  # one install may be seen by two paths
+    """The plug-ins of a group by name, without loading them. Raises TargetError if two have the same name."""
+    entries = list(entry_points(group=group))
+    distinct = {(entry.name, entry.value): entry for entry in entries}  # one install may appear on two paths
     twice = [name for name, count in Counter(name for name, _ in distinct).items() if count > 1]
     if twice:
         raise TargetError(
-            [f"the plug-in {n!r} of {group} is provided by {_providers(found, n)}" for n in twice],
+            [f"the plug-in {n!r} of {group} is provided by {_providers(entries, n)}" for n in twice],
             hint="uninstall all but one",
         )
-    return {entry.name: entry for entry in found}
+    return {entry.name: entry for entry in entries}
 
 
-def _providers(found: list[EntryPoint], name: str) -> str:
-    return " and by ".join(sorted({entry.value for entry in found if entry.name == name}))
+def _providers(entries: list[EntryPoint], name: str) -> str:
+    return " and by ".join(sorted({entry.value for entry in entries if entry.name == name}))
 
 
 def load(group: str, name: str) -> object:
-    """What the entry point of a plug-in names. Raises TargetError where there is no such plug-in or it fails."""
+    """Load the object of an entry point. Raises TargetError if there is no such plug-in or it does not load."""
     entries = plugins(group)
     if name not in entries:
         raise TargetError(f"there is no plug-in {name!r} in {group}{suggest(name, entries)}")
@@ -61,9 +61,9 @@ def load(group: str, name: str) -> object:
 
 
 def blamed(error: BaseException) -> TargetError | None:
-    """The error that names a plug-in, where something that is no error of flashir was raised in one.
+    """An error that names the plug-in that raised `error`; None if no plug-in did.
 
-    Python's complaint about how a method was called is raised outside of it, and names the method.
+    Python raises the TypeError of a wrong call outside of the method, so its message is searched for the class.
     """
     modules = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)}
     called = str(error) if isinstance(error, TypeError) else ""
@@ -77,13 +77,13 @@ def blamed(error: BaseException) -> TargetError | None:
 
 
 def _foreign() -> list[EntryPoint]:
-    """The plug-ins that other distributions bring."""
-    every = [each for group in (OPS, BACKENDS, FRONTENDS, TARGETS) for each in entry_points(group=group)]
-    return [each for each in every if each.dist is None or each.dist.name != "flashir"]
+    """The plug-ins of other distributions."""
+    entries = [entry for group in (OPS, BACKENDS, FRONTENDS, TARGETS) for entry in entry_points(group=group)]
+    return [entry for entry in entries if entry.dist is None or entry.dist.name != "flashir"]
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The error message in one line."""
     if isinstance(error, FlashirError):
         return "; ".join(error.problems)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

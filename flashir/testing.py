@@ -1,4 +1,4 @@
-"""The conformance suite: what every backend must do, ours or a third party's.
+"""The conformance suite for backends, built-in or third-party.
 
 import pytest
 from flashir.testing import cases
@@ -49,7 +49,7 @@ OWN: dict[str, dict[str, Any]] = {
     "combiner": {"heads": 4, "chunk": CHUNK},
     "mc-transformer++": {"heads": 4, "chunk": CHUNK},
 }
-"""What each system needs beside, to be small and to have its chunks begin and end at the same lengths."""
+"""Further settings per system, so that it is small and its chunks end at the same lengths."""
 
 MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     *(
@@ -81,16 +81,16 @@ MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     *((name, {"cumsum": cumsum}) for name in ("performer", "mc-transformer++") for cumsum in CUMSUM),
     *((name, {"task": "mlm", "cumsum": "native"}) for name in ("performer", "mc-transformer++")),
 )
-"""Models of the suite, each with the settings that set it apart."""
+"""The models of the suite, with their settings."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that a backend must do; `check` raises AssertionError, with the numbers, where it does not.
+    """One test of a backend.
 
     Args:
-        name: for people.
-        check: does it and looks at the result.
+        name: a display name.
+        check: runs the test. It raises AssertionError with the numbers if the test fails.
     """
 
     name: str
@@ -101,13 +101,13 @@ class Case:
 
 
 def cases(target: str) -> Iterator[Case]:
-    """Every case for a target whose device is at hand: each op, whole models, and what must be refused."""
+    """Every case for a target whose device is available: each op, whole models, and inputs that must be refused."""
     for record in all_ops():
         for number, sample in enumerate(record.samples):
             yield Case(f"{record.name}-{number}", lambda r=record, s=sample: _check_op(target, r, s))  # type: ignore[misc]
     for name, settings in MODELS:
-        shown = "-".join(f"{key}={value}" for key, value in settings.items())
-        yield Case(f"{name}-{shown}", lambda n=name, s=settings: _check_model(target, n, s))  # type: ignore[misc]
+        text = "-".join(f"{key}={value}" for key, value in settings.items())
+        yield Case(f"{name}-{text}", lambda n=name, s=settings: _check_model(target, n, s))  # type: ignore[misc]
     if isinstance(backend_of(target), Differentiable):
         yield Case("gradients", lambda: _check_gradients(target))
     if isinstance(backend_of(target), Trainable):
@@ -117,17 +117,17 @@ def cases(target: str) -> Iterator[Case]:
 
 
 def agree(got: Array, wanted: Array, limit: float) -> None:
-    """Raises AssertionError where two results differ by more than `limit`, relative to the largest of `wanted`."""
+    """Raise AssertionError if two results differ by more than `limit`, relative to the largest value of `wanted`."""
     assert got.shape == wanted.shape, f"wanted shape {wanted.shape}, got {got.shape}"
     if wanted.dtype.kind != "f":
         assert np.array_equal(got, wanted), "whole numbers differ"
         return
     error = relative_error(got, wanted)
-    assert error <= limit, f"{error:.1e} off, {limit:.0e} allowed"
+    assert error <= limit, f"error {error:.1e} (limit {limit:.0e})"
 
 
 def _check_op(target: str, record: OpDef, sample: Sample) -> None:
-    """Each result of an op, on unit-scale operands."""
+    """Check each result of an op on unit-scale operands."""
     for position in range(len(_graph_of(record, sample, 0)[1])):
         graph, _ = _graph_of(record, sample, position)
         random = np.random.default_rng(position)
@@ -139,14 +139,14 @@ def _check_op(target: str, record: OpDef, sample: Sample) -> None:
 
 
 def _drawn(type_: TensorType, random: np.random.Generator, high: int) -> Array:
-    """Unit-scale floats, whole numbers below `high`, or coin flips."""
+    """Unit-scale floats, integers below `high`, or random booleans."""
     if type_.dtype.is_float:
         return random.standard_normal(type_.sizes)
     return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.reference_dtype)
 
 
 def _graph_of(record: OpDef, sample: Sample, position: int) -> tuple[Graph, tuple[Any, ...]]:
-    """The graph of one op with one of its results, and all of them."""
+    """A graph of one op that returns one of its results, and all its results."""
     b = Builder(record.name)
     operands = [None if text is None else b.input(f"x{i}", text) for i, text in enumerate(sample.operands)]
     results = b.insert(record.name, operands, sample.attrs)
@@ -158,7 +158,7 @@ def _small(name: str, settings: Mapping[str, Any]) -> Graph:
 
 
 def _check_model(target: str, name: str, settings: Mapping[str, Any]) -> None:
-    """A model at the lengths where chunks begin and end, for two rows, and for none."""
+    """Check a model at lengths around the ends of chunks, for two rows and for none."""
     graph = _small(name, settings)
     params = unit(graph)
     run = compile(graph, target, params)
@@ -168,19 +168,19 @@ def _check_model(target: str, name: str, settings: Mapping[str, Any]) -> None:
 
 
 def _check_gradients(target: str) -> None:
-    """Those of every parameter, against the interpreter's along a random direction of it."""
+    """Check the gradient of every parameter against the interpreter's, along a random direction."""
     for name, cumsum in (("flash", "scan"), ("mc-transformer++", "native")):
         graph = _small(name, {"cumsum": cumsum})
         params = unit(graph)
         (ids,) = sample_inputs(graph, Workload(2, 3 * CHUNK + 2).sizes(graph))
         weights = np.random.default_rng(0).standard_normal((*ids.shape, SMALL["vocab"])).astype(np.float32)
-        found = gradients(graph, target, params)([ids], weights)
-        for parameter, error in DirectionalDerivatives(graph, params, [ids], weights).errors(found):
-            assert error <= GRADIENT, f"{name} {cumsum}: the gradient of {parameter} is {error:.1e} off"
+        got = gradients(graph, target, params)([ids], weights)
+        for parameter, error in DirectionalDerivatives(graph, params, [ids], weights).errors(got):
+            assert error <= GRADIENT, f"{name} {cumsum}: the gradient of {parameter} has error {error:.1e}"
 
 
 def _check_training(target: str) -> None:
-    """A batch in parts is the batch; parameters and state, carried to another trainer, go on bit for bit."""
+    """Check that micro-batches equal their batch, and that a restored trainer continues bit for bit."""
     backend, graph = backend_of(target), _small("flash", {"cumsum": "matmul"})
     assert isinstance(backend, Trainable)
     lowered, params, device = Lowering.of(target).run(graph), unit(graph), device_at_hand(target)
@@ -197,15 +197,15 @@ def _check_training(target: str) -> None:
         assert abs(got.loss - wanted) <= 1e-4 * wanted, f"{name}: wanted a loss of {wanted}, got {got.loss}"
     for one, other in steps:
         assert abs(one.loss - other.loss) <= 1e-4 * one.loss, f"a loss of {one.loss} whole, of {other.loss} in parts"
-    assert steps[-1][0].loss < wanted, "nothing was learnt"
+    assert steps[-1][0].loss < wanted, "the loss did not fall"
     trained, state = trainers[0].params(), trainers[0].state()
     again = backend.trainer(lowered, trained, device, adamw, state=state)
-    assert again.step([batch], 1e-3) == trainers[0].step([batch], 1e-3), "what is carried on goes another way"
+    assert again.step([batch], 1e-3) == trainers[0].step([batch], 1e-3), "a restored trainer differs"
 
 
 def _check_causality(target: str) -> None:
-    """Another token changes no logit before it, bit for bit."""
-    for name, cumsum in (*(("flash", each) for each in CUMSUM), ("performer", "native"), ("combiner", "")):
+    """Check that a changed token changes no logit before it, bit for bit."""
+    for name, cumsum in (*(("flash", strategy) for strategy in CUMSUM), ("performer", "native"), ("combiner", "")):
         graph = _small(name, {"cumsum": cumsum} if cumsum else {})
         run = compile(graph, target, unit(graph))
         (ids,) = sample_inputs(graph, Workload(1, 3 * CHUNK).sizes(graph))
@@ -215,13 +215,13 @@ def _check_causality(target: str) -> None:
             other[0, position] = (other[0, position] + 1) % SMALL["vocab"]
             after = run(other)
             assert np.array_equal(before[:, :position], after[:, :position]), (
-                f"{name} {cumsum}: token {position} is seen before"
+                f"{name} {cumsum}: token {position} changes earlier logits"
             )
             assert not np.array_equal(before[:, position:], after[:, position:])
 
 
 def _check_refusals(target: str) -> None:
-    """What is wrong is refused before it runs, with an error of its own kind."""
+    """Check that bad input is refused with the right error before anything runs."""
     graph = _small("flash", {})
     params = unit(graph)
     run = compile(graph, target, params)

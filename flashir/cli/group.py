@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from flashir.arguments import told_by_the_machine
+from flashir.arguments import translated_errors
 from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
 from flashir.cli.streams import asides, result
@@ -66,7 +66,7 @@ class Cli(TyperGroup):
 def _guarded(run: Callable[[], int], debug: bool) -> int:
     """The exit code of a run; errors are told on the way."""
     try:
-        with told_by_the_machine():
+        with translated_errors():
             return run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else FAILED

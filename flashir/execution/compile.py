@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.arguments import told_by_the_machine, typed
+from flashir.arguments import translated_errors, typed
 from flashir.backends.lowering import Lowering, portable_form
 from flashir.backends.protocols import Array, Backend, Run
 from flashir.backends.registry import backend_of
@@ -59,7 +59,7 @@ class Runnable:
         arrays = inputs.collect(self.model, given, named)
         sizes = inputs.check(self.model, arrays)
         self._admit(sizes)
-        with told_by_the_machine():
+        with translated_errors():
             results = results_of(self._run, arrays) if all(sizes.values()) else self._of_nothing(arrays, sizes)
         return results[0] if len(self.model.outputs) == 1 else results
 

@@ -1,4 +1,4 @@
-"""The builder: the one way a graph comes to be. It infers the type of every node as it is inserted.
+"""The builder: the only way to make a graph. It infers the type of every node on insertion.
 
 b = Builder("double")
 x = b.input("x", "f32[B, 4]")
@@ -28,9 +28,9 @@ Operand = Value | int | float | None
 class Builder:
     """Collects nodes into a graph.
 
-    Every op is a method that returns its first result: `b.relu(x)`, `b.transpose(x, perm=(1, 0))`; `results` returns
-    all of them. Optional operands may be given by name.
-    A python number becomes a constant of the element type of the first operand that is not a bool.
+    Every op is a method that returns its first result: `b.relu(x)`, `b.transpose(x, perm=(1, 0))`. `results` returns
+    all results. Optional operands may be passed by name. A Python number becomes a constant with the dtype of the
+    first operand that is not a bool.
     """
 
     @typed
@@ -63,7 +63,7 @@ class Builder:
         region: Graph | None = None,
         names: Sequence[str] = (),
     ) -> tuple[Value, ...]:
-        """Add a node and return its results. Raises FlashirError that names the op and what is wrong with it."""
+        """Add a node and return its results. Raises FlashirError with the op and the problem."""
         if not isinstance(inputs, Sequence) or not (attrs is None or isinstance(attrs, Mapping)):
             raise ArgumentError(
                 f"an op takes a list of operands and a mapping of attributes, got {shown(inputs)} and {shown(attrs)}",
@@ -71,8 +71,8 @@ class Builder:
             )
         record = opdef(op)
         try:
-            given = {name: _frozen(value) for name, value in (attrs or {}).items()}
-            complete = record.complete(given, tuple(self.nodes) if record.inherit else ())
+            frozen = {name: _frozen(value) for name, value in (attrs or {}).items()}
+            complete = record.complete(frozen, tuple(self.nodes) if record.inherit else ())
             operands = self._operands(record, inputs)
             types = infer_types(record, [v.type if v else None for v in operands], complete, region)
             if region is not None:
@@ -80,12 +80,12 @@ class Builder:
         except FlashirError as error:
             if error.where:
                 raise
-            given_text = ", ".join(f"{v}: {v.type}" if isinstance(v, Value) else shown(v) for v in inputs)
-            raise IRError(error.problems, where=f"in {op}({given_text})", hint=error.hint) from None
+            operand_text = ", ".join(f"{v}: {v.type}" if isinstance(v, Value) else shown(v) for v in inputs)
+            raise IRError(error.problems, where=f"in {op}({operand_text})", hint=error.hint) from None
         if names and len(names) != len(types):
             raise IRError(f"{op} has {len(types)} results, {len(names)} are named")
         stems = list(names) or [op] * len(types)
-        outputs = tuple(Value(self._fresh(stem, given=bool(names)), t) for stem, t in zip(stems, types, strict=True))
+        outputs = tuple(Value(self._fresh(stem, numbered=not names), t) for stem, t in zip(stems, types, strict=True))
         return self.append(Node(op, operands, outputs, complete, region))
 
     def copy(self, node: Node, operands: Sequence[Value | None], region: Graph | None = None) -> tuple[Value, ...]:
@@ -108,19 +108,19 @@ class Builder:
         return value
 
     def append(self, node: Node) -> tuple[Value, ...]:
-        """Add a node that is already typed; builders that rewrite as they insert override this."""
+        """Add a node that is already typed. Builders that rewrite on insertion override this."""
         self.nodes.append(node)
         for value in node.outputs:
             self._producers[value] = node
         return node.outputs
 
     def producer(self, value: Value | None) -> Node | None:
-        """The node that makes the value; None for an input of the graph."""
+        """The node that computes the value; None for an input of the graph."""
         return None if value is None else self._producers.get(value)
 
     @typed
     def finish(self, *outputs: Value) -> Graph:
-        """The finished graph. Raises IRError where its loops make more layers, or take more steps, than a graph may."""
+        """Return the finished graph. Raises IRError if its loops have too many layers or steps."""
         self._check_values("finish", outputs)
         check_loops(self.nodes)
         return Graph(self.name, tuple(self.inputs), tuple(self.nodes), outputs)
@@ -132,13 +132,13 @@ class Builder:
         times: int,
         body: Callable[..., Value] | Graph,
     ) -> Value:
-        """`times` layers, each with parameters of its own.
+        """Apply a stack of layers, each with its own parameters.
 
         Args:
-            x: what the layers pass on.
-            invariants: values that every layer sees unchanged, such as segment ids.
-            times: how many.
-            body: `(builder, x, *invariants) -> x`, one layer; or a finished graph.
+            x: the input of the first layer.
+            invariants: values that every layer gets unchanged, such as segment ids.
+            times: the number of layers.
+            body: one layer, as a function `(builder, x, *invariants) -> x` or as a finished graph.
         """
         if not isinstance(body, Graph):
             self._check_values("repeat", (x, *invariants))
@@ -146,10 +146,10 @@ class Builder:
                 raise IRError(f"the body of repeat must be a function (builder, x, *invariants) -> x, got {body!r}")
             inner = self.subgraph()
             arguments = [inner.input(name, v.type) for name, v in zip(_names("h", invariants), (x, *invariants))]
-            made = body(inner, *arguments)
-            if not isinstance(made, Value):
-                raise IRError(f"the body of repeat must return the value it makes of x, it returned {made!r}")
-            body = inner.finish(made)
+            result = body(inner, *arguments)
+            if not isinstance(result, Value):
+                raise IRError(f"the body of repeat must return a value, it returned {result!r}")
+            body = inner.finish(result)
         return self.insert("repeat", (x, *invariants), {"times": times}, body)[0]
 
     def subgraph(self) -> Builder:
@@ -157,7 +157,7 @@ class Builder:
         return Builder("body")
 
     def constant(self, value: float | int | bool, dtype: DType = DType.F32) -> Value:
-        """A number as a value of shape []."""
+        """Add a constant of shape []."""
         return self.insert("constant", (), {"value": value, "dtype": dtype})[0]
 
     def results(self, op: str, *operands: Operand, **attrs: Any) -> tuple[Value, ...]:
@@ -182,15 +182,17 @@ class Builder:
         return insert
 
     def _operands(self, record: OpDef, inputs: Sequence[Operand]) -> tuple[Value | None, ...]:
-        """Numbers made constants, trailing absent operands cut, the count checked."""
+        """The operands with numbers as constants and without trailing None. Raises IRError for a wrong count."""
         inputs = list(inputs)
         self._check_values(record.name, inputs, (int, float, np.number, NoneType))
         while inputs and inputs[-1] is None:
             inputs.pop()
         least, most = record.arity()
         if len(inputs) < least or (most is not None and len(inputs) > most):
-            wanted = str(least) if most == least else f"{least} to {most}" if most is not None else f"at least {least}"
-            raise IRError(f"{record.name} takes {wanted} operands ({', '.join(record.operands)}), got {len(inputs)}")
+            expected = (
+                str(least) if most == least else f"{least} to {most}" if most is not None else f"at least {least}"
+            )
+            raise IRError(f"{record.name} takes {expected} operands ({', '.join(record.operands)}), got {len(inputs)}")
         if any(value is None for value in (inputs if most is None else inputs[:least])):
             raise IRError(
                 f"{record.name} needs all of its operands that are not optional ({', '.join(record.operands)})"
@@ -199,33 +201,35 @@ class Builder:
         like = next((dtype for dtype in dtypes if dtype is not DType.BOOL), DType.F32)
         return tuple(self._operand(v, like) for v in inputs)
 
-    def _operand(self, given: Operand, like: DType) -> Value | None:
-        """A value as it is, a number as a constant."""
-        if given is None or isinstance(given, Value):
-            return given
-        if isinstance(given, (int, float, np.number)):
-            return self.constant(given, like)
-        raise IRError(f"an operand must be a value or a number, got {shown(given)}")
+    def _operand(self, operand: Operand, like: DType) -> Value | None:
+        """The operand, with a number as a constant."""
+        if operand is None or isinstance(operand, Value):
+            return operand
+        if isinstance(operand, (int, float, np.number)):
+            return self.constant(operand, like)
+        raise IRError(f"an operand must be a value or a number, got {shown(operand)}")
 
-    def _check_values(self, what: str, given: Sequence[Any], others: tuple[type, ...] = ()) -> None:
-        """Raises IRError where something is neither a value of this builder nor of one of the other types."""
+    def _check_values(self, what: str, operands: Sequence[Any], others: tuple[type, ...] = ()) -> None:
+        """Raise IRError for an operand that is neither a value of this builder nor of one of the other types."""
         problems = []
-        for place, each in enumerate(given):
-            if isinstance(each, Value):
-                if each.name not in self._taken:
-                    problems.append(f"operand {place} of {what}, {each}: {each.type}, was made by another builder")
-            elif not isinstance(each, others):
-                problems.append(f"operand {place} of {what} must be a value of this builder, got {each!r}")
+        for position, operand in enumerate(operands):
+            if isinstance(operand, Value):
+                if operand.name not in self._taken:
+                    problems.append(
+                        f"operand {position} of {what}, {operand}: {operand.type}, was made by another builder"
+                    )
+            elif not isinstance(operand, others):
+                problems.append(f"operand {position} of {what} must be a value of this builder, got {operand!r}")
         if problems:
             raise IRError(problems)
 
-    def _fresh(self, stem: str, given: bool = True) -> str:
-        """The name itself where it is given and free, else the first free `stem_k`."""
+    def _fresh(self, stem: str, numbered: bool = False) -> str:
+        """The first free name among `stem_0`, `stem_1`, ..; the stem itself if it is free and not `numbered`."""
         if not isinstance(stem, str) or not VALUE_NAME.match(stem):
             raise IRError(f"a value must be named by at most {LONGEST_NAME} letters, digits, _ and ., got {stem!r}")
         name = stem
-        while name in self._taken or not given:
-            given = True
+        while name in self._taken or numbered:
+            numbered = False
             self._counts[stem] = count = self._counts.get(stem, -1) + 1
             name = f"{stem}_{count}"
         self._taken.add(name)
@@ -235,7 +239,7 @@ class Builder:
 def infer_types(
     record: OpDef, types: Iterable[TensorType | None], attrs: Mapping[str, Attr], region: Graph | None
 ) -> tuple[TensorType, ...]:
-    """The types of an op's results. Raises IRError where the operands do not fit, or parameters are too large."""
+    """The types of an op's results. Raises IRError if the operands do not fit or a parameter is too large."""
     if (record.region is None) != (region is None):
         raise IRError(f"{record.name} {'needs a' if record.region else 'takes no'} body")
     body = {"body": region} if record.region else {}
@@ -250,7 +254,7 @@ def _names(first: str, others: Sequence[Value]) -> list[str]:
 
 
 def _frozen(value: Any) -> Attr:
-    """Lists as tuples, numbers of numpy as those of python."""
+    """The value with lists as tuples and NumPy scalars as Python numbers."""
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(item) for item in value)
     attr: Attr = value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""What one op costs on any machine: arithmetic, bytes moved, sequential steps. Targets turn this into time."""
+"""The machine-independent cost of one op: arithmetic, bytes moved, sequential steps. Targets turn it into time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CostRule = Callable[..., "Cost"]
 
 @dataclass(frozen=True)
 class Contraction:
-    """A batch of matrix products [m, k] x [k, n]; `constant` where the right side is a parameter."""
+    """A batch of matrix products [m, k] x [k, n]."""
 
     batch: int
     m: int
@@ -33,11 +33,11 @@ class Cost:
     """The work of one op.
 
     Args:
-        flops: elementwise arithmetic, in operations; a transcendental function counts by its `elementwise` weight.
+        flops: elementwise operations; a transcendental function counts by its `elementwise` weight.
         read: bytes read from operands.
         written: bytes written to results.
-        steps: dependent steps that cannot overlap; 1 for any ordinary op, G for a scan over G chunks.
-        contractions: matrix products, apart from `flops` because matrix units do them.
+        steps: sequential steps; 1 for an ordinary op, G for a scan over G chunks, 0 for a view.
+        contractions: matrix products. They are not part of `flops`, because matrix units compute them.
     """
 
     flops: float = 0.0
@@ -57,7 +57,7 @@ class Cost:
         return sum(contraction.flops for contraction in self.contractions)
 
     def times(self, count: int) -> Cost:
-        """The cost of doing this `count` times, one after the other."""
+        """The cost of doing this `count` times in sequence."""
         return Cost(
             self.flops * count,
             self.read * count,
@@ -77,7 +77,7 @@ class Cost:
 
 
 def moved(ins: Types, outs: Types, **attrs: Attr) -> Cost:
-    """Only the traffic: every operand read once, every result written once."""
+    """Memory traffic only: every operand is read once, every result written once."""
     return Cost(read=sum(t.bytes for t in ins if t is not None), written=sum(t.bytes for t in outs if t is not None))
 
 
@@ -105,12 +105,12 @@ def free(ins: Types, outs: Types, **attrs: Attr) -> Cost:
 
 
 def generated(ins: Types, outs: Types, **attrs: Attr) -> Cost:
-    """Results made from nothing: written once."""
+    """Results without operands: written once."""
     return moved((), outs)
 
 
 def copied(ins: Types, outs: Types, **attrs: Attr) -> Cost:
-    """Only the part of the operands that reaches the result is read, as in a slice or a gather."""
+    """As in a slice or a gather, only the part of the operands that reaches the result is read."""
     written = sum(t.bytes for t in outs if t is not None)
     return Cost(read=written, written=written)
 
@@ -118,6 +118,6 @@ def copied(ins: Types, outs: Types, **attrs: Attr) -> Cost:
 def matrix_product(a: TensorType, b: TensorType, out: TensorType, k: int) -> Contraction:
     """The contraction of `a` and `b` over `k` elements into `out`, where the last two axes of `out` are [m, n]."""
     *batch, m, n = out.sizes
-    if len(b.sizes) == 2:  # one right side for every row: the batch joins the rows
+    if len(b.sizes) == 2:  # all rows share the right side: fold the batch into the rows
         return Contraction(1, prod(batch) * m, k, n)
     return Contraction(prod(batch), m, k, n)

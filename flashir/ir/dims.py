@@ -1,7 +1,7 @@
-"""Sizes that are known, or symbolic: `T`, `2*T + 1`, `256*ceildiv(T, 256)`.
+"""Known and symbolic sizes: `T`, `2*T + 1`, `256*ceildiv(T, 256)`.
 
 A symbolic size is a polynomial with integer coefficients over atoms; an atom is a symbol or a `ceildiv`.
-Polynomials are kept in one canonical form, so that equal sizes compare equal.
+Polynomials have a canonical form, so equal sizes compare equal.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from flashir.ir.limits import LONGEST_NAME, MOST_ATOMS
 
 Size = Union[int, "Dim"]
 _IDENTIFIER = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}\Z")
-_WORDS = ("true", "false", "none", "auto", "inf", "nan", "ceildiv")  # of the grammar
-RESERVED = frozenset((*_WORDS, "f64", "f32", "f16", "bf16", "i64", "i32", "bool"))
+_KEYWORDS = ("true", "false", "none", "auto", "inf", "nan", "ceildiv")
+RESERVED = frozenset((*_KEYWORDS, "f64", "f32", "f16", "bf16", "i64", "i32", "bool"))
 LARGEST_COEFFICIENT = 2**63
 
 
 def plain(value: Any) -> Any:
-    """A whole number of numpy, or of another kind, as Python's own; anything else as it is."""
+    """Convert an integer of NumPy or another library to a Python int; return anything else unchanged."""
     try:
         return value if isinstance(value, bool) else index(value)
     except TypeError:
@@ -49,7 +49,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class CeilDiv:
-    """`ceil(numerator / denominator)`, where it does not divide exactly."""
+    """`ceil(numerator / denominator)`, where the division is not exact."""
 
     numerator: Dim
     denominator: int
@@ -59,7 +59,7 @@ class CeilDiv:
 
     @property
     def atoms(self) -> int:
-        """How many symbols and divisions there are, this one included."""
+        """The number of symbols and divisions, including this one."""
         return 1 + self.numerator.atoms
 
 
@@ -88,12 +88,12 @@ class Dim:
 
     @cached_property
     def divisor(self) -> int:
-        """The greatest number that divides the size whatever its symbols stand for."""
+        """The greatest number that divides the size for all values of its symbols."""
         return gcd(*(coefficient for _, coefficient in self.terms))
 
     @cached_property
     def atoms(self) -> int:
-        """How many symbols and divisions there are, those inside divisions too."""
+        """The number of symbols and divisions, including those inside divisions."""
         return sum(atom.atoms for monomial, _ in self.terms for atom in monomial)
 
     def __add__(self, other: Size) -> Size:
@@ -101,7 +101,7 @@ class Dim:
 
     def __mul__(self, other: Size) -> Size:
         others = _terms(other)
-        if len(self.terms) * len(others) > MOST_ATOMS * 16:  # many of them may be alike
+        if len(self.terms) * len(others) > MOST_ATOMS * 16:  # leaves room for terms that combine
             raise _too_long(len(self.terms) * len(others), "terms")
         return _polynomial(tuple((tuple(sorted(m + n, key=str)), c * k) for m, c in self.terms for n, k in others))
 
@@ -118,17 +118,17 @@ class Dim:
 
 
 def symbol(name: str) -> Dim:
-    """The symbolic size `name`. Raises IRError where it is no identifier."""
+    """The symbolic size `name`. Raises IRError if it is not an identifier or is a keyword."""
     if not _IDENTIFIER.match(name) or name in RESERVED:
         raise IRError(
-            f"a symbolic size must be an identifier of at most {LONGEST_NAME} characters that means nothing else, "
+            f"a symbolic size must be an identifier of at most {LONGEST_NAME} characters and not a keyword, "
             f"got {name!r}"
         )
     return Dim((((Symbol(name),), 1),))
 
 
 def symbol_of(size: Size) -> str | None:
-    """The name of a size that is one symbol and nothing else; None for any other."""
+    """The name of a size that is a single symbol; None for any other size."""
     match size:
         case Dim(terms=(((Symbol(name=name),), 1),)):
             return name
@@ -136,7 +136,7 @@ def symbol_of(size: Size) -> str | None:
 
 
 def ceildiv(numerator: Size, denominator: int) -> Size:
-    """`ceil(numerator / denominator)`; whole multiples of the denominator come out of the division."""
+    """`ceil(numerator / denominator)`, with multiples of the denominator moved out of the division."""
     if denominator < 1:
         raise IRError(f"ceildiv needs a positive divisor, got {denominator}")
     if denominator == 1:
@@ -149,21 +149,21 @@ def ceildiv(numerator: Size, denominator: int) -> Size:
 
 
 def divides(divisor: int, size: Size) -> bool:
-    """Whether `size` is a multiple of `divisor` whatever its symbols stand for."""
+    """Whether `size` is a multiple of `divisor` for all values of its symbols."""
     return all(coefficient % divisor == 0 for _, coefficient in _terms(size))
 
 
 def symbols(size: Size) -> frozenset[str]:
     """The names that occur in a size."""
-    found: set[str] = set()
+    names: set[str] = set()
     for monomial, _ in _terms(size):
         for atom in monomial:
-            found |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.numerator)
-    return frozenset(found)
+            names |= {atom.name} if isinstance(atom, Symbol) else symbols(atom.numerator)
+    return frozenset(names)
 
 
 def evaluate(size: Size, bindings: Mapping[str, int]) -> int:
-    """The size as a number. Raises IRError where a symbol is not bound."""
+    """The size as a number. Raises IRError if a symbol is not bound."""
     if isinstance(size, int):
         return size
     total = 0
@@ -204,19 +204,19 @@ def _terms(size: Size) -> tuple[tuple[Monomial, int], ...]:
 
 
 def _polynomial(terms: tuple[tuple[Monomial, int], ...]) -> Size:
-    """Collect equal monomials, drop zeros, sort: higher degrees first, then by name."""
+    """Combine equal monomials, drop zeros, and sort by degree, then by name."""
     sums: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
         sums[monomial] = sums.get(monomial, 0) + coefficient
-    kept = {m: c for m, c in sums.items() if c}
-    if not any(kept):
-        return kept.get((), 0)
-    atoms, largest = sum(atom.atoms for m in kept for atom in m), max(map(abs, kept.values()))
+    nonzero = {m: c for m, c in sums.items() if c}
+    if not any(nonzero):
+        return nonzero.get((), 0)
+    atoms, largest = sum(atom.atoms for m in nonzero for atom in m), max(map(abs, nonzero.values()))
     if atoms > MOST_ATOMS:
         raise _too_long(atoms, "symbols and divisions")
     if largest > LARGEST_COEFFICIENT:
         raise IRError(f"a size has too large a number in it: {largest}, at most {LARGEST_COEFFICIENT} is possible")
-    return Dim(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), [str(a) for a in item[0]]))))
+    return Dim(tuple(sorted(nonzero.items(), key=lambda item: (-len(item[0]), [str(a) for a in item[0]]))))
 
 
 def _too_long(count: int, what: str) -> IRError:

@@ -1,4 +1,4 @@
-"""Ops from plug-ins: the modules behind the entry points `flashir.ops`, imported when an op is not known."""
+"""Ops from plug-ins: the modules of the entry points `flashir.ops`, imported when an op is unknown."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Fault:
     """A plug-in that failed to load.
 
     Args:
-        plugin: its name.
-        module: the module that its entry point names.
-        problem: what went wrong.
-        ops: the ops that it had begun to define, the one at fault last. None of them is kept.
+        plugin: the name of the plug-in.
+        module: the module of its entry point.
+        problem: the error message.
+        ops: the ops that it had started to define, the faulty one last. All of them are removed.
     """
 
     plugin: str
@@ -33,7 +33,7 @@ class Fault:
 
 
 class Extensions:
-    """What plug-ins add to a table of ops. A plug-in adds all of its ops or, where it fails, none."""
+    """Loads the ops of plug-ins into a table. A plug-in that fails adds none of its ops."""
 
     def __init__(self, table: MutableMapping[str, Any]) -> None:
         self._table = table
@@ -41,20 +41,20 @@ class Extensions:
         self._begun: list[str] = []
         self._is_loaded = False
         self.faults: tuple[Fault, ...] = ()
-        """The plug-ins that failed, once `load` was called."""
+        """The plug-ins that failed; filled by `load`."""
         self.added: Mapping[str, tuple[str, ...]] = {}
-        """The ops of the others, by plug-in."""
+        """The ops that were added, by plug-in; filled by `load`."""
 
     def begin(self, op: str) -> None:
-        """Note that an op is about to be defined."""
+        """Record that the definition of an op starts."""
         self._begun.append(op)
 
     def load(self) -> None:
-        """Import every plug-in, once. Nothing is raised; see `faults`."""
+        """Import every plug-in, once. Never raises; see `faults`."""
         with self._lock:
             if self._is_loaded:
                 return
-            self._is_loaded = True  # now already: a plug-in may look ops up
+            self._is_loaded = True  # set first, because a plug-in may look up ops while it loads
             added = {}
             for entry in sorted(set(entry_points(group=OPS)), key=lambda entry: (entry.name, entry.value)):
                 before = set(self._table)

@@ -1,7 +1,7 @@
-"""Value, Node, Graph: the one data structure of the compiler. All are frozen; passes build new graphs.
+"""Value, Node and Graph: the data structure of the compiler. All are frozen; passes build new graphs.
 
-A graph is in topological order by construction. Regions (the bodies of `repeat` and `scan`) are graphs of
-their own that see nothing but their inputs.
+A graph is in topological order by construction. Regions (the bodies of `repeat` and `scan`) are separate graphs that
+see only their inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VALUE_NAME = re.compile(rf"[A-Za-z_0-9][A-Za-z0-9_.]{{0,{LONGEST_NAME - 1}}}\Z")
 
 
 class Auto:
-    """The attribute value `auto`: a choice that is still open. There is one, `AUTO`."""
+    """The attribute value `auto`: an open choice. Its only instance is `AUTO`."""
 
     def __repr__(self) -> str:
         return "auto"
@@ -49,13 +49,13 @@ class Value:
         return f"%{self.name}"
 
     def __hash__(self) -> int:
-        """By name alone, which is unique in a graph: values are looked up far more often than types are compared."""
+        """Hash the name only. It is unique in a graph, and hashing the type as well would be slow."""
         return hash(self.name)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One application of an op. An optional operand that is absent is None."""
+    """One application of an op. An absent optional operand is None."""
 
     op: str
     inputs: tuple[Value | None, ...]
@@ -68,7 +68,7 @@ class Node:
 
     @cached_property
     def operands(self) -> tuple[Value, ...]:
-        """The inputs that are present."""
+        """The inputs without absent ones."""
         return tuple(value for value in self.inputs if value is not None)
 
     @property
@@ -87,18 +87,18 @@ class Graph:
     outputs: tuple[Value, ...]
 
     def walk(self) -> Iterator[Node]:
-        """Every node, those of regions after the node that holds them."""
+        """Every node, including those in regions, which follow the node that holds them."""
         for node in self.nodes:
             yield node
             if node.region is not None:
                 yield from node.region.walk()
 
     def producers(self) -> dict[Value, Node]:
-        """The node that makes each value."""
+        """The node that computes each value."""
         return {value: node for node in self.nodes for value in node.outputs}
 
     def digraph(self) -> nx.DiGraph[Value]:
-        """The values as a networkx graph, from operand to result; each result carries its `node`."""
+        """The values as a networkx graph with edges from operands to results. Each result has its `node`."""
         import networkx as nx
 
         graph: nx.DiGraph[Value] = nx.DiGraph()

@@ -1,31 +1,31 @@
-"""The most that a graph may ask for. Where single numbers are bounded, so are their products.
+"""Limits on the size of a graph. Products of bounded numbers are bounded as well.
 
-A text of a kilobyte can ask for any number of layers, elements or steps. What no machine could do is refused where
-it is written, by the numbers here; what this machine cannot do is refused where memory is needed.
+A short text can request any number of layers, elements or steps. The limits here reject what no machine can run, when
+the graph is built. What this machine cannot run is rejected when memory is needed.
 """
 
 from __future__ import annotations
 
 LARGEST_SIZE = 2**40
-"""Of one axis."""
+"""Largest size of one axis."""
 
 MOST_ELEMENTS = 2**52
-"""Of one tensor or parameter: 16 pebibytes of float32, more than any machine has."""
+"""Most elements of one tensor or parameter: 16 pebibytes of float32, more than any machine has."""
 
 MOST_AXES = 24
-"""Of one tensor: numpy has 32, and ops need a few to work with."""
+"""Most axes of one tensor. NumPy allows 32, and some ops add a few."""
 
 MOST_LAYERS = 10_000
-"""Of one graph; those of a repeat inside another are multiplied."""
+"""Most layers of one graph. The counts of nested repeats are multiplied."""
 
 MOST_STEPS = 2**20
-"""Rounds of loops whose number is known; those of a loop inside another are multiplied."""
+"""Most iterations of all loops with a known count. The counts of nested loops are multiplied."""
 
 MOST_ATOMS = 256
-"""Symbols and divisions in one size, those inside divisions too: `2*T*T + ceildiv(T, 64)` has four."""
+"""Most symbols and divisions in one size: `2*T*T + ceildiv(T, 64)` has four."""
 
 LONGEST_NAME = 256
-"""Characters in the name of a model, a value, a symbol or a parameter."""
+"""Most characters in the name of a model, a value, a symbol or a parameter."""
 
 LONGEST_TEXT = 8 * 2**20
-"""Characters of IR text: some minutes of reading."""
+"""Most characters of IR text; parsing that much takes minutes."""

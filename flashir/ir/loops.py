@@ -1,4 +1,4 @@
-"""How often the bodies of loops run, and the bound on it."""
+"""How often the bodies of loops run, and the limits on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flashir.ir.op import OPS
 
 
 def rounds(node: Node) -> int:
-    """How often the body of a node runs, where that is known; else 1."""
+    """How often the body of a node runs if that is known, otherwise 1."""
     record = OPS[node.op]
     if record.rounds is None:
         return 1
@@ -20,7 +20,7 @@ def rounds(node: Node) -> int:
 
 
 def layers(nodes: Iterable[Node]) -> int:
-    """The layers that repeats make: those of a repeat inside another are multiplied."""
+    """The number of layers. The counts of nested repeats are multiplied."""
     total = 0
     for node in nodes:
         if node.region is not None:
@@ -30,12 +30,12 @@ def layers(nodes: Iterable[Node]) -> int:
 
 
 def steps(nodes: Iterable[Node]) -> int:
-    """The rounds of all loops whose number is known: those of a loop inside another are multiplied."""
+    """The iterations of all loops with a known count. The counts of nested loops are multiplied."""
     return sum(rounds(node) * max(1, steps(node.region.nodes)) for node in nodes if node.region is not None)
 
 
 def check_loops(nodes: Iterable[Node]) -> None:
-    """Raises IRError where loops make more layers, or take more steps, than a graph may."""
+    """Raise IRError if the loops have too many layers or steps."""
     nodes = [node for node in nodes if node.region is not None]
     if (count := layers(nodes)) > MOST_LAYERS:
         raise IRError(

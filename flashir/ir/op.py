@@ -1,6 +1,6 @@
-"""One op, one record: everything the compiler knows of an op stands in its OpDef.
+"""One op, one record: an OpDef holds everything that the compiler knows about an op.
 
-A record with `decompose` is composite, one without is primitive. Adding a composite op touches one file.
+An op with `decompose` is composite, one without is primitive. Adding a composite op touches one file.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from flashir.ir.types import DType, TensorType
 
 REQUIRED = object()
 PARAMETER_NAME = r"[A-Za-z0-9_.+-]*(\{[A-Za-z0-9_*+ -]+\}[A-Za-z0-9_.+-]*)*"
-"""A name such as `proj_in.weight` or `layers.{4*i + 2}`: it becomes a key of files, and an attribute in other code."""
+"""A name such as `proj_in.weight` or `layers.{4*i + 2}`. It is used as a key in files and as a Python attribute."""
 
 
 @dataclass(frozen=True)
 class AttrSpec:
-    """What an attribute may be, and what it is where it is not given.
+    """The accepted values and the default of an attribute.
 
     Args:
-        kind: the accepted python types.
-        default: the value where none is given; `REQUIRED` where one must be.
-        choices: the accepted values, where only some are.
-        least: the smallest number accepted.
-        most: the largest whole number; of a kind without fractions, `LARGEST_SIZE` where it is not given.
-        choice: how the compiler chooses, where `auto` is accepted.
-        items: of a list, the accepted python types of its items.
-        pattern: of a string, the regular expression that all of it must match.
-        doc: one line for people.
+        kind: the accepted Python types.
+        default: the default value; `REQUIRED` if there is none.
+        choices: the accepted values; empty for any.
+        least: the smallest accepted number.
+        most: the largest accepted integer; None for `LARGEST_SIZE`, or for no limit if floats are accepted.
+        choice: how the compiler chooses a value; None if `auto` is not accepted.
+        items: the accepted Python types of the items of a list.
+        pattern: a regular expression that a string must match entirely.
+        doc: one line of documentation.
     """
 
     kind: tuple[type, ...]
@@ -56,14 +56,14 @@ class AttrSpec:
     doc: str = ""
 
     def problem(self, name: str, value: Attr) -> str | None:
-        """What is wrong with that value, or None."""
-        wanted = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.choice else "")
+        """What is wrong with a value, or None."""
+        expected = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.choice else "")
         if isinstance(value, Auto):
-            return None if self.choice else f"{name} must be {wanted}, got auto"
+            return None if self.choice else f"{name} must be {expected}, got auto"
         if value is None:
-            return None if self.default is None else f"{name} must be {wanted}, got none"
+            return None if self.default is None else f"{name} must be {expected}, got none"
         if not _is_one_of(value, self.kind) or value != value:
-            return f"{name} must be {wanted}, got {value!r}"
+            return f"{name} must be {expected}, got {value!r}"
         if isinstance(value, tuple) and not all(_is_one_of(item, self.items) for item in value):
             return f"{name} must hold {' or '.join(kind.__name__ for kind in self.items)} alone, got {value!r}"
         if isinstance(value, str) and self.pattern and len(value) > LONGEST_NAME:
@@ -81,7 +81,7 @@ class AttrSpec:
 
 
 def _is_one_of(value: Attr, kinds: tuple[type, ...]) -> bool:
-    """Whether the value is of one of those types; a bool is no int."""
+    """Whether the value has one of these types. A bool is not an int."""
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
@@ -118,35 +118,35 @@ def parameter_name(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
 
 
 def choice(*choices: str, default: Any = REQUIRED, choice: Choice | None = None, doc: str = "") -> AttrSpec:
-    """An attribute that is one of some words."""
+    """An attribute that is one of several strings."""
     return AttrSpec((str,), default, choices, choice=choice, doc=doc)
 
 
 def size(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
-    """An attribute that is a size, known or symbolic."""
+    """An attribute that is a known or symbolic size."""
     return AttrSpec((int, Dim), default, least=0, doc=doc)
 
 
 def listing(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
-    """An attribute that is a list of axes, or of sizes that are known."""
+    """An attribute that is a list of axes or of known sizes."""
     return AttrSpec((tuple,), default, items=(int,), doc=doc)
 
 
 def sizes(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
-    """An attribute that is a list of sizes, known or symbolic."""
+    """An attribute that is a list of known or symbolic sizes."""
     return AttrSpec((tuple,), default, items=(int, Dim), doc=doc)
 
 
 def dtype(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
-    """An attribute that is an element type."""
+    """An attribute that is a dtype."""
     return AttrSpec((DType,), default, doc=doc)
 
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """A trainable parameter: its shape and how it starts, `mean + std * normal`.
+    """A trainable parameter: its shape and its initial value, `mean + std * normal`.
 
-    Raises IRError where it is larger than a tensor may be.
+    Raises IRError if it is larger than a tensor may be.
     """
 
     shape: tuple[int, ...]
@@ -159,9 +159,9 @@ class ParamSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """One case for the generated tests: types of the operands (as IR text) and attributes.
+    """A case for the generated tests: the types of the operands as IR text, and the attributes.
 
-    Integer operands are drawn from `0 .. high - 1`, so that they are good token ids.
+    Integer operands are drawn from `0 .. high - 1`, so they are valid token ids.
     """
 
     operands: tuple[str | None, ...] = ()
@@ -182,38 +182,38 @@ class OpDef:
     """The record of an op.
 
     Args:
-        name: as in the IR text.
-        operands: their names; `x?` is optional, `xs*` takes all that are left.
-        infer: types of the operands and attributes -> type, or types, of the results. Raises IRError.
-        ref: the meaning, in numpy float64; written apart from `decompose`, so that each tests the other.
+        name: the name in IR text.
+        operands: the names of the operands; `x?` is optional, `xs*` takes all remaining ones.
+        infer: types of the operands and attributes -> type or types of the results. Raises IRError.
+        ref: the reference in NumPy float64. It is independent of `decompose`, so that each tests the other.
             A block also gets `p`, its parameters by local name; an op with a region gets `body`, a function.
         cost: bound types and attributes -> Cost. See `flashir.ir.cost`.
         samples: cases for the generated tests.
-        attrs: the attributes it takes.
+        attrs: the attributes.
         decompose: builder, operands and attributes -> the same results from simpler ops.
-        params: types and attributes -> the parameters it owns, by local name.
-        scope: where those parameters stand: "pos", or "layers/attn" for a part of a numbered layer;
-            a function of the attributes where it depends on them.
-        region: for an op with a body: types of the operands and attributes -> types of the body's arguments.
-        rounds: for an op with a body: types of the operands and attributes -> how often the body runs.
-        stream: how it is continued token by token, where its result for a token takes more than that token.
-        inherit: attributes that follow from the nodes before it, where they are not given.
-        axes: what it does to the axes of its operands; required of primitives.
-        gradient: which values its backward pass reads; required of primitives. A composite that a target claims whole
-            reads its operands unless it says otherwise.
-        growth: how large its results become in long sequences, where not as large as its operands.
+        params: types and attributes -> the parameters that it owns, by local name.
+        scope: the prefix of those parameters: "pos", or "layers/attn" for a part of a numbered layer. May be a
+            function of the attributes.
+        region: for an op with a body: types of the operands and attributes -> types of the arguments of the body.
+        rounds: for an op with a body: types of the operands and attributes -> the number of iterations.
+        stream: how to decode token by token; needed if the result for a token depends on other tokens.
+        inherit: missing attributes that follow from the nodes before this one.
+        axes: what it does to the axes of its operands; required for primitives.
+        gradient: which values its backward pass reads; required for primitives. The default of a composite that a
+            target claims is all operands.
+        growth: how its results grow with the sequence length; the default is as fast as its operands.
         fold: what a node simplifies to, given the nodes before it.
         neutral: the second operand that leaves the first unchanged, as 0 for `add`.
         commutative: whether the two operands may be exchanged.
-        fuses: whether compilers compute it in one kernel with elementwise neighbours.
-        inline: whether each reader computes it anew, as a constant, so that it is never worth moving.
-        moves: whether each element of the result is one of an operand, or a constant.
-        clips: whether it is one of an operand where that is within bounds.
-        rows: of an op that takes rows of a table by number: operand types and attributes -> which operand holds the
-            numbers, and how many rows there are.
-        ignores_padding: attributes -> whether rows after the last token change no row before them. Elementwise ops
-            never do.
-        doc: one line for people.
+        fuses: whether compilers fuse it with elementwise neighbours.
+        inline: whether each reader recomputes it, as for a constant, so that it is never worth moving.
+        moves: whether each element of the result is an element of an operand or a constant.
+        clips: whether each element of the result equals that of an operand within some bounds.
+        rows: for an op that looks up rows of a table: operand types and attributes -> the operand with the indices,
+            and the number of rows.
+        ignores_padding: attributes -> whether rows after the last token leave all earlier rows unchanged. Always true
+            for elementwise ops.
+        doc: one line of documentation.
     """
 
     name: str
@@ -246,35 +246,35 @@ class OpDef:
 
     @property
     def is_primitive(self) -> bool:
-        """Whether no simpler ops say the same."""
+        """Whether the op has no decomposition."""
         return self.decompose is None
 
     @property
     def choices(self) -> dict[str, Choice]:
-        """The attributes that may be `auto`, and how they get a value."""
+        """The choices of the attributes that may be `auto`."""
         return {name: spec.choice for name, spec in self.attrs.items() if spec.choice is not None}
 
     @property
     def is_elementwise(self) -> bool:
-        """Whether each element of the result depends on the elements in its place alone."""
+        """Whether each element of the result depends only on the elements at the same position."""
         return self.axes is Axes.ELEMENTWISE
 
     def is_padding_safe(self, attrs: Mapping[str, Attr]) -> bool:
-        """Whether rows after the last token change no row before them."""
+        """Whether rows after the last token leave all earlier rows unchanged."""
         return self.is_elementwise or (self.ignores_padding is not None and self.ignores_padding(attrs))
 
     def home(self, attrs: Mapping[str, Attr]) -> str:
-        """The scope of its parameters, given the attributes."""
+        """The scope of its parameters for these attributes."""
         return self.scope(attrs) if callable(self.scope) else self.scope
 
-    def complete(self, given: Mapping[str, Attr], before: tuple[Node, ...] = ()) -> dict[str, Attr]:
-        """The attributes with defaults filled in, in declared order. Raises SettingError with every problem."""
+    def complete(self, attrs: Mapping[str, Attr], before: tuple[Node, ...] = ()) -> dict[str, Attr]:
+        """Fill in default attributes, in declared order. Raises SettingError with every problem."""
         if self.inherit is not None:
-            given = {**given, **self.inherit(given, before)}
-        problems = [f"{self.name} has no attribute {n!r}{suggest(n, self.attrs)}" for n in given if n not in self.attrs]
+            attrs = {**attrs, **self.inherit(attrs, before)}
+        problems = [f"{self.name} has no attribute {n!r}{suggest(n, self.attrs)}" for n in attrs if n not in self.attrs]
         complete: dict[str, Attr] = {}
         for name, spec in self.attrs.items():
-            value = given.get(name, spec.default)
+            value = attrs.get(name, spec.default)
             if value is REQUIRED:
                 problems.append(f"{self.name} needs the attribute {name!r}")
                 continue
@@ -286,23 +286,23 @@ class OpDef:
         return complete
 
     def arity(self) -> tuple[int, int | None]:
-        """Least and greatest number of operands; None is no bound."""
+        """The least and greatest number of operands; None for no upper bound."""
         least = sum(not name.endswith(("?", "*")) for name in self.operands)
         return least, None if self.operands and self.operands[-1].endswith("*") else len(self.operands)
 
 
 OPS = OpTable()
-"""Every op. Those of plug-ins are there once one was asked for; see `all_ops`."""
+"""Every op. The ops of plug-ins are loaded on demand; see `all_ops`."""
 
 EXTENSIONS = Extensions(OPS)
 
 
 def define_op(op: OpDef) -> OpDef:
-    """Enter an op into the table.
+    """Add an op to the table.
 
     Raises:
-        SettingError: the name is taken, a primitive lacks a trait that analyses need, or a choice has no candidate,
-            one twice, or one that the attribute cannot be.
+        SettingError: the name is taken, a primitive lacks a required trait, or a choice has no candidate, a duplicate
+            or an invalid one.
     """
     EXTENSIONS.begin(op.name)
     problems = [f"the op {op.name!r} is defined twice"] if OPS.is_defined(op.name) else []
@@ -310,41 +310,42 @@ def define_op(op: OpDef) -> OpDef:
         missing = [name for name in ("axes", "gradient") if getattr(op, name) is None]
         problems += [f"the primitive {op.name!r} does not say its {name}" for name in missing]
     for name, spec in op.attrs.items():
-        told = () if spec.choice is None else spec.choice.problems(lambda value, n=name, s=spec: s.problem(n, value))  # type: ignore[misc]
-        problems += [f"the choice {name!r} of the op {op.name!r} {problem}" for problem in told]
+        if spec.choice is not None:
+            wrong = spec.choice.problems(lambda value, n=name, s=spec: s.problem(n, value))  # type: ignore[misc]
+            problems += [f"the choice {name!r} of the op {op.name!r} {problem}" for problem in wrong]
     read = () if op.axes is None else AXES_READ.get(op.axes, ())
     lacking = [name for name in read if name not in op.attrs]
     problems += [f"{op.name!r} says axes={op.axes}, and has no attribute {name!r}" for name in lacking]
     if problems:
-        raise SettingError(problems, hint="flashir.ir.traits has the facts that a record can state")
+        raise SettingError(problems, hint="see flashir.ir.traits for the traits of an op")
     if op.params is not None:
-        scope = {"scope": parameter_name(None, doc="where its parameters stand; numbered by position where not given")}
+        scope = {"scope": parameter_name(None, doc="prefix of its parameters; numbered by position by default")}
         op = replace(op, attrs=MappingProxyType({**op.attrs, **scope}))
     OPS[op.name] = op
     return op
 
 
 def opdef(name: str) -> OpDef:
-    """The record of that op, from a plug-in where flashir has none. Raises SettingError where there is none."""
+    """The record of an op, built-in or from a plug-in. Raises SettingError if there is none."""
     if not isinstance(name, str):
-        raise SettingError(f"an op is known by its name, got {shown(name)}")
+        raise SettingError(f"the name of an op must be a string, got {shown(name)}")
     if name not in OPS:
         EXTENSIONS.load()
     if name not in OPS:
-        told = [fault for fault in EXTENSIONS.faults if name in fault.ops]
-        unknown = [] if told else [f"unknown op {name!r}{suggest(name, OPS)}"]
-        raise SettingError(unknown + list(map(str, told or EXTENSIONS.faults)))
+        faults = [fault for fault in EXTENSIONS.faults if name in fault.ops]
+        unknown = [] if faults else [f"unknown op {name!r}{suggest(name, OPS)}"]
+        raise SettingError(unknown + list(map(str, faults or EXTENSIONS.faults)))
     return OPS[name]
 
 
 def all_ops() -> tuple[OpDef, ...]:
-    """Every op, those of plug-ins among them. What is wrong with a plug-in, `flashir doctor` says."""
+    """Every op, including those of plug-ins. `flashir doctor` reports plug-ins that fail."""
     EXTENSIONS.load()
     return tuple(OPS.values())
 
 
 def same_type(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
-    """The result has the type of the first operand."""
+    """The type of the first operand."""
     return x
 
 

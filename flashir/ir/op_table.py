@@ -1,4 +1,4 @@
-"""The table of ops, which fills itself when it is first read."""
+"""The table of ops, which loads the standard ops on first use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from flashir.ir.op import OpDef
 
 STANDARD = "flashir.ops"
-"""The package that defines the standard ops when it is imported."""
+"""The package that defines the standard ops on import."""
 
 
 class OpTable(MutableMapping[str, "OpDef"]):
-    """Every op by its name. The first reader of the table loads the standard ops; plug-ins add theirs."""
+    """Every op by name. The first access loads the standard ops; plug-ins add theirs."""
 
     def __init__(self) -> None:
         self._records: dict[str, OpDef] = {}
@@ -40,11 +40,11 @@ class OpTable(MutableMapping[str, "OpDef"]):
         del self._records[name]
 
     def is_defined(self, name: str) -> bool:
-        """Whether the op is there already, without loading any."""
+        """Whether the op is already loaded."""
         return name in self._records
 
     def _load(self) -> None:
-        """Import the standard ops. While they load, they see those that are there."""
+        """Import the standard ops, once. While they load, the table holds those loaded so far."""
         if not self._complete:
             import_module(STANDARD)
             self._complete = True

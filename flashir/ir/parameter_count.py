@@ -1,4 +1,4 @@
-"""How many numbers a model learns, counted without a name for each parameter of each layer."""
+"""The number of learned scalars of a model, counted without listing the parameters of every layer."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from flashir.ir.graph import Graph
 from flashir.ir.parameter_names import Loop, Use, check_names, parameters, parts, round_symbol, uses, with_scopes
 
 Indices = npt.NDArray[np.int64]
-Words = tuple[str | None, ...]
-"""The components of a name between dots; None for one that is a number."""
+Components = tuple[str | None, ...]
+"""The components of a name between dots; None for a number."""
 
 _NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,8})\Z")
 _LARGEST_FACTOR = 2**30
 
 
 def parameter_count(graph: Graph) -> int:
-    """How many numbers a model learns; a parameter that is used twice counts once. Raises as `parameters` does."""
+    """The number of learned scalars. A shared parameter counts once. Raises the errors of `parameters`."""
     check_names(graph)
-    found: dict[tuple[Words, tuple[int, ...]], list[Indices]] = {}
+    indices: dict[tuple[Components, tuple[int, ...]], list[Indices]] = {}
     for use, times in _flat(uses(with_scopes(graph)), ()):
-        words, numbers = _split(use.template)
-        if any(word and "{" in word for word in words) or not all(map(_is_linear, numbers)):
-            return sum(prod(each.shape) for each in parameters(graph).values())
-        found.setdefault((words, use.spec.shape), []).append(_values(numbers, times))
-    return sum(prod(shape) * _distinct(np.concatenate(values)) for (_, shape), values in found.items())
+        components, numbers = _split(use.template)
+        if any(component and "{" in component for component in components) or not all(map(_is_linear, numbers)):
+            return sum(prod(spec.shape) for spec in parameters(graph).values())
+        indices.setdefault((components, use.spec.shape), []).append(_values(numbers, times))
+    return sum(prod(shape) * _distinct(np.concatenate(values)) for (_, shape), values in indices.items())
 
 
-def _flat(found: Iterable[Use | Loop], times: tuple[int, ...]) -> Iterator[tuple[Use, tuple[int, ...]]]:
-    """Each use with the rounds of the repeats around it, the outermost first."""
-    for each in found:
-        if isinstance(each, Use):
-            yield each, times
+def _flat(inner: Iterable[Use | Loop], times: tuple[int, ...]) -> Iterator[tuple[Use, tuple[int, ...]]]:
+    """Each use with the iteration counts of the repeats around it, outermost first."""
+    for use in inner:
+        if isinstance(use, Use):
+            yield use, times
         else:
-            yield from _flat(each.uses, (*times, each.times))
+            yield from _flat(use.uses, (*times, use.times))
 
 
-def _split(template: str) -> tuple[Words, list[Size]]:
-    """`layers.{i}.norm.0` -> (`layers`, None, `norm`, None), [i, 0]"""
-    words: list[str | None] = []
+def _split(template: str) -> tuple[Components, list[Size]]:
+    """`layers.{i}.norm.0` -> (`layers`, None, `norm`, None), [i, 0]."""
+    components: list[str | None] = []
     numbers: list[Size] = []
-    for component in template.split("."):
-        match parts(component):
+    for text in template.split("."):
+        match parts(text):
             case ("", size, ""):
                 number: str | Size = size
             case _:
-                number = int(component) if _NUMBER.match(component) else component
-        words.append(number if isinstance(number, str) else None)
+                number = int(text) if _NUMBER.match(text) else text
+        components.append(number if isinstance(number, str) else None)
         numbers += [] if isinstance(number, str) else [number]
-    return tuple(words), numbers
+    return tuple(components), numbers
 
 
 def _is_linear(size: Size) -> bool:
-    """Whether a size is a sum of rounds times numbers that int64 has room for."""
+    """Whether a size is linear in the rounds, with coefficients small enough for int64."""
     if isinstance(size, int):
         return True
     return all(
@@ -68,16 +68,16 @@ def _is_linear(size: Size) -> bool:
 
 
 def _values(numbers: list[Size], times: tuple[int, ...]) -> Indices:
-    """The numbers in each round: [rounds in all, numbers]"""
+    """The numbers in each round: [all rounds, numbers]."""
     rounds = np.indices(times).reshape(len(times), prod(times))
-    found = np.zeros((prod(times), len(numbers)), np.int64)
+    result = np.zeros((prod(times), len(numbers)), np.int64)
     for column, size in enumerate(numbers):
         for monomial, factor in (((), size),) if isinstance(size, int) else size.terms:
-            depth = [round_symbol(each) for each in range(len(times))].index(str(monomial[0])) if monomial else None
-            found[:, column] += factor * (1 if depth is None else rounds[depth])
-    return found
+            depth = [round_symbol(level) for level in range(len(times))].index(str(monomial[0])) if monomial else None
+            result[:, column] += factor * (1 if depth is None else rounds[depth])
+    return result
 
 
 def _distinct(values: Indices) -> int:
-    """How many rows differ."""
+    """The number of distinct rows."""
     return len(np.unique(values[:, 0]) if values.shape[1] == 1 else np.unique(values, axis=0))

@@ -1,8 +1,8 @@
-"""Where parameters stand: every block that owns some gets its `scope`, such as `layers.{i}`.
+"""Parameter names: every block that owns parameters gets a `scope`, such as `layers.{i}`.
 
-A block in scope "layers" opens a new layer; one in "layers/attn" joins the current layer as its part `attn`, and
-opens a new one where the current layer has that part already. In the body of a `repeat` the number of the layer is
-a size in the number of the round: `layers.{i}`, or `layers.{4*i + 2}` for the third of four blocks in the body.
+A block in scope "layers" starts a new layer. A block in "layers/attn" becomes the part `attn` of the current layer, or
+starts a new layer if the current one already has that part. In the body of a `repeat`, the layer number is a size in
+the round: `layers.{i}`, or `layers.{4*i + 2}` for the third of four blocks in the body.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INDEX = re.compile(r"\{([^}]*)\}")
 
 @dataclass
 class _Layers:
-    """The count of layers so far, and the parts that the current one has; None where the next block opens a layer."""
+    """The layers so far, and the parts of the current one; None if the next block starts a layer."""
 
     first: Size = 0
     opened: int = 0
@@ -39,30 +39,30 @@ class _Layers:
 
 
 def with_scopes(graph: Graph) -> Graph:
-    """The graph with a `scope` on every block that owns parameters; those that have one keep it."""
+    """Give every block that owns parameters a `scope`, unless it has one."""
     return _named(graph, _Layers(), 0, {})
 
 
 def expand(template: str, rounds: Mapping[str, int]) -> str:
-    """`layers.{4*i + 2}` with i = 3 -> `layers.14`; a round that is not given stays open."""
+    """`layers.{4*i + 2}` with i = 3 -> `layers.14`. Rounds without a number stay symbolic."""
     return "".join(part if isinstance(part, str) else _number(part, rounds) for part in parts(template))
 
 
 def parameters(graph: Graph) -> dict[str, ParamSpec]:
     """Every parameter of a model by its full name, in the order of use.
 
-    Raises IRError where two uses differ in shape; and as `check_names`.
+    Raises IRError if two uses differ in shape, and the errors of `check_names`.
     """
     check_names(graph)
-    found: dict[str, ParamSpec] = {}
+    specs: dict[str, ParamSpec] = {}
     for name, spec in _expanded(uses(with_scopes(graph)), {}):
-        if found.setdefault(name, spec).shape != spec.shape:
-            raise IRError(f"the parameter {name} is used with shapes {found[name].shape} and {spec.shape}")
-    return found
+        if specs.setdefault(name, spec).shape != spec.shape:
+            raise IRError(f"the parameter {name} is used with shapes {specs[name].shape} and {spec.shape}")
+    return specs
 
 
 def owned(node: Node) -> dict[str, ParamSpec]:
-    """The parameters of one node by full name, rounds still open. Empty where it owns none."""
+    """The parameters of one node by full name, with symbolic rounds."""
     record = OPS[node.op]
     if record.params is None:
         return {}
@@ -71,24 +71,24 @@ def owned(node: Node) -> dict[str, ParamSpec]:
 
 
 def full_name(node: Node, local: str) -> str:
-    """The name of a block's own parameter in the whole model."""
+    """The full name of a block's parameter."""
     scope = node.attrs["scope"]
     return f"{scope}.{local}" if scope else local
 
 
 def round_symbol(depth: int) -> str:
-    """The symbol that counts the rounds of a `repeat` that stands inside `depth` others."""
+    """The symbol for the round of a `repeat` nested in `depth` others."""
     if depth >= len(ROUNDS):
         raise IRError(f"repeat is nested deeper than {len(ROUNDS)} levels")
     return ROUNDS[depth]
 
 
 def check_names(graph: Graph, *, is_part: bool = False) -> None:
-    """Raises IRError where a name counts in something that is no round of a repeat around it.
+    """Raise IRError if a name uses a symbol that is not the round of an enclosing repeat.
 
     Args:
         graph: a model.
-        is_part: it may be a part of one, the body of a repeat for example: names may count in any round.
+        is_part: the graph may be part of a model, such as the body of a repeat, so names may use any round.
     """
     if problems := list(dict.fromkeys(_name_problems(graph, frozenset(ROUNDS if is_part else ())))):
         raise IRError(problems, where=f"@{graph.name}", hint=f"the rounds of nested repeats are {', '.join(ROUNDS)}")
@@ -101,7 +101,7 @@ def _name_problems(graph: Graph, rounds: frozenset[str], depth: int = 0) -> Iter
             for part in parts(template) if isinstance(template, str) else ():
                 if not isinstance(part, str) and (unknown := symbols(part) - rounds):
                     what = f"the {attr} {template!r} of {node.op}"
-                    yield f"{what} counts in {min(unknown)}, which is no round of a repeat around it"
+                    yield f"{what} uses {min(unknown)}, which is not the round of an enclosing repeat"
         if node.region is not None:
             inner = {round_symbol(depth)} if node.op == "repeat" else set()
             yield from _name_problems(node.region, rounds | inner, depth + (node.op == "repeat"))
@@ -109,7 +109,7 @@ def _name_problems(graph: Graph, rounds: frozenset[str], depth: int = 0) -> Iter
 
 @lru_cache(maxsize=4096)
 def parts(template: str) -> tuple[str | Size, ...]:
-    """`layers.{4*i + 2}` -> `layers.`, 4*i + 2. Raises IRError where what stands in braces is no size."""
+    """`layers.{4*i + 2}` -> `layers.`, 4*i + 2. Raises IRError if the text in braces is not a size."""
     texts = _INDEX.split(template)
     try:
         return tuple(parse_size(text) if position % 2 else text for position, text in enumerate(texts))
@@ -126,7 +126,7 @@ def _number(size: Size, rounds: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class Use:
-    """A parameter by template, as in `layers.{i}.norm.scale`."""
+    """A parameter by its template, such as `layers.{i}.norm.scale`."""
 
     template: str
     spec: ParamSpec
@@ -134,32 +134,32 @@ class Use:
 
 @dataclass(frozen=True)
 class Loop:
-    """What the body of a repeat uses, and how often it runs."""
+    """The parameters that the body of a repeat uses, and how often it runs."""
 
     times: int
     uses: list[Use | Loop]
 
 
 def uses(graph: Graph) -> list[Use | Loop]:
-    """The parameters that a graph uses, in order, before rounds are counted. Its scopes are given."""
-    found: list[Use | Loop] = []
+    """The parameters that a graph with scopes uses, in order, with symbolic rounds."""
+    result: list[Use | Loop] = []
     for node in graph.nodes:
-        found += (Use(name, spec) for name, spec in owned(node).items())
+        result += (Use(name, spec) for name, spec in owned(node).items())
         if node.op == "repeat" and node.region is not None and (inside := uses(node.region)):
             times = node.attrs["times"]
             assert isinstance(times, int)
-            found.append(Loop(times, inside))
-    return found
+            result.append(Loop(times, inside))
+    return result
 
 
 def _expanded(uses: list[Use | Loop], rounds: Mapping[str, int]) -> Iterator[tuple[str, ParamSpec]]:
-    """Each use by full name, round after round."""
-    for each in uses:
-        if isinstance(each, Use):
-            yield expand(each.template, rounds), each.spec
+    """Each use by full name, round by round."""
+    for use in uses:
+        if isinstance(use, Use):
+            yield expand(use.template, rounds), use.spec
         else:
-            for index in range(each.times):
-                yield from _expanded(each.uses, {**rounds, round_symbol(len(rounds)): index})
+            for index in range(use.times):
+                yield from _expanded(use.uses, {**rounds, round_symbol(len(rounds)): index})
 
 
 def _named(graph: Graph, layers: _Layers, depth: int, seen: dict[tuple[str, str], int]) -> Graph:
@@ -191,7 +191,7 @@ def _scope(node: Node, layers: _Layers, depth: int, seen: dict[tuple[str, str], 
     if not home:
         return ""
     if depth and not home.startswith("layers"):
-        home = f"layers/{home}"  # inside a repeat, everything is part of a layer
+        home = f"layers/{home}"  # inside a repeat, every block is part of a layer
     if home.startswith("layers"):
         _, _, part = home.partition("/")
         number = layers.place(part)

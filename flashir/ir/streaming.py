@@ -1,4 +1,4 @@
-"""How an op decodes token by token: the two rules that its record holds."""
+"""The rules of an op for decoding token by token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from flashir.ir.graph import Value
 
 States = Mapping[str, Any]
-"""The values of an op's states by name; none has an axis of tokens whose size is open."""
+"""The state of an op by name. No state has a token axis of symbolic size."""
 
 
 def _keeps_nothing(now: object, *operands: Value, **attrs: Any) -> States:
@@ -18,14 +18,14 @@ def _keeps_nothing(now: object, *operands: Value, **attrs: Any) -> States:
 
 @dataclass(frozen=True)
 class StreamingRule:
-    """How an op is continued whose result for a token depends on others, or on the position.
+    """How to decode an op whose result for a token depends on other tokens or on the position.
 
-    Both rules take the attributes as `decompose` does, sizes those of the graph in the making, `p` where it owns
-    parameters.
+    Both rules take the attributes like `decompose`, with sizes of the graph that is being built, and `p` if the op
+    owns parameters.
 
     Args:
-        step: moment, states, operands for the new tokens -> the results for them, and the states after them.
-        after: moment, operands for a whole prompt -> the states after each row's own tokens.
+        step: context, states, operands for the new tokens -> the results for them, and the new states.
+        after: context, operands for a whole prompt -> the states after the last token of each row.
     """
 
     step: Callable[..., tuple[Any, States]]

@@ -1,7 +1,7 @@
-"""Facts about an op that analyses and passes ask for. They stand on its record, so no analysis names an op.
+"""Traits of an op that analyses and passes use. They are fields of its record, so no analysis names an op.
 
-`Axes` says what an op does to the axes of its operands, a gradient rule what its backward pass reads, a fold rule what
-it simplifies to.
+`Axes` describes what an op does to the axes of its operands, a gradient rule which values its backward pass reads, a
+fold rule what a node simplifies to.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class Axes(Enum):
     """What an op does to the axes of its operands."""
 
     ELEMENTWISE = auto()
-    """Each element of the result depends on the elements in its place; shapes broadcast as in numpy."""
+    """Each element of the result depends on the elements at its position; shapes broadcast as in NumPy."""
     BROADCAST = auto()
-    """As elementwise, and the result takes the shape `attrs["shape"]`."""
+    """As elementwise, and the result has the shape `attrs["shape"]`."""
     ALONG_ONE = auto()
-    """The op works along `attrs["axis"]`; all other axes keep their places."""
+    """The op works along `attrs["axis"]`; all other axes stay in place."""
     REDUCTION = auto()
-    """The axes in `attrs["axes"]` are removed, or kept with size 1 where `attrs["keepdims"]`."""
+    """The axes in `attrs["axes"]` are removed, or have size 1 if `attrs["keepdims"]`."""
     ALIGNED = auto()
-    """As elementwise on all axes but the last, along which elements may mix."""
+    """As elementwise on all axes but the last, along which elements may depend on each other."""
     LAST = auto()
-    """The op works along the last axis of its first operand; its other operands have no axis in common with it."""
+    """The op works along the last axis of its first operand; its other operands share no axis with it."""
     TRANSPOSE = auto()
     """Axis i of the result is axis `attrs["perm"][i]` of the operand."""
     RESHAPE = auto()
@@ -39,7 +39,7 @@ class Axes(Enum):
     GATHER = auto()
     """Rows of the first operand, numbered by the second."""
     MATMUL = auto()
-    """A batch of matrix products; `attrs["transpose_x"]` and `attrs["transpose_y"]` say how the matrices lie."""
+    """A batch of matrix products, transposed by `attrs["transpose_x"]` and `attrs["transpose_y"]`."""
     LOOP = auto()
     """A loop along `attrs["axis"]`, see `flashir.ops.primitive.scan.cut_scan`."""
     SOURCE = auto()
@@ -68,12 +68,12 @@ def no_gradient(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
 
 
 def reads_nothing(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
-    """The op is linear in each operand alone, so its gradient needs no value of the forward pass."""
+    """The op is linear in all operands, so its gradient needs no value of the forward pass."""
     return ()
 
 
 def reads_result(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
-    """The derivative is a function of the result, as of `exp`."""
+    """The derivative is a function of the result, as for `exp`."""
     return node.outputs
 
 
@@ -83,7 +83,7 @@ def reads_operands(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
 
 
 def reads_operand(index: int) -> GradientRule:
-    """The gradient reads one operand alone, as `select` its condition."""
+    """The gradient reads only one operand, as that of `select` reads the condition."""
 
     def rule(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
         return (node.operands[index],)
@@ -98,26 +98,26 @@ def reads_other_side(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
 
 
 FoldRule = Callable[["Builder", "Node"], "Value | None"]
-"""The builder, and a node that it is about to insert -> a value that equals its result; None where there is none."""
+"""builder, the node to insert -> a value that equals its result, or None."""
 
 
 def same_type(node: Node, x: Value | None) -> Value | None:
-    """The value, where it has the type of the node's result."""
+    """The value if it has the type of the node's result, or None."""
     return x if x is not None and x.type == node.output.type else None
 
 
 def fold_identity(b: Builder, node: Node) -> Value | None:
-    """`f(x)` of the type that x has -> `x`, as a cast to its own element type."""
+    """`f(x)` with the type of x -> `x`, as for a cast to the same dtype."""
     return same_type(node, node.inputs[0])
 
 
 def fold_single(b: Builder, node: Node) -> Value | None:
-    """`f(x)` with one operand and one result -> `x`, as a concat of one part."""
+    """`f(x)` with one operand and one result -> `x`, as for a concat of one part."""
     return node.inputs[0] if len(node.inputs) == len(node.outputs) == 1 else None
 
 
 def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
-    """The number that a value is, where it is a constant."""
+    """The number of a constant; None for any other value."""
     node = b.producer(value)
     if node is None or node.op != "constant":
         return None
@@ -127,33 +127,33 @@ def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
 
 
 RowsRule = Callable[[Sequence[Any], Mapping[str, Any]], tuple[int, Any]]
-"""Operand types and attributes -> the operand that holds numbers of rows, and how many rows the table has."""
+"""Operand types and attributes -> the index of the operand with row indices, and the number of rows of the table."""
 GrowthRule = Callable[["Node", Sequence[float], Callable[["Size"], float]], float]
-"""How large numbers become in long sequences: node, growth of each operand, power of a size -> growth of the results.
+"""How values grow with the sequence length: node, growth of each operand, power of a size -> growth of the results.
 
-A growth of g says that numbers become as large as the length to the power of g, at most. Constants, parameters, tokens
-and what is normalised have 0, a sum over all tokens 1, its reciprocal -1. The power of a size is 1 where it is one of
-tokens, or of chunks, else 0. Without a rule, the growth of an op is the largest of its operands'.
+A growth of g bounds the values by the length to the power of g. Constants, parameters, tokens and normalised values
+have growth 0, a sum over all tokens 1, its reciprocal -1. The power of a size is 1 if it counts tokens or chunks, and 0
+otherwise. The growth of an op without a rule is the largest of its operands.
 """
 
 
 def grows_bounded(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
-    """The results are bounded, as those of `tanh`, or of `exp`, which is taken of scores less their largest."""
+    """The results are bounded, as for `tanh`. So is `exp`, whose operand is a score minus the largest score."""
     return 0.0
 
 
 def grows_as_product(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
-    """`x * y`"""
+    """`x * y`."""
     return sum(growth)
 
 
 def grows_as_quotient(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
-    """`x / y`"""
+    """`x / y`."""
     return growth[0] - growth[1]
 
 
 def grows_as_inverse(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
-    """`1 / x`"""
+    """`1 / x`."""
     return -growth[0]
 
 
@@ -170,7 +170,7 @@ def grows_by_axes(node: Node, growth: Sequence[float], power: Callable[[Size], f
 
 
 def grows_by_running(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
-    """A running sum is one over tokens, or over chunks."""
+    """A running sum runs over tokens or chunks."""
     return growth[0] + 1.0
 
 
@@ -181,12 +181,12 @@ def grows_by_contraction(node: Node, growth: Sequence[float], power: Callable[[S
 
 
 def grows_as_constant(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
-    """Nothing grows less than 0 does."""
+    """A constant does not grow; 0 grows slower than anything."""
     return 0.0 if node.attrs["value"] else -inf
 
 
 def grows_as_size(attr: str) -> GrowthRule:
-    """A number as large as the size that the attribute has."""
+    """A value as large as the size in an attribute."""
 
     def rule(node: Node, growth: Sequence[float], power: Callable[[Size], float]) -> float:
         size: Any = node.attrs[attr]
@@ -196,14 +196,14 @@ def grows_as_size(attr: str) -> GrowthRule:
 
 
 PaddingRule = Callable[[Mapping[str, "Attr"]], bool]
-"""Attributes -> whether rows after the last token leave the results of the rows before them unchanged."""
+"""Attributes -> whether rows after the last token leave the results of earlier rows unchanged."""
 
 
 def each_row_alone(attrs: Mapping[str, Any]) -> bool:
-    """The op works on each row alone."""
+    """The op works on each row independently."""
     return True
 
 
 def where_causal(attrs: Mapping[str, Any]) -> bool:
-    """No row sees those after it where the op is causal."""
+    """A causal op never reads later rows."""
     return attrs["causal"] is True

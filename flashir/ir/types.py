@@ -1,4 +1,4 @@
-"""Types of values: an element type and a shape of known or symbolic sizes, as in `f32[B, T, 768]`."""
+"""Types of values: a dtype and a shape of known or symbolic sizes, such as `f32[B, T, 768]`."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class DType(Enum):
 
     @property
     def reference_dtype(self) -> np.dtype[np.generic]:
-        """The numpy type in which the interpreter computes: every float is a float64, every integer an int64."""
+        """The NumPy dtype in which the interpreter computes: float64 for floats, int64 for integers."""
         return np.dtype(np.float64 if self.is_float else np.bool_ if self is DType.BOOL else np.int64)
 
     @staticmethod
     def named(name: str) -> DType:
-        """The type of that IR name or long name (`float16`). Raises IRError where there is none."""
+        """The dtype of an IR name (`f16`) or a long name (`float16`). Raises IRError if there is none."""
         long = {
             "float64": "f64",
             "float32": "f32",
@@ -72,9 +72,9 @@ DTYPE_NAMES = frozenset(dtype.value for dtype in DType)
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type and shape. Sizes are not negative; a symbolic one is a `Dim`.
+    """A dtype and a shape. A symbolic size is a `Dim`.
 
-    Raises IRError where a size is out of range, or there are more axes or elements than any machine can have.
+    Raises IRError if a size is negative or too large, or there are too many axes or elements.
     """
 
     dtype: DType
@@ -110,31 +110,31 @@ class TensorType:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The shape of a type without symbols. Raises IRError where one is left."""
+        """The shape of a type without symbols. Raises IRError if there is one."""
         if any(isinstance(size, Dim) for size in self.shape):
             raise IRError(f"{self} still has symbolic sizes")
         return tuple(size for size in self.shape if isinstance(size, int))
 
     @property
     def count(self) -> int:
-        """Number of elements, without symbols."""
+        """Number of elements of a type without symbols."""
         return prod(self.sizes)
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole tensor, without symbols."""
+        """Bytes of the tensor of a type without symbols."""
         return self.count * self.dtype.bytes
 
     def with_shape(self, shape: Shape) -> TensorType:
-        """The same element type in another shape."""
+        """The same dtype with another shape."""
         return TensorType(self.dtype, shape)
 
     def with_dtype(self, dtype: DType) -> TensorType:
-        """The same shape of another element type."""
+        """The same shape with another dtype."""
         return TensorType(dtype, self.shape)
 
     def bind(self, bindings: Mapping[str, int]) -> TensorType:
-        """The type with every symbol replaced by its value. Raises IRError where one has none."""
+        """The type with every symbol replaced by its value. Raises IRError if one has none."""
         return self.with_shape(tuple(evaluate(size, bindings) for size in self.shape))
 
     def substitute(self, bindings: Mapping[str, Size]) -> TensorType:
@@ -143,7 +143,7 @@ class TensorType:
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
-    """The shape numpy would broadcast to. Raises IRError where two sizes differ and neither is 1."""
+    """The shape that NumPy broadcasts to. Raises IRError if two sizes differ and neither is 1."""
     rank = max(map(len, shapes))
     result: list[Size] = []
     for axis in range(-rank, 0):

@@ -1,4 +1,4 @@
-"""Verification: a graph is well formed when every node is, given those before it."""
+"""Verification: a graph is valid if every node is valid, given the nodes before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTEXT = 2  # nodes shown on each side of a faulty one
 
 
 def verify(graph: Graph) -> None:
-    """Raises IRError with every problem, each fault shown in its surroundings."""
+    """Raise IRError with every problem, each shown with the nodes around it."""
     problems = list(_problems(graph, f"@{graph.name}"))
     if not problems:
         with gathered(problems):
@@ -30,10 +30,10 @@ def _problems(graph: Graph, where: str) -> Iterator[str]:
     known: set[Value] = set()
     names: set[str] = set()
     if not MODEL_NAME.match(graph.name):
-        yield f"{graph.name!r} is no name for a model"
+        yield f"{graph.name!r} is not a valid name for a model"
     for value in graph.inputs:
         if not VALUE_NAME.match(value.name):
-            yield f"{value.name!r} is no name for a value"
+            yield f"{value.name!r} is not a valid name for a value"
         if value.name in names:
             yield f"{value} is an input twice"
         names.add(value.name)
@@ -58,12 +58,12 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
     for value in node.operands:
         if value not in known:
             yield f"{node.op} uses {value}: {value.type}, which no node before it makes"
-    made_here = [value.name for value in node.outputs]
+    own_names = [value.name for value in node.outputs]
     for value in node.outputs:
-        if value.name in names or made_here.count(value.name) > 1:
+        if value.name in names or own_names.count(value.name) > 1:
             yield f"{value} is defined twice"
         if not VALUE_NAME.match(value.name):
-            yield f"{value.name!r} is no name for a value"
+            yield f"{value.name!r} is not a valid name for a value"
     try:
         record = opdef(node.op)
         least, most = record.arity()
@@ -75,9 +75,9 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
     except FlashirError as error:
         yield f"{node.op}: {error.message}"
         return
-    made = tuple(value.type for value in node.outputs)
-    if types != made:
-        yield f"{node.op} makes {', '.join(map(str, types))}, its results say {', '.join(map(str, made))}"
+    recorded = tuple(value.type for value in node.outputs)
+    if types != recorded:
+        yield f"{node.op} makes {', '.join(map(str, types))}, its results say {', '.join(map(str, recorded))}"
 
 
 def _surroundings(graph: Graph, position: int) -> str:

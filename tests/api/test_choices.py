@@ -92,7 +92,7 @@ def test_an_op_that_cannot_have_every_value_is_offered_those_it_can(ops: dict[st
     [
         ((), "the choice 'way' of the op 'odd' has no candidate"),
         (("slow", "slow"), "the choice 'way' of the op 'odd' has a candidate twice: ('slow', 'slow')"),
-        (("slow", "quick"), "has a candidate that cannot be: way must be one of 'slow', 'fast', got 'quick'"),
+        (("slow", "quick"), "has an invalid candidate: way must be one of 'slow', 'fast', got 'quick'"),
     ],
 )
 def test_an_op_whose_choice_has_wrong_candidates_is_refused(values: tuple[str, ...], told: str) -> None:

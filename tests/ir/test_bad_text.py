@@ -47,7 +47,7 @@ PROBLEMS = [
     (HEAD + "  %a = cumsum(%x) {axs = 1}\n return %a }", "2:8", "no attribute 'axs'; did you mean 'axis'"),
     (HEAD + "  %a = cumsum(%x) {axis = 1, axis = 1}\n return %a }", "2:8", "'axis' is given twice"),
     (HEAD + "  %a = cumsum(%x) {axis = 7}\n return %a }", "2:8", "axis 7 is out of range"),
-    (HEAD + "  %a = relu(z = %x)\n return %a }", "2:8", r"takes no further operand 'z'; it takes \(x\)"),
+    (HEAD + "  %a = relu(z = %x)\n return %a }", "2:8", r"has no operand named 'z' here; it takes \(x\)"),
     (HEAD + "  %a = repeat(%x) {times = 1}\n return %a }", "2:8", "repeat needs a body"),
     (HEAD + "  %a = relu(%x) (%h) { yield %h }\n return %a }", "2:8", "relu takes no body"),
     (HEAD + "  %a = repeat(%x) {times = 1} (%h) {\n  %b = relo(%h)\n yield %b }\n return %a }", "3:8", "'relo'"),

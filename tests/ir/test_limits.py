@@ -105,7 +105,7 @@ REFUSED = [
     pytest.param(f' %x = mlp(%e) {{scope = "{"{i}" * LONG}"}}\n', "scope has", id="braces"),
     pytest.param(' %x = mlp(%e) {scope = "layers.{99999999999999999999*i}"}\n', "too large", id="factor"),
     pytest.param(' %x = mlp(%e) {scope = "l.{* *}"}\n', r"the name 'l.{\* \*}' is malformed: unexpected", id="no-size"),
-    pytest.param(' %x = mlp(%e) {scope = "layers.{T}"}\n', "counts in T, which is no round", id="no-round"),
+    pytest.param(' %x = mlp(%e) {scope = "layers.{T}"}\n', "uses T, which is not the round", id="no-round"),
 ]  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_a_text_that_asks_for_too_much_is_refused_at_once(body: str, problem: st
 )
 def test_a_part_of_a_model_is_read_and_not_planned(body: str) -> None:
     """A name may count in rounds of a repeat that stands elsewhere; what a model owns is not known then."""
-    with pytest.raises(IRError, match="which is no round of a repeat around it"):
+    with pytest.raises(IRError, match="which is not the round of an enclosing repeat"):
         flashir.plan(flashir.loads(model(body)))
 
 

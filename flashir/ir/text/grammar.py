@@ -1,4 +1,4 @@
-"""IR text -> statements, types and sizes; no graph yet. Errors carry line:column and what would have been accepted."""
+"""IR text -> statements, types and sizes; no graph yet. Errors have line:column and the accepted tokens."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_size(text: str) -> Size:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in a text, counted from 1."""
+    """A line and column in a text, counted from 1."""
 
     line: int
     column: int
@@ -44,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Statement:
-    """`%a, %b = op(%x, name = %y) {attr = 1} (%h) { .. yield %z } : type, type`, as it stands in the text."""
+    """A parsed statement: `%a, %b = op(%x, name = %y) {attr = 1} (%h) { .. yield %z } : type, type`."""
 
     results: tuple[Any, ...]
     op: Any
@@ -55,14 +55,14 @@ class Statement:
 
 
 def parse(text: str, start: str, source: str) -> Any:
-    """The `model`, `type` or `size` (start) that a text is. Raises IRError, with the name of the source."""
+    """Parse a text as a `model`, `type` or `size` (`start`). Raises IRError with the name of the source."""
     import lark
 
     _check_depth(text, source)
     if len(text) > LONGEST_TEXT:
         raise IRError(f"the text has {len(text)} characters, more than {LONGEST_TEXT}", where=source)
     parser = _lark().parse_interactive(text, start)
-    ended = read = None  # the token that ended what was last put together, and the one after it
+    ended = read = None  # the token that ended the last reduction, and the one after it
     try:
         for token in parser.iter_parse():
             ended, read = read, token
@@ -117,19 +117,19 @@ def _shown(text: str, place: Place) -> str:
 
 
 def where_in(source: str, place: Any) -> str:
-    """`source:line:column`"""
+    """`source:line:column`."""
     return f"{source}:{place}" if source else str(place)
 
 
 def _check_depth(text: str, source: str) -> None:
-    """Before the parser, whose stack is not the place to find out."""
+    """Raise IRError for deep nesting, before it overflows the stack of the parser."""
     depth = 0
-    for found in _BRACKETS.finditer(text):
-        token = found.group()
+    for bracket in _BRACKETS.finditer(text):
+        token = bracket.group()
         depth += (token in "[({") - (token in "])}")
         if depth > DEEPEST:
-            before = text[: found.start()]
-            place = Place(before.count("\n") + 1, found.start() - before.rfind("\n"))
+            before = text[: bracket.start()]
+            place = Place(before.count("\n") + 1, bracket.start() - before.rfind("\n"))
             raise IRError(f"brackets are nested deeper than {DEEPEST} levels", where=where_in(source, place))
 
 
@@ -138,7 +138,7 @@ def _lark() -> Any:
     import lark
 
     class Tree(lark.Transformer):  # type: ignore[type-arg]
-        """Tokens and rules -> plain values, from the leaves up."""
+        """Turns tokens and rules into plain values, bottom up."""
 
         def model(self, items: list[Any]) -> Any:
             name, *rest = items
@@ -236,7 +236,7 @@ def _too_large(text: str) -> int:
 
 
 def _within(size: Size) -> Size:
-    """The size, where it is not too large to be written down. Raises IRError."""
+    """The size. Raises IRError if it is too large."""
     if isinstance(size, int) and abs(size) > LARGEST_COEFFICIENT:
         raise IRError(f"a size has too large a number in it, at most {LARGEST_COEFFICIENT} is possible")
     return size
@@ -247,15 +247,15 @@ def _size(item: Any) -> Size:
         return symbol(item.name)
     if isinstance(item, (int, Dim)) and not isinstance(item, bool):
         return item
-    raise IRError(f"{item!r} is no size")
+    raise IRError(f"{item!r} is not a size")
 
 
 def _attr(item: Any) -> Attr:
-    """A parsed value as an attribute: words are constants, types or symbols, unlike strings."""
+    """A parsed value as an attribute. Unlike strings, words are constants, dtypes or symbols."""
     if isinstance(item, _Word):
-        words: dict[str, Attr] = {"true": True, "false": False, "auto": AUTO, "none": None, "inf": float("inf")}
-        if item.name in words:
-            return words[item.name]
+        constants: dict[str, Attr] = {"true": True, "false": False, "auto": AUTO, "none": None, "inf": float("inf")}
+        if item.name in constants:
+            return constants[item.name]
         return DType(item.name) if item.name in DTYPE_NAMES else symbol(item.name)
     if isinstance(item, _Text):
         return item.content

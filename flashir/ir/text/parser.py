@@ -1,4 +1,4 @@
-"""Text -> Graph: the statements of the text, built one after the other. Errors carry line:column."""
+"""Text -> Graph: builds the statements of the text in order. Errors have line:column."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _HAS_PLACE = re.compile(r"(.*:)?\d+:\d+(: .*)?\Z", re.DOTALL)
 
 @typed
 def loads(text: str, source: str = "") -> Graph:
-    """The graph that the text describes.
+    """Parse IR text.
 
     Args:
         text: IR text with one `model`.
-        source: its name in errors, such as a file.
+        source: the name of the text in errors, such as a file.
 
     Raises:
-        IRError: malformed, cyclic, dangling, nested too deeply or ill-typed text, with line:column.
+        IRError: malformed, ill-typed, cyclic or too deeply nested text, or undefined values; with line:column.
     """
     return _model(parse(text, "model", source), source)
 
@@ -61,13 +61,13 @@ def _build(
         for position, token in enumerate(statement.results):
             _declare(values, token, source, statement.results[:position])
         try:
-            made = _insert(builder, values, statement, statements, source)
+            outputs = _insert(builder, values, statement, statements, source)
         except FlashirError as error:
             if _HAS_PLACE.match(error.where):
                 raise
             where = f"{place}: {error.where}" if error.where else place
             raise IRError(error.problems, where=where, hint=error.hint) from None
-        values.update(zip((str(token) for token in statement.results), made, strict=True))
+        values.update(zip((str(token) for token in statement.results), outputs, strict=True))
     return tuple(_lookup(values, token, statements, source) for token in returned)
 
 
@@ -82,7 +82,7 @@ def _insert(
         if name is None:
             inputs.append(value)
         elif name not in names or names.index(name) < len(inputs):
-            raise IRError(f"{record.name} takes no further operand {name!r}; it takes ({', '.join(record.operands)})")
+            raise IRError(f"{record.name} has no operand named {name!r} here; it takes ({', '.join(record.operands)})")
         else:
             inputs += [None] * (names.index(name) - len(inputs)) + [value]
     attrs = _attrs(statement)
@@ -90,11 +90,11 @@ def _insert(
     if statement.region is not None:
         region = _region(builder, record.name, inputs, attrs, statement, source)
     stems = [str(token)[1:] for token in statement.results]
-    made = builder.insert(record.name, inputs, attrs, region, names=stems)
-    if statement.types is not None and statement.types != tuple(v.type for v in made):
-        got = ", ".join(str(v.type) for v in made)
+    outputs = builder.insert(record.name, inputs, attrs, region, names=stems)
+    if statement.types is not None and statement.types != tuple(v.type for v in outputs):
+        got = ", ".join(str(v.type) for v in outputs)
         raise IRError(f"the result is {got}, the text says {', '.join(map(str, statement.types))}")
-    return made
+    return outputs
 
 
 def _attrs(statement: Statement) -> dict[str, Attr]:
@@ -125,8 +125,8 @@ def _region(
     return inner.finish(*_build(inner, values, statements, yielded, source))
 
 
-def _declare(values: dict[str, Value], token: Any, source: str, beside: Sequence[Any] = ()) -> None:
-    if str(token) in values or token in beside:
+def _declare(values: dict[str, Value], token: Any, source: str, siblings: Sequence[Any] = ()) -> None:
+    if str(token) in values or token in siblings:
         raise IRError(f"{token} is defined twice", where=where_in(source, Place(token.line, token.column)))
 
 
@@ -141,7 +141,7 @@ def _lookup(values: dict[str, Value], token: Any, statements: Sequence[Statement
 
 
 def _order_problem(name: str, later: dict[str, Statement]) -> str:
-    """Why a value is used before its definition: a cycle, or only the order."""
+    """Why a value is used before its definition: a cycle, or the wrong order."""
     import networkx as nx
 
     uses = nx.DiGraph((str(token), result) for result, s in later.items() for _, token in s.operands)

@@ -1,4 +1,4 @@
-"""Graph -> text. `parse(dumps(g)) == g` holds exactly, at every level. Attributes at their default are left out."""
+"""Graph -> text. `loads(dumps(g)) == g` holds exactly, at every level. Default attributes are omitted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flashir.ir.op import OPS
 
 @typed
 def dumps(graph: Graph, *, types: bool = False) -> str:
-    """The graph as IR text; with `types`, each result is followed by its type."""
+    """The graph as IR text, with the type of each result if `types`."""
     head = ", ".join(f"{v}: {v.type}" for v in graph.inputs)
     results = ", ".join(str(v.type) for v in graph.outputs)
     lines = [f"model @{graph.name}({head}) -> {results} {{"]
@@ -23,7 +23,7 @@ def dumps(graph: Graph, *, types: bool = False) -> str:
 
 
 def node_text(node: Node, *, types: bool = True) -> str:
-    """One node as IR text, its body included."""
+    """One node as IR text, including its body."""
     return "\n".join(_node_lines(node, "", types))
 
 
@@ -51,7 +51,7 @@ def _node_lines(node: Node, indent: str, types: bool) -> list[str]:
 
 
 def _operands(node: Node) -> str:
-    """Operands in order; one after an absent optional is given by name."""
+    """The operands in order. Optional operands and those after an absent one are named."""
     names = OPS[node.op].operands
     texts, gap = [], False
     for position, value in enumerate(node.inputs):
