@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flashir.exporting.export import Exported, export
     from flashir.generation.generate import Decoder, decoder, generate
     from flashir.generation.sampling import Sampling
+    from flashir.importing.convert import Converted, convert
     from flashir.ir import AUTO, Builder, DType, Graph, TensorType, dumps, loads
     from flashir.models.checkpoint import load_checkpoint, save_checkpoint
     from flashir.models.load import load, model
@@ -40,6 +41,7 @@ _MODULES = {
     "errors": ("FlashirError",),
     "execution.compile": ("Runnable", "compile"),
     "exporting.export": ("Exported", "export"),
+    "importing.convert": ("Converted", "convert"),
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
     "models.checkpoint": ("load_checkpoint", "save_checkpoint"),
     "models.load": ("load", "model"),
@@ -51,9 +53,9 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "AUTO", "Builder", "Candidate", "DType", "Decoder", "Decoding", "Exported", "FlashirError", "Graph", "Plan",
-    "Runnable", "Sampling", "TensorType", "__version__", "compile", "decoder", "decoding", "dumps", "export",
-    "generate", "init", "interpret", "load", "load_checkpoint", "load_params", "loads", "model", "plan",
+    "AUTO", "Builder", "Candidate", "Converted", "DType", "Decoder", "Decoding", "Exported", "FlashirError", "Graph",
+    "Plan", "Runnable", "Sampling", "TensorType", "__version__", "compile", "convert", "decoder", "decoding", "dumps",
+    "export", "generate", "init", "interpret", "load", "load_checkpoint", "load_params", "loads", "model", "plan",
     "save_checkpoint", "save_params", "tune",
 ]  # fmt: skip
 

@@ -22,6 +22,9 @@ BACKENDS = "flashir.backends"
 FRONTENDS = "flashir.frontends"
 """Classes that implement `flashir.backends.frontend.Frontend`: `mine = "my_package:MyModels"`."""
 
+IMPORTERS = "flashir.importers"
+"""Classes that follow `flashir.importing.importer.Importer`: `mine = "my_package:MyModels"`."""
+
 TARGETS = "flashir.targets"
 """Paths of folders with target records `BACKEND-DEVICE.toml`: `mine = "my_package:TARGETS"`."""
 

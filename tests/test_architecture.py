@@ -122,7 +122,7 @@ def test_plug_ins_do_not_import_each_other(source: Source) -> None:
 
 LAYERS = [
     *("errors", "version", "interrupts", "plugins", "arguments", "files"),
-    *("ir", "ops", "transforms", "backends", "cost", "machine", "reference", "models"),
+    *("ir", "ops", "transforms", "backends", "cost", "machine", "reference", "models", "importing"),
     *("planning", "execution", "generation", "exporting", "autotune", "train", "bench"),
     *("testing", "cli", "experiments"),
 ]
@@ -184,6 +184,7 @@ READERS = {
     "flashir.cli.web_page": "a tokenizer that was read already",
     "flashir.cli.web_page.readable": "a tokenizer that was read already",
     "flashir.cli.tokens": "guarded",
+    "flashir.importing.read_pickle": "guarded, tensors alone",
     "flashir.machine.profile": "whatever is wrong with a profile is a warning, and it is left out",
     "flashir.files.kinds": "names one in a message",
     "flashir.train.data.guarded": "guarded",

@@ -16,6 +16,7 @@ from flashir.cli import (
     eval,
     export,
     generate,
+    import_model,
     new,
     plan,
     run,
@@ -61,12 +62,15 @@ def root(
 
 
 _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
-    Section.MODEL: (new.new, show.show),
+    Section.MODEL: (new.new, import_model.import_model, show.show),
     Section.CHOOSE: (plan.plan, tune.tune),
     Section.TRAIN: (train.train, eval.eval),
     Section.USE: (export.export, generate.generate, run.run, check.check, bench.bench),
     Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
 }
+_NAMES = {"import_model": "import"}
+"""Verbs that are words of python."""
+
 for _section, _functions in _VERBS.items():
     for _function in _functions:
-        app.command(_function.__name__, cls=Verb, rich_help_panel=_section)(_function)
+        app.command(_NAMES.get(_function.__name__, _function.__name__), cls=Verb, rich_help_panel=_section)(_function)

@@ -15,7 +15,10 @@ PLAN_FIELDS = {
     "model", "target", "batch", "seq_len", "training", "chunk", "cumsum", "predicted_ms", "peak_bytes", "parameters",
     "candidates",
 }  # fmt: skip
-VERBS = ("new", "show", "plan", "tune", "train", "eval", "export", "run", "check", "targets", "calibrate", "doctor")
+VERBS = (
+    *("new", "import", "show", "plan", "tune", "train", "eval", "export", "run", "check", "targets", "calibrate"),
+    "doctor",
+)
 
 
 def test_help_lists_every_verb_with_a_line(cli: Cli) -> None:

@@ -176,9 +176,10 @@ def _step_rope(
 
 def _head(b: Builder, x: Value, dims: int | None) -> tuple[Value, Value | None]:
     """What is turned, and what stays, if anything does."""
-    last = 2 * _half(x)
+    last = x.type.shape[-1]
     if dims is None or dims == last:
         return x, None
+    assert isinstance(last, int)
     head, rest = b.results("split", x, axis=-1, sizes=(dims, last - dims))
     return head, rest
 
@@ -258,6 +259,7 @@ rope = define_op(
             sample("f32[2, 5, 3, 8]", axis=1, interleaved=True),
             sample("f32[2, 5, 3, 8]", axis=1, dims=4, interleaved=True),
             sample("f32[2, 5, 3, 8]", axis=1, dims=4),
+            sample("f32[2, 5, 7]", axis=1, dims=4, interleaved=True),
         ),
         attrs={
             "axis": integer(1, least=0, doc="the axis that counts positions"),

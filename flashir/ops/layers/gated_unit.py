@@ -294,7 +294,7 @@ def infer_gated(
         raise IRError(f"norm_clamp is a matter of scale_norm, the norm is {norm}")
     if heads > 1 and (key_dim % heads or e % heads):
         raise IRError(f"heads must divide key_dim and the expanded width, got {heads} for {key_dim} and {e}")
-    if key_dim // heads % 2 and rope_dims != 0:
+    if key_dim // heads % 2 and rope_dims is None:
         each = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
         raise IRError(f"key_dim must be even, for rope turns pairs, got {each}")
     if rope_dims is not None and (rope_dims % 2 or rope_dims > key_dim // heads):

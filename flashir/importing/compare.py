@@ -1,0 +1,64 @@
+"""Whether an imported model is the one it was imported from: in float64, at the lengths that tell most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from flashir.errors import ParameterError
+from flashir.importing.importer import TOLERANCE, Array, Arrays, Forward, Settings, Structure
+from flashir.ir import Graph
+from flashir.ir.parameter_count import parameter_count
+from flashir.reference.interpreter import interpret
+
+BATCH = 2
+WORK = 10**11
+"""Multiplications that a comparison may take: where a model takes more, the longest lengths are left out."""
+
+
+def compare(graph: Graph, params: Arrays, structure: Structure, settings: Settings, others: dict[str, Forward]) -> str:
+    """Hold a model against others of the same tensors. Returns a line for people.
+
+    Args:
+        graph, params: the model, its choices open or not.
+        structure, settings: what it was made from.
+        others: by what they are called, such as `the numpy reference`.
+
+    Raises:
+        ParameterError: where results differ by more than `TOLERANCE`, relative to the largest.
+    """
+    worst = dict.fromkeys(others, 0.0)
+    lengths = _lengths(structure.lengths(settings), parameter_count(graph))
+    problems = []
+    for length, inputs in _cases(structure, settings, lengths):
+        got = interpret(graph, params, *inputs)[0]
+        for name, forward in others.items():
+            error = _error(got, forward(*inputs))
+            worst[name] = max(worst[name], error)
+            if not error <= TOLERANCE:
+                problems.append(f"at length {length} it is {error:.1e} off {name}, {TOLERANCE:.0e} allowed")
+    if problems:
+        raise ParameterError(problems, hint="the options may be others than those the model was trained with")
+    told = " and ".join(f"{error:.1e} off {name}" for name, error in worst.items())
+    return f"verified in float64 at lengths {', '.join(map(str, lengths))}, batch {BATCH}: {told}"
+
+
+def _cases(structure: Structure, settings: Settings, lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[Array]]]:
+    random = np.random.default_rng(0)
+    for length in lengths:
+        yield length, structure.inputs(settings, BATCH, length, random)
+
+
+def _lengths(wanted: Sequence[int], parameters: int) -> list[int]:
+    """The lengths from the shortest on, as far as the work allows; two at least."""
+    distinct = sorted(set(wanted))
+    fits = [length for length in distinct if BATCH * length * parameters <= WORK]
+    return fits if len(fits) > 1 else distinct[:2]
+
+
+def _error(got: Array, wanted: Array) -> float:
+    if got.shape != wanted.shape:
+        return float("inf")
+    scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
+    return float(np.max(np.abs(got - wanted), initial=0.0)) / scale

@@ -1,0 +1,201 @@
+"""flashir.convert: a model of another package as one of the IR, with parameters by the names of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.arguments import typed
+from flashir.errors import FlashirError, InputError, ParameterError, SettingError, TargetError, gathered, suggest
+from flashir.importing.compare import compare
+from flashir.importing.importer import Forward, Held, Settings, Structure, importers
+from flashir.importing.read_source import read_source
+from flashir.ir import Graph
+from flashir.ir.dims import plain
+from flashir.ir.op import REQUIRED, AttrSpec
+from flashir.models.checkpoint import save_checkpoint
+from flashir.models.parameters import checked
+
+VERIFY = ("auto", "package", "off")
+SHOWN = 20
+"""Problems that are told."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model that was imported.
+
+    Args:
+        model: its chunk settled where it has one.
+        params: float32, by full name.
+        family: the importer, such as `flash-pytorch`.
+        structure: which of its models, such as `FLASHTransformer`.
+        options: all that it was made with, sizes too.
+        notes: what people should know: defaults that were taken, prefixes, how it was verified.
+    """
+
+    model: Graph
+    params: Mapping[str, npt.NDArray[np.float32]]
+    family: str
+    structure: str
+    options: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write it as a checkpoint, whole or not at all. Raises as `save_checkpoint`."""
+        return save_checkpoint(self.model, self.params, folder)
+
+
+@typed
+def convert(
+    source: Any, *, family: str | None = None, prefix: str = "", verify: str = "auto", **options: Any
+) -> Converted:
+    """A model of another package as one of flashir, verified.
+
+    Args:
+        source: a live module of PyTorch; a .safetensors file, or the .index.json of one in parts; a .pt, .pth, .ckpt or
+            .bin file, of which only tensors are read; a folder with one of them, and a config.json perhaps; or tensors
+            by name.
+        family: the package that it is of, such as `flash-pytorch`; recognised where it is not given.
+        prefix: what stands before the names that are meant, such as `net.encoder.`.
+        verify: `auto` compares with a numpy reference of the importer, with the module where one is given, and with
+            the package where it is installed; `package` wants that it is; `off` compares with nothing.
+        options: what no shape tells, such as `causal=True, group_size=256`; of a live module it tells itself.
+
+    Raises:
+        InputError: the source is of no kind or family that is known.
+        SettingError: options that are unknown, wrong or lacking; a module with hooks or foreign parts.
+        ParameterError: tensors that are missing, too many, misshapen, not finite or damaged; a result that differs.
+    """
+    if verify not in VERIFY:
+        raise SettingError(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
+    held = read_source(source, prefix)
+    name, structure = _recognised(held, family)
+    settings, notes = _settled(held, structure, {key: plain(value) for key, value in options.items()})
+    graph, arrays = structure.build(held.arrays, settings)
+    params = checked(graph, arrays)
+    notes = [*held.notes, *notes, *_inexact(held, structure, settings)]
+    if verify != "off":
+        notes.append(compare(graph, params, structure, settings, _others(held, structure, settings, verify)))
+    return Converted(graph, params, name, structure.name, settings, tuple(notes))
+
+
+def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
+    """The importer and the kind of model. Raises where there is none."""
+    known = importers()
+    if family is not None and family not in known:
+        raise SettingError(f"unknown family {family!r}{suggest(family, known)}")
+    for name, importer in known.items():
+        if family in (None, name):
+            for structure in importer.structures():
+                if structure.recognise(held.shapes):
+                    return name, structure
+    names = [structure.name for each in known.values() for structure in each.structures()]
+    some = ", ".join(list(held.arrays)[:5])
+    raise InputError(
+        f"these tensors are of no model that is known{f' in {family}' if family else ''}: {some}, ..",
+        where=held.where,
+        hint=f"known are {', '.join(names)}; where the model is a part of another, give its prefix",
+    )
+
+
+def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """All that the model is. Raises with every problem of options and tensors at once."""
+    problems: list[str] = []
+    specs, found = structure.options, {}
+    kind: type[FlashirError] = SettingError
+    unknown = [name for name in given if name not in specs]
+    problems += [f"{structure.name} has no option {name!r}{suggest(name, specs)}" for name in unknown]
+    with gathered(problems):
+        found = structure.read_config(held.said) if held.module is None else structure.read_module(held.module)
+    source = "the config.json" if held.module is None else "the module"
+    problems += [
+        f"{name} is {found[name]!r} in {source}, and {value!r} was given"
+        for name, value in given.items()
+        if name in found and found[name] != value
+    ]
+    options, notes, wrong = _completed(structure.name, specs, {**found, **given})
+    problems += wrong
+    settings: Settings = {}
+    with gathered(problems):
+        settings = structure.sizes(held.shapes) | options
+        broken = _tensor_problems(held, structure, settings)
+        if broken:
+            kind = ParameterError
+        elif not problems:
+            broken = list(structure.problems(held.arrays, settings))
+            kind = ParameterError if broken else kind
+        problems += broken
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise kind([*problems[:SHOWN], *more], where=held.where)
+    return settings, notes
+
+
+def _completed(
+    name: str, specs: Mapping[str, AttrSpec], known: Mapping[str, Any]
+) -> tuple[Settings, list[str], list[str]]:
+    """The options, notes on those that are the package's defaults, and what is wrong."""
+    options: Settings = {}
+    notes, problems = [], []
+    for key, spec in specs.items():
+        if key in known:
+            if known[key] is not spec.default and (problem := spec.problem(key, known[key])):
+                problems.append(problem)
+            options[key] = known[key]
+        elif spec.default is REQUIRED:
+            problems.append(f"no shape tells {key} of {name}, {spec.doc}: give it, as {key}={_example(spec)}")
+        else:
+            options[key] = spec.default
+            notes.append(f"{key} = {spec.default}, the default of {name}: no shape tells it")
+    return options, notes, problems
+
+
+def _example(spec: AttrSpec) -> str:
+    return "true or false" if bool in spec.kind else str(spec.choices[0]) if spec.choices else "256"
+
+
+def _tensor_problems(held: Held, structure: Structure, settings: Settings) -> list[str]:
+    """Tensors that are missing, too many, misshapen or not finite."""
+    wanted, shapes = structure.layout(settings), held.shapes
+    problems = [f"{name} {shape} is missing" for name, shape in wanted.items() if name not in shapes]
+    problems += [
+        f"{name} is none of {structure.name}'s{suggest(name, wanted)}" for name in shapes if name not in wanted
+    ]
+    for name, shape in wanted.items():
+        if name not in shapes:
+            continue
+        array = held.arrays[name]
+        if shapes[name] != shape:
+            problems.append(f"{name} must have shape {shape}, got {shapes[name]}")
+        elif not np.issubdtype(array.dtype, np.floating):
+            problems.append(f"{name} must hold floating-point numbers, got {array.dtype}")
+        elif not np.isfinite(array).all():
+            problems.append(f"{name} has {np.count_nonzero(~np.isfinite(array))} numbers that are not finite")
+    return problems
+
+
+def _inexact(held: Held, structure: Structure, settings: Settings) -> list[str]:
+    """A note where float64 tensors hold more than the float32 that they become."""
+    names = structure.layout(settings)
+    wide = [name for name in names if held.arrays[name].dtype == np.float64]
+    lost = [name for name in wide if np.any(held.arrays[name].astype(np.float32) != held.arrays[name])]
+    return [f"{len(lost)} tensors in float64 were rounded to float32, the first is {lost[0]}"] if lost else []
+
+
+def _others(held: Held, structure: Structure, settings: Settings, verify: str) -> dict[str, Forward]:
+    """What the model is held against. Raises TargetError where the package is wanted and not installed."""
+    arrays = {name: np.asarray(array, np.float32) for name, array in held.arrays.items()}
+    others = {"the numpy reference": structure.reference(arrays, settings)}
+    if held.module is not None:
+        others["the module"] = structure.live(held.module, settings)
+    elif (package := structure.package(arrays, settings)) is not None:
+        others["the package"] = package
+    elif verify == "package":
+        raise TargetError(f"the package of {structure.name} is not installed", where=held.where)
+    return others

@@ -1,0 +1,99 @@
+"""The layer GAU of FLASH-pytorch, by itself: features [b, t, d] -> features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashir.errors import SettingError
+from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
+from flashir.ir import Builder, Graph
+from flashir.ir.op import AttrSpec, flag
+from flashir_import.flash_pytorch import package, reference
+from flashir_import.flash_pytorch.unit import (
+    LAPLACE,
+    NORM_EPS,
+    read_unit,
+    unit_attrs,
+    unit_layout,
+    unit_params,
+    unit_sizes,
+)
+from flashir_import.parts import foreign
+
+SCALES, OUT = "offsetscale", "to_out.0"
+PARTS = (
+    *("GAU", "LayerNorm", "ScaleNorm", "ReLUSquared", "LaplacianAttnFn", "T5RelativePositionBias", "Embedding"),
+    *("Dropout", "Sequential", "Linear", "SiLU", "OffsetScale"),
+)
+
+
+class Gau:
+    """GAU."""
+
+    name = "GAU"
+    options: Mapping[str, AttrSpec] = {
+        "causal": flag(doc="whether a token sees none after it"),
+        "add_residual": flag(True, doc="whether what comes in is added to what goes out"),
+        "laplace_attn_fn": LAPLACE,
+        "norm_eps": NORM_EPS,
+    }
+
+    def recognise(self, shapes: Shapes) -> bool:
+        """The cheap heads of two at the root."""
+        return f"{SCALES}.gamma" in shapes
+
+    def read_module(self, module: Any) -> Settings:
+        """The options of a live layer. Raises SettingError."""
+        problems = list(foreign(module, PARTS))
+        scale = float(module.to_qk[0].in_features) ** 0.5
+        found = {**read_unit(module, "", problems, scale), "add_residual": bool(module.add_residual)}
+        if problems:
+            raise SettingError(problems, where=self.name)
+        return found
+
+    def read_config(self, said: Mapping[str, Any]) -> Settings:
+        """The constructor's arguments that are there."""
+        return {name: said[name] for name in self.options if name in said}
+
+    def sizes(self, shapes: Shapes) -> Settings:
+        """d, e, s and the norm."""
+        return unit_sizes(shapes, "", OUT)
+
+    def layout(self, settings: Settings) -> Shapes:
+        """The tensors of the layer."""
+        return unit_layout(settings, "", SCALES, 2, OUT)
+
+    def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
+        """One block. The package divides its bias by the length too."""
+        b = Builder("gau_layer")
+        x = b.input("x", f"f32[B, T, {settings['dim']}]")
+        attrs = {**unit_attrs(settings), "residual": settings["add_residual"], "rope_dims": 0, "bias_scale": "length"}
+        params = unit_params(arrays, settings, "", SCALES, OUT, settings["dim"] ** 0.5)
+        return b.finish(b.gau(x, **attrs)), {f"layers.0.{name}": array for name, array in params.items()}
+
+    def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
+        """Features."""
+        return (random.standard_normal((batch, length, settings["dim"])),)
+
+    def lengths(self, settings: Settings) -> Sequence[int]:
+        """Before and after the distance from which on buckets are one."""
+        return 1, 15, 16, 17, 135
+
+    def reference(self, arrays: Arrays, settings: Settings) -> Forward:
+        """In numpy."""
+        return reference.forward(reference.gau, arrays, settings)
+
+    def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
+        """In PyTorch."""
+        return package.gau(arrays, settings)
+
+    def live(self, module: Any, settings: Settings) -> Forward:
+        """As it is."""
+        return package.wide(module)

@@ -1,0 +1,72 @@
+"""The models of FLASH-pytorch themselves, in float64, where the package is installed."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir_import.parts import rates
+
+SHARED = ("group_size", "query_key_dim", "causal", "shift_tokens", "laplace_attn_fn", "reduce_group_non_causal_attn")
+
+
+def transformer(arrays: Arrays, settings: Settings) -> Forward | None:
+    """FLASHTransformer."""
+    norm = {"layer_norm": "layernorm", "scale_norm": "scalenorm"}[settings["norm"]]
+    named = {name: settings[name] for name in ("dim", "num_tokens", "depth", *SHARED)} | {"norm_type": norm}
+    return _loaded("FLASHTransformer", arrays, settings, **named)
+
+
+def flash(arrays: Arrays, settings: Settings) -> Forward | None:
+    """FLASH."""
+    return _loaded("FLASH", arrays, settings, **{name: settings[name] for name in ("dim", *SHARED)})
+
+
+def gau(arrays: Arrays, settings: Settings) -> Forward | None:
+    """GAU."""
+    names = ("dim", "query_key_dim", "causal", "laplace_attn_fn", "add_residual")
+    return _loaded("GAU", arrays, settings, **{name: settings[name] for name in names})
+
+
+def _loaded(kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forward | None:
+    """A model of the package with those tensors; None where it is not installed."""
+    try:
+        import flash_pytorch.flash_pytorch as package  # type: ignore[import-not-found]
+        import torch
+    except ImportError:
+        return None
+    named["expansion_factor"] = (settings["expanded"] + 0.5) / settings["dim"]  # the package rounds down
+    if kind != "FLASHTransformer":
+        named["norm_klass"] = package.ScaleNorm if settings["norm"] == "scale_norm" else torch.nn.LayerNorm
+    if kind == "FLASH" and settings["rope_dims"]:
+        named["rotary_pos_emb"] = package.RotaryEmbedding(dim=settings["rope_dims"])
+    module = getattr(package, kind)(**named)
+    for layer in module.layers if kind == "FLASHTransformer" else [module]:
+        layer.norm.eps = settings["norm_eps"]
+    module.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in arrays.items()})
+    return wide(module)
+
+
+def wide(module: Any) -> Forward:
+    """A copy of a live module in float64, with exact rates of positions, and nothing kept from call to call."""
+    import torch
+
+    copied = deepcopy(module).cpu().double().eval()
+    for part in copied.modules():
+        for name in ("inv_freq", "freqs"):
+            if (given := getattr(part, name, None)) is not None:
+                exact = torch.from_numpy(rates(len(given), 2 * len(given)))
+                given.data.copy_(exact)
+        if hasattr(part, "cache_if_possible"):
+            part.cache_if_possible = False
+
+    def run(x: Array) -> Array:
+        with torch.no_grad():
+            given = torch.from_numpy(x)
+            result: Array = copied(given.double() if given.is_floating_point() else given).numpy()
+        return result
+
+    return run

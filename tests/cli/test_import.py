@@ -1,0 +1,30 @@
+"""flashir import: from a file of another package to a checkpoint that every verb takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from tests.cli.conftest import Cli
+from tests.importing.support import flash_transformer
+
+GIVEN = ("-s", "causal=true", "-s", "group_size=16")
+
+
+def test_every_verb_takes_what_was_imported(cli: Cli, tmp_path: Path) -> None:
+    save_file(flash_transformer(num_tokens=256), tmp_path / "m.safetensors")
+    (tmp_path / "text.txt").write_text("It is a truth universally acknowledged. " * 20)
+    folder, out = tmp_path / "made", tmp_path / "out"
+    assert "no shape tells causal" in cli.fails("import", tmp_path / "m.safetensors", "-o", folder)
+    assert not folder.exists()
+    told = cli.json("import", tmp_path / "m.safetensors", *GIVEN, "-o", folder)
+    assert (told["family"], told["structure"], told["path"]) == ("flash-pytorch", "FLASHTransformer", str(folder))
+    assert "there is something already" in cli.fails("import", tmp_path / "m.safetensors", *GIVEN, "-o", folder)
+    assert cli.json("plan", folder)["chunk"] == 16
+    cli.ok("check", folder, "--target", "onnx:cpu")
+    cli.ok("export", folder, "--decode", "-o", out)
+    cli.ok("eval", folder, "--data", tmp_path / "text.txt", "--seq-len", 64)
+    assert cli.ok("generate", folder, "--prompt", "It is", "--tokens", 5, "--temperature", 0) == cli.ok(
+        "generate", out, "--prompt", "It is", "--tokens", 5, "--temperature", 0
+    )
