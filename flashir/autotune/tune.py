@@ -24,7 +24,7 @@ from flashir.planning.extent import Extent
 from flashir.planning.measurements.correct import with_measurements
 from flashir.planning.measurements.key import where
 from flashir.planning.measurements.statistics import Timing
-from flashir.planning.measurements.store import Store, Trial, digest, new_tuning, now
+from flashir.planning.measurements.store import Store, Trial, choices_text, digest, new_tuning, now
 from flashir.planning.plan import Plan, Ranking, by_hand, planned
 from flashir.planning.workload import Workload
 from flashir.transforms import specialise
@@ -203,9 +203,7 @@ class _Keeper:
             batch=self.workload.batch,
             seq_len=self.workload.seq_len,
             tuning=self.tuning,
-            chunk=candidate.chunk,
-            cumsum=candidate.cumsum,
-            tile=candidate.tile,
+            choices=choices_text(candidate.settings),
             predicted_ms=candidate.predicted_ms,
             measured_ms=timing.ms,
             spread_ms=timing.spread_ms,

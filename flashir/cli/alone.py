@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from flashir.cli.source import Source
 
-CHOICES = ("chunk", "cumsum", "dtype", "policy", "rechunk")
+CHOICES = ("chunk", "cumsum", "choose", "dtype", "policy", "rechunk")
 
 
 def refuse_others(ctx: typer.Context, option: str, *fitting: str) -> None:

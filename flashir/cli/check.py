@@ -75,6 +75,7 @@ def check(
     ] = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
@@ -105,7 +106,8 @@ def check(
 
     wanted = None if lengths is None else source.whole_numbers("--lengths", lengths, least=0)
     rows_of = None if batches is None else source.whole_numbers("--batches", batches, least=0)
-    choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "seq_len": seq_len}
+    own = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
+    choices = {**own, "dtype": dtype, "policy": policy.value, "seq_len": seq_len}
     choices["rechunk"] = rechunk
     names = list(dict.fromkeys(target or ["onnx:cpu"]))
     forward_only = _forward_only(names) if grad else []
@@ -185,7 +187,7 @@ def _compiled(found: Source, name: str, weights: Weights, choices: dict[str, Any
         return Runnable(made, found.run), weights.of(found.model)
     if weights.arrays is not None:
         run = compile(found.model, name, weights.arrays, **choices)
-        return run, weights.rechunked(choices["chunk"], choices["rechunk"]).of(run.model)
+        return run, weights.rechunked(choices.get("chunk"), choices["rechunk"]).of(run.model)
     rest = {key: value for key, value in choices.items() if key != "rechunk"}
     graph = planning.plan(found.model, name, **rest).graph
     params = weights.of(graph)

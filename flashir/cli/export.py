@@ -44,6 +44,7 @@ def export(
     seed: options.Seed = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
@@ -202,9 +203,8 @@ def export(
         batch=batch,
         seq_len=seq_len,
         policy=policy.value,
-        chunk=chunk,
-        cumsum=cumsum,
         dtype=dtype,
+        **source.read_choices(choose, chunk=chunk, cumsum=cumsum),
     )
     before = inodes(folder)
 

@@ -17,6 +17,7 @@ def new(
     task: options.Task = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     out: Annotated[
         Path | None,
@@ -59,7 +60,7 @@ def new(
         raise SettingError("give -o for the text or --init for a checkpoint, not both")
     if seed is not None and init is None:
         raise SettingError("--seed is for --init; a model as text has no parameters")
-    choices = {"chunk": chunk, "cumsum": cumsum}
+    choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     graph = by_hand(source.find(model, settings, size, task).model, choices, dtype, locked=False)
     count = parameter_count(graph)
     if init is not None:

@@ -18,14 +18,6 @@ class Policy(StrEnum):
     FASTEST = "fastest"
 
 
-class CumSum(StrEnum):
-    """How to sum up the states of chunks."""
-
-    SCAN = "scan"
-    MATMUL = "matmul"
-    NATIVE = "native"
-
-
 class Compute(StrEnum):
     """The compute types."""
 
@@ -64,9 +56,20 @@ Chunk = Annotated[
     int | None, typer.Option(metavar="N", help="Force the chunk size, in tokens.", rich_help_panel=CHOICES)
 ]
 Cumsum = Annotated[
-    CumSum | None,
+    str | None,
     typer.Option(
-        help="Force how chunk states are summed up; in performer, those of tokens unless -s tile=N.",
+        metavar="NAME",
+        help="Force how chunk states are summed up: scan, matmul or native; in performer, those of tokens unless "
+        "--choose tile=N.",
+        rich_help_panel=CHOICES,
+    ),
+]
+Choose = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--choose",
+        metavar="NAME=VALUE",
+        help="Force any choice that the ops of the model have, such as tile=64; repeat for more.",
         rich_help_panel=CHOICES,
     ),
 ]

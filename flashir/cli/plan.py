@@ -19,6 +19,7 @@ def plan(
     training: options.Training = False,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
@@ -48,10 +49,9 @@ def plan(
         seq_len,
         training,
         policy.value,
-        chunk=chunk,
-        cumsum=cumsum,
         dtype=dtype,
         params=None if rechunk and chunk is not None else found.params,
+        **source.read_choices(choose, chunk=chunk, cumsum=cumsum),
     )
     if not console.answer({**made.as_dict(), "model": model}, as_json):
         show_plan(made, model)

@@ -62,6 +62,7 @@ def run(
     seed: options.Seed = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
@@ -104,7 +105,8 @@ def run(
     from flashir.cli.alone import refuse_unused
     from flashir.files.atomic import atomic_write
 
-    choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
+    own = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
+    choices = {**own, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
     found = source.find(model, settings, size, task, exports=target)
     refuse_unused(ctx, found)
     source.only_one("--text", text, "--ids", ids)

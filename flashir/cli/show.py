@@ -63,6 +63,7 @@ def show(
     seq_len: options.SeqLen = 4096,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     rechunk: options.Rechunk = False,
     force: Annotated[
@@ -90,7 +91,7 @@ def show(
     for name in stage or ():
         check_stage(name)
     found = source.find(model, settings, size, task, exports=target, lean=True)
-    choices = {"chunk": chunk, "cumsum": cumsum}
+    choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     refuse_unused(ctx, found, "batch", "seq_len")
     graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
     if passes is not None:

@@ -182,6 +182,27 @@ def read_settings(pairs: Iterable[str], size: str | None = None, task: str | Non
     return given
 
 
+def read_choices(pairs: Iterable[str] | None, **options: Any) -> dict[str, Any]:
+    """`--choose tile=64` and the options that choices have of their own, as values; what is not given is left out.
+
+    Raises:
+        SettingError: a pair is malformed, or a choice is given twice.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    problems = []
+    for pair in pairs or ():
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not equals or not name or not text:
+            problems.append(f"a choice is given as --choose name=value, got {pair!r}")
+        elif name in given:
+            problems.append(f"{name} is given twice")
+        else:
+            given[name] = _value(text)
+    if problems:
+        raise SettingError(problems)
+    return given
+
+
 def only_one(name: str, value: object, other: str, second: object) -> None:
     """Raises SettingError where two options that exclude each other are both given."""
     if value is not None and second is not None:

@@ -35,6 +35,7 @@ def tune(
     ] = False,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
+    choose: options.Choose = None,
     dtype: options.ComputeType = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
@@ -75,7 +76,7 @@ def tune(
         raise SettingError("MODEL is missing", hint="without one, only --export and --import work")
     found = source.find(model, settings, size, task)
     refuse_unused(ctx, found, "batch", "seq_len")
-    choices = {"chunk": chunk, "cumsum": cumsum}
+    choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
     made = measure(
         graph,

@@ -25,7 +25,7 @@ from flashir.ir import Graph, dumps
 from flashir.models.end_tokens import Reading
 from flashir.models.load import load
 from flashir.models.parameters import checked, load_params, save_params
-from flashir.transforms.settle_choices import choosers, is_open
+from flashir.transforms.settle_choices import undecided
 
 MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
 READING = "reading.json"
@@ -97,8 +97,9 @@ def save_checkpoint(
         ParameterError: the parameters are not the model's, or are not finite.
     """
     folder = Path(folder)
-    if any(is_open(node, "chunk") for node in choosers(model)):
-        raise ArtefactError("the chunk must be chosen before a model has parameters to save", where=str(folder))
+    if names := undecided(model):
+        problem = f"the {' and the '.join(names)} must be chosen before a model has parameters to save"
+        raise ArtefactError(problem, where=str(folder))
     arrays = checked(model, params)
     if is_checkpoint(folder):
         raise ArtefactError("there is a checkpoint already", where=str(folder), hint="choose another folder")

@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from flashir.arguments import typed
 from flashir.errors import InputError, ParameterError, SettingError
-from flashir.ir.graph import AUTO, Graph, Node, Value
+from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.op import OPS
 from flashir.ir.parameter_names import expand, full_name, parameters, round_symbol, with_scopes
 from flashir.machine.memory import memory_at_hand, memory_for
 from flashir.reference.arrays import as_array
 from flashir.transforms import bind_sizes, specialise
+from flashir.transforms.settle_choices import undecided
 
 Oracle = npt.NDArray[Any]
 
@@ -42,8 +43,9 @@ def interpret(
         wanted = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
         got = ", ".join([*map(str, range(len(inputs))), *named])
         raise InputError(f"the model takes ({wanted}), got inputs ({got})")
-    if any(node.attrs.get("chunk") is AUTO for node in graph.walk()):
-        raise SettingError("the chunk is part of the model, and still auto", hint="run choose-chunk, or set it")
+    if names := undecided(graph):
+        one = " and the ".join(names)
+        raise SettingError(f"the {one} is part of the model, and still auto", hint=f"run choose-{names[0]}, or set it")
     arrays = [_oracle(by_name[value.name], value) for value in graph.inputs]
     bound = specialise(graph, bind_sizes(graph, [x.shape for x in arrays]))
     run = _Run(_arrays(graph, params))

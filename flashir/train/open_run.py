@@ -22,7 +22,7 @@ from flashir.train.distributed import ALONE, Meeting
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder
 from flashir.train.setup import Data, Told, batches_of, corpora
-from flashir.transforms.settle_choices import reset
+from flashir.transforms.settle_choices import reset_execution
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _loaded(folder: RunFolder, told: Told, data: Data | None, changes: Mapping[s
     _check_data(folder, state, *data)
     trainable(recipe.target)
     device_at_hand(recipe.target)
-    model = found.model if recipe.target == before else reset(reset(found.model, "cumsum"), "tile")
+    model = found.model if recipe.target == before else reset_execution(found.model)
     made = plan(model, recipe.target, recipe.rows or 1, recipe.seq_len, True, params=found.params)
     return _Loaded(recipe, made, found.params, state, data, step_of(last))
 

@@ -204,6 +204,20 @@ def reset(graph: Graph, attr: str) -> Graph:
     return _with_attrs(graph, lambda node: {attr: AUTO} if attr in OPS[node.op].choices else {})
 
 
+def reset_execution(graph: Graph) -> Graph:
+    """The graph with every choice `auto` again that does not change the function, such as a tile or a cumsum."""
+
+    def reopened(node: Node) -> Mapping[str, Attr]:
+        return {attr: AUTO for attr, choice in OPS[node.op].choices.items() if not choice.changes_function}
+
+    return _with_attrs(graph, reopened)
+
+
+def undecided(graph: Graph) -> tuple[str, ...]:
+    """The choices still `auto` that decide which function the model computes, such as `chunk`."""
+    return tuple(dict.fromkeys(attr for node, attr in locking(graph) if is_open(node, attr)))
+
+
 def _with_attrs(graph: Graph, changes: Callable[[Node], Mapping[str, Attr]]) -> Graph:
     """The graph with other attributes on some nodes, in regions too. Values keep their names and their types."""
     nodes = []

@@ -140,7 +140,7 @@ def _make_store(folder: Path) -> None:
     with Store(folder / "tune.sqlite", write=True) as store:
         for n in range(12):
             key = (f"{n:064x}", "onnx:cpu", "dev", "{}", False, 1, 4096, new_tuning())
-            store.add(Trial(*key, 256, "scan", None, 12.5 + n, 10.25 + n, 0.5, 9, now()))
+            store.add(Trial(*key, '{"chunk":256,"cumsum":"scan"}', 12.5 + n, 10.25 + n, 0.5, 9, now()))
     _settled(folder / "tune.sqlite")
 
 

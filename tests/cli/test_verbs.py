@@ -272,3 +272,11 @@ def test_tune_measures_and_plan_finds_it(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "store.json"
     assert cli.json("tune", "--export", out) == {"file": str(out), "measurements": len(measured)}
     assert cli.json("tune", "--import", out)["measurements"] == 0
+
+
+def test_any_choice_of_an_op_can_be_forced(cli: Cli) -> None:
+    plan = cli.json("plan", "performer", "--size", "tiny", "--seq-len", "256", "--choose", "tile=16")
+    assert {candidate["tile"] for candidate in plan["candidates"]} == {16}
+    assert "tile cannot be set" in cli.fails("plan", "flash", "--size", "tiny", "--choose", "tile=16")
+    assert "--choose name=value, got 'tile'" in cli.fails("plan", "flash", "--size", "tiny", "--choose", "tile")
+    assert "chunk is given twice" in cli.fails("plan", "flash", "--chunk", "64", "--choose", "chunk=32")

@@ -15,7 +15,7 @@ import flashir
 from flashir.machine.targets import target
 from flashir.planning.measurements.correct import DOUBT, corrected
 from flashir.planning.measurements.key import store_path, where
-from flashir.planning.measurements.store import Store, digest
+from flashir.planning.measurements.store import Store, choices_text, digest
 from flashir.planning.plan import Plan
 from flashir.transforms.settle_choices import Settings, settle
 from tests.tune.support import candidates, chosen, trial
@@ -30,8 +30,7 @@ def keep(choice: Settings, ms: float, seq_len: int = 512, predicted_ms: float = 
             trial(
                 **where(target("onnx:cpu")),
                 model=digest(settle(MODEL, choice)),
-                chunk=choice.value("chunk"),
-                cumsum=choice.value("cumsum"),
+                choices=choices_text(choice),
                 measured_ms=ms,
                 predicted_ms=predicted_ms,
                 seq_len=seq_len,

@@ -167,11 +167,13 @@ def test_a_store_of_the_schema_before_says_how_its_measurements_come_over(tmp_pa
         other.execute("PRAGMA user_version = 2")
     other.close()
     with pytest.raises(
-        ArtefactError, match=r"schema 3, got 2[\s\S]*import_json takes what export_json of that version wrote"
+        ArtefactError, match=r"schema 4, got 2[\s\S]*import_json takes what export_json of that version wrote"
     ):
         Store()
     store_path().unlink()
-    (tmp_path / "old.json").write_text(json.dumps({"format": "flashir-tune", "schema": 2, "trials": [asdict(TRIAL)]}))
+    before = {name: value for name, value in asdict(TRIAL).items() if name != "choices"}
+    before |= {"chunk": 64, "cumsum": "native", "tile": None}
+    (tmp_path / "old.json").write_text(json.dumps({"format": "flashir-tune", "schema": 2, "trials": [before]}))
     assert import_json(tmp_path / "old.json") == 1
     with Store() as store:
         assert store.all() == [TRIAL]
@@ -240,7 +242,7 @@ def test_a_store_may_be_opened_while_another_makes_it(tmp_path: Path) -> None:
 
 
 def test_json_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trials = [trial(chunk=None, cumsum=None), trial(seq_len=7, chunk=None, tile=64), trial(training=True)]
+    trials = [trial(choices="{}"), trial(seq_len=7, choices='{"tile":64}'), trial(training=True)]
     with Store(write=True) as store:
         store.add(*trials)
         kept = store.all()
@@ -267,7 +269,7 @@ def test_an_import_says_all_that_is_wrong_and_imports_nothing(tmp_path: Path) ->
     problems = "\n".join(raised.value.problems)
     assert len(raised.value.problems) == 5
     for word in (
-        f"schema must be 2 or {SCHEMA}",
+        f"schema must be 2 or 3 or {SCHEMA}",
         "trial 1",
         "runs",
         "trial 2",

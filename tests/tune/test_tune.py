@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_tiles_are_measured_and_remembered_apart() -> None:
     assert later.settings == made.settings
     assert {each.settings: each.measured_ms for each in later.candidates if each.measured_ms is not None} == measured
     with Store() as store:
-        assert {Settings(tile=each.tile, cumsum=each.cumsum): each.measured_ms for each in store.all()} == measured
+        assert {Settings(json.loads(trial.choices)): trial.measured_ms for trial in store.all()} == measured
 
 
 def test_tiles_compute_one_function_or_do_not_win() -> None:

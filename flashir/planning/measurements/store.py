@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -28,11 +28,12 @@ from flashir.errors import ArtefactError, spoken
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import guarded, parse_json, read_bytes, reason
 from flashir.files.sealed_json import is_whole, sealed
-from flashir.ir import Graph, dumps
+from flashir.ir import Attr, Graph, dumps
 from flashir.planning.measurements.key import store_path
 
-SCHEMA = 3
-EXCHANGED = (2, SCHEMA)  # schemas that `import_json` accepts; schema 2 has no digest
+SCHEMA = 4
+EXCHANGED = (2, 3, SCHEMA)  # schemas that `import_json` accepts; schema 2 has no digest
+COLUMNS_BEFORE = ("chunk", "cumsum", "tile")  # of schemas 2 and 3, which knew no other choices
 FORMAT = "flashir-tune"
 OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
 WRITER_WAITS_S = 30.0
@@ -58,7 +59,7 @@ class Trial:
         batch: rows.
         seq_len: tokens per row.
         tuning: the id of the tuner; its later trials replace its earlier ones.
-        chunk, cumsum, tile: the choices, for display; the model includes them.
+        choices: the value of each choice by name, as JSON, for display; the model includes them.
         predicted_ms: predicted milliseconds at that time.
         measured_ms: the median, in milliseconds.
         spread_ms: the interquartile range of the runs, in milliseconds.
@@ -74,9 +75,7 @@ class Trial:
     batch: Count
     seq_len: Count
     tuning: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-    chunk: Count | None
-    cumsum: Annotated[str, Meta(pattern="^[a-z_]{1,32}$")] | None
-    tile: Count | None
+    choices: Annotated[str, Meta(min_length=2, max_length=1000)]
     predicted_ms: Milliseconds
     measured_ms: Milliseconds
     spread_ms: Annotated[float, Meta(ge=0, le=1e12)]
@@ -90,7 +89,7 @@ KEY = COLUMNS[: COLUMNS.index("tuning") + 1]
 _CREATE = f"""CREATE TABLE trials (
     model TEXT NOT NULL, target TEXT NOT NULL, device TEXT NOT NULL, versions TEXT NOT NULL,
     training INTEGER NOT NULL, batch INTEGER NOT NULL, seq_len INTEGER NOT NULL, tuning TEXT NOT NULL,
-    chunk INTEGER, cumsum TEXT, tile INTEGER, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL,
+    choices TEXT NOT NULL, predicted_ms REAL NOT NULL, measured_ms REAL NOT NULL,
     spread_ms REAL NOT NULL, runs INTEGER NOT NULL, date TEXT NOT NULL, sha256 TEXT NOT NULL,
     PRIMARY KEY ({", ".join(KEY)})) WITHOUT ROWID"""
 _REALS = ("predicted_ms", "measured_ms", "spread_ms")
@@ -359,14 +358,29 @@ def import_json(path: str | Path) -> int:
     problems = [] if exchange.format == FORMAT else [f"format must be {FORMAT!r}, got {exchange.format!r}"]
     if exchange.schema not in EXCHANGED:
         problems.append(f"schema must be {' or '.join(map(str, EXCHANGED))}, got {exchange.schema}")
-    trials = list(_decoded(exchange.trials, problems))
-    if not problems and not is_whole(document) and (exchange.schema == SCHEMA or exchange.sha256 is not None):
+    raw = exchange.trials if exchange.schema == SCHEMA else list(map(_renewed, exchange.trials))
+    trials = list(_decoded(raw, problems))
+    if not problems and not is_whole(document) and (exchange.schema > 2 or exchange.sha256 is not None):
         problems.append("it is damaged, or was changed: its sha256 does not match its content")
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
         raise ArtefactError([*problems[:LISTED], *more], where=str(path), hint="nothing was imported")
     with Store(write=True) as store:
         return store.add(*trials)
+
+
+def choices_text(settings: Mapping[str, Attr]) -> str:
+    """The values of choices as JSON, in the order of their names."""
+    return msgspec.json.encode(dict(sorted(settings.items()))).decode()
+
+
+def _renewed(trial: Any) -> Any:
+    """A trial of an earlier schema, whose choices were columns, in the form of this one; others as they are."""
+    if not isinstance(trial, dict) or "choices" in trial:
+        return trial
+    values = {name: trial[name] for name in COLUMNS_BEFORE if trial.get(name) is not None}
+    kept = {name: value for name, value in trial.items() if name not in COLUMNS_BEFORE}
+    return {**kept, "choices": choices_text(values)}
 
 
 def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:
