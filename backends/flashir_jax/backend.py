@@ -14,13 +14,15 @@ from flashir.errors import TargetError
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir_jax.claims import claims
+from flashir_jax.forks import check_fork
 from flashir_jax.pallas.claims import KERNELS
 
 
 def need_jax() -> None:
-    """Raises TargetError where JAX is not installed."""
+    """Raises TargetError where JAX is not installed, or cannot work as this process was forked."""
     if find_spec("jax") is None:
         raise TargetError("JAX is not installed", where="jax", hint="pip install 'flashir[jax]'")
+    check_fork()
 
 
 def need_optax() -> None:

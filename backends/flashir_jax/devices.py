@@ -10,6 +10,7 @@ import jax
 
 from flashir.errors import TargetError
 from flashir.machine.processes import Processes
+from flashir_jax.forks import works
 
 PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "tpu": "tpu"}
 """The JAX platform of a device, by how the name of the device begins."""
@@ -26,6 +27,7 @@ def platform_of(device: str) -> str:
 
 def device_names() -> tuple[str, ...]:
     """The devices that JAX finds on this machine, as targets name them: `cpu`, `cuda`, `tpu-v4`."""
+    works()
     return tuple(name for platform in PLATFORMS.values() if (name := _name(platform)) is not None)
 
 
@@ -55,6 +57,7 @@ def peak_bytes(name: str) -> int | None:
 
 def _found(name: str, where: Any) -> list[Any]:
     platform = platform_of(name)
+    works()
     try:
         found: list[Any] = where(platform)
     except RuntimeError as error:

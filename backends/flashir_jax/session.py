@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph
 from flashir_jax.devices import device_of
+from flashir_jax.forks import check_fork
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
 from flashir_jax.types import element_type, enough_bits, in_float64
@@ -78,7 +79,7 @@ class Session:
 
         Raises:
             InputError: the number of inputs or their shapes do not fit.
-            TargetError: JAX fails, as when memory runs out.
+            TargetError: JAX fails, as when memory runs out, or where this process was forked.
         """
         results = self._run(arrays, ())
         return tuple(map(np.asarray, results if isinstance(results, (tuple, list)) else (results,)))
@@ -111,6 +112,7 @@ class Session:
         return [np.asarray(x, dtype) for x, dtype in zip(arrays, self._types)]
 
     def _called(self, feed: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
+        check_fork()
         try:
             with enough_bits(self._wide), jax.default_device(self._device):
                 made = self._call(self._params, tuple(kept), *feed)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from flashir.errors import TargetError
 
 CARDS = ("a100", "h100", "h200", "v100")
 """The cards that have a record of their own, by what their full names contain."""
+
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads are in no fork of this process, and work that is shared with them would wait for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def device_names() -> tuple[str, ...]:

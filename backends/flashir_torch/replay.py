@@ -72,17 +72,20 @@ class Replay:
         """Do the work."""
         shapes = tuple(each.shape for each in given)
         self._calls[shapes] += 1
+        if shapes not in self._recordings and self._calls[shapes] > WARM_UP and len(self._recordings) < self._most:
+            self._record(shapes, given)
         if shapes not in self._recordings:
-            if self._calls[shapes] <= WARM_UP or len(self._recordings) == self._most:
-                return self._recorder.warm_up(self._work, given)
-            inputs = tuple(each.clone() for each in given)
-            try:
-                self._recordings[shapes] = Recording(inputs, self._recorder.record(self._work, inputs))
-            except RuntimeError as error:
-                warnings.warn(f"a training step cannot be recorded, so it stays slower: {error}", stacklevel=2)
-                self._most = len(self._recordings)
-                return self._recorder.warm_up(self._work, given)
+            return self._recorder.warm_up(self._work, given)
         return self._recordings[shapes](given)
+
+    def _record(self, shapes: tuple[torch.Size, ...], given: tuple[Tensor, ...]) -> None:
+        """Record it, or nothing more from now on. What a failed recording holds is let go of before work is done."""
+        try:
+            inputs = tuple(each.clone() for each in given)
+            self._recordings[shapes] = Recording(inputs, self._recorder.record(self._work, inputs))
+        except RuntimeError as error:
+            warnings.warn(f"a training step cannot be recorded, so it stays slower: {error}", stacklevel=3)
+            self._most = len(self._recordings)
 
 
 class CardRecorder:

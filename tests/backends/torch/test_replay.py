@@ -43,11 +43,22 @@ def test_every_shape_has_its_own_recording_up_to_a_number() -> None:
     assert recorder.warmed == WARM_UP * MOST + (WARM_UP + 2) * 2
 
 
-def test_what_cannot_be_recorded_is_done_as_it_comes() -> None:
-    class Full(Again):
-        def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
-            raise torch.OutOfMemoryError("no memory")
+class Full(Again):
+    """Has no memory for a recording. What a failed one held is gone before work is done."""
 
+    held: weakref.ref[Tensor] | None = None
+
+    def warm_up(self, work: Work, inputs: tuple[Tensor, ...]) -> Tensor:
+        assert self.held is None or self.held() is None
+        return super().warm_up(work, inputs)
+
+    def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        made = torch.ones(3)
+        self.held = weakref.ref(made)
+        raise torch.OutOfMemoryError("no memory")
+
+
+def test_what_cannot_be_recorded_is_done_as_it_comes() -> None:
     recorder = Full()
     doubled = Replay(lambda x: 2 * x, recorder)
     calls = [torch.tensor([number]) for number in range(5)]
@@ -73,6 +84,17 @@ def test_a_trainer_that_replays_takes_the_same_steps(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(training, "fuse", lambda made: None)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     assert np.allclose(_steps(_model(), "cpu"), plain, rtol=1e-6)
+
+
+def test_a_trainer_without_memory_to_record_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _steps(_model(), "cpu")
+    monkeypatch.setattr(training, "CardRecorder", Full)
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    with pytest.warns(UserWarning, match="cannot be recorded") as told:
+        assert np.allclose(_steps(_model(), "cpu"), plain, rtol=1e-6)
+    assert len(told) == 1
 
 
 @on_a_card
