@@ -1,1 +1,1 @@
-"""Models: loaded by name or from a file, their parameters, their checkpoints."""
+"""Models: built by name or loaded from a file, with their parameters and checkpoints."""

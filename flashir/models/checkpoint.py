@@ -1,7 +1,7 @@
 """Checkpoints: a folder with `model.fir` (chunk settled), `params.safetensors`, and a manifest of digests.
 
-One that a run wrote has more: `tokenizer.json`, in `reading.json` how it read its texts with that, and in `state/` what
-the run goes on from.
+A checkpoint of a training run also has `tokenizer.json`, `reading.json` (how training tokenised its texts), and the
+state to resume from in `state/`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifes
 READING = "reading.json"
 OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
 RECIPE, CHECKPOINTS = "recipe.toml", "checkpoints"
-"""What a run has: its recipe, and a folder of checkpoints `step-000200`."""
+"""The contents of a run: its recipe, and a folder of checkpoints named like `step-000200`."""
 
 FILES = (MODEL, PARAMS, TOKENIZER, READING, OPTIMIZER, POSITION)
 SCHEMA = 1
@@ -44,11 +44,11 @@ class _Manifest:
 
 @dataclass(frozen=True)
 class State:
-    """What a run goes on from, beside its parameters.
+    """The state that a run resumes from, besides its parameters.
 
     Args:
-        optimizer: as `Trainer.state` gives it.
-        position: where in the data and in the schedule the run stands; whatever JSON holds.
+        optimizer: as returned by `Trainer.state`.
+        position: the position in the data and in the schedule; any JSON object.
     """
 
     optimizer: Mapping[str, npt.NDArray[Any]]
@@ -57,13 +57,13 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and the parameters that it was trained to.
+    """A model and its trained parameters.
 
     Args:
-        model: its chunk settled.
-        params: by full name.
-        tokenizer: the file of its tokenizer, where it has one.
-        reading: how training read texts; None where nothing says so.
+        model: the model, with its chunk settled.
+        params: parameters by full name.
+        tokenizer: the tokenizer file; None if there is none.
+        reading: how training tokenised texts; None if unknown.
     """
 
     model: Graph
@@ -82,19 +82,19 @@ def save_checkpoint(
     reading: Reading | None = None,
     state: State | None = None,
 ) -> Path:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint atomically.
 
     Args:
-        model: its chunk settled.
-        params: by full name.
-        folder: must not be there yet, or be empty.
-        tokenizer: the file of one, to be kept with the model.
-        reading: how training read texts with it.
-        state: of the run that the checkpoint belongs to.
+        model: the model, with its chunk settled.
+        params: parameters by full name.
+        folder: the folder to create; may exist if it is empty.
+        tokenizer: a tokenizer file to copy into the checkpoint.
+        reading: how training tokenised texts.
+        state: the state of the training run.
 
     Raises:
         ArtefactError: a file cannot be written, a chunk is still open, or the folder is in use.
-        ParameterError: the parameters are not the model's, or are not finite.
+        ParameterError: the parameters do not fit the model, or are not finite.
     """
     folder = Path(folder)
     if names := undecided(model):
@@ -124,15 +124,15 @@ def save_checkpoint(
 
 @typed
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint, every digest verified.
+    """Read a checkpoint and verify every digest.
 
     Args:
-        folder: of a checkpoint; or of a run, whose newest checkpoint is read.
+        folder: the folder of a checkpoint, or of a run to read its newest checkpoint.
 
     Raises:
-        InputError: a run has no checkpoint.
-        ArtefactError: the folder is neither, and every file that is missing or damaged.
-        IRError, ParameterError: what the files hold is not well formed, or does not fit together.
+        InputError: the run has no checkpoint.
+        ArtefactError: the folder is neither, or files are missing or damaged; lists all of them.
+        IRError, ParameterError: the files are malformed, or do not fit together.
     """
     folder = Path(folder)
     if is_run(folder) and not is_checkpoint(folder):
@@ -147,15 +147,15 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
-    """What a run goes on from, in the folder of a checkpoint whose parameters `load_checkpoint` has read.
+    """Read the state to resume from, from a checkpoint with these parameters.
 
     Raises:
-        ArtefactError: there is none.
-        ParameterError: the state of the optimiser is damaged, or that of another model.
+        ArtefactError: the checkpoint has no state.
+        ParameterError: the optimiser state is damaged, or belongs to another model.
     """
     folder = Path(folder)
     if not (folder / POSITION).exists():
-        raise ArtefactError("this checkpoint has no state that a run could go on from", where=str(folder))
+        raise ArtefactError("this checkpoint has no state to resume from", where=str(folder))
     position = parse_json(_small(folder / POSITION), folder / POSITION, ArtefactError, dict[str, Any])
     optimizer = load_params(folder / OPTIMIZER)
     Moments.read(optimizer, params)
@@ -163,51 +163,51 @@ def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
 
 
 def read_params(path: str | Path) -> dict[str, npt.NDArray[Any]]:
-    """The parameters in a safetensors file, or those of a checkpoint, or of the newest checkpoint of a run.
+    """Read the parameters of a safetensors file, a checkpoint, or the newest checkpoint of a run.
 
     Raises:
-        ParameterError: as `load_params`.
-        InputError, ArtefactError: as `load_checkpoint`.
+        ParameterError: as for `load_params`.
+        InputError, ArtefactError: as for `load_checkpoint`.
     """
     path = Path(path)
     return load_checkpoint(path).params if is_checkpoint(path) or is_run(path) else load_params(path)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder says that it is that of a run."""
+    """Whether a folder is that of a training run."""
     return (folder / RECIPE).is_file()
 
 
 def in_order(run: Path) -> list[Path]:
-    """All checkpoints of a run, the oldest first."""
-    found = (each for each in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", each.name))
-    return sorted(found, key=step_of)
+    """All checkpoints of a run, oldest first."""
+    folders = (path for path in (run / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+    return sorted(folders, key=step_of)
 
 
 def newest(run: Path) -> Path:
-    """The last checkpoint of a run. Raises InputError where there is none."""
-    found = in_order(run)
-    if not found:
+    """The last checkpoint of a run. Raises InputError if there is none."""
+    checkpoints = in_order(run)
+    if not checkpoints:
         raise InputError(
-            "there is no checkpoint to go on from",
+            "there is no checkpoint to resume from",
             where=str(run / CHECKPOINTS),
-            hint="bring one back, or begin the run again in another folder",
+            hint="restore one, or start the run again in another folder",
         )
-    return found[-1]
+    return checkpoints[-1]
 
 
 def step_of(checkpoint: Path) -> int:
-    """The number of the last step before a checkpoint: 200 of `step-000200`."""
+    """The step of a checkpoint: 200 for `step-000200`."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def is_checkpoint(folder: str | Path) -> bool:
-    """Whether a folder says that it is a checkpoint."""
+    """Whether a folder is a checkpoint."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def _reading(path: Path) -> Reading | None:
-    """How training read texts; None where nothing says so. Raises ArtefactError."""
+    """How training tokenised texts; None if unknown. Raises ArtefactError."""
     if not path.exists():
         return None
     problem, hint = "does not say what documents end with", "get a good copy of the checkpoint"
@@ -216,7 +216,7 @@ def _reading(path: Path) -> Reading | None:
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:
-    """What is wrong with each file, by the manifest."""
+    """The missing and damaged files by the manifest, each with its problem."""
     path = folder / MANIFEST
     text = _small(path)
     try:
@@ -227,13 +227,13 @@ def _damage(folder: Path) -> list[tuple[str, str]]:
     if missing := [name for name in (MODEL, PARAMS) if name not in digests]:
         return [(MANIFEST, f"is damaged: it has no digest of {' and '.join(missing)}")]
     listed = {name: digests[name] for name in FILES if name in digests}
-    found = [(name, "is not in the manifest") for name in FILES if name not in listed and (folder / name).exists()]
+    problems = [(name, "is not in the manifest") for name in FILES if name not in listed and (folder / name).exists()]
     for name, digest in listed.items():
         if not (folder / name).is_file():
-            found.append((name, "is missing"))
+            problems.append((name, "is missing"))
         elif sha256(folder / name) != digest:
-            found.append((name, "is damaged: its SHA-256 is not the one in the manifest"))
-    return found
+            problems.append((name, "is damaged: its SHA-256 is not the one in the manifest"))
+    return problems
 
 
 def _small(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Models by name or from a file."""
+"""Build a model by name, or load it from a file."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _SETTINGS = (bool, int, float, str, DType, Auto, type(None))
 
 @typed
 def model(name: str, **settings: Any) -> Graph:
-    """A model of the zoo, or of any other frontend that is installed.
+    """Build a model of the zoo or of another installed frontend.
 
     Args:
         name: such as `flash` or `flash-quad`.
         settings: such as `size="base"`, `task="lm"`, `d_model=512`, `depth=12`, `vocab=256`, `chunk=256`.
 
     Raises:
-        SettingError: the name is unknown, and every setting that is unknown or wrong.
+        SettingError: the name is unknown, or settings are unknown or invalid; lists all of them.
     """
     own = {key: plain(value) for key, value in settings.items()}
     if odd := [f"{key} cannot be {shown(value)}" for key, value in own.items() if not isinstance(value, _SETTINGS)]:
-        raise SettingError(odd, where=name, hint="settings are numbers, words, and true or false")
+        raise SettingError(odd, where=name, hint="settings are numbers, strings and booleans")
     for frontend in frontends():
         if name in frontend.models():
             return frontend.build(name, own)
-    known = [each for frontend in frontends() for each in frontend.models()]
+    known = [known_name for frontend in frontends() for known_name in frontend.models()]
     raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
 
 
 @typed
 def load(path: str | Path) -> Graph:
-    """The model in a `.fir` file.
+    """Load the model in a `.fir` file.
 
     Raises:
-        InputError: the file cannot be read as UTF-8 text, or is one of parameters or of another system.
-        IRError: what it says is malformed or ill-typed, with line:column.
+        InputError: the file cannot be read as UTF-8 text, or holds parameters or a model of another system.
+        IRError: the text is malformed or ill-typed, with line:column.
     """
     path = Path(path)
     if (kind := given_as_model(path)) is not None:

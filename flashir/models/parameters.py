@@ -1,4 +1,4 @@
-"""Parameters of a model: made, checked, written and read. They are float32 arrays by full name."""
+"""Initialise, check, write and read the parameters of a model: float32 arrays by full name."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from flashir.transforms.settle_choices import settle, slots
 Params = Mapping[str, npt.NDArray[np.float32]]
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""What `DataParallel` and its kin, `torch.compile`, and classes around a model put before every name."""
+"""The prefixes that `DataParallel` and its kin, `torch.compile`, and wrapper classes add to every name."""
 
-LISTED = 5  # names that a warning shows
+LISTED = 5  # a warning shows at most so many names
 
 
 @typed
 def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
-    """Fresh parameters, each drawn by its record: `mean + std * normal` (Codes 2 to 8).
+    """Initialise the parameters: `mean + std * normal`, with the mean and std of each record (Codes 2 to 8).
 
-    Every parameter has a stream of its own, from the seed and its name, so that models that share a parameter's
-    name and shape share its values too. A chunk that is still `auto` counts as 256, the paper's.
+    Every parameter has its own random stream from the seed and its name. So models that share the name and shape of a
+    parameter share its values. A chunk that is still `auto` counts as 256, the value of the paper.
 
     Raises:
-        SettingError: the seed is no whole number from 0.
-        ParameterError: this machine has no memory for them.
+        SettingError: the seed is not a non-negative integer.
+        ParameterError: the parameters do not fit in the memory of this machine.
     """
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise SettingError(f"seed must be a whole number from 0, got {seed!r}")
@@ -57,13 +57,13 @@ def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def unit(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
-    """Parameters at which every term of a model matters, to compare two ways of computing it.
+    """Parameters of unit scale, to compare two implementations of a model.
 
-    Those of `init` are so small that attention adds a millionth to the logits, where its errors hide. These are
-    normal, each divided so that what it makes is of size one: matrices by the root of what they sum over, the two
-    whose products are summed in a long relative bias by the fourth root.
+    The parameters of `init` are so small that attention adds only a millionth to the logits, which hides its errors.
+    These are normal, scaled so that every result has size one: a matrix is divided by the root of the size that it
+    sums over, and the two factors of a long relative bias by its fourth root.
 
-    Raises ParameterError where this machine has no memory for them.
+    Raises ParameterError if they do not fit in the memory of this machine.
     """
 
     def draw(name: str, spec: ParamSpec) -> npt.NDArray[np.float32]:
@@ -78,40 +78,41 @@ def unit(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
 def _drawn(
     model: Graph, draw: Callable[[str, ParamSpec], npt.NDArray[np.float32]]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Each parameter as `draw` makes it. Raises ParameterError where this machine has no memory for them."""
+    """Draw every parameter. Raises ParameterError if they do not fit in the memory of this machine."""
     needed = parameter_count(model) * np.dtype(np.float32).itemsize
     with memory_for(f"the parameters of @{model.name}", needed, ParameterError, hint="use a smaller model"):
         return {name: draw(name, spec) for name, spec in parameters(model).items()}
 
 
 def fitted(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
-    """The parameters by the names of the model, as arrays of whatever type they have; what is no array stays as it is.
+    """The parameters as NumPy arrays of their own dtype, by the names of the model. Other objects stay as they are.
 
-    A prefix that all names have from a wrapper, such as `module.` of `DataParallel` or `_orig_mod.` of `torch.compile`,
-    is taken off with a warning where more of them are names of the model then.
+    If all names have the prefix of a wrapper, such as `module.` of `DataParallel` or `_orig_mod.` of `torch.compile`,
+    and more of them match the model without it, the prefix is removed with a warning.
 
     Args:
-        model: its chunk may be open.
-        params: arrays of numpy, PyTorch, JAX or ml_dtypes by name.
-        strict: keep what the model does not have, for `checked` to refuse; else it is left out with a warning.
+        model: the model; its chunk may be open.
+        params: arrays of NumPy, PyTorch, JAX or ml_dtypes by name.
+        strict: keep parameters that the model does not have, for `checked` to refuse. Otherwise they are left out with
+            a warning.
 
     Raises:
-        ParameterError: they are no mapping.
+        ParameterError: `params` is not a mapping.
     """
     if not isinstance(params, Mapping):
         raise ParameterError(f"must be arrays by name, got a {type(params).__name__}", where=_where(model))
     named = dict(params)
     prefixes = list(_prefixes(list(named)))
     if prefixes or not strict:
-        wanted = _names(model)
-        prefix = max(("", *prefixes), key=lambda prefix: sum(name.removeprefix(prefix) in wanted for name in named))
+        known = _names(model)
+        prefix = max(("", *prefixes), key=lambda prefix: sum(name.removeprefix(prefix) in known for name in named))
         if prefix:
-            warnings.warn(f"the prefix {prefix!r} of all {len(named)} parameters was taken off", stacklevel=2)
+            warnings.warn(f"the prefix {prefix!r} of all {len(named)} parameters was removed", stacklevel=2)
             named = {name.removeprefix(prefix): array for name, array in named.items()}
-        if not strict and (extra := [str(name) for name in named if name not in wanted]):
-            shown = ", ".join(extra[:LISTED]) + (f", .. ({len(extra)} in all)" if len(extra) > LISTED else "")
-            warnings.warn(f"@{model.name} has no parameters {shown}: they are left out", stacklevel=2)
-            named = {name: array for name, array in named.items() if name in wanted}
+        if not strict and (extra := [str(name) for name in named if name not in known]):
+            listed = ", ".join(extra[:LISTED]) + (f", .. ({len(extra)} in all)" if len(extra) > LISTED else "")
+            warnings.warn(f"@{model.name} has no parameters {listed}: they are left out", stacklevel=2)
+            named = {name: array for name, array in named.items() if name in known}
     for name, array in named.items():
         with suppress(ValueError):
             named[name] = as_array(array)
@@ -119,29 +120,29 @@ def fitted(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> d
 
 
 def checked(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> dict[str, npt.NDArray[np.float32]]:
-    """The parameters as float32, in the order of the model; of `params` as `fitted` takes them.
+    """The parameters as float32 in the order of the model, after `fitted`.
 
     Raises:
-        ParameterError: every one that is missing, misshapen, no number, or not finite; where `strict`, also every one
-            that the model does not have.
+        ParameterError: lists every parameter that is missing, misshapen, not a float array, or not finite, and if
+            `strict` every unexpected one.
     """
-    wanted = parameters(model)
-    given = fitted(model, params, strict=strict)
-    problems = [f"{name} is missing: wanted shape {spec.shape}" for name, spec in wanted.items() if name not in given]
-    extra = [name for name in given if name not in wanted]
-    made = {}
-    for name, spec in wanted.items():
-        if name in given:
+    specs = parameters(model)
+    named = fitted(model, params, strict=strict)
+    problems = [f"{name} is missing: wanted shape {spec.shape}" for name, spec in specs.items() if name not in named]
+    extra = [name for name in named if name not in specs]
+    arrays = {}
+    for name, spec in specs.items():
+        if name in named:
             try:
-                made[name] = _float32(given[name], spec.shape)
+                arrays[name] = _float32(named[name], spec.shape)
             except ValueError as error:
                 problems.append(f"{name} {error}")
     if problems or extra:
         leaves_out = option("strict", False, flag="--no-strict")
-        hint = "" if problems else f"{leaves_out} leaves out what the model does not have"
-        problems += [f"{name} is none of this model{_near(str(name), wanted)}" for name in extra]
+        hint = "" if problems else f"{leaves_out} ignores parameters that the model does not have"
+        problems += [f"unexpected parameter {name}{_near(str(name), specs)}" for name in extra]
         raise ParameterError(problems, where=_where(model), hint=hint)
-    return made
+    return arrays
 
 
 @typed
@@ -149,12 +150,12 @@ def save_params(params: Mapping[str, Any], path: str | Path) -> None:
     """Write a safetensors file, with a SHA-256 of every tensor in its metadata.
 
     Args:
-        params: arrays of numpy, PyTorch, JAX or ml_dtypes by name; bfloat16 is written as the same float32.
+        params: arrays of NumPy, PyTorch, JAX or ml_dtypes by name; bfloat16 is written as float32.
         path: the file.
 
     Raises:
-        ParameterError: every one that is no array, or has a type that the format does not have.
-        ArtefactError: the file cannot be written; what stood there before is whole.
+        ParameterError: lists every value that is not an array, or has a dtype that the format does not support.
+        ArtefactError: the file cannot be written; an existing file stays unchanged.
     """
     from flashir.models.weight_file import write
 
@@ -173,13 +174,13 @@ def save_params(params: Mapping[str, Any], path: str | Path) -> None:
 
 @typed
 def load_params(path: str | Path) -> dict[str, Array]:
-    """Read a safetensors file; where it carries digests, as those of `save_params` do, every tensor is verified.
+    """Read a safetensors file. If it has digests, as written by `save_params`, every tensor is verified.
 
-    A bfloat16 is read as float32, which holds each of them; other types are read as they are.
+    A bfloat16 tensor is read as float32, other tensors in their own dtype.
 
     Raises:
-        ParameterError: the file cannot be read, is another kind of file, is cut short, has a tensor of float8 or of
-            another type that is not read, or one that is damaged.
+        ParameterError: the file cannot be read, is another kind of file or truncated, or has a tensor that is damaged
+            or of an unsupported dtype such as float8.
     """
     from flashir.models.weight_file import read
 
@@ -187,32 +188,32 @@ def load_params(path: str | Path) -> dict[str, Array]:
 
 
 def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The parameters for another chunk: short relative biases keep the distances that both have, the rest is 0.
+    """Adapt parameters to another chunk: short relative biases keep the common distances and are 0 elsewhere.
 
     Raises:
-        ParameterError: one of the chunks is short, the other long (512 or more), which have other parameters (Code 4).
+        ParameterError: one chunk is short and the other long (512 or more); these have different parameters (Code 4).
     """
-    made = dict(params)
+    adapted = dict(params)
     for name, array in params.items():
         if name.endswith(("rel_bias.a", "rel_bias.w")) and name.endswith("w") != (chunk < SHORT_SPAN):
             raise ParameterError(f"{name} cannot become the bias of chunks of {chunk}", hint="train it for that chunk")
         if name.endswith("rel_bias.w"):
             change = chunk - (len(array) + 1) // 2
-            made[name] = np.pad(array, change) if change >= 0 else np.ascontiguousarray(array[-change:change])
-    return made
+            adapted[name] = np.pad(array, change) if change >= 0 else np.ascontiguousarray(array[-change:change])
+    return adapted
 
 
 def _names(model: Graph) -> set[str]:
-    """The names of the parameters; where a choice that changes the function is open, those of any value of it."""
+    """The names of the parameters, for every value of an open choice that changes the function."""
     changing = [slot for slot in slots(model) if slot.is_open and slot.choice.changes_function]
     settled = [settle(model, {slot.name: value}) for slot in changing for value in slot.candidates]
     return {name for graph in settled or [model] for name in parameters(graph)}
 
 
 def _prefixes(names: Sequence[Any]) -> Iterator[str]:
-    """What wrappers may have put before all names: `module.`, and `module._orig_mod.` where they lie in each other."""
+    """Prefixes of all names that come from wrappers: `module.`, then `module._orig_mod.` for nested wrappers."""
     prefix = ""
-    while more := next((each for each in WRAPPERS if names and _all_begin(names, prefix + each)), ""):
+    while more := next((wrapper for wrapper in WRAPPERS if names and _all_begin(names, prefix + wrapper)), ""):
         prefix += more
         yield prefix
 
@@ -221,24 +222,24 @@ def _all_begin(names: Sequence[Any], prefix: str) -> bool:
     return all(isinstance(name, str) and name.startswith(prefix) for name in names)
 
 
-def _near(name: str, wanted: Iterable[str]) -> str:
-    """A name of the model that is nearly the same, as a question; nothing where none is."""
-    told = suggest(name, wanted)
-    return told if "did you mean" in told else ""
+def _near(name: str, known: Iterable[str]) -> str:
+    """A suggestion of a similar name of the model, or nothing."""
+    suggestion = suggest(name, known)
+    return suggestion if "did you mean" in suggestion else ""
 
 
 def _where(model: Graph) -> str:
     return f"parameters of @{model.name}"
 
 
-def _float32(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The array in float32. Raises ValueError with what is wrong with it."""
-    made = as_float(given, np.float32)
-    if made.shape != shape:
-        raise ValueError(f"must have shape {shape}, got {made.shape}")
-    finite = np.isfinite(made)
+def _float32(param: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The array in float32. Raises ValueError if it does not fit."""
+    array = as_float(param, np.float32)
+    if array.shape != shape:
+        raise ValueError(f"must have shape {shape}, got {array.shape}")
+    finite = np.isfinite(array)
     if not finite.all():
         first = tuple(int(index) for index in np.argwhere(~finite)[0])
         count = finite.size - np.count_nonzero(finite)
         raise ValueError(f"has {count} numbers that are not finite, the first at {first}")
-    return made
+    return array

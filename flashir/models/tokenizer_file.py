@@ -1,4 +1,4 @@
-"""The tokenizer of an artefact: the file tokenizer.json beside it, which its metadata name by the digest."""
+"""The tokenizer of an artefact: the file tokenizer.json next to it, identified by a digest in its metadata."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from flashir.models.end_tokens import Reading, end_names, token_ids
 
 DIGEST = "flashir.tokenizer.sha256"
 ENDS = "flashir.end_tokens"
-"""The ids of the tokens that end a text, as a JSON list: where a host stops."""
-ANEW = "export the model again"
+"""The ids of the tokens that end a text, as a JSON list; a host stops generation there."""
+EXPORT_AGAIN = "export the model again"
 READING = "flashir.reading"
-"""How training read texts, as JSON: `document_end`, the name of a token or null, and `special_tokens`."""
+"""How training tokenised texts, as JSON: `document_end`, a token name or null, and `special_tokens`."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A tokenizer that goes along with a model.
+    """A tokenizer that is exported with a model.
 
     Args:
-        content: of its file.
+        content: the content of its file.
         ends: the ids of the tokens that end a text.
-        reading: how training read texts, where that is known.
+        reading: how training tokenised texts; None if unknown.
     """
 
     content: bytes
@@ -39,47 +39,47 @@ class Beside:
 
     @staticmethod
     def of(path: Path, how: Reading | None = None) -> Beside:
-        """That of a file, and how training read texts with it.
+        """Read a tokenizer file.
 
         Raises:
-            ArtefactError: it cannot be read, or is no JSON object.
-            InputError: it has no such end of documents; a configuration file beside it is of another tokenizer.
+            ArtefactError: it cannot be read, or is not a JSON object.
+            InputError: it lacks the token that ends documents, or a configuration file belongs to another tokenizer.
         """
         content = read_bytes(path, ArtefactError)
-        said = parse_json(content, path, ArtefactError, dict[str, object], problem="is no tokenizer")
+        tokenizer = parse_json(content, path, ArtefactError, dict[str, object], problem="is no tokenizer")
         trained = [how.document_end] if how is not None and how.document_end is not None else []
-        ids = token_ids(said)
-        strange = [name for name in trained if name not in ids]
-        if strange:
+        ids = token_ids(tokenizer)
+        missing = [name for name in trained if name not in ids]
+        if missing:
             raise InputError(
-                f"documents ended with {strange[0]!r} in training, which this tokenizer does not have",
+                f"documents ended with {missing[0]!r} in training, which this tokenizer does not have",
                 where=str(path),
                 hint="give the tokenizer that the model was trained with",
             )
-        names = dict.fromkeys((*trained, *end_names(said, path.parent)))
+        names = dict.fromkeys((*trained, *end_names(tokenizer, path.parent)))
         return Beside(content, tuple(ids[name] for name in names), how)
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256, in hexadecimal."""
+        """The SHA-256 of the file in hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the artefact says of it."""
+        """The metadata of the artefact about this tokenizer."""
         ends = {ENDS: json.dumps(self.ends)} if self.ends else {}
         read = {} if self.reading is None else {READING: json.dumps(self.reading.as_dict())}
         return {DIGEST: self.digest, **ends, **read}
 
     def put(self, out: Path, commit: Callable[[], Path]) -> Path:
-        """Write the file into the folder of an artefact as that is committed, and return what `commit` does.
+        """Write the file into the folder of an artefact, commit the artefact, and return the result of `commit`.
 
-        It is on disk before, under a temporary name, and gets its name after: so a kill leaves the old artefact with
-        the old tokenizer, or the new one with one that `beside` finds.
+        The file is on disk under a temporary name before `commit`, and is renamed after it. So a kill leaves either the
+        old artefact with the old tokenizer, or the new artefact with a file that `beside` finds.
 
         Raises:
-            ArtefactError: the folder is that of a checkpoint or run with another tokenizer, or it cannot be written;
-                and what `commit` raises. The old artefact is whole.
+            ArtefactError: the folder is a checkpoint or run with another tokenizer, or the file cannot be written; also
+                the errors of `commit`. The old artefact stays unchanged.
         """
         path = out / TOKENIZER
         owned = any((out / name).exists() for name in (MANIFEST, RECIPE))
@@ -87,53 +87,53 @@ class Beside:
             raise ArtefactError("it is the tokenizer of another model", where=str(path), hint="choose another folder")
         committed: list[Path] = []
         atomic_write(path, lambda file: file.write(self.content), check=lambda _: committed.append(commit()))
-        for left in unfinished(path):
-            with writing(left):
-                left.unlink()
+        for leftover in unfinished(path):
+            with writing(leftover):
+                leftover.unlink()
         return committed[0]
 
 
 def ends_of(main: Path, metadata: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The tokens that end a text; None where an artefact does not say. Raises ArtefactError."""
-    return _said(main, metadata, ENDS, tuple[int, ...])
+    """The ids of the tokens that end a text; None if unknown. Raises ArtefactError."""
+    return _parsed(main, metadata, ENDS, tuple[int, ...])
 
 
 def reading_of(main: Path, metadata: Mapping[str, str]) -> Reading | None:
-    """How training read texts; None where an artefact does not say. Raises ArtefactError."""
-    said = _said(main, metadata, READING, dict[str, object])
-    with guarded(main, ArtefactError, _damaged(READING), ANEW):
-        return None if said is None else Reading.of(said)
+    """How training tokenised texts; None if unknown. Raises ArtefactError."""
+    fields = _parsed(main, metadata, READING, dict[str, object])
+    with guarded(main, ArtefactError, _damaged(READING), EXPORT_AGAIN):
+        return None if fields is None else Reading.of(fields)
 
 
-def _said(main: Path, metadata: Mapping[str, str], name: str, shape: type[Shape]) -> Shape | None:
+def _parsed(main: Path, metadata: Mapping[str, str], name: str, shape: type[Shape]) -> Shape | None:
     if name not in metadata:
         return None
-    return parse_json(metadata[name], main, ArtefactError, shape, problem=_damaged(name), hint=ANEW)
+    return parse_json(metadata[name], main, ArtefactError, shape, problem=_damaged(name), hint=EXPORT_AGAIN)
 
 
 def _damaged(name: str) -> str:
-    return f"what it says of {name} is damaged"
+    return f"its metadata {name} is damaged"
 
 
 def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:
-    """The file of the tokenizer of an artefact; None where it has none.
+    """The tokenizer file of an artefact; None if it has none.
 
     Args:
         main: the main file of the artefact.
-        metadata: what it carries.
+        metadata: the metadata of the artefact.
 
     Raises:
-        ArtefactError: the file is missing, or is not the one that the artefact was written with.
+        ArtefactError: the file is missing, or differs from the one that the artefact was written with.
     """
-    path, wanted = main.with_name(TOKENIZER), metadata.get(DIGEST)
-    if wanted is None:
+    path, digest = main.with_name(TOKENIZER), metadata.get(DIGEST)
+    if digest is None:
         return None
-    if path.is_file() and sha256(path) == wanted:
+    if path.is_file() and sha256(path) == digest:
         return path
-    for left in unfinished(path):
-        if sha256(left) == wanted:
+    for leftover in unfinished(path):
+        if sha256(leftover) == digest:
             with writing(path):
-                return left.replace(path)
+                return leftover.replace(path)
     raise ArtefactError(
         f"{'it is not' if path.is_file() else 'it is missing:'} the tokenizer that the model was exported with",
         where=str(path),

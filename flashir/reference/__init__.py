@@ -1,1 +1,1 @@
-"""The float64 reference: the interpreter, its inputs, and how results are compared with it."""
+"""The float64 reference: the interpreter, its inputs, and the comparison of results with it."""

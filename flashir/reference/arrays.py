@@ -1,4 +1,4 @@
-"""Arrays of other libraries as arrays of numpy: what PyTorch, JAX and ml_dtypes hold, exactly."""
+"""Convert arrays of PyTorch, JAX and ml_dtypes to NumPy exactly."""
 
 from __future__ import annotations
 
@@ -10,42 +10,39 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 TAKEN = ("float16", "bfloat16", "float32", "float64")
-"""The types that a parameter may have. A float8 is none of them: without its scales it says no number."""
+"""The dtypes that a parameter may have. float8 is not one of them, since its values depend on separate scales."""
 
 
-def as_array(given: Any) -> Array:
-    """An array of any library, or nested lists, as one of numpy; its numbers stay the same.
+def as_array(source: Any) -> Array:
+    """Convert an array of any library, or nested lists, to NumPy with the same values.
 
-    A bfloat16 becomes a float32, which holds each of them: numpy itself knows no such type. A tensor of PyTorch may
-    lie on a card, or require a gradient.
+    bfloat16 becomes float32, since NumPy has no bfloat16. A PyTorch tensor may be on a GPU, or require a gradient.
 
     Raises:
-        ValueError: it is no array, is masked, or holds what numpy has no type for; the message says which.
+        ValueError: it is not an array, is masked, or has no NumPy dtype; the message says which.
     """
-    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
-        raise ValueError("must be an array, got a masked one, whose masked numbers are not known")
+    if isinstance(source, np.ma.MaskedArray) and np.ma.is_masked(source):
+        raise ValueError("must be an array, got a masked one, whose masked values are unknown")
     try:
-        if hasattr(given, "detach") and hasattr(given, "cpu"):  # a tensor of PyTorch, which need not be imported
-            given = given.detach().cpu()
-            if str(given.dtype) == "torch.bfloat16":
-                given = given.float()
-        array = np.asarray(given)
-    except Exception as error:  # each library has its own: a ragged list, a sparse tensor, one without data
-        if isinstance(given, list | tuple):
+        if hasattr(source, "detach") and hasattr(source, "cpu"):  # a PyTorch tensor, without importing PyTorch
+            source = source.detach().cpu()
+            if str(source.dtype) == "torch.bfloat16":
+                source = source.float()
+        array = np.asarray(source)
+    except Exception as error:  # such as a ragged list, a sparse tensor, or a tensor without data
+        if isinstance(source, list | tuple):
             raise ValueError("must be an array, got rows of several lengths") from None
-        raise ValueError(f"must be an array, got a {type(given).__name__}: {error}") from None
+        raise ValueError(f"must be an array, got a {type(source).__name__}: {error}") from None
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def as_float(given: Any, dtype: npt.DTypeLike) -> Array:
-    """An array of floating-point numbers, in native byte order and of another such type.
-
-    Numbers that the type cannot hold become infinite.
+def as_float(source: Any, dtype: npt.DTypeLike) -> Array:
+    """Convert an array of floats to another float dtype, in native byte order. Values that overflow become infinite.
 
     Raises:
-        ValueError: as `as_array`; or it holds no floating-point numbers, or those of a type that is not `TAKEN`.
+        ValueError: as for `as_array`, or the array does not hold floats of a dtype in `TAKEN`.
     """
-    array = as_array(given)
+    array = as_array(source)
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"must hold floating-point numbers ({', '.join(TAKEN)}), got {array.dtype}")
     with np.errstate(over="ignore"):
@@ -53,12 +50,12 @@ def as_float(given: Any, dtype: npt.DTypeLike) -> Array:
 
 
 def widened(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """bfloat16, given by its bits, as float32: the same bits with 16 zeros behind them."""
+    """Convert bfloat16, given as its bits, to float32: the same bits followed by 16 zeros."""
     wide = bits.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)
 
 
 def native(array: Array) -> Array:
-    """The array in this machine's byte order, its numbers one after the other; itself where it is so already."""
+    """The array contiguous and in native byte order, without a copy if it already is."""
     return np.asarray(array, array.dtype.newbyteorder("="), order="C")

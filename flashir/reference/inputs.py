@@ -1,4 +1,4 @@
-"""Inputs of a run, checked before any work starts; every backend is given what passed."""
+"""Collect and check the inputs of a run before any work starts, for every backend."""
 
 from __future__ import annotations
 
@@ -18,39 +18,43 @@ Array = npt.NDArray[Any]
 INT32 = np.iinfo(np.int32)
 
 
-def collect(model: Graph, given: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
-    """The inputs in the order of the model, given by position or by name.
+def collect(model: Graph, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
+    """The inputs in the order of the model, passed by position or by name.
 
     Raises:
-        InputError: every input that is missing, given twice, or unknown.
+        InputError: lists every input that is missing, unknown, or passed twice.
     """
     names = [value.name for value in model.inputs]
-    problems = [f"the model takes {counted(len(names), 'input')}, got {len(given)}"] if len(given) > len(names) else []
-    by_position = dict(zip(names, given))
-    wanted = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
+    problems = (
+        [f"the model takes {counted(len(names), 'input')}, got {len(positional)}"]
+        if len(positional) > len(names)
+        else []
+    )
+    by_position = dict(zip(names, positional))
+    signature = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
     absent = {name for name, x in named.items() if x is None}
     problems += [f"the model has no input {name!r}" for name in named if name not in names and name not in absent]
     problems += [f"the input {name!r} is given twice" for name in named if name in by_position and name not in absent]
-    found = {**by_position, **{name: x for name, x in named.items() if name not in absent}}
-    problems += [f"the input {name!r} is missing" for name in names if name not in found]
+    inputs = {**by_position, **{name: x for name, x in named.items() if name not in absent}}
+    problems += [f"the input {name!r} is missing" for name in names if name not in inputs]
     if problems:
-        raise InputError(problems, hint=f"the model takes ({wanted})")
-    return [array(name, found[name]) for name in names]
+        raise InputError(problems, hint=f"the model takes ({signature})")
+    return [array(name, inputs[name]) for name in names]
 
 
-def array(name: str, given: Any) -> Array:
-    """An input as an array of numpy. Raises InputError where it is none."""
+def array(name: str, value: Any) -> Array:
+    """An input as a NumPy array. Raises InputError if it is not an array."""
     try:
-        return as_array(given)
+        return as_array(value)
     except ValueError as error:
         raise InputError(f"{name} {error}") from None
 
 
 def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
-    """The sizes that the inputs give to the symbols of the model.
+    """Check the inputs, and return the sizes of the symbols of the model.
 
     Raises:
-        InputError: every input of a wrong type or shape, and every token outside the vocabulary.
+        InputError: lists every input of a wrong dtype or shape, and every token outside the vocabulary.
     """
     problems = [problem for value, x in zip(model.inputs, arrays, strict=True) for problem in _types(value, x)]
     if problems:
@@ -63,14 +67,14 @@ def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
 
 
 def one_document(model: Graph, ids: Array) -> list[Array]:
-    """The inputs of a model of tokens for rows [b, t] that are one document each, without padding."""
+    """All inputs of a model for token rows [b, t] without padding, each a single document."""
     masks = (value.type.dtype is DType.BOOL for value in model.inputs[1:])
     return [ids, *(np.ones(ids.shape, bool) if is_mask else np.zeros(ids.shape, np.int64) for is_mask in masks)]
 
 
 def _types(value: Value, x: Array) -> Iterator[str]:
-    wanted = value.type.dtype
-    kinds = "f" if wanted.is_float else "b" if wanted is DType.BOOL else "iu"
+    dtype = value.type.dtype
+    kinds = "f" if dtype.is_float else "b" if dtype is DType.BOOL else "iu"
     if x.dtype.kind not in kinds and x.size:
         yield f"{value.name} must hold {_KINDS[kinds]}, got {x.dtype}"
 
@@ -91,22 +95,22 @@ def _ranges(model: Graph, value: Value, x: Array) -> Iterator[str]:
 
 
 def vocabulary(model: Graph, value: Value, *, clipped: bool = True) -> int | None:
-    """How many tokens there are where an input holds tokens; None where it holds something else.
+    """The size of the vocabulary if an input holds tokens; otherwise None.
 
-    It holds tokens where an op takes rows of a table by its numbers, at any level: they are followed through ops that
-    move them, and into the bodies of loops.
+    An input holds tokens if an op looks up rows of a table by its values, at any level of lowering. Values are
+    followed through ops that move them, and into the bodies of loops.
 
     Args:
         model: any graph.
         value: an input.
-        clipped: count tables too whose rows are taken by numbers that a `minimum` or `maximum` keeps within bounds.
+        clipped: also count lookups by values that a `minimum` or `maximum` keeps within bounds.
     """
     known = [size for size in _tables(model, {value}, clipped) if isinstance(size, int)]
     return min(known, default=None)
 
 
 def _tables(graph: Graph, ids: set[Value], clipped: bool) -> Iterator[Size]:
-    """How many rows the tables have from which rows are taken by `ids`, to which values that hold them are added."""
+    """The row counts of the tables that `ids` index. Adds the values that hold the same ids to `ids`."""
     for node in graph.nodes:
         if ids.isdisjoint(node.operands):
             continue

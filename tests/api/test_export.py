@@ -46,7 +46,7 @@ def test_the_choices_stand_in_the_metadata(model, tmp_path):
 
 def test_float16_is_checked_by_what_float16_can_do(model, tmp_path):
     found = flashir.export(model, tmp_path, chunk=16, dtype="float16")
-    assert any("2e-02 allowed" in check for check in found.checks)
+    assert any("(limit 2e-02)" in check for check in found.checks)
 
 
 def test_what_onnx_runtime_cannot_compute_in_is_refused_before_anything_is_written(model, tmp_path):

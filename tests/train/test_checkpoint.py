@@ -91,7 +91,7 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_without_state_is_none_to_go_on_from(tmp_path: Path) -> None:
     folder = save_checkpoint(MODEL, PARAMS, tmp_path / "made")
     assert load_checkpoint(folder).tokenizer is None
-    with pytest.raises(ArtefactError, match="no state that a run could go on from"):
+    with pytest.raises(ArtefactError, match="no state to resume from"):
         load_state(folder, PARAMS)
 
 

@@ -88,5 +88,5 @@ def test_one_process_at_a_time_and_what_a_killed_one_left_is_gone(run: RunFolder
 
 
 def test_a_folder_without_checkpoints_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no checkpoint to go on from\nbring one back"):
+    with pytest.raises(InputError, match="no checkpoint to resume from\nrestore one"):
         RunFolder(tmp_path).newest()
