@@ -24,7 +24,7 @@ from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.execution.compile import compile
 from flashir.execution.gradients import DirectionalDerivatives, gradients
 from flashir.ir import Builder, DType, Graph, TensorType
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.models.load import model
 from flashir.models.parameters import unit
 from flashir.ops import OpDef, Sample, all_ops
@@ -183,7 +183,7 @@ def _check_training(target: str) -> None:
     """Check that micro-batches equal their batch, and that a restored trainer continues bit for bit."""
     backend, graph = backend_of(target), _small("flash", {"cumsum": "matmul"})
     assert isinstance(backend, Trainable)
-    lowered, params, device = Lowering.of(target).run(graph), unit(graph), device_at_hand(target)
+    lowered, params, device = Lowering.of(target).run(graph), unit(graph), available_device(target)
     (ids,) = sample_inputs(graph, Workload(3, 2 * CHUNK + 2).sizes(graph))
     labels = np.where(ids % 3, np.roll(ids, -1, axis=1), NO_LABEL)
     batch, parts = Batch((ids,), labels), [Batch((ids[i:j],), labels[i:j]) for i, j in ((0, 1), (1, 3))]

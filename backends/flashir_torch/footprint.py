@@ -18,7 +18,7 @@ from flashir.errors import ArtefactError
 from flashir.files.foreign import guarded
 from flashir.ir import Graph, Value
 from flashir.ir.dims import evaluate, symbols
-from flashir.machine.memory import memory_at_hand
+from flashir.machine.memory import total_memory
 from flashir_torch.session import input_type
 
 WHOLE = torch.int64
@@ -79,7 +79,7 @@ class _Run(fx.Interpreter):
         super().__init__(module)
         self.extra_traceback = False  # errors say what they say
         self._path = path
-        self._most = memory_at_hand()
+        self._most = total_memory()
 
     def run_node(self, n: fx.Node) -> Any:
         """The result of a call. Raises ArtefactError where it does not fit beside what is alive."""

@@ -12,7 +12,7 @@ from flashir.bench.record import Row
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.execution.timed_step import trainable
 from flashir.ir import Graph
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.ops import OPS
 from flashir.planning.plan import by_hand, compute_type, plan
@@ -157,7 +157,7 @@ class Case:
 
 def check_target(name: str, *, training: bool) -> None:
     """Raises TargetError where a target is unknown or not at hand, or cannot train where it should."""
-    device_at_hand(name)
+    available_device(name)
     backend_of(name).versions()
     if find_target(name).devices > 1:
         raise TargetError(f"{name} cannot be measured: one device at a time is")

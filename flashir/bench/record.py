@@ -21,8 +21,8 @@ from flashir.errors import ArtefactError
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import guarded, parse_json, read_bytes
 from flashir.files.sealed_json import KEY, is_whole, sealed
-from flashir.machine.hardware import cores_at_hand, device_identity
-from flashir.machine.memory import memory_at_hand
+from flashir.machine.hardware import available_cores, device_identity
+from flashir.machine.memory import total_memory
 from flashir.machine.targets import target as find_target
 from flashir.version import __version__
 
@@ -158,8 +158,8 @@ class Machine:
         device = next((d for _, d, _ in map(split_name, targets) if d != "cpu"), "cpu")
         return Machine(
             device_identity(device),
-            cores_at_hand(),
-            memory_at_hand(),
+            available_cores(),
+            total_memory(),
             platform.platform(),
             {"host": own, **found},
             _commit(),

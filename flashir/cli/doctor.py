@@ -93,11 +93,11 @@ def _machine() -> str:
     import os
 
     from flashir.machine.hardware import device_identity
-    from flashir.machine.memory import memory_at_hand
+    from flashir.machine.memory import total_memory
 
     threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     limits = "".join(f", {name}={value}" for name, value in threads.items())
-    return f"{device_identity()} cores, {console.size(memory_at_hand())} of memory{limits}"
+    return f"{device_identity()} cores, {console.size(total_memory())} of memory{limits}"
 
 
 def _libraries() -> Iterator[Finding]:

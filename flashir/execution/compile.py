@@ -19,7 +19,7 @@ from flashir.backends.results import results_of
 from flashir.errors import InputError
 from flashir.ir import DType, Graph
 from flashir.ir.graph import Attr
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import Params, checked, fitted, init, rechunked
@@ -179,7 +179,7 @@ def compile(
     """
     planned: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy, "dtype": dtype, **choices}
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **planned)
-    return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, device_at_hand(target)))
+    return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, available_device(target)))
 
 
 def _rechunk(model: Graph, params: Mapping[str, Any], chunk: int) -> Params:

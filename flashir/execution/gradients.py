@@ -12,7 +12,7 @@ from flashir.backends.protocols import Differentiable, Gradients
 from flashir.errors import TargetError
 from flashir.execution.compile import prepare
 from flashir.ir import DType, Graph
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.reference.interpreter import interpret
 
 Array = npt.NDArray[Any]
@@ -32,7 +32,7 @@ def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients
     ready = prepare(model, target, params)
     if not isinstance(ready.backend, Differentiable):
         raise TargetError(f"the backend {ready.backend.name!r} runs forward only, it has no gradients", where=target)
-    return ready.backend.gradients(ready.lowered, ready.params, device_at_hand(target))
+    return ready.backend.gradients(ready.lowered, ready.params, available_device(target))
 
 
 class DirectionalDerivatives:

@@ -15,7 +15,7 @@ from flashir.backends.results import results_of
 from flashir.backends.warm_call import timed
 from flashir.errors import ArtefactError, TargetError, either, option
 from flashir.ir import Graph
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.models.parameters import init
 from flashir.planning.workload import Workload
 from flashir.reference.compare import sample_inputs
@@ -64,8 +64,8 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
         step = training_step(graph, lowered, params, target, inputs)
         if not np.isfinite(step()):
             raise ArtefactError("its loss is not finite")
-        return timed(step.as_run, device_at_hand(target), inputs)
-    device = device_at_hand(target)
+        return timed(step.as_run, available_device(target), inputs)
+    device = available_device(target)
     run = backend_of(target).compile(lowered, params, device)
     if not all(np.isfinite(array).all() for array in results_of(run, inputs)):
         raise ArtefactError("it computes numbers that are not finite")
@@ -88,7 +88,7 @@ def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inp
     sizes = bind_sizes(graph, [array.shape for array in inputs])
     *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
     labels = np.random.default_rng(1).integers(0, vocab, shape)
-    trainer = trainable(target).trainer(lowered, params, device_at_hand(target), AdamW())
+    trainer = trainable(target).trainer(lowered, params, available_device(target), AdamW())
     return TrainingStep(trainer, Batch(tuple(inputs), labels), params)
 
 

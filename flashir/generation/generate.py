@@ -26,7 +26,7 @@ from flashir.generation.host_interface import hosted
 from flashir.generation.prompts import Prompts, checked
 from flashir.generation.sampling import Sampling, SplitMix64, not_whole
 from flashir.ir import Graph
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
 from flashir.planning.extent import Extent
@@ -171,7 +171,7 @@ def decoder(
     graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
     rows = _rows(graphs, target)
     made = lowered(ready.lowering, graphs)
-    prefill, step = ready.backend.continuing([made.prefill, made.step], ready.params, device_at_hand(target))
+    prefill, step = ready.backend.continuing([made.prefill, made.step], ready.params, available_device(target))
     return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step, rows)
 
 
@@ -192,7 +192,7 @@ def restored(
         TargetError: the device is not at hand, or its backend cannot export, or keeps no states.
         SettingError: as `decoder`; or the folder has a decoder, and `max_len` or `length` is given.
     """
-    found, device, path = backend_of(target), device_at_hand(target), Path(folder)
+    found, device, path = backend_of(target), available_device(target), Path(folder)
     if not isinstance(found, Exporter):
         raise TargetError(f"the backend {found.name!r} cannot export, so it reads nothing back", where=target)
     loaded = found.load_decoder(path, device) if isinstance(found, DecoderExporter) else None

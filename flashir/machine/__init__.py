@@ -1,1 +1,1 @@
-"""This machine: its memory and processors, its target records, their calibration."""
+"""This machine: its memory and devices, its target records, and their calibration."""

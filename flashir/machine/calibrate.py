@@ -1,4 +1,4 @@
-"""calibrate: fit a target's record to the machine at hand, by a few micro-kernels, in seconds."""
+"""calibrate: fit a target record to this machine with a few micro-kernels, in seconds."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from flashir.errors import TargetError
 from flashir.files.atomic import atomic_write, writing
 from flashir.ir import Graph
 from flashir.ir.parameter_names import parameters
-from flashir.machine.hardware import cores_at_hand
+from flashir.machine.hardware import available_cores
 from flashir.machine.microbenchmarks import MicroKernel, kernels
 from flashir.machine.profile import SCHEMA, Profile, in_cache, profile_key, profile_path, with_numbers
 from flashir.machine.targets import target
 
 ROUNDS = 25
-AGAIN = 2  # times that kernels whose timings lie too far apart are measured anew
+AGAIN = 2  # further rounds for kernels with a wide spread
 WIDEST_SPREAD = 0.3
-NEEDED = ("peak.f32", "bandwidth")  # without these two, a fit says nothing of the machine
+NEEDED = ("peak.f32", "bandwidth")  # a fit without these two is useless
 FITTED = "fitted on this machine"
 BUSY_S = 0.3
 SWEEPS, HALVINGS = 4, 40
-LEAST = 1e-9  # where a number may be 0
+LEAST = 1e-9  # lower bound of the search for numbers that may be 0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a micro-kernel takes.
+    """The measured time of a micro-kernel.
 
     Args:
-        kernel: its name.
-        tells: the number of the record that it decides.
-        ms: the lower quartile of all rounds; what else runs on the machine can only add to it.
-        spread: the distance of the quartiles over `ms`.
+        kernel: the name of the micro-kernel.
+        tells: the number of the record that it determines.
+        ms: the lower quartile of all rounds in milliseconds; other load on the machine can only increase times.
+        spread: the interquartile range divided by `ms`.
     """
 
     kernel: str
@@ -63,14 +63,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` found.
+    """The result of `calibrate`.
 
     Args:
-        before, after: the record as shipped, and with the numbers fitted.
-        numbers: those fitted, by name; what a kernel should tell and is not here stays as shipped.
-        timings: one for each micro-kernel.
-        share: of the processor, what this process got; less than all where other work ran beside it.
-        path: where the profile was written.
+        before, after: the record as shipped, and with the fitted numbers.
+        numbers: the fitted numbers by name. The others stay as shipped.
+        timings: one per micro-kernel.
+        share: the fraction of the processor that this process got.
+        path: the file of the profile.
     """
 
     before: Target
@@ -81,7 +81,7 @@ class Calibration:
     path: str
 
     def as_dict(self) -> dict[str, Any]:
-        """As the command line prints it with `--json`."""
+        """The result as `--json` prints it."""
         fitted = {
             t.tells: {"before": self.before.number(t.tells), "after": self.numbers.get(t.tells)} for t in self.timings
         }
@@ -96,38 +96,38 @@ class Calibration:
 
 
 def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what, done, of: None) -> Calibration:
-    """Measure, fit, and keep the profile for this processor and these versions of the libraries.
+    """Measure the micro-kernels, fit the record, and store the profile for this device and these library versions.
 
     Args:
-        name: a target whose device is at hand, such as `onnx:cpu`.
-        progress: told what is done: a word, how many rounds, of how many.
+        name: a target whose device is available, such as `onnx:cpu`.
+        progress: called with a label, the rounds done, and their total.
 
     Raises:
-        TargetError: the device is not at hand, the machine is too busy to tell, or what was measured is that of no
-            device; with every timing.
+        TargetError: the device is not available, the machine is too busy, or the cost model cannot explain the
+            timings; lists every timing.
         ArtefactError: the profile cannot be written.
     """
     record = target(name, calibrated=False)
     if not record.is_here or record.device not in backend(record.backend).devices():
-        raise TargetError(f"{name} is not at hand, so it cannot be measured", hint="`flashir targets` says what is")
+        raise TargetError(f"{name} is not available, so it cannot be measured", hint="`flashir targets` lists what is")
     path = profile_path(name)
     _check_writable(path)
     share = _share_of_processor()
     graphs = {kernel.name: Lowering.of(name).run(kernel.graph()) for kernel in kernels(record.device)}
     timings = _timings(graphs, record, progress)
-    every = f"the profile stays as it was; what was measured:\n{_listed(timings, share)}"
+    unchanged = f"the profile is unchanged; measured:\n{_listed(timings, share)}"
     if busy := [t for t in timings if t.spread > WIDEST_SPREAD]:
         raise TargetError(
             [f"{t.kernel}: quartiles {t.spread:.0%} apart, more than {WIDEST_SPREAD:.0%}" for t in busy],
             where="the machine is too busy to calibrate",
-            hint=f"stop what else runs, and try again; {every}",
+            hint=f"stop what else runs, and try again; {unchanged}",
         )
     numbers = fit(record, graphs, {t.kernel: t.ms for t in timings})
     if lost := [t for t in timings if t.tells in NEEDED and t.tells not in numbers]:
         raise TargetError(
             [f"{t.kernel}: no {t.tells} of a device explains {t.ms:.3g} ms" for t in lost],
             where="the cost model cannot explain this machine",
-            hint=f"stop what else runs, and try again; {every}",
+            hint=f"stop what else runs, and try again; {unchanged}",
         )
     profile = Profile(SCHEMA, datetime.now(UTC).date(), profile_key(record), numbers)
     text = msgspec.json.format(msgspec.json.encode(profile), indent=2)
@@ -136,26 +136,25 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
 
 
 def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, float]) -> dict[str, float]:
-    """The numbers, by name, with which the cost model predicts what was measured.
+    """The numbers, by name, for which the cost model predicts the measured times.
 
-    Each micro-kernel decides the one number that it `tells`, given all the others: predictions grow, or fall, with
-    every number, so halving the interval finds it. A few sweeps over all kernels settle how the numbers depend on
-    one another. A number that cannot explain its kernel is left out: small sums say nothing of the cache where they
-    are all one kernel.
+    Each micro-kernel determines the number that it `tells`, given the others. Predictions are monotonic in every
+    number, so bisection finds it. A few sweeps over all kernels let the numbers converge. A number that cannot explain
+    its kernel is left out.
     """
     numbers: dict[str, float] = {}
-    told = [kernel for kernel in kernels(record.device) if kernel.name in measured_ms]
+    timed_kernels = [kernel for kernel in kernels(record.device) if kernel.name in measured_ms]
     for _ in range(SWEEPS):
-        for kernel in told:
+        for kernel in timed_kernels:
             numbers.pop(kernel.tells, None)
             others = with_numbers(record, numbers, FITTED)
-            found = _solve(others, kernel, graphs[kernel.name], measured_ms[kernel.name])
-            if found is not None:
-                numbers[kernel.tells] = found
+            solution = _solve(others, kernel, graphs[kernel.name], measured_ms[kernel.name])
+            if solution is not None:
+                numbers[kernel.tells] = solution
     return numbers
 
 
-def _solve(record: Target, kernel: MicroKernel, graph: Graph, wanted: float) -> float | None:
+def _solve(record: Target, kernel: MicroKernel, graph: Graph, measured_ms: float) -> float | None:
     low, high = RANGES[kernel.tells.partition(".")[0]]
     low = max(low, LEAST)
 
@@ -164,11 +163,11 @@ def _solve(record: Target, kernel: MicroKernel, graph: Graph, wanted: float) -> 
 
     at_low, at_high = predicted(low), predicted(high)
     rising = at_high > at_low
-    if not min(at_low, at_high) < wanted < max(at_low, at_high):
+    if not min(at_low, at_high) < measured_ms < max(at_low, at_high):
         return None
     for _ in range(HALVINGS):
         middle = sqrt(low * high)
-        if (predicted(middle) > wanted) == rising:
+        if (predicted(middle) > measured_ms) == rising:
             high = middle
         else:
             low = middle
@@ -176,7 +175,7 @@ def _solve(record: Target, kernel: MicroKernel, graph: Graph, wanted: float) -> 
 
 
 def _check_writable(path: Path) -> None:
-    """Before anything is measured. Raises ArtefactError."""
+    """Raise ArtefactError if the profile cannot be written, before anything is measured."""
     with in_cache(), writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path.parent).close()
@@ -185,13 +184,13 @@ def _check_writable(path: Path) -> None:
 
 
 def _share_of_processor() -> float:
-    """How much of its cores this process gets. Work that keeps them busy steadily slows all kernels alike, unseen."""
+    """The fraction of its cores that this process gets. A steady load slows all kernels alike, so spread misses it."""
 
     def busy(_: int) -> None:
         while time.perf_counter() < end:
-            sha256(block)  # which needs no lock of Python's
+            sha256(block)  # releases the GIL
 
-    cores, block = cores_at_hand(), bytes(2**20)
+    cores, block = available_cores(), bytes(2**20)
     start, used = time.perf_counter(), time.process_time()
     end = start + BUSY_S
     with ThreadPoolExecutor(cores) as pool:
@@ -202,22 +201,22 @@ def _share_of_processor() -> float:
 def _timings(
     graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None]
 ) -> tuple[Timing, ...]:
-    """Every kernel; those whose timings lie too far apart, a few times more."""
+    """Time every kernel, and repeat those with a wide spread."""
     runs = {name: _run(graph, record) for name, graph in graphs.items()}
     for run in runs.values():
         run()
-    found: dict[str, Timing] = {}
+    timings: dict[str, Timing] = {}
     for what in ("measuring", *["measuring again"] * AGAIN):
-        noisy = [k for k in kernels(record.device) if k.name not in found or found[k.name].spread > WIDEST_SPREAD]
+        noisy = [k for k in kernels(record.device) if k.name not in timings or timings[k.name].spread > WIDEST_SPREAD]
         seconds = _rounds({kernel.name: runs[kernel.name] for kernel in noisy}, partial(progress, what))
-        found |= {kernel.name: _timing(kernel, seconds[kernel.name]) for kernel in noisy}
-    return tuple(found.values())
+        timings |= {kernel.name: _timing(kernel, seconds[kernel.name]) for kernel in noisy}
+    return tuple(timings.values())
 
 
 def _rounds(
     runs: Mapping[str, Callable[[], object]], progress: Callable[[int, int], None]
 ) -> Mapping[str, Sequence[float]]:
-    """Every kernel once a round, so that what slows the machine down for a while hits all alike."""
+    """Run every kernel once per round, so that a temporary slowdown affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(ROUNDS if runs else 0):
         for name, run in runs.items():
@@ -234,7 +233,7 @@ def _timing(kernel: MicroKernel, seconds: Sequence[float]) -> Timing:
 
 
 def _listed(timings: Iterable[Timing], share: float) -> str:
-    """All that was measured, a line a kernel."""
+    """All timings, one line per kernel."""
     lines = [f"  {t.kernel:<12} {t.ms:>9.4g} ms, quartiles {t.spread:.0%} apart" for t in timings]
     return "\n".join([*lines, f"  this process got {share:.0%} of the processor"])
 
@@ -250,5 +249,6 @@ def _operands(graph: Graph) -> list[np.ndarray[Any, Any]]:
     random = np.random.default_rng(0)
     types = [value.type for value in graph.inputs]
     return [
-        random.standard_normal(each.sizes).astype(np.float16 if each.dtype.bytes == 2 else np.float32) for each in types
+        random.standard_normal(type_.sizes).astype(np.float16 if type_.dtype.bytes == 2 else np.float32)
+        for type_ in types
     ]

@@ -1,4 +1,4 @@
-"""The device that a target names, where this machine has it."""
+"""The device of a target, if this machine has it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from flashir.errors import TargetError
 from flashir.machine.targets import target as find_target
 
 
-def device_at_hand(target: str) -> str:
-    """The device of a target, `cpu` of `onnx:cpu`. Raises TargetError where this machine has none."""
-    device, found = find_target(target).device, backend_of(target)
-    at_hand = found.devices()
-    if device not in at_hand:
+def available_device(target: str) -> str:
+    """The device of a target, `cpu` for `onnx:cpu`. Raises TargetError if it is not available."""
+    device, backend = find_target(target).device, backend_of(target)
+    available = backend.devices()
+    if device not in available:
         raise TargetError(
-            f"{target} cannot run here: the devices at hand for {found.name} are {', '.join(at_hand)}",
-            hint=f"choose a target that is there, such as {found.name}:{next(iter(at_hand), 'cpu')}; "
+            f"{target} cannot run here: the available devices for {backend.name} are {', '.join(available)}",
+            hint=f"choose an available target, such as {backend.name}:{next(iter(available), 'cpu')}; "
             "`flashir plan` needs no device",
         )
     return device

@@ -1,4 +1,4 @@
-"""Main memory of this machine, and what does not fit into it."""
+"""The main memory of this machine, and the error if something does not fit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from flashir.errors import FlashirError
 
 
-def memory_at_hand() -> int:
-    """Bytes of main memory of this machine; where a container is limited, its limit."""
+def total_memory() -> int:
+    """The main memory of this machine in bytes, or the limit of its container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else ""
@@ -19,24 +19,24 @@ def memory_at_hand() -> int:
 
 
 def gigabytes(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes as text."""
     return f"{count / 2**30:.2f} GiB"
 
 
 @contextmanager
 def memory_for(what: str, needed: int, error: type[FlashirError], *, hint: str = "") -> Iterator[None]:
-    """Guards work that takes memory: raises `error` before it where the machine has less, and where it runs out.
+    """Guard work that needs memory: raise `error` before it if the machine has too little, or when it runs out.
 
     Args:
-        what: takes the memory, in the plural.
+        what: what takes the memory, in the plural.
         needed: bytes.
-        error: what to raise.
-        hint: what to do.
+        error: the error to raise.
+        hint: how to fix it.
     """
-    memory = memory_at_hand()
+    memory = total_memory()
     if needed > memory:
         raise error(f"{what} take {gigabytes(needed)}, this machine has {gigabytes(memory)}", hint=hint)
     try:
         yield
     except MemoryError:
-        raise error(f"{what} take {gigabytes(needed)}, more than there is room for", hint=hint) from None
+        raise error(f"{what} take {gigabytes(needed)}, more than is free", hint=hint) from None

@@ -1,6 +1,6 @@
-"""The micro-kernels of calibration: small graphs, each slow for one reason, and what each one tells.
+"""The micro-kernels of calibration: small graphs that each determine one number of a target record.
 
-They run through the target's own lowering and backend, so a number is what the backend makes of the op.
+They run through the target's own lowering and backend, so a number reflects how the backend implements the op.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from flashir.ir import Builder, Graph, Value
 
 WIDE, NARROW = 1536, 768  # of a base layer
-ROWS, CARD_ROWS = 4096, 65536  # tokens: of one run, and as many as keep a card busy for longer than a start takes
+ROWS, CARD_ROWS = 4096, 65536  # tokens of a run; on a GPU, enough to take longer than a launch
 CHUNK, KEY = 256, 128
 CHAIN = 64  # small ops in a row, so that one run is long enough to time
 TINY = 8
@@ -21,12 +21,12 @@ STEPS = 32
 
 @dataclass(frozen=True)
 class MicroKernel:
-    """One graph to time.
+    """A graph to time.
 
     Args:
-        name: what `fit` knows it by.
-        tells: the number of the record that it decides.
-        graph: builds it.
+        name: its name in timings.
+        tells: the number of the record that it determines.
+        graph: builds the graph.
     """
 
     name: str
@@ -35,7 +35,7 @@ class MicroKernel:
 
 
 def _chain(name: str, shape: str, count: int, step: Callable[[Builder, Value, Value], Value]) -> Callable[[], Graph]:
-    """`count` applications of a step, each on the result of the one before."""
+    """A graph that applies a step `count` times in sequence."""
 
     def build() -> Graph:
         b = Builder(name)
@@ -56,14 +56,14 @@ def _product(name: str, left: str, right: str, dtype: str = "f32") -> Callable[[
 
 
 def _near_product() -> Graph:
-    """A product as that of one chunk with a weight, which the backend may lay out as it likes."""
+    """The product of one chunk with a weight, whose layout the backend may choose."""
     b = Builder("near_product")
     x = b.input("x", f"f32[{CHUNK}, {NARROW}]")
     return b.finish(b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), scope="")))
 
 
 def _loop() -> Graph:
-    """A loop that sums up the states of chunks, the smallest that a plan considers."""
+    """A loop that sums the states of chunks of the smallest size that a plan considers."""
     b = Builder("loop")
     rows = CHUNK // 4
     start = b.input("start", f"f32[1, {KEY}, {WIDE}]")
@@ -77,7 +77,7 @@ def _loop() -> Graph:
 
 
 def _walk(rows: int) -> Graph:
-    """A loop over chunks as large as those of a layer, whose body only changes their sign."""
+    """A loop over chunks as large as those of a layer, whose body only negates them."""
     b = Builder("walk")
     start, walked = b.input("start", "f32[1, 8]"), b.input("x", f"f32[1, {rows // CHUNK}, {CHUNK}, {WIDE}]")
     body = b.subgraph()
@@ -93,7 +93,7 @@ def _running_sum(rows: int) -> Graph:
 
 
 def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
-    """All of them, with so many tokens, and products in those narrow types."""
+    """All micro-kernels, for `rows` tokens, with products in these narrow dtypes."""
     narrow = (
         MicroKernel(dtype, f"peak.{dtype}", _product(dtype, f"{rows // 8}, {NARROW}", f"{NARROW}, {WIDE}", dtype))
         for dtype in dtypes
@@ -122,5 +122,5 @@ PROCESSOR, CARD = _kernels(ROWS, ("f16",)), _kernels(CARD_ROWS, ("f16", "bf16"))
 
 
 def kernels(device: str) -> tuple[MicroKernel, ...]:
-    """Those for a kind of device: a processor, or a card."""
+    """The micro-kernels for a device: a CPU or a GPU."""
     return PROCESSOR if device == "cpu" else CARD

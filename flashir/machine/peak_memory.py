@@ -1,4 +1,4 @@
-"""Memory of this machine, of its accelerators, and of this process."""
+"""Free and peak memory of this machine, its accelerators, and this process."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from flashir.machine.memory import memory_at_hand
+from flashir.machine.memory import total_memory
 
-RESET_PEAK = "5"  # to /proc/self/clear_refs, of Linux since 4.0
+RESET_PEAK = "5"  # written to /proc/self/clear_refs, Linux 4.0 and later
 
 
 @runtime_checkable
 class Metered(Protocol):
-    """A backend that can tell how much of a device's own memory it has had in use."""
+    """A backend that reports the peak memory of a device."""
 
     def peak_bytes(self, device: str) -> int | None:
-        """The most that this process has had there at once; None where the device does not say. Raises TargetError."""
+        """The peak memory of this process on the device in bytes; None if unknown. Raises TargetError."""
         ...
 
 
 def free_memory() -> int:
-    """Bytes of main memory that a new process could have; all of it where the system does not say."""
-    free = _kibibytes(Path("/proc/meminfo"), "MemAvailable") or memory_at_hand()
+    """The free main memory in bytes, or all of it if the system does not report it."""
+    free = _kibibytes(Path("/proc/meminfo"), "MemAvailable") or total_memory()
     limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else max(0, min(free, limit - used))
 
 
 def resident_memory() -> int | None:
-    """Bytes of main memory that this process has now; None where the system does not say, which is all but Linux."""
+    """The main memory of this process in bytes; None on systems other than Linux."""
     return _kibibytes(Path("/proc/self/status"), "VmRSS")
 
 
 def peak_memory() -> int | None:
-    """The most bytes of main memory that this process has had; None where the system does not say."""
-    found = _kibibytes(Path("/proc/self/status"), "VmHWM")  # Linux's getrusage begins with the parent's
-    if found is not None or sys.platform == "win32":
-        return found
+    """The peak main memory of this process in bytes; None if the system does not report it."""
+    peak = _kibibytes(Path("/proc/self/status"), "VmHWM")  # getrusage on Linux starts from the peak of the parent
+    if peak is not None or sys.platform == "win32":
+        return peak
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -47,27 +47,27 @@ def peak_memory() -> int | None:
 
 
 def forget_peak() -> None:
-    """Let `peak_memory` begin anew, from what is in use now. Only Linux can; elsewhere nothing happens."""
+    """Reset `peak_memory` to the current use. Does nothing on systems other than Linux."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
 
 
 def peak_meter(target: str) -> Callable[[], int | None]:
-    """What tells the most that this process has had of the memory that a target computes in.
+    """A function that returns the peak memory of this process on the device of a target, in bytes.
 
-    Only that of the main memory begins anew where it is forgotten. Raises TargetError where the target is not at hand.
+    `forget_peak` resets only that of main memory. Raises TargetError if the device is not available.
     """
-    from flashir.backends.registry import backend_of  # what only asks for the memory of this process needs none
-    from flashir.machine.device import device_at_hand
+    from flashir.backends.registry import backend_of  # imported here so that memory queries load no backend
+    from flashir.machine.device import available_device
 
-    device, found = device_at_hand(target), backend_of(target)
+    device, backend = available_device(target), backend_of(target)
     if device == "cpu":
         return peak_memory
-    return partial(found.peak_bytes, device) if isinstance(found, Metered) else lambda: None
+    return partial(backend.peak_bytes, device) if isinstance(backend, Metered) else lambda: None
 
 
 def _kibibytes(path: Path, name: str) -> int | None:
-    """Bytes, from the line `MemAvailable:   1234 kB` of a file of Linux."""
+    """The bytes in a line such as `MemAvailable:   1234 kB` of a Linux file."""
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, as `torchrun --nproc-per-node 2 -m flashir train ..` starts them."""
+"""The processes of data-parallel training, as `torchrun --nproc-per-node 2 -m flashir train ..` starts them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flashir.errors import SettingError
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of the processes this one is. All run the same program; the first alone writes and prints.
+    """The rank of this process. All processes run the same program; only the first writes and prints.
 
     Args:
-        rank: its number, from 0.
-        count: how many there are.
+        rank: the rank of this process, from 0.
+        count: the number of processes (the world size).
     """
 
     rank: int = 0
@@ -22,10 +22,10 @@ class Processes:
 
     @staticmethod
     def here() -> Processes:
-        """From RANK and WORLD_SIZE in the environment; without them, one alone.
+        """Read RANK and WORLD_SIZE from the environment; a single process if they are not set.
 
         Raises:
-            SettingError: they are no numbers, or the rank is none of so many.
+            SettingError: they are not integers, or rank >= world size.
         """
         rank, count = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE"))
         if rank is None or count is None:
@@ -33,11 +33,11 @@ class Processes:
         if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
             raise SettingError(
                 f"RANK must be a number from 0 and below WORLD_SIZE, got {rank!r} and {count!r}",
-                hint="start processes by torchrun, which sets both; or unset them",
+                hint="start the processes with torchrun, which sets both; or unset them",
             )
         return Processes(int(rank), int(count))
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and prints."""
+        """Whether this process writes and prints."""
         return self.rank == 0

@@ -1,4 +1,4 @@
-"""Profiles: records as calibrated on the machine at hand, kept per device and library versions."""
+"""Profiles: target records calibrated on this machine, stored per device and library versions."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from flashir.cost.target import RANGES, Target
 from flashir.errors import ArtefactError, TargetError
 from flashir.files.foreign import reason
 from flashir.files.sealed_json import digest, is_whole
-from flashir.machine.hardware import card_at_hand, cores_at_hand, device_identity
-from flashir.machine.memory import memory_at_hand
+from flashir.machine.hardware import available_cores, device_identity, first_card
+from flashir.machine.memory import total_memory
 from flashir.machine.microbenchmarks import kernels
 
 SCHEMA = 5
 
 
 class Profile(msgspec.Struct, forbid_unknown_fields=True):
-    """What is kept of a calibration, with a digest of it.
+    """A stored calibration, with a digest.
 
     Args:
-        schema: of this file.
-        date: when it was made.
-        key: what it holds for, as `profile_key` has it.
-        numbers: those that were fitted, by name.
-        sha256: the digest, see `sealed_json`.
+        schema: the schema of the file.
+        date: the date of the calibration.
+        key: what it is valid for; see `profile_key`.
+        numbers: the fitted numbers by name.
+        sha256: the digest; see `sealed_json`.
     """
 
     schema: int
@@ -43,21 +43,21 @@ class Profile(msgspec.Struct, forbid_unknown_fields=True):
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        """A record that is made here carries its digest; that of a file is held against what the file says."""
+        """Compute the digest of a new profile; that of a file is verified against its content."""
         self.sha256 = self.sha256 or digest(msgspec.to_builtins(self))
 
 
 def cache_folder() -> Path:
-    """Where profiles and tuning results are kept: `$FLASHIR_CACHE`, else the user's cache folder."""
+    """The folder of profiles and tuning results: `$FLASHIR_CACHE` or the user's cache folder."""
     from platformdirs import user_cache_path
 
-    given = os.environ.get("FLASHIR_CACHE")
-    return Path(given) if given else user_cache_path("flashir")
+    configured = os.environ.get("FLASHIR_CACHE")
+    return Path(configured) if configured else user_cache_path("flashir")
 
 
 @contextmanager
 def in_cache() -> Iterator[None]:
-    """Has what cannot be written to the cache say how to have another one."""
+    """Add the hint to set FLASHIR_CACHE to an ArtefactError."""
     try:
         yield
     except ArtefactError as error:
@@ -65,29 +65,29 @@ def in_cache() -> Iterator[None]:
         raise ArtefactError(error.problems, where=error.where, hint=hint) from error
 
 
-def at_hand(record: Target, *, calibrated: bool = True) -> Target:
-    """The record for this machine: its memory, and where `calibrated` the numbers fitted here; scaled to its cores.
+def for_this_machine(record: Target, *, calibrated: bool = True) -> Target:
+    """Adapt a record to this machine: its memory, its cores, and if `calibrated` the numbers of its profile.
 
-    A profile that is damaged, or of another version, is left out with a warning.
+    A profile that is damaged or of another version is ignored with a warning.
     """
-    here = replace(record.scaled_to(cores_at_hand()), memory=_memory(record))
+    here = replace(record.scaled_to(available_cores()), memory=_memory(record))
     if not calibrated:
         return here
     path = profile_path(record.name)
     try:
-        said = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        if said.get("schema") != SCHEMA:
+        fields = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        if fields.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}: another version of flashir wrote it, or it is damaged")
-        stored = msgspec.convert(said, Profile)
-        if not is_whole(said):
-            raise ValueError("it is damaged, or was changed: its sha256 is not that of what it says")
+        stored = msgspec.convert(fields, Profile)
+        if not is_whole(fields):
+            raise ValueError("it is damaged, or was changed: its sha256 does not match its content")
         if stored.key != profile_key(record):
             return here
-        told = {kernel.tells for kernel in kernels(record.device)}
-        if strange := sorted(stored.numbers.keys() - told):
-            raise ValueError(f"calibration tells no {', '.join(strange)}")
+        known = {kernel.tells for kernel in kernels(record.device)}
+        if unknown := sorted(stored.numbers.keys() - known):
+            raise ValueError(f"calibration fits no {', '.join(unknown)}")
         return with_numbers(here, stored.numbers, f"calibrated on this machine, {stored.date}")
-    except (FileNotFoundError, NotADirectoryError, TargetError):  # never made, or its libraries are gone
+    except (FileNotFoundError, NotADirectoryError, TargetError):  # never calibrated, or its libraries are gone
         return here
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         hint = f"run `flashir calibrate {record.name}`"
@@ -96,17 +96,17 @@ def at_hand(record: Target, *, calibrated: bool = True) -> Target:
 
 
 def _memory(record: Target) -> float:
-    """Bytes of what the target computes in; those of the record where it is a card that is not at hand."""
+    """Bytes of the memory of the target; for a GPU that is not available, those of the record."""
     if record.device == "cpu":
-        return float(memory_at_hand())
-    card = card_at_hand()
+        return float(total_memory())
+    card = first_card()
     return record.memory if card is None else float(card.memory)
 
 
 def with_numbers(record: Target, numbers: Mapping[str, float], source: str) -> Target:
-    """The record with other numbers, by name (`bandwidth`, `peak.f32`), which have that source.
+    """Replace numbers of a record by name (`bandwidth`, `peak.f32`), and set their source.
 
-    Raises ValueError with every number that no device could have.
+    Raises ValueError with every number that is out of range.
     """
     changed: dict[str, Any] = {}
     wrong = []
@@ -130,7 +130,7 @@ def profile_path(name: str) -> Path:
 
 
 def profile_key(record: Target) -> dict[str, str]:
-    """What a profile holds for: the device, and the versions of the libraries that run on it."""
+    """What a profile is valid for: the device, and the versions of its libraries."""
     from flashir.backends.registry import backend as find
 
     return {"device": device_identity(record.device), **find(record.backend).versions()}

@@ -1,4 +1,4 @@
-"""Targets by name: the records that backends and other plug-ins bring, made to fit the machine at hand."""
+"""Find targets by name: the records of backends and other plug-ins, adapted to this machine."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from flashir.backends.registry import backends
 from flashir.cost.target import Target, split_name
 from flashir.cost.target_files import name_of, parse_record
 from flashir.errors import TargetError, suggest
-from flashir.machine.profile import at_hand
+from flashir.machine.profile import for_this_machine
 from flashir.plugins import TARGETS, load, plugins
 
 
 @runtime_checkable
 class BringsTargets(Protocol):
-    """A backend that brings target records."""
+    """A backend with its own target records."""
 
     records: ClassVar[Path]
-    """The folder of its records, `BACKEND-DEVICE.toml` each."""
+    """The folder of its records, named `BACKEND-DEVICE.toml`."""
 
 
 def target(name: str, *, calibrated: bool = True) -> Target:
-    """The record of a target: for the machine at hand as last calibrated, else as shipped.
+    """The record of a target: as last calibrated if it is this machine, otherwise as shipped.
 
     Args:
         name: such as `onnx:cpu`, `torch:h200` or `jax:tpu-v4x32`.
-        calibrated: with the numbers that were fitted on this machine, where there are some.
+        calibrated: use the numbers that were fitted on this machine, if there are any.
 
     Raises:
-        TargetError: the name is malformed or unknown, the record is malformed, or two plug-ins bring it.
+        TargetError: the name is malformed or unknown, the record is malformed, or two plug-ins provide it.
     """
     backend, device, devices = split_name(name)
     key = f"{backend}:{device}"
@@ -41,30 +41,30 @@ def target(name: str, *, calibrated: bool = True) -> Target:
     path, *others = record_files()[key]
     if others:
         raise TargetError(
-            f"the record of {key} stands in {path} and in {' and in '.join(map(str, others))}",
-            hint="uninstall all plug-ins but one that bring it",
+            f"the record of {key} is in {path} and in {' and in '.join(map(str, others))}",
+            hint="uninstall all but one of the plug-ins that provide it",
         )
-    found = _record(path)
-    if not found.is_here:
-        return replace(found, name=name, devices=devices)
+    record = _record(path)
+    if not record.is_here:
+        return replace(record, name=name, devices=devices)
     if devices > 1:
-        raise TargetError(f"{key} is the machine at hand, of which there is one, got {name!r}")
-    return at_hand(found, calibrated=calibrated)
+        raise TargetError(f"{key} is this machine, so there is only one, got {name!r}")
+    return for_this_machine(record, calibrated=calibrated)
 
 
 def target_names() -> tuple[str, ...]:
-    """Every target with a record, without counts of devices."""
+    """Every target with a record, without device counts."""
     return tuple(sorted(record_files()))
 
 
 @cache
 def record_files() -> dict[str, tuple[Path, ...]]:
-    """The files with the record of each target; more than one where plug-ins disagree."""
-    found: dict[str, tuple[Path, ...]] = {}
+    """The record files of each target; more than one if several plug-ins provide it."""
+    files: dict[str, tuple[Path, ...]] = {}
     for folder in dict.fromkeys((*_of_backends(), *_of_plugins())):
         for path in sorted(folder.glob("*.toml")):
-            found[name_of(path.name)] = (*found.get(name_of(path.name), ()), path)
-    return found
+            files[name_of(path.name)] = (*files.get(name_of(path.name), ()), path)
+    return files
 
 
 def _of_backends() -> list[Path]:
@@ -72,18 +72,18 @@ def _of_backends() -> list[Path]:
 
 
 def _of_plugins() -> list[Path]:
-    """The folders of plug-ins that load; what is wrong with another, `flashir doctor` says."""
-    found = []
+    """The folders of plug-ins that load. `flashir doctor` reports the others."""
+    folders = []
     for name in plugins(TARGETS):
         try:
-            found.append(records_of(name))
+            folders.append(records_of(name))
         except TargetError:
             continue
-    return found
+    return folders
 
 
 def records_of(plugin: str) -> Path:
-    """The folder of target records that a plug-in names. Raises TargetError where it is none."""
+    """The folder of target records of a plug-in. Raises TargetError if it is not a folder."""
     folder = load(TARGETS, plugin)
     if not isinstance(folder, str | Path) or not Path(folder).is_dir():
         raise TargetError(f"the plug-in {plugin!r} of {TARGETS} must name a folder of records, got {folder!r}")

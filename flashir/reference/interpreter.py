@@ -13,7 +13,7 @@ from flashir.errors import InputError, ParameterError, SettingError
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.op import OPS
 from flashir.ir.parameter_names import expand, full_name, parameters, round_symbol, with_scopes
-from flashir.machine.memory import memory_at_hand, memory_for
+from flashir.machine.memory import memory_for, total_memory
 from flashir.reference.arrays import as_array
 from flashir.transforms import bind_sizes, specialise
 from flashir.transforms.settle_choices import undecided
@@ -103,7 +103,7 @@ class _Run:
     def __init__(self, params: Mapping[str, Reference]) -> None:
         self.params = params
         self.held = 0
-        self.memory = memory_at_hand()
+        self.memory = total_memory()
 
     def graph(self, graph: Graph, inputs: Sequence[Reference], rounds: Mapping[str, int]) -> tuple[Reference, ...]:
         """Run a graph. Raises MemoryError if the values do not fit in the memory of this machine."""

@@ -12,7 +12,7 @@ from flashir.backends.protocols import AdamW, Trainer
 from flashir.errors import FlashirError, TargetError
 from flashir.execution.timed_step import trainable
 from flashir.ir.builder import Builder
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.machine.processes import Processes
 from flashir.models.parameters import init
 
@@ -93,5 +93,5 @@ def _smallest(target: str) -> Trainer:
     """The trainer of next to nothing: what processes have in common before they have a model."""
     build = Builder("meeting")
     graph = build.finish(build.embed(build.input("ids", "i32[B, T]"), vocab=2, dim=2))
-    backend, device = trainable(target), device_at_hand(target)
+    backend, device = trainable(target), available_device(target)
     return backend.trainer(Lowering.of(target).run(graph), init(graph), device, AdamW())

@@ -12,7 +12,7 @@ from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import Trainer
 from flashir.errors import ArtefactError, FlashirError
 from flashir.execution.timed_step import trainable
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import RECIPE, State, load_checkpoint, load_state, step_of
 from flashir.planning.plan import Plan, plan
@@ -115,7 +115,7 @@ class _Loaded:
         return trainable(self.recipe.target).trainer(
             Lowering.of(self.recipe.target).run(self.plan.graph),
             self.params,
-            device_at_hand(self.recipe.target),
+            available_device(self.recipe.target),
             self.recipe.optimiser,
             state=self.state.optimizer,
             remat=self.recipe.remat,
@@ -141,7 +141,7 @@ def _loaded(folder: RunFolder, told: Told, data: Data | None, changes: Mapping[s
     data = corpora(recipe, tokenizer, told) if data is None else data
     _check_data(folder, state, *data)
     trainable(recipe.target)
-    device_at_hand(recipe.target)
+    available_device(recipe.target)
     model = found.model if recipe.target == before else reset_execution(found.model)
     made = plan(model, recipe.target, recipe.rows or 1, recipe.seq_len, True, params=found.params)
     return _Loaded(recipe, made, found.params, state, data, step_of(last))

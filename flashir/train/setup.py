@@ -12,7 +12,7 @@ from flashir.backends.optimizer_state import Moments
 from flashir.errors import InputError, SettingError, TargetError, option
 from flashir.execution.timed_step import trainable
 from flashir.ir import DType, Graph
-from flashir.machine.device import device_at_hand
+from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import State
 from flashir.models.end_tokens import NONE
@@ -109,7 +109,7 @@ def begin(
     check_free(out)
     params = None if params is None else fitted(model, params)
     trainable(recipe.target)
-    device_at_hand(recipe.target)
+    available_device(recipe.target)
     recipe = _read_settled(recipe, tokenizer)
     tokenizer = tokenizer.reads(recipe.reading)
     tokenizer.check(task_of(model), vocabulary_of(model))

@@ -208,8 +208,8 @@ def test_parameters_that_are_given_or_taken_are_copies(target: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (np.full((2, 3), NO_LABEL), "there is not one label"),
-        (np.array([[1, 2, 5], [4, 0, 3]]), r"1 labels lie outside 0 \.\. 4, the first at \(0, 2\): 5"),
+        (np.full((2, 3), NO_LABEL), "there are no labels"),
+        (np.array([[1, 2, 5], [4, 0, 3]]), r"1 labels are outside 0 \.\. 4, the first at \(0, 2\): 5"),
         (np.array([[1, 2, -2], [4, 0, 3]]), r"outside 0 \.\. 4"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_state_of_another_model_is_refused(target: str) -> None:
         trainer(target, flashir.loads(MODEL), params, state=state)
     assert caught.value.problems == (
         "square.embed.weight is missing",
-        "square.embed.wait is of no parameter; did you mean 'square.embed.weight'?",
+        "square.embed.wait belongs to no parameter; did you mean 'square.embed.weight'?",
         "mean.embed.weight must have shape (5, 4), got (4, 4)",
     )
 

@@ -12,7 +12,7 @@ from flashir.machine.peak_memory import Metered, peak_memory, peak_meter
 
 
 def placed(monkeypatch: pytest.MonkeyPatch, found: object, device: str) -> Callable[[], int | None]:
-    monkeypatch.setattr("flashir.machine.device.device_at_hand", lambda target: device)
+    monkeypatch.setattr("flashir.machine.device.available_device", lambda target: device)
     monkeypatch.setattr("flashir.backends.registry.backend_of", lambda target: found)
     return peak_meter("some:device")
 

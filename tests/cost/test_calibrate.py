@@ -164,7 +164,7 @@ def test_a_noisy_kernel_is_timed_again_a_few_times(monkeypatch, graphs):
 
 
 def test_a_device_that_is_not_here_cannot_be_calibrated():
-    with pytest.raises(TargetError, match="not at hand"):
+    with pytest.raises(TargetError, match="not available"):
         calibrate("jax:tpu-v4")
 
 

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from flashir.machine import hardware as machine
-from flashir.machine.hardware import Card, card_at_hand, device_identity
+from flashir.machine.hardware import Card, device_identity, first_card
 from flashir.machine.targets import target
 
 ASKED = "NVIDIA H100 80GB HBM3, 81559"
@@ -23,15 +23,15 @@ def driver(monkeypatch, tmp_path):
         smi.chmod(smi.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         monkeypatch.setattr(machine, "DRIVER", tmp_path)
-        card_at_hand.cache_clear()
+        first_card.cache_clear()
 
     yield answers
-    card_at_hand.cache_clear()
+    first_card.cache_clear()
 
 
 def test_a_card_is_part_of_what_a_machine_is(driver):
     driver(ASKED)
-    assert card_at_hand() == Card("NVIDIA H100 80GB HBM3", 81559 << 20)
+    assert first_card() == Card("NVIDIA H100 80GB HBM3", 81559 << 20)
     assert device_identity("cuda") == f"{device_identity()}, NVIDIA H100 80GB HBM3"
     assert "NVIDIA" not in device_identity()
 
@@ -46,7 +46,7 @@ def test_a_target_has_the_memory_of_the_card(driver, backend):
 @pytest.mark.parametrize("line", ["", "No devices were found", "a, b"])
 def test_a_driver_without_a_card_is_none(driver, line):
     driver(line)
-    assert card_at_hand() is None
+    assert first_card() is None
     assert target("torch:cuda").memory == 80e9
 
 

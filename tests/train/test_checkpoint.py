@@ -83,7 +83,7 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = save_checkpoint(MODEL, PARAMS, tmp_path / "made", state=state(flashir.init(other)))
     with pytest.raises(ParameterError, match="state of the same model") as caught:
         load_state(folder, PARAMS)
-    assert any(each.startswith("mean.layers.2.norm.scale is of no parameter") for each in caught.value.problems)
+    assert any(each.startswith("mean.layers.2.norm.scale belongs to no parameter") for each in caught.value.problems)
     with pytest.raises(ParameterError, match=r"mean\.layers\.2\.norm\.scale is missing"):
         load_state(save_checkpoint(other, flashir.init(other), tmp_path / "second", state=state()), flashir.init(other))
 

@@ -209,7 +209,7 @@ def test_rows_longer_than_the_positions_are_refused(monkeypatch: pytest.MonkeyPa
 
 def test_a_device_that_is_not_at_hand_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(backend("onnx")), "devices", lambda self: ("cuda",))
-    with pytest.raises(TargetError, match="the devices at hand for onnx are cuda"):
+    with pytest.raises(TargetError, match="the available devices for onnx are cuda"):
         tune()
 
 
