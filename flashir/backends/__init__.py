@@ -1,1 +1,1 @@
-"""Backends: what one must and may provide, how it is found, how a graph is lowered for it."""
+"""Backends: their protocols, how they are found, and how a graph is lowered for them."""

@@ -1,4 +1,4 @@
-"""decoding: a causal model as a graph for prompts and a graph for what comes after, with explicit state."""
+"""decoding: a causal model as a prefill graph and a step graph with explicit state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flashir.transforms.derive_decoder import to_prefill, to_step
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One state: its name, such as `layers.0.sum`, and its type, of which only the batch may be open."""
+    """One state: its name, such as `layers.0.sum`, and its type. Only its batch may be symbolic."""
 
     name: str
     type: TensorType
@@ -28,11 +28,11 @@ class Decoding:
         logits, *states = step(ids, *states)            # ids [b, 1] -> logits [b, 1, v]
 
     Args:
-        prefill: for prompts; the logits are those of each row's last token.
-        step: for what comes after them.
-            A state is read by nothing but the op that renews it, wherever it is large; so a target can do it in place.
-        state: what goes from one to the other, in this order; `position`, the tokens so far of each row, is the first.
-        max_len: how many tokens the caches hold; None where there are none.
+        prefill: the graph for prompts; its logits are those of the last token of each row.
+        step: the graph for the following tokens. A large state is read only by the op that updates it, so a target can
+            update it in place.
+        state: the states in order. The first is `position`, the number of tokens so far of each row.
+        max_len: the number of tokens that the caches hold; None if there are no caches.
     """
 
     prefill: Graph
@@ -42,9 +42,9 @@ class Decoding:
 
 
 def lowered(lowering: Lowering, graphs: Decoding) -> Decoding:
-    """The graphs of a decoder as a target wants them.
+    """Lower the graphs of a decoder.
 
-    States, and what is read of caches, are sums over all tokens so far, however few a step takes.
+    States, and reads of caches, are sums over all tokens so far, however few tokens a step takes.
     """
     cached = () if graphs.max_len is None else (graphs.max_len,)
     step = replace(lowering, carried=len(graphs.state), lengths=cached)
@@ -57,26 +57,22 @@ def decoding(model: Graph, *, tokens: int = 1, max_len: int | None = None, lengt
     """Derive the two graphs from a causal model.
 
     Args:
-        model: of tokens, `ids: i32[B, T]`, its chunk chosen. Segment ids and a mask may come beside them; they are left
-            out, for a sequence is one document.
-        tokens: how many a step takes at most; with more than one, it takes any number up to them.
-        max_len: how many tokens caches hold, where a layer attends to every token.
-        length: of the whole sequence, where a model divides by it (`qk_scale = length` in gau). The logits are then
-            those of a sequence of that length.
+        model: a model of tokens, `ids: i32[B, T]`, with its chunk settled. Inputs for segment ids and a mask are
+            removed, because a decoded sequence is one document.
+        tokens: the most tokens of one step. With more than one, a step takes any number up to this.
+        max_len: the number of tokens that the caches of full attention hold.
+        length: the length of the whole sequence, for a model that divides by it (`qk_scale = length` in gau). The
+            logits are then those of a sequence of this length.
 
     Raises:
-        SettingError: the model is not causal, takes something else, or an op in it cannot be continued token by token;
-            it is named, and why; or a number is less than 1, or larger than any size.
+        SettingError: the model is not causal, has other inputs, or has an op that cannot decode token by token; or a
+            number is less than 1 or too large.
     """
-    given = {"tokens": tokens, "max_len": max_len, "length": length}
-    problems = [f"{name} must be at least 1, got {n}" for name, n in given.items() if n is not None and n < 1]
-    problems += [
-        f"{name} must be at most {LARGEST_SIZE}, got {n}"
-        for name, n in given.items()
-        if n is not None and n > LARGEST_SIZE
-    ]
+    numbers = {name: n for name, n in (("tokens", tokens), ("max_len", max_len), ("length", length)) if n is not None}
+    problems = [f"{name} must be at least 1, got {n}" for name, n in numbers.items() if n < 1]
+    problems += [f"{name} must be at most {LARGEST_SIZE}, got {n}" for name, n in numbers.items() if n > LARGEST_SIZE]
     if problems:
         raise SettingError(problems, where=f"decoding @{model.name}")
     prefill, types = to_prefill(model, tokens=tokens, max_len=max_len, length=length)
     step = to_step(model, types, tokens=tokens, max_len=max_len, length=length)
-    return Decoding(prefill, step, tuple(StateSpec(*each) for each in types.items()), max_len)
+    return Decoding(prefill, step, tuple(StateSpec(*item) for item in types.items()), max_len)

@@ -1,4 +1,4 @@
-"""The protocol of a frontend: where models come from."""
+"""The protocol of a frontend, a source of models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Frontend(Protocol):
     name: ClassVar[str]
 
     def models(self) -> Mapping[str, str]:
-        """The names of its models, and a line on each."""
+        """The names of its models, each with a line of documentation."""
         ...
 
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
-        """The model under those settings. Raises SettingError with every setting that is unknown or wrong."""
+        """Build a model. Raises SettingError that lists every unknown or invalid setting."""
         ...

@@ -1,4 +1,4 @@
-"""The lowering: the passes that take a model, choices made, down to what a target claims."""
+"""Lowering: the passes that turn a settled model into ops that a target claims."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Lowering:
     """The passes for one target.
 
     Args:
-        target: its name, for errors.
-        claims: what the target does natively.
-        extra: the target's own passes; they see a graph that is lowered, and not yet canonical.
+        target: the name of the target, for errors.
+        claims: whether the target implements a node natively.
+        extra: the target's own passes; they run on the lowered graph before canonicalisation.
         check: verify the graph after every pass.
-        carried, lengths: of a graph that is run again and again on its own results: see `KeepRange`.
+        carried, lengths: for a step graph that runs on its own results: see `KeepRange`.
     """
 
     target: str
@@ -38,47 +38,47 @@ class Lowering:
 
     @staticmethod
     def of(target: str, *, check: bool = True, portable: bool = False) -> Lowering:
-        """The lowering for a target by name; down to primitives where its backend is not installed.
+        """The lowering for a target by name; down to primitives if its backend is not installed.
 
         Args:
-            target: its name.
+            target: the name of the target.
             check: verify the graph after every pass.
-            portable: use nothing that only one runtime of the format has.
+            portable: use only operators that every runtime of the format supports.
 
         Raises:
-            TargetError: the backend has nothing of the kind to leave out.
+            TargetError: the backend has no portable form.
         """
         from flashir.backends.registry import backend_names, backend_of
 
         if target.partition(":")[0] not in backend_names():
             return Lowering(target, check=check)
         try:
-            found = backend_of(target)
+            backend = backend_of(target)
         except TargetError:
             return Lowering(target, check=check)
         if portable:
-            found = portable_form(found, target)
-        return Lowering(target, found.claims, found.passes(), check)
+            backend = portable_form(backend, target)
+        return Lowering(target, backend.claims, backend.passes(), check)
 
     def passes(self) -> tuple[Pass, ...]:
         """The passes in order."""
         lower = (NameParameters(), PadTokens(), Lower(self.target, self.claims), EinsumToMatmul())
-        kept = KeepRange(self.target, self.claims, self.carried, self.lengths)
-        return (*lower, kept, *self.extra, Hoist(), Canonicalise())
+        keep_range = KeepRange(self.target, self.claims, self.carried, self.lengths)
+        return (*lower, keep_range, *self.extra, Hoist(), Canonicalise())
 
     def run(self, graph: Graph) -> Graph:
-        """The lowered graph."""
+        """Lower a graph."""
         return Pipeline(self.passes(), check=self.check).run(graph)
 
 
-def portable_form(found: Backend, target: str) -> Backend:
-    """The backend without what only one runtime has. Raises TargetError where it has nothing of the kind."""
-    if not isinstance(found, Portable):
+def portable_form(backend: Backend, target: str) -> Backend:
+    """The backend without operators of a single runtime. Raises TargetError if it has no such form."""
+    if not isinstance(backend, Portable):
         from flashir.backends.registry import having
 
         raise TargetError(
-            f"the backend {found.name!r} has no operators of one runtime alone to leave out",
+            f"the backend {backend.name!r} has no portable form",
             where=target,
             hint=f"leave out portable, or choose a target of {either(having(Portable))}",
         )
-    return found.portable()
+    return backend.portable()

@@ -1,4 +1,4 @@
-"""Weights in fewer bits than a model computes in: what says so in an artefact, and what a backend provides."""
+"""Quantised weights: their entry in the metadata of an artefact, and the protocol of a backend."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from typing import Protocol, runtime_checkable
 from flashir.backends.protocols import Exporter
 
 WEIGHTS = "flashir.weights"
-"""In the metadata of an artefact: what its weights were quantised to, where they were."""
+"""The metadata key of an artefact for the type of its quantised weights."""
 
 
 @runtime_checkable
 class Quantising(Exporter, Protocol):
-    """An exporter that can also write weights in fewer bits than the model computes in.
-
-    The metadata of such an artefact say so, under `WEIGHTS`.
-    """
+    """An exporter that can quantise weights. The artefact records their type in its metadata under `WEIGHTS`."""
 
     def quantised(self, kind: str) -> Exporter:
-        """This backend, which then gives a check the artefact as it runs later.
+        """This backend with quantised weights. A check of an export then runs the quantised artefact.
 
         Args:
-            kind: what weights become, such as `int8`.
+            kind: the type of the weights, such as `int8`.
 
         Raises:
-            SettingError: it has no such kind.
+            SettingError: the kind is not supported.
         """
         ...

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Params = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[Sequence[Array]], Array]
-"""Arrays in the order of the graph's inputs -> the graph's one result."""
+"""Arrays in the order of the graph's inputs -> the single result of the graph."""
 
 Gradients = Callable[[Sequence[Array], Array], dict[str, Array]]
-"""Inputs as for a Run, and weights w in the shape of its result y -> the gradient of sum(w y) in each parameter.
+"""Inputs as for a Run, and weights w in the shape of its result y -> the gradient of sum(w y) for each parameter.
 
-Gradients are float32 by full name, in the shapes of the parameters; what the graph does not use may be left out.
+Gradients are float32 by full name, in the shapes of the parameters. Unused parameters may be missing.
 """
 
 NO_LABEL = -1
-"""Stands among labels where no token is wanted, as at what an MLM does not mask."""
+"""The label of a position without a target, such as the unmasked tokens of an MLM."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model is trained on at once.
+    """A training batch.
 
     Args:
-        inputs: in the order of the graph's inputs: ids int64 [b, t], and segment_ids int64 [b, t] where it has them.
-        labels: the token wanted at each place, int64 [b, t]; `NO_LABEL` where none is.
+        inputs: in the order of the graph's inputs: ids int64 [b, t], and segment_ids int64 [b, t] if it has them.
+        labels: the target token at each position, int64 [b, t]; `NO_LABEL` for none.
     """
 
     inputs: tuple[Array, ...]
@@ -46,15 +46,15 @@ class Batch:
 
     @property
     def wanted(self) -> int:
-        """How many labels there are."""
+        """The number of labels."""
         return int(np.count_nonzero(self.labels != NO_LABEL))
 
 
 def count_labels(graph: Graph, batches: Sequence[Batch], least: int = 1) -> int:
-    """How many labels there are in all, for a graph whose result is logits [b, t, v].
+    """The number of labels in all batches, for a graph whose result is logits [b, t, v].
 
     Raises:
-        InputError: there are fewer than `least`, or one is no token of the vocabulary.
+        InputError: there are fewer than `least`, or one is outside the vocabulary.
     """
     vocab = graph.outputs[0].type.shape[-1]
     assert isinstance(vocab, int)
@@ -63,26 +63,26 @@ def count_labels(graph: Graph, batches: Sequence[Batch], least: int = 1) -> int:
         if outside.any():
             first = tuple(int(index) for index in np.argwhere(outside)[0])
             raise InputError(
-                f"{np.count_nonzero(outside)} labels lie outside 0 .. {vocab - 1}, the first at {first}: "
+                f"{np.count_nonzero(outside)} labels are outside 0 .. {vocab - 1}, the first at {first}: "
                 f"{batch.labels[first]}",
-                hint=f"where no token is wanted, the label is {NO_LABEL}",
+                hint=f"the label of a position without a target is {NO_LABEL}",
             )
     total = sum(batch.wanted for batch in batches)
     if total < least:
-        raise InputError("there is not one label to learn from", hint="give a step more rows, or longer ones")
+        raise InputError("there are no labels to learn from", hint="give a step more rows, or longer ones")
     return total
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """How parameters follow their gradients, with the numbers of Table 6.
+    """The AdamW optimiser, with the hyperparameters of Table 6.
 
     Args:
-        beta1, beta2: the shares that the means of gradients and of their squares keep of themselves.
-        epsilon: is added to the root of the latter.
-        weight_decay: times the learning rate, the share that a parameter loses in a step.
-        clip: the largest L2 norm of the gradient in one parameter, that of one layer where it is a layer's; a longer
-            one is scaled to it ("local gradient clipping"). None: as it comes.
+        beta1, beta2: the decay rates of the means of the gradients and of their squares.
+        epsilon: added to the root of the mean square.
+        weight_decay: decoupled weight decay; multiplied by the learning rate.
+        clip: the largest L2 norm of the gradient of one parameter (per layer), which larger gradients are scaled to
+            ("local gradient clipping"). None disables clipping.
     """
 
     beta1: float = 0.9
@@ -94,11 +94,11 @@ class AdamW:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step of an optimiser found.
+    """The result of an optimiser step.
 
     Args:
         loss: the mean cross-entropy in nats over all labels, before the step.
-        gradient_norm: the L2 norm of the gradient in all parameters together, before any is clipped.
+        gradient_norm: the L2 norm of the gradient of all parameters together, before clipping.
     """
 
     loss: float
@@ -106,110 +106,110 @@ class Step:
 
 
 class Trainer(Protocol):
-    """A model in training: its parameters, and what the optimiser knows of them.
+    """A model in training: its parameters and the state of the optimiser.
 
-    On a processor, the same state and the same batches give the same bits.
+    On a CPU, equal states and batches give bitwise equal results.
 
-    Where several processes train one model, all call each method at the same time and give it
-    the same; each computes some of the rows. So a step of several is that of one, and what it finds is the same in all.
+    In data-parallel training, all processes call each method together with the same arguments, and each computes some
+    of the rows. The result is the same in all processes, and the same as in a single one.
     """
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
-        """One step of the optimiser, along the gradient of the mean cross-entropy over all labels of all batches.
+        """Make one optimiser step with the mean cross-entropy over all labels of all batches.
 
-        So a batch may be given in parts, to take less memory; parts may have different numbers of labels.
+        So a batch may be split into micro-batches to save memory. They may have different numbers of labels.
 
         Raises:
-            InputError: there is not one label, or one is no token.
+            InputError: there are no labels, or one is outside the vocabulary.
             TargetError: another process is gone.
         """
         ...
 
     def loss(self, batch: Batch) -> tuple[float, int]:
-        """The sum of the cross-entropy in nats over the labels, and their number, which may be 0. Nothing changes.
+        """The sum of the cross-entropy in nats over the labels, and their number, which may be 0. Changes no state.
 
         Raises:
-            InputError: a label is no token.
+            InputError: a label is outside the vocabulary.
             TargetError: another process is gone.
         """
         ...
 
     def agreed(self, wish: bool) -> bool:
-        """Whether any of the processes wishes so, such as to stop because a signal reached it."""
+        """Whether any process passes True, such as to stop because it received a signal."""
         ...
 
     def params(self) -> dict[str, Array]:
-        """The parameters by full name, float32 whatever the model computes in; nothing but in the first process."""
+        """The float32 parameters (master weights) by full name; empty in all processes but the first."""
         ...
 
     def state(self) -> dict[str, Array]:
-        """What the optimiser knows, the same on every backend, so that another can go on.
+        """The state of the optimiser, in a form that every backend can resume from.
 
         `mean.<full name>` and `square.<full name>`, float32 in the shape of the parameter: the means of its gradients
-        and of their squares. `count`, int64 []: the steps made. Nothing but in the first process.
+        and of their squares. `count`, int64 []: the number of steps. Empty in all processes but the first.
         """
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """One framework. A backend is made without arguments, and imports its framework only when it runs something.
+    """One framework. A backend is constructed without arguments, and imports its framework only to run something.
 
-    `claims` and `passes` shape the lowering; `compile` turns the lowered graph into something that runs.
+    `claims` and `passes` define the lowering; `compile` turns the lowered graph into a function.
     """
 
     name: ClassVar[str]
     extra: ClassVar[str]
-    """The extra of `pip install 'flashir[extra]'` that brings the framework; empty where the base install has it."""
+    """The extra of `pip install 'flashir[extra]'` that installs the framework; empty if the base install has it."""
 
     def versions(self) -> dict[str, str]:
-        """The versions of the libraries that speed and results depend on. Raises TargetError where one is missing."""
+        """The versions of the libraries that speed and results depend on. Raises TargetError if one is missing."""
         ...
 
     def devices(self) -> tuple[str, ...]:
-        """The devices at hand on this machine, such as `("cpu",)`."""
+        """The available devices of this machine, such as `("cpu",)`."""
         ...
 
     def claims(self, node: Node) -> bool:
-        """Whether this backend does the node natively."""
+        """Whether this backend implements the node natively."""
         ...
 
     def passes(self) -> tuple[Pass, ...]:
-        """What this backend wants done to a lowered graph, beyond what all want."""
+        """Further passes on a lowered graph, specific to this backend."""
         ...
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
-        """A lowered graph as something that runs on a device at hand. Raises TargetError, ParameterError."""
+        """Compile a lowered graph for an available device. Raises TargetError, ParameterError."""
         ...
 
 
 @runtime_checkable
 class PerDevice(Backend, Protocol):
-    """A backend for which devices differ in what it claims, or exports."""
+    """A backend whose claims or exports depend on the device."""
 
     def on(self, device: str) -> Backend:
-        """This backend for a device, at hand or not, such as `tpu-v4`."""
+        """This backend for a device such as `tpu-v4`, available or not."""
         ...
 
 
 DeviceState = Sequence[Any]
-"""Results that stay where a backend computed them, to be given back to it. Only it knows what they are."""
+"""Results that stay on the device, to be passed back to the backend. Their types are opaque to others."""
 
 StepFn = Callable[[Sequence[Array], DeviceState], tuple[Array, DeviceState]]
-"""The first inputs of a graph as arrays, the others as they were kept -> its first result, and the others kept.
+"""The first inputs of a graph as arrays, and its other inputs as device state -> its first result, and the new state.
 
-What is given as kept may be used up by the call.
+The call may consume the state that it is given.
 """
 
 
 @dataclass(frozen=True)
 class StoredDecoder:
-    """A decoder as an artefact holds it.
+    """A decoder loaded from an artefact.
 
     Args:
-        model: at the level of blocks.
-        limit: how long a sequence may become; None where nothing limits it.
-        prefill, step: as `hosted` has them.
+        model: the model at the level of blocks.
+        limit: the longest sequence in tokens; None for no limit.
+        prefill, step: with the interface of `hosted`.
     """
 
     model: Graph
@@ -220,45 +220,45 @@ class StoredDecoder:
 
 @runtime_checkable
 class StatefulBackend(Backend, Protocol):
-    """A backend that can also keep what a graph makes until the next call, as a decoder does with its states."""
+    """A backend that can keep results on the device between calls, such as the state of a decoder."""
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
-        """Lowered graphs that hand results to each other, of the same parameters. Raises as `compile`."""
+        """Compile lowered graphs that share parameters and pass state to each other. Raises the errors of `compile`."""
         ...
 
 
 @runtime_checkable
 class Resident(Protocol):
-    """A Run of a backend for devices that have a memory of their own."""
+    """A Run on a device with its own memory."""
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
-        """Arrays in the order of the graph's inputs -> the graph's one result."""
+        """Arrays in the order of the graph's inputs -> the single result of the graph."""
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
-        """The same on inputs that lie on the device before it is called; waited for. Raises as a run does."""
+        """A function that runs on inputs already on the device, and waits for the result. Raises as a run does."""
 
 
 @runtime_checkable
 class Portable(Backend, Protocol):
-    """A backend that claims operators which not every runtime of its format has."""
+    """A backend that claims operators which some runtimes of its format lack."""
 
     def portable(self) -> Backend:
-        """This backend without them."""
+        """This backend without those operators."""
         ...
 
 
 @runtime_checkable
 class Differentiable(Backend, Protocol):
-    """A backend that can also differentiate what it runs."""
+    """A backend that can also compute gradients."""
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
-        """How the parameters of a lowered graph move its result. Raises as `compile`."""
+        """The gradient function of a lowered graph. Raises the errors of `compile`."""
         ...
 
 
 @runtime_checkable
 class Trainable(Backend, Protocol):
-    """A backend that can also train: forward, backward and the step of an optimiser."""
+    """A backend that can also train: forward, backward and optimiser step."""
 
     def trainer(
         self,
@@ -270,25 +270,25 @@ class Trainable(Backend, Protocol):
         state: Mapping[str, Array] | None = None,
         remat: bool = False,
     ) -> Trainer:
-        """A lowered graph whose result is logits [b, t, v], in training.
+        """A trainer for a lowered graph whose result is logits [b, t, v].
 
         Args:
-            graph: lowered; what it computes in is the compute type, parameters are float32 all the same.
-            params: by full name; they stay as they are.
-            device: where to train.
-            optimiser: how parameters follow their gradients.
-            state: what a trainer knew after some steps, to go on from there.
-            remat: compute each layer again on the way back instead of keeping what it made.
+            graph: the lowered graph. It computes in its own dtype; the master weights are float32.
+            params: parameters by full name; not modified.
+            device: the device to train on.
+            optimiser: the optimiser.
+            state: the state of a trainer to resume from.
+            remat: recompute each layer in the backward pass instead of saving its activations.
 
         Raises:
-            TargetError, ParameterError: as `compile`, and where the state is not that of these parameters.
+            TargetError, ParameterError: as for `compile`, or the state does not fit the parameters.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Verified:
-    """One line for each check that an artefact passed, for people to read; and its files beside the main one."""
+    """A line of text for each check that an artefact passed, and its files besides the main one."""
 
     checks: tuple[str, ...]
     beside: tuple[Path, ...] = ()
@@ -296,10 +296,10 @@ class Verified:
 
 @runtime_checkable
 class Exporter(Backend, Protocol):
-    """A backend that can also write a model to disk, and read it back."""
+    """A backend that can also export a model to disk and load it."""
 
     main_file: ClassVar[str]
-    """The name of an artefact's main file, such as `model.onnx`. The suffix is of this backend alone."""
+    """The name of the main file of an artefact, such as `model.onnx`. No other backend uses its suffix."""
 
     def export(
         self,
@@ -310,67 +310,67 @@ class Exporter(Backend, Protocol):
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
     ) -> Path:
-        """Write the artefact into the folder `out`, whole or not at all, and return its main file.
+        """Write an artefact atomically into the folder `out`, and return its main file.
 
-        It is verified before it replaces what was there: whatever fails, the old artefact stays whole.
+        It is verified before it replaces an old artefact, which stays unchanged if anything fails.
 
         Args:
-            model: the model at the level of blocks, choices made; its text goes into the artefact.
-            graph: the same model lowered.
-            params: by full name.
-            out: the folder; made where it is missing.
-            metadata: what else the artefact shall carry.
-            check: is given the artefact as something that runs, before it is committed; what it raises prevents that.
+            model: the settled model at the level of blocks; its text is stored in the artefact.
+            graph: the lowered model.
+            params: parameters by full name.
+            out: the folder; created if missing.
+            metadata: further metadata of the artefact.
+            check: called with the artefact as a Run before it is committed; an exception prevents the commit.
 
         Raises:
-            TargetError: the graph holds what the format cannot say.
-            ParameterError: a parameter does not fit the element type it is written in.
-            ArtefactError: the files cannot be written, or do not pass the format's own checks.
+            TargetError: the format cannot express the graph.
+            ParameterError: a parameter does not fit the dtype that it is written in.
+            ArtefactError: the files cannot be written, or do not pass the checks of the format.
         """
         ...
 
     def verify(self, path: Path) -> Verified:
-        """Check an artefact with the tools of its own format, as `export` does. Raises ArtefactError: what is wrong."""
+        """Check an artefact with the tools of its format, as `export` does. Raises ArtefactError."""
         ...
 
     def metadata(self, path: Path) -> dict[str, str]:
-        """What an artefact carries: the text of the model as `flashir.model`, and what `export` was given.
+        """The metadata of an artefact: the text of the model as `flashir.model`, and the metadata passed to `export`.
 
-        The digest of the main file is verified; nothing is made to run. Raises ArtefactError where the file is missing,
+        The digest of the main file is verified; nothing is compiled. Raises ArtefactError if the file is missing,
         damaged, or was not written by flashir.
         """
         ...
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
-        """The model that an artefact holds, at the level of blocks, and the artefact itself as something that runs.
+        """Load an artefact: its model at the level of blocks, and the artefact itself as a Run.
 
         Args:
-            path: the main file, or the folder it is in.
-            device: where to run, as in `compile`.
-            lean: take as little memory as possible, at the price of speed.
+            path: the main file, or its folder.
+            device: the device to run on, as in `compile`.
+            lean: use as little memory as possible, at the cost of speed.
 
         Raises:
             ArtefactError: a file is missing, damaged (every digest is verified), or was not written by flashir.
-            IRError: the text of the model is not of this version of flashir.
-            TargetError: the device is not at hand.
+            IRError: another version of flashir wrote the text of the model.
+            TargetError: the device is not available.
         """
         ...
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
-        """The model that an artefact holds, and its parameters.
+        """The model in an artefact, and its parameters.
 
         Raises:
-            ArtefactError, IRError: as `load`; and where the parameters cannot be told from what is written.
+            ArtefactError, IRError: as for `load`, or the parameters cannot be recovered from the artefact.
         """
         ...
 
 
 @runtime_checkable
 class DecoderExporter(Exporter, Protocol):
-    """An exporter that can also write what continues sequences beside a model, and read it back."""
+    """An exporter that can also write and load a decoder together with a model."""
 
     decoder_files: ClassVar[tuple[str, ...]]
-    """The names of the files that hold prefill and step."""
+    """The names of the files with prefill and step."""
 
     def export_decoder(
         self,
@@ -382,18 +382,18 @@ class DecoderExporter(Exporter, Protocol):
         metadata: Mapping[str, str],
         check: Callable[[Run, StepFn, StepFn], object] | None = None,
     ) -> Path:
-        """Write the model and the graphs of a decoder, with weights that all share, committed as one.
+        """Write a model and its decoder atomically, with shared weights.
 
         Args:
             model, graph, params, out, metadata: as for `export`.
-            decoding: its graphs as `hosted` makes them, lowered; `max_len` is how long a sequence may become.
-            check: is given the model, prefill and step as things that run, before they are committed.
+            decoding: the lowered graphs with the interface of `hosted`; `max_len` is the longest sequence.
+            check: called with the model, prefill and step as functions, before they are committed.
 
         Raises:
-            TargetError, ParameterError, ArtefactError: as `export`.
+            TargetError, ParameterError, ArtefactError: as for `export`.
         """
         ...
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
-        """The decoder that an artefact holds; None where it holds the model alone. Raises as `load`."""
+        """Load the decoder of an artefact; None if it has only the model. Raises the errors of `load`."""
         ...

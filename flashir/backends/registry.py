@@ -1,4 +1,4 @@
-"""Backends and frontends by name, loaded when first asked for."""
+"""Backends and frontends by name, loaded on first use."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ Plugin = TypeVar("Plugin", Backend, Frontend)
 
 
 def backend_names() -> tuple[str, ...]:
-    """The backends that are installed, loaded or not."""
+    """The names of the installed backends."""
     return tuple(sorted(plugins(BACKENDS)))
 
 
 @cache
 def backend(name: str) -> Backend:
-    """The backend of that name. Raises TargetError where it is unknown, duplicated or does not load."""
-    return _made(BACKENDS, name, Backend)  # type: ignore[type-abstract]  # a protocol stands for its instances here
+    """The backend of that name. Raises TargetError if it is unknown, duplicated or does not load."""
+    return _start(BACKENDS, name, Backend)  # type: ignore[type-abstract]  # a protocol as a type argument
 
 
 def backend_of(target: str) -> Backend:
-    """The backend of a target such as `jax:tpu-v4`, for its device where that matters. Raises as `backend` does."""
+    """The backend of a target such as `jax:tpu-v4`, adapted to its device. Raises the errors of `backend`."""
     name, _, device = target.partition(":")
-    found = backend(name)
-    return found.on(device) if isinstance(found, PerDevice) else found
+    generic = backend(name)
+    return generic.on(device) if isinstance(generic, PerDevice) else generic
 
 
 def backends() -> tuple[Backend, ...]:
-    """Every backend that loads; what is wrong with another, `flashir doctor` says."""
-    found = []
+    """Every backend that loads. `flashir doctor` reports the others."""
+    loaded = []
     for name in backend_names():
         try:
-            found.append(backend(name))
+            loaded.append(backend(name))
         except TargetError:
             continue
-    return tuple(found)
+    return tuple(loaded)
 
 
 def having(protocol: Any) -> tuple[str, ...]:
-    """The names of the backends that follow an optional protocol."""
-    return tuple(each.name for each in backends() if isinstance(each, protocol))
+    """The names of the backends that implement an optional protocol."""
+    return tuple(loaded.name for loaded in backends() if isinstance(loaded, protocol))
 
 
 @cache
 def frontends() -> tuple[Frontend, ...]:
-    """Every frontend that is installed. Raises TargetError where one does not load."""
-    return tuple(_made(FRONTENDS, name, Frontend) for name in plugins(FRONTENDS))  # type: ignore[type-abstract]
+    """Every installed frontend. Raises TargetError if one does not load."""
+    return tuple(_start(FRONTENDS, name, Frontend) for name in plugins(FRONTENDS))  # type: ignore[type-abstract]
 
 
-def _made(group: str, name: str, protocol: type[Plugin]) -> Plugin:
+def _start(group: str, name: str, protocol: type[Plugin]) -> Plugin:
     kind = load(group, name)
     try:
         plugin = kind() if callable(kind) else kind
     except Exception as error:
         raise TargetError(f"the plug-in {name!r} does not start: {type(error).__name__}: {error}") from error
     if not isinstance(plugin, protocol):
-        raise TargetError(f"the plug-in {plugins(group)[name].value} is no {protocol.__name__}")
+        raise TargetError(f"the plug-in {plugins(group)[name].value} is not a {protocol.__name__}")
     return plugin

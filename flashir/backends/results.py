@@ -1,4 +1,4 @@
-"""The results of a run, one by one: a graph may return several values."""
+"""The results of a run as a tuple, for graphs with one or several results."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flashir.backends.protocols import Array, Run
 
 @runtime_checkable
 class SeveralResults(Protocol):
-    """A `Run` whose graph may return several values; called, it refuses those."""
+    """A `Run` whose graph may have several results. A plain call refuses those."""
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once; every result in the order of `return`. Raises as a call does."""
+        """Run, and return every result in the order of `return`. Raises the errors of a call."""
         ...
 
 
 def results_of(run: Run, arrays: Sequence[Array]) -> tuple[Array, ...]:
-    """Run once; every result in the order of `return`. Raises what the run raises."""
+    """Run, and return every result in the order of `return`. Raises the errors of the run."""
     return run.outputs(arrays) if isinstance(run, SeveralResults) else (np.asarray(run(arrays)),)

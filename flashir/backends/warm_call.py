@@ -1,4 +1,4 @@
-"""timed: a run as something to time, on inputs that lie where it computes."""
+"""timed: a function to time a run, with inputs already on the device."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flashir.backends.protocols import Array, Resident, Run
 from flashir.backends.results import results_of
 
 WARM_UPS = 2
-"""Calls on a card, after the first, until it is as fast as it gets: training steps are recorded and replayed there."""
+"""Further warm-up calls on a GPU, where training steps are first recorded and then replayed."""
 
 
 def timed(run: Run, device: str, inputs: Sequence[Array]) -> Callable[[], object]:
-    """One run of what has been called once. To and from a device with a memory of its own, nothing is moved."""
+    """A function that runs once, without transfers to or from the device. `run` must have been called before."""
     call = run.resident(inputs) if device != "cpu" and isinstance(run, Resident) else partial(_once, run, inputs)
     for _ in range(0 if device == "cpu" else WARM_UPS):
         call()
@@ -21,6 +21,6 @@ def timed(run: Run, device: str, inputs: Sequence[Array]) -> Callable[[], object
 
 
 def _once(run: Run, inputs: Sequence[Array]) -> object:
-    """The result of a run; of several results, all."""
+    """The result of a run, or all results if there are several."""
     results = results_of(run, inputs)
     return results[0] if len(results) == 1 else results

@@ -13,7 +13,7 @@ from typing import Any
 
 from flashir.errors import ParameterError, TargetError
 from flashir.files.foreign import guarded, opened
-from flashir.machine.memory import memory_at_hand
+from flashir.machine.memory import total_memory
 
 PROBLEM = "cannot read the tensors"
 HINT = "save it as safetensors, where it is yours: safetensors.torch.save_file(model.state_dict(), 'p.safetensors')"
@@ -33,7 +33,7 @@ def read_pickle(path: Path) -> Any:
         raise TargetError(problem, where=str(path), hint="pip install 'flashir[torch]'") from error
     with opened(path, ParameterError, problem=PROBLEM) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > memory_at_hand():
+        if size > total_memory():
             raise ParameterError(f"{PROBLEM}: it has {size:,} bytes, more than this machine's memory", where=str(path))
         _check_archive(path)
         with guarded(path, ParameterError, PROBLEM, HINT):

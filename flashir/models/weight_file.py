@@ -173,7 +173,11 @@ def _entry(name: str, fields: Mapping[str, Any]) -> _Entry:
 
 
 def _unread(entries: Sequence[_Entry]) -> list[str]:
-    return [f"{entry.name} has the unsupported type {entry.dtype}" for entry in entries if entry.dtype not in TYPES]
+    return [
+        f"{entry.name} has the type {entry.dtype}, which is not supported"
+        for entry in entries
+        if entry.dtype not in TYPES
+    ]
 
 
 def _misplaced(entries: Sequence[_Entry], size: int) -> Iterator[str]:
