@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flashir.backends.decoding import Decoding, decoding
     from flashir.errors import FlashirError
     from flashir.execution.compile import Runnable, compile
+    from flashir.execution.native import jax_function, torch_module
     from flashir.exporting.export import Exported, export
     from flashir.generation.generate import Decoder, decoder, generate
     from flashir.generation.sampling import Sampling
@@ -40,6 +41,7 @@ _MODULES = {
     "generation.sampling": ("Sampling",),
     "errors": ("FlashirError",),
     "execution.compile": ("Runnable", "compile"),
+    "execution.native": ("jax_function", "torch_module"),
     "exporting.export": ("Exported", "export"),
     "importing.convert": ("Converted", "convert"),
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
@@ -55,8 +57,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "AUTO", "Builder", "Candidate", "Converted", "DType", "Decoder", "Decoding", "Exported", "FlashirError", "Graph",
     "Plan", "Runnable", "Sampling", "TensorType", "__version__", "compile", "convert", "decoder", "decoding", "dumps",
-    "export", "generate", "init", "interpret", "load", "load_checkpoint", "load_params", "loads", "model", "plan",
-    "save_checkpoint", "save_params", "tune",
+    "export", "generate", "init", "interpret", "jax_function", "load", "load_checkpoint", "load_params", "loads",
+    "model", "plan", "save_checkpoint", "save_params", "torch_module", "tune",
 ]  # fmt: skip
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flashir.backends.protocols import AdamW, Array, Gradients, Params, Run, StepFn, Trainer, Verified
 from flashir.errors import TargetError
+from flashir.execution.native import Settled
 from flashir.ir import Graph, Node, dumps
+from flashir.models.parameters import init
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_activations import SplitActivations
 from flashir.transforms.split_projections import SplitProjections
@@ -107,6 +109,13 @@ class TorchBackend:
         from flashir_torch.training import TorchTrainer
 
         return TorchTrainer(graph, params, device, optimiser, state, remat)
+
+    def native(self, model: Settled, params: Params | None) -> Any:
+        """A module, `flashir_torch.nn.Model`. See Native."""
+        need_torch()
+        from flashir_torch.nn.model import Model
+
+        return Model(model, init(model.model) if params is None else params)
 
     def export(
         self,

@@ -34,7 +34,7 @@ def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) 
 
     Args:
         graph: lowered for PyTorch, as `flashir.backends.lowering.Lowering.of("torch:cpu")` does.
-        params: arrays by full name; they are copied.
+        params: arrays by full name, which are copied; or parameters of PyTorch, which become those of the module.
         exporting: make it for `torch.export`: no size decides what is copied, at the price of a few copies.
 
     Raises:
@@ -98,10 +98,12 @@ class _Emitter:
             shape, dtype = self.types[name]
             if name not in self.arrays:
                 raise ParameterError(f"{name} is missing: wanted shape {shape}", where="torch")
-            array = np.asarray(self.arrays[name])
-            if array.shape != shape:
-                raise ParameterError(f"{name} must have shape {shape}, got {array.shape}", where="torch")
-            self.parameters[name] = nn.Parameter(torch.tensor(array, dtype=dtype))
+            given = self.arrays[name]
+            own = isinstance(given, nn.Parameter)
+            array = given if own else np.asarray(given)
+            if tuple(array.shape) != shape:
+                raise ParameterError(f"{name} must have shape {shape}, got {tuple(array.shape)}", where="torch")
+            self.parameters[name] = given if own else nn.Parameter(torch.tensor(array, dtype=dtype))
         return self.parameters[name]
 
     def repeat(self, scope: Scope, node: Node, rounds: Rounds) -> Any:

@@ -86,6 +86,10 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
 
+    def __deepcopy__(self, memo: object) -> Graph:
+        """Itself: nothing in it changes."""
+        return self
+
     def walk(self) -> Iterator[Node]:
         """Every node, including those in regions, which follow the node that holds them."""
         for node in self.nodes:

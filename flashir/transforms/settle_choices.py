@@ -34,6 +34,9 @@ class Settings(Mapping[str, Attr]):
     def __hash__(self) -> int:
         return hash(frozenset(self._values.items()))
 
+    def __deepcopy__(self, memo: object) -> Settings:
+        return self
+
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
 

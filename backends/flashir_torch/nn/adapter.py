@@ -1,0 +1,66 @@
+"""What models and layers have in common: parameters by name, inputs that are checked, code that follows the place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from flashir_torch.names import attribute_path, check_path
+from flashir_torch.nn.given import Given
+from flashir_torch.nn.place import Place
+
+
+class Adapter(nn.Module, ABC):
+    """A module whose code is made for the device and the type of its parameters, and made anew where `.to` moves them.
+
+    Args:
+        target: what was planned for.
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self._target = target
+        self._place: Place | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._follow()
+        return self
+
+    def _follow(self) -> None:
+        """Make code for where the parameters are, if it is not there already."""
+        place = Place.of(self, self._target)
+        if place != self._place:
+            self._emit(place)
+            self._place = place
+
+    @abstractmethod
+    def _emit(self, place: Place) -> None:
+        """Make the code for a place."""
+
+    def _admitted(
+        self, wanted: Given, types: Sequence[torch.dtype], given: Sequence[Any], named: Mapping[str, Any]
+    ) -> list[Tensor]:
+        """The inputs in order, checked. Raises InputError."""
+        device = next((each.device for each in self.parameters()), torch.device("cpu"))
+        return wanted.checked(wanted.collected(given, named), types, device)
+
+
+def register(root: nn.Module, name: str, tensor: Tensor) -> None:
+    """`a.b.weight` of a tree of modules; a tensor that is no parameter becomes a buffer, in the state all the same.
+
+    Raises ParameterError where no module can have a parameter of that name.
+    """
+    *path, last = attribute_path(check_path(name)).split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    if isinstance(tensor, nn.Parameter):
+        root.register_parameter(last, tensor)
+    else:
+        root.register_buffer(last, tensor)

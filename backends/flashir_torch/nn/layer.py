@@ -1,0 +1,131 @@
+"""One op of flashir as a module: what all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from flashir.execution.layers import Layer as Op
+from flashir.execution.layers import settings_of
+from flashir.ir import Attr
+from flashir.planning.workload import Workload
+from flashir_torch.emit import module
+from flashir_torch.nn.adapter import Adapter, register
+from flashir_torch.nn.given import Given
+from flashir_torch.nn.place import Place, code_graph
+from flashir_torch.types import TYPES
+
+
+class Layer(Adapter):
+    """x [b, t, width] -> y [b, t, width], norm and residual included.
+
+    Its parameters have the names that they have in a model of flashir, without `layers.0.` before them.
+
+    Args:
+        width: of x.
+        target: what an open chunk is planned for, for parameters depend on it: without one, the card that is here, or
+            the processor.
+        batch, seq_len: what is typical; other batches and lengths work too.
+        device, dtype: of the parameters.
+        settings: those of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
+
+    Raises:
+        SettingError: every setting that is unknown or wrong, or that does not fit the width.
+        TargetError: as `flashir.plan`.
+    """
+
+    op: ClassVar[str]
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        target: str | None = None,
+        batch: int = 1,
+        seq_len: int = 4096,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Attr,
+    ) -> None:
+        target = target or ("torch:cuda" if torch.cuda.is_available() else "torch:cpu")
+        super().__init__(target)
+        self._workload = Workload(batch, seq_len)
+        self.layer = Op.of(self.op, width, settings).planned(target, batch, seq_len)
+        for name, spec in self.layer.params.items():
+            register(self, name, nn.Parameter(torch.empty(spec.shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+        self._follow()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, from the generator of PyTorch."""
+        for name, spec in self.layer.params.items():
+            nn.init.normal_(self.get_parameter(name), spec.mean, spec.std)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [b, t, width] -> y [b, t, width].
+
+        Args:
+            x: in the type of the parameters; under autocast in any.
+            mask: bool [b, t], true where there is a token: nothing sees the others, and what comes out for them means
+                nothing.
+
+        Raises:
+            InputError: a tensor of another type or shape; on a processor also rows of a mask without a token.
+        """
+        code = self._codes[mask is not None]
+        given = (x,) if mask is None else (x, mask)
+        made: Tensor = code.call(self, *self._admitted(code.given, code.types, given, {}))
+        return made
+
+    def _emit(self, place: Place) -> None:
+        self._codes = [_code(self.layer, self._workload, self._target, place, masked) for masked in (False, True)]
+        for code in self._codes:
+            for name, body in code.bodies.items():
+                object.__setattr__(self, name, body)
+
+    def extra_repr(self) -> str:
+        """The width, and the settings that are not the default."""
+        specs = settings_of(self.op)
+        own = (f"{name}={value!r}" for name, value in self.layer.settings.items() if value != specs[name].default)
+        return ", ".join((str(self.layer.width), *own))
+
+
+@dataclass(frozen=True)
+class Code:
+    """What computes a layer; layers that are alike share it.
+
+    Args:
+        call: of a module that has the parameters and the bodies, and the inputs.
+        bodies: of its loops, by the attribute that it looks for them in.
+        given: what the inputs must be.
+        types: of the inputs.
+    """
+
+    call: Callable[..., Any]
+    bodies: Mapping[str, fx.GraphModule]
+    given: Given
+    types: tuple[torch.dtype, ...]
+
+
+@lru_cache(maxsize=256)
+def _code(layer: Op, workload: Workload, target: str, place: Place, masked: bool) -> Code:
+    settled = layer.settled(target, workload, masked=masked)
+    graph = code_graph(settled, place)
+    blank = {
+        name: nn.Parameter(torch.empty(spec.shape, dtype=TYPES[place.dtype], device="meta"))
+        for name, spec in layer.params.items()
+    }
+    made, bodies = module(graph, blank), {}
+    for node in made.graph.find_nodes(op="get_attr"):
+        if isinstance(body := made._modules.get(node.target), fx.GraphModule):
+            node.target = f"_{'masked' if masked else 'plain'}_{node.target}"
+            bodies[node.target] = body
+            made.add_module(node.target, body)
+    made.recompile()
+    types = tuple(TYPES[value.type.dtype] for value in graph.inputs)
+    return Code(type(made).forward, bodies, Given(settled.model), types)

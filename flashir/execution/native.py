@@ -1,0 +1,138 @@
+"""Models in people's own code: a module of PyTorch, a pure function of JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from flashir.arguments import typed
+from flashir.backends.registry import backend_of
+from flashir.errors import TargetError
+from flashir.ir import Graph
+from flashir.models.checkpoint import load_checkpoint
+from flashir.models.parameters import Params, checked
+from flashir.planning.plan import plan
+from flashir.planning.workload import Workload
+from flashir.transforms.settle_choices import same_function, settle
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A model in which all that changes its function is settled.
+
+    Args:
+        model: its strategies may be open.
+        target: what they were planned for.
+        workload: and for what batch and length.
+        planned: the model with all choices made for that target.
+    """
+
+    model: Graph
+    target: str
+    workload: Workload
+    planned: Graph = field(repr=False)
+
+    @staticmethod
+    def of(model: Graph, target: str, workload: Workload, params: Mapping[str, Any] | None = None) -> Settled:
+        """Plan a model. Raises as `flashir.plan`."""
+        found = plan(model, target, workload.batch, workload.seq_len, params=params)
+        model = settle(model, same_function(model, found.settings))
+        return Settled(model, target, workload, found.graph)
+
+    def on(self, target: str) -> Graph:
+        """The model with the choices that are best on that target. Raises as `flashir.plan`."""
+        if target == self.target:
+            return self.planned
+        return plan(self.model, target, self.workload.batch, self.workload.seq_len).graph
+
+
+@runtime_checkable
+class Native(Protocol):
+    """A backend whose framework people write models in."""
+
+    def native(self, model: Settled, params: Params | None) -> Any:
+        """A model as that framework has models.
+
+        Args:
+            model: whose chunk is settled.
+            params: by full name; without any, fresh ones.
+        """
+        ...
+
+
+@typed
+def torch_module(
+    model_or_checkpoint: Graph | str | Path,
+    params: Mapping[str, Any] | None = None,
+    *,
+    target: str = "torch:cpu",
+    batch: int = 1,
+    seq_len: int = 4096,
+) -> Any:
+    """A model as a module of PyTorch, to train, to compile, or to make a part of another.
+
+        net = flashir.torch_module(flashir.model("flash", size="tiny"))
+        logits = net(torch.randint(256, (2, 100)))     # float32 [b, t, vocab], for any b and t
+
+    Its `state_dict` has the names of `flashir.init`. `forward` takes the inputs of the model, by position or by name;
+    several results are a tuple. Where `.to` moves it to a card, or to another type, its code is made anew for that.
+
+    Args:
+        model_or_checkpoint: a graph, or the folder of a checkpoint or run.
+        params: by full name; without any, those of the checkpoint, or of `init(model, seed=0)`.
+        target: what an open chunk is planned for: `torch:` and a device, which need not be here.
+        batch, seq_len: what is typical; other batches and lengths work too.
+
+    Raises:
+        SettingError, TargetError: as `flashir.plan`; and where PyTorch is not installed.
+        ParameterError: parameters that are missing, extra, misshapen or not finite.
+        ArtefactError: the folder is no checkpoint, or is damaged.
+    """
+    return _native(model_or_checkpoint, params, "torch", target, Workload(batch, seq_len))
+
+
+@typed
+def jax_function(
+    model_or_checkpoint: Graph | str | Path,
+    params: Mapping[str, Any] | None = None,
+    *,
+    target: str = "jax:cpu",
+    batch: int = 1,
+    seq_len: int = 4096,
+) -> tuple[Callable[..., dict[str, Any]], Callable[..., Any]]:
+    """A model as two pure functions of JAX, to be traced by `jit`, `grad` or `vmap`.
+
+        init, apply = flashir.jax_function(flashir.model("flash", size="tiny"))
+        params = init(jax.random.key(0))               # arrays by the names of `flashir.init`
+        logits = jax.jit(apply)(params, ids)           # float32 [b, t, vocab]
+
+    `init` takes a key, or a whole number as `flashir.init` does; where there are parameters already it gives those.
+
+    Args:
+        model_or_checkpoint: a graph, or the folder of a checkpoint or run.
+        params: by full name; without any, those of the checkpoint, or fresh ones.
+        target: what choices are planned for: `jax:` and a device, which need not be here.
+        batch, seq_len: what is typical; other batches and lengths work too.
+
+    Raises:
+        SettingError, TargetError: as `flashir.plan`; and where JAX is not installed.
+        ParameterError: parameters that are missing, extra, misshapen or not finite.
+        ArtefactError: the folder is no checkpoint, or is damaged.
+    """
+    init, apply = _native(model_or_checkpoint, params, "jax", target, Workload(batch, seq_len))
+    return init, apply
+
+
+def _native(
+    given: Graph | str | Path, params: Mapping[str, Any] | None, wanted: str, target: str, work: Workload
+) -> Any:
+    found = backend_of(target)
+    if found.name != wanted or not isinstance(found, Native):
+        raise TargetError(f"wanted a target of {wanted}, got {target}", hint=f"such as {wanted}:cpu")
+    if not isinstance(given, Graph):
+        loaded = load_checkpoint(given)
+        given, params = loaded.model, loaded.params if params is None else params
+    model = Settled.of(given, target, work, params)
+    return found.native(model, None if params is None else checked(model.model, params))
