@@ -13,12 +13,13 @@ from flashir.ir import Graph
 from flashir_torch import TorchBackend
 from tests.cli.conftest import TINY, Cli
 
+LAYER = (*TINY, "-s", "depth=1")
 SHORT = ("--chunk", 16, "--lengths", "0,17", "--batches", "1,2", "--grad")
 
 
 def test_gradients_on_every_target_that_has_them(cli: Cli) -> None:
     targets = ("--target", "onnx:cpu", "--target", "torch:cpu", "--target", "jax:cpu")
-    made = cli.json("check", *TINY, *SHORT, *targets)
+    made = cli.json("check", *LAYER, *SHORT, *targets)
     assert made["ok"] and made["forward_only"] == ["onnx:cpu"]
     rows = [row for row in made["rows"] if row["what"] == "gradients"]
     assert [(row["target"], row["against"], row["batch"], row["length"]) for row in rows] == [
@@ -29,25 +30,25 @@ def test_gradients_on_every_target_that_has_them(cli: Cli) -> None:
         ("jax:cpu", "interpreter", 2, 17),
         ("jax:cpu", "torch:cpu", 2, 17),
     ]
-    names = flashir.init(flashir.model("flash", size="tiny", chunk=16))
+    names = flashir.init(flashir.model("flash", size="tiny", depth=1, chunk=16))
     assert all(row["parameter"] in names and row["tolerance"] == 1e-3 for row in rows)
     assert all((row["relative_error"] == 0) == (row["length"] == 0) for row in rows)
 
 
 def test_without_lengths_the_gradients_are_taken_once(cli: Cli) -> None:
-    made = cli.json("check", *TINY, "--chunk", 16, "--target", "torch:cpu", "--grad")
+    made = cli.json("check", *LAYER, "--chunk", 16, "--target", "torch:cpu", "--grad")
     rows = [row for row in made["rows"] if row["what"] == "gradients"]
     assert [(row["batch"], row["length"]) for row in rows] == [(2, 50)]
 
 
 def test_people_see_the_worst_parameter_and_what_was_left_out(cli: Cli) -> None:
-    shown = cli.ok("check", *TINY, *SHORT, "--target", "torch:cpu", "--target", "onnx:cpu")
+    shown = cli.ok("check", *LAYER, *SHORT, "--target", "torch:cpu", "--target", "onnx:cpu")
     assert "gradients against interpreter" in shown and "ok, worst layers." in shown
     assert "no gradients of onnx:cpu" in shown
-    assert "gradients" not in cli.ok("check", *TINY, "--lengths", 1)
+    assert "gradients" not in cli.ok("check", *LAYER, "--lengths", 1)
 
 
-@pytest.mark.parametrize("name", ["layers.1.rel_bias.w", "embed.weight", "pos.scale"])
+@pytest.mark.parametrize("name", ["layers.0.rel_bias.w", "embed.weight", "pos.scale"])
 def test_a_gradient_that_is_off_is_found_and_named(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     whole = TorchBackend.gradients
 
@@ -56,7 +57,7 @@ def test_a_gradient_that_is_off_is_found_and_named(cli: Cli, monkeypatch: pytest
         return lambda arrays, weights: {n: 1.02 * g if n == name else g for n, g in call(arrays, weights).items()}
 
     monkeypatch.setattr(TorchBackend, "gradients", wrong)
-    made = cli.json("check", *TINY, *SHORT, "--target", "torch:cpu", code=1)
+    made = cli.json("check", *LAYER, *SHORT, "--target", "torch:cpu", code=1)
     (failed,) = (row for row in made["rows"] if not row["ok"])
     assert (failed["what"], failed["length"], failed["parameter"]) == ("gradients", 17, name)
 
@@ -64,7 +65,7 @@ def test_a_gradient_that_is_off_is_found_and_named(cli: Cli, monkeypatch: pytest
 def test_a_gradient_that_is_missing_or_no_number_is_found(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for made in ({}, {"embed.weight": np.full((256, 64), np.nan, np.float32)}):
         monkeypatch.setattr(TorchBackend, "gradients", lambda *_, made=made: lambda *_: made)
-        assert not cli.json("check", *TINY, *SHORT, "--target", "torch:cpu", code=1)["ok"]
+        assert not cli.json("check", *LAYER, *SHORT, "--target", "torch:cpu", code=1)["ok"]
 
 
 def test_what_a_model_cannot_do_is_a_row(cli: Cli) -> None:
@@ -78,16 +79,16 @@ def test_what_a_model_cannot_do_is_a_row(cli: Cli) -> None:
 
 def test_targets_share_the_chunk_of_the_first(cli: Cli) -> None:
     """One model, or there would be nothing to compare: by itself, each target would have another chunk."""
-    line = ("check", *TINY, "-s", "key_dim=128", "--seq-len", 512, "--batches", 1, "--target", "onnx:cpu")
+    line = ("check", *LAYER, "-s", "key_dim=128", "--seq-len", 512, "--batches", 1, "--target", "onnx:cpu")
     alone = cli.json(*line)["rows"]
     both = cli.json(*line, "--target", "jax:cpu")["rows"]
-    assert cli.json("plan", *TINY, "-s", "key_dim=128", "--seq-len", 512, "--target", "jax:cpu")["chunk"] == 128
+    assert cli.json("plan", *LAYER, "-s", "key_dim=128", "--seq-len", 512, "--target", "jax:cpu")["chunk"] == 128
     lengths = {target: {row["length"] for row in both if row["target"] == target} for target in ("onnx:cpu", "jax:cpu")}
     assert lengths["jax:cpu"] == lengths["onnx:cpu"] == {row["length"] for row in alone} == {1, 63, 64, 65, 194}
 
 
 def test_gradients_of_what_has_none_are_refused(cli: Cli, artefact: Path, tmp_path: Path) -> None:
-    assert "--target torch:cpu" in cli.fails("check", *TINY, "--grad")
+    assert "--target torch:cpu" in cli.fails("check", *LAYER, "--grad")
     b = flashir.Builder("least")
     flashir.export(b.finish(b.relu2(b.input("x", "f32[B, 4]"))), tmp_path, target="torch:cpu")
     assert "an export only runs forward" in cli.fails("check", tmp_path, "--grad", "--target", "torch:cpu")
