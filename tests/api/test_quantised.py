@@ -14,6 +14,7 @@ from flashir.exporting.quantise import ROWS, TOLERANCE, rows_of
 from flashir.generation.generate import restored
 from flashir.models.parameters import unit
 from flashir.reference.compare import relative_error
+from tests.cover import grid
 
 KINDS = ("int8", "float16")
 
@@ -28,7 +29,7 @@ def text():
     return rows_of(np.random.default_rng(0).integers(0, 64, (2, 40)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["int8", pytest.param("float16", marks=pytest.mark.slow)])
 def test_what_narrow_weights_cost_is_measured_on_text_that_the_model_writes(model, tmp_path, kind):
     made = flashir.export(model, tmp_path, quantize=kind)
     found = made.quantised
@@ -61,14 +62,13 @@ def test_the_artefact_says_what_its_weights_are(model, text, tmp_path):
     assert WEIGHTS not in backend("onnx").metadata(whole)
 
 
-@pytest.mark.parametrize("portable", [False, True])
-@pytest.mark.parametrize(("kind", "most"), [("int8", 0.3), ("float16", 0.55)])
-def test_a_decoder_of_narrow_weights_continues_as_the_model_does_and_is_small(tmp_path, text, kind, most, portable):
+@grid(together=1, kind=KINDS, portable=(False, True))
+def test_a_decoder_of_narrow_weights_continues_as_the_model_does_and_is_small(tmp_path, text, kind, portable):
     model = flashir.model("transformer++", d_model=64, depth=2, heads=2, vocab=512)
     choices = {"decode": True, "max_len": 64, "seed": 3}
     made = flashir.export(model, tmp_path, quantize=kind, text=text, portable=portable, **choices)
     (data,) = tmp_path.glob("*.data")
-    assert os.path.getsize(data) < most * made.quantised.float_bytes
+    assert os.path.getsize(data) < {"int8": 0.3, "float16": 0.55}[kind] * made.quantised.float_bytes
     ids = np.random.default_rng(1).integers(0, 512, (2, 20))
     _, run = backend("onnx").load(tmp_path, "cpu")
     wanted = run([ids])
@@ -130,7 +130,7 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
     assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "of the text given"
 
 
-@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("portable", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_of_int8_weights_alone_goes_on_with_what_they_stand_for(model, text, tmp_path, portable):
     made = flashir.export(model, tmp_path, quantize="int8", text=text, portable=portable)
     with pytest.warns(UserWarning, match=r"int8 weights go on as the float32 .* an export with decode=True keeps them"):

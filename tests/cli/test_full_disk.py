@@ -114,8 +114,14 @@ def told(ran: Ran) -> bool:
     return bool(ran.code)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        pytest.param(name, old, marks=() if name in WRITERS and place % 2 == old else pytest.mark.slow)
+        for place, name in enumerate([*WRITERS, *SLOW])
+        for old in (False, True)
+    ],
+)
 def test_a_file_that_cannot_grow(lines: Lines, name: str, old: bool, tmp_path: Path) -> None:
     out = tmp_path / "out"
     if old and name != "init":
