@@ -65,7 +65,7 @@ def test_every_system_is_exported(name: str, task: str, tmp_path: Path) -> None:
 
 
 def test_an_artefact_says_what_it_is(tmp_path: Path) -> None:
-    model = flash(4, depth=1)
+    model = flash(4, depth=1, use_global=False)
     made = flashir.export(model, tmp_path, target="torch:cpu")
     assert made.path == tmp_path / "model.pt2"
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]

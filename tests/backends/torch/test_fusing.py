@@ -76,7 +76,7 @@ def test_a_model_without_layers_is_compiled_whole_where_it_is_small(
 
 def test_a_long_loop_is_not_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "UNROLLED", 3)
-    model = flashir.model("flash", d_model=16, depth=1, vocab=11, chunk=4, cumsum="scan")
+    model = flashir.model("flash", use_local=False, d_model=16, depth=1, vocab=11, chunk=4, cumsum="scan")
     made = net(model)
     short, long = (torch.tensor(tokens(model, 1, 4 * rounds)[0]) for rounds in (3, 4))
     wanted = [made(ids) for ids in (short, long)]
