@@ -1,1 +1,1 @@
-"""Autotuning: candidates measured, in the order of the cost model."""
+"""Autotuning: measure candidates, guided by the cost model."""

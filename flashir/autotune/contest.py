@@ -1,10 +1,11 @@
-"""The contest: find the best candidate by measuring few.
+"""The contest: find the best candidate by measuring only a few.
 
-The cost model says where to look, and measuring says by how much it is off. First the chunk or tile that the plan would
-choose is measured with every strategy, as the model errs most about those. What that shows corrects the predictions
-of the rest; then, one at a time, whatever would be chosen now, or could still turn the choice, until there is nothing
-of the kind or a third of all is measured, but three at least. Those that can still win are timed until it is clear, or
-often enough; those that memory does not hold together, one after the other, which compares them a little worse.
+The cost model suggests candidates, and measurements correct it. First the chunk or tile that the plan would choose is
+measured with every strategy, since the cost model errs most between strategies. The results correct the predictions of
+the others. Then candidates are measured one at a time: the one that would be chosen now, or one that could still change
+the choice. The contest stops if there is none, or if a third of all candidates (at least three) are measured. Those
+that can still win are timed until the winner is clear, or often enough. Candidates that do not fit in memory together
+are timed one after the other, which compares them a little less well.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from flashir.planning.measurements.correct import corrected
 from flashir.planning.measurements.statistics import Timing, timings
 
 SCREENING = 3
-"""Rounds after which a candidate is dropped that is clearly behind."""
+"""Rounds before candidates that are clearly behind are dropped."""
 ROUNDS = 12
-"""Rounds of those that stay in contention."""
+"""Rounds of the candidates that are still viable."""
 BEHIND = 1.1
-"""How far behind what could be chosen a candidate is dropped after screening."""
+"""After screening, a candidate is dropped if it is slower than the choice by this factor."""
 SHARE = 3
-"""One in so many candidates is measured, where that is not too few to choose from."""
+"""One in this many candidates is measured."""
 FEWEST = 3
-"""So many are measured even where that is more than this share: the strategies of one chunk, about which the cost model
-errs most. With two, the third would be ruled out by a prediction that is 40% off."""
+"""At least this many candidates are measured: the strategies of one chunk. With only two, a prediction that is 40% off
+could rule out the third."""
 FIRST = 2
-"""At least so many are in the first rounds: one alone cannot tell a slow candidate from a slow machine."""
+"""At least this many candidates take part in the first rounds, to tell a slow candidate from a slow machine."""
 SURE = 0.05
-"""The doubt up to which a candidate that could be chosen need not be timed again: the slack of the policy."""
+"""A candidate that could be chosen is not timed again if its relative uncertainty is below this: the policy's slack."""
 DOUBT = 0.15
-"""The share by which a corrected prediction may be too slow."""
+"""The fraction by which a corrected prediction may be too slow."""
 DOUBT_NEW = 0.5
-"""The same for a strategy of which nothing was measured yet."""
+"""The same for a strategy without measurements."""
 
 
 Keep = Callable[[Sequence[tuple[Candidate, Timing]]], None]
@@ -47,17 +48,17 @@ Keep = Callable[[Sequence[tuple[Candidate, Timing]]], None]
 
 @dataclass
 class Contest:
-    """One contest. `run` it once.
+    """One contest. Call `run` once.
 
     Args:
-        candidates: in the order of chunks; their `ms` is what is expected of each.
-        measurer: times them.
-        policy: by which one will be chosen.
-        progress: is told.
-        budget_s: seconds after which no more is begun; the first candidate is timed at least once.
-        keep: is given every candidate that was measured so far with its timing, after every round.
-        room: bytes of memory that those that are open may take together; one that needs more is skipped.
-        earlier: timings of other tuners. Where they leave nothing to find out, nothing is measured.
+        candidates: all candidates; `ms` is their expected time.
+        measurer: times candidates.
+        policy: chooses the winner.
+        progress: receives progress events.
+        budget_s: seconds after which no measurement starts; the first candidate is timed at least once.
+        keep: called after every round with all measured candidates and their timings.
+        room: bytes of memory for all open candidates together; a candidate that needs more is skipped.
+        earlier: timings of earlier tuners. If they decide the contest, nothing is measured.
     """
 
     candidates: Sequence[Candidate]
@@ -77,11 +78,11 @@ class Contest:
 
     @property
     def limit(self) -> int:
-        """How many candidates are measured; one more only where the choice would fall on one that was not."""
+        """How many candidates are measured, plus one if the choice would be an unmeasured one."""
         return min(len(self.candidates), max(FEWEST, ceil(len(self.candidates) / SHARE)))
 
     def run(self) -> tuple[Candidate, ...]:
-        """Every candidate: those that were measured with their time, the others with corrected predictions."""
+        """Run the contest. Returns every candidate with its measured time or its corrected prediction."""
         self._end = None if self.budget_s is None else monotonic() + self.budget_s
         self.known = self._is_known()
         if self.known:
@@ -96,27 +97,27 @@ class Contest:
             for index in tuple(self._open):
                 self._close(index)
         finally:
-            for index in self._open:  # where an error or Ctrl-C came
+            for index in self._open:  # after an error or Ctrl-C
                 self.measurer.close(self.candidates[index])
             self.progress.finished()
         return self._known(cautious=True)
 
     def _is_known(self) -> bool:
-        """Whether earlier timings decide: those that could be chosen are certain, and no other is worth a look.
+        """Whether earlier timings decide: those that could be chosen are certain, and no other candidate is viable.
 
-        Otherwise they are only expectations: times of different hours compare badly, so all are timed anew, in turn.
+        Otherwise they only serve as expectations. Times of different hours compare badly, so all are timed again.
         """
         self.samples = {i: {0: timing.ms} for i, timing in self.earlier.items()}
         if self.samples and not self._wave():
             now = self._known(cautious=False)
-            doubted = {i: timing for i, timing in self.earlier.items() if not timing.doubt <= SURE}
-            if all(each.ms * (1 - each.doubt) > self._bar(now[i], now) for i, each in doubted.items()):
+            uncertain = {i: timing for i, timing in self.earlier.items() if not timing.doubt <= SURE}
+            if all(timing.ms * (1 - timing.doubt) > self._bar(now[i], now) for i, timing in uncertain.items()):
                 return True
         self.samples = {}
         return False
 
     def _wave(self) -> list[int]:
-        """What to measure next; nothing where the choice is certain, or enough was measured."""
+        """The candidates to measure next; empty if the choice is certain or enough were measured."""
         if self._late() and self.samples:
             return []
         if not self.samples:
@@ -124,14 +125,14 @@ class Contest:
         left = [i for i in self._eligible() if i not in self.samples]
         if len(self.samples) < self.limit:
             now = self._known(cautious=False)
-            hopeful = [i for i in left if self._hope(now[i], now) < 1]
+            viable = [i for i in left if self._hope(now[i], now) < 1]
             favourite = self._best(now)
-            return [favourite] if favourite in hopeful else sorted(hopeful, key=lambda i: self._hope(now[i], now))[:1]
+            return [favourite] if favourite in viable else sorted(viable, key=lambda i: self._hope(now[i], now))[:1]
         favourite = self._best(self._known(cautious=True))
         return [favourite] if favourite in left else []
 
     def _first(self) -> list[int]:
-        """The chunk or tile that would be chosen, with each strategy not hopeless; others too, if those are few."""
+        """The chunk or tile that would be chosen, with every viable strategy; plus others if those are few."""
         left = self._eligible()
         if not left:
             return []
@@ -143,42 +144,45 @@ class Contest:
         return [*sorted(wave, key=lambda i: now[i].ms), *others[: max(0, FIRST - len(wave))]][: self.limit]
 
     def _decide(self) -> None:
-        """Time those that are open until it is clear which can still be chosen, or often enough."""
+        """Time the open candidates until the choice is clear, or often enough."""
         while self._undecided():
             self._time(SCREENING)
             self._drop(1.0)
 
     def _undecided(self) -> bool:
         least = min((len(self.samples[i]) for i in self._open), default=ROUNDS)
-        alone = len(self._open) == 1 and len(self.samples) > 1 and not self._crowded  # one that left may be as good
+        alone = len(self._open) == 1 and len(self.samples) > 1 and not self._crowded  # a closed one may be as good
         return least < ROUNDS and not alone and not self._late()
 
     def _eligible(self) -> list[int]:
         return [i for i in range(len(self.candidates)) if i not in self.skipped]
 
     def _best(self, now: Sequence[Candidate]) -> int:
-        """Which one the policy prefers, of those that were not skipped."""
+        """The candidate that the policy prefers, of those that were not skipped."""
         return now.index(best([now[i] for i in self._eligible()], self.policy))
 
     def _hope(self, candidate: Candidate, now: Sequence[Candidate]) -> float:
-        """The least time that a candidate may take, over what it must not exceed to be chosen."""
+        """The optimistic time of a candidate, relative to the time that it must not exceed to be chosen."""
         seen = any(strategies(now[i]) == strategies(candidate) for i in self.samples)
         return candidate.ms * (1 - (DOUBT if seen else DOUBT_NEW)) / self._bar(candidate, now)
 
     def _bar(self, candidate: Candidate, now: Sequence[Candidate]) -> float:
-        """The milliseconds that a candidate must not exceed to be chosen, by what was measured so far."""
+        """The milliseconds that a candidate must not exceed to be chosen, by the measurements so far."""
         measured = [now[i] for i in self.samples]
-        fastest, chosen = min(each.ms for each in measured), best(measured, self.policy)
+        fastest, chosen = min(other.ms for other in measured), best(measured, self.policy)
         if self.policy == "fastest" or quality(candidate) < quality(chosen):
             return fastest
         return chosen.ms if quality(candidate) == quality(chosen) else QUALITY_SLACK * fastest
 
     def _known(self, *, cautious: bool) -> tuple[Candidate, ...]:
-        """All candidates as they are known now."""
-        found = timings(self.samples)
-        ratios = {i: timing.ms / self.candidates[i].ms for i, timing in found.items()}
-        made = [self._measured(i, found[i]) if i in found else each for i, each in enumerate(self.candidates)]
-        return corrected(made, ratios, cautious=cautious)
+        """All candidates with the measurements and corrections so far."""
+        measured = timings(self.samples)
+        ratios = {i: timing.ms / self.candidates[i].ms for i, timing in measured.items()}
+        updated = [
+            self._measured(i, measured[i]) if i in measured else candidate
+            for i, candidate in enumerate(self.candidates)
+        ]
+        return corrected(updated, ratios, cautious=cautious)
 
     def _admit(self, wave: Sequence[int]) -> None:
         for index in wave:
@@ -188,21 +192,21 @@ class Contest:
             try:
                 self._fits(index)
                 self.measurer.open(self.candidates[index])
-            except Exception as error:  # whatever a framework raises
+            except Exception as error:  # frameworks raise anything
                 self._skip(index, error)
             else:
                 self._open.append(index)
 
     def _fits(self, index: int) -> None:
-        """Raises MemoryError where a candidate does not, even alone."""
+        """Raise MemoryError if a candidate does not fit in memory even alone."""
         needed = self.candidates[index].peak_bytes
         if needed > self.room:
             raise MemoryError(f"needs {gigabytes(needed)}, and {gigabytes(self.room)} are free")
 
     def _has_room(self, index: int) -> bool:
-        """Whether a candidate may be opened: where others are in the way, they are timed to the end, and the slow go.
+        """Whether a candidate may be opened. If memory is full, the open ones are timed, and the slowest are closed.
 
-        Those that were not timed yet go first: the candidate is thought of again when it is known how they do.
+        If some open ones were not timed yet, the candidate has to wait for them.
         """
         needed = self.candidates[index].peak_bytes
         while self._open and needed <= self.room < needed + sum(self.candidates[i].peak_bytes for i in self._open):
@@ -211,12 +215,12 @@ class Contest:
             self._crowded = True
             self._decide()
             if self._open:
-                found = timings(self.samples)
-                self._close(max(self._open, key=lambda i: found[i].ms))
+                measured = timings(self.samples)
+                self._close(max(self._open, key=lambda i: measured[i].ms))
         return True
 
     def _time(self, rounds: int) -> None:
-        """So many rounds over all that are open, one sample of each in turn: noise hits all alike."""
+        """Time all open candidates for some rounds, one sample each in turn, so that noise affects all of them."""
         for _ in range(rounds):
             self._round += 1
             for index in tuple(self._open):
@@ -226,7 +230,7 @@ class Contest:
                 self.progress.measuring(self.candidates[index], len(known) + 1)
                 try:
                     ms = self.measurer.sample(self.candidates[index])
-                except Exception as error:  # whatever a framework raises
+                except Exception as error:  # frameworks raise anything
                     self._skip(index, error)
                 else:
                     self.samples[index] = {**known, self._round: ms}
@@ -237,11 +241,11 @@ class Contest:
 
     def _drop(self, slack: float) -> None:
         """Close those that can no longer be chosen, with this much slack."""
-        found, now = timings(self.samples), self._known(cautious=False)
-        sure = min((found[i] for i in self._open), key=lambda each: each.ms, default=None)
+        measured, now = timings(self.samples), self._known(cautious=False)
+        fastest = min((measured[i] for i in self._open), key=lambda timing: timing.ms, default=None)
         for index in tuple(self._open):
-            least = found[index].ms * (1 - found[index].doubt)
-            if sure is not None and least > self._bar(now[index], now) * (1 + sure.doubt) * slack:
+            least = measured[index].ms * (1 - measured[index].doubt)
+            if fastest is not None and least > self._bar(now[index], now) * (1 + fastest.doubt) * slack:
                 self._close(index)
 
     def _close(self, index: int) -> None:

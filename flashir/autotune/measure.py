@@ -1,8 +1,8 @@
-"""Measures candidates for real: compiled for the device, checked, timed.
+"""Measure candidates on the device: compile, check, and time them.
 
-A model that takes long to run is measured in parts (see `parts`): its layers by themselves, and the model without
-layers, which all candidates share and which is timed less often. A training step is measured whole. Nothing is compiled
-before it is asked for, and what a candidate has of its own is dropped when it is closed.
+A slow model is measured in parts (see `split_layers`): its layers separately, and the model without its layers. All
+candidates share the latter, so it is timed less often. A training step is measured whole. A candidate is compiled on
+demand, and its own parts are freed when it is closed.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ from flashir.reference.interpreter import interpret
 from flashir.transforms.settle_choices import Settings, choosers, same_function, settle
 
 SHARED_RUNS = 5
-"""The latest times of a part that all candidates have in common, whose median counts for all of them."""
+"""The time of a shared part is the median of this many latest times."""
 SHARED_EVERY = 4
-"""Such a part is timed once for so many samples, when it has been timed often enough."""
+"""After that, a shared part is timed once per this many samples."""
 SHORTEST_MS = 5.0
-"""A sample is the mean of so many runs that they take this long together: clocks and schedulers are coarse."""
+"""A sample is the mean of enough runs to take this long in total, because clocks and schedulers are coarse."""
 WHOLE_MS = 100.0
-"""Models that are predicted to take less are measured whole: what it costs to start a run tells in their parts."""
+"""Models with a smaller predicted time are measured whole, because the overhead of a run would dominate their parts."""
 COMPARED = 1 << 20
-"""Numbers of a result, and of all gradients, that are kept to compare with others of the same chunk."""
-SAME = "the same function computed another way"
+"""How many values of a result, and of all gradients, are compared between candidates of the same chunk."""
+SAME = "the same function computed with other settings"
 
 
 class Measurer(Protocol):
     """Opens candidates, times them one sample at a time, and closes them."""
 
     def open(self, candidate: Candidate) -> None:
-        """Compile, warm up and check a candidate. Whatever it raises disqualifies the candidate."""
+        """Compile, warm up and check a candidate. Any exception disqualifies the candidate."""
         ...
 
     def sample(self, candidate: Candidate) -> float:
-        """Milliseconds of one run of an open candidate. Whatever it raises disqualifies the candidate."""
+        """Milliseconds of one run of an open candidate. Any exception disqualifies the candidate."""
         ...
 
     def close(self, candidate: Candidate) -> None:
-        """Let go of a candidate; one that is not open is no error."""
+        """Free a candidate. Does nothing if it is not open."""
         ...
 
 
 @dataclass
 class _Piece:
-    """A part that is compiled."""
+    """A compiled part."""
 
     call: Callable[[], object]
     repeats: int = 1
@@ -83,13 +83,13 @@ class _Piece:
 
 @dataclass
 class _SharedPiece(_Piece):
-    """A part that all candidates have in common."""
+    """A compiled part that all candidates share."""
 
     asked: int = 0
     latest: list[float] = field(default_factory=list)
 
     def sample(self) -> float:
-        """Milliseconds of one run, the median of the latest."""
+        """Milliseconds of one run: the median of the latest times."""
         if len(self.latest) < SHARED_RUNS or self.asked % SHARED_EVERY == 0:
             self.latest = [*self.latest[1 - SHARED_RUNS :], super().sample()]
         self.asked += 1
@@ -97,14 +97,14 @@ class _SharedPiece(_Piece):
 
 
 class DeviceMeasurer:
-    """Measures the candidates of one model on a device at hand: runs forward, or training steps.
+    """Measures forward runs or training steps of the candidates of one model on an available device.
 
     Args:
         graph: the model with its choices open.
-        target: its name.
-        backend: the target's.
-        device: the target's, at hand.
-        workload: the batch and length to measure at.
+        target: the name of the target.
+        backend: the backend of the target.
+        device: the device of the target.
+        workload: the batch and length to measure.
     """
 
     def __init__(self, graph: Graph, target: str, backend: Backend, device: str, workload: Workload) -> None:
@@ -121,19 +121,19 @@ class DeviceMeasurer:
         self._gradients: dict[Settings, Mapping[str, npt.NDArray[Any]]] = {}
 
     def open(self, candidate: Candidate) -> None:
-        """Compile each part, warm it up, and compare what it computes.
+        """Compile each part, warm it up, and check its results.
 
-        The first candidate of each chunk is compared with the float64 interpreter, on an input just longer than a
-        chunk or tile; those that follow are compared with it at the full length, as they must compute the same. So are
-        the gradients of a training step; those of the first are not compared with the interpreter's.
+        The first candidate of each chunk is compared with the float64 interpreter, on an input just longer than a chunk
+        or tile. The following ones compute the same function and are compared with the first at the full length. The
+        gradients of a training step are compared only with those of the first.
 
         Raises:
-            ArtefactError: it computes something else.
-            FlashirError, MemoryError, and whatever the framework has: it cannot be compiled or run.
+            ArtefactError: the results differ.
+            FlashirError, MemoryError, or any exception of the framework: it cannot be compiled or run.
         """
         settings = candidate.settings
         function = same_function(self.graph, settings)
-        if self._in_parts is None:  # the first decides for all, so that they compare; parts have no loss
+        if self._in_parts is None:  # the same for all candidates, so they compare; parts have no loss
             self._in_parts = candidate.predicted_ms >= WHOLE_MS and not self.workload.training
         model = settle(self.graph, settings)
         split = parts(model) if self._in_parts else (Part(model, 1.0),)
@@ -145,9 +145,9 @@ class DeviceMeasurer:
         return sum(weight * piece.sample() for piece, weight in pieces)
 
     def close(self, candidate: Candidate) -> None:
-        """Let go of what the candidate has of its own, at once: the next may need the memory."""
+        """Free the candidate's own parts at once, because the next candidate may need the memory."""
         if self._open.pop(candidate.settings, None) is not None:
-            gc.collect()  # what frameworks compile refers to itself
+            gc.collect()  # compiled functions of frameworks contain reference cycles
 
     def _piece(self, part: Part, function: Settings, index: int) -> _Piece:
         if any(True for _ in choosers(part.graph)):
@@ -158,25 +158,25 @@ class DeviceMeasurer:
         return self._shared[text]
 
     def _compile(self, graph: Graph, function: Settings, index: int) -> tuple[Callable[[], object], int]:
-        """A part to call, which was checked, and how many calls make a sample."""
+        """Compile and check a part. Returns a function to time, and the number of calls per sample."""
         params = _params(graph)
         lowered = Lowering.of(self.target, check=False).run(graph)
-        seen = self._results.get((function, index))
+        reference = self._results.get((function, index))
         inputs = sample_inputs(graph, self._sizes)
-        if seen is None or not self.workload.training:
+        if reference is None or not self.workload.training:
             run = self.backend.compile(lowered, params, self.device)
-        if seen is None:
+        if reference is None:
             _check(graph, params, run)
         if self.workload.training:
             step = training_step(graph, lowered, params, self.target, inputs)
             run = step.as_run
-        every = results_of(run, inputs)  # warms up, too
-        result = np.concatenate([_thinned(array, COMPARED // len(every)) for array in every])
-        if seen is None:
+        results = results_of(run, inputs)  # also warms up
+        result = np.concatenate([_thinned(array, COMPARED // len(results)) for array in results])
+        if reference is None:
             _finite(result)
             self._results[function, index] = result
         else:
-            _agree(result, seen, graph, SAME)
+            _agree(result, reference, graph, SAME)
         if self.workload.training:
             self._compare_gradients(step, graph, function)
         call = timed(run, self.device, inputs)
@@ -186,9 +186,9 @@ class DeviceMeasurer:
         return call, max(1, ceil(SHORTEST_MS / max(once_ms, 1e-3)))
 
     def _compare_gradients(self, step: TrainingStep, graph: Graph, function: Settings) -> None:
-        """Those of the step just made with those of the first candidate of the chunk. Raises ArtefactError."""
-        found = step.gradients()
-        got = {name: _thinned(array, COMPARED // len(found)) for name, array in found.items()}
+        """Compare the gradients of a step with those of the first candidate of the chunk. Raises ArtefactError."""
+        full = step.gradients()
+        got = {name: _thinned(array, COMPARED // len(full)) for name, array in full.items()}
         limit = TOLERANCE_OF_GRADIENTS[compute_type(graph)]
         for name, error in differences(got, self._gradients.setdefault(function, got)):
             if not error <= limit:
@@ -196,7 +196,7 @@ class DeviceMeasurer:
 
 
 def _params(graph: Graph) -> dict[str, npt.NDArray[np.float32]]:
-    """Such as every term of the model tells by. In narrow types rounding would tell too, so those of a fresh model."""
+    """Parameters of unit scale. In narrow dtypes their rounding errors would be too large, so `init` is used there."""
     return unit(graph) if compute_type(graph) in (DType.F32, DType.F64) else init(graph)
 
 
@@ -216,11 +216,11 @@ def _agree(got: npt.NDArray[Any], wanted: npt.NDArray[Any], graph: Graph, what: 
 
 def _finite(result: npt.NDArray[Any]) -> None:
     if not np.isfinite(result).all():
-        raise ArtefactError("computes numbers that are not finite")
+        raise ArtefactError("computes values that are not finite")
 
 
 def _thinned(result: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
-    """Numbers from all over a result, at most so many."""
+    """At most `most` values from all over a result."""
     flat = np.asarray(result).reshape(-1)
-    step = -(-flat.size // most) | 1  # odd, so that it does not walk down one column
+    step = -(-flat.size // most) | 1  # odd, to avoid sampling a single column
     return np.array(flat[::step])

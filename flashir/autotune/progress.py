@@ -1,4 +1,4 @@
-"""What a tuner says while it works. `flashir.cli.progress` shows it; `Silent` does not."""
+"""Progress events of a tuner. `flashir.cli.progress` shows them; `Silent` ignores them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from flashir.transforms.settle_choices import said
 
 
 class Progress(Protocol):
-    """Is told what happens, in this order for each candidate: measuring (many times), then measured or skipped."""
+    """Receives events. The order for each candidate is: measuring (many times), then measured or skipped."""
 
     def started(self, total: int) -> None:
-        """Work begins; about `total` candidates will be measured, perhaps fewer."""
+        """Tuning starts; at most about `total` candidates will be measured."""
         ...
 
     def measuring(self, candidate: Candidate, round: int) -> None:
@@ -20,20 +20,20 @@ class Progress(Protocol):
         ...
 
     def measured(self, candidate: Candidate, spread_ms: float) -> None:
-        """A candidate has its time, `measured_ms`; the middle half of its runs lies within `spread_ms`."""
+        """A candidate was measured: `measured_ms`, with the interquartile range `spread_ms`."""
         ...
 
     def skipped(self, candidate: Candidate, reason: str) -> None:
-        """A candidate cannot be measured: it does not compile, has no memory, fails, or computes something else."""
+        """A candidate cannot be measured: it does not compile or fit in memory, fails, or computes wrong results."""
         ...
 
     def finished(self) -> None:
-        """Work ends, whether well, by an error or by Ctrl-C."""
+        """Tuning ends, normally, with an error or by Ctrl-C."""
         ...
 
 
 class Silent:
-    """Says nothing."""
+    """Ignores all events."""
 
     def started(self, total: int) -> None:
         """Nothing."""
@@ -52,5 +52,5 @@ class Silent:
 
 
 def candidate_name(candidate: Candidate) -> str:
-    """A candidate for people: `chunk 256, native`."""
+    """A candidate as text: `chunk 256, native`."""
     return ", ".join(said(name, value) for name, value in candidate.settings.items()) or "the model"

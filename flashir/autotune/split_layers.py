@@ -1,10 +1,9 @@
-"""A deep model as parts that add up: the model without its layers, and a few of the layers by themselves.
+"""Split a deep model into parts: the model without its layers, and a few of its layers.
 
-The layers of a `repeat` are alike, so N of them take N / 2 times what two take. Measured on two cores of a CPU by ONNX
-Runtime, for flash of width 512 with 12 layers at 1024 and 2048 tokens, the sum of the parts is within 4% of the whole
-where little else runs (a busy machine drowns the difference), at a sixth of the time and with a sixth of the weights
-in memory. All candidates share the part without the layers, and the layers of all are alike, so what is off is off for
-all. A model of width 64 is not measured that way: there the sum was up to twice the whole.
+The layers of a `repeat` are alike, so N layers take N / 2 times as long as two. For flash of width 512 with 12 layers
+at 1024 and 2048 tokens, in ONNX Runtime on two CPU cores of a quiet machine, the sum of the parts is within 4% of the
+whole model, at a sixth of the time and of the weights. Errors affect all candidates alike, since they share the part
+without the layers. For a model of width 64 the sum was up to twice the whole, so small models are not split.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from dataclasses import dataclass, replace
 from flashir.ir import Builder, Graph, Node, Value
 
 LAYERS = 2
-"""Rounds of a `repeat` that are measured in place of all."""
+"""How many layers of a `repeat` are measured."""
 FEWEST = 4
-"""Rounds from which on it pays to measure a `repeat` by itself."""
+"""A `repeat` with at least this many layers is measured separately."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A graph, and how many times its time counts."""
+    """A part of a model, and the factor on its time."""
 
     graph: Graph
     weight: float
 
 
 def parts(model: Graph) -> tuple[Part, ...]:
-    """A settled model as parts: the weighted times of all add up to its own. The first has the model's own inputs."""
+    """The parts of a settled model. Their weighted times add up to its time. The first has the inputs of the model."""
     deep = [node for node in model.nodes if node.op == "repeat" and _times(node) >= FEWEST]
     if not deep:
         return (Part(model, 1.0),)
@@ -44,14 +43,14 @@ def _times(node: Node) -> int:
 
 
 def _layers(node: Node, index: int) -> Graph:
-    """A few rounds of a `repeat`, what goes into it as inputs."""
+    """A graph of a few layers of a `repeat`, with its operands as inputs."""
     b = Builder(f"layers_{index}")
     operands = [b.input(value.name, value.type) for value in node.operands]
     return b.finish(*b.insert("repeat", operands, {**node.attrs, "times": LAYERS}, node.region))
 
 
 def _without(model: Graph, deep: Sequence[Node]) -> Graph:
-    """`%y = repeat(%x) {times = 24}` -> nothing, and `%x` for `%y`"""
+    """Remove `%y = repeat(%x) {times = 24}`, and use `%x` for `%y`."""
     values: dict[Value, Value] = {}
     nodes = []
     for node in model.nodes:

@@ -1,4 +1,4 @@
-"""tune: measure what a model leaves open, on the device at hand, and keep what was found."""
+"""tune: settle the open choices of a model by measurements on this machine, and store them."""
 
 from __future__ import annotations
 
@@ -46,42 +46,41 @@ def tune(
     progress: Progress | None = None,
     **choices: Attr,
 ) -> Plan:
-    """Choose what the model leaves open by measuring on the device at hand.
+    """Settle the open choices of a model by measurements on this machine.
 
-    A third of the candidates are measured, or three where there are fewer than nine, and one more where the choice
-    would fall on it: those that the cost model finds the best, and those about which what was measured leaves doubt.
-    Before it is timed, the first of each chunk is checked against the interpreter, and the others of the chunk against
-    the first; so are the loss and the gradients of training steps. Results go to the store as they come, where `plan`
-    finds them; Ctrl-C loses none. Where they are certain enough already, nothing is measured; of several measurements
-    of one candidate the most certain counts, here and in `plan`.
+    A third of the candidates are measured, at least three, and the chosen one in any case: the best ones by the cost
+    model, and those that could still win given the measurements. Before timing, the first candidate of each chunk is
+    checked against the interpreter, and the others against the first, including the loss and gradients of training
+    steps. Measurements are stored at once, so Ctrl-C loses none, and `plan` uses them. If the stored measurements are
+    certain enough, nothing is measured. Of several measurements of one candidate the most certain counts.
 
     Args:
-        model: any graph; what it has settled stays so.
-        target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
+        model: any graph; settled choices stay as they are.
+        target: an installed backend and an available device, such as `onnx:cpu`.
         batch: rows.
-        seq_len: tokens a row.
-        training: measure training steps instead of runs forward.
+        seq_len: tokens per row.
+        training: measure training steps instead of forward runs.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        dtype: the compute type; without one, the model's own.
-        budget_s: seconds after which nothing more is begun; without it, as long as it takes.
-        again: measure whatever the store has.
-        progress: is told what happens.
+        dtype: the compute dtype; None for the model's own.
+        budget_s: seconds after which no measurement starts; None for no limit.
+        again: measure candidates even if the store has them.
+        progress: receives progress events.
         choices: values set by hand, such as `chunk=256` or `cumsum="scan"`.
 
     Returns:
-        The plan, chosen among what was measured; `measured_ms` is in every candidate that was.
+        The plan, chosen among the measured candidates. These have `measured_ms`.
 
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
-        InputError: the model does not take rows so long.
-        TargetError: the target is unknown or not at hand, the model does not fit its memory, or no candidate could be
-            measured.
+        InputError: the model does not support this length.
+        TargetError: the target is unknown or not available, the model does not fit its memory, or no candidate could
+            be measured.
     """
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     if budget_s is not None and not budget_s > 0:
         raise SettingError(f"budget_s must be more than 0 seconds, got {budget_s!r}")
-    _check_at_hand(record, training)
+    _check_available(record, training)
     graph = by_hand(model, choices, dtype, locked=False)
     extent = Extent.of(graph)
     if extent.length is not None or extent.batch is not None:
@@ -104,61 +103,68 @@ def tune(
             free_memory() if record.device == "cpu" else record.memory,
             {} if again else _earlier(expected),
         )
-        with kept(keep.said):
-            found = contest.run()
+        with kept(keep.message):
+            results = contest.run()
         if keep.store is not None:
-            found = with_measurements(predicted, graph, record, workload)  # as `plan` will see them
+            results = with_measurements(predicted, graph, record, workload)  # the same as in `plan`
     finally:
         if store is not None:
             store.close()
-    measured = [each for i, each in enumerate(found) if each.measured_ms is not None and i not in contest.skipped]
-    skipped = [f"{candidate_name(found[index])}: {reason}" for index, reason in contest.skipped.items()]
+    measured = [
+        candidate
+        for index, candidate in enumerate(results)
+        if candidate.measured_ms is not None and index not in contest.skipped
+    ]
+    skipped = [f"{candidate_name(results[index])}: {reason}" for index, reason in contest.skipped.items()]
     if not measured:
         same = len(set(contest.skipped.values())) == 1
         reasons = list(contest.skipped.values())[:1] if same else skipped
         raise TargetError(reasons, where=f"no candidate could be measured on {target}")
-    made = planned(model, graph, found, target, workload, policy, among=measured)
-    return replace(made, why=" ".join([made.why, *_said(len(measured), len(found), contest.known), *_lines(skipped)]))
+    plan = planned(model, graph, results, target, workload, policy, among=measured)
+    summary = _summary(len(measured), len(results), contest.known)
+    return replace(plan, why=" ".join([plan.why, *summary, *_lines(skipped)]))
 
 
-def _check_at_hand(record: Target, training: bool) -> None:
-    """Raises TargetError where the target cannot be measured here."""
-    found = backend(record.backend)
-    found.versions()
+def _check_available(record: Target, training: bool) -> None:
+    """Raise TargetError if the target cannot be measured on this machine."""
+    owner = backend(record.backend)
+    owner.versions()
     plan_instead = "`flashir plan` needs no device"
     if training:
         trainable(record.name)
     if record.devices > 1:
-        raise TargetError(f"{record.name} cannot be measured: one device at a time is", hint=plan_instead)
-    if record.device not in found.devices():
-        at_hand = ", ".join(found.devices())
+        raise TargetError(f"{record.name} cannot be measured: only a single device can be", hint=plan_instead)
+    if record.device not in owner.devices():
+        available = ", ".join(owner.devices())
         raise TargetError(
-            f"{record.name} cannot be measured here: the devices at hand for {found.name} are {at_hand}",
+            f"{record.name} cannot be measured here: the available devices for {owner.name} are {available}",
             hint=plan_instead,
         )
 
 
 def _earlier(candidates: Sequence[Candidate]) -> dict[int, Timing]:
-    """The timings that the store has."""
+    """The timings of the store, by position of the candidate."""
     return {
-        index: Timing(each.measured_ms, each.spread_ms, each.runs)
-        for index, each in enumerate(candidates)
-        if each.measured_ms is not None and each.spread_ms is not None and each.runs is not None
+        index: Timing(candidate.measured_ms, candidate.spread_ms, candidate.runs)
+        for index, candidate in enumerate(candidates)
+        if candidate.measured_ms is not None and candidate.spread_ms is not None and candidate.runs is not None
     }
 
 
 def _unmeasured(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """What earlier measurements say, as expectations: this contest measures anew."""
+    """The candidates with earlier measurements as corrections of their predictions, to be measured again."""
     return tuple(
-        each
-        if each.measured_ms is None
-        else replace(each, measured_ms=None, spread_ms=None, runs=None, correction=each.ms / each.predicted_ms)
-        for each in candidates
+        candidate
+        if candidate.measured_ms is None
+        else replace(
+            candidate, measured_ms=None, spread_ms=None, runs=None, correction=candidate.ms / candidate.predicted_ms
+        )
+        for candidate in candidates
     )
 
 
 def _opened() -> Store | None:
-    """The store of this user; none, with a warning, where it cannot be used."""
+    """The store of this user; None with a warning if it cannot be used."""
     try:
         return Store(write=True)
     except ArtefactError as error:
@@ -168,7 +174,7 @@ def _opened() -> Store | None:
 
 @dataclass
 class _Keeper:
-    """Puts measurements into the store. Where that fails, one warning says so, and tuning goes on without."""
+    """Adds measurements to the store. If that fails, it warns once, and tuning continues without the store."""
 
     graph: Graph
     record: Target
@@ -190,10 +196,10 @@ class _Keeper:
             self.store = None
             _warn(error)
 
-    def said(self) -> str:
-        """What is kept, for who interrupts it."""
-        kept = f"{counted(self.count, 'measurement')} {'is' if self.count == 1 else 'are'} kept in the store"
-        return f"{kept}; run again to go on" if self.count else "nothing was measured yet"
+    def message(self) -> str:
+        """The message after an interrupt."""
+        stored = f"{counted(self.count, 'measurement')} {'is' if self.count == 1 else 'are'} kept in the store"
+        return f"{stored}; run again to continue" if self.count else "nothing was measured yet"
 
     def _trial(self, candidate: Candidate, timing: Timing) -> Trial:
         return Trial(
@@ -216,11 +222,12 @@ def _warn(error: ArtefactError) -> None:
     warnings.warn(f"measurements are not kept: {error}", stacklevel=4)
 
 
-def _said(measured: int, total: int, known: bool) -> list[str]:
-    """How many were measured, and whether that was earlier."""
+def _summary(measured: int, total: int, known: bool) -> list[str]:
+    """How many candidates were measured, and whether that was earlier."""
     count = "Measured" if total == 1 else f"{measured} of {total} candidates were measured"
-    said = f"{count} on this machine."
-    return [said, "All of it was earlier, and is certain enough; `again` measures anew."] if known else [said]
+    sentence = f"{count} on this machine."
+    reused = "All measurements are from earlier, and certain enough; `again` repeats them."
+    return [sentence, reused] if known else [sentence]
 
 
 def _lines(skipped: Sequence[str]) -> list[str]:

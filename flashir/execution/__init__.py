@@ -1,1 +1,1 @@
-"""Execution: a model compiled for a target, run, differentiated and timed."""
+"""Execution: compile a model for a target, run it, differentiate it, and time it."""

@@ -1,4 +1,4 @@
-"""compile: a model and its parameters as a function on arrays, on a device at hand."""
+"""compile: turn a model and its parameters into a function on arrays."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from flashir.transforms.settle_choices import settled_values
 
 
 class Runnable:
-    """A compiled model: numpy in, numpy out.
+    """A compiled model: a function from NumPy arrays to NumPy arrays.
 
-        logits = run(ids)                              # ids: whole numbers [b, t] -> float32 [b, t, vocab]
-        logits = run(ids, segment_ids=segment_ids)     # where the model has segments
+        logits = run(ids)                              # ids: integers [b, t] -> float32 [b, t, vocab]
+        logits = run(ids, segment_ids=segment_ids)     # if the model has segments
 
-    Any batch and any length work, from 0 up. A model with several results gives a tuple of them.
+    Any batch size and any length work, including 0. A model with several results returns a tuple.
     """
 
     def __init__(self, plan: Plan, run: Run) -> None:
@@ -46,17 +46,17 @@ class Runnable:
 
     @property
     def model(self) -> Graph:
-        """The model with every choice made."""
+        """The model with every choice settled."""
         return self.plan.graph
 
-    def __call__(self, *given: npt.ArrayLike, **named: npt.ArrayLike | None) -> Any:
-        """Run the model once: its result, or a tuple of them in the order of `return` where it has several.
+    def __call__(self, *args: npt.ArrayLike, **named: npt.ArrayLike | None) -> Any:
+        """Run the model and return its result; a tuple in the order of `return` if it has several.
 
         Raises:
-            InputError: an input is missing, misshapen, of a wrong type, holds tokens outside the vocabulary, or is so
-                large that the machine has no memory for the run.
+            InputError: an input is missing, misshapen, of a wrong dtype, has tokens outside the vocabulary, or is so
+                large that the run does not fit in memory.
         """
-        arrays = inputs.collect(self.model, given, named)
+        arrays = inputs.collect(self.model, args, named)
         sizes = inputs.check(self.model, arrays)
         self._admit(sizes)
         with translated_errors():
@@ -64,31 +64,31 @@ class Runnable:
         return results[0] if len(self.model.outputs) == 1 else results
 
     def _of_nothing(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> tuple[Array, ...]:
-        """The results where a size is 0.
+        """The results for a size of 0.
 
-        What has no elements is not computed, for runtimes fail on loops over nothing. Of the rest it is the part that
-        the model means: compiled code has a chunk where an empty sequence has none.
+        Results without elements are not computed, because runtimes fail on empty loops. Other results are cut to their
+        size in the model, because compiled code pads an empty sequence to one chunk.
         """
-        wanted = [value.type for value in specialise(self.model, sizes).outputs]
-        if all(type_.dtype is DType.F32 and 0 in type_.sizes for type_ in wanted):
-            return tuple(np.zeros(type_.sizes, np.float32) for type_ in wanted)
+        types = [value.type for value in specialise(self.model, sizes).outputs]
+        if all(type_.dtype is DType.F32 and 0 in type_.sizes for type_ in types):
+            return tuple(np.zeros(type_.sizes, np.float32) for type_ in types)
         results = results_of(self._run, arrays)
-        return tuple(array[tuple(map(slice, type_.sizes))] for array, type_ in zip(results, wanted, strict=True))
+        return tuple(array[tuple(map(slice, type_.sizes))] for array, type_ in zip(results, types, strict=True))
 
     def _admit(self, sizes: Mapping[str, int]) -> None:
-        """Refuse what an op cannot do, or memory cannot hold; sizes seen before pass at once."""
+        """Raise InputError for sizes that an op does not support or that do not fit in memory. Caches valid sizes."""
         key = tuple(sizes.items())
         if key in self._admitted:
             return
         specialise(self.model, sizes)
-        if 0 in sizes.values():  # nothing to hold
+        if 0 in sizes.values():  # needs no memory
             return
         record = find_target(self.plan.target)
         needed = Ranking(record, Workload()).needed(self.model, sizes)
         if needed > record.memory:
-            shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+            sizes_text = ", ".join(f"{name} = {size}" for name, size in sizes.items())
             raise InputError(
-                f"a run with {shown} needs {gigabytes(needed)}, {record.name} has {gigabytes(record.memory)}",
+                f"a run with {sizes_text} needs {gigabytes(needed)}, {record.name} has {gigabytes(record.memory)}",
                 hint="use a smaller batch or a shorter length",
             )
         self._admitted.add(key)
@@ -96,7 +96,7 @@ class Runnable:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model ready for a backend: choices made, parameters checked."""
+    """A model that is ready for a backend: settled, with checked parameters."""
 
     plan: Plan
     params: Params
@@ -105,7 +105,7 @@ class Prepared:
 
     @cached_property
     def lowered(self) -> Graph:
-        """The model as the backend wants it."""
+        """The lowered model."""
         return self.lowering.run(self.plan.graph)
 
 
@@ -120,27 +120,27 @@ def prepare(
     portable: bool = False,
     **choices: Any,
 ) -> Prepared:
-    """Settle and check a model, before any work starts. Arguments as for `compile`, and `portable` as for `export`.
+    """Plan a model and check its parameters. Arguments as for `compile`, and `portable` as for `export`.
 
-    Without parameters, those of `init` with that seed are made, once the chunk is chosen.
+    Without parameters, `init` makes them with this seed after the chunk is chosen.
     """
     find_target(target)
-    found = backend_of(target)
+    backend = backend_of(target)
     lowering = Lowering.of(target, portable=portable)
     if portable:
-        found = portable_form(found, target)
+        backend = portable_form(backend, target)
     choices["portable"] = portable
     if params is not None:
         params = fitted(model, params, strict=strict)
     if params is None:
-        made = plan(model, target, **choices)
-        params = init(made.graph, seed)
+        settled_plan = plan(model, target, **choices)
+        params = init(settled_plan.graph, seed)
     elif rechunk and choices.get("chunk") is not None:
         params = _rechunk(model, params, choices["chunk"])
-        made = plan(model, target, **choices)
+        settled_plan = plan(model, target, **choices)
     else:
-        made = plan(model, target, params=params, **choices)
-    return Prepared(made, checked(made.graph, params), found, lowering)
+        settled_plan = plan(model, target, params=params, **choices)
+    return Prepared(settled_plan, checked(settled_plan.graph, params), backend, lowering)
 
 
 @typed
@@ -158,27 +158,25 @@ def compile(
     strict: bool = True,
     **choices: Attr,
 ) -> Runnable:
-    """A model as a function on arrays. What it leaves open is planned for the batch and length given.
+    """Compile a model into a function on arrays. Open choices are planned for the given batch and length.
 
     Args:
         model: any graph.
-        target: a backend that is installed, and a device at hand, such as `onnx:cpu`.
-        params: by full name, as `init` or `load_params` give them, or tensors of PyTorch or arrays of JAX; without any,
-            `init(model, seed)`.
-        seed: of the parameters, where there are none.
-        batch, seq_len, policy: what is typical; other batches and lengths work too.
-        dtype: the compute type; without one, the model's own.
-        rechunk: let `chunk` override the one that the parameters were made for; the model computes another function
-            then.
-        strict: refuse parameters that the model does not have; else they are left out with a warning.
+        target: an installed backend and an available device, such as `onnx:cpu`.
+        params: arrays by full name, of NumPy, PyTorch or JAX; None for `init(model, seed)`.
+        seed: the seed of the parameters if `params` is None.
+        batch, seq_len, policy: the typical workload; other batches and lengths work too.
+        dtype: the compute dtype; None for the model's own.
+        rechunk: let `chunk` override the one that the parameters were made for, which changes the function.
+        strict: refuse parameters that the model does not have. Otherwise they are left out with a warning.
         choices: values set by hand, such as `chunk=256` or `cumsum="scan"`.
 
     Raises:
-        SettingError, TargetError: as `plan`; and where the backend or device is not at hand.
-        ParameterError: parameters that are missing, extra, misshapen or not finite.
+        SettingError, TargetError: as for `plan`, or the backend or device is not available.
+        ParameterError: parameters are missing, unexpected, misshapen or not finite.
     """
-    planned: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy, "dtype": dtype, **choices}
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **planned)
+    settings: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy, "dtype": dtype, **choices}
+    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
     return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, available_device(target)))
 
 

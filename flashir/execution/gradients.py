@@ -1,4 +1,4 @@
-"""gradients: how the parameters of a model move what it computes, by a target, and by the interpreter to compare."""
+"""gradients: the gradients of a model on a target, and directional derivatives of the interpreter to check them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from flashir.reference.interpreter import interpret
 Array = npt.NDArray[Any]
 
 TOLERANCE = {DType.F64: 1e-3, DType.F32: 1e-3, DType.F16: 1e-1, DType.BF16: 1e-1}
-STEP = 1e-7  # so short that hardly a relu changes side on the way, and float64 still has eight digits of the slope
-LEAST = 1e-4  # of the largest gradient; what is smaller is noise of float32, as where a parameter has no effect
+STEP = 1e-7  # small enough that few relus change sign, and large enough for eight digits of the slope in float64
+LEAST = 1e-4  # gradients below this fraction of the largest are float32 noise, such as those of unused parameters
 
 
 def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients:
-    """The gradients of a model, its choices made, on a target.
+    """The gradient function of a settled model on a target.
 
     Raises:
-        TargetError: the backend cannot differentiate, or the device is not at hand.
-        SettingError, ParameterError: as `compile`.
+        TargetError: the backend cannot differentiate, or the device is not available.
+        SettingError, ParameterError: as for `compile`.
     """
     ready = prepare(model, target, params)
     if not isinstance(ready.backend, Differentiable):
@@ -36,16 +36,16 @@ def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients
 
 
 class DirectionalDerivatives:
-    """The float64 interpreter's gradients along one random direction of each parameter, by central differences.
+    """Derivatives of the float64 interpreter along one random direction per parameter, by central differences.
 
-    Where a gradient is off by an error e, its slope along a random direction d is off by <e, d>, which is about as
-    large as e is: one direction tells a fault, however many elements there are.
+    If a gradient has an error e, its derivative along a random direction d has the error <e, d>, which is about as
+    large as e. So one direction per parameter detects a wrong gradient.
 
     Args:
-        model: at any level, choices made.
-        params: by full name.
+        model: a settled model at any level of lowering.
+        params: parameters by full name.
         arrays: the inputs.
-        weights: w, in the shape of the result y; the slopes are those of sum(w y).
+        weights: w in the shape of the result y; the derivatives are those of sum(w y).
     """
 
     def __init__(self, model: Graph, params: Mapping[str, Array], arrays: Sequence[Array], weights: Array) -> None:
@@ -53,40 +53,40 @@ class DirectionalDerivatives:
         self.params = {name: np.asarray(array, np.float64) for name, array in params.items()}
         self.weights = np.asarray(weights, np.float64)
         self.random = np.random.default_rng(0)
-        self.found: dict[str, tuple[Array, float]] = {}
+        self._slopes: dict[str, tuple[Array, float]] = {}
 
     def along(self, name: str) -> tuple[Array, float]:
-        """A direction d in the shape of that parameter, standard normal, and the slope <g, d>."""
-        if name not in self.found:
+        """A standard normal direction d in the shape of the parameter, and the derivative <g, d>."""
+        if name not in self._slopes:
             direction = self.random.standard_normal(self.params[name].shape)
             up, down = (self._run(name, by * direction) for by in (STEP, -STEP))
-            self.found[name] = direction, float(np.sum(self.weights * (up - down))) / (2 * STEP)
-        return self.found[name]
+            self._slopes[name] = direction, float(np.sum(self.weights * (up - down))) / (2 * STEP)
+        return self._slopes[name]
 
     def errors(self, got: Mapping[str, Array]) -> Iterator[tuple[str, float]]:
-        """Each parameter, and how far its gradient is from the interpreter's, relative to the norm of it.
+        """Yield each parameter and the error of its gradient, relative to the norm of the gradient.
 
-        A parameter that has no gradient in `got` has one of 0.
+        A parameter without a gradient in `got` has gradient 0.
         """
         norms = {name: float(np.linalg.norm(got.get(name, 0.0))) for name in self.params}
         least = LEAST * max(norms.values(), default=0.0)
         for name in self.params:
             direction, slope = self.along(name)
-            found = float(np.sum(direction * got.get(name, 0.0)))
-            yield name, abs(found - slope) / (max(norms[name], abs(slope), least) or 1.0)
+            actual = float(np.sum(direction * got.get(name, 0.0)))
+            yield name, abs(actual - slope) / (max(norms[name], abs(slope), least) or 1.0)
 
     def _run(self, name: str, change: Array) -> Array:
         return interpret(self.model, {**self.params, name: self.params[name] + change}, *self.arrays)[0]
 
 
 def differences(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> Iterator[tuple[str, float]]:
-    """Each parameter, and how far the two gradients of it are apart, relative to the largest element of `wanted`.
+    """Yield each parameter and the error of its gradient, relative to the largest element of `wanted`.
 
-    A parameter that has no gradient has one of 0.
+    A parameter without a gradient has gradient 0.
     """
     names = dict.fromkeys((*wanted, *got))
     sizes = {name: float(np.max(np.abs(wanted.get(name, 0.0)), initial=0.0)) for name in names}
     least = LEAST * max(sizes.values(), default=0.0)
     for name in names:
-        apart = np.max(np.abs(np.subtract(got.get(name, 0.0), wanted.get(name, 0.0))), initial=0.0)
-        yield name, float(apart) / (max(sizes[name], least) or 1.0)
+        error = np.max(np.abs(np.subtract(got.get(name, 0.0), wanted.get(name, 0.0))), initial=0.0)
+        yield name, float(error) / (max(sizes[name], least) or 1.0)

@@ -1,4 +1,4 @@
-"""What is timed: a model on a target, compiled, as something to call."""
+"""Functions to time: a forward run or a training step of a model on a target."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from flashir.reference.compare import sample_inputs
 from flashir.transforms import bind_sizes
 
 LEARNING_RATE = 7e-4
-"""At the peak, by Table 6."""
+"""The peak learning rate of Table 6."""
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A step of training on one batch, the same every time; called, it returns the loss before the step.
+    """A training step on a fixed batch. A call makes the step and returns the loss before it.
 
     Args:
-        trainer: fresh.
-        batch: with labels drawn at random.
-        params: that the trainer began with, by full name.
+        trainer: a new trainer.
+        batch: a batch with random labels.
+        params: the initial parameters of the trainer, by full name.
     """
 
     trainer: Trainer
@@ -44,20 +44,20 @@ class TrainingStep:
         return self.trainer.step([self.batch], LEARNING_RATE).loss
 
     def as_run(self, inputs: Sequence[Array]) -> Array:
-        """Make the step; the loss before it, [], of the batch, whatever the inputs."""
+        """Make the step as a Run, and return the loss []. The inputs are ignored."""
         return np.asarray(self())
 
     def gradients(self) -> Mapping[str, Array]:
-        """The gradients of the first step by full name, all times the same number, until a second one is made."""
+        """The gradients of the first step by full name, times a constant; valid before the second step."""
         return Moments.read(self.trainer.state(), self.params).mean
 
 
 def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], object]:
-    """A settled model as something to call, once called and found well: one run forward, or one training step.
+    """A function that runs a settled model forward once, or makes one training step. It is called once to check it.
 
     Raises:
-        TargetError: the target is not at hand, or cannot train where that is asked.
-        ArtefactError: the result, or the loss, is not finite.
+        TargetError: the target is not available, or cannot train.
+        ArtefactError: the result or the loss is not finite.
     """
     lowered, inputs, params = Lowering.of(target).run(graph), sample_inputs(graph, workload.sizes(graph)), init(graph)
     if workload.training:
@@ -73,17 +73,17 @@ def subject(graph: Graph, target: str, workload: Workload) -> Callable[[], objec
 
 
 def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inputs: Sequence[Array]) -> TrainingStep:
-    """A model in training, on labels drawn at random.
+    """A training step of a model with random labels.
 
     Args:
-        graph: settled; its one result is logits [b, t, v].
-        lowered: the same for the target.
-        params: by full name.
-        target: at hand.
-        inputs: as for a run.
+        graph: the settled model; its single result is logits [b, t, v].
+        lowered: the model lowered for the target.
+        params: parameters by full name.
+        target: an available target.
+        inputs: the inputs of a run.
 
     Raises:
-        TargetError: the target cannot train, or its device is not at hand.
+        TargetError: the target cannot train, or its device is not available.
     """
     sizes = bind_sizes(graph, [array.shape for array in inputs])
     *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
@@ -93,11 +93,11 @@ def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inp
 
 
 def trainable(target: str) -> Trainable:
-    """The backend of a target. Raises TargetError where it cannot train."""
-    found = backend_of(target)
-    if not isinstance(found, Trainable):
+    """The backend of a target. Raises TargetError if it cannot train."""
+    backend = backend_of(target)
+    if not isinstance(backend, Trainable):
         raise TargetError(
-            f"{target} cannot train: the backend {found.name!r} runs forward only",
+            f"{target} cannot train: the backend {backend.name!r} runs forward only",
             hint=either(option("target", f"{name}:cpu") for name in having(Trainable)),
         )
-    return found
+    return backend

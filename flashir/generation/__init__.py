@@ -1,1 +1,1 @@
-"""Generation: prompts, sampling, and text token by token."""
+"""Generation: prompts, sampling, and decoding token by token."""

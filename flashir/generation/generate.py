@@ -1,4 +1,4 @@
-"""Generation: a model compiled for prompts and steps, and the loop around them.
+"""Generation: a decoder compiled for prefill and step, and the loop around them.
 
 decoder = flashir.decoder(model, "onnx:cpu", params)
 for tokens in flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64):
@@ -39,12 +39,12 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class State:
-    """What a decoder knows of a batch of sequences after some tokens. It can be used once.
+    """The state of a decoder for a batch of sequences. It can be used once.
 
     Args:
-        position: tokens so far of each row, [b].
-        of: the decoder that made it.
-        kept: the states where the backend keeps them; None once they are used.
+        position: the number of tokens so far of each row, [b].
+        of: the decoder that returned it.
+        kept: the state on the device; None after it was used.
     """
 
     position: npt.NDArray[np.int64]
@@ -53,17 +53,17 @@ class State:
 
     @property
     def batch(self) -> int:
-        """b, the rows."""
+        """The number of rows, b."""
         return len(self.position)
 
 
 class Decoder:
-    """A model that continues sequences on a target: numpy in, numpy out, states where the target keeps them.
+    """A model that decodes token by token on a target. Its state stays on the device.
 
         logits, state = decoder.prefill([[1, 2, 3], [4]])       # float32 [b, v], of each prompt's last token
         logits, state = decoder.step([5, 6], state)             # int [b], the next token of each row -> [b, v]
 
-    `limit` is how long a sequence may become, `rows` for how many at once memory has room; None where nobody knows one.
+    `limit` is the longest sequence in tokens, `rows` the most sequences that fit in memory; None for no known limit.
     """
 
     def __init__(self, model: Graph, limit: int | None, prefill: StepFn, step: StepFn, rows: int | None = None) -> None:
@@ -72,16 +72,16 @@ class Decoder:
         self._prefill, self._step = prefill, step
 
     def checked(self, prompts: Prompts) -> list[Array]:
-        """Prompts as arrays [t]. Raises InputError as `prefill`, before anything is computed."""
+        """The prompts as arrays [t]. Raises the InputError of `prefill` before anything is computed."""
         return checked(self.model, prompts, self.limit, self.rows)
 
     @typed
     def prefill(self, prompts: Prompts) -> tuple[Array, State]:
-        """Read prompts, of any lengths.
+        """Process prompts of any lengths.
 
         Raises:
-            InputError: there is none, or more than memory has room for; one is empty or too long, or a token is outside
-                the vocabulary.
+            InputError: there are no prompts, or more than fit in memory; one is empty or too long; or a token is
+                outside the vocabulary.
         """
         rows = self.checked(prompts)
         lengths = np.array([len(row) for row in rows])
@@ -92,20 +92,20 @@ class Decoder:
         return logits, State(lengths, self, kept)
 
     def step(self, ids: npt.ArrayLike, state: State) -> tuple[Array, State]:
-        """Read the next token of each row, [b].
+        """Process the next token of each row, [b].
 
         Raises:
-            InputError: the state is of another decoder or batch, or was used; the sequence would become too long; a
-                token is outside the vocabulary.
+            InputError: the state belongs to another decoder or batch, or was used before; the sequence would become
+                too long; or a token is outside the vocabulary.
         """
         if not isinstance(state, State):
             raise InputError(f"state must be one that prefill or step returned, got {shown(state)}")
         tokens = inputs.array("ids", ids)
         problems = []
         if state.of is not self:
-            problems.append("the state is that of another decoder")
+            problems.append("the state belongs to another decoder")
         elif state.kept is None:
-            problems.append("the state was used before; go on from the one that its step returned")
+            problems.append("the state was used before; use the one that its step returned")
         if tokens.shape != (state.batch,):
             problems.append(f"a step of {state.batch} rows takes a token of each, got shape {tokens.shape}")
         if problems:
@@ -128,11 +128,11 @@ class Decoder:
 
 
 class Continuer(Protocol):
-    """What `generate` continues texts by: a `Decoder`, or whatever acts like one."""
+    """The interface that `generate` needs: a `Decoder` or anything like it."""
 
     @property
     def limit(self) -> int | None:
-        """How long a sequence may become; None where nobody knows."""
+        """The longest sequence in tokens; None for no known limit."""
 
     def prefill(self, prompts: Prompts, /) -> tuple[Array, Any]:
         """As `Decoder.prefill`."""
@@ -151,27 +151,27 @@ def decoder(
     length: int | None = None,
     **choices: Any,
 ) -> Decoder:
-    """A causal model as something that continues sequences.
+    """Compile a causal model for decoding token by token.
 
     Args:
-        model: as for `decoding`; what it leaves open is planned.
+        model: as for `decoding`; open choices are planned.
         target, params: as for `compile`.
-        max_len: how many tokens caches hold, where a layer attends to every token; the longest sequence then.
+        max_len: the number of tokens that the caches of full attention hold, and so the longest sequence.
         length: as for `decoding`.
         choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, `strict`, as for `compile`.
 
     Raises:
-        SettingError: as `decoding` and `plan`; and where what one sequence keeps does not fit the device.
-        TargetError: the device is not at hand, or its backend keeps no states.
-        ParameterError: as `compile`.
+        SettingError: as for `decoding` and `plan`, or the state of one sequence does not fit in memory.
+        TargetError: the device is not available, or its backend cannot keep state.
+        ParameterError: as for `compile`.
     """
     ready = prepare(model, target, params, **choices)
     if not isinstance(ready.backend, StatefulBackend):
-        raise TargetError(f"{ready.backend.name} keeps no states between calls, so it cannot decode", where=target)
+        raise TargetError(f"{ready.backend.name} keeps no state between calls, so it cannot decode", where=target)
     graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
     rows = _rows(graphs, target)
-    made = lowered(ready.lowering, graphs)
-    prefill, step = ready.backend.continuing([made.prefill, made.step], ready.params, available_device(target))
+    graphs = lowered(ready.lowering, graphs)
+    prefill, step = ready.backend.continuing([graphs.prefill, graphs.step], ready.params, available_device(target))
     return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step, rows)
 
 
@@ -179,38 +179,36 @@ def decoder(
 def restored(
     folder: str | Path, target: str = "onnx:cpu", *, max_len: int | None = None, length: int | None = None
 ) -> Decoder:
-    """The decoder in a folder that `export` wrote, every digest verified.
+    """Load the decoder of an exported artefact, and verify every digest.
 
     Args:
-        folder: of an artefact. Where it has the model alone, that is compiled anew; of int8 weights with what they
-            stand for as float32, and a warning.
-        target: of the backend that wrote it.
-        max_len, length: as for `decoder`, where the folder has the model alone.
+        folder: the folder of an artefact. An artefact without a decoder is compiled again; int8 weights then become
+            float32, with a warning.
+        target: a target of the backend that wrote it.
+        max_len, length: as for `decoder`; only for an artefact without a decoder.
 
     Raises:
-        ArtefactError: a file is missing or damaged, or the model alone is there in a form that cannot be read back.
-        TargetError: the device is not at hand, or its backend cannot export, or keeps no states.
-        SettingError: as `decoder`; or the folder has a decoder, and `max_len` or `length` is given.
+        ArtefactError: a file is missing or damaged, or an artefact without a decoder cannot be loaded as a model.
+        TargetError: the device is not available, or its backend cannot export or keep state.
+        SettingError: as for `decoder`, or `max_len` or `length` is given for an artefact with a decoder.
     """
-    found, device, path = backend_of(target), available_device(target), Path(folder)
-    if not isinstance(found, Exporter):
-        raise TargetError(f"the backend {found.name!r} cannot export, so it reads nothing back", where=target)
-    loaded = found.load_decoder(path, device) if isinstance(found, DecoderExporter) else None
+    backend, device, path = backend_of(target), available_device(target), Path(folder)
+    if not isinstance(backend, Exporter):
+        raise TargetError(f"the backend {backend.name!r} cannot export, so it cannot load an artefact", where=target)
+    loaded = backend.load_decoder(path, device) if isinstance(backend, DecoderExporter) else None
     if loaded is None:
-        from flashir.backends.narrow_weights import WEIGHTS  # which generates text itself
+        from flashir.backends.narrow_weights import WEIGHTS
 
-        model, params = found.stored(path)
-        if found.metadata(path).get(WEIGHTS) == "int8":
+        model, params = backend.stored(path)
+        if backend.metadata(path).get(WEIGHTS) == "int8":
             warnings.warn(
-                f"{folder} has no decoder: its int8 weights go on as the float32 that they stand for, which takes four "
+                f"{folder} has no decoder: its int8 weights are converted to float32, which takes four "
                 f"times the memory; an export with {option('decode')} keeps them",
                 stacklevel=2,
             )
         return decoder(model, target, params, max_len=max_len, length=length)
     if max_len is not None or length is not None:
-        raise SettingError(
-            "its max_len and length were settled when it was exported", where=str(folder), hint="leave them out"
-        )
+        raise SettingError("its max_len and length were fixed at export", where=str(folder), hint="leave them out")
     return Decoder(loaded.model, loaded.limit, loaded.prefill, loaded.step)
 
 
@@ -224,24 +222,26 @@ def generate(
     seed: int = 0,
     ends: Iterable[int] = (),
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """The tokens that follow prompts, one of each row at a time, [b]. The prompts are read by the call itself.
+    """Generate the tokens that follow prompts, [b] at a time. The call itself processes the prompts.
 
     Args:
-        decoder: as `decoder` makes it.
+        decoder: the result of `decoder`.
         prompts: rows of tokens, of any lengths.
-        tokens: how many; fewer where a row reaches the decoder's limit, or where each has ended.
-        sampling: how they are picked; the likeliest without one.
-        seed: of what is drawn; see `SplitMix64`.
-        ends: tokens that end a row. It has the one that ended it from then on, until all have ended.
+        tokens: the most tokens to generate. Generation stops earlier if a row reaches the limit of the decoder, or if
+            all rows have ended.
+        sampling: how to pick tokens; greedy by default.
+        seed: the random seed; see `SplitMix64`.
+        ends: tokens that end a row. An ended row repeats its last token until all have ended.
 
     Raises:
-        SettingError: `tokens` is less than 0, the seed out of range, an end no token, or the model gives no logits.
-        InputError: as `Decoder.prefill`; later on, where logits are not finite.
+        SettingError: `tokens` is less than 0, the seed is out of range, an end is not a token, or the model returns no
+            logits.
+        InputError: as for `Decoder.prefill`, or during generation if logits are not finite.
     """
     faults, stop = Faults(), list(ends)
     faults.of(_check_numbers, tokens, stop)
     random = faults.of(SplitMix64, seed)
-    if isinstance(decoder, Decoder):  # whatever else acts like one has no model to be looked at
+    if isinstance(decoder, Decoder):  # other implementations have no model to check
         faults.of(need_logits, decoder.model, "there is no next token")
         faults.of(decoder.checked, prompts)
     faults.tell()
@@ -250,8 +250,8 @@ def generate(
 
 
 def _check_numbers(tokens: int, ends: Sequence[int]) -> None:
-    """Raises SettingError."""
-    if problems := [*not_whole("tokens", tokens), *(each for end in ends for each in not_whole("an end", end))]:
+    """Raise SettingError if a number is invalid."""
+    if problems := [*not_whole("tokens", tokens), *(problem for end in ends for problem in not_whole("an end", end))]:
         raise SettingError(problems)
 
 
@@ -277,18 +277,18 @@ def _continued(
 
 
 def longest(model: Graph, max_len: int | None = None) -> int | None:
-    """How long a sequence may become: what caches hold, and what ops that have a `max_len` can do."""
+    """The longest sequence in tokens, limited by caches and by ops with a `max_len`; None for no limit."""
     limits = (max_len, Extent.of(model).longest)
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _rows(graphs: Decoding, target: str) -> int:
-    """For how many sequences the memory of a target has room. Raises SettingError where it is not even one."""
+    """How many sequences fit in the memory of a target. Raises SettingError if none does."""
     memory, batch = find_target(target).memory, graphs.step.inputs[0].type.shape[0]
-    kept = sum(state.type.substitute({str(batch): 1}).bytes for state in graphs.state)
-    if kept > memory:
+    state_bytes = sum(state.type.substitute({str(batch): 1}).bytes for state in graphs.state)
+    if state_bytes > memory:
         raise SettingError(
-            f"what a sequence keeps takes {gigabytes(kept)}, the memory of {target} is {gigabytes(memory)}",
+            f"the state of a sequence takes {gigabytes(state_bytes)}, the memory of {target} is {gigabytes(memory)}",
             hint="choose a smaller max_len",
         )
-    return int(memory // kept)
+    return int(memory // state_bytes)

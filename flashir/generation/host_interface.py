@@ -1,4 +1,4 @@
-"""hosted: the graphs of a decoder as a host runs them, one token of each row at a time."""
+"""hosted: the graphs of a decoder with the interface for a host, one token of each row at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flashir.ir import Builder, Graph, Value
 
 
 def hosted(graphs: Decoding) -> Decoding:
-    """The same without the axis of tokens, where it is one token:
+    """The graphs of a decoder without the token axis where it has size 1:
 
     logits, *states = prefill(ids, lengths)         # ids [b, t] padded on the right -> logits [b, v]
     logits, *states = step(ids, *states)            # ids [b], the next token of each row -> logits [b, v]
@@ -18,13 +18,13 @@ def hosted(graphs: Decoding) -> Decoding:
 
 
 def _prefill(graph: Graph) -> Graph:
-    """`prefill(ids, lengths)` -> logits [b, 1, v], ..` -> the same with logits [b, v]"""
+    """`prefill(ids, lengths) -> logits [b, 1, v], ..` -> the same with logits [b, v]."""
     b = Builder(graph.name)
     return _flat(b, graph, {value: b.input(value.name, value.type) for value in graph.inputs})
 
 
 def _step(graph: Graph) -> Graph:
-    """`step(ids [b, 1], *states)` -> `step(ids [b], *states)`, whose logits are [b, v]"""
+    """`step(ids [b, 1], *states)` -> `step(ids [b], *states)`, with logits [b, v]."""
     ids, *states = graph.inputs
     batch, _ = ids.type.shape
     b = Builder(graph.name)
@@ -33,7 +33,7 @@ def _step(graph: Graph) -> Graph:
 
 
 def _flat(b: Builder, graph: Graph, values: dict[Value, Value]) -> Graph:
-    """The graph built anew on other inputs, and logits without their axis of one token."""
+    """The graph on other inputs, with logits without their token axis."""
     for node in graph.nodes:
         operands = [None if value is None else values[value] for value in node.inputs]
         values |= zip(node.outputs, b.insert(node.op, operands, node.attrs, node.region), strict=True)

@@ -1,4 +1,4 @@
-"""Prompts: rows of token ids that a model is to continue, checked before anything is computed."""
+"""Prompts: rows of token ids to continue, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ Prompts = Sequence[Sequence[int]] | Array
 
 
 def checked(model: Graph, prompts: Prompts, limit: int | None = None, rows: int | None = None) -> list[Array]:
-    """Each prompt as an array [t] of whole numbers.
+    """Check prompts, and return each as an integer array [t].
 
     Args:
-        model: that is to read them.
-        prompts: of any lengths.
-        limit: how many tokens it can hold.
-        rows: how many prompts.
+        model: the model that continues them.
+        prompts: rows of tokens, of any lengths.
+        limit: the most tokens of a row; None for no limit.
+        rows: the most rows; None for no limit.
 
     Raises:
-        InputError: there is none, and all that is wrong with each: it is no row of token ids, is empty or too long, or
+        InputError: there are no prompts; or lists every prompt that is not a row of token ids, is empty or too long, or
             has a token outside the vocabulary.
     """
     if isinstance(prompts, np.ndarray) and not prompts.ndim:
         raise InputError(f"prompts must be rows of tokens, got {shown(prompts)}")
-    found: list[Array] = []
+    arrays: list[Array] = []
     problems: list[str] = [] if len(prompts) else ["there is no prompt"]
     if rows is not None and len(prompts) > rows:
-        problems.append(f"there are {len(prompts)} prompts, and memory for what {rows} keep")
+        problems.append(f"there are {len(prompts)} prompts, and memory for the state of {rows}")
     vocab = inputs.vocabulary(model, model.inputs[0])
     hints: dict[str, None] = {}
-    for number, given in enumerate(prompts):
+    for number, prompt in enumerate(prompts):
         try:
-            row = inputs.array("it", given)
+            row = inputs.array("it", prompt)
         except InputError as error:
             problems += [f"prompt {number} must be a row of token ids: {problem}" for problem in error.problems]
             continue
         if limit is not None and row.ndim == 1 and len(row) > limit:
             problems.append(f"row {number} would have {counted(len(row), 'token')}, this decoder can hold {limit}")
             hints["make a decoder with a larger max_len, where the model allows it"] = None
-        for problem, hint in _problems(row, given, vocab):
+        for problem, hint in _problems(row, prompt, vocab):
             problems.append(f"prompt {number} {problem}")
             hints[hint] = None
-        found.append(row)
+        arrays.append(row)
     if problems:
         raise InputError(problems, hint="\n".join(filter(None, hints)))
-    return found
+    return arrays
 
 
-def _problems(row: Array, given: object, vocab: int | None) -> Iterator[tuple[str, str]]:
-    """What is wrong with a prompt, and how to mend it."""
+def _problems(row: Array, prompt: object, vocab: int | None) -> Iterator[tuple[str, str]]:
+    """Yield the problems of a prompt, each with a hint."""
     if row.ndim != 1:
-        told = shown(given) if row.ndim == 0 else f"shape {row.shape}"
-        hint = "a tokenizer makes ids of a text" if isinstance(given, str | bytes) else ""
-        yield f"must be a row of tokens, got {told}", hint
+        got = shown(prompt) if row.ndim == 0 else f"shape {row.shape}"
+        hint = "a tokenizer makes ids of a text" if isinstance(prompt, str | bytes) else ""
+        yield f"must be a row of tokens, got {got}", hint
     elif not row.size:
-        yield "is empty", "give each prompt one token at least"
+        yield "is empty", "give each prompt at least one token"
     elif row.dtype.kind not in "iu":
         yield f"must hold whole numbers, got {row.dtype}", ""
-    elif vocab is not None and (strange := np.flatnonzero((row < 0) | (row >= vocab))).size:
-        ids, first = counted(strange.size, "token id"), strange[0]
+    elif vocab is not None and (outside := np.flatnonzero((row < 0) | (row >= vocab))).size:
+        ids, first = counted(outside.size, "token id"), outside[0]
         yield f"has {ids} outside 0 .. {vocab - 1}, the first at {first}: {row[first]}", ""

@@ -1,4 +1,4 @@
-"""Sampling: how the next token is picked from logits. Any host can do it again, to the same tokens."""
+"""Sampling: pick the next token from logits. Any host can reproduce it exactly."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PART = 4096
 
 
 def not_whole(name: str, value: object, *, least: int = 0) -> list[str]:
-    """What is wrong with a number that must be a whole one, and not too small; nothing where it is right."""
+    """Problems of a number that must be an integer and at least `least`; empty if it is valid."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         return [f"{name} must be a whole number, got {value!r}"]
     return [] if int(value) >= least else [f"{name} must be at least {least}, got {value}"]
 
 
 class SplitMix64:
-    """Numbers drawn at random: SplitMix64 (Steele, Lea and Flood 2014), a few lines in any language.
+    """The random number generator SplitMix64 (Steele, Lea and Flood 2014), a few lines in any language.
 
-    All of it modulo 2^64, from `state = seed` on:
+    All arithmetic is modulo 2^64, starting from `state = seed`:
 
         state += 0x9E3779B97F4A7C15
         z = state
@@ -37,7 +37,7 @@ class SplitMix64:
         z ^= z >> 31
 
     Raises:
-        SettingError: the seed is not of 0 .. 2^64 - 1.
+        SettingError: the seed is not in 0 .. 2^64 - 1.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,7 +46,7 @@ class SplitMix64:
         self._state = seed
 
     def whole(self) -> int:
-        """The next z, of 0 .. 2^64 - 1."""
+        """The next z in 0 .. 2^64 - 1."""
         self._state = (self._state + 0x9E3779B97F4A7C15) % SEEDS
         z = self._state
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % SEEDS
@@ -54,27 +54,27 @@ class SplitMix64:
         return z ^ (z >> 31)
 
     def uniform(self) -> float:
-        """The next number of [0, 1): (z >> 11) * 2^-53."""
+        """The next number in [0, 1): (z >> 11) * 2^-53."""
         return (self.whole() >> 11) * 2.0**-53
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is picked, row by row:
+    """How to pick the next token, row by row:
 
-    1. Tokens are put in order by (-logit, id), and the first `top_k` are kept. At temperature 0 the first is picked.
-    2. Each weighs exp((logit - largest logit) / temperature), in float64. `reached` are the sums of weights in order;
-       how their last bit is rounded is left open.
-    3. Of these the first are kept, up to the one where `reached` is at least `top_p` of its last.
-    4. With u drawn for the row, the first token is picked where `reached` is more than u times its last.
+    1. Sort tokens by (-logit, id), and keep the first `top_k`. At temperature 0, pick the first.
+    2. The weight of a token is exp((logit - largest logit) / temperature) in float64. `reached` is the running sum of
+       weights; the rounding of its last bit is unspecified.
+    3. Keep tokens up to the first where `reached` is at least `top_p` times its last value.
+    4. Draw u for the row, and pick the first token where `reached` is more than u times its last value.
 
     Args:
-        temperature: logits are divided by it; 0 takes the largest, and draws nothing.
-        top_k: only so many of the largest logits count; None for all.
-        top_p: only the likeliest tokens count, until they make up this share.
+        temperature: divides the logits; 0 picks the largest logit without drawing a number.
+        top_k: keep only this many of the largest logits; None for all.
+        top_p: keep only the likeliest tokens with this total probability.
 
     Raises:
-        SettingError: with every one that is out of range.
+        SettingError: lists every argument that is out of range.
     """
 
     temperature: float = 0.0
@@ -94,29 +94,29 @@ class Sampling:
             raise SettingError(problems)
 
     def pick(self, logits: Array, random: SplitMix64) -> npt.NDArray[np.int64]:
-        """Logits [b, v] -> the token of each row, [b]; one number is drawn a row, in the order of rows.
+        """Logits [b, v] -> the token of each row, [b]. Draws one number per row, in the order of rows.
 
         Raises:
-            InputError: these are no logits, or the largest of a row is no finite number.
+            InputError: the array is not logits, or the largest of a row is not finite.
         """
         is_array = isinstance(logits, np.ndarray)
         if not (is_array and logits.dtype.kind in "fiu" and logits.ndim == 2 and logits.shape[1]):
-            told = f"{logits.dtype} {logits.shape}" if is_array else shown(logits)
-            raise InputError(f"logits must be an array of numbers [rows, vocabulary], got {told}")
+            got = f"{logits.dtype} {logits.shape}" if is_array else shown(logits)
+            raise InputError(f"logits must be an array of numbers [rows, vocabulary], got {got}")
         if not isinstance(random, SplitMix64):
             raise InputError(f"random must be a SplitMix64, got {shown(random)}")
-        strange = np.flatnonzero(~np.isfinite(logits.max(axis=-1)))
-        if strange.size:
+        not_finite = np.flatnonzero(~np.isfinite(logits.max(axis=-1)))
+        if not_finite.size:
             raise InputError(
-                f"the logits of row {strange[0]} are not finite, so there is no next token",
-                hint="compute in float32, and see whether the parameters are finite",
+                f"the logits of row {not_finite[0]} are not finite, so there is no next token",
+                hint="compute in float32, and check that the parameters are finite",
             )
         if not self.temperature:
             return np.asarray(logits.argmax(axis=-1), np.int64)
         return np.array([self._drawn(row, random.uniform()) for row in logits], np.int64)
 
     def _drawn(self, logits: Array, u: float) -> int:
-        """One token of logits [v]. To put a part in order is enough most of the time, and takes less by far."""
+        """Sample one token from logits [v]. Sorting only the largest is usually enough, and much faster."""
         largest = logits.max()
         if self.top_k is None and len(logits) > PART:
             order = _largest(logits, PART)
@@ -127,16 +127,16 @@ class Sampling:
         order = _largest(logits, self.top_k)
         reached = self._weights(logits[order], largest).cumsum()
         place = self._place(reached, reached[-1], u)
-        assert place is not None  # u is at most 1 - 2^-53, so what it is a share of is rounded to less than the whole
+        assert place is not None  # u is at most 1 - 2^-53, so u * total rounds to less than total
         return int(order[place])
 
     def _weights(self, logits: Array, largest: float) -> Array:
         scores = logits.astype(np.float64) - float(largest)
-        with np.errstate(over="ignore"):  # what is infinitely less likely weighs nothing
+        with np.errstate(over="ignore"):  # an infinitely smaller logit has weight 0
             return np.asarray(np.exp(scores / self.temperature))
 
     def _place(self, reached: Array, total: float, u: float) -> int | None:
-        """Where in the order the token is that is picked; None where the order ends before it."""
+        """The position of the picked token in the order; None if it lies beyond the sorted part."""
         if self.top_p < 1:
             last = np.searchsorted(reached, self.top_p * total)
             if last == len(reached):
@@ -147,9 +147,9 @@ class Sampling:
 
 
 def _largest(logits: Array, count: int | None) -> Array:
-    """The ids of the largest logits [v], the largest first, and of equal ones the smaller id."""
+    """The ids of the largest logits [v] in descending order; of equal ones the smaller id first."""
     if count is None or count >= len(logits):
         return np.argsort(-logits, kind="stable")
     least = np.partition(logits, -count)[-count]
-    ids = np.flatnonzero(logits >= least)  # more than `count` where several are equal to the least
+    ids = np.flatnonzero(logits >= least)  # more than `count` if several equal the least
     return ids[np.argsort(-logits[ids], kind="stable")][:count]

@@ -133,7 +133,9 @@ def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
 @pytest.mark.parametrize("portable", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_of_int8_weights_alone_goes_on_with_what_they_stand_for(model, text, tmp_path, portable):
     made = flashir.export(model, tmp_path, quantize="int8", text=text, portable=portable)
-    with pytest.warns(UserWarning, match=r"int8 weights go on as the float32 .* an export with decode=True keeps them"):
+    with pytest.warns(
+        UserWarning, match=r"int8 weights are converted to float32.* an export with decode=True keeps them"
+    ):
         found, _ = restored(tmp_path).prefill([[1, 2, 3]])
     params = backend("onnx").stored(made.path)[1]
     wanted = flashir.init(model)

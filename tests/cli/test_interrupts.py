@@ -81,7 +81,7 @@ def test_an_export_that_is_committed_says_so(
     ("calls", "said"),
     [
         ("flashir.autotune.measure:DeviceMeasurer.open", "nothing was measured yet"),
-        ("flashir.autotune.contest:Contest._drop", "3 measurements are kept in the store; run again to go on"),
+        ("flashir.autotune.contest:Contest._drop", "3 measurements are kept in the store; run again to continue"),
     ],
 )
 def test_tune_says_how_much_is_kept(cli: Cli, disturb: Disturb, code: int, calls: str, said: str) -> None:

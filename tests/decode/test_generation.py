@@ -108,12 +108,12 @@ def test_an_export_of_the_model_alone_is_continued(target: str, tmp_path: Path) 
 
 def test_what_is_kept_must_fit_the_memory() -> None:
     graph = model("transformer++")
-    with pytest.raises(SettingError, match=r"what a sequence keeps takes .* GiB.*\nchoose a smaller max_len"):
+    with pytest.raises(SettingError, match=r"the state of a sequence takes .* GiB.*\nchoose a smaller max_len"):
         decoder(graph, "torch:cpu", max_len=2**31)
     made = decoder(graph, "torch:cpu", max_len=4)
     assert made.rows is not None
     made.rows = 1
-    with pytest.raises(InputError, match="there are 2 prompts, and memory for what 1 keep"):
+    with pytest.raises(InputError, match="there are 2 prompts, and memory for the state of 1"):
         made.prefill([[1], [2]])
 
 

@@ -324,7 +324,7 @@ def test_states_of_another_batch_are_refused_by_the_file_itself(written: Callabl
 def test_states_of_another_model_are_refused(out: Path, tmp_path: Path) -> None:
     one, other = restored(out), restored(export(tmp_path, "flash-local"))
     _, state = one.prefill(PROMPTS)
-    with pytest.raises(InputError, match="that of another decoder"):
+    with pytest.raises(InputError, match="belongs to another decoder"):
         other.step([1, 2, 3], state)
     _, *states = session(out / PREFILL_FILE).run(
         None, {"input_ids": np.ones((1, 4), np.int64), "lengths": np.array([4])}
