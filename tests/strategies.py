@@ -244,7 +244,7 @@ STEPS = (
 
 def every_storey() -> st.SearchStrategy[Graph]:
     """Blocks, what they are made of one step down, attention, primitives, and random graphs."""
-    attention = ("quadratic_attention", "mixed_chunk_attention", "linear_attention", "rope", "dense")
+    attention = ("quadratic_attention", "chunked_recurrence", "linear_attention", "rope", "dense")
     named = blocks().map(with_scopes)
     return (
         blocks(open_choices=True)

@@ -39,10 +39,10 @@ def flash_kernels(node: Node, device: str) -> bool:
 
 
 NATIVE: dict[str, Condition] = {
+    "chunked_recurrence": has_kernel,
     "dense": always,
     "gelu": always,
     "layer_normalization": vectors,
-    "mixed_chunk_attention": has_kernel,
     "offset_scale": always,
     "relu2": always,
     "silu": always,

@@ -244,12 +244,14 @@ def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.N
     return scope.call(functional.scaled_dot_product_attention, q, k, v, is_causal=causal, scale=scale)
 
 
-def _mixed_chunk_attention(scope: Scope, node: Node, *operands: fx.Node) -> fx.Node:
+def _chunked_recurrence(scope: Scope, node: Node, v: fx.Node, *operands: fx.Node) -> fx.Node:
+    """Mixed chunk attention, the case that has a kernel"""
     need_triton()
     from flashir_torch.kernels.mixed import mixed_chunk_attention
 
+    quad_q, quad_k, bias, lin_q, lin_k = operands
     settings = (_attr(node, name) for name in ("chunk", "causal", "lin_norm"))
-    return scope.call(mixed_chunk_attention, *operands, *settings)
+    return scope.call(mixed_chunk_attention, quad_q, quad_k, lin_q, lin_k, v, bias, *settings)
 
 
 def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
@@ -313,7 +315,7 @@ EMITTERS: dict[str, Emitter] = {
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
     "turn": _turn,
-    "mixed_chunk_attention": _mixed_chunk_attention,
+    "chunked_recurrence": _chunked_recurrence,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),
 }  # fmt: skip

@@ -34,7 +34,7 @@ OWN: dict[str, list[Any]] = {
     "scope": [None],
     "valid": [None],
 }
-ATTENTION = ("quadratic_attention", "mixed_chunk_attention", "linear_attention", "rope", "dense", "softmax_attention")
+ATTENTION = ("quadratic_attention", "chunked_recurrence", "linear_attention", "rope", "dense", "softmax_attention")
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from flashir import interpret
 from flashir.errors import IRError, SettingError
 from flashir.ir import Builder, DType, Graph, TensorType
+from flashir.ops import OPS
 from flashir.ops.attention.chunk_choices import strategies
 from flashir.transforms.settle_choices import settle
 from tests.support import assert_equal_results, lowered
 
 Array = npt.NDArray[Any]
 BATCH, KEY, VALUE = 2, 4, 6
+MIXED = ("v", "quad_q", "quad_k", "bias", "lin_q", "lin_k")
 
 
 @st.composite
@@ -43,7 +45,8 @@ def graph_of(op: str, types: dict[str, TensorType], **attrs: Any) -> Graph:
     """One op on operands in order, but for `documents`, which is given by name."""
     b = Builder(op)
     operands = {name: b.input(name, type_) for name, type_ in types.items()}
-    told = {"documents": operands.pop("documents")} if "documents" in operands else {}
+    names = [name for name in operands if f"{name}?" in OPS[op].operands]
+    told = {name: operands.pop(name) for name in names}
     return b.finish(getattr(b, op)(*operands.values(), **told, **attrs))
 
 
@@ -129,15 +132,17 @@ def test_chunked_attention_keeps_to_documents(
     t = documents.shape[1]
     heads = dict.fromkeys(("quad_q", "quad_k", "lin_q", "lin_k"), (BATCH, t, KEY))
     span = chunk * (1 + overlap)
-    attrs = {"chunk": chunk, "causal": causal, "cumsum": how[0], "lin_norm": how[1], "kernel": kernel}
-    if overlap:
-        order = ("v", "quad_q", "quad_k", "bias", "lin_q", "lin_k")
-        shapes = {**heads, "v": (BATCH, t, VALUE), "bias": (span, span)}
-        arrays = drawn(seed, **{name: shapes[name] for name in order})
-        out = check("partial_chunk_attention", arrays, documents, overlap=True, **attrs)
-    else:
-        arrays = drawn(seed, **heads, v=(BATCH, t, VALUE), bias=(span, span))
-        out = check("mixed_chunk_attention", arrays, documents, **attrs)
+    attrs = {
+        "chunk": chunk,
+        "causal": causal,
+        "cumsum": how[0],
+        "lin_norm": how[1],
+        "overlap": overlap,
+        "kernel": kernel,
+    }
+    shapes = {**heads, "v": (BATCH, t, VALUE), "bias": (span, span)}
+    arrays = drawn(seed, **{name: shapes[name] for name in MIXED})
+    out = check("chunked_recurrence", arrays, documents, **attrs)
     assert not out[documents.astype(int) <= 0].any()
 
 
@@ -158,11 +163,12 @@ def test_a_document_that_begins_with_a_chunk_is_as_if_alone(
     row = np.concatenate([np.ones((1, before), np.int32), own], axis=1).astype(np.int32)
     t = row.shape[1]
     heads = dict.fromkeys(("quad_q", "quad_k", "lin_q", "lin_k"), (1, t, KEY))
-    arrays = drawn(seed, **heads, v=(1, t, VALUE), bias=(chunk, chunk))
+    shapes = {**heads, "v": (1, t, VALUE), "bias": (chunk, chunk)}
+    arrays = drawn(seed, **{name: shapes[name] for name in MIXED})
     attrs = {"chunk": chunk, "causal": causal, "cumsum": how[0], "lin_norm": how[1]}
-    packed_out = check("mixed_chunk_attention", arrays, row, **attrs)[:, before : before + first]
+    packed_out = check("chunked_recurrence", arrays, row, **attrs)[:, before : before + first]
     alone = {name: x if name == "bias" else x[:, before : before + first] for name, x in arrays.items()}
-    out = check("mixed_chunk_attention", alone, own[:, :first] > 0, **attrs)
+    out = check("chunked_recurrence", alone, own[:, :first] > 0, **attrs)
     np.testing.assert_allclose(packed_out, out, atol=1e-9)
 
 
@@ -177,14 +183,14 @@ def test_token_linear_attention_is_that_of_each_document(
     documents: Array, causal: bool, how: tuple[str, int], seed: int
 ) -> None:
     t = documents.shape[1]
-    arrays = drawn(seed, q=(BATCH, 3, t, KEY), k=(BATCH, 3, t, KEY), v=(BATCH, 3, t, VALUE))
-    attrs = {"causal": causal, "cumsum": how[0], "tile": how[1]}
-    out = check("token_linear_attention", arrays, documents, **attrs)
+    arrays = drawn(seed, v=(BATCH, 3, t, VALUE), lin_q=(BATCH, 3, t, KEY), lin_k=(BATCH, 3, t, KEY))
+    attrs = {"causal": causal, "cumsum": how[0], "tile": how[1], "lin_norm": "none"}
+    out = check("chunked_recurrence", arrays, documents, **attrs)
     seen = np.zeros(documents.shape, bool)
     for row, at in texts(documents):
         alone = {name: x[row : row + 1][:, :, at] for name, x in arrays.items()}
         types = {name: TensorType(DType.F64, x.shape) for name, x in alone.items()}
-        (wanted,) = interpret(graph_of("token_linear_attention", types, **attrs), {}, *alone.values())
+        (wanted,) = interpret(graph_of("chunked_recurrence", types, **attrs), {}, *alone.values())
         np.testing.assert_allclose(out[row][:, at], wanted[0], atol=1e-9)
         seen[row, at] = True
     assert not np.moveaxis(out, 1, 2)[~seen].any()
@@ -202,9 +208,10 @@ def test_mixed_head_attention_keeps_to_documents(
     documents: Array, causal: bool, how: tuple[str, str], chunk: int, seed: int
 ) -> None:
     t = documents.shape[1]
-    arrays = drawn(seed, q=(BATCH, 3, t, KEY), k=(BATCH, 3, t, KEY), v=(BATCH, 3, t, VALUE))
-    attrs = {"causal": causal, "cumsum": how[0], "lin_norm": how[1], "chunk": chunk, "scale": 0.5}
-    out = check("mixed_head_attention", arrays, documents, **attrs)
+    shapes = {"v": (BATCH, 3, t, VALUE), **dict.fromkeys(("quad_q", "quad_k", "lin_q", "lin_k"), (BATCH, 3, t, KEY))}
+    arrays = drawn(seed, **shapes)
+    attrs = {"causal": causal, "cumsum": how[0], "lin_norm": how[1], "chunk": chunk, "kernel": "softmax"}
+    out = check("chunked_recurrence", arrays, documents, **attrs)
     assert not np.moveaxis(out, 1, 2)[documents.astype(int) <= 0].any()
 
 

@@ -202,7 +202,7 @@ def test_too_few_operands_are_refused() -> None:
 
 def test_there_are_about_forty_primitives() -> None:
     assert 30 <= sum(record.is_primitive for record in OPS.values()) <= 60
-    assert {"flash", "gau", "mixed_chunk_attention", "rope"} <= {record.name for record in composites()}
+    assert {"flash", "gau", "chunked_recurrence", "rope"} <= {record.name for record in composites()}
 
 
 def test_a_sample_that_lies_is_caught() -> None:
@@ -219,12 +219,9 @@ def test_a_sample_that_lies_is_caught() -> None:
 
 
 CHUNKED = {
-    "partial_chunk_attention",
+    "chunked_recurrence",
     "flash",
     "linear_attention",
     "mc_mhsa",
-    "mixed_chunk_attention",
-    "mixed_head_attention",
     "performer",
-    "token_linear_attention",
 }

@@ -7,6 +7,9 @@ import pytest
 from flashir import Builder, FlashirError, loads
 from flashir.ir import DType
 
+CHUNKS = ["f32[2, 4, 4]"] * 3
+GLOBAL = ["f32[2, 4, 4]", None, None, None, "f32[2, 4, 4]", "f32[2, 4, 4]"]
+CELLS = ["f32[2, 3, 4, 5]"] * 3
 REFUSED = [
     # elementwise
     ("add", ["f32[2]", "f16[2]"], {}, "one element type, got f32 and f16"),
@@ -87,14 +90,27 @@ REFUSED = [
     ),
     ("linear_attention", ["f32[2, 3, 4]"] * 3, {"causal": True}, "must be chunked"),
     ("linear_attention", ["f32[2, 3, 4, 5]"] * 3 + ["bool[2, 3]"], {"causal": True}, r"visible must be bool"),
-    ("mixed_chunk_attention", ["f32[4, 4]"] * 5 + ["f32[3, 3]"], {"chunk": 3, "causal": True}, r"\[b, t, \*\]"),
-    ("mixed_chunk_attention", ["f32[2, 4, 4]"] * 5 + ["f32[4, 4]"], {"chunk": 3, "causal": True}, r"\(3, 3\)"),
+    ("chunked_recurrence", ["f32[4, 4]"] * 3, {"chunk": 3, "causal": True}, r"\[b, t, \*\]"),
+    ("chunked_recurrence", ["f32[2, 4, 4]"], {"chunk": 3, "causal": True}, "queries of the local part, of the global"),
+    ("chunked_recurrence", ["f32[2, 4, 4]"] * 2, {"chunk": 3, "causal": True}, "local part need keys"),
+    ("chunked_recurrence", [*CHUNKS, "f32[4, 4]"], {"chunk": 3, "causal": True}, r"\(3, 3\)"),
+    ("chunked_recurrence", CHUNKS, {"causal": True, "lin_norm": "none"}, "needs a chunk"),
+    ("chunked_recurrence", CHUNKS, {"chunk": 3, "causal": True, "overlap": True}, "got relu2 and no bias"),
     (
-        "mixed_chunk_attention",
-        ["f32[2, 4, 4]"] * 5 + ["f32[3, 3]", "f32[2, 4]"],
-        {"chunk": 3, "causal": True},
-        "segment_ids must be whole numbers",
+        "chunked_recurrence",
+        [*CHUNKS, "f32[6, 6]"],
+        {"chunk": 3, "causal": True, "overlap": True, "kernel": "identity"},
+        "with a bias, and a kernel, got identity",
     ),
+    ("chunked_recurrence", [*GLOBAL], {"causal": True}, "without a chunk it must be 'none', got 'chunk_mean'"),
+    ("chunked_recurrence", [*GLOBAL, None, "f32[2, 4]"], {"chunk": 3, "causal": True}, "segment_ids must be whole"),
+    ("chunked_recurrence", [*GLOBAL, None, "i32[2, 4]"], {"causal": True, "lin_norm": "none"}, "give documents"),
+    ("chunked_recurrence", [*GLOBAL, "f32[2]"], {"chunk": 3, "causal": True}, r"decay must be f32\[\], or f32\[2, 4\]"),
+    ("chunked_recurrence", [*GLOBAL, "f32[]"], {"chunk": 3, "causal": False}, "what decays is causal"),
+    ("chunked_recurrence", [*GLOBAL, "f32[]"], {"chunk": 3, "causal": True, "cumsum": "native"}, "does not decay"),
+    ("chunked_recurrence", [*CHUNKS, *[None] * 3, "f32[]"], {"chunk": 3, "causal": True}, "which is off"),
+    ("linear_attention", [*CELLS, *[None] * 3, "f32[3]"], {"causal": True, "cumsum": "scan"}, "decay must be f32"),
+    ("linear_attention", [*CELLS, *[None] * 3, "f32[2, 1]"], {"causal": True, "cumsum": "native"}, "no native sum"),
     # blocks
     ("embed", ["f32[2, 3]"], {"vocab": 5, "dim": 4}, "whole numbers"),
     ("embed", ["i32[2, 3]"], {"vocab": 0, "dim": 4}, "vocab must be at least 1"),
@@ -119,7 +135,7 @@ REFUSED = [
 @pytest.mark.parametrize(("op", "operands", "attrs", "problem"), REFUSED)
 def test_an_op_refuses_with_what_was_wanted_and_what_was_got(op, operands, attrs, problem) -> None:  # type: ignore[no-untyped-def]
     b = Builder()
-    inputs = [b.input(f"x{i}", text) for i, text in enumerate(operands)]
+    inputs = [None if text is None else b.input(f"x{i}", text) for i, text in enumerate(operands)]
     with pytest.raises(FlashirError, match=problem) as refused:
         b.insert(op, inputs, attrs)
     assert op in refused.value.message

@@ -59,7 +59,7 @@ def test_an_open_choice_is_named(setting: str, named: str) -> None:
 def test_decompose_takes_apart_only_what_it_is_told_to() -> None:
     made = Decompose(("flash",)).apply(loads(MODEL))
     assert "flash" not in ops(made)
-    assert {"mixed_chunk_attention", "rope", "dense", "embed"} <= set(ops(made))
+    assert {"chunked_recurrence", "rope", "dense", "embed"} <= set(ops(made))
 
 
 def test_no_einsum_is_left_whatever_the_target_claims() -> None:

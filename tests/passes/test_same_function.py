@@ -33,7 +33,7 @@ EVERY_PASS = [
     NameParameters(),
     PadTokens(),
     Lower(),
-    Decompose(("flash", "gau", "mixed_chunk_attention")),
+    Decompose(("flash", "gau", "chunked_recurrence")),
     EinsumToMatmul(),
     Hoist(),
     Canonicalise(),
@@ -83,9 +83,7 @@ def check_lowering(graph: Graph, batch: int, length: int) -> None:
     check(graph, made, {"B": batch, "T": length})
 
 
-@pytest.mark.parametrize(
-    "claimed", ["flash", "gau", "mixed_chunk_attention", "linear_attention", "rope", "dense", "silu"]
-)
+@pytest.mark.parametrize("claimed", ["flash", "gau", "chunked_recurrence", "linear_attention", "rope", "dense", "silu"])
 @settings(max_examples=10)
 @given(graph=blocks(), length=LENGTHS)
 def test_it_does_so_whatever_the_target_claims(claimed: str, graph: Graph, length: int) -> None:

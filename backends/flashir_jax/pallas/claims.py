@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flashir.ir import DType, Node
+from flashir.ops.attention.recurrence import is_mixed_chunk
 from flashir_jax.pallas.vmem import LANES, widest_tile
 
 
 def _mixed(node: Node) -> bool:
-    """mixed_chunk_attention of relu2 without segments, in float32 or bfloat16, if it fits the vectors and the memory of
-    a core.
+    """Mixed chunk attention without segments, in float32 or bfloat16, if it fits the vectors and the memory of a core.
 
     The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
     alternatives; without causality there are none. Chunks and e come in whole vectors of 128 lanes: else blocks would
     be padded, and XLA does as well.
     """
-    quad_q, _, _, _, v, _, *segments = node.operands
+    if not is_mixed_chunk(node):
+        return False
+    v, quad_q, *_ = node.operands
     chunk, keys, e, dtype = node.attrs["chunk"], quad_q.type.shape[-1], v.type.shape[-1], v.type.dtype
     scans = node.attrs["cumsum"] == "scan" or not node.attrs["causal"]
-    if segments or not scans or node.attrs["kernel"] != "relu2" or dtype not in (DType.F32, DType.BF16):
+    if not scans or dtype not in (DType.F32, DType.BF16):
         return False
     if not (isinstance(chunk, int) and isinstance(keys, int) and isinstance(e, int)):
         return False
     return chunk % LANES == 0 and e % LANES == 0 and widest_tile(chunk, keys, e, dtype.bytes) > 0
 
 
-KERNELS: dict[str, Callable[[Node], bool]] = {"mixed_chunk_attention": _mixed}
+KERNELS: dict[str, Callable[[Node], bool]] = {"chunked_recurrence": _mixed}
 """The ops that have one, each with its condition; `table.py` has the kernels themselves."""
 
 

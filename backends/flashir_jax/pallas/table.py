@@ -18,10 +18,14 @@ Kernel = Callable[..., Any]
 
 def _mixed(node: Node) -> Kernel:
     given = {name: node.attrs[name] for name in ("chunk", "causal", "lin_norm")}
-    return partial(mixed_chunk_attention, **given)  # type: ignore[arg-type]  # attributes are what their record says
+
+    def kernel(v: Any, quad_q: Any, quad_k: Any, bias: Any, lin_q: Any, lin_k: Any) -> Any:
+        return mixed_chunk_attention(quad_q, quad_k, lin_q, lin_k, v, bias, **given)  # type: ignore[arg-type]
+
+    return kernel
 
 
-TABLE: dict[str, Callable[[Node], Kernel]] = {"mixed_chunk_attention": _mixed}
+TABLE: dict[str, Callable[[Node], Kernel]] = {"chunked_recurrence": _mixed}
 
 
 def on_tpu(node: Node, otherwise: Callable[..., Any], *operands: Any) -> Any:

@@ -78,8 +78,9 @@ def linear(seq_len: int) -> Contest:
 
     def with_tile(tile: int) -> Callable[[], Array]:
         b = Builder("linear")
-        operands = [b.input(name, f"f32[1, {HEADS}, {seq_len}, {HEAD}]") for name in "qkv"]
-        graph = b.finish(b.token_linear_attention(*operands, causal=True, cumsum="native", tile=tile))
+        xq, xk, xv = (b.input(name, f"f32[1, {HEADS}, {seq_len}, {HEAD}]") for name in "qkv")
+        sums = {"causal": True, "cumsum": "native", "lin_norm": "none", "tile": tile}
+        graph = b.finish(b.chunked_recurrence(xv, lin_q=xq, lin_k=xk, **sums))
         return _emitted(graph, q, k, v)
 
     def heads_apart() -> Array:

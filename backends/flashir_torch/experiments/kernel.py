@@ -58,7 +58,7 @@ class Sizes:
         b, dtype = Builder("mixed"), DTYPES[self.dtype]
         keys = [b.input(f"x{i}", f"{dtype}[B, T, {self.keys}]") for i in range(4)]
         v, bias = b.input("v", f"{dtype}[B, T, {self.width}]"), b.input("bias", f"{dtype}[{self.chunk}, {self.chunk}]")
-        made = b.mixed_chunk_attention(*keys, v, bias, chunk=self.chunk, causal=self.causal, cumsum=cumsum)
+        made = b.chunked_recurrence(v, *keys[:2], bias, *keys[2:], chunk=self.chunk, causal=self.causal, cumsum=cumsum)
         return b.finish(made)
 
     def operands(self, device: str) -> list[Tensor]:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from flashir.errors import TargetError
 from flashir.ir import DType, Node
+from flashir.ops.attention.recurrence import is_mixed_chunk
 
 DEVICES = frozenset(("cuda", "a100", "h100", "h200"))
 """Triton compiles for compute capability 8.0 and above, which a v100 has not."""
@@ -20,22 +21,24 @@ MOST_KEYS = 128
 
 
 def _mixed(node: Node) -> bool:
-    """mixed_chunk_attention of relu2 without segments, in a narrow type or float32, if blocks divide the chunk.
+    """Mixed chunk attention without segments, in a narrow type or float32, if blocks divide the chunk.
 
     The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
     alternatives; without causality there are none.
     """
-    quad_q, _, _, _, v, _, *segments = node.operands
+    if not is_mixed_chunk(node):
+        return False
+    v, quad_q, *_ = node.operands
     chunk, keys, e, dtype = node.attrs["chunk"], quad_q.type.shape[-1], v.type.shape[-1], v.type.dtype
     scans = node.attrs["cumsum"] == "scan" or not node.attrs["causal"]
-    if segments or not scans or node.attrs["kernel"] != "relu2" or dtype not in (DType.F32, DType.BF16, DType.F16):
+    if not scans or dtype not in (DType.F32, DType.BF16, DType.F16):
         return False
     if not (isinstance(chunk, int) and isinstance(keys, int) and isinstance(e, int)):
         return False
     return chunk >= LEAST_CHUNK and chunk & (chunk - 1) == 0 and 0 < keys <= MOST_KEYS
 
 
-KERNELS: dict[str, Callable[[Node], bool]] = {"mixed_chunk_attention": _mixed}
+KERNELS: dict[str, Callable[[Node], bool]] = {"chunked_recurrence": _mixed}
 """The ops that have one, each with its condition."""
 
 

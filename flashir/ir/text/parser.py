@@ -12,6 +12,7 @@ from flashir.ir.builder import Builder
 from flashir.ir.graph import Attr, Graph, Value
 from flashir.ir.op import opdef
 from flashir.ir.parameter_names import check_names
+from flashir.ir.text.former import FORMER
 from flashir.ir.text.grammar import Place, Statement, parse, where_in
 
 _HAS_PLACE = re.compile(r"(.*:)?\d+:\d+(: .*)?\Z", re.DOTALL)
@@ -74,23 +75,27 @@ def _build(
 def _insert(
     builder: Builder, values: dict[str, Value], statement: Statement, statements: Sequence[Statement], source: str
 ) -> tuple[Value, ...]:
-    record = opdef(str(statement.op))
+    op = str(statement.op)
+    former = FORMER.get(op)
+    known = opdef(op).operands if former is None else former.operands
     inputs: list[Value | None] = []
-    names = [name.rstrip("?*") for name in record.operands]
+    names = [name.rstrip("?*") for name in known]
     for name, token in statement.operands:
         value = _lookup(values, token, statements, source)
         if name is None:
             inputs.append(value)
         elif name not in names or names.index(name) < len(inputs):
-            raise IRError(f"{record.name} has no operand named {name!r} here; it takes ({', '.join(record.operands)})")
+            raise IRError(f"{op} has no operand named {name!r} here; it takes ({', '.join(known)})")
         else:
             inputs += [None] * (names.index(name) - len(inputs)) + [value]
     attrs = _attrs(statement)
     region = None
     if statement.region is not None:
-        region = _region(builder, record.name, inputs, attrs, statement, source)
+        region = _region(builder, op, inputs, attrs, statement, source)
     stems = [str(token)[1:] for token in statement.results]
-    outputs = builder.insert(record.name, inputs, attrs, region, names=stems)
+    if former is not None:
+        op, inputs, attrs = former.now(builder, dict(zip(names, inputs)), attrs)
+    outputs = builder.insert(op, inputs, attrs, region, names=stems)
     if statement.types is not None and statement.types != tuple(v.type for v in outputs):
         got = ", ".join(str(v.type) for v in outputs)
         raise IRError(f"the result is {got}, the text says {', '.join(map(str, statement.types))}")

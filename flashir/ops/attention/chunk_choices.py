@@ -21,22 +21,24 @@ def strategies(node: Node) -> tuple[Attr, ...]:
     """The ways in which a node can sum up its chunk states.
 
     None where it sums nothing up, `matmul` alone where a mask or weights say which chunks see each other. A state of
-    packed documents begins anew with each, which differences of running sums, `native`, cannot do.
+    packed documents begins anew with each, and one with a decay fades, which running sums, `native`, cannot do.
     """
     if node.attrs.get("use_global") is False:
         return ()
     given = {name: value.type for name, value in zip(OPS[node.op].operands, node.inputs) if value is not None}
     packed = "documents?" in given and are_packed(given["documents?"])
+    if "lin_q?" in OPS[node.op].operands and "lin_q?" not in given:
+        return ()
     if not node.attrs.get("causal", True):
         return ("matmul",) if packed else ()
     if not given.keys().isdisjoint(_MASKS) or node.attrs.get("summaries") == "attend":
         return ("matmul",)
-    return ("scan", "matmul") if packed else STRATEGIES
+    return ("scan", "matmul") if packed or "decay?" in given else STRATEGIES
 
 
 def _tiles(node: Node) -> tuple[Attr, ...]:
     """One token beside a strategy that was set, for that is a sum over tokens (Table 10)."""
-    if not strategies(node):
+    if not strategies(node) or node.attrs.get("chunk") is not None:
         return ()
     return TILES if node.attrs["cumsum"] is AUTO else (1,)
 

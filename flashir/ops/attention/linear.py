@@ -19,6 +19,7 @@ from flashir.ops.attention.chunk_choices import CUMSUM
 from flashir.ops.attention.documents import are_packed
 from flashir.ops.attention.linear_documents import linear_of_documents, ref_between, sum_by_loop
 from flashir.ops.attention.quadratic import check_heads
+from flashir.ops.decode.context import column
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.primitive.scan import strictly_lower
 
@@ -41,8 +42,10 @@ def _infer_linear(
     visible: TensorType | None = None,
     weights: TensorType | None = None,
     documents: TensorType | None = None,
+    decay: TensorType | None = None,
     *,
     causal: bool,
+    cumsum: str,
     **_: Any,
 ) -> TensorType:
     check_heads(q, k, v)
@@ -61,6 +64,13 @@ def _infer_linear(
             raise IRError("documents say token by token what visible says of whole chunks, give one of them")
         if are_packed(documents) and weights is not None and not causal:
             raise IRError("weights of chunks do not tell the documents in a chunk apart where both ways are seen")
+    if decay is not None:
+        wanted = [TensorType(accumulation_dtype(v.dtype), (q.shape[0], chunks)) for chunks in (q.shape[1], 1)]
+        if decay not in wanted or not causal or cumsum == "native":
+            raise IRError(
+                f"decay must be {wanted[0]} or {wanted[1]}, causal and no native sum, got {decay}, causal = {causal}, "
+                f"cumsum = {cumsum}"
+            )
     return v
 
 
@@ -71,12 +81,16 @@ def _ref_linear(
     visible: Any = None,
     weights: Any = None,
     documents: Any = None,
+    decay: Any = None,
     *,
     causal: bool,
     cumsum: str,
     lin_norm: str,
 ) -> Any:
     batch, chunks, n = q.shape[:3]
+    if decay is not None:
+        left = _ref_left(np.broadcast_to(decay, (batch, chunks)))
+        weights = left if weights is None else left * weights
     if documents is not None:
         flat = [x.reshape(batch, chunks * n, *x.shape[3:]) for x in (q, k, v, documents)]
         masks = {"visible": visible, "weights": weights}
@@ -91,6 +105,16 @@ def _ref_linear(
     return np.einsum("bgns,bgse->bgne", q, state) / (1 if lin_norm == "none" else n)
 
 
+def _ref_left(decay: Any) -> Any:
+    """What is left of the state of chunk h at chunk g, [b, g, h]: the decays of all chunks between them."""
+    chunks = decay.shape[1]
+    made = np.zeros((*decay.shape, chunks))
+    for g in range(chunks):
+        for h in range(g):
+            made[:, g, h] = np.exp(decay[:, h + 1 : g].sum(1))
+    return made
+
+
 def _decompose_linear(
     b: Builder,
     q: Value,
@@ -99,15 +123,19 @@ def _decompose_linear(
     visible: Value | None = None,
     weights: Value | None = None,
     documents: Value | None = None,
+    decay: Value | None = None,
     *,
     causal: bool,
     cumsum: str,
     lin_norm: str,
 ) -> Value:
     """q (sum over visible chunks of k^T v), the norm spread over k (1 / n) and q (1 / number of chunks)"""
+    if decay is not None and (cumsum != "scan" or visible is not None or weights is not None):
+        left = _left(b, decay, q.type.shape[1])
+        weights, decay = left if weights is None else b.mul(left, weights), None
     if documents is not None:
         return linear_of_documents(
-            b, q, k, v, visible, weights, documents, causal=causal, cumsum=cumsum, lin_norm=lin_norm
+            b, q, k, v, visible, weights, documents, decay, causal=causal, cumsum=cumsum, lin_norm=lin_norm
         )
     chunks, n = q.type.shape[1:3]
     if lin_norm != "none":
@@ -128,8 +156,25 @@ def _decompose_linear(
     if not causal:
         return _sum_of_all(b, q, k, v)
     if cumsum == "scan":
-        return sum_by_loop(b, q, k, v)
+        return sum_by_loop(b, q, k, v, decay=decay)
     return b.matmul(q, as_dtype(b, b.prefix_sum(_states(b, k, v), cumsum=cumsum), q.type.dtype))
+
+
+def _left(b: Builder, decay: Value, chunks: Size) -> Value:
+    """[b, g] or [b, 1] -> what is left of the state of chunk h at chunk g > h, [b, g, h]; 0 for others
+
+    A constant is not summed up, so that it is as exact after many chunks as after few.
+    """
+    batch, known = decay.type.shape
+    lower = strictly_lower(b, chunks, DType.BOOL)
+    if known == chunks:
+        after = b.cumsum(decay, axis=1)
+        between = b.sub(column(b, b.sub(after, decay)), b.reshape(after, shape=(batch, 1, chunks)))
+    else:
+        index = b.iota(length=chunks, dtype=decay.type.dtype)
+        apart = b.sub(b.sub(column(b, index), 1.0), b.reshape(index, shape=(1, chunks)))
+        between = b.mul(column(b, decay), apart)
+    return b.exp(b.select(lower, between, float("-inf")))
 
 
 def _known(n: Size) -> int:
@@ -190,7 +235,7 @@ _CHUNKS = ("f32[2, 5, 3, 4]", "f32[2, 5, 3, 4]", "f32[2, 5, 3, 6]")
 linear_attention = define_op(
     OpDef(
         "linear_attention",
-        ("q", "k", "v", "visible?", "weights?", "documents?"),
+        ("q", "k", "v", "visible?", "weights?", "documents?", "decay?"),
         _infer_linear,
         _ref_linear,
         _cost_linear,
@@ -231,6 +276,12 @@ linear_attention = define_op(
                 ("matmul", "chunk_mean", ("bool[2, 5, 5]", None)),
                 ("matmul", "chunk_mean", (None, "f32[2, 5, 5]")),
             )
+        )
+        + tuple(
+            sample(*_CHUNKS, *told, *[None] * (3 - len(told)), decay, causal=True, cumsum=kind)
+            for kind in ("scan", "matmul")
+            for decay in ("f32[2, 5]", "f32[2, 1]")
+            for told in ((), ("bool[2, 5, 5]",), (None, None, "bool[2, 5, 3]"))
         ),
         attrs={"causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_linear,

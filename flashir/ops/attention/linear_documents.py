@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
-def sum_by_loop(b: Builder, q: Value, k: Value, v: Value, goes_on: Value | None = None) -> Value:
+def sum_by_loop(
+    b: Builder, q: Value, k: Value, v: Value, goes_on: Value | None = None, decay: Value | None = None
+) -> Value:
     """q (sum of k^T v over earlier chunks), by one loop that carries the s x e state and never stores them all.
 
     Args:
         b, q, k, v: the builder, [b, g, n, s] twice, [b, g, n, e].
         goes_on: bool [b, g], whether the state goes on after a chunk; where not, the chunk's own sum is all of it.
+        decay: [b, g], the log of what is left of the state after a chunk; [b, 1] where it is the same for all.
     """
     batch, _, n, s = q.type.shape
     e, dtype = v.type.shape[-1], accumulation_dtype(v.type.dtype)
@@ -55,13 +58,21 @@ def sum_by_loop(b: Builder, q: Value, k: Value, v: Value, goes_on: Value | None 
     k_g = body.input("k", k.type.with_shape((batch, n, s)))
     v_g = body.input("v", v.type.with_shape((batch, n, e)))
     out = body.matmul(q_g, as_dtype(body, state, q.type.dtype))
-    kept = state
+    kept, walked = state, [q, k, v]
+    whole: list[Value] = []
+    if decay is not None:
+        left = b.exp(decay)
+        same = decay.type.shape[1] != q.type.shape[1]
+        left_g = body.input("left", left.type.with_shape((batch, 1) if same else (batch,)))
+        (whole if same else walked).append(left)
+        kept = body.mul(state, body.reshape(left_g, shape=(batch, 1, 1)))
     if goes_on is not None:
+        walked.append(goes_on)
         goes_on_g = body.input("goes_on", goes_on.type.with_shape((batch,)))
-        kept = body.select(body.reshape(goes_on_g, shape=(batch, 1, 1)), state, 0.0)
+        kept = body.select(body.reshape(goes_on_g, shape=(batch, 1, 1)), kept, 0.0)
     after = body.add(kept, as_dtype(body, body.matmul(k_g, v_g, transpose_x=True), dtype))
-    walked = (q, k, v) if goes_on is None else (q, k, v, goes_on)
-    _, result = b.results("scan", zeros, *walked, carries=1, axis=1, body=body.finish(after, out))
+    loop = {"carries": 1, "axis": 1, "invariants": len(whole)}
+    _, result = b.results("scan", zeros, *walked, *whole, **loop, body=body.finish(after, out))
     return result
 
 
@@ -73,6 +84,7 @@ def linear_of_documents(
     visible: Value | None,
     weights: Value | None,
     documents: Value,
+    decay: Value | None,
     *,
     causal: bool,
     cumsum: str,
@@ -83,10 +95,10 @@ def linear_of_documents(
     `visible` stands beside a mask alone, `weights` beside a mask or where causal.
     """
     if not are_packed(documents.type):
-        return _of_one(b, q, k, v, visible, weights, documents, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
+        return _of_one(b, q, k, v, visible, weights, documents, decay, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
     before = _Side(b, documents, earlier=True)
     if causal:
-        return _before(b, q, k, v, weights, before, cumsum, lin_norm)
+        return _before(b, q, k, v, weights, decay, before, cumsum, lin_norm)
     after = _Side(b, documents, earlier=False)
     return _both_ways(b, q, k, v, documents, before, after, lin_norm)
 
@@ -99,6 +111,7 @@ def _of_one(
     visible: Value | None,
     weights: Value | None,
     mask: Value,
+    decay: Value | None,
     *,
     causal: bool,
     cumsum: str,
@@ -115,7 +128,7 @@ def _of_one(
                 b.cumsum(counts, axis=1, exclusive=True) if causal else b.reduce_sum(counts, axes=(1,), keepdims=True)
             )
             q, lin_norm = scaled(b, q, _share(b, seen)), "chunk"
-        return b.linear_attention(q, k, v, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
+        return b.linear_attention(q, k, v, decay=decay, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
     batch, chunks = held.type.shape
     held = b.reshape(held, shape=(batch, 1, chunks))
     whole = b.broadcast(held, shape=(batch, chunks, chunks))
@@ -170,7 +183,15 @@ class _Side:
 
 
 def _before(
-    b: Builder, q: Value, k: Value, v: Value, weights: Value | None, side: _Side, cumsum: str, lin_norm: str
+    b: Builder,
+    q: Value,
+    k: Value,
+    v: Value,
+    weights: Value | None,
+    decay: Value | None,
+    side: _Side,
+    cumsum: str,
+    lin_norm: str,
 ) -> Value:
     """Causal: a loop whose state begins anew with another document, or a mask of chunks"""
     q, k = side.masked(q, k)
@@ -182,7 +203,7 @@ def _before(
         k = b.mul(k, 1.0 / n)
     if lin_norm == "chunk_mean":
         q = scaled(b, q, _share(b, side.counts(accumulation_dtype(q.type.dtype))))
-    return sum_by_loop(b, q, k, v, equal(b, side.given, side.asked))
+    return sum_by_loop(b, q, k, v, equal(b, side.given, side.asked), decay)
 
 
 def _both_ways(
@@ -225,8 +246,12 @@ def ref_between(
     lin_norm: str,
     visible: Any = None,
     weights: Any = None,
+    fading: Any = None,
 ) -> Any:
-    """Token by token, [b, t, *]: each query with all keys of its document in the chunks that it sees."""
+    """Token by token, [b, t, *]: each query with all keys of its document in the chunks that it sees.
+
+    `weights` [b, g, h] weigh the states of chunks, `fading` [b, t, m] says what is left of a key.
+    """
     batch, length = v.shape[:2]
     of_token = np.arange(length) // chunk
     seen = ref_seen(ref_numbers(documents, length), length, 3)
@@ -237,6 +262,7 @@ def ref_between(
     scores = np.einsum("bts,bms->btm", q, k) * seen
     if weights is not None:
         scores = scores * weights[:, of_token][:, :, of_token]
+    scores = scores if fading is None else scores * fading
     if lin_norm == "chunk_mean":
         parts = [seen[:, :, of_token == h].any(-1) for h in range(chunks)]
         scores = scores / np.maximum(np.sum(parts, axis=0), 1)[..., None] if parts else scores

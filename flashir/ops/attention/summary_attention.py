@@ -13,7 +13,7 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size, ceildiv, divides
-from flashir.ir.op import OpDef, define_op, flag, integer, sample
+from flashir.ir.op import OpDef, define_op, flag, integer, number, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunks import chunked, chunked_documents, unchunked
@@ -30,10 +30,10 @@ from flashir.ops.attention.documents import (
     ref_numbers,
 )
 from flashir.ops.attention.quadratic import check_heads
+from flashir.ops.attention.recurrence_parts import tokens_of_chunks
 from flashir.ops.attention.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
 from flashir.ops.decode.chunk_state import masks
 from flashir.ops.decode.context import DecodeContext, column, equal, ring_after, ring_step, under_heads
-from flashir.ops.layers.mixed_chunk_mhsa import SCALE, tokens_of_chunks
 from flashir.ops.layers.multi_head import rows_of_heads
 from flashir.ops.primitive.elementwise import floating
 
@@ -266,7 +266,11 @@ summary_attention = define_op(
             )
             for causal in (True, False)
         ),
-        attrs={"chunk": integer(least=1), "causal": flag(), "scale": SCALE},
+        attrs={
+            "chunk": integer(least=1),
+            "causal": flag(),
+            "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA"),
+        },
         decompose=_decompose_summary,
         stream=StreamingRule(_step_summary, _after_summary),
         doc="softmax attention to the own chunk and to summaries of the others, of those before where causal",

@@ -1,4 +1,4 @@
-"""Mixed chunk attention, token by token: the sum over all tokens so far, and the tokens of the current chunk.
+"""The chunked recurrence, token by token: the sum over all tokens so far, and the tokens of the current chunk.
 
 A chunk sees the sum of k^T v over the chunks before it. Kept is the sum R over every token so far, which a new token
 changes by one product of rank 1; what it holds of the own chunk is taken out again where the scores are,
@@ -14,10 +14,11 @@ Axes: b batch, h heads, t new tokens, n slots of the ring, s key, e expanded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashir.ir.streaming import States
-from flashir.ir.types import DType
+from flashir.ir.types import DType, TensorType
+from flashir.ops.attention.softmax import until_now
 from flashir.ops.decode.context import (
     DecodeContext,
     column,
@@ -89,11 +90,60 @@ def chunks_after(
     return kept if far is None else {"sum": sum_after(now, keys[far], v), **kept}
 
 
-def sum_after(now: DecodeContext, k: Value, v: Value) -> Value:
-    """[b, .., t, s], [b, .., t, e] -> k^T v over each row's own tokens, [b, .., s, e] in float32 at least"""
+def sum_after(now: DecodeContext, k: Value, v: Value, decay: Value | None = None) -> Value:
+    """[b, .., t, s], [b, .., t, e] -> k^T v over each row's own tokens, [b, .., s, e] in float32 at least
+
+    With the log of a decay, [..] or [b, .., t], each product is what is left of it after the last token.
+    """
     b, dtype = now.b, accumulation_dtype(v.type.dtype)
     token = under_heads(b, column(b, now.is_token()), k.type.rank)
-    return b.matmul(b.select(token, as_dtype(b, k, dtype), 0.0), as_dtype(b, v, dtype), transpose_x=True)
+    keys = as_dtype(b, k, dtype)
+    if decay is not None:
+        each = b.select(token, column(b, _of_each_token(b, decay, v.type)), 0.0)
+        after = b.sub(b.reduce_sum(each, axes=(-2,), keepdims=True), b.cumsum(each, axis=v.type.rank - 2))
+        keys = b.mul(keys, b.exp(after))
+    return b.matmul(b.select(token, keys, 0.0), as_dtype(b, v, dtype), transpose_x=True)
+
+
+def _of_each_token(b: Builder, decay: Value, v: TensorType) -> Value:
+    """The decay of each token, [b, .., t], of one that may be the same for all, [..]"""
+    shape = v.shape[:-1]
+    return decay if decay.type.shape == shape else b.broadcast(column(b, decay), shape=shape)
+
+
+def sum_step(
+    now: DecodeContext, states: States, q: Value, k: Value, v: Value, decay: Value | None = None
+) -> tuple[Value, States]:
+    """q_t (the sum over all tokens up to t), [b, .., t, e]; the sum is [b, .., s, e]
+
+    Without decay, what the new sum holds too much, k_m^T v_m of the new m > t, is taken out again. With it, the state
+    first decays by what the first new token leaves of it, and fades from there on, so that nothing grows.
+    """
+    b, dtype, length = now.b, states["sum"].type.dtype, now.length
+    queries, keys, values = (as_dtype(b, x, dtype) for x in (q, k, v))
+    if decay is None:
+        after = b.add(states["sum"], b.matmul(keys, values, transpose_x=True))
+        out = b.matmul(queries, after)
+        if length != 1:
+            later = b.select(until_now(b, length), 0.0, b.matmul(queries, keys, transpose_y=True))
+            out = b.sub(out, b.matmul(later, values))
+        return as_dtype(b, out, v.type.dtype), {"sum": after}
+    each = _of_each_token(b, decay, v.type)
+    axis = each.type.rank - 1
+    first = b.slice(each, axis=axis, stop=1)
+    begun = b.mul(states["sum"], b.exp(column(b, first)))
+    if length == 1:
+        after = b.add(begun, b.matmul(keys, values, transpose_x=True))
+        return as_dtype(b, b.matmul(queries, after), v.type.dtype), {"sum": after}
+    until = b.sub(b.cumsum(each, axis=axis), first)  # from after the first token
+    end = b.sub(b.reduce_sum(each, axes=(-1,), keepdims=True), first)
+    ago = b.sub(column(b, until), b.reshape(until, shape=(*until.type.shape[:-1], 1, length)))
+    left = b.exp(b.select(until_now(b, length), ago, float("-inf")))
+    scores = b.mul(b.matmul(queries, keys, transpose_y=True), left)
+    out = b.add(b.matmul(b.mul(queries, b.exp(column(b, until))), begun), b.matmul(scores, values))
+    faded = b.mul(keys, b.exp(column(b, b.sub(end, until))))
+    after = b.add(b.mul(begun, b.exp(column(b, end))), b.matmul(faded, values, transpose_x=True))
+    return as_dtype(b, out, v.type.dtype), {"sum": after}
 
 
 def chunks_step(
@@ -131,7 +181,10 @@ def chunks_step(
         if bias is not None:
             scores = b.add(scores, _bias(now, bias, seen.back, chunk))
         near = under_heads(b, seen.near, scores.type.rank)
-        (weights,) = b.results(kernel, b.select(near, scores, float("-inf")))
+        if kernel == "identity":
+            weights = b.select(near, scores, 0.0)
+        else:
+            (weights,) = b.results(kernel, b.select(near, scores, float("-inf")))
         weights = as_dtype(b, weights, dtype)
     if far is not None:
         q, name = as_dtype(b, far[0], dtype), far[1]
@@ -145,41 +198,6 @@ def chunks_step(
     assert weights is not None
     out = b.matmul(weights, as_dtype(b, after["v"], dtype))
     return as_dtype(b, out if distant is None else b.add(out, distant), v.type.dtype), after
-
-
-def mixed_after(
-    now: DecodeContext,
-    quad_q: Value,
-    quad_k: Value,
-    lin_q: Value,
-    lin_k: Value,
-    v: Value,
-    *_: Value,
-    chunk: int,
-    **__: Any,
-) -> States:
-    """Of `mixed_chunk_attention`."""
-    return chunks_after(now, v, {"quad_k": quad_k, "lin_k": lin_k}, "lin_k", chunk)
-
-
-def mixed_step(
-    now: DecodeContext,
-    states: States,
-    quad_q: Value,
-    quad_k: Value,
-    lin_q: Value,
-    lin_k: Value,
-    v: Value,
-    bias: Value,
-    *,
-    chunk: int,
-    lin_norm: str,
-    kernel: str,
-    **_: Any,
-) -> tuple[Value, States]:
-    """Of `mixed_chunk_attention`."""
-    keys, local, far = {"quad_k": quad_k, "lin_k": lin_k}, (quad_q, "quad_k"), (lin_q, "lin_k")
-    return chunks_step(now, states, v, keys, local, far, chunk=chunk, lin_norm=lin_norm, kernel=kernel, bias=bias)
 
 
 def _scores(b: Builder, q: Value, k: Value) -> Value:

@@ -18,9 +18,10 @@ from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
 from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.attention.documents import are_packed, ref_lengths
 from flashir.ops.attention.linear import LIN_NORMS
-from flashir.ops.attention.mixed_chunk import ref_mixed
-from flashir.ops.attention.partial_chunk import local_part, own_part, ref_own
+from flashir.ops.attention.own_chunk import own_part, ref_own
 from flashir.ops.attention.quadratic import KERNEL
+from flashir.ops.attention.recurrence_parts import local_part
+from flashir.ops.attention.recurrence_reference import ref_recurrence
 from flashir.ops.attention.summary_weights import ref_summary_weights
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.functions.position import ref_rope_bias
@@ -147,18 +148,18 @@ def _ref_flash(x: Any, segment_ids: Any = None, documents: Any = None, *, p: Par
         if not attrs["reduce_groups"]:
             own = ref_own(named["lin_q"], named["lin_k"], v, documents, chunk) / (1 if lin_norm == "none" else chunk)
             named["lin_q"] = np.zeros_like(named["lin_q"])
-        return own + ref_mixed(
+        return own + ref_recurrence(
+            v,
             named["quad_q"] / _divisor(**attrs),
             named["quad_k"],
+            bias,
             named["lin_q"],
             named["lin_k"],
-            v,
-            bias,
+            None,
             segment_ids,
             documents,
             chunk=chunk,
             causal=causal,
-            cumsum=attrs["cumsum"],
             lin_norm=lin_norm,
             kernel=attrs["attention"] if attrs["use_local"] else "relu2",
             overlap=overlap,
@@ -231,13 +232,10 @@ def _decompose_flash(
             heads = {name: head for name, head in heads.items() if not name.startswith("lin")}
             if not attrs["use_local"]:
                 return own
-        if attrs["use_local"] and "lin_q" in heads and not attrs["overlap"]:
-            parts = (*(heads[name] for name in HEADS[:4]), v, bias, segment_ids, told)
-            return b.mixed_chunk_attention(*parts, **sums)
         quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
-        parts = (quad_q, quad_k, bias, lin_q, lin_k, segment_ids if "lin_q" in heads else None, told)
-        near = b.partial_chunk_attention(v, *parts, **sums, overlap=attrs["overlap"])
-        return near if attrs["reduce_groups"] else b.add(near, own)
+        parts = (quad_q, quad_k, bias, lin_q, lin_k, None, segment_ids if "lin_q" in heads else None, told)
+        out = b.chunked_recurrence(v, *parts, **sums, overlap=attrs["overlap"])
+        return out if attrs["reduce_groups"] else b.add(out, own)
 
     kept = {name: attrs[name] for name in GATED}
     return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **kept)

@@ -12,7 +12,7 @@ from flashir.ir.op import OpDef, define_op, number, sample
 from flashir.ir.traits import where_causal
 from flashir.ops.attention.chunk_choices import CUMSUM, TILE
 from flashir.ops.attention.documents import ref_numbers, ref_seen
-from flashir.ops.attention.token_linear import token_products, token_steps
+from flashir.ops.attention.recurrence import recurrence_steps, token_products
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import HEADS, SCOPE, cost_heads, head_params, infer_heads, multi_head, ref_multi_head
@@ -62,7 +62,9 @@ def _decompose_performer(
         q, k, v = (as_dtype(b, each, accumulation_dtype(dtype)) for each in (q, k, v))
         q, k = (b.add(b.relu(each), kernel_eps) for each in (q, k))
         ones_beside = b.pad(v, axis=3, after=1, value=1.0)
-        sums = b.token_linear_attention(q, k, ones_beside, documents, causal=causal, cumsum=cumsum, tile=tile)
+        sums = b.chunked_recurrence(
+            ones_beside, lin_q=q, lin_k=k, documents=documents, causal=causal, cumsum=cumsum, tile=tile, lin_norm="none"
+        )
         above, below = b.results("split", sums, axis=3, sizes=(v.type.shape[3], 1))
         if documents is not None:  # the sums of padding are nothing
             return as_dtype(b, b.divide_no_nan(above, below), dtype)
@@ -78,7 +80,7 @@ def _cost_performer(ins: Types, outs: Types, heads: int, causal: bool, cumsum: s
     s = d // heads
     documents = ins[1] if len(ins) > 1 else None
     products = token_products(batch * heads, t, s, s + 1, causal, cumsum, tile, documents)
-    return replace(cost_heads(ins, outs, *products), steps=token_steps(t, causal, cumsum, tile))
+    return replace(cost_heads(ins, outs, *products), steps=recurrence_steps(t, causal, cumsum, tile))
 
 
 performer = define_op(

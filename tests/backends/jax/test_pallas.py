@@ -16,7 +16,7 @@ import flashir_jax
 from flashir import interpret
 from flashir.backends.lowering import Lowering
 from flashir.ir import Builder, DType, Graph
-from flashir.ops.attention.mixed_chunk import ref_mixed
+from flashir.ops.attention.recurrence_reference import ref_recurrence
 from flashir_jax import JaxBackend, function
 from flashir_jax.artefact import read_manifest
 from flashir_jax.export import exported, imported
@@ -44,7 +44,9 @@ def kernel(causal: bool, lin_norm: str) -> Any:
 
 
 def reference(operands: list[Array], causal: bool, lin_norm: str) -> Array:
-    made = ref_mixed(*operands, chunk=CHUNK, causal=causal, cumsum="scan", lin_norm=lin_norm)
+    quad_q, quad_k, lin_q, lin_k, v, bias = operands
+    how = {"chunk": CHUNK, "causal": causal, "lin_norm": lin_norm}
+    made = ref_recurrence(v, quad_q, quad_k, bias, lin_q, lin_k, **how)
     return np.asarray(made)
 
 
@@ -134,7 +136,9 @@ def mixed(
     keys = [b.input(f"k{i}", f"{dtype}[B, T, 64]") for i in range(4)]
     v, bias = b.input("v", f"{dtype}[B, T, {width}]"), b.input("bias", f"{dtype}[{chunk}, {chunk}]")
     ids = [b.input("ids", "i32[B, T]")] if segments else []
-    return b.finish(b.mixed_chunk_attention(*keys, v, bias, *ids, chunk=chunk, causal=causal, cumsum=cumsum))
+    return b.finish(
+        b.chunked_recurrence(v, *keys[:2], bias, *keys[2:], None, *ids, chunk=chunk, causal=causal, cumsum=cumsum)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
@@ -215,7 +219,7 @@ def test_the_artefact_of_a_model_with_the_kernel(tmp_path: Path) -> None:
     assert len(set(manifest.functions.values())) == 2
     checks = "\n".join(found.checks)
     assert "a StableHLO module each for tpu and cpu; tpu is not at hand, only the other runs on cpu here" in checks
-    assert "on a tpu, mixed_chunk_attention is a Pallas kernel; on cpu, its parts" in checks
+    assert "on a tpu, chunked_recurrence is a Pallas kernel; on cpu, its parts" in checks
     ids = tokens(model(), 2, 5)
     wanted = interpret(model(), flashir.init(model()), *ids)[0]
     assert relative_error(TPU.load(found.path, "cpu")[1](ids), wanted) < 1e-4

@@ -23,7 +23,7 @@ from flashir.backends.lowering import Lowering
 from flashir.errors import TargetError
 from flashir.ir import Builder, Graph
 from flashir.machine.targets import target as flashir_target
-from flashir.ops.attention.mixed_chunk import ref_mixed
+from flashir.ops.attention.recurrence_reference import ref_recurrence
 from flashir_torch import TorchBackend, module
 from flashir_torch.experiments import kernel as bench_kernel
 from flashir_torch.export import without_loops
@@ -56,7 +56,9 @@ def kernel(operands: list[Tensor], causal: bool = True, lin_norm: str = "chunk_m
 
 
 def reference(operands: list[Array], causal: bool = True, lin_norm: str = "chunk_mean") -> Array:
-    made = ref_mixed(*operands, chunk=CHUNK, causal=causal, cumsum="scan", lin_norm=lin_norm)
+    quad_q, quad_k, lin_q, lin_k, v, bias = operands
+    how = {"chunk": CHUNK, "causal": causal, "lin_norm": lin_norm}
+    made = ref_recurrence(v, quad_q, quad_k, bias, lin_q, lin_k, **how)
     return np.asarray(made)
 
 
@@ -221,7 +223,7 @@ def mixed(dtype: str = "f32", chunk: int = 64, keys: int = 64, **settings: Any) 
     v, bias = b.input("v", f"{dtype}[B, T, 96]"), b.input("bias", f"{dtype}[{chunk}, {chunk}]")
     ids = [b.input("ids", "i32[B, T]")] if settings.pop("segments", False) else []
     chosen = {"causal": True, "cumsum": "scan", "lin_norm": "chunk_mean", **settings}
-    return b.finish(b.mixed_chunk_attention(*heads, v, bias, *ids, chunk=chunk, **chosen))
+    return b.finish(b.chunked_recurrence(v, *heads[:2], bias, *heads[2:], None, *ids, chunk=chunk, **chosen))
 
 
 def ops(graph: Graph) -> set[str]:

@@ -1,0 +1,362 @@
+"""The chunked recurrence: attention within chunks, and a state summed up between them. What all layers of FLASH share.
+
+Each part may be absent. Locally, tokens of a chunk attend to each other: kernel(quad_q quad_k^T + bias) v. Globally, a
+token asks with lin_q for the sum of lin_k^T v over the tokens that it sees: those of the chunks before its own, or with
+`chunk = none` all up to itself. What a state holds may decay:
+
+    mixed chunk attention (Code 8)       both parts, relu2, a bias
+    MC-TFM++ (section 4.3)               both parts, softmax, in heads, of the same queries and keys
+    linear attention (Eq. 6), Performer  the global part alone, chunk = none
+    retention, gated linear attention    the same, with a decay
+
+Axes: b batch, h heads, t length, g chunks, n within a chunk, s key, e value. Queries come scaled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from flashir.errors import IRError
+from flashir.ir.cost import Contraction, Cost, Types, moved
+from flashir.ir.op import OpDef, Sample, choice, define_op, flag, integer, sample
+from flashir.ir.streaming import States, StreamingRule
+from flashir.ir.types import TensorType
+from flashir.ops.attention.chunk_choices import CUMSUM, TILE
+from flashir.ops.attention.chunks import check_told
+from flashir.ops.attention.documents import are_packed, check_documents
+from flashir.ops.attention.linear import LIN_NORM
+from flashir.ops.attention.quadratic import KERNEL_WEIGHT, KERNELS, check_bias, check_heads
+from flashir.ops.attention.recurrence_parts import decompose_recurrence
+from flashir.ops.attention.recurrence_reference import ref_recurrence
+from flashir.ops.decode.chunk_state import chunks_after, chunks_step, seen_at_once, sum_after, sum_step
+from flashir.ops.decode.context import DecodeContext
+from flashir.ops.functions.norm import accumulation_dtype
+from flashir.ops.primitive.elementwise import floating
+
+if TYPE_CHECKING:
+    from flashir.ir.graph import Node, Value
+
+OPERANDS = ("v", "quad_q?", "quad_k?", "bias?", "lin_q?", "lin_k?", "decay?", "segment_ids?", "documents?")
+
+
+def _infer(
+    v: TensorType,
+    quad_q: TensorType | None = None,
+    quad_k: TensorType | None = None,
+    bias: TensorType | None = None,
+    lin_q: TensorType | None = None,
+    lin_k: TensorType | None = None,
+    decay: TensorType | None = None,
+    segment_ids: TensorType | None = None,
+    documents: TensorType | None = None,
+    *,
+    chunk: int | None,
+    causal: bool,
+    cumsum: str,
+    lin_norm: str,
+    overlap: bool,
+    kernel: str,
+    **_: Any,
+) -> TensorType:
+    if v.rank not in (3, 4):
+        raise IRError(f"queries, keys and v must be [b, t, *], or [b, h, t, *] in heads, got {v}")
+    if quad_q is None and lin_q is None:
+        raise IRError("there must be queries of the local part, of the global part, or of both")
+    if quad_q is not None:
+        _check_local(v, quad_q, quad_k, bias, chunk, overlap, kernel)
+    if lin_q is not None:
+        if lin_k is None:
+            raise IRError("queries of the global part need keys")
+        check_heads(lin_q, lin_k, v)
+    if decay is not None:
+        _check_decay(decay, v, causal, cumsum, lin_q is not None)
+    if chunk is None and lin_norm != "none":
+        raise IRError(f"lin_norm divides by chunks, so without a chunk it must be 'none', got {lin_norm!r}")
+    if segment_ids is not None and (v.rank == 4 or chunk is None):
+        raise IRError("segment_ids tell chunks apart, and without heads; give documents")
+    if v.rank == 3:
+        check_told(segment_ids, documents, v)
+    check_documents(documents, v.shape[0], v.shape[-2])
+    return floating(v)
+
+
+def _check_local(
+    v: TensorType,
+    q: TensorType,
+    k: TensorType | None,
+    bias: TensorType | None,
+    chunk: int | None,
+    overlap: bool,
+    kernel: str,
+) -> None:
+    if k is None:
+        raise IRError("queries of the local part need keys")
+    if chunk is None:
+        raise IRError("the local part is within chunks, so it needs a chunk")
+    check_heads(q, k, v)
+    if overlap and (bias is None or kernel == "identity"):
+        raise IRError(f"chunks overlap with a bias, and a kernel, got {kernel} and {bias or 'no bias'}")
+    if bias is not None:
+        span = seen_at_once(chunk, overlap)
+        check_bias(bias, v, span, span)
+
+
+def _check_decay(decay: TensorType, v: TensorType, causal: bool, cumsum: str, is_global: bool) -> None:
+    heads = v.shape[1 : v.rank - 2]
+    wanted = [TensorType(accumulation_dtype(v.dtype), shape) for shape in (heads, v.shape[:-1])]
+    if decay not in wanted:
+        raise IRError(f"decay must be {wanted[0]}, or {wanted[1]} where it differs from token to token, got {decay}")
+    if not causal:
+        raise IRError("what decays is causal")
+    if not is_global:
+        raise IRError("what decays is the global part, which is off")
+    if cumsum == "native":
+        raise IRError("a native cumulative sum does not decay", hint="cumsum = scan or matmul")
+
+
+def _after(
+    now: DecodeContext,
+    v: Value,
+    quad_q: Value | None = None,
+    quad_k: Value | None = None,
+    bias: Value | None = None,
+    lin_q: Value | None = None,
+    lin_k: Value | None = None,
+    decay: Value | None = None,
+    *,
+    chunk: int | None,
+    overlap: bool,
+    **_: Any,
+) -> States:
+    if chunk is None:
+        assert lin_k is not None
+        return {"sum": sum_after(now, lin_k, v, decay)}
+    _check_continued(decay)
+    keys, _local, far = _keys(quad_k, lin_k)
+    return chunks_after(now, v, keys, far, chunk, overlap)
+
+
+def _step(
+    now: DecodeContext,
+    states: States,
+    v: Value,
+    quad_q: Value | None = None,
+    quad_k: Value | None = None,
+    bias: Value | None = None,
+    lin_q: Value | None = None,
+    lin_k: Value | None = None,
+    decay: Value | None = None,
+    *,
+    chunk: int | None,
+    lin_norm: str,
+    overlap: bool,
+    kernel: str,
+    **_: Any,
+) -> tuple[Value, States]:
+    if chunk is None:
+        assert lin_q is not None and lin_k is not None
+        return sum_step(now, states, lin_q, lin_k, v, decay)
+    _check_continued(decay)
+    keys, near, far = _keys(quad_k, lin_k)
+    local = None if quad_q is None or near is None else (quad_q, near)
+    distant = None if lin_q is None or far is None else (lin_q, far)
+    settings: dict[str, Any] = {"chunk": chunk, "lin_norm": lin_norm, "overlap": overlap, "bias": bias}
+    return chunks_step(now, states, v, keys, local, distant, kernel=kernel, **settings)
+
+
+def _check_continued(decay: Value | None) -> None:
+    if decay is not None:
+        raise IRError("what decays is continued token by token with chunk = none alone")
+
+
+def _keys(quad_k: Value | None, lin_k: Value | None) -> tuple[dict[str, Value], str | None, str | None]:
+    """The keys that are kept, by name, and the names of those of the local and of the global part."""
+    if quad_k is not None and quad_k is lin_k:
+        return {"k": quad_k}, "k", "k"
+    keys = {name: k for name, k in (("quad_k", quad_k), ("lin_k", lin_k)) if k is not None}
+    return keys, "quad_k" if "quad_k" in keys else None, "lin_k" if "lin_k" in keys else None
+
+
+def is_mixed_chunk(node: Node) -> bool:
+    """Whether a node is mixed chunk attention (Code 8) without segments, which kernels do whole."""
+    given, attrs = node.inputs, node.attrs
+    plain = attrs["chunk"] is not None and attrs["kernel"] == "relu2" and not attrs["overlap"]
+    return plain and len(given) == 6 and None not in given and node.output.type.rank == 3
+
+
+def token_products(
+    count: int, t: int, s: int, e: int, causal: bool, cumsum: str, tile: int, documents: TensorType | None = None
+) -> tuple[Contraction, ...]:
+    """The products of `count` heads: two where not causal, four for each tile where it is; a mask of tiles beside.
+
+    Documents in a row that are seen both ways take those within tiles, and those between tiles of each side.
+    """
+    packed = documents is not None and are_packed(documents)
+    if not causal and not packed:
+        return Contraction(count, s, t, e), Contraction(count, t, s, e)
+    g = -(-t // tile)
+    tiles = count * g
+    mask = (Contraction(count, g, g, s * e),) if cumsum == "matmul" or packed else ()
+    between = (Contraction(tiles, s, tile, e), Contraction(tiles, tile, s, e), *mask)
+    within = (Contraction(tiles, tile, s, tile), Contraction(tiles, tile, tile, e))
+    return (*within, *between) if causal else (*within, *between, *between)
+
+
+def recurrence_steps(t: int, causal: bool, cumsum: str, n: int) -> int:
+    """As many as chunks where a loop carries the state."""
+    return -(-t // n) if causal and cumsum == "scan" else 1
+
+
+def _cost(
+    ins: Types,
+    outs: Types,
+    chunk: int | None,
+    tile: int,
+    causal: bool,
+    cumsum: str,
+    overlap: bool,
+    kernel: str,
+    **_: Any,
+) -> Cost:
+    v, local, far, documents = (ins[at] if len(ins) > at else None for at in (0, 1, 4, 8))
+    traffic = moved(ins, outs)
+    assert v is not None
+    *lead, length, e = v.sizes
+    count = prod(lead)
+    if chunk is None:
+        assert far is not None
+        alone = token_products(count, length, far.sizes[-1], e, causal, cumsum, tile, documents)
+        steps = recurrence_steps(length, causal, cumsum, tile)
+        return Cost(2.0 * v.count, traffic.read, traffic.written, steps, alone)
+    chunks = count * -(-length // chunk)
+    products: tuple[Contraction, ...] = ()
+    flops = 0.0
+    if local is not None:
+        m = seen_at_once(chunk, overlap)
+        products += (Contraction(chunks, chunk, local.sizes[-1], m), Contraction(chunks, chunk, m, e))
+        flops += WEIGHT[kernel] * chunks * chunk * m
+    if far is not None:
+        s = far.sizes[-1]
+        products += (between := (Contraction(chunks, s, chunk, e), Contraction(chunks, chunk, s, e)))
+        if documents is not None and are_packed(documents) and not causal:  # both sides, and the own chunk
+            products += (*between, Contraction(chunks, chunk, s, chunk), Contraction(chunks, chunk, chunk, e))
+        flops += float(chunks * s * e)
+    steps = recurrence_steps(length, True, cumsum, chunk) if far is not None else 1
+    return Cost(flops, traffic.read, traffic.written, steps, products)
+
+
+WEIGHT = {**KERNEL_WEIGHT, "identity": 1.0}
+"""Operations on a score, by kernel."""
+
+
+def _samples() -> tuple[Sample, ...]:
+    def flat(*operands: str | None, **attrs: Any) -> list[Sample]:
+        settings = {"chunk": 3, "cumsum": "matmul", **attrs}
+        return [sample("f32[2, 7, 6]", *operands, **settings, causal=causal) for causal in (True, False)]
+
+    def heads(t: int, *rest: str | None, causal: bool = True, **attrs: Any) -> Sample:
+        q, v = f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 6]"
+        return sample(v, *(None if x is None else {"q": q}.get(x, x) for x in rest), causal=causal, **attrs)
+
+    q, square, wide_ = ("f32[2, 7, 4]",) * 2, "f32[3, 3]", "f32[6, 6]"
+    none = (None, None, None)
+    mixed = [
+        each
+        for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
+        for told in ((), (None, "i32[2, 7]"), (None, None, "bool[2, 7]"), (None, "i32[2, 7]", "bool[2, 7]"))
+        for each in flat(*q, square, *q, *told, cumsum=kind, lin_norm=norm)
+    ]
+    parts = [
+        *flat(*q, square),
+        *flat(*q, square, kernel="softmax"),
+        *flat(*q, square, kernel="identity"),
+        *flat(*q, wide_, overlap=True),
+        *flat(*q, wide_, *q, overlap=True, kernel="softmax"),
+        *flat(*q, wide_, overlap=True, kernel="laplace"),
+        *flat(*q, square, *q, kernel="laplace"),
+        *flat(*q, square, *q, None, None, "bool[2, 7]", kernel="softmax"),
+        *flat(*q, wide_, *q, overlap=True, cumsum="native"),
+        *flat(*none, *q, cumsum="scan", lin_norm="chunk"),
+        *flat(*none, *q, None, "i32[2, 7]"),
+        *flat(*q, wide_, *q, None, None, "bool[2, 7]", overlap=True, cumsum="native"),
+        *flat(*q, square, None, None, None, None, "bool[2, 6]"),
+        *flat(*none, *q, None, "i32[2, 7]", "bool[2, 7]"),
+    ]
+    both = ("q", "q", None, "q", "q")
+    softmax: dict[str, Any] = {"kernel": "softmax"}
+    headed = [
+        *(heads(7, "q", "q", "f32[3, 3]", causal=c, chunk=3, cumsum="matmul", **softmax) for c in (True, False)),
+        *(
+            heads(7, *both, causal=c, chunk=n, cumsum=kind, lin_norm=norm, **softmax)
+            for c in (True, False)
+            for n, kind, norm in ((3, "scan", "none"), (7, "matmul", "chunk"), (2, "native", "chunk_mean"))
+        ),
+        *(
+            heads(7, *both, None, None, "bool[2, 7]", causal=c, chunk=3, cumsum=kind, **softmax)
+            for c in (True, False)
+            for kind in ("scan", "native")
+        ),
+    ]
+    alone: dict[str, Any] = {"lin_norm": "none"}
+    far = (*none, "q", "q")
+    tokens = [
+        *(
+            heads(t, *far, cumsum=kind, tile=n, **alone)
+            for t, n in ((7, 3), (6, 3), (4, 1), (2, 5))
+            for kind in ("scan", "matmul", "native")
+        ),
+        heads(0, *far, cumsum="matmul", tile=3, **alone),
+        heads(0, *far, cumsum="native", tile=3, **alone),
+        heads(7, *far, causal=False, cumsum="native", tile=3, **alone),
+        heads(7, *far, None, None, "bool[2, 7]", cumsum="native", tile=3, **alone),
+        heads(7, *far, None, None, "bool[2, 6]", causal=False, cumsum="native", tile=3, **alone),
+        heads(0, *far, None, None, "bool[2, 0]", cumsum="scan", tile=3, **alone),
+        sample("f32[2, 7, 6]", *none, *q, causal=True, cumsum="scan", tile=3, **alone),
+    ]
+    decaying = [
+        *(
+            heads(t, *far, decay, *told, cumsum=kind, tile=3, **alone)
+            for kind in ("scan", "matmul")
+            for t, told in ((7, ()), (6, ()), (0, ()), (7, (None, "bool[2, 7]")))
+            for decay in ("f32[3]", f"f32[2, 3, {t}]")
+        ),
+        *(
+            heads(7, *both, decay, chunk=3, cumsum=kind, lin_norm="chunk_mean", **softmax)
+            for kind in ("scan", "matmul")
+            for decay in ("f32[3]", "f32[2, 3, 7]")
+        ),
+        *(
+            sample("f32[2, 7, 6]", *q, square, *q, decay, *told, chunk=3, causal=True, cumsum=kind)
+            for kind in ("scan", "matmul")
+            for decay in ("f32[]", "f32[2, 7]")
+            for told in ((), ("i32[2, 7]",), (None, "bool[2, 7]"))
+        ),
+    ]
+    return (*mixed, *parts, *headed, *tokens, *decaying)
+
+
+chunked_recurrence = define_op(
+    OpDef(
+        "chunked_recurrence",
+        OPERANDS,
+        _infer,
+        ref_recurrence,
+        _cost,
+        _samples(),
+        attrs={
+            "chunk": integer(None, least=1, doc="tokens a chunk; none: the global part sees every token up to its own"),
+            "tile": replace(TILE, default=1),
+            "causal": flag(),
+            "cumsum": CUMSUM,
+            "lin_norm": LIN_NORM,
+            "overlap": flag(False, doc="each chunk also sees the one before (section 3.2.1)"),
+            "kernel": choice(*KERNELS, "identity", default="relu2", doc="what becomes of scores within chunks"),
+        },
+        decompose=decompose_recurrence,
+        stream=StreamingRule(_step, _after),
+        doc="attention within chunks plus a sum of k^T v between them, over [b, t, *] or [b, h, t, *]; "
+        "decay is the log of what each token leaves of the sum, a number for all tokens of a head, or for each",
+    )
+)
