@@ -14,7 +14,8 @@ from flashir.errors import command_line, option, spoken, suggest
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = re.compile(
-    r"flashir/(cli/.*|experiments/.*|machine/hardware|bench/record)\.py|backends/(.*/experiments/.*|flashir_jax/placement)\.py"
+    r"flashir/(cli/.*|experiments/.*|machine/hardware|bench/record)\.py"
+    r"|backends/(.*/experiments/.*|flashir_jax/placement)\.py|frontends/.*/experiments/.*\.py"
 )
 """Modules that are command lines themselves, or write those of others."""
 TELLS = {"option", "spoken"}

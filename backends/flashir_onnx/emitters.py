@@ -204,6 +204,13 @@ def _layer_normalization(scope: Scope, node: Node, x: str, scale: str, bias: str
     return scope.one("LayerNormalization", x, scale, bias, axis=-1, epsilon=float(_attr(node, "eps")))
 
 
+def _select(scope: Scope, node: Node, condition: str, x: str, y: str) -> str:
+    """ONNX Runtime has no Where for bool."""
+    if node.output.type.dtype is not DType.BOOL:
+        return scope.one("Where", condition, x, y)
+    return scope.one("Or", scope.one("And", condition, x), scope.one("And", scope.one("Not", condition), y))
+
+
 def _constant(scope: Scope, node: Node) -> str:
     return _number(scope, _attr(node, "value"), _attr(node, "dtype"))
 
@@ -221,7 +228,7 @@ EMITTERS: dict[str, Emitter] = {
     "add": _as("Add"), "sub": _as("Sub"), "mul": _as("Mul"), "div": _as("Div"), "neg": _as("Neg"), "exp": _as("Exp"),
     "sin": _as("Sin"), "cos": _as("Cos"), "tanh": _as("Tanh"), "relu": _as("Relu"), "sigmoid": _as("Sigmoid"),
     "reciprocal": _as("Reciprocal"), "sqrt": _sqrt, "maximum": _as("Max"), "minimum": _as("Min"), "less": _as("Less"),
-    "less_equal": _as("LessOrEqual"), "logical_and": _as("And"), "select": _as("Where"), "cast": _cast_node,
+    "less_equal": _as("LessOrEqual"), "logical_and": _as("And"), "select": _select, "cast": _cast_node,
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "pad": _pad, "slice": _slice, "split": _split, "concat": _concat, "reverse": _reverse,
     "gather": _as("Gather", axis=0), "matmul": _matmul, "dense": _dense, "silu": _silu, "cumsum": _cumsum,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import typed
-from flashir.errors import FlashirError, InputError, ParameterError, SettingError, TargetError, gathered, suggest
+from flashir.errors import InputError, ParameterError, SettingError, TargetError, gathered, suggest
 from flashir.importing.compare import compare
 from flashir.importing.importer import Forward, Held, Settings, Structure, importers
 from flashir.importing.read_source import read_source
@@ -105,44 +105,38 @@ def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
 
 
 def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tuple[Settings, list[str]]:
-    """All that the model is. Raises with every problem of options and tensors at once."""
-    problems: list[str] = []
-    specs, found = structure.options, {}
-    kind: type[FlashirError] = SettingError
-    unknown = [name for name in given if name not in specs]
-    problems += [f"{structure.name} has no option {name!r}{suggest(name, specs)}" for name in unknown]
-    with gathered(problems):
-        found = structure.read_config(held.said) if held.module is None else structure.read_module(held.module)
+    """All that the model is, and notes. Raises with every problem of options and tensors at once."""
+    said = _said(held, structure)
+    options, notes, of_options = _completed(structure, {**said, **given})
     source = "the config.json" if held.module is None else "the module"
-    problems += [
-        f"{name} is {found[name]!r} in {source}, and {value!r} was given"
+    of_options += [
+        f"{name} is {said[name]!r} in {source}, and {value!r} was given"
         for name, value in given.items()
-        if name in found and found[name] != value
+        if name in said and said[name] != value
     ]
-    options, notes, wrong = _completed(structure.name, specs, {**found, **given})
-    problems += wrong
-    settings: Settings = {}
-    with gathered(problems):
+    settings, of_tensors = options, list[str]()
+    with gathered(of_tensors):
         settings = structure.sizes(held.shapes) | options
-        broken = _tensor_problems(held, structure, settings)
-        if broken:
-            kind = ParameterError
-        elif not problems:
-            broken = list(structure.problems(held.arrays, settings))
-            kind = ParameterError if broken else kind
-        problems += broken
-    if problems:
+        of_tensors += _tensor_problems(held, structure, settings)
+    if not (of_options or of_tensors):
+        of_tensors += structure.problems(held.arrays, settings)
+    if problems := of_options + of_tensors:
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise kind([*problems[:SHOWN], *more], where=held.where)
+        raise (ParameterError if of_tensors else SettingError)([*problems[:SHOWN], *more], where=held.where)
     return settings, notes
 
 
-def _completed(
-    name: str, specs: Mapping[str, AttrSpec], known: Mapping[str, Any]
-) -> tuple[Settings, list[str], list[str]]:
+def _said(held: Held, structure: Structure) -> Settings:
+    """The options that a config.json or a live module says. Raises SettingError where the module is another's."""
+    return structure.read_config(held.said) if held.module is None else structure.read_module(held.module)
+
+
+def _completed(structure: Structure, known: Mapping[str, Any]) -> tuple[Settings, list[str], list[str]]:
     """The options, notes on those that are the package's defaults, and what is wrong."""
+    name, specs = structure.name, structure.options
     options: Settings = {}
-    notes, problems = [], []
+    notes: list[str] = []
+    problems = [f"{name} has no option {key!r}{suggest(key, specs)}" for key in known if key not in specs]
     for key, spec in specs.items():
         if key in known:
             if known[key] is not spec.default and (problem := spec.problem(key, known[key])):
@@ -164,9 +158,7 @@ def _tensor_problems(held: Held, structure: Structure, settings: Settings) -> li
     """Tensors that are missing, too many, misshapen or not finite."""
     wanted, shapes = structure.layout(settings), held.shapes
     problems = [f"{name} {shape} is missing" for name, shape in wanted.items() if name not in shapes]
-    problems += [
-        f"{name} is none of {structure.name}'s{suggest(name, wanted)}" for name in shapes if name not in wanted
-    ]
+    problems += [f"{name} is none of {structure.name}'s" for name in shapes if name not in wanted]
     for name, shape in wanted.items():
         if name not in shapes:
             continue

@@ -236,7 +236,7 @@ select = define_op(
         _infer_select,
         np.where,
         elementwise(1),
-        (sample("bool[2, 3]", "f32[3]", "f32[]"),),
+        (sample("bool[2, 3]", "f32[3]", "f32[]"), sample("bool[2, 1]", "bool[3]", "bool[]")),
         axes=Axes.ELEMENTWISE,
         gradient=reads_operand(0),
         clips=True,

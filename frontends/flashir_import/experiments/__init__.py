@@ -1,0 +1,1 @@
+"""What was measured of importers, against the packages themselves: see docs/results/import.md."""

@@ -1,0 +1,143 @@
+"""Models of the real packages, drawn at random: their settings, and weights at which every term matters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+Drawn = tuple[Any, dict[str, Any]]
+"""A live module, and the options that no shape tells."""
+
+
+def flash_pytorch(seed: int) -> Drawn:
+    """A FLASHTransformer, a FLASH or a GAU."""
+    import torch
+    from flash_pytorch import FLASH, GAU, FLASHTransformer  # type: ignore[import-not-found]
+    from flash_pytorch.flash_pytorch import ScaleNorm  # type: ignore[import-not-found]
+    from rotary_embedding_torch import RotaryEmbedding  # type: ignore[import-not-found]
+
+    random = np.random.default_rng(seed)
+
+    def pick(*choices: Any) -> Any:
+        return choices[random.integers(len(choices))]
+
+    kind = pick("transformer", "transformer", "flash", "gau")
+    width, keys = pick(16, 24, 34, 48), pick(4, 8, 20, 33, 40)
+    shared = {"dim": width, "query_key_dim": keys, "expansion_factor": pick(1.0, 2.0, 1.5, 0.7, 3.1)}
+    told: dict[str, Any] = {"causal": pick(True, False), "laplace_attn_fn": pick(True, False)}
+    norm = pick(ScaleNorm, torch.nn.LayerNorm)
+    if kind == "gau":
+        told |= {"add_residual": pick(True, False)}
+        return randomised(GAU(**shared, **told, norm_klass=norm), seed), told
+    told |= {
+        "group_size": pick(1, 2, 8, 16, 20),
+        "shift_tokens": pick(True, False),
+        "reduce_group_non_causal_attn": pick(True, False),
+    }
+    if kind == "flash":
+        rotary = RotaryEmbedding(dim=min(32, keys)) if pick(True, False) else None
+        return randomised(FLASH(**shared, **told, norm_klass=norm, rotary_pos_emb=rotary), seed), told
+    name = "scalenorm" if norm is ScaleNorm else "layernorm"
+    sizes = {"num_tokens": pick(7, 101), "depth": pick(1, 2, 3), "norm_type": name}
+    return randomised(FLASHTransformer(**shared, **told, **sizes), seed), told
+
+
+def gau_alpha(seed: int) -> Drawn:
+    """A GAUAlphaForMaskedLM. Of transformers, which it is built on, a few names are enough."""
+    stand_in_for_transformers()
+    import gau_alpha as package  # type: ignore[import-not-found]
+
+    random = np.random.default_rng(seed)
+
+    def pick(*choices: Any) -> Any:
+        return choices[random.integers(len(choices))]
+
+    told = {"normalization": pick("softmax", "squared_relu", "softmax_plus"), "attention_scale": pick(True, False)}
+    width = pick(16, 24, 48)
+    sizes = {
+        "vocab_size": pick(7, 101),
+        "hidden_size": width,
+        "intermediate_size": pick(width, 2 * width, width + 5),
+        "attention_key_size": pick(4, 20, 32),
+        "num_hidden_layers": pick(1, 2, 3),
+        "use_bias": pick(True, False),
+    }
+    return randomised(package.GAUAlphaForMaskedLM(package.GAUAlphaConfig(**sizes, **told)), seed), told
+
+
+def stand_in_for_transformers() -> None:
+    """The names of transformers that gau_alpha takes, where that is not installed."""
+    if "transformers" in sys.modules or find_spec("transformers") is not None:
+        return
+    import torch
+
+    class Config:
+        """Keeps what it is given."""
+
+        def __init__(self, pad_token_id: int = 0, **given: Any) -> None:
+            self.pad_token_id = pad_token_id
+            self.output_attentions = self.output_hidden_states = False
+            self.use_return_dict = True
+            vars(self).update(given)
+
+    class Model(torch.nn.Module):
+        """Keeps its config."""
+
+        def __init__(self, config: Config) -> None:
+            super().__init__()
+            self.config = config
+
+        def post_init(self) -> None:
+            """Nothing."""
+
+    class Output(dict[Any, Any]):
+        """A table whose entries are attributes, or numbered."""
+
+        __getattr__ = dict.get
+
+        def __getitem__(self, key: Any) -> Any:
+            return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
+
+    outputs = ("BaseModelOutput", "MaskedLMOutput", "MultipleChoiceModelOutput", "QuestionAnsweringModelOutput")
+    more = ("SequenceClassifierOutput", "TokenClassifierOutput")
+    _module("", __path__=[])
+    _module(".models", __path__=[])
+    _module(".models.bert", BertTokenizer=None, BertTokenizerFast=None)
+    _module(".activations", get_activation=lambda name: torch.nn.SiLU())
+    _module(".configuration_utils", PretrainedConfig=Config)
+    _module(".modeling_outputs", **dict.fromkeys((*outputs, *more), Output))
+    _module(".modeling_utils", PreTrainedModel=Model, SequenceSummary=None)
+    _module(".utils", logging=SimpleNamespace(get_logger=lambda name: None))
+
+
+def _module(name: str, **content: Any) -> None:
+    made = ModuleType(f"transformers{name}")
+    vars(made).update(content)
+    sys.modules[f"transformers{name}"] = made
+
+
+FAMILIES: dict[str, Callable[[int], Drawn]] = {"flash-pytorch": flash_pytorch, "gau-alpha": gau_alpha}
+
+
+def randomised(module: Any, seed: int) -> Any:
+    """The module, its parameters drawn anew: matrices by the root of what they sum over, scales around 1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            summed = parameter.shape[-1] if parameter.ndim > 1 and "gamma" not in name and "emb" not in name else 1
+            made = torch.randn(parameter.shape, generator=generator) * summed**-0.5
+            if name.endswith((".g", "scale", "norm.weight")):
+                made = 1 + 0.3 * made
+            if "relative_attention_bias" in name:
+                made *= 0.05
+            parameter.copy_(made * 0.3 if name.endswith("bias") else made)
+    return module.eval()

@@ -1,0 +1,189 @@
+"""GAUAlphaForMaskedLM: token ids [b, t] -> logits [b, t, vocab], gated attention units with norms after them.
+
+Names of tensors are those of the package; d, E, s are its hidden, intermediate and key widths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashir.errors import ParameterError, SettingError
+from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
+from flashir.ir import Builder, DType, Graph, Value
+from flashir.ir.op import AttrSpec, choice, flag, integer, number, text
+from flashir_import.gau_alpha import package, reference
+from flashir_import.parts import foreign, linear
+
+EMBED, HEAD = "gau_alpha.embeddings", "cls.predictions.decoder.weight"
+SWISH = ("swish", "silu")
+PARTS = (
+    *("GAUAlphaForMaskedLM", "GAUAlphaModel", "GAUAlphaEmbeddings", "GAUAlphaEncoder", "GAULayer", "ModuleList"),
+    *("GatedAttentionUnit", "ScaleOffset", "Norm", "GAUAlphaOnlyMLMHead", "RoFormerV2LMPredictionHead"),
+    *("Embedding", "Dropout", "Linear", "SiLU", "SiLUActivation"),
+)
+_LAYER = re.compile(r"gau_alpha\.encoder\.layer\.(\d+)\.")
+
+
+def layer(i: int) -> str:
+    """What stands before the names of a layer's tensors."""
+    return f"gau_alpha.encoder.layer.{i}.gau."
+
+
+class MaskedLM:
+    """GAUAlphaForMaskedLM."""
+
+    name = "GAUAlphaForMaskedLM"
+    options: Mapping[str, AttrSpec] = {
+        "normalization": choice("softmax", "squared_relu", "softmax_plus", doc="what becomes of scores"),
+        "attention_scale": flag(True, doc="whether scores are divided by the root of the key width"),
+        "layer_norm_eps": number(1e-12, least=0, doc="the eps of its norms"),
+        "pad_token_id": integer(0, least=0, doc="the id of padding, which nothing sees"),
+        "hidden_act": text("swish", doc="the activation, swish or silu"),
+    }
+
+    def recognise(self, shapes: Shapes) -> bool:
+        """A unit with its projections in one, and a head."""
+        return f"{layer(0)}i_dense.weight" in shapes and HEAD in shapes
+
+    def read_module(self, module: Any) -> Settings:
+        """The options of a live model. Raises SettingError."""
+        problems = list(foreign(module, PARTS))
+        if problems:
+            raise SettingError(problems, where=self.name)
+        return self.read_config(vars(module.config))
+
+    def read_config(self, said: Mapping[str, Any]) -> Settings:
+        """Those of its config that are options."""
+        return {name: said[name] for name in self.options if name in said}
+
+    def sizes(self, shapes: Shapes) -> Settings:
+        """The vocabulary, the kinds of tokens, d, E, s, the depth, and whether there are biases."""
+        words, kinds = (shapes.get(f"{EMBED}.{name}_embeddings.weight", ()) for name in ("word", "token_type"))
+        out, scale = shapes.get(f"{layer(0)}o_dense.weight", ()), shapes.get(f"{layer(0)}q_scaleoffset.weight", ())
+        if (len(words), len(kinds), len(out), len(scale)) != (2, 2, 2, 1):
+            raise ParameterError("the embeddings and o_dense.weight must be matrices, q_scaleoffset.weight a vector")
+        numbers = [int(match[1]) for name in shapes if (match := _LAYER.match(name))]
+        return {
+            "vocab_size": words[0],
+            "type_vocab_size": kinds[0],
+            "hidden_size": words[1],
+            "intermediate_size": out[1],
+            "attention_key_size": scale[0],
+            "num_hidden_layers": max(numbers) + 1,
+            "use_bias": f"{layer(0)}i_dense.bias" in shapes,
+        }
+
+    def layout(self, settings: Settings) -> Shapes:
+        """The tensors of the model."""
+        d, wide, s = settings["hidden_size"], settings["intermediate_size"], settings["attention_key_size"]
+        shapes: dict[str, tuple[int, ...]] = {
+            f"{EMBED}.word_embeddings.weight": (settings["vocab_size"], d),
+            f"{EMBED}.token_type_embeddings.weight": (settings["type_vocab_size"], d),
+            HEAD: (settings["vocab_size"], d),
+        }
+        for i in range(settings["num_hidden_layers"]):
+            one: Shapes = {
+                "i_dense.weight": (2 * wide + s, d),
+                "o_dense.weight": (d, wide),
+                "q_scaleoffset.weight": (s,),
+                "k_scaleoffset.weight": (s,),
+            }
+            biases: Shapes = {name.replace("weight", "bias"): shape[:1] for name, shape in one.items()}
+            shapes |= {f"{layer(i)}{name}": shape for name, shape in one.items()}
+            shapes |= {f"{layer(i)}{name}": shape for name, shape in biases.items() if settings["use_bias"]}
+        return shapes
+
+    def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
+        """Settings that the blocks have not."""
+        found = [] if settings["hidden_act"] in SWISH else [f"hidden_act must be swish, got {settings['hidden_act']!r}"]
+        if settings["attention_key_size"] % 2:
+            found.append(f"the key width must be even, got {settings['attention_key_size']}")
+        if settings["pad_token_id"] >= settings["vocab_size"]:
+            found.append(f"pad_token_id must be less than {settings['vocab_size']}, got {settings['pad_token_id']}")
+        return found
+
+    def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
+        """embed, a norm; units and norms after them; a head of its own. Padding is told by its id."""
+        d, wide, s = settings["hidden_size"], settings["intermediate_size"], settings["attention_key_size"]
+        eps = settings["layer_norm_eps"]
+        b = Builder("gau_alpha")
+        ids = b.input("ids", "i32[B, T]")
+        pad = settings["pad_token_id"]
+        tokens = b.less(b.constant(0, DType.I32), b.maximum(b.sub(ids, pad), b.sub(b.constant(pad, DType.I32), ids)))
+        attrs: dict[str, Any] = {
+            **({"expansion": wide // d} if wide % d == 0 else {"expanded": wide}),
+            "key_dim": s,
+            "causal": False,
+            "norm": "none",
+            "rel_bias": "t5",
+            "rope_interleaved": True,
+            "attention": "relu2" if settings["normalization"] == "squared_relu" else "softmax",
+            "qk_scale": {"softmax": "none", "squared_relu": "root_length", "softmax_plus": "log_length"}[
+                settings["normalization"]
+            ],
+        }
+
+        def body(b: Builder, h: Value, tokens: Value) -> Value:
+            return b.scale_normalization(b.gau(h, tokens, **attrs), b.constant(1.0), eps=eps)
+
+        x = b.scale_normalization(b.embed(ids, vocab=settings["vocab_size"], dim=d), b.constant(1.0), eps=eps)
+        x = b.repeat(x, tokens, times=settings["num_hidden_layers"], body=body)
+        graph = b.finish(b.unembed(x, vocab=settings["vocab_size"], tied=False))
+        words = arrays[f"{EMBED}.word_embeddings.weight"].astype(np.float32)
+        params = {
+            "embed.weight": words + arrays[f"{EMBED}.token_type_embeddings.weight"][0].astype(np.float32),
+            "unembed.weight": linear(arrays[HEAD]),
+        }
+        for i in range(settings["num_hidden_layers"]):
+            unit = _params(arrays, settings, layer(i))
+            params |= {f"layers.{i}.{name}": array for name, array in unit.items()}
+        return graph, params
+
+    def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
+        """Token ids, none of them padding."""
+        ids = random.integers(0, settings["vocab_size"] - 1, (batch, length))
+        return (ids + (ids >= settings["pad_token_id"]),)
+
+    def lengths(self, settings: Settings) -> Sequence[int]:
+        """Some."""
+        return 1, 2, 15, 64, 77
+
+    def reference(self, arrays: Arrays, settings: Settings) -> Forward:
+        """In numpy."""
+        return reference.masked_lm(arrays, settings)
+
+    def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
+        """In PyTorch."""
+        return package.masked_lm(arrays, settings)
+
+    def live(self, module: Any, settings: Settings) -> Forward:
+        """As it is."""
+        return package.wide(module)
+
+
+def _params(arrays: Arrays, settings: Settings, prefix: str) -> dict[str, Array]:
+    """The parameters of one unit by local name; what scores are scaled by beside their length goes into the queries."""
+    d, wide, s = settings["hidden_size"], settings["intermediate_size"], settings["attention_key_size"]
+
+    def given(name: str, width: int) -> Array:
+        return np.asarray(arrays.get(f"{prefix}{name}", np.zeros(width)), np.float32)
+
+    root = s**-0.5 if settings["attention_scale"] else 1.0
+    factor = root * (s**0.5 if settings["normalization"] == "softmax_plus" else 1.0)
+    gamma, beta = (
+        np.stack([given(f"q_scaleoffset.{name}", s).astype(np.float64) * factor, given(f"k_scaleoffset.{name}", s)])
+        for name in ("weight", "bias")
+    )
+    return {
+        "proj_in.weight": linear(given("i_dense.weight", 0)),
+        "proj_in.bias": given("i_dense.bias", 2 * wide + s),
+        "offset_scale.gamma": gamma.astype(np.float32),
+        "offset_scale.beta": beta.astype(np.float32),
+        "rel_bias.buckets": np.zeros(32, np.float32),
+        "proj_out.weight": linear(given("o_dense.weight", 0)),
+        "proj_out.bias": given("o_dense.bias", d),
+    }

@@ -1,0 +1,46 @@
+"""GAUAlphaForMaskedLM itself, in float64, where gau_alpha and transformers are installed."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir_import.parts import rates
+
+NAMES = (
+    *("vocab_size", "type_vocab_size", "hidden_size", "intermediate_size", "attention_key_size", "use_bias"),
+    *("num_hidden_layers", "normalization", "attention_scale", "layer_norm_eps", "pad_token_id", "hidden_act"),
+)
+
+
+def masked_lm(arrays: Arrays, settings: Settings) -> Forward | None:
+    """The package's model with those tensors; None where it is not installed."""
+    try:
+        import gau_alpha  # type: ignore[import-not-found]
+        import torch
+    except ImportError:
+        return None
+    module = gau_alpha.GAUAlphaForMaskedLM(gau_alpha.GAUAlphaConfig(**{name: settings[name] for name in NAMES}))
+    module.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in arrays.items()})
+    return wide(module)
+
+
+def wide(module: Any) -> Forward:
+    """A copy of a live module in float64, with exact tables of positions."""
+    import torch
+
+    copied = deepcopy(module).cpu().double().eval()
+    encoder = copied.gau_alpha.encoder
+    length, half = encoder.sin_pos.shape[1:]
+    angles = torch.from_numpy(np.arange(length)[:, None] * rates(half, 2 * half))[None]
+    encoder.sin_pos, encoder.cos_pos = angles.sin(), angles.cos()
+
+    def run(ids: Array) -> Array:
+        with torch.no_grad():
+            logits: Array = copied(torch.from_numpy(ids)).logits.numpy()
+        return logits
+
+    return run

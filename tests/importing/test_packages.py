@@ -1,0 +1,49 @@
+"""Imported models against the packages themselves, where they are installed: pip install --no-deps FLASH-pytorch .."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+import flashir
+from flashir.errors import SettingError
+
+NEEDED = {"flash-pytorch": "flash_pytorch", "gau-alpha": "gau_alpha"}
+
+
+def need(package: str) -> None:
+    if package == "gau_alpha":
+        experiment("draw").stand_in_for_transformers()
+    pytest.importorskip(package)
+
+
+def experiment(name: str) -> Any:
+    return importlib.import_module(f"flashir_import.experiments.{name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("family", NEEDED)
+def test_a_random_model_is_what_it_was(family: str, seed: int) -> None:
+    need(NEEDED[family])
+    found = experiment("agreement").agreement(family, seed, ("onnx:cpu", "torch:cpu", "jax:cpu"))
+    assert max(found.values()) <= 2e-5
+
+
+@pytest.mark.slow
+def test_foreign_parts_of_a_live_module_are_told_all_at_once() -> None:
+    need("flash_pytorch")
+    import torch
+    from flash_pytorch import FLASHTransformer
+    from rotary_embedding_torch import RotaryEmbedding
+
+    module = FLASHTransformer(num_tokens=7, dim=16, depth=2, group_size=4, query_key_dim=8)
+    module.layers[0].norm = torch.nn.RMSNorm(16)
+    module.layers[1].rotary_pos_emb = RotaryEmbedding(dim=8, use_xpos=True)
+    module.layers[1].attn_fn = torch.nn.GELU()
+    with pytest.raises(SettingError) as caught:
+        flashir.convert(module)
+    for part in ("layers.0.norm is a RMSNorm", "layers.1.attn_fn is a GELU"):
+        assert part in caught.value.message
