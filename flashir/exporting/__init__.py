@@ -1,1 +1,1 @@
-"""Exporting: artefacts, the checks of them, and narrow weights."""
+"""Exporting: write artefacts, check them, and quantise their weights."""

@@ -1,4 +1,4 @@
-"""What fewer bits cost: how well a model foresees a text as it is, and with narrow weights."""
+"""The cost of quantised weights: the perplexity of a model with float weights and with quantised ones."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from flashir.reference.finite import representable
 from flashir.reference.inputs import one_document, vocabulary
 
 TOLERANCE = 0.01
-"""By what share perplexity may grow, 0.01 is one percent. docs/decisions/052 has what trained models lose."""
+"""The largest relative growth of perplexity. docs/decisions/052 lists the growth of trained models."""
 
 ROWS, LENGTH = 4, 512
-"""Of the text that a model writes, where there is no other; longer rows where a chunk is, so that there are two."""
+"""The size of the text that a model generates for the comparison. Rows have at least two chunks."""
 
-LONGEST = 700.0  # nats a token whose perplexity is a number
+LONGEST = 700.0  # nats per token; the perplexity of more overflows
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """What narrow weights cost.
+    """The cost of quantised weights.
 
     Args:
-        kind: such as `int8`.
-        text: whose text it was measured on.
-        tokens: of it that were foreseen.
-        float_loss, loss: nats a token, of the model as it is and with narrow weights.
-        float_bytes: of the weights as they are.
+        kind: the type of the weights, such as `int8`.
+        text: the origin of the text.
+        tokens: the number of predicted tokens.
+        float_loss, loss: nats per token of the float model and of the quantised model.
+        float_bytes: bytes of the float weights.
     """
 
     kind: str
@@ -52,21 +52,21 @@ class Quantised:
 
     @property
     def float_perplexity(self) -> float:
-        """By token, as it is."""
+        """The per-token perplexity of the float model."""
         return exp(self.float_loss) if self.float_loss < LONGEST else inf
 
     @property
     def perplexity(self) -> float:
-        """By token, with narrow weights."""
+        """The per-token perplexity of the quantised model."""
         return exp(self.loss) if self.loss < LONGEST else inf
 
     @property
     def growth(self) -> float:
-        """By what share perplexity grows; below 0 where it falls."""
+        """The relative growth of perplexity; negative if it falls."""
         return expm1(min(self.loss - self.float_loss, LONGEST))
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
+        """As a JSON object."""
         of_float = {"float_loss": self.float_loss, "float_perplexity": representable(self.float_perplexity)}
         narrow = {"loss": self.loss, "perplexity": representable(self.perplexity), "growth": self.growth}
         about = {"kind": self.kind, "text": self.text, "tokens": self.tokens, "float_bytes": self.float_bytes}
@@ -74,26 +74,26 @@ class Quantised:
 
 
 class Comparison:
-    """Compares a model with its quantised self, and refuses one that is worse by more than a tolerance.
+    """Compares a model with its quantised version, and rejects one whose perplexity grows too much.
 
     Args:
-        ready: the model as it is.
-        target: its target.
-        kind: of the narrow weights.
-        text: rows to be foreseen, and what comes; without any, the model writes some.
-        tolerance: by what share perplexity may grow.
+        ready: the float model.
+        target: the target.
+        kind: the type of the weights, such as `int8`.
+        text: rows of tokens with labels; None for text that the model generates.
+        tolerance: the largest relative growth of perplexity.
 
     Raises:
-        SettingError: the model does not compute in float32, or the tolerance is no share.
-        TargetError: the backend writes weights in one way only.
+        SettingError: the model does not compute in float32, or the tolerance is out of range.
+        TargetError: the backend cannot quantise weights.
     """
 
     def __init__(self, ready: Prepared, target: str, kind: str, text: Iterable[Batch] | None, tolerance: float) -> None:
         if not 0 <= tolerance < inf:
-            raise SettingError(f"tolerance must be a share from 0 on, such as {TOLERANCE}, got {tolerance}")
+            raise SettingError(f"tolerance must be a fraction from 0 on, such as {TOLERANCE}, got {tolerance}")
         if (dtype := compute_type(ready.plan.graph)) is not DType.F32:
             raise SettingError(
-                f"weights are quantised of a model that computes in float32, this one computes in {dtype.value}",
+                f"only a model that computes in float32 can be quantised, this one computes in {dtype.value}",
                 hint="leave out dtype, or quantize",
             )
         if not isinstance(ready.backend, Quantising):
@@ -103,45 +103,45 @@ class Comparison:
                 hint=f"choose a target of {either(having(Quantising))}",
             )
         self.backend: Exporter = ready.backend.quantised(kind)
-        self.found: Quantised | None = None
+        self.result: Quantised | None = None
         self.kind = kind
         self._ready, self._target = ready, target
         self._text, self._tolerance = text, tolerance
 
     def __call__(self, whole: Run, narrow: Run) -> None:
-        """Measure both.
+        """Measure both models.
 
         Raises:
-            ArtefactError: perplexity grows by more than the tolerance, or is no number.
-            InputError: the text has no token to be foreseen.
-            SettingError: there is no text, and the model cannot write any.
+            ArtefactError: perplexity grows by more than the tolerance, or is not finite.
+            InputError: the text has no token to predict.
+            SettingError: there is no text, and the model cannot generate any.
         """
         rows = written(self._ready, self._target) if self._text is None else [*self._text]
         before, after, tokens = 0.0, 0.0, 0
         for row in rows:
-            some, count = nats(whole(row.inputs), row.labels)
-            before, after, tokens = before + some, after + nats(narrow(row.inputs), row.labels)[0], tokens + count
+            loss, count = nats(whole(row.inputs), row.labels)
+            before, after, tokens = before + loss, after + nats(narrow(row.inputs), row.labels)[0], tokens + count
         if not tokens:
-            raise InputError("the text has no token that could be foreseen")
+            raise InputError("the text has no token to predict")
         whose = "of the float model itself" if self._text is None else "of the text given"
         size = 4 * self._ready.plan.parameters
-        found = self.found = Quantised(self.kind, whose, tokens, before / tokens, after / tokens, size)
-        if not found.growth <= self._tolerance:
+        result = self.result = Quantised(self.kind, whose, tokens, before / tokens, after / tokens, size)
+        if not result.growth <= self._tolerance:
             raise ArtefactError(
-                f"perplexity grows from {found.float_perplexity:.5g} to {found.perplexity:.5g}, by "
-                f"{found.growth:.2%}, more than {self._tolerance:.2%}",
+                f"perplexity grows from {result.float_perplexity:.5g} to {result.perplexity:.5g}, by "
+                f"{result.growth:.2%}, more than {self._tolerance:.2%}",
                 where=f"quantised to {self.kind}",
                 hint="float16 loses less than int8; a larger tolerance allows it",
             )
 
 
 def written(ready: Prepared, target: str) -> list[Batch]:
-    """Rows that a model writes, each token drawn as likely as the model finds it.
+    """Rows sampled from a model.
 
-    What another model thinks of them costs it the divergence of the two, at least; that is what a comparison wants.
+    On such text, the loss of another model exceeds that of this one by their KL divergence, in expectation.
 
     Raises:
-        SettingError: it is not causal, or does not continue texts for another reason.
+        SettingError: the model is not causal, or cannot decode for another reason.
     """
     model = ready.plan.graph
     length = min(max(LENGTH, 2 * (ready.plan.chunk or 0)), longest(model, None) or inf)
@@ -150,12 +150,12 @@ def written(ready: Prepared, target: str) -> list[Batch]:
         raise SettingError("the model takes no tokens, so there is no perplexity", where=f"@{model.name}")
     first = np.random.default_rng(0).integers(0, vocab, (ROWS, 1))
     try:
-        made = decoder(model, target, ready.params, max_len=int(length), length=int(length))
-        picked = generate(made, first, tokens=int(length) - 1, sampling=Sampling(temperature=1.0))
-        ids = np.concatenate([first, *(each[:, None] for each in picked)], axis=1)
+        sampler = decoder(model, target, ready.params, max_len=int(length), length=int(length))
+        columns = generate(sampler, first, tokens=int(length) - 1, sampling=Sampling(temperature=1.0))
+        ids = np.concatenate([first, *(column[:, None] for column in columns)], axis=1)
     except FlashirError as error:
         raise SettingError(
-            ["there is no text to measure perplexity on, and the model does not write one", *error.problems],
+            ["there is no text to measure perplexity on, and the model cannot generate one", *error.problems],
             where=error.where,
             hint=f"give text to measure on: {option('text', 'FILE')}",
         ) from None
@@ -163,5 +163,5 @@ def written(ready: Prepared, target: str) -> list[Batch]:
 
 
 def rows_of(ids: Sequence[Any] | Any) -> list[Batch]:
-    """Each row of ids [b, t], of which every token but the first is foreseen."""
+    """A batch for each row of ids [b, t]. Every token but the first is predicted."""
     return [Batch((row[None, :-1],), row[None, 1:]) for row in np.asarray(ids)]

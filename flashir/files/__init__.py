@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, and read as if a stranger wrote them."""
+"""Files: written atomically, and read as untrusted input."""

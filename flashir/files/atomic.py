@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes of files and folders."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from flashir.errors import ArtefactError
 from flashir.interrupts import undisturbed
 
 UNFINISHED = ".unfinished"
-"""How the name of a file ends while it is written; one that stays was left by a writer that got killed."""
+"""The suffix of a temporary file. A file that keeps it was left behind by a killed process."""
 
-_MEND = {
+_HINTS = {
     errno.ENOSPC: "free some space, or choose another place",
     errno.EDQUOT: "free some space, or choose another place",
-    errno.EACCES: "choose a place that you may write to",
-    errno.EPERM: "choose a place that you may write to",
-    errno.EROFS: "choose a place that you may write to",
+    errno.EACCES: "choose a folder that you can write to",
+    errno.EPERM: "choose a folder that you can write to",
+    errno.EROFS: "choose a folder that you can write to",
     errno.EISDIR: "choose another name, or remove the folder",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another place",
 }
@@ -35,16 +35,15 @@ _MEND = {
 def atomic_write(
     path: Path, write: Callable[[BinaryIO], object], check: Callable[[Path], object] | None = None
 ) -> None:
-    """Write a file whole or not at all: whatever happens, `path` holds the old content or the new.
+    """Write a file atomically: `path` always holds either the old content or the new.
 
     Args:
-        path: where the file goes; folders above it that are missing are made.
+        path: the file; missing parent folders are created.
         write: writes the content.
-        check: looks at the finished file under the temporary name that it is given, in the folder of `path`;
-            where it raises, `path` stays as it was.
+        check: called with the path of the finished temporary file; if it raises, `path` is unchanged.
 
     Raises:
-        ArtefactError: the file cannot be written: a full disk, no permission, `path` is a folder.
+        ArtefactError: the file cannot be written: the disk is full, there is no permission, `path` is a folder.
     """
     examine = None if check is None else lambda files: check(files[path.name])
     atomic_files(path.parent, {path.name: write}, examine)
@@ -55,19 +54,19 @@ def atomic_files(
     files: Mapping[str, Callable[[BinaryIO], object]],
     check: Callable[[Mapping[str, Path]], object] | None = None,
 ) -> None:
-    """Write files that belong together. Each is whole and checked before the first of them gets its name.
+    """Write files that belong together. All are complete and checked before the first is renamed.
 
-    They get their names in order. A kill in between leaves the others under their temporary names, `unfinished` has
-    them; so where the first says what belongs to it, the rest can be done by whoever comes next. Ctrl-C is heard before
-    the first has its name or when all have theirs, and those whose `check` this is as well.
+    They are renamed in order. A kill in between leaves the others under their temporary names, which `unfinished`
+    finds. So if the first file identifies the others, the next process can finish the work. Ctrl-C is handled before
+    the first rename or after the last one, including the renames of an enclosing write whose `check` this is.
 
     Args:
-        folder: where they go; made where it is missing.
-        files: by name, what writes the content.
-        check: looks at the finished files, by name, where they are until then.
+        folder: the folder; created if missing.
+        files: the writer of the content, by file name.
+        check: called with the paths of the finished temporary files, by file name.
 
     Raises:
-        ArtefactError: as `atomic_write`; none of the files has changed.
+        ArtefactError: as for `atomic_write`; all files are unchanged.
     """
     temporary = {name: _unfinished(folder / name) for name in files}
     with ExitStack() as own, in_folder(folder):
@@ -98,7 +97,7 @@ def atomic_files(
 
 
 _committing: ContextVar[ExitStack | None] = ContextVar("committing", default=None)
-"""Lasts until files have their names that are written around those which a check writes."""
+"""The exit stack of an enclosing `atomic_files`, whose `check` is running."""
 
 
 @contextmanager
@@ -112,36 +111,36 @@ def _inside(committing: ExitStack | None) -> Iterator[None]:
 
 @contextmanager
 def in_folder(folder: Path) -> Iterator[None]:
-    """Have a folder to write into. Where what is inside raises, folders that were made for it go again, if empty.
+    """Create a folder to write into. After an exception inside, remove the folders that were created, if empty.
 
-    Raises ArtefactError where it cannot be made.
+    Raises ArtefactError if it cannot be created.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for each in missing:
+        for path in missing:
             with suppress(OSError):
-                each.rmdir()
+                path.rmdir()
         raise
 
 
 def unfinished(path: Path) -> Iterator[Path]:
-    """What writers of a file that got killed have left of it."""
+    """The temporary files of a file that killed processes have left behind."""
     return path.parent.glob(f".{path.name}.*{UNFINISHED}")
 
 
 def atomic_folder(path: Path, fill: Callable[[Path], object]) -> None:
-    """Make a folder whole or not at all: it appears under its name when all that is in it is on disk.
+    """Create a folder atomically: it gets its name after all its content is on disk.
 
     Args:
-        path: where the folder goes; it must not be there yet, or be empty.
-        fill: writes what belongs into the folder that it is given, which has another name until then.
+        path: the folder; may exist if it is empty.
+        fill: called with a temporary folder to write the content into.
 
     Raises:
-        ArtefactError: a file cannot be written, or there is something already.
+        ArtefactError: a file cannot be written, or `path` exists and is not empty.
     """
     unfinished = _unfinished(path)
     with in_folder(path.parent):
@@ -150,7 +149,7 @@ def atomic_folder(path: Path, fill: Callable[[Path], object]) -> None:
                 unfinished.mkdir()
             fill(unfinished)
             with writing(path):
-                for folder in (*(each for each in unfinished.rglob("*") if each.is_dir()), unfinished):
+                for folder in (*(inner for inner in unfinished.rglob("*") if inner.is_dir()), unfinished):
                     _sync_folder(folder)
                 unfinished.rename(path)
                 _sync_folder(path.parent)
@@ -159,38 +158,40 @@ def atomic_folder(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and what is in it; cut short, it leaves what `sweep` removes, and nothing under the old name."""
+    """Remove a folder with its content. It is renamed first; if interrupted, `sweep` removes the rest."""
     with writing(path):
         unfinished = path.rename(_unfinished(path))
         shutil.rmtree(unfinished)
 
 
 def inodes(folder: Path) -> dict[str, int]:
-    """What a folder holds by name: whatever was written there since has another number. Nothing where it is none."""
+    """The inode of each file in a folder, to detect rewritten files. Empty if it is not a folder."""
     with suppress(OSError):
-        return {each.name: each.inode() for each in os.scandir(folder) if not each.name.endswith(UNFINISHED)}
+        return {entry.name: entry.inode() for entry in os.scandir(folder) if not entry.name.endswith(UNFINISHED)}
     return {}
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers left unfinished in a folder when they were killed. Nobody else may be writing there."""
-    for left in folder.glob(f".*{UNFINISHED}"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    """Remove the temporary files of killed processes. No other process may be writing to the folder."""
+    for leftover in folder.glob(f".*{UNFINISHED}"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns the errors of the file system into an ArtefactError that says what could not be written, and why."""
+    """Turn an OSError into an ArtefactError that says what could not be written, and why."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ArtefactError(f"cannot write: {reason}", where=str(path), hint=_MEND.get(error.errno or 0, "")) from error
+        raise ArtefactError(
+            f"cannot write: {reason}", where=str(path), hint=_HINTS.get(error.errno or 0, "")
+        ) from error
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns the errors of the file system into an ArtefactError that says what could not be read, and why."""
+    """Turn an OSError into an ArtefactError that says what could not be read, and why."""
     try:
         yield
     except OSError as error:
@@ -199,10 +200,10 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder, so that writers of several files that belong together take turns; a kill lets go of it.
+    """Hold an advisory lock on a folder, so that writers of several files take turns. A kill releases it.
 
-    Systems without advisory locks (Windows) do without. Raises ArtefactError where the folder cannot be opened, or
-    where another holds it and this one does not `wait`.
+    Does nothing on Windows. Raises ArtefactError if the folder cannot be opened, or without `wait` if another process
+    holds the lock.
     """
     if sys.platform == "win32":
         yield
@@ -217,7 +218,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except ArtefactError as error:
             if isinstance(error.__cause__, BlockingIOError):
-                raise ArtefactError("another process is at work here", where=str(folder)) from None
+                raise ArtefactError("another process is writing here", where=str(folder)) from None
             raise
         yield
     finally:
@@ -225,19 +226,19 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file, in hexadecimal. Raises ArtefactError where it cannot be read."""
+    """The SHA-256 of a file in hexadecimal. Raises ArtefactError if it cannot be read."""
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unfinished(path: Path) -> Path:
-    """A name to write under until all is well, beside the path; that of a device is nowhere near it."""
+    """A temporary path in the same folder; for a device, in the folder for temporary files."""
     folder = Path(tempfile.gettempdir()) if _is_device(path) else path.parent
     return folder / f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
 
 
 def _put(written: Path, path: Path) -> None:
-    """Give a file its name; a device gets its content, and stays what it is."""
+    """Rename a finished file to `path`. If that is a device, copy the content to it."""
     if not _is_device(path):
         written.replace(path)
         return
@@ -246,14 +247,14 @@ def _put(written: Path, path: Path) -> None:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether a path is that of a device, a pipe, or a file that a process has open, such as /dev/stdout."""
+    """Whether a path is a device, a pipe, or an open file of a process such as /dev/stdout."""
     parent = os.path.realpath(path.parent)
     opened = parent == "/dev" or parent.startswith("/proc/")
     return path.exists() and (opened or not (path.is_file() or path.is_dir()))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; systems that cannot open a folder do so by themselves."""
+    """Sync the names in a folder to disk. Windows cannot open folders and does not need it."""
     if sys.platform != "win32":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,10 +1,10 @@
-"""The one way in for files that somebody else may have written.
+"""Read and parse untrusted files.
 
-A file is read up to a bound, parsed up to a bound of nesting and of digits, and checked for the shape that is wanted.
-Whatever a parser raises becomes one error that names the file:
+The size of a file, its nesting and the digits of its numbers are bounded, and its schema is checked. Any exception of a
+parser becomes one error that names the file:
 
     content = read_bytes(path, ArtefactError)
-    said = parse_json(content, path, ArtefactError, Manifest)
+    manifest = parse_json(content, path, ArtefactError, Manifest)
     with guarded(path, ArtefactError, "this is no ONNX model"):
         model = onnx.load_model_from_string(content)
 """
@@ -28,19 +28,19 @@ Kind = type[FlashirError]
 
 MIB = 2**20
 SMALL = 16 * MIB
-"""Bytes that a file of settings, digests or places may have."""
+"""Most bytes of a file of settings, digests or positions."""
 
 LARGE = 512 * MIB
-"""Bytes that a file of text, of a vocabulary or of measurements may have."""
+"""Most bytes of a file of text, of a vocabulary or of measurements."""
 
 DEEPEST = 64
-"""Levels of lists and tables in a file. Parsers go on to a thousand, where what reads their values may not."""
+"""Most levels of lists and tables. Parsers allow about a thousand, but code that reads their values may not."""
 
 LONGEST_NUMBER = 400
-"""Digits in a row. Floats have up to 309 of them where they are written without an exponent."""
+"""Most consecutive digits. A float without an exponent has up to 309."""
 
 _CONTROL = (KeyboardInterrupt, SystemExit, GeneratorExit)
-_SHOWN = 400  # characters of a reason that are told
+_SHOWN = 400  # at most so many characters of a reason are shown
 _BLOCK = MIB
 _JSON_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)'
 _JSON_STRINGS = re.compile(_JSON_STRING, re.DOTALL)
@@ -51,22 +51,22 @@ _TOML_PLAIN = re.compile(
     re.DOTALL,
 )
 _TOML_KEY = re.compile(rf"\.(?:[ \t]*+[\w-]*+[ \t]*+\.){{{DEEPEST}}}")
-_LONG_NUMBER = re.compile(rb"[0-9a-fA-F]{%d}" % (LONGEST_NUMBER + 1))  # TOML has hexadecimal ones
+_LONG_NUMBER = re.compile(rb"[0-9a-fA-F]{%d}" % (LONGEST_NUMBER + 1))  # TOML has hexadecimal numbers
 _STEPS = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 
 
 @contextmanager
 def guarded(path: str | Path, kind: Kind, problem: str, hint: str = "") -> Iterator[None]:
-    """Turns whatever a parser raises into one error that names the file; an error of flashir passes as it is.
+    """Turn any exception of a parser into one error that names the file. A FlashirError passes through.
 
-    That takes in what extension modules raise beside exceptions, such as a panic of a Rust library, and memory or
-    stack that is used up. What ends the program on purpose, such as Ctrl-C, passes too.
+    This includes a panic of a Rust extension, and running out of memory or stack. KeyboardInterrupt, SystemExit and
+    GeneratorExit pass through.
 
     Args:
-        path: the file, or the name of what is read.
+        path: the file, or the name of the input.
         kind: the class of the error.
-        problem: what could not be done, such as `cannot read the recipe`; the reason of the parser follows it.
-        hint: what to do.
+        problem: what failed, such as `cannot read the recipe`; followed by the reason.
+        hint: how to fix it.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def guarded(path: str | Path, kind: Kind, problem: str, hint: str = "") -> Itera
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of a parser says, in one short line."""
+    """The message of a parser's exception in one short line."""
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     if isinstance(error, RecursionError):
@@ -86,28 +86,28 @@ def reason(error: BaseException) -> str:
         return f"it is not UTF-8 text, see byte {error.start}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if not isinstance(error, Exception):
-        return f"its parser gave up: {said[:_SHOWN]}"
+        return f"its parser gave up: {message[:_SHOWN]}"
     if type(error).__module__ == "msgspec" and type(error).__name__ == "ValidationError":
-        said = mismatch(error)
-    return said[:_SHOWN] or type(error).__name__
+        message = mismatch(error)
+    return message[:_SHOWN] or type(error).__name__
 
 
 @contextmanager
 def opened(
     path: str | Path, kind: Kind, *, problem: str = "cannot be read", streams: bool = False
 ) -> Iterator[BinaryIO]:
-    """A file, open to be read; whatever happens inside is told as by `guarded`.
+    """Open a file for reading. Exceptions inside are handled as by `guarded`.
 
     Args:
         path: the file.
         kind: the class of the error.
-        problem: what could not be done, in words.
-        streams: take what has no size as well, such as a pipe or a terminal. One that nobody writes to is empty.
+        problem: what failed.
+        streams: also accept a pipe or a terminal. A pipe without a writer is empty.
 
     Raises:
-        FlashirError: of that kind: there is no such file, it is a folder or a device, it may not be read.
+        FlashirError: of this kind, if the file does not exist, is a folder or a device, or is not readable.
     """
     with guarded(path, kind, problem):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -116,7 +116,7 @@ def opened(
             if not (stat.S_ISREG(mode) or streams):
                 raise kind(f"{problem}: it is {_name(mode)}, not a file", where=str(path))
             if hasattr(os, "O_NONBLOCK") and not stat.S_ISREG(mode):
-                os.set_blocking(handle, True)  # it was opened without waiting for a writer, but is read with
+                os.set_blocking(handle, True)  # opening must not wait for a writer, but reading must
             yield file
 
 
@@ -134,14 +134,14 @@ def read_bytes(
     hint: str = "",
     streams: bool = False,
 ) -> bytes:
-    """The content of a file of at most so many bytes; otherwise as `opened`.
+    """Read a file of at most `largest` bytes. Raises the errors of `opened`.
 
     Args:
         path: the file.
         kind: the class of the error.
-        largest: the bound in bytes.
-        problem, hint: what could not be done, and what to do.
-        streams: see `opened`.
+        largest: the most bytes.
+        problem, hint: what failed, and how to fix it.
+        streams: as for `opened`.
     """
     parts: list[bytes] = []
     with opened(path, kind, problem=problem, streams=streams) as file:
@@ -163,7 +163,7 @@ def read_text(
     hint: str = "",
     streams: bool = False,
 ) -> str:
-    """The text of a file in UTF-8, each line end as `\\n`; otherwise as `read_bytes`."""
+    """Read a UTF-8 text file, with `\\n` for every line end. Raises the errors of `read_bytes`."""
     content = read_bytes(path, kind, largest=largest, problem=problem, hint=hint, streams=streams)
     with guarded(path, kind, problem, hint):
         return content.decode().replace("\r\n", "\n").replace("\r", "\n")
@@ -178,17 +178,18 @@ def parse_json(
     problem: str = "this is no JSON that could be read",
     hint: str = "",
 ) -> Shape:
-    """What a JSON text says, of the type that is wanted.
+    """Parse JSON into a given type.
 
     Args:
-        content: the text, in UTF-8.
-        path: of the file that it stands in, for the error.
+        content: the text in UTF-8.
+        path: the path of the file, for errors.
         kind: the class of the error.
-        shape: a type that msgspec knows, such as a Struct, `dict[str, str]`, or `object` for whatever it is.
-        problem, hint: what could not be done, and what to do.
+        shape: a type that msgspec supports, such as a Struct, `dict[str, str]`, or `object` for any value.
+        problem, hint: what failed, and how to fix it.
 
     Raises:
-        FlashirError: of that kind: no JSON, of another shape, nested too deeply, or with a number of too many digits.
+        FlashirError: of this kind, if the text is not JSON of this type, is nested too deeply, or has a number of too
+            many digits.
     """
     import msgspec
 
@@ -201,7 +202,7 @@ def parse_json(
 def parse_toml(
     content: str | bytes, path: str | Path, kind: Kind, *, problem: str = "this is no TOML", hint: str = ""
 ) -> dict[str, Any]:
-    """The table that a TOML text says. Raises as `parse_json`."""
+    """Parse TOML into a dict. Raises the errors of `parse_json`."""
     import tomllib
 
     with guarded(path, kind, problem, hint):
@@ -215,7 +216,7 @@ def parse_toml(
 
 
 def _check_json(content: bytes) -> None:
-    """Raises ValueError as the checks below. Most files need no look at their strings."""
+    """Raise the ValueError of the checks below. Most files pass without removing their strings."""
     if _LONG_NUMBER.search(content):
         _check_digits(_JSON_STRINGS.sub(b'""', content))
     if content.count(b"[") + content.count(b"{") > DEEPEST:
@@ -223,12 +224,12 @@ def _check_json(content: bytes) -> None:
 
 
 def _check_digits(plain: bytes) -> None:
-    """Raises ValueError where a number is too long, in a text without its strings."""
+    """Raise ValueError if a number is too long, in a text without its strings."""
     if _LONG_NUMBER.search(plain):
         raise ValueError(f"a number has more than {LONGEST_NUMBER} digits")
 
 
 def _check_depth(brackets: bytes) -> None:
-    """Raises ValueError where brackets are nested too deeply; anything else in the text counts for nothing."""
+    """Raise ValueError if brackets are nested too deeply; other characters are ignored."""
     if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST:
         raise ValueError(f"it is nested deeper than {DEEPEST} levels")

@@ -1,4 +1,4 @@
-"""What a file is that was given for another: told by how it begins, else by its name, and what to do with it."""
+"""Recognise a file of the wrong kind by its first bytes or its name, and say what to do with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from flashir.errors import option
 
 HEAD = 16
-"""Bytes of a file that tell what it is."""
+"""How many bytes of a file identify its kind."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class FileKind:
     """A kind of file.
 
     Args:
-        what: such as `a PyTorch checkpoint`.
-        as_parameters: what to do with one that was given for parameters.
-        as_model: what to do with one that was given for a model; nothing where it is no part of one either.
+        what: its description, such as `a PyTorch checkpoint`.
+        as_parameters: a hint if it was passed as parameters.
+        as_model: a hint if it was passed as a model; may be empty.
     """
 
     what: str
@@ -30,20 +30,20 @@ class FileKind:
 _TORCH = FileKind(
     "a PyTorch pickle",
     "save it as safetensors: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'p.safetensors'); "
-    "where it holds more than tensors, such as a 'state_dict', take that",
+    "if it holds more than tensors, such as a 'state_dict', use that",
     "save its tensors as safetensors, and give them with {params}",
 )
 _NUMPY = FileKind(
-    "a file of numpy",
+    "a NumPy file",
     "save it as safetensors: flashir.save_params(dict(numpy.load(FILE)), 'p.safetensors')",
     "save its arrays with flashir.save_params, and give them with {params}",
 )
-_SAFETENSORS = FileKind("a file of parameters", "", "give it with {params}, and a model beside it")
-_GGUF = FileKind("a GGUF file", "take the parameters that it was made from, as safetensors")
+_SAFETENSORS = FileKind("a file of parameters", "", "give it with {params}, together with a model")
+_GGUF = FileKind("a GGUF file", "use the parameters that it was made from, as safetensors")
 _ONNX = FileKind("an ONNX model", "give the safetensors file, or the checkpoint, that it was exported from")
 _PROGRAM = FileKind("a PyTorch program", "give the safetensors file, or the checkpoint, that it was exported from")
 _HDF5 = FileKind("an HDF5 file", "save its arrays as safetensors, by full name: flashir.save_params")
-_MSGPACK = FileKind("a file of msgpack, as Flax writes it", "save its arrays by full name: flashir.save_params")
+_MSGPACK = FileKind("a msgpack file of Flax", "save its arrays by full name: flashir.save_params")
 _FIR = FileKind("the text of a model", "give it as MODEL, and parameters as a safetensors file")
 _ZIP = FileKind("a zip archive", "unpack it")
 
@@ -57,10 +57,10 @@ _TEXT = frozenset((*b"\t\n\r", *range(0x20, 0x7F)))
 
 
 def kind_of(path: Path, head: bytes) -> FileKind | None:
-    """What a file is; None where it begins as a safetensors file does, or nothing is known of it.
+    """The kind of a file; None if it is unknown, or begins like a safetensors file.
 
     Args:
-        path: the file; of an archive, the names inside are looked at.
+        path: the file; for an archive, the names inside decide.
         head: its first HEAD bytes.
     """
     if is_safetensors(head):
@@ -76,12 +76,12 @@ def kind_of(path: Path, head: bytes) -> FileKind | None:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins as a safetensors file does: a length that is possible, and a table."""
+    """Whether a file begins like a safetensors file: with a plausible length and a JSON object."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
 
 
 def given_as_model(path: Path) -> FileKind | None:
-    """What a file is that was given for the text of a model; None where it may be one, or is no file."""
+    """The kind of a file that was passed as the text of a model; None if it may be one, or is not a file."""
     if not path.is_file():
         return None
     try:
@@ -91,8 +91,8 @@ def given_as_model(path: Path) -> FileKind | None:
         return None
     if all(byte in _TEXT for byte in head):
         return None
-    found = _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
-    return found and replace(found, as_model=found.as_model.format(params=option("params", "")))
+    kind = _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
+    return kind and replace(kind, as_model=kind.as_model.format(params=option("params", "")))
 
 
 def _in_archive(path: Path) -> FileKind:

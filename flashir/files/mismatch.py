@@ -1,4 +1,4 @@
-"""What msgspec says of a value that is not of the type wanted, in the words of this house.
+"""Reword the validation errors of msgspec.
 
 Expected `int`, got `str` - at `$.trials[0].batch`   ->   trials[0].batch: wanted a whole number, got text
 """
@@ -23,25 +23,25 @@ _LENGTH = re.compile(r" of length (?P<sign>>=|<=|==)? ?(?P<number>\S+)")
 
 
 def mismatch(error: Exception) -> str:
-    """The message of a `msgspec.ValidationError`: where it is, what was wanted, what came."""
-    said, _, place = str(error).partition(" - at `")
+    """The message of a `msgspec.ValidationError`: the place, the wanted type, and what was found."""
+    problem, _, place = str(error).partition(" - at `")
     place = place.rstrip("`").removeprefix("$").lstrip(".")
-    return f"{place}: {_said(said)}" if place else _said(said)
+    return f"{place}: {_reworded(problem)}" if place else _reworded(problem)
 
 
-def _said(said: str) -> str:
-    if field := re.fullmatch(r"Object missing required field `(.+)`", said):
+def _reworded(problem: str) -> str:
+    if field := re.fullmatch(r"Object missing required field `(.+)`", problem):
         return f"{field[1]} is missing"
-    if field := re.fullmatch(r"Object contains unknown field `(.+)`", said):
-        return f"{field[1]} is none of its fields"
-    if value := re.fullmatch(r"Invalid enum value (.+)", said):
-        return f"{value[1]} is none of the values there are"
-    found = _EXPECTED.fullmatch(said)
-    if found is None:
-        return said[:1].lower() + said[1:]
-    wanted = " or ".join(_NAMES.get(kind, kind) for kind in found["kind"].split(" | "))
-    got = f", got {_NAMES.get(found['got'], found['got'])}" if found["got"] else ""
-    return f"wanted {wanted}{_condition(found['more'])}{got}"
+    if field := re.fullmatch(r"Object contains unknown field `(.+)`", problem):
+        return f"there is no field {field[1]}"
+    if value := re.fullmatch(r"Invalid enum value (.+)", problem):
+        return f"{value[1]} is not an allowed value"
+    match = _EXPECTED.fullmatch(problem)
+    if match is None:
+        return problem[:1].lower() + problem[1:]
+    wanted = " or ".join(_NAMES.get(kind, kind) for kind in match["kind"].split(" | "))
+    got = f", got {_NAMES.get(match['got'], match['got'])}" if match["got"] else ""
+    return f"wanted {wanted}{_condition(match['more'])}{got}"
 
 
 def _condition(more: str) -> str:

@@ -1,7 +1,6 @@
-"""JSON that carries a digest of what it says, so that no bit of it can flip unseen.
+"""JSON objects with a digest of their values, to detect damage.
 
-The digest is of the values, not of the bytes: a file that is laid out anew, or whose keys come in another order, is the
-same. It stands in the table itself, under `sha256`.
+The digest is under the key `sha256`. It is independent of the layout and of the order of keys.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from typing import Any
 KEY = "sha256"
 
 
-def sealed(said: Any) -> dict[str, Any]:
-    """A table of JSON with its digest.
+def sealed(record: Any) -> dict[str, Any]:
+    """Add a digest to a JSON object.
 
     Args:
-        said: a mapping, or a record of msgspec or a dataclass.
+        record: a mapping, a msgspec Struct or a dataclass.
     """
     import msgspec
 
-    table = msgspec.to_builtins(said)
+    table = msgspec.to_builtins(record)
     return {**table, KEY: digest(table)}
 
 
 def is_whole(table: Mapping[str, Any]) -> bool:
-    """Whether a table of JSON says what it said when it was sealed."""
+    """Whether the digest of a JSON object matches its values."""
     return table.get(KEY) == digest(table)
 
 
 def digest(table: Mapping[str, Any]) -> str:
-    """The SHA-256 of a table without its digest, in hexadecimal."""
+    """The SHA-256 of a JSON object without its digest, in hexadecimal."""
     import msgspec
 
     rest = {name: value for name, value in table.items() if name != KEY}

@@ -110,7 +110,7 @@ def test_a_graph_that_is_not_the_models_is_refused_whatever_is_tolerated(model, 
         ({"quantize": "int8", "dtype": "float16"}, SettingError, "computes in f16"),
         ({"quantize": "int8", "tolerance": -0.1}, SettingError, "tolerance must be a share"),
         ({"quantize": "int8", "tolerance": float("nan")}, SettingError, "tolerance must be a share"),
-        ({"quantize": "int8", "text": []}, InputError, "no token that could be foreseen"),
+        ({"quantize": "int8", "text": []}, InputError, "no token to predict"),
         ({"quantize": "int8", "target": "jax:cpu"}, TargetError, "does not quantise"),
     ],
 )
@@ -124,7 +124,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, tmp_path, c
 
 def test_a_model_that_writes_no_text_asks_for_some(tmp_path, text):
     model = flashir.model("flash", d_model=32, depth=1, key_dim=16, vocab=64, chunk=16, causal=False)
-    with pytest.raises(SettingError, match="does not write one") as caught:
+    with pytest.raises(SettingError, match="cannot generate one") as caught:
         flashir.export(model, tmp_path, quantize="int8")
     assert "text=FILE" in caught.value.hint
     assert flashir.export(model, tmp_path, quantize="int8", text=text).quantised.text == "of the text given"
