@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from flashir import interpret
 from flashir.backends.lowering import Lowering
-from flashir.ir import Builder, DType, Graph, TensorType, Value, parse_type
+from flashir.cost.node_cost import graph_cost
+from flashir.ir import Builder, DType, Graph, TensorType, parse_type
 from flashir.ir.parameter_names import parameters
-from flashir.ops import OPS, Cost, OpDef, Sample
-from flashir.ops.primitive.shape import bind_attrs
+from flashir.ops import Cost, OpDef, Sample
 
 Array = npt.NDArray[Any]
 TIGHT = 1e-9
@@ -66,17 +66,8 @@ def assert_same_function(one: Graph, other: Graph, sizes: Mapping[str, int] | No
 
 
 def cost_of(graph: Graph, sizes: Mapping[str, int] | None = None) -> Cost:
-    """The cost of a whole graph, node by node."""
-    total, sizes = Cost(steps=0), dict(sizes or {})
-
-    def bound(values: tuple[Value | None, ...]) -> tuple[TensorType | None, ...]:
-        return tuple(None if value is None else value.type.bind(sizes) for value in values)
-
-    for node in graph.nodes:
-        body = {} if node.region is None else {"body": cost_of(node.region, sizes)}
-        attrs = bind_attrs(dict(node.attrs), sizes)
-        total = total + OPS[node.op].cost(bound(node.inputs), bound(node.outputs), **attrs, **body)
-    return total
+    """The cost of a whole graph."""
+    return graph_cost(graph, sizes or {})
 
 
 def typed(text: str) -> TensorType:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from flashir.cost.backward import kept_by, read_by_gradient
+from flashir.cost.node_cost import node_cost
 from flashir.ir.dims import Size, evaluate
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.types import TensorType
 from flashir.ops import OPS, Contraction, Cost
-from flashir.ops.primitive.shape import bind_attrs
 
 Sizes = Mapping[str, int]
 
@@ -86,10 +86,8 @@ class Region:
         return evaluate(size, self.sizes)
 
     def cost(self, node: Node) -> Cost:
-        """The cost of a node without a body, by the record of its op."""
-        ins = tuple(self.type(v) if v is not None else None for v in node.inputs)
-        outs = tuple(self.type(v) for v in node.outputs)
-        return OPS[node.op].cost(ins, outs, **bind_attrs(dict(node.attrs), self.sizes))
+        """The cost of a node without a body."""
+        return node_cost(node, self.sizes, self.type)
 
     def gradient_bytes(self, kernel: Kernel) -> float:
         """Bytes that the gradient of a kernel moves: the saved values, and a gradient per value it read or wrote.

@@ -187,7 +187,8 @@ class OpDef:
         infer: types of the operands and attributes -> type or types of the results. Raises IRError.
         ref: the reference in NumPy float64. It is independent of `decompose`, so that each tests the other.
             A block also gets `p`, its parameters by local name; an op with a region gets `body`, a function.
-        cost: bound types and attributes -> Cost. See `flashir.ir.cost`.
+        cost: bound types and attributes -> Cost. See `flashir.ir.cost`. None for a composite: what its decomposition
+            adds up to, see `flashir.cost.node_cost`.
         samples: cases for the generated tests.
         attrs: the attributes.
         decompose: builder, operands and attributes -> the same results from simpler ops.
@@ -220,7 +221,7 @@ class OpDef:
     operands: tuple[str, ...]
     infer: Infer
     ref: Callable[..., Any]
-    cost: CostRule
+    cost: CostRule | None
     samples: tuple[Sample, ...]
     attrs: Mapping[str, AttrSpec] = field(default_factory=dict)
     decompose: Callable[..., Any] | None = None
@@ -307,7 +308,7 @@ def define_op(op: OpDef) -> OpDef:
     EXTENSIONS.begin(op.name)
     problems = [f"the op {op.name!r} is defined twice"] if OPS.is_defined(op.name) else []
     if op.is_primitive:
-        missing = [name for name in ("axes", "gradient") if getattr(op, name) is None]
+        missing = [name for name in ("cost", "axes", "gradient") if getattr(op, name) is None]
         problems += [f"the primitive {op.name!r} does not say its {name}" for name in missing]
     for name, spec in op.attrs.items():
         if spec.choice is not None:

@@ -7,12 +7,12 @@ from math import prod
 from typing import Any
 
 from flashir.cost import Target
+from flashir.cost.node_cost import node_cost
 from flashir.errors import FlashirError
-from flashir.ir import Graph, Node, TensorType, Value
+from flashir.ir import Node
 from flashir.ir.parameter_names import full_name
 from flashir.ir.text.printer import attr_text
 from flashir.ops import OPS, Cost
-from flashir.ops.primitive.shape import bind_attrs
 
 Sizes = Mapping[str, int]
 UNSEEN = ("scope", "std", "mean", "valid")  # attributes that say nothing on a card
@@ -91,31 +91,11 @@ def seconds(cost: Cost, target: Target) -> float:
 
 
 def cost_of(node: Node, sizes: Sizes) -> Cost | None:
-    """What the record of an op says it costs; None where a choice is still open."""
+    """What a node costs; None where a choice is still open."""
     try:
-        attrs: dict[str, Any] = bind_attrs(dict(node.attrs), dict(sizes))
-        if node.region is not None:
-            inside = _body_cost(node.region, sizes)
-            if inside is None:
-                return None
-            attrs["body"] = inside
-        return OPS[node.op].cost(_bound(node.inputs, sizes), _bound(node.outputs, sizes), **attrs)
+        return node_cost(node, sizes)
     except (FlashirError, TypeError, KeyError):
         return None
-
-
-def _body_cost(body: Graph, sizes: Sizes) -> Cost | None:
-    total = Cost(steps=0)
-    for node in body.nodes:
-        cost = cost_of(node, sizes)
-        if cost is None:
-            return None
-        total = total + cost
-    return total
-
-
-def _bound(values: tuple[Value | None, ...], sizes: Sizes) -> tuple[TensorType | None, ...]:
-    return tuple(None if value is None else value.type.bind(sizes) for value in values)
 
 
 def _parameters(node: Node) -> list[list[str]]:

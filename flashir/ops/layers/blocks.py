@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import InputError, IRError
-from flashir.ir.cost import Contraction, Cost, Types, copied, elementwise, moved
+from flashir.ir.cost import copied, elementwise
 from flashir.ir.dims import Dim
 from flashir.ir.graph import Attr, Graph, Node
 from flashir.ir.limits import MOST_LAYERS
@@ -242,20 +242,13 @@ def _ref_unembed(x: Any, p: Params, tied: bool, bias: bool, **_: Any) -> Any:
     return x @ (p["weight"].T if tied else p["weight"]) + (p["bias"] if bias else 0)
 
 
-def _cost_unembed(ins: Types, outs: Types, vocab: int, **_: Any) -> Cost:
-    x, traffic = ins[0], moved(ins, outs)
-    assert x is not None
-    rows, d = x.count // x.sizes[-1], x.sizes[-1]
-    return Cost(0, traffic.read, traffic.written, contractions=(Contraction(1, rows, d, vocab),))
-
-
 unembed = define_op(
     OpDef(
         "unembed",
         ("x",),
         _infer_unembed,
         _ref_unembed,
-        _cost_unembed,
+        None,
         tuple(
             sample("f32[2, 3, 4]", vocab=5, tied=tied, bias=bias) for bias in (False, True) for tied in (True, False)
         ),

@@ -6,24 +6,21 @@ Axes: b batch, h heads, t length, g and c chunks, n and m within a chunk, s key,
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.ir.cost import Contraction, Cost, Types
 from flashir.ir.op import OpDef, ParamSpec, define_op, sample
 from flashir.ir.traits import where_causal
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_summary import ref_document_means
-from flashir.ops.attention.summary_attention import ref_summary_attention, sides_of, softmax_flops, summary_products
+from flashir.ops.attention.summary_attention import ref_summary_attention, sides_of
 from flashir.ops.functions.position import ref_rope
 from flashir.ops.layers.blocks import WEIGHT_STD, Params, width_of
 from flashir.ops.layers.mixed_chunk_mhsa import CHUNK
 from flashir.ops.layers.multi_head import (
     HEADS,
     SCOPE,
-    cost_heads,
     cut_heads,
     head_params,
     infer_heads,
@@ -119,24 +116,13 @@ def _decompose_combiner(
     return merged(b, x, p, b.summary_attention(q, k, v, k_sum, v_sum, documents, **how))
 
 
-def _cost_combiner(ins: Types, outs: Types, *, heads: int, causal: bool, chunk: int, **_: Any) -> Cost:
-    x = ins[0]
-    assert x is not None
-    batch, t, d = x.sizes
-    sides, g = len(sides_of(ins[1] if len(ins) > 1 else None, causal)), -(-t // chunk)
-    projections = (Contraction(1, batch * g, d, d),) * (2 * sides)
-    products = summary_products(batch * heads, t, d // heads, d // heads, chunk, sides * g)
-    cost = cost_heads(ins, outs, *projections, *products)
-    return replace(cost, flops=cost.flops + softmax_flops(batch * heads, t, chunk, sides * g))
-
-
 combiner = define_op(
     OpDef(
         "combiner",
         ("x", "documents?"),
         infer_heads,
         _ref_combiner,
-        _cost_combiner,
+        None,
         (
             sample("f32[2, 7, 8]", heads=2, chunk=3),
             sample("f32[2, 7, 8]", heads=2, chunk=3, causal=False, norm="scale_norm"),

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flashir.errors import IRError
-from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, number, sample
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import TensorType
 from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
 from flashir.ops.layers.multi_head import NORM
-from flashir.ops.primitive.elementwise import TRANSCENDENTAL, gelu
+from flashir.ops.primitive.elementwise import gelu
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -65,18 +64,6 @@ def _params(hidden: Hidden, *inner: str) -> Callable[..., dict[str, ParamSpec]]:
     return params
 
 
-def _cost(hidden: Hidden, inner: int) -> Callable[..., Cost]:
-    def cost(ins: Types, outs: Types, expansion: float, **_: Any) -> Cost:
-        x, traffic = ins[0], moved(ins, outs)
-        assert x is not None
-        batch, t, d = x.sizes
-        rows, h = batch * t, hidden(x, expansion)
-        products = (Contraction(1, rows, d, h),) * inner + (Contraction(1, rows, h, d),)
-        return Cost(rows * (8.0 * d + (TRANSCENDENTAL + 8.0) * h), traffic.read, traffic.written, 1, products)
-
-    return cost
-
-
 def _linear(b: Builder, x: Value, p: Params, name: str) -> Value:
     return b.dense(x, p[f"{name}.weight"], p[f"{name}.bias"])
 
@@ -117,7 +104,7 @@ mlp = define_op(
         ("x",),
         _infer(mlp_width),
         _ref_mlp,
-        _cost(mlp_width, 1),
+        None,
         _SAMPLES,
         attrs=FFN,
         decompose=_decompose_mlp,
@@ -134,7 +121,7 @@ glu = define_op(
         ("x",),
         _infer(glu_width),
         _ref_glu,
-        _cost(glu_width, 2),
+        None,
         _SAMPLES,
         attrs=FFN,
         decompose=_decompose_glu,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.cost import Contraction, Cost, Types
 from flashir.ir.dims import ceildiv, divides
 from flashir.ir.graph import AUTO
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
@@ -30,15 +28,13 @@ from flashir.ops.layers.gated_unit import (
     GATED,
     PAPER_CHUNK,
     QK_SCALE,
-    cost_gated,
-    expanded_width,
     gated,
     gated_params,
     infer_gated,
     ref_gated,
     token_count,
 )
-from flashir.ops.layers.relative_bias import BIAS_WIDTH, bias_of, bias_products, ref_bias_of
+from flashir.ops.layers.relative_bias import BIAS_WIDTH, bias_of, ref_bias_of
 from flashir.ops.primitive.shape import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -283,21 +279,6 @@ def _weights(b: Builder, parts: dict[str, Value], documents: Value | None, p: Pa
     return b.summary_weights(*heads, causal=attrs["causal"], tokens=attrs["valid"])
 
 
-def _cost_flash(ins: Types, outs: Types, *, chunk: int, cumsum: str, **attrs: Any) -> Cost:
-    x = ins[0]
-    assert x is not None
-    batch, t, _ = x.sizes
-    keys = _span(chunk, attrs["overlap"]) if attrs["use_local"] else 0
-    cost = cost_gated(ins, outs, chunk=chunk, keys=keys, linear=attrs["use_global"], **attrs)
-    cost = replace(cost, contractions=cost.contractions + bias_products(attrs["rel_bias"], keys, keys))
-    g, s = -(-t // chunk), attrs["key_dim"]
-    if attrs["summaries"] == "attend":
-        e = expanded_width(x, attrs["expansion"], attrs["expanded"])
-        masked = (Contraction(1, g, BIAS_WIDTH, g), Contraction(batch, g, s, g), Contraction(batch, g, g, s * e))
-        return replace(cost, contractions=(*cost.contractions, *masked))
-    return replace(cost, steps=g) if attrs["use_global"] and cumsum == "scan" else cost
-
-
 _SETTINGS: tuple[dict[str, Any], ...] = (
     {"overlap": True},
     {"overlap": True, "use_global": False, "rel_bias": "t5"},
@@ -355,7 +336,7 @@ flash = define_op(
         ("x", "segment_ids?", "documents?"),
         _infer_flash,
         _ref_flash,
-        _cost_flash,
+        None,
         _flash_samples(),
         attrs={
             **GATED,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.cost import Contraction, Cost, Types, elementwise, moved
+from flashir.ir.cost import elementwise, moved
 from flashir.ir.dims import Size
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
@@ -300,32 +300,3 @@ def infer_gated(
     if rope_dims is not None and (rope_dims % 2 or rope_dims > key_dim // heads):
         raise IRError(f"rope_dims must be even, and at most the width of a head, {key_dim // heads}, got {rope_dims}")
     return x
-
-
-def cost_gated(
-    ins: Types,
-    outs: Types,
-    *,
-    key_dim: int,
-    chunk: int,
-    keys: int,
-    linear: bool = False,
-    heads: int = 1,
-    gating: bool = True,
-    **attrs: Any,
-) -> Cost:
-    """The two projections, quadratic attention of each chunk to so many keys, linear attention where it is."""
-    x = ins[0]
-    assert x is not None
-    batch, t, d = x.sizes
-    e, traffic = expanded_width(x, **attrs), moved(ins, outs)
-    products = [Contraction(1, batch * t, d, 2 * e + key_dim), Contraction(1, batch * t, e if gating else 2 * e, d)]
-    if keys:
-        chunks = batch * -(-t // max(chunk, 1)) * heads
-        products += [
-            Contraction(chunks, chunk, key_dim // heads, keys),
-            Contraction(chunks, chunk, keys, e // heads),
-        ]
-    if linear:
-        products += [Contraction(batch, key_dim, t, e), Contraction(batch, t, key_dim, e)]
-    return Cost(30.0 * batch * t * e, traffic.read, traffic.written, contractions=tuple(products))

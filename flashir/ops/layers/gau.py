@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.cost import Cost, Types
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import check_documents, document_numbers, ref_lengths
-from flashir.ops.attention.quadratic import KERNEL, KERNEL_WEIGHT, ref_quadratic
+from flashir.ops.attention.quadratic import KERNEL, ref_quadratic
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.gated_unit import (
     GATED,
     QK_SCALES,
-    cost_gated,
     gated,
     gated_params,
     infer_gated,
@@ -27,7 +24,7 @@ from flashir.ops.layers.gated_unit import (
     token_count,
 )
 from flashir.ops.layers.multi_head import cut_heads
-from flashir.ops.layers.relative_bias import SHORT_SPAN, bias_of, bias_products, ref_bias_of
+from flashir.ops.layers.relative_bias import SHORT_SPAN, bias_of, ref_bias_of
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -138,25 +135,13 @@ def _by_length(b: Builder, qk_scale: str, count: Value, root: float) -> Value:
     return b.reciprocal(b.sqrt(count) if qk_scale == "root_length" else count)
 
 
-def _cost_gau(ins: Types, outs: Types, attention: str, **attrs: Any) -> Cost:
-    x = ins[0]
-    assert x is not None
-    batch, t, _ = x.sizes
-    cost = cost_gated(ins, outs, chunk=t, keys=t, **attrs)
-    return replace(
-        cost,
-        flops=cost.flops + KERNEL_WEIGHT[attention] * batch * attrs["heads"] * t * t,
-        contractions=cost.contractions + bias_products(attrs["rel_bias"], t, attrs["max_len"]),
-    )
-
-
 gau = define_op(
     OpDef(
         "gau",
         ("x", "documents?"),
         _infer_gau,
         _ref_gau,
-        _cost_gau,
+        None,
         (
             sample("f32[2, 5, 4]", key_dim=6, max_len=7),
             sample("f32[2, 5, 4]", key_dim=6, max_len=600, causal=False),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.ir.cost import Contraction, Cost, Types
 from flashir.ir.op import OpDef, choice, define_op, flag, sample
 from flashir.ops.attention.documents import document_lengths, document_numbers, ref_lengths
-from flashir.ops.attention.quadratic import KERNEL_WEIGHT, ref_quadratic
+from flashir.ops.attention.quadratic import ref_quadratic
 from flashir.ops.attention.softmax import ref_softmax_attention
 from flashir.ops.decode.context import column, under_heads
 from flashir.ops.functions.norm import accumulation_dtype, scaled
@@ -19,7 +17,6 @@ from flashir.ops.layers.blocks import Params, apply_norm, ref_norm
 from flashir.ops.layers.multi_head import (
     HEADS,
     SCOPE,
-    cost_heads,
     cut_heads,
     head_params,
     infer_heads,
@@ -97,24 +94,13 @@ def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, documents: Value 
     return b.quadratic_attention(q, k, v, bias, documents, causal=causal)
 
 
-def _cost_mhsa(ins: Types, outs: Types, heads: int, attention: str, gating: bool, **_: Any) -> Cost:
-    x = ins[0]
-    assert x is not None
-    batch, t, d = x.sizes
-    products = [Contraction(batch * heads, t, d // heads, t), Contraction(batch * heads, t, t, d // heads)]
-    if gating:
-        products.append(Contraction(1, batch * t, d, d))
-    cost = cost_heads(ins, outs, *products)
-    return replace(cost, flops=cost.flops + KERNEL_WEIGHT[attention] * batch * heads * t * t)
-
-
 mhsa = define_op(
     OpDef(
         "mhsa",
         ("x", "documents?"),
         infer_heads,
         _ref_mhsa,
-        _cost_mhsa,
+        None,
         (
             sample("f32[2, 5, 8]", heads=2),
             sample("f32[2, 5, 8]", heads=2, causal=False, norm="scale_norm"),

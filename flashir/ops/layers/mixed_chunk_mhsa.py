@@ -5,24 +5,21 @@ Axes: b batch, h heads, t length, g chunks, n and m within a chunk, s key, e val
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flashir.ir.cost import Contraction, Cost, Types
+from flashir.ir.cost import Contraction
 from flashir.ir.op import OpDef, define_op, sample
 from flashir.ir.traits import where_causal
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
 from flashir.ops.attention.documents import are_packed
 from flashir.ops.attention.linear import LIN_NORM
-from flashir.ops.attention.recurrence import recurrence_steps, token_products
+from flashir.ops.attention.recurrence import token_products
 from flashir.ops.attention.recurrence_reference import ref_recurrence
-from flashir.ops.attention.softmax import SOFTMAX_WEIGHT
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import (
     HEADS,
     SCOPE,
-    cost_heads,
     head_params,
     infer_heads,
     inverse_root,
@@ -81,24 +78,13 @@ def _decompose_mc_mhsa(
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
 
 
-def _cost_mc_mhsa(ins: Types, outs: Types, *, heads: int, chunk: int, causal: bool, cumsum: str, **_: Any) -> Cost:
-    x = ins[0]
-    assert x is not None
-    batch, t, d = x.sizes
-    s = d // heads
-    documents = ins[1] if len(ins) > 1 else None
-    cost = cost_heads(ins, outs, *_products(batch * heads, t, s, s, chunk, causal, cumsum, documents))
-    flops = cost.flops + float(SOFTMAX_WEIGHT) * batch * heads * t * chunk
-    return replace(cost, flops=flops, steps=recurrence_steps(t, causal, cumsum, chunk))
-
-
 mc_mhsa = define_op(
     OpDef(
         "mc_mhsa",
         ("x", "documents?"),
         infer_heads,
         _ref_mc_mhsa,
-        _cost_mc_mhsa,
+        None,
         (
             sample("f32[2, 7, 8]", heads=2, chunk=3, cumsum="scan"),
             sample("f32[2, 6, 8]", heads=2, chunk=3, cumsum="matmul", norm="scale_norm", lin_norm="chunk"),

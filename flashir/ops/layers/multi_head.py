@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.op import AttrSpec, ParamSpec, choice, flag, integer
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import check_documents
@@ -130,12 +129,3 @@ def ref_merged(x: Any, p: Params, out: Any) -> Any:
 def ref_cut_heads(x: Any, heads: int) -> Any:
     """As `cut_heads`, in numpy."""
     return np.stack(np.split(x, heads, axis=-1), axis=1)
-
-
-def cost_heads(ins: Types, outs: Types, *products: Contraction, per_token: float = 20.0) -> Cost:
-    """The two projections, the products of the attention, and elementwise work for each element of x."""
-    x, traffic = ins[0], moved(ins, outs)
-    assert x is not None
-    batch, t, d = x.sizes
-    projections = (Contraction(1, batch * t, d, 3 * d), Contraction(1, batch * t, d, d))
-    return Cost(per_token * x.count, traffic.read, traffic.written, contractions=(*projections, *products))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashir.ir.cost import Cost, Types
 from flashir.ir.op import OpDef, define_op, number, sample
 from flashir.ir.traits import where_causal
 from flashir.ops.attention.chunk_choices import CUMSUM, TILE
 from flashir.ops.attention.documents import ref_numbers, ref_seen
-from flashir.ops.attention.recurrence import recurrence_steps, token_products
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.layers.blocks import Params
-from flashir.ops.layers.multi_head import HEADS, SCOPE, cost_heads, head_params, infer_heads, multi_head, ref_multi_head
+from flashir.ops.layers.multi_head import HEADS, SCOPE, head_params, infer_heads, multi_head, ref_multi_head
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -73,23 +70,13 @@ def _decompose_performer(
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
 
 
-def _cost_performer(ins: Types, outs: Types, heads: int, causal: bool, cumsum: str, tile: int, **_: Any) -> Cost:
-    x = ins[0]
-    assert x is not None
-    batch, t, d = x.sizes
-    s = d // heads
-    documents = ins[1] if len(ins) > 1 else None
-    products = token_products(batch * heads, t, s, s + 1, causal, cumsum, tile, documents)
-    return replace(cost_heads(ins, outs, *products), steps=recurrence_steps(t, causal, cumsum, tile))
-
-
 performer = define_op(
     OpDef(
         "performer",
         ("x", "documents?"),
         infer_heads,
         _ref_performer,
-        _cost_performer,
+        None,
         (
             sample("f32[2, 7, 8]", heads=2, cumsum="scan", tile=3),
             sample("f32[2, 7, 8]", heads=2, cumsum="matmul", tile=4, norm="scale_norm"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.cost import Contraction, copied
+from flashir.ir.cost import copied
 from flashir.ir.dims import Size
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, sample, size
 from flashir.ir.streaming import States, StreamingRule
@@ -48,11 +48,6 @@ def bias_of(b: Builder, p: Params, kind: str, n: Size, span: int, causal: bool) 
     if span < SHORT_SPAN:
         return b.rel_pos_bias(p["rel_bias.w"], n=n)
     return b.rope_rel_pos_bias(p["rel_bias.a"], p["rel_bias.b"], n=n)
-
-
-def bias_products(kind: str, n: int, span: int) -> tuple[Contraction, ...]:
-    """The products that `bias_of` takes: those of the long form, n x n of them."""
-    return (Contraction(1, n, BIAS_WIDTH, n),) if kind == "paper" and span >= SHORT_SPAN else ()
 
 
 def ref_bias_of(p: Params, kind: str, n: int, span: int, causal: bool) -> Any:
