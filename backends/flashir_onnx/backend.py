@@ -44,7 +44,9 @@ class OnnxBackend:
 
     def devices(self) -> tuple[str, ...]:
         """The devices that ONNX Runtime finds on this machine."""
-        import onnxruntime as ort
+        from flashir_onnx.runtime import onnxruntime
+
+        ort = onnxruntime()
 
         from flashir_onnx.session import PROVIDERS
 

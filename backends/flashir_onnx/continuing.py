@@ -30,7 +30,9 @@ class Continued:
     """
 
     def __init__(self, session: Session, device: str, in_place: Sequence[bool] = ()) -> None:
-        import onnxruntime as ort
+        from flashir_onnx.runtime import onnxruntime
+
+        ort = onnxruntime()
 
         self._in_place = in_place
         self._session = session.runtime

@@ -36,7 +36,9 @@ class Session:
     """
 
     def __init__(self, source: Path | Emitted, device: str = "cpu", *, threads: int = 0, lean: bool = False) -> None:
-        import onnxruntime as ort
+        from flashir_onnx.runtime import onnxruntime
+
+        ort = onnxruntime()
 
         if PROVIDERS.get(device) not in ort.get_available_providers():
             raise TargetError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +143,7 @@ def bench(
     from flashir.bench.draft import Draft
     from flashir.bench.record import new_record
     from flashir.interrupts import kept
-    from flashir.machine.profile import cache_folder
+    from flashir.machine.profile import cache_folder, in_cache
 
     asked = {
         "systems": systems or list(SYSTEMS),
@@ -164,7 +164,8 @@ def bench(
     }
     grid = _grid(asked)
     draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
-    with kept(lambda: "what was measured until then is kept" if draft.measured else "nothing was measured yet"):
+    cache = in_cache() if out is None else nullcontext()
+    with cache, kept(lambda: "what was measured until then is kept" if draft.measured else "nothing was measured yet"):
         _measure(grid, rounds, limit, draft)
         _finish(draft, as_json)
 

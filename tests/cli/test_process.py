@@ -57,3 +57,21 @@ def test_help_imports_nothing_slow() -> None:
     code = f"import sys; sys.argv = ['flashir', '--help']\n{run_help}print(sorted({slow} & set(sys.modules)))"
     made = subprocess.run((sys.executable, "-c", code), capture_output=True, timeout=60, check=False)
     assert made.stdout.decode().splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="homes are elsewhere there")
+def test_without_a_home_a_run_says_nothing_of_that() -> None:
+    """Libraries would warn that they cannot keep what they send to their makers."""
+    homeless = {**os.environ, "HOME": "/dev/null/nowhere", "XDG_CACHE_HOME": "/dev/null/nowhere"}
+    homeless = {name: value for name, value in homeless.items() if name != "FLASHIR_CACHE"}
+    line = (*FLASHIR, "run", "flash", "--size", "tiny", "--json")
+    made = subprocess.run(line, input=b"x", capture_output=True, timeout=120, check=False, env=homeless)
+    assert (made.returncode, made.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="homes are elsewhere there")
+@pytest.mark.parametrize("verb", ["bench flash --size tiny --lengths 8 --rounds 1", "calibrate onnx:cpu"])
+def test_what_cannot_be_kept_in_the_cache_says_how_to_have_another(verb: str) -> None:
+    line, env = (*FLASHIR, *verb.split()), {**os.environ, "FLASHIR_CACHE": "/dev/null/nowhere"}
+    made = subprocess.run(line, capture_output=True, timeout=120, check=False, env=env)
+    assert made.returncode == 2 and made.stderr.endswith(b"\nset FLASHIR_CACHE to a folder that can be written\n")
