@@ -12,7 +12,6 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.source import Source
     from flashir.cli.weights import Weights
-    from flashir.models.end_tokens import Reading
 
 LENGTH = 1024
 ROWS = 8
@@ -60,7 +59,6 @@ def eval(
     """
     from flashir.cli import source, tokens
     from flashir.cli.meter import meter
-    from flashir.models.end_tokens import PLAIN
     from flashir.planning.extent import Extent
     from flashir.reference.cross_entropy import need_logits
     from flashir.train.data import Batches, documents, tokenised
@@ -73,7 +71,7 @@ def eval(
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     need_logits(found.model, "there is nothing to measure")
     used = tokens.tokenizer_of(model, vocab, tokenizer, found.tokenizer)
-    used = used.reads(_reading(found.reading or PLAIN, document_end, special_tokens))
+    used = used.reads(tokens.reading_of(found, document_end, special_tokens))
     used.check(task, vocab)
     length = seq_len if seq_len is not None else Extent.of(found.model).tokens(_length(Path(model)))
     with meter() as step:
@@ -107,14 +105,6 @@ def _refuse_untrained(found: Source, weights: Weights) -> None:
         raise SettingError(
             f"{found.word} has no parameters yet", hint="give a run, a checkpoint, an export, or --params FILE"
         )
-
-
-def _reading(trained: Reading, end: str | None, special: bool | None) -> Reading:
-    """How training read texts, but for what is given."""
-    from flashir.models.end_tokens import NONE, Reading
-
-    document_end = trained.document_end if end is None else None if end == NONE else end
-    return Reading(document_end, trained.special_tokens if special is None else special)
 
 
 def _length(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,18 +176,18 @@ def _refuse_numbers(given: dict[str, tuple[int | None, int]]) -> None:
 
 def _prompts(given: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
     """The texts to go on from. Raises InputError with all that is wrong with them."""
-    from flashir.errors import InputError
+    from flashir.errors import InputError, gathered
+    from flashir.files.foreign import read_bytes
 
     found = [(f"prompt {number}", text) for number, text in enumerate(given, 1)]
-    sources: list[tuple[str, Callable[[], bytes]]] = [(str(path), path.read_bytes) for path in files]
-    if not given and not files:
-        sources.append(("standard input", _piped))
-    problems = []
-    for name, read in sources:
+    contents = [] if given or files else [("standard input", _piped())]
+    problems: list[str] = []
+    for path in files:
+        with gathered(problems):
+            contents.append((str(path), read_bytes(path, InputError, streams=True)))
+    for name, content in contents:
         try:
-            found.append((name, read().decode().removesuffix("\n").removesuffix("\r")))
-        except OSError as error:
-            problems.append(f"{name} cannot be read: {error.strerror or error}")
+            found.append((name, content.decode().removesuffix("\n").removesuffix("\r")))
         except UnicodeDecodeError as error:
             problems.append(f"{name} is not UTF-8 text: see byte {error.start}")
     problems += [f"{name} is empty" for name, text in found if not text]
@@ -201,8 +201,10 @@ def _piped() -> bytes:
     """What was piped in. Raises InputError where nothing is."""
     from flashir.cli.streams import piped
     from flashir.errors import InputError
+    from flashir.files.foreign import guarded
 
-    text = piped()
+    with guarded("standard input", InputError, "cannot be read"):
+        text = piped()
     if text is None:
         raise InputError("there is no prompt", hint="give --prompt TEXT or --prompt-file FILE, or pipe text in")
     return text

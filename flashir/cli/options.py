@@ -139,7 +139,7 @@ SpecialTokens = Annotated[
     bool | None,
     typer.Option(
         "--special-tokens/--no-special-tokens",
-        help="Read a special token where a text names one.",
+        help="Read a special token where a text names one.  [default: as in training]",
         rich_help_panel=DATA,
     ),
 ]

@@ -57,6 +57,7 @@ def run(
         int | None, typer.Option(metavar="N", min=0, help="Take at most N tokens.", rich_help_panel=options.DATA)
     ] = None,
     tokenizer: options.Tokenizer = None,
+    special_tokens: options.SpecialTokens = None,
     params: options.Params = None,
     strict: options.Strict = True,
     seed: options.Seed = None,
@@ -113,7 +114,7 @@ def run(
     weights = found.weights(params, seed, strict, reference=verify)
     known: Tokenizer | None
     if ids is None:
-        known = tokens.reader_of(found, tokenizer)
+        known = tokens.reader_of(found, tokenizer).reads(tokens.reading_of(found, None, special_tokens))
         whole = tokens.text_ids(known, text)
     else:
         known, whole = _reader_if_any(found, tokenizer), tokens.read_array(ids)

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, InputError
+from flashir.files.foreign import LARGE
 
 CLOSED_PIPE = 141
 """The exit code of a program whose reader has gone: 128 and the number of SIGPIPE."""
@@ -76,8 +77,16 @@ def result() -> Iterator[None]:
 
 
 def piped() -> bytes | None:
-    """What was piped in; None where standard input is a terminal, or closed. Raises OSError where it cannot be read."""
-    return None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    """What was piped in; None where standard input is a terminal, or closed.
+
+    Raises OSError where it cannot be read, and InputError where it does not end.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    text = sys.stdin.buffer.read(LARGE + 1)
+    if len(text) > LARGE:
+        raise InputError(f"it has more than {LARGE:,} bytes", where="standard input")
+    return text
 
 
 def can_spell(stream: TextIO, text: str) -> bool:

@@ -16,6 +16,7 @@ from flashir.cli.source import Source
 from flashir.cli.streams import piped
 from flashir.errors import InputError
 from flashir.files.foreign import guarded, opened, read_bytes
+from flashir.models.end_tokens import NONE, PLAIN, Reading
 from flashir.reference.cross_entropy import log_softmax, nats
 from flashir.reference.inputs import vocabulary
 from flashir.train.data import Tokenizer
@@ -73,6 +74,13 @@ def reader_of(found: Source, file: Path | None) -> Tokenizer:
     return used
 
 
+def reading_of(found: Source, end: str | None, special: bool | None) -> Reading:
+    """How text is read: as in training, where that is known, but for what is given."""
+    trained = found.reading or PLAIN
+    document_end = trained.document_end if end is None else None if end == NONE else end
+    return Reading(document_end, trained.special_tokens if special is None else special)
+
+
 def ends_of(found: Source, reader: Tokenizer, names: Sequence[str] | None = None) -> frozenset[int]:
     """The tokens that end a text.
 
@@ -108,7 +116,8 @@ def text_ids(tokenizer: Tokenizer, file: Path | None) -> Ids:
     if data is None:
         raise InputError("there is no input", hint="give --text FILE, --ids FILE.npy, or pipe text in")
     try:
-        ids = np.frombuffer(data, np.uint8) if tokenizer.is_bytes else tokenizer.encode(data.decode())
+        plain = tokenizer.is_bytes and not tokenizer.reading.special_tokens  # so that any bytes are text
+        ids = np.frombuffer(data, np.uint8) if plain else tokenizer.encode(data.decode())
     except UnicodeDecodeError as error:
         raise InputError(f"this is no UTF-8 text: see byte {error.start}", where=where) from None
     return ids.astype(np.int32)[None, :]

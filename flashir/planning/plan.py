@@ -205,6 +205,7 @@ def plan(
     *,
     dtype: str | None = None,
     params: Mapping[str, Any] | None = None,
+    strict: bool = True,
     measured: bool = True,
     portable: bool = False,
     **choices: Attr,
@@ -221,6 +222,7 @@ def plan(
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
         dtype: the compute dtype: `float32`, `bfloat16` or `float16`; None for the model's own.
         params: existing parameters; the chunk must then fit them.
+        strict: whether those that the model does not have are refused; else they are left out.
         measured: use the measurements that `tune` stored on this machine. They do not apply to portable plans.
         portable: plan for a portable export; see `export`.
         choices: values set by hand, such as `chunk=256` or `cumsum="scan"`; None leaves a choice open.
@@ -235,7 +237,7 @@ def plan(
     check_policy(policy)
     check_sizes(model)
     if params is not None:  # `checked` reports keys that are not names
-        params = {name: array for name, array in fitted(model, params).items() if isinstance(name, str)}
+        params = {name: array for name, array in fitted(model, params, strict=strict).items() if isinstance(name, str)}
     graph = by_hand(model, choices, dtype, locked=params is not None)
     workload = Extent.of(graph).fitted(workload)
     by_user = {name: value for name, value in choices.items() if value is not None}

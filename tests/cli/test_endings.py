@@ -253,6 +253,11 @@ class TestGenerate:
         assert cli.json(*line)["results"][0]["prompt_tokens"] == 6
         assert cli.json(*line, "--special-tokens")["results"][0]["prompt_tokens"] == 2
 
+    def test_a_text_that_is_run_names_them_too(self, cli: Cli, model: Path, tmp_path: Path) -> None:
+        (tmp_path / "text.txt").write_text("<end>x")
+        line = ("run", model, "--text", tmp_path / "text.txt")
+        assert [cli.json(*line, *more)["shape"][1] for more in ((), ("--special-tokens",))] == [6, 2]
+
     def test_mistakes_are_told(self, cli: Cli, model: Path, worded: Path) -> None:
         message = cli.fails(*self.line(model, "--end-token", "<eos>", "--end-token", "<stop>"))
         assert "no token '<eos>'" in message and "no token '<stop>'" in message and "2 problems" in message

@@ -17,6 +17,7 @@ import pytest
 import flashir
 from flashir.cli import console
 from flashir.cli.rows import End, Pace, Row, Sheet
+from flashir.files.foreign import read_bytes
 from flashir.train.data import Tokenizer
 from tests.cli.conftest import TINY, Cli
 
@@ -346,3 +347,14 @@ def test_a_reader_that_goes_away_ends_it() -> None:
         errors = made.stderr.read()
         made.wait(timeout=60)
     assert made.returncode in (1, 141) and b"Traceback" not in errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such devices")
+def test_a_prompt_that_does_not_end_is_refused(
+    cli: Cli, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_bytes, "__kwdefaults__", {**(read_bytes.__kwdefaults__ or {}), "largest": 1000})
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it
+    line = ("generate", artefact, "--prompt-file", "/dev/zero", "--prompt-file", tmp_path / "pipe")
+    message = cli.fails(*line)
+    assert "/dev/zero: cannot be read: it has more than 1,000 bytes" in message and "pipe is empty" in message
