@@ -1,7 +1,7 @@
-"""Who asks a program to stop, by Ctrl-C or a signal, hears what was kept, and leaves nothing half done.
+"""Interrupts by Ctrl-C or a signal: report what was saved, and leave nothing half-written.
 
 with kept("nothing was written"):
-    work()    # the KeyboardInterrupt that leaves this has that as a note, which the command line shows
+    work()    # a KeyboardInterrupt gets this text as a note, which the command line shows
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STOPPING = (signal.SIGINT, *ENDING)
 
 
 class Ended(KeyboardInterrupt):
-    """Another signal than that of Ctrl-C asked the program to end."""
+    """A signal other than SIGINT asked the program to end."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -26,50 +26,52 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def like_ctrl_c() -> Iterator[None]:
-    """Signals that would end the process at once raise Ended, and the second time end it at once.
+    """Inside, SIGTERM and SIGHUP raise Ended; a second signal ends the process at once.
 
-    What is ignored, as under nohup, stays so. Outside the main thread Python hears no signals.
+    Ignored signals, as under nohup, stay ignored. Does nothing outside the main thread, where Python gets no signals.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise Ended(number)
 
-    taken = [each for each in ENDING if _hears() and signal.getsignal(each) == signal.SIG_DFL]
-    for each in taken:
-        signal.signal(each, end)
+    numbers = [signum for signum in ENDING if _gets_signals() and signal.getsignal(signum) == signal.SIG_DFL]
+    for signum in numbers:
+        signal.signal(signum, end)
     try:
         yield
     finally:
-        for each in taken:
-            signal.signal(each, signal.SIG_DFL)
+        for signum in numbers:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """What must not be left half done, and is short: a signal that asks to stop is heard after it."""
-    asked: list[int] = []
-    taken = [each for each in STOPPING if _hears() and signal.getsignal(each) not in (signal.SIG_IGN, None)]
-    before = {each: signal.signal(each, lambda number, frame: asked.append(number)) for each in taken}
+    """Delay signals that ask to stop until the end of a short critical section."""
+    received: list[int] = []
+    numbers = [
+        signum for signum in STOPPING if _gets_signals() and signal.getsignal(signum) not in (signal.SIG_IGN, None)
+    ]
+    before = {signum: signal.signal(signum, lambda number, frame: received.append(number)) for signum in numbers}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        for number in asked[:1]:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for number in received[:1]:
             signal.raise_signal(number)
 
 
 @contextmanager
-def kept(said: str | Callable[[], str]) -> Iterator[None]:
-    """Where what is inside is interrupted, the interrupt says what there is now, as a note; an inner one stands."""
+def kept(message: str | Callable[[], str]) -> Iterator[None]:
+    """Add a note to a KeyboardInterrupt that says what was saved, unless it already has one."""
     try:
         yield
-    except KeyboardInterrupt as stopped:
-        if not getattr(stopped, "__notes__", None):
-            stopped.add_note(said if isinstance(said, str) else said())
+    except KeyboardInterrupt as interrupt:
+        if not getattr(interrupt, "__notes__", None):
+            interrupt.add_note(message if isinstance(message, str) else message())
         raise
 
 
-def _hears() -> bool:
+def _gets_signals() -> bool:
     return threading.current_thread() is threading.main_thread()

@@ -1,1 +1,1 @@
-"""Benchmarks: modules to run, each of which prints a table of what it measured."""
+"""Benchmarks: cases, worker processes, and the record of a run."""

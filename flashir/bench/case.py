@@ -1,4 +1,4 @@
-"""Cases: what is measured, each planned, with the least time that its target could do it in."""
+"""Cases: planned models to measure, each with the roofline bound of its target."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from flashir.transforms import specialise
 from flashir.transforms.settle_choices import choosers
 
 PROCESS_BYTES = 512 << 20
-"""What a process takes with Python and a framework, beside its case."""
+"""The memory of a process with Python and a framework, without its case."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which cases: systems x targets x lengths, and chunks x strategies for systems that have those.
+    """The cases of a benchmark: systems x targets x lengths, and chunks x strategies for systems with such choices.
 
     Args:
-        models: by the name they are shown under.
-        targets: all at hand.
-        lengths: tokens a row.
-        batch: rows; without it, as many as make `tokens` a batch.
-        tokens: of one batch, as 2^18 in Table 6.
-        training: a training step instead of one run forward.
-        chunks, cumsums: those to compare; without any, what the plan chooses.
-        dtype: the compute type; without one, the model's own.
-        policy: by which the plan chooses.
+        models: the models by display name.
+        targets: available targets.
+        lengths: tokens per row.
+        batch: rows; None for as many as make `tokens` per batch.
+        tokens: tokens per batch, such as 2^18 in Table 6.
+        training: measure a training step instead of a forward run.
+        chunks, cumsums: the values to compare; empty for the choice of the plan.
+        dtype: the compute dtype; None for the model's own.
+        policy: the policy of the plan.
     """
 
     models: Mapping[str, Graph]
@@ -57,7 +57,7 @@ class Grid:
         return self.batch if self.batch is not None else max(1, self.tokens // seq_len)
 
     def problems(self) -> list[str]:
-        """All that is wrong, found before anything is run."""
+        """All problems of the grid, found before anything runs."""
         problems: list[str] = []
         for name in self.targets:
             with gathered(problems):
@@ -79,93 +79,93 @@ class Grid:
         return list(dict.fromkeys(problems))
 
     def choices(self, model: Graph) -> Iterator[tuple[int | None, str | None]]:
-        """Every chunk and strategy to set in a model by hand; None leaves it to the plan."""
+        """Every chunk and strategy to set in a model; None leaves it to the plan."""
         chunks = self.chunks if _has(model, "chunk") else ()
         cumsums = self.cumsums if _has(model, "cumsum") else ()
         yield from product(chunks or (None,), cumsums or (None,))
 
     def cases(self, told: Callable[[str, int, int], None] = lambda what, done, of: None) -> list[Case]:
-        """All of them, planned, those of one length beside each other.
+        """Plan all cases, ordered by length.
 
-        Where two choices come to the same graph, as the strategies of a model that sums nothing up, it is one case.
+        Choices that give the same graph, such as the strategies of a model without a cumulative sum, are one case.
         """
-        asked = [
+        requests = [
             (name, target, seq_len, *choice)
             for seq_len in self.lengths
             for target in self.targets
             for name, model in self.models.items()
             for choice in self.choices(model)
         ]
-        made: dict[tuple[object, ...], Case] = {}
-        for done, (name, target, seq_len, chunk, cumsum) in enumerate(asked):
-            told(f"planning {name} on {target}, {seq_len} tokens", done, len(asked))
+        distinct: dict[tuple[object, ...], Case] = {}
+        for done, (name, target, seq_len, chunk, cumsum) in enumerate(requests):
+            told(f"planning {name} on {target}, {seq_len} tokens", done, len(requests))
             case = self._case(name, target, seq_len, chunk, cumsum)
-            made.setdefault((name, target, seq_len, case.row.chunk, case.row.cumsum, case.row.tile), case)
-        return list(made.values())
+            distinct.setdefault((name, target, seq_len, case.row.chunk, case.row.cumsum, case.row.tile), case)
+        return list(distinct.values())
 
     def _case(self, name: str, target: str, seq_len: int, chunk: int | None, cumsum: str | None) -> Case:
         model, batch = self.models[name], self.rows_of(seq_len)
         row = Row(name, target, batch, seq_len, self.training, chunk, cumsum)
         try:
-            made = plan(
+            planned = plan(
                 model, target, batch, seq_len, self.training, self.policy, chunk=chunk, cumsum=cumsum, dtype=self.dtype
             )
-            specialise(made.graph, Workload(batch, seq_len).sizes(made.graph))
-        except FlashirError as error:  # it does not fit the memory of the target, or is too long for the model
+            specialise(planned.graph, Workload(batch, seq_len).sizes(planned.graph))
+        except FlashirError as error:  # does not fit in memory, or is too long for the model
             return Case(replace(row, left_out="; ".join(error.problems)), model)
-        except Exception as error:  # a fault of ours, in one case of many
+        except Exception as error:  # a bug must not end the other cases
             return Case(replace(row, failed=reason(error)), model)
         record = find_target(target)
-        floor_ms, bound = floor(made, record)
+        floor_ms, bound = floor(planned, record)
         row = replace(
             row,
-            chunk=made.chunk,
-            cumsum=made.cumsum,
-            tile=made.tile,
-            dtype=str(compute_type(made.graph)),
-            parameters=made.parameters,
-            predicted_ms=made.predicted_ms,
-            predicted_bytes=made.peak_bytes,
+            chunk=planned.chunk,
+            cumsum=planned.cumsum,
+            tile=planned.tile,
+            dtype=str(compute_type(planned.graph)),
+            parameters=planned.parameters,
+            predicted_ms=planned.predicted_ms,
+            predicted_bytes=planned.peak_bytes,
             floor_ms=floor_ms,
             floor=bound,
         )
-        return Case(row, made.graph)
+        return Case(row, planned.graph)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row to fill, and the model with its choices made."""
+    """The row of a case to fill in, and its settled model."""
 
     row: Row
     graph: Graph
 
     @property
     def on_host(self) -> bool:
-        """Whether it computes in the main memory."""
+        """Whether it computes in main memory."""
         return find_target(self.row.target).device == "cpu"
 
     @property
     def host_bytes(self) -> int:
-        """Bytes of main memory that its process will take."""
+        """The main memory that its process needs, in bytes."""
         return PROCESS_BYTES + ((self.row.predicted_bytes or 0) if self.on_host else 4 * self.row.parameters)
 
     @property
     def card_bytes(self) -> int:
-        """Bytes of an accelerator's memory that it will take."""
+        """The accelerator memory that it needs, in bytes."""
         return 0 if self.on_host else self.row.predicted_bytes or 0
 
 
 def check_target(name: str, *, training: bool) -> None:
-    """Raises TargetError where a target is unknown or not at hand, or cannot train where it should."""
+    """Raise TargetError if a target is unknown or not available, or cannot train if `training`."""
     available_device(name)
     backend_of(name).versions()
     if find_target(name).devices > 1:
-        raise TargetError(f"{name} cannot be measured: one device at a time is")
+        raise TargetError(f"{name} cannot be measured: only a single device can be")
     if training:
         trainable(name)
 
 
 def _has(model: Graph, what: str) -> bool:
-    """Whether a model has chunks, or sums chunk states up in a way that can be chosen."""
+    """Whether a model has an op with this choice and candidates for it."""
     nodes = [node for node in choosers(model) if what in OPS[node.op].choices]
     return any(OPS[node.op].choices[what].candidates(node) for node in nodes)

@@ -1,4 +1,4 @@
-"""The record of a run while it runs: in its file from the first, so that whoever is killed has lost nothing."""
+"""The record of a run in progress. It is written from the start, so that a killed run loses nothing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from flashir.bench.record import Record, Row
 from flashir.errors import ArtefactError
 
 SECONDS = 2.0
-"""Between two writes at least: rounds may be short, and a disk slow."""
+"""The least time between two writes, because rounds may be short and disks slow."""
 
 
 @dataclass
 class Draft:
-    """A record that grows, and says that it is not complete until it is.
+    """A growing record, marked as incomplete until the run ends.
 
     Args:
-        record: as it is now.
-        folder: where its file goes.
-        lost: why what the record has now is not in its file; None where it is.
+        record: the current record.
+        folder: the folder of its file.
+        lost: the error of the last write; None if the file is up to date.
     """
 
     record: Record
@@ -35,29 +35,29 @@ class Draft:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The file of the record."""
         return self.folder / f"{self.record.name}.json"
 
     @property
     def measured(self) -> bool:
-        """Whether there is a single sample."""
+        """Whether there is at least one sample."""
         return any(row.samples_ms for row in self.record.rows)
 
     def follow(self, rows: Sequence[Row]) -> None:
-        """Take over what is known now. A disk that is full for a while ends nothing: the last write counts."""
+        """Update the rows. A failed write, such as on a full disk, is retried later."""
         self.record = replace(self.record, rows=tuple(rows))
         if monotonic() >= self._due:
             self._write()
 
     @contextmanager
     def kept(self, rows: Sequence[Row]) -> Iterator[None]:
-        """However what is inside ends, the file has what was measured; where that is nothing, there is no file.
+        """Inside, keep the file up to date, however the run ends. If nothing was measured, remove the file.
 
         Args:
-            rows: as planned.
+            rows: the planned rows.
 
         Raises:
-            ArtefactError: the file cannot be written; nothing has been measured then.
+            ArtefactError: the file cannot be written; raised before anything is measured.
         """
         self.record = replace(self.record, rows=tuple(rows))
         self._write()

@@ -1,4 +1,4 @@
-"""Timing that holds on a noisy machine: all contestants in turn, medians, ratios round by round."""
+"""Timing on a noisy machine: interleaved rounds, medians, and ratios per round."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Samples:
-    """The milliseconds of one contestant, a number a round."""
+    """The milliseconds of one contestant per round."""
 
     ms: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle of all rounds."""
+        """The median of all rounds."""
         return median(self.ms)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between them lies half of all rounds."""
+        """The lower and upper quartile of all rounds."""
         if len(self.ms) < 2:
             return self.ms[0], self.ms[0]
         lower, _, upper = quantiles(self.ms, n=4, method="inclusive")
         return lower, upper
 
     def ratio(self, other: Samples) -> float:
-        """How many times as long as the other: the median over the rounds, each compared with its own."""
+        """The time relative to another: the median of the ratios per round."""
         return median(a / b for a, b in zip(self.ms, other.ms, strict=True))
 
 
@@ -40,12 +40,12 @@ def interleaved(
     rounds: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[Name, Samples]:
-    """Time every contestant once a round, after one round that is not counted.
+    """Time every contestant once per round, after a warm-up round.
 
     Args:
-        contestants: what to call.
-        rounds: how often each is timed.
-        progress: told how many rounds are done, of how many.
+        contestants: functions to time.
+        rounds: the number of rounds.
+        progress: called with the rounds done and their total.
     """
     times: dict[Name, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():

@@ -1,4 +1,4 @@
-"""A worker as its parent sees it: started once, asked for one sample at a time, gone when closed."""
+"""The parent's side of a worker process: start it, request samples one by one, close it."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from flashir.ir import dumps
 
 COMMAND = (sys.executable, "-P", "-m", "flashir.bench.worker")
 SHARING = {"OMP_WAIT_POLICY": "PASSIVE", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""So that those who wait their turn take no core, and no more of an accelerator's memory than they need."""
+"""Environment so that idle workers use no core, and only as much accelerator memory as they need."""
 ENDS_IN_S = 5.0
-LAST_WORDS = 2000  # bytes of standard error that are looked at
+LAST_WORDS = 2000  # at most so many bytes of standard error are read
 LEAST_LIMIT_S = 600.0
-"""To wait for an answer at least: to compile a large case takes minutes."""
+"""The shortest timeout of an answer: compiling a large case takes minutes."""
 PREDICTED_TIMES = 100
-"""So many times as long as predicted is waited, where that is more: the first answer takes several runs."""
+"""The timeout as a multiple of the predicted time, if that is longer: the first answer takes several runs."""
 
 Answer = dict[str, Any]
 
 
 class Worker(Protocol):
-    """Runs one case in a process of its own. Whatever goes wrong in there is a TargetError here."""
+    """Runs one case in a separate process. Its failures are raised as TargetError."""
 
     def ready(self) -> Answer:
-        """Wait until it is compiled and warm; `baseline_bytes`."""
+        """Wait until it is compiled and warm. Returns `baseline_bytes`."""
         ...
 
     def sample(self) -> Answer:
-        """Time it once; `ms`, `peak_bytes`."""
+        """Time it once. Returns `ms` and `peak_bytes`."""
         ...
 
     def close(self) -> None:
-        """End it at once; a second time is no error."""
+        """End it at once. Closing twice is allowed."""
         ...
 
 
 class Process:
-    """A worker on this machine.
+    """A worker process on this machine.
 
-    Interrupts from the terminal do not reach it, its parent ends it; and it ends by itself when its parent is gone.
+    Interrupts from the terminal do not reach it. Its parent ends it, and it ends by itself when the parent is gone.
 
     Args:
-        case: what it runs.
-        limit: seconds that it has for an answer; without, far more than predicted.
-        command: what is run in its place.
+        case: the case to run.
+        limit: the timeout of an answer in seconds; None for a multiple of the predicted time.
+        command: a command to run in place of the worker.
     """
 
     def __init__(self, case: Case, limit: float | None = None, command: Sequence[str] | None = None) -> None:
@@ -78,23 +78,23 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number in the system."""
+        """The process id."""
         return self._process.pid
 
     def ready(self) -> Answer:
-        """Give it its task. See Worker."""
+        """Send the task. See Worker."""
         return self._ask(self._task)
 
     def sample(self) -> Answer:
-        """One line for one sample. See Worker."""
+        """Request one sample. See Worker."""
         return self._ask("")
 
     def close(self) -> None:
-        """Kill it: it has nothing to save. See Worker."""
+        """Kill it; it has nothing to save. See Worker."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            with suppress(OSError):  # what was left to write to it
+            with suppress(OSError):  # unwritten data
                 if stream is not None:
                     stream.close()
 
@@ -107,23 +107,23 @@ class Process:
         finally:
             watch.cancel()
         try:
-            found: Answer = json.loads(answer)
+            parsed: Answer = json.loads(answer)
         except ValueError:
             raise TargetError(self._how_it_ended()) from None
-        if "problem" in found:
-            raise TargetError(str(found["problem"]))
-        return found
+        if "problem" in parsed:
+            raise TargetError(str(parsed["problem"]))
+        return parsed
 
     def _exchange(self, line: str) -> bytes:
-        """The line it answers; nothing where it has ended."""
+        """Send a line and return the answer; empty if the process has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(OSError):  # where it has ended, there is nothing to read either
+        with suppress(OSError):  # if it has ended, readline returns nothing
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         return self._process.stdout.readline()
 
     def _expire(self) -> None:
-        """It is waited for no longer: its output ends with it, and so does whoever reads that."""
+        """Kill the process at the timeout, which also ends the read of its output."""
         self._late = True
         self._process.kill()
 
@@ -135,10 +135,10 @@ class Process:
         except subprocess.TimeoutExpired:
             return "its process closed its output"
         if code < 0:
-            name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
-            hint = ", as happens where memory runs out" if name == "SIGKILL" else ""
+            name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
+            hint = ", possibly because memory ran out" if name == "SIGKILL" else ""
             return f"its process was ended by {name}{hint}"
         self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS))
-        words = self._errors.read().decode(errors="replace").split("\n")
-        last = next((word.strip() for word in reversed(words) if word.strip()), "")
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"its process ended with code {code}{f': {last}' if last else ''}"

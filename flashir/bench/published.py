@@ -1,4 +1,4 @@
-"""Published latencies beside what the cost model predicts for the same models on the same machine."""
+"""Published latencies compared with predictions for the same models on the same machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flashir.errors import SettingError
 from flashir.models.load import model
 from flashir.planning.plan import plan
 
-APART = 0.15  # two systems this far apart in print must not come out in the other order
+APART = 0.15  # systems whose published times differ by more must be predicted in the same order
 _TABLES = files("flashir.bench") / "tables"
 
 
 class Published(msgspec.Struct, frozen=True):
-    """One system of a table: its settings beside those of the zoo, and milliseconds for each length."""
+    """One system of a table: its further settings in the zoo, and its milliseconds per length."""
 
     ms: tuple[float, ...]
     settings: dict[str, Any] = {}
@@ -30,12 +30,12 @@ class Table(msgspec.Struct, frozen=True):
     """A published table.
 
     Args:
-        title, source: what it holds, and where it stands.
-        task, size: of the models, as in the zoo.
-        target: the machine that it was measured on.
-        tokens: of one batch, over all devices.
-        lengths: tokens a row.
-        systems: by their names in the zoo.
+        title, source: the title of the table, and where it was published.
+        task, size: the task and size of the models in the zoo.
+        target: the machine of the measurements.
+        tokens: tokens per batch over all devices.
+        lengths: tokens per row.
+        systems: the systems by their names in the zoo.
     """
 
     title: str
@@ -60,30 +60,30 @@ class Row:
 
     @property
     def error(self) -> float:
-        """How much too long the prediction is, as a share; negative where it is too short."""
+        """The relative error of the prediction; negative if it is too short."""
         return self.predicted_ms / self.published_ms - 1
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A whole table, predicted."""
+    """A table with the predictions of all its numbers."""
 
     table: Table
     rows: tuple[Row, ...] = field(repr=False)
 
     @property
     def median_error(self) -> float:
-        """The middle of the errors, without their signs."""
+        """The median of the absolute errors."""
         return median(abs(row.error) for row in self.rows)
 
     @property
     def worst_error(self) -> float:
-        """The largest of them."""
+        """The largest absolute error."""
         return max(abs(row.error) for row in self.rows)
 
     @property
     def misordered(self) -> tuple[tuple[int, str, str], ...]:
-        """The pairs of systems that stand further apart than `APART` in print, and in the other order in prediction."""
+        """Pairs of systems that differ by more than `APART` in print, and are predicted in the other order."""
         return tuple(
             (a.seq_len, a.system, b.system)
             for a, b in combinations(self.rows, 2)
@@ -93,7 +93,7 @@ class Comparison:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
+        """As a JSON object."""
         about: Mapping[str, Any] = {
             name: getattr(self.table, name) for name in ("title", "source", "task", "size", "target", "tokens")
         }
@@ -117,27 +117,27 @@ class Comparison:
 
 
 def table_names() -> tuple[str, ...]:
-    """The tables that are known."""
+    """The names of the tables."""
     return tuple(sorted(file.name.removesuffix(".toml") for file in _TABLES.iterdir() if file.name.endswith(".toml")))
 
 
 def read_table(name: str) -> Table:
-    """The table of that name. Raises SettingError where there is none."""
+    """Read a table by name. Raises SettingError if there is none."""
     if name not in table_names():
         raise SettingError(f"there is no published table {name!r}", hint=f"one of {', '.join(table_names())}")
     return msgspec.toml.decode((_TABLES / f"{name}.toml").read_bytes(), type=Table)
 
 
 def compare(table: Table, progress: Callable[[str, int, int], object] = lambda what, done, of: None) -> Comparison:
-    """Predict every number of a table; `progress` is told the system, how many are done, and of how many."""
+    """Predict every number of a table. `progress` is called with the system, the number done, and the total."""
     return Comparison(table, tuple(_rows(table, progress)))
 
 
 def _rows(table: Table, progress: Callable[[str, int, int], object]) -> Iterator[Row]:
-    for done, (name, found) in enumerate(table.systems.items()):
+    for done, (name, system) in enumerate(table.systems.items()):
         progress(name, done, len(table.systems))
-        graph = model(name, size=table.size, task=table.task, **found.settings)
-        for seq_len, published in zip(table.lengths, found.ms, strict=True):
+        graph = model(name, size=table.size, task=table.task, **system.settings)
+        for seq_len, published in zip(table.lengths, system.ms, strict=True):
             batch = table.tokens // seq_len
-            made = plan(graph, table.target, batch, seq_len, training=True, measured=False)
-            yield Row(name, seq_len, published, made.predicted_ms, made.peak_bytes)
+            prediction = plan(graph, table.target, batch, seq_len, training=True, measured=False)
+            yield Row(name, seq_len, published, prediction.predicted_ms, prediction.peak_bytes)

@@ -1,4 +1,4 @@
-"""The record of a benchmark: where and how it was run, and a row for every case, as one JSON file."""
+"""The record of a benchmark as one JSON file: the machine, the settings, and a row per case."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ class Row:
     Args:
         system: MODEL as typed.
         target: such as `onnx:cpu`.
-        batch, seq_len: rows, and tokens a row.
-        training: whether a training step was measured, or one run forward.
-        chunk, cumsum, tile: as chosen; None where the model has none.
-        dtype: that the model computes in.
-        parameters: how many numbers it learns.
-        predicted_ms, predicted_bytes: by the cost model; None where the plan says that it does not fit.
-        floor_ms: no run can be faster by the roofline of the target's record; `floor` is what bounds it.
-        samples_ms: a time a round.
-        baseline_bytes: what the process had of the memory of the target when its framework was loaded, and nothing
-            compiled; None where nobody can tell.
-        peak_bytes: the most that it had while it ran, that included; on an accelerator, while it was compiled too.
-        heat: those of the same heat were timed in turn.
+        batch, seq_len: rows, and tokens per row.
+        training: whether a training step or a forward run was measured.
+        chunk, cumsum, tile: the choices; None if the model has none.
+        dtype: the compute dtype of the model.
+        parameters: the number of learned scalars.
+        predicted_ms, predicted_bytes: the predictions; None if the plan does not fit.
+        floor_ms: the roofline bound of the target; `floor` says what bounds it.
+        samples_ms: one time per round.
+        baseline_bytes: the memory of the process on the target after its framework was loaded, before compiling; None
+            if unknown.
+        peak_bytes: the peak memory while it ran, including the baseline; on an accelerator also while it compiled.
+        heat: the number of the timing group. The cases of a group were timed in turn.
         left_out: why it was not tried.
-        failed: why it was tried, and did not end well; the samples are those before that.
+        failed: why it failed; the samples are those before the failure.
     """
 
     system: Text
@@ -80,45 +80,45 @@ class Row:
 
     @property
     def problem(self) -> str:
-        """Why it was not measured to the end; empty where it was."""
+        """Why it was not measured completely; empty if it was."""
         return self.left_out or self.failed
 
     @property
     def choice(self) -> str:
-        """What was chosen, such as `256 matmul` or `tile 64 scan`; `-` where there is nothing to choose."""
+        """The choices, such as `256 matmul` or `tile 64 scan`; `-` if there are none."""
         tile = None if self.tile is None else f"tile {self.tile}"
-        return " ".join(str(each) for each in (self.chunk, tile, self.cumsum) if each is not None) or "-"
+        return " ".join(str(value) for value in (self.chunk, tile, self.cumsum) if value is not None) or "-"
 
     @property
     def name(self) -> str:
-        """Such as `flash 256 matmul, onnx:cpu, 1 x 4096`."""
+        """A name such as `flash 256 matmul, onnx:cpu, 1 x 4096`."""
         system = f"{self.system} {self.choice}".removesuffix(" -")
         return f"{system}, {self.target}, {self.batch} x {self.seq_len}"
 
     @cached_property
     def times(self) -> Samples | None:
-        """The samples, where there are any."""
+        """The samples; None if there are none."""
         return Samples(self.samples_ms) if self.samples_ms else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """At the median."""
+        """Tokens per second at the median time."""
         return 1e3 * self.batch * self.seq_len / self.times.median if self.times else None
 
     @property
     def fraction(self) -> float | None:
-        """The share of the roofline that is reached: the floor over the median."""
+        """The fraction of the roofline that is reached: the floor over the median."""
         return self.floor_ms / self.times.median if self.times and self.floor_ms else None
 
     @property
     def memory(self) -> int | None:
-        """Bytes that the case took beside what the process had before."""
+        """The memory of the case without the baseline, in bytes."""
         if self.peak_bytes is None or self.baseline_bytes is None:
             return None
         return max(0, self.peak_bytes - self.baseline_bytes)
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines: what is kept, and what follows from it."""
+        """The fields and derived values as a JSON object."""
         times = self.times
         return {
             **asdict(self),
@@ -132,15 +132,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was run.
+    """The machine of a run.
 
     Args:
-        processor: its name, and how many cores could be used; that of the card, too, where one was measured.
-        cores: that number.
-        memory_bytes: of main memory.
+        processor: the name of the processor with its available cores, and of the GPU if one was measured.
+        cores: the number of available cores.
+        memory_bytes: bytes of main memory.
         system: the operating system.
-        versions: of Python and of every library that speed depends on, by backend.
-        commit: of flashir, where it is run from a checkout; ends in `-dirty` where files differ from it.
+        versions: the versions of Python and of every library that speed depends on, by backend.
+        commit: the commit of flashir if it runs from a checkout; ends in `-dirty` if files differ from it.
     """
 
     processor: Text
@@ -152,29 +152,29 @@ class Machine:
 
     @staticmethod
     def here(targets: tuple[str, ...]) -> Machine:
-        """This machine, with the libraries behind some targets."""
+        """This machine, with the libraries of these targets."""
         own = {"python": platform.python_version(), "flashir": __version__}
-        found = {name.partition(":")[0]: backend_of(name).versions() for name in targets}
+        versions = {name.partition(":")[0]: backend_of(name).versions() for name in targets}
         device = next((d for _, d, _ in map(split_name, targets) if d != "cpu"), "cpu")
         return Machine(
             device_identity(device),
             available_cores(),
             total_memory(),
             platform.platform(),
-            {"host": own, **found},
+            {"host": own, **versions},
             _commit(),
         )
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """What the predictions and floors of a target come from: the main numbers of its record.
+    """The numbers of a target record behind its predictions and floors.
 
     Args:
-        record: `shipped`, or that it was calibrated on this machine, and when.
-        peak: operations a second in matrix products, per element type.
-        bandwidth: bytes a second to and from the main memory.
-        memory: bytes of it.
+        record: `shipped`, or when it was calibrated on this machine.
+        peak: floating-point operations per second in matrix products, per dtype.
+        bandwidth: bytes per second of main memory.
+        memory: bytes of main memory.
     """
 
     record: Text
@@ -184,10 +184,10 @@ class Predictor:
 
     @staticmethod
     def of(name: str) -> Predictor:
-        """That of a target as it is known now. Raises TargetError where it is not."""
+        """The numbers of the current record of a target. Raises TargetError if it is unknown."""
         now, shipped = find_target(name), find_target(name, calibrated=False)
-        made = "shipped" if now.sources == shipped.sources else now.sources["bandwidth"]  # no calibration is without it
-        return Predictor(made, dict(now.peak), now.bandwidth, now.memory)
+        origin = "shipped" if now.sources == shipped.sources else now.sources["bandwidth"]  # always calibrated
+        return Predictor(origin, dict(now.peak), now.bandwidth, now.memory)
 
 
 @dataclass(frozen=True)
@@ -195,12 +195,12 @@ class Record:
     """One run of the benchmark.
 
     Args:
-        date: when it began, in UTC.
-        settings: what was asked.
-        machine: where.
-        rows: every case.
-        complete: whether it came to its end.
-        targets: what predicted, for each; nothing in records of earlier versions.
+        date: the start of the run, in UTC.
+        settings: the settings of the run.
+        machine: the machine.
+        rows: one row per case.
+        complete: whether the run finished.
+        targets: the predictor of each target; empty in records of earlier versions.
     """
 
     date: Text
@@ -214,21 +214,21 @@ class Record:
 
     @property
     def name(self) -> str:
-        """`bench-20261124-123355`, for its files."""
+        """The name of its files, such as `bench-20261124-123355`."""
         return f"bench-{datetime.fromisoformat(self.date):%Y%m%d-%H%M%S}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
+        """As a JSON object."""
         return {**asdict(self), "rows": [row.as_dict() for row in self.rows]}
 
     def write(self, path: Path) -> None:
-        """Write it as JSON with a digest, whole or not at all. Raises ArtefactError."""
+        """Write the record atomically as JSON with a digest. Raises ArtefactError."""
         text = msgspec.json.format(msgspec.json.encode(sealed(self.as_dict())), indent=1)
         atomic_write(path, lambda file: file.write(text + b"\n"))
 
 
 def new_record(settings: Mapping[str, Any], targets: tuple[str, ...]) -> Record:
-    """A record that begins now, without rows yet. Raises TargetError where a backend is not installed."""
+    """A record without rows that starts now. Raises TargetError if a backend is not installed."""
     return Record(
         datetime.now(UTC).isoformat(timespec="seconds"),
         dict(settings),
@@ -239,34 +239,34 @@ def new_record(settings: Mapping[str, Any], targets: tuple[str, ...]) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file; one of an earlier version has no digest.
+    """Read a record. One of an earlier version has no digest.
 
     Raises:
-        ArtefactError: it cannot be read, is none of this version, or is not what was written.
+        ArtefactError: it cannot be read, has another schema version, or was changed.
     """
     problem = "no record of `flashir bench`"
-    said = parse_json(read_bytes(path, ArtefactError), path, ArtefactError, dict[str, Any], problem=problem)
+    document = parse_json(read_bytes(path, ArtefactError), path, ArtefactError, dict[str, Any], problem=problem)
     with guarded(path, ArtefactError, problem):
-        found = msgspec.convert(said, Record)
-        datetime.fromisoformat(found.date)
-    if (found.format, found.schema) != (FORMAT, SCHEMA):
+        record = msgspec.convert(document, Record)
+        datetime.fromisoformat(record.date)
+    if (record.format, record.schema) != (FORMAT, SCHEMA):
         raise ArtefactError(
-            f"no record that this version of flashir reads: {found.format!r}, schema {found.schema}", where=str(path)
+            f"no record that this version of flashir reads: {record.format!r}, schema {record.schema}", where=str(path)
         )
-    if KEY in said and not is_whole(said):
-        hint = f"bring it back as it was; if you changed it yourself, take its {KEY} out"
+    if KEY in document and not is_whole(document):
+        hint = f"restore the original; if you changed it yourself, remove its {KEY}"
         raise ArtefactError("it is damaged, or was changed since it was written", where=str(path), hint=hint)
-    return found
+    return record
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that flashir lies in; None where it is installed, or there is no git."""
+    """The commit of the checkout of flashir; None if it is installed as a package, or git is missing."""
     home = Path(__file__).parents[2]
     if not (home / ".git").exists():
         return None
     command = ("git", "-C", str(home), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
     try:
-        made = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return made.stdout.strip() or None
+    return git.stdout.strip() or None

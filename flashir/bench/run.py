@@ -1,4 +1,4 @@
-"""The run: cases in turn, a sample of each a round, as many at once as memory holds."""
+"""Run cases in groups that fit in memory: one sample of each case per round."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from flashir.machine.peak_memory import free_memory
 from flashir.machine.targets import target as find_target
 
 Step = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""A progress callback: what is being done, how much is done, and the total."""
 
 
 @dataclass
 class Bench:
-    """One run. `rows` has what is known, at any time, in the order of the cases.
+    """A run of a benchmark. `rows` holds the current results, in the order of the cases.
 
-    Cases are opened in their order while memory lasts; those that are open together are a heat, and are timed in
-    turn, so that noise hits all alike. Where one fails, its row says why, and the others go on.
+    Cases are opened in order as long as they fit in memory. Those that are open together form a timing group and are
+    timed in turn, so that noise affects all of them. If a case fails, its row says why, and the others continue.
 
     Args:
-        cases: planned.
-        rounds: samples of each.
-        told: progress.
-        kept: given the rows whenever something new is in them, between samples.
-        start: makes a worker.
-        free: bytes of main memory that there are now.
+        cases: the planned cases.
+        rounds: samples per case.
+        told: receives progress.
+        kept: called with the rows between samples, whenever they change.
+        start: starts a worker.
+        free: returns the free main memory in bytes.
     """
 
     cases: Sequence[Case]
@@ -48,18 +48,18 @@ class Bench:
         self.rows = [case.row for case in self.cases]
 
     def run(self) -> list[Row]:
-        """All rows, filled. However it ends, no process stays."""
-        left = deque(i for i, case in enumerate(self.cases) if not case.row.problem)
-        heat = 0
+        """Run all cases and return their rows. Ends all worker processes in any case."""
+        pending = deque(i for i, case in enumerate(self.cases) if not case.row.problem)
+        group = 0
         try:
-            while left:
-                heat += 1
-                self._admit(left, heat)
+            while pending:
+                group += 1
+                self._admit(pending, group)
                 for number in range(self.rounds):
                     if not self._open:
                         break
-                    several = f" of heat {heat}" if heat > 1 or left else ""
-                    self.told(f"round {number + 1}{several}, {len(self._open)} cases", number, self.rounds)
+                    group_text = f" of heat {group}" if group > 1 or pending else ""
+                    self.told(f"round {number + 1}{group_text}, {len(self._open)} cases", number, self.rounds)
                     self._round()
                     self.kept(self.rows)
                 self._close_all()
@@ -68,19 +68,19 @@ class Bench:
             self.kept(self.rows)
         return self.rows
 
-    def _admit(self, left: deque[int], heat: int) -> None:
-        """Open the next cases, as long as each fits beside those that are open."""
-        while left:
-            case = self.cases[left[0]]
+    def _admit(self, pending: deque[int], group: int) -> None:
+        """Open the next cases, as long as they fit in memory together with the open ones."""
+        while pending:
+            case = self.cases[pending[0]]
             lacking = self._lacking(case)
             if lacking and self._open:
                 return
-            index = left.popleft()
+            index = pending.popleft()
             if lacking:
                 self.rows[index] = replace(case.row, left_out=lacking)
                 continue
             self.told(f"compiling {case.row.name}", index, len(self.cases))
-            self.rows[index] = replace(case.row, heat=heat)
+            self.rows[index] = replace(case.row, heat=group)
             with self._guarded(index):
                 self._open[index] = self.start(case)
                 baseline = self._open[index].ready()["baseline_bytes"]
@@ -90,13 +90,13 @@ class Bench:
     def _round(self) -> None:
         for index in tuple(self._open):
             with self._guarded(index):
-                found, row = self._open[index].sample(), self.rows[index]
-                samples = (*row.samples_ms, found["ms"])
-                self.rows[index] = replace(row, samples_ms=samples, peak_bytes=found["peak_bytes"])
+                answer, row = self._open[index].sample(), self.rows[index]
+                samples = (*row.samples_ms, answer["ms"])
+                self.rows[index] = replace(row, samples_ms=samples, peak_bytes=answer["peak_bytes"])
 
     @contextmanager
     def _guarded(self, index: int) -> Iterator[None]:
-        """Where anything with a worker fails, it is closed; its row says why, and has the samples that there are."""
+        """Close a worker after an error. Its row gets the reason and keeps its samples."""
         try:
             yield
         except Exception as error:
@@ -104,16 +104,16 @@ class Bench:
             self._close(index)
 
     def _lacking(self, case: Case) -> str:
-        """Why a case does not fit now; empty where it does.
+        """Why a case does not fit in memory now; empty if it does.
 
-        Idle workers may have given memory back that they need when it is their turn: the most that one could want
-        stays free.
+        An idle worker may have released memory that it needs for its next sample, so the most that any worker could
+        need stays free.
         """
         others = [self.cases[index] for index in self._open]
-        needed, free = case.host_bytes, self.free() - max((each.host_bytes for each in others), default=0)
+        needed, free = case.host_bytes, self.free() - max((other.host_bytes for other in others), default=0)
         if needed > free:
             return f"needs {gigabytes(needed)}, and {gigabytes(max(0, free))} are free"
-        on_card = case.card_bytes + sum(each.card_bytes for each in others)
+        on_card = case.card_bytes + sum(other.card_bytes for other in others)
         memory = find_target(case.row.target).memory
         if case.card_bytes and on_card > memory:
             return f"needs {gigabytes(on_card)} of {gigabytes(memory)} on {case.row.target}"

@@ -1,1 +1,1 @@
-"""Experiments: what this project's own results are made with. `python -m flashir.experiments` lists them."""
+"""Experiments behind the results of this project. `python -m flashir.experiments` lists them."""

@@ -1,4 +1,4 @@
-"""What the command lines of benchmarks share: numbers that are checked, and errors in one message."""
+"""Shared parts of the command lines of experiments: checked numbers, and errors as one message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def count(text: str) -> int:
 
 
 def guarded(main: Callable[[], object]) -> None:
-    """Run a command line; an error that its user can mend is one message, and exit code 2."""
+    """Run a command line. A FlashirError becomes one message and exit code 2."""
     try:
         main()
     except FlashirError as error:

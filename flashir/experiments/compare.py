@@ -1,10 +1,10 @@
-"""Systems trained alike: equal parameters, tokens and order of the data, and their curves beside each other.
+"""Train systems with equal parameter counts on the same tokens in the same order, and compare their loss curves.
 
     python -m flashir.experiments.compare --data books/train --valid books/valid --steps 2000 --out comparison/
 
-FLASH has the depth and width given. Every other system has the depth that brings it nearest to as many parameters, and
-then the width that does, in steps of 8; all have FLASH's chunk. The folder gets a run for each system, and of all
-`comparison.json`, `.md` and `.svg`. What is interrupted goes on when the command is given again.
+FLASH has the given depth and width. The depth of every other system is chosen to match its parameter count, and then
+its width in steps of 8. All have FLASH's chunk. The folder contains a run for each system, and `comparison.json`, `.md`
+and `.svg` for all of them. The same command resumes an interrupted comparison.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ SETTINGS, RESULT = "settings.json", "comparison"
 
 @dataclass(frozen=True)
 class Shape:
-    """What FLASH is made with, and the others are fitted to.
+    """The shape of FLASH, to which the other systems are fitted.
 
     Args:
-        d_model, depth, key_dim: of FLASH.
-        chunk: of all that have one; None: as planned for FLASH.
+        d_model, depth, key_dim: the settings of FLASH.
+        chunk: the chunk of all systems that have one; None for the planned chunk of FLASH.
     """
 
     d_model: int = 256
@@ -65,7 +65,7 @@ class Shape:
 
 
 def models(names: Sequence[str], shape: Shape, recipe: Recipe) -> dict[str, Graph]:
-    """The systems, each with as many parameters as FLASH, as nearly as depth and width allow."""
+    """The systems, with parameter counts as close to that of FLASH as depth and width allow."""
     flash = _model("flash", shape, recipe, shape.depth, shape.d_model, shape.chunk)
     chunk = shape.chunk or plan(flash, recipe.target, recipe.rows or 1, recipe.seq_len, True).chunk
     budget = parameter_count(flash)
@@ -73,14 +73,14 @@ def models(names: Sequence[str], shape: Shape, recipe: Recipe) -> dict[str, Grap
     def distance(graph: Graph) -> int:
         return abs(parameter_count(graph) - budget)
 
-    found = {}
+    fitted_models = {}
     for name in names:
         by_depth = {d: _model(name, shape, recipe, d, shape.d_model, chunk) for d in range(1, 2 * shape.depth + 1)}
-        depth = min(by_depth, key=lambda each: distance(by_depth[each]))
+        depth = min(by_depth, key=lambda d: distance(by_depth[d]))
         widths = range(max(WIDTHS, shape.d_model - 4 * WIDTHS), shape.d_model + 5 * WIDTHS, WIDTHS)
         by_width = [_model(name, shape, recipe, depth, width, chunk) for width in widths]
-        found[name] = min([by_depth[depth], *by_width], key=distance)
-    return found
+        fitted_models[name] = min([by_depth[depth], *by_width], key=distance)
+    return fitted_models
 
 
 def _model(name: str, shape: Shape, recipe: Recipe, depth: int, d_model: int, chunk: int | None) -> Graph:
@@ -96,19 +96,19 @@ def _model(name: str, shape: Shape, recipe: Recipe, depth: int, d_model: int, ch
 
 
 def compare(names: Sequence[str], shape: Shape, recipe: Recipe, out: Path, progress: Callable[[], Progress]) -> Path:
-    """Train the systems one after the other, and write what came of it.
+    """Train the systems one after the other, and write the results.
 
     Args:
-        names: of SYSTEMS.
-        shape: of the models.
-        recipe: of all runs.
-        out: the folder; what it has of this comparison is gone on with.
-        progress: is told how each run goes.
+        names: names in SYSTEMS.
+        shape: the shape of the models.
+        recipe: the recipe of all runs.
+        out: the folder; an interrupted comparison there is resumed.
+        progress: makes the progress display of each run.
 
     Raises:
         ArtefactError: the folder holds another comparison, or cannot be written.
-        FlashirError: as `train`.
-        KeyboardInterrupt: somebody wanted to stop; what was done is saved.
+        FlashirError: as for `train`.
+        KeyboardInterrupt: the run was interrupted; its progress is saved.
     """
     _claim(out, {"shape": asdict(shape), "recipe": {**asdict(recipe), "steps": recipe.steps}})
     rows = []
@@ -137,7 +137,7 @@ def compare(names: Sequence[str], shape: Shape, recipe: Recipe, out: Path, progr
                 "roofline": run.floor_ms / (1e3 * seconds),
                 "waiting": waited,
                 "train": [[line.tokens, line.loss] for line in lines],
-                "validation": [[each.tokens, each.validation_loss] for each in lines if _validated(each)],
+                "validation": [[line.tokens, line.validation_loss] for line in lines if _validated(line)],
             }
         )
         _write(out, shape, recipe, rows)
@@ -153,7 +153,7 @@ def _depth(graph: Graph) -> int:
 
 
 def _claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Raises ArtefactError where the folder holds a comparison of other settings."""
+    """Store the settings of a comparison. Raises ArtefactError if the folder holds one with other settings."""
     text = json.dumps(settings, indent=1)
     file = out / SETTINGS
     if file.exists() and read_text(file, ArtefactError) != text:
@@ -162,14 +162,14 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _write(out: Path, shape: Shape, recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The results so far."""
-    made = {
+    """Write the results so far."""
+    result = {
         "shape": asdict(shape),
         "recipe": asdict(recipe),
         "machine": asdict(Machine.here((recipe.target,))),
         "systems": list(rows),
     }
-    contents = {"json": json.dumps(made, indent=1), "md": table(rows), "svg": draw(rows)}
+    contents = {"json": json.dumps(result, indent=1), "md": table(rows), "svg": draw(rows)}
     for suffix, text in contents.items():
         atomic_write(out / f"{RESULT}.{suffix}", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
 
@@ -189,35 +189,35 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=7e-4)
     parser.add_argument("--validate-every", type=int)
     parser.add_argument("--validation-tokens", type=int, default=2**17)
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
-        print(_asked(given))
+        print(_compared(args))
     except FlashirError as error:
         parser.exit(2, f"error: {error.message}\n")
     except KeyboardInterrupt:
         parser.exit(130)
 
 
-def _asked(given: argparse.Namespace) -> str:
-    """Compare what the command line asks for -> the table."""
+def _compared(args: argparse.Namespace) -> str:
+    """Run the comparison of a command line, and return the table."""
     from flashir.cli.training import progress
 
     same = ("target", "seq_len", "rows", "steps", "seed", "learning_rate", "validate_every", "validation_tokens")
     recipe = Recipe(
-        data=tuple(given.data),
-        validation=tuple(given.valid),
-        tokens=given.batch * given.seq_len,
+        data=tuple(args.data),
+        validation=tuple(args.valid),
+        tokens=args.batch * args.seq_len,
         keep=1,
-        **{name: getattr(given, name) for name in same},
-    ).settled(given.rows)
-    shape = Shape(given.d_model, given.depth, given.key_dim, given.chunk)
-    result = compare(given.systems, shape, recipe, given.out, progress)
+        **{name: getattr(args, name) for name in same},
+    ).settled(args.rows)
+    shape = Shape(args.d_model, args.depth, args.key_dim, args.chunk)
+    result = compare(args.systems, shape, recipe, args.out, progress)
     return table(_systems(result))
 
 
 def _systems(result: Path) -> list[dict[str, Any]]:
-    made = parse_json(read_text(result, ArtefactError), result, ArtefactError, dict[str, Any])
-    systems: list[dict[str, Any]] = made["systems"]
+    document = parse_json(read_text(result, ArtefactError), result, ArtefactError, dict[str, Any])
+    systems: list[dict[str, Any]] = document["systems"]
     return systems
 
 

@@ -1,10 +1,10 @@
-"""How close a model comes to its own contractions: the time of the whole over that of its matrix products alone.
+"""The overhead of a model over its contractions: the time of the model relative to that of its matrix products.
 
     python -m flashir.experiments.contractions --d-model 768 --depth 4 --seq-len 4096 --target onnx:cpu
 
-The products are those of the lowered graph, of the same shapes, in the same runtime, one after the other; those with
-a weight get it as a weight, so that the runtime may lay it out as it likes, as it does in the model. The products in
-the body of a `scan` count as one batched product over all its steps, which runs at least as fast.
+The products are those of the lowered graph, with the same shapes, in the same runtime, one after the other. A weight
+stays a weight, so that the runtime may choose its layout as in the model. The products in the body of a `scan` count as
+one batched product over all its steps, which is at least as fast.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PRODUCTS = ("matmul", "dense")
 
 @dataclass(frozen=True)
 class Result:
-    """The model's time, and that of its contractions."""
+    """The time of a model and of its contractions."""
 
     whole: Samples
     bare: Samples
@@ -43,15 +43,15 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """Time of the model over the time of its contractions, round by round."""
+        """The time of the model over that of its contractions, per round."""
         return self.whole.ratio(self.bare)
 
 
 def measure(model: Graph, target: str, batch: int, seq_len: int, rounds: int) -> Result:
-    """Time a model, choices made, against its own contractions.
+    """Time a settled model and its contractions.
 
     Raises:
-        TargetError: the target is not at hand.
+        TargetError: the target is not available.
     """
     sizes = Workload(batch, seq_len).sizes(model)
     arrays = sample_inputs(model, sizes)
@@ -63,18 +63,18 @@ def measure(model: Graph, target: str, batch: int, seq_len: int, rounds: int) ->
 
 
 def _bare_products(lowered: Graph, sizes: dict[str, int], target: str) -> Iterator[tuple[Run, list[Any], float]]:
-    """One runnable for each product of the graph, those of a `repeat` once a round."""
-    made: dict[_Product, tuple[Run, list[Any], float]] = {}
+    """A Run for each product of the graph, repeated for each layer of a `repeat`."""
+    runs: dict[_Product, tuple[Run, list[Any], float]] = {}
     for product, times in _products(lowered, sizes, 1, (), frozenset()):
-        if product not in made:
-            made[product] = product.compiled(target)
+        if product not in runs:
+            runs[product] = product.compiled(target)
         for _ in range(times):
-            yield made[product]
+            yield runs[product]
 
 
 @dataclass(frozen=True)
 class _Product:
-    """x [.., m, k] times y [.., k, n], either of them given transposed; y may be a weight."""
+    """x [.., m, k] times y [.., k, n], where each may be transposed; y may be a weight."""
 
     x: TensorType
     y: TensorType
@@ -83,7 +83,7 @@ class _Product:
     weight: bool
 
     def compiled(self, target: str) -> tuple[Run, list[Any], float]:
-        """The product alone as a runnable, its inputs, and its floating-point operations."""
+        """A Run of the product, its inputs, and its floating-point operations."""
         b = Builder("product")
         left = b.input("x", self.x)
         right = (
@@ -91,7 +91,7 @@ class _Product:
         )
         graph = b.finish(b.matmul(left, right, transpose_x=self.transpose_x, transpose_y=self.transpose_y))
         random = np.random.default_rng(0)
-        arrays = [random.standard_normal(each.sizes).astype(np.float32) for each in (self.x, self.y)]
+        arrays = [random.standard_normal(type_.sizes).astype(np.float32) for type_ in (self.x, self.y)]
         record = find_target(target)
         params = {"w": arrays[1]} if self.weight else {}
         run = backend(record.backend).compile(Lowering.of(target).run(graph), params, record.device)
@@ -102,9 +102,10 @@ class _Product:
 def _products(
     graph: Graph, sizes: Mapping[str, int], times: int, steps: tuple[int, ...], weights: Set[Value]
 ) -> Iterator[tuple[_Product, int]]:
-    """Every product, and how often it runs; `steps` are the lengths of the scans around it, joined to its rows.
+    """Every product, and how often it runs.
 
-    Among the inputs of the graph, `weights` are parameters, or parts of one.
+    `steps` are the lengths of the enclosing scans, which become batch axes. `weights` are the inputs of the graph that
+    are parameters, or parts of one.
     """
     weights = {*weights}
     for node in graph.nodes:
@@ -114,8 +115,8 @@ def _products(
             rounds = int(str(node.attrs["times"]))
             yield from _products(node.region, sizes, times * rounds, steps, _seen(node, weights))
         elif node.op == "scan" and node.region is not None:
-            walked = cut_scan(node.operands, node.attrs)[1][0].type.bind(sizes)
-            length = walked.sizes[int(str(node.attrs["axis"]))]
+            sliced = cut_scan(node.operands, node.attrs)[1][0].type.bind(sizes)
+            length = sliced.sizes[int(str(node.attrs["axis"]))]
             yield from _products(node.region, sizes, times, (*steps, length), _seen(node, weights))
         elif node.op in PRODUCTS:
             x, y = (value.type.bind(sizes) for value in node.operands[:2])
@@ -127,7 +128,7 @@ def _products(
 
 
 def _seen(node: Node, weights: Set[Value]) -> Set[Value]:
-    """The inputs of a body that are weights outside of it."""
+    """The inputs of a body that are weights outside."""
     assert node.region is not None
     return {inner for inner, outer in zip(node.region.inputs, node.operands, strict=True) if outer in weights}
 
@@ -145,19 +146,19 @@ def main() -> None:
     parser.add_argument("--target", default="onnx:cpu")
     parser.add_argument("--rounds", type=count, default=11)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    model = flashir.model(given.model, d_model=given.d_model, depth=given.depth, vocab=given.vocab)
-    plan = flashir.plan(model, given.target, given.batch, given.seq_len, chunk=given.chunk)
-    found = measure(plan.graph, given.target, given.batch, given.seq_len, given.rounds)
-    if given.json:
-        about = {"chunk": plan.chunk, "cumsum": plan.cumsum, "ratio": found.ratio, "products": found.products}
-        print(json.dumps({**vars(given), **about, "whole_ms": found.whole.median, "bare_ms": found.bare.median}))
+    args = parser.parse_args()
+    model = flashir.model(args.model, d_model=args.d_model, depth=args.depth, vocab=args.vocab)
+    plan = flashir.plan(model, args.target, args.batch, args.seq_len, chunk=args.chunk)
+    result = measure(plan.graph, args.target, args.batch, args.seq_len, args.rounds)
+    if args.json:
+        about = {"chunk": plan.chunk, "cumsum": plan.cumsum, "ratio": result.ratio, "products": result.products}
+        print(json.dumps({**vars(args), **about, "whole_ms": result.whole.median, "bare_ms": result.bare.median}))
         return
-    print(f"{given.model}, d {given.d_model}, {given.depth} layers, T {given.seq_len}, {given.target}")
+    print(f"{args.model}, d {args.d_model}, {args.depth} layers, T {args.seq_len}, {args.target}")
     print(f"chunk {plan.chunk}, cumsum {plan.cumsum}")
-    print(f"the model            {found.whole.median:9.1f} ms")
-    print(f"its {found.products:3d} contractions {found.bare.median:9.1f} ms  ({found.gigaflops:.1f} GFLOP)")
-    print(f"ratio                {found.ratio:9.3f}")
+    print(f"the model            {result.whole.median:9.1f} ms")
+    print(f"its {result.products:3d} contractions {result.bare.median:9.1f} ms  ({result.gigaflops:.1f} GFLOP)")
+    print(f"ratio                {result.ratio:9.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What data cost: seconds and memory to tokenise a text, milliseconds to read a batch.
+"""The cost of data: seconds and memory to tokenise a text, milliseconds to read a batch.
 
     python -m flashir.experiments.data_speed TEXT_OR_FOLDER --bpe 32000 --rows 8 --seq-len 1024
 
-Without `--bpe` tokens are bytes. Memory is the most that the process had in a stage, Python and numpy included.
+Without `--bpe` tokens are bytes. Memory is the peak of the process in a stage, including Python and NumPy.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """One thing that was done.
+    """One stage of the measurement.
 
     Args:
-        name: what.
-        seconds: how long it took.
-        peak: the most bytes of memory meanwhile; None where the system does not say.
+        name: the name of the stage.
+        seconds: its time.
+        peak: its peak memory in bytes; None if the system does not report it.
     """
 
     name: str
@@ -44,23 +44,23 @@ class Stage:
 
 
 def measure(paths: Sequence[str], bpe: int | None, rows: int, seq_len: int, told: Callable[[Stage], object]) -> Corpus:
-    """Do all that a run does with its text, into a cache that is thrown away; each stage is told when it is over.
+    """Process a text like a training run, with a temporary cache, and report each stage to `told` when it ends.
 
-    Raises as `documents`, `Tokenizer.trained` and `Batches`.
+    Raises the errors of `documents`, `Tokenizer.trained` and `Batches`.
     """
 
     def timed(name: str, do: Callable[[], T]) -> T:
         forget_peak()
         begin = perf_counter()
-        made = do()
+        result = do()
         told(Stage(name, perf_counter() - begin, peak_memory()))
-        return made
+        return result
 
     with TemporaryDirectory() as cache:
-        found = timed("check", lambda: documents(paths))
-        tokenizer = timed("tokenizer", lambda: Tokenizer.trained(found, bpe) if bpe else Tokenizer.bytes())
-        corpus = timed("tokenise", lambda: tokenised(found, tokenizer, cache))
-        timed("find again", lambda: tokenised(found, tokenizer, cache))
+        texts = timed("check", lambda: documents(paths))
+        tokenizer = timed("tokenizer", lambda: Tokenizer.trained(texts, bpe) if bpe else Tokenizer.bytes())
+        corpus = timed("tokenise", lambda: tokenised(texts, tokenizer, cache))
+        timed("find again", lambda: tokenised(texts, tokenizer, cache))
         for name, task, segments in (("lm", "lm", False), ("lm, segments", "lm", True), ("mlm", "mlm", False)):
             batches = Batches(corpus, task, rows, seq_len, 0, segments, tokenizer.vocab)
             batches.at(0)
@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bpe", type=int)
     parser.add_argument("--rows", type=count, default=8)
     parser.add_argument("--seq-len", type=count, default=1024)
-    given = parser.parse_args(arguments)
-    corpus = measure(given.paths, given.bpe, given.rows, given.seq_len, print)
+    args = parser.parse_args(arguments)
+    corpus = measure(args.paths, args.bpe, args.rows, args.seq_len, print)
     print(f"{len(corpus)} tokens in {len(corpus.spans)} documents")
 
 

@@ -1,4 +1,4 @@
-"""Whether targets learn alike: one model, one seed, the same batches, and the loss of every step on each.
+"""Compare the learning curves of targets: the same model, seed and batches on each.
 
 python -m flashir.experiments.learning_curves --data books/train
 python -m flashir.experiments.learning_curves --data books/train --target torch:cpu --target jax:cpu --steps 200
@@ -26,16 +26,16 @@ CLIP = 0.1  # Table 6
 
 
 def curve(model: Graph, target: str, batch_of: Callable[[int], Batch], steps: int) -> list[float]:
-    """The loss of every step, with a tenth of them to warm up.
+    """The loss of every step; a tenth of the steps are warm-up.
 
     Args:
-        model: every choice made; its parameters are those of seed 0.
-        target: where to train.
-        batch_of: the batch of a step, from 0.
-        steps: how many.
+        model: the settled model; its parameters have seed 0.
+        target: the target to train on.
+        batch_of: returns the batch of a step, from 0.
+        steps: the number of steps.
 
     Raises:
-        TargetError: the target is not at hand, or cannot train.
+        TargetError: the target is not available, or cannot train.
     """
     device, lowered = available_device(target), Lowering.of(target).run(model)
     trainer = trainable(target).trainer(lowered, init(model), device, AdamW(clip=CLIP))
@@ -52,22 +52,22 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True, help="a text file, or a folder of them")
-    parser.add_argument("--target", action="append", help="torch:cpu and jax:cpu where none is given")
-    for name, usual in (("steps", 200), ("batch", 8), ("seq-len", 256), ("depth", 4), ("d-model", 128), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int if name == "seed" else count, default=usual)
-    given = parser.parse_args()
+    parser.add_argument("--target", action="append", help="torch:cpu and jax:cpu by default")
+    for name, default in (("steps", 200), ("batch", 8), ("seq-len", 256), ("depth", 4), ("d-model", 128), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int if name == "seed" else count, default=default)
+    args = parser.parse_args()
     tokenizer = Tokenizer.bytes()
-    open_model = flashir.model("flash", d_model=given.d_model, depth=given.depth, vocab=tokenizer.vocab)
-    targets = given.target or ["torch:cpu", "jax:cpu"]
-    model = flashir.plan(open_model, targets[0], given.batch, given.seq_len, training=True, measured=False).graph
-    corpus = read(given.data, tokenizer)
-    batches = Batches(corpus, "lm", given.batch, given.seq_len, given.seed, segments=False, vocab=tokenizer.vocab)
-    curves = {target: curve(model, target, batches.at, given.steps) for target in targets}
+    open_model = flashir.model("flash", d_model=args.d_model, depth=args.depth, vocab=tokenizer.vocab)
+    targets = args.target or ["torch:cpu", "jax:cpu"]
+    model = flashir.plan(open_model, targets[0], args.batch, args.seq_len, training=True, measured=False).graph
+    corpus = read(args.data, tokenizer)
+    batches = Batches(corpus, "lm", args.batch, args.seq_len, args.seed, segments=False, vocab=tokenizer.vocab)
+    curves = {target: curve(model, target, batches.at, args.steps) for target in targets}
     print(f"{'step':>5}", *(f"{target:>10}" for target in curves))
     for number, losses in enumerate(zip(*curves.values()), 1):
-        if number == 1 or number % max(1, given.steps // 10) == 0:
+        if number == 1 or number % max(1, args.steps // 10) == 0:
             print(f"{number:5}", *(f"{loss:10.5f}" for loss in losses))
-    print(f"the largest difference over {given.steps} steps is {farthest(list(curves.values())):.1e} nats")
+    print(f"the largest difference over {args.steps} steps is {farthest(list(curves.values())):.1e} nats")
 
 
 if __name__ == "__main__":

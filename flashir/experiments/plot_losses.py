@@ -1,4 +1,4 @@
-"""Curves of several runs: as a table, and drawn."""
+"""The loss curves of several runs as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from flashir.train.metrics import perplexity
 
 BASELINE = "transformer++"
 SMOOTH = 50
-"""A train curve is drawn as so many means: single batches differ by more than systems do."""
+"""A train curve is drawn as this many means, because batches differ by more than systems do."""
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def table(rows: Rows) -> str:
-    """A line of Markdown for each system; perplexity also against that of Transformer++, where it is among them."""
+    """A Markdown table with a line per system, and the perplexity relative to Transformer++ if it is present."""
     baseline = next((perplexity(row["validation_loss"]) for row in rows if row["name"] == BASELINE), None)
     head = ["system", "parameters", "layers", "chunk", "train loss", "validation loss", "perplexity"]
     head += [f"against {BASELINE}"] if baseline else []
     lines = [[*head, "tokens/s", "roofline", "waiting for data"]]
     for row in rows:
-        found = perplexity(row["validation_loss"])
+        value = perplexity(row["validation_loss"])
         cells = [row["name"], f"{row['parameters'] / 1e6:.3f}M", str(row["depth"]), str(row["chunk"] or "-")]
-        cells += [f"{_last(row):.4f}", f"{row['validation_loss']:.4f}", f"{found:.3f}"]
-        cells += [f"{found / baseline - 1:+.1%}"] if baseline else []
+        cells += [f"{_last(row):.4f}", f"{row['validation_loss']:.4f}", f"{value:.3f}"]
+        cells += [f"{value / baseline - 1:+.1%}"] if baseline else []
         speed = (f"{row['tokens_per_second']:,.0f}", f"{row['roofline']:.0%}", f"{row['waiting']:.2%}")
         lines.append([*cells, *speed])
     lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
@@ -36,7 +36,7 @@ def table(rows: Rows) -> str:
 
 
 def draw(rows: Rows) -> str:
-    """Loss against tokens, in training and validation, as SVG. Raises TargetError where matplotlib is missing."""
+    """Plot training and validation loss against tokens as SVG. Raises TargetError if matplotlib is missing."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -56,13 +56,13 @@ def draw(rows: Rows) -> str:
             axes.grid(alpha=0.3)
         figure.axes[0].set_ylabel("nats a token")
         figure.axes[1].legend()
-        made = StringIO()
-        figure.savefig(made, format="svg", metadata={"Date": None})
-    return made.getvalue()
+        stream = StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
 
 
 def _means(values: Any) -> Any:
-    """The means of SMOOTH parts, or of as many as there are numbers."""
+    """The means of SMOOTH parts, or fewer if there are fewer values."""
     return np.array([part.mean() for part in np.array_split(values, min(SMOOTH, len(values)))])
 
 

@@ -96,7 +96,7 @@ def test_a_record_that_was_changed_is_refused(tmp_path: Path) -> None:
     assert read_record(path) == record(MEASURED)
     said["rows"][0]["samples_ms"][0] = 4.5
     path.write_text(json.dumps(said))
-    with pytest.raises(ArtefactError, match=r"damaged, or was changed[\s\S]*take its sha256 out"):
+    with pytest.raises(ArtefactError, match=r"damaged, or was changed[\s\S]*remove its sha256"):
         read_record(path)
 
 
