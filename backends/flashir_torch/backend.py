@@ -131,8 +131,9 @@ class TorchBackend:
         It is made, and checked, on the processor; `load` moves it to a device.
         """
         need_torch()
-        from flashir_torch.artefact import MODEL, write
+        from flashir_torch.artefact import write
         from flashir_torch.export import exported, without_loops
+        from flashir_torch.stored import MODEL
 
         about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
         program = exported(without_loops(model, graph, self), params)
@@ -155,7 +156,7 @@ class TorchBackend:
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """The model that an artefact carries, and its program on the device. See Exporter."""
         need_torch()
-        from flashir_torch.artefact import read
+        from flashir_torch.stored import read
 
         loaded = read(_main_file(path))
         return loaded.model, loaded.session(device)
@@ -163,8 +164,8 @@ class TorchBackend:
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model that an artefact carries, and the parameters of its program. See Exporter."""
         need_torch()
-        from flashir_torch.artefact import read
         from flashir_torch.names import parameter_name
+        from flashir_torch.stored import read
 
         loaded = read(_main_file(path))
         tensors = loaded.program.state_dict.items()

@@ -11,7 +11,7 @@ from flashir.errors import ArtefactError, FlashirError
 from flashir.ir import Graph
 from flashir.ir.dims import symbols
 from flashir.reference.compare import sample_inputs
-from flashir_torch.artefact import Loaded, read
+from flashir_torch.stored import Loaded, read
 
 SMALLEST = (0, 1, 2)
 """The sizes that programs refuse most easily. Those with a loop refuse to walk over nothing: see `without_loops`."""

@@ -1,0 +1,79 @@
+"""An artefact read back: its seal and its content are checked before PyTorch loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
+
+from flashir.errors import ArtefactError
+from flashir.files.foreign import guarded
+from flashir.ir import Graph, loads
+from flashir_torch.archive import check_content, check_seal
+from flashir_torch.devices import device_of
+from flashir_torch.footprint import WHOLE, check_run
+from flashir_torch.session import Session
+
+MODEL = "flashir.model"
+"""In the extra files of an artefact: the text of the model."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An artefact that was read.
+
+    Args:
+        model: at the level of blocks.
+        metadata: what else it carries.
+        program: what runs.
+        path: of its file.
+    """
+
+    model: Graph
+    metadata: Mapping[str, str]
+    program: ExportedProgram
+    path: Path
+
+    @property
+    def nodes(self) -> Iterator[fx.Node]:
+        """What the program is made of."""
+        return iter(self.program.graph.nodes)
+
+    def session(self, device: str) -> Session:
+        """The program on a device.
+
+        Raises:
+            TargetError: the device is not at hand.
+            ArtefactError: PyTorch makes nothing of the program.
+        """
+        place, program = device_of(device), self.program
+        with guarded(self.path, ArtefactError, "PyTorch cannot run it"):
+            if place.type != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, place)
+            return Session(program.module(), self.model, place, WHOLE)
+
+
+def read(path: Path) -> Loaded:
+    """Read an artefact, once its digest has been verified and its content found harmless.
+
+    Raises:
+        ArtefactError: it is missing, damaged, none of flashir's, or PyTorch cannot read it.
+        IRError: the text of the model is not of this version of flashir.
+    """
+    check_seal(path)
+    check_content(path)
+    with guarded(path, ArtefactError, "PyTorch cannot load it"), path.open("rb") as file:
+        # not `torch.export.load`, which goes on with an older, pickled format where this one fails
+        content = load_pt2(file)
+        program, metadata = content.exported_programs["model"], content.extra_files
+    if not metadata.get(MODEL):
+        raise ArtefactError("this program carries no flashir model", where=str(path), hint="export it with flashir")
+    model = loads(metadata[MODEL], str(path))
+    check_run(program, model, path)
+    return Loaded(model, metadata, program, path)
