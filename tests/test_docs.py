@@ -1,12 +1,14 @@
 """What the README and the guides show is true: their code runs, their commands exist, their links lead somewhere."""
 
 import ast
+import doctest
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import flashir
 from flashir.models.parameters import unit
@@ -75,6 +77,85 @@ def test_the_commands_of_the_readme_exist():
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
     for verb in re.findall(r"flashir ([a-z]+)", README):
         assert verb in names | {"compiles"}, verb
+
+
+MODE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+ROUNDING = re.compile(r"\d\.\de-\d\d")
+"""Errors of rounding, such as 3.2e-07: the only numbers in outputs that differ from machine to machine."""
+
+
+class Checker(doctest.OutputChecker):
+    """Compares outputs; `...` stands for anything."""
+
+    def check_output(self, want, got, optionflags):
+        want, got = (ROUNDING.sub("ROUNDING", text) for text in (want, got))
+        return super().check_output(want, got, optionflags)
+
+
+def outputs(console):
+    """The commands of a console block, each with the output that it shows."""
+    for part in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+def check_command(command, wanted):
+    """Runs a command of flashir in this process. Its prose may be broken elsewhere, its exit code is 0."""
+    from flashir.cli.app import app
+
+    program, *arguments = command.split()
+    assert program == "flashir"
+    ran = CliRunner().invoke(app, arguments)
+    assert ran.exit_code == 0, f"{command}\n{ran.output}"
+    assert Checker().check_output(wanted, ran.stdout, MODE), f"$ {command}\n{ran.stdout}"
+
+
+def check_session(code, scope, name):
+    """Runs the lines of a python session and compares what it prints."""
+    runner = doctest.DocTestRunner(Checker(), verbose=False, optionflags=MODE)
+    session = doctest.DocTestParser().get_doctest(code, scope, name, None, None)
+    said = []
+    runner.run(session, out=said.append, clear_globs=False)
+    scope.update(session.globs)
+    assert not runner.failures, "".join(said)
+
+
+@pytest.fixture
+def bare_folder(tmp_path, monkeypatch):
+    """An empty folder to run commands in, without a calibration of this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+def test_the_walk_through_runs_and_prints_what_it_shows(bare_folder):
+    page = (ROOT / "docs/how-it-works.md").read_text()
+    (bare_folder / "small.fir").write_text(blocks(page, "text")[0])
+    scope = {}
+    for language, code in re.findall(r"```(console|pycon)\n(.*?)```", page, flags=re.DOTALL):
+        if language == "pycon":
+            check_session(code, scope, "how-it-works.md")
+        else:
+            for command, output in outputs(code):
+                check_command(command, output)
+
+
+def test_code_that_the_walk_through_quotes_stands_in_the_repository():
+    (code,) = blocks((ROOT / "docs/how-it-works.md").read_text(), "python")
+    assert code in (ROOT / "backends/flashir_onnx/emitters.py").read_text()
+
+
+def test_the_table_of_candidates_in_the_readme_is_the_one_that_plan_prints(bare_folder):
+    ((command, output),) = (each for block in blocks(README, "console") for each in outputs(block) if "plan" in each[0])
+    check_command(command, output)
+
+
+def test_an_output_that_lies_is_caught():
+    with pytest.raises(AssertionError):
+        check_command("flashir new flash --size tiny", "model @other\n...")
+    with pytest.raises(AssertionError):
+        check_session(">>> 1 + 1\n3\n", {}, "a lie")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
