@@ -3,6 +3,7 @@
 import ast
 import doctest
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 import flashir
+from flashir import testing as flashir_testing
 from flashir.models.parameters import unit
 from flashir.ops import OPS
+from tests.plugins.support import forget, install
+
+__all__ = ["install"]
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,6 +37,39 @@ def test_the_code_of_a_guide_runs(guide):
     finally:
         for name in set(OPS) - before:
             del OPS[name]
+
+
+def test_an_op_is_found_by_its_file_alone(tmp_path):
+    """The file of the guide, put where the guide says, in a copy of the package."""
+    guide = (ROOT / "docs/guides/add-an-op.md").read_text()
+    (place,) = re.findall(r"Save this as `(flashir/ops/\S+\.py)`", guide)
+    shutil.copytree(ROOT / "flashir", tmp_path / "flashir", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / place).write_text(blocks(guide, "python")[0])
+    code = """
+import flashir
+graph = flashir.loads("model @m(%x: f32[T]) { %y = hard_softplus(%x) return %y }")
+print(*flashir.interpret(graph, {}, [0.0]), *flashir.compile(graph)([0.0]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout == "[0.5] 0.5\n", ran.stderr
+
+
+def test_a_backend_made_as_the_guide_says_runs_and_conforms(install, bare_folder):
+    guide = (ROOT / "docs/guides/add-a-backend.md").read_text()
+    module, entry, record = blocks(guide, "python")[0], *blocks(guide, "toml")[:2]
+    assert 'numpy = "numpy_backend:NumpyBackend"' in entry
+    folder = install("numpy_backend", module, backends="numpy_backend:NumpyBackend")
+    about = folder / "numpy_backend-1.0.dist-info" / "entry_points.txt"
+    about.write_text(about.read_text().replace("numpy_backend =", "numpy ="))
+    (folder / "numpy-cpu.toml").write_text(record)
+    forget()
+    for code in blocks(guide, "console"):
+        for command, output in outputs(code):
+            check_command(command, output)
+    some = [case for case in flashir_testing.cases("numpy:cpu") if "relu" in str(case) or "causal" in str(case)]
+    assert len(some) > 1
+    for case in some:
+        case.check()
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
