@@ -156,30 +156,6 @@ def test_a_layer_imports_no_layer_above_it(layer: str) -> None:
             assert not faults, told(source, faults)
 
 
-PICTURE = ROOT / "docs" / "architecture.md"
-
-
-def test_the_picture_of_the_architecture_is_drawn_from_the_imports() -> None:
-    """Where this fails, put the lines wanted into the mermaid block of docs/architecture.md."""
-    arrows = nx.DiGraph()
-    arrows.add_nodes_from(LAYERS)
-    for source in COMPILER:
-        above = layer_of(source.module)
-        for each in source.imports():
-            below = layer_of(each.module) if each.module.split(".")[0] == "flashir" else ""
-            if above in LAYERS and below not in ("", above):
-                arrows.add_edge(above, below)
-    shown = nx.transitive_reduction(arrows)
-    wanted = [f"    {above} --> {below}" for above in LAYERS for below in sorted(shown[above], key=LAYERS.index)]
-    drawn = re.findall(r"^    \w+ --> \w+$", PICTURE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert drawn == wanted, "\n".join(wanted)
-
-
-def test_the_architecture_page_describes_every_layer() -> None:
-    page = PICTURE.read_text(encoding="utf-8")
-    assert not [name for name in LAYERS if not re.search(rf"^\*\*.*`{name}(/|\.py)`", page, flags=re.MULTILINE)]
-
-
 def test_no_modules_import_each_other_in_a_circle() -> None:
     modules = {source.module for source in [*COMPILER, *PLUGINS]}
     graph = nx.DiGraph()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from flashir import testing as flashir_testing
 from flashir.models.parameters import unit
 from flashir.ops import OPS
 from tests.plugins.support import forget, install
+from tests.test_architecture import COMPILER, LAYERS, layer_of
 
 __all__ = ["install"]
 
@@ -194,6 +196,30 @@ def test_an_output_that_lies_is_caught():
         check_command("flashir new flash --size tiny", "model @other\n...")
     with pytest.raises(AssertionError):
         check_session(">>> 1 + 1\n3\n", {}, "a lie")
+
+
+PICTURE = ROOT / "docs" / "architecture.md"
+
+
+def test_the_picture_of_the_architecture_is_drawn_from_the_imports() -> None:
+    """Where this fails, put the lines wanted into the mermaid block of docs/architecture.md."""
+    arrows = nx.DiGraph()
+    arrows.add_nodes_from(LAYERS)
+    for source in COMPILER:
+        above = layer_of(source.module)
+        for each in source.imports():
+            below = layer_of(each.module) if each.module.split(".")[0] == "flashir" else ""
+            if above in LAYERS and below not in ("", above):
+                arrows.add_edge(above, below)
+    shown = nx.transitive_reduction(arrows)
+    wanted = [f"    {above} --> {below}" for above in LAYERS for below in sorted(shown[above], key=LAYERS.index)]
+    drawn = re.findall(r"^    \w+ --> \w+$", PICTURE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert drawn == wanted, "\n".join(wanted)
+
+
+def test_the_architecture_page_describes_every_layer() -> None:
+    page = PICTURE.read_text(encoding="utf-8")
+    assert not [name for name in LAYERS if not re.search(rf"^\*\*.*`{name}(/|\.py)`", page, flags=re.MULTILINE)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
