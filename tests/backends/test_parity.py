@@ -18,7 +18,7 @@ from flashir.ir import Builder
 from flashir.models.parameters import unit
 from flashir.reference.compare import relative_error
 from tests.backends.support import SMALL, at_hand, check, flash, session, tokens
-from tests.cover import GRID
+from tests.cover import GRID, cover, grid
 
 CUMSUM = ("scan", "matmul", "native")
 LIN_NORM = ("none", "chunk", "chunk_mean")
@@ -26,6 +26,8 @@ NAMES = ("chunk", "causal", "norm", "lin_norm", "segments", "cumsum")
 EVERY = tuple(product((4, 16, 128, 512), (True, False), ("layer_norm", "scale_norm"), LIN_NORM, (False, True), CUMSUM))
 COVER = tuple(EVERY[155 * i % len(EVERY)] for i in range(15))
 """A few of the 288 that still have every pair of settings."""
+ONCE = tuple(EVERY[place] for place in sorted(cover([map(str, enumerate(settings)) for settings in EVERY], together=1)))
+"""Fewer, with every value of a setting."""
 
 HERE = tuple(name for name in ("onnx", "torch", "jax") if at_hand(name))
 on_every_backend = pytest.mark.parametrize("name", HERE)
@@ -37,18 +39,18 @@ def lengths(chunk: int) -> tuple[int, ...]:
     return (3 * chunk + 2, 1, chunk - 1, chunk, chunk + 1)
 
 
-def grid() -> Iterator[Any]:
+def every_setting() -> Iterator[Any]:
     """Every setting on every backend at every length, of which the cover is quick; and that of JAX at one length."""
     for name, settings in product(HERE, EVERY):
         slow = name == "jax" or settings not in COVER
         shown = "-".join(map(str, settings))
         yield pytest.param(name, settings, lengths(settings[0]), marks=GRID if slow else (), id=f"{name}-{shown}")
-    for settings in COVER if "jax" in HERE else ():
+    for settings in ONCE if "jax" in HERE else ():
         yield pytest.param("jax", settings, lengths(settings[0])[:1], id=f"jax-once-{'-'.join(map(str, settings))}")
 
 
-@pytest.mark.parametrize(("name", "settings", "lengths"), tuple(grid()))
-def test_flash(name: str, settings: tuple[Any, ...], lengths: Sequence[int]) -> None:
+@pytest.mark.parametrize(("name", "settings", "lengths"), tuple(every_setting()))
+def test_flash_is_the_interpreters(name: str, settings: tuple[Any, ...], lengths: Sequence[int]) -> None:
     check(f"{name}:cpu", flash(**dict(zip(NAMES, settings))), lengths)
 
 
@@ -89,7 +91,7 @@ def test_parts_and_scales_of_flash(name: str, qk_scale: str, segments: bool, par
         (600, "length", False, "layer_norm"),
     ],
 )
-def test_gau(name: str, max_len: int, qk_scale: str, causal: bool, norm: str) -> None:
+def test_gau_is_the_interpreters(name: str, max_len: int, qk_scale: str, causal: bool, norm: str) -> None:
     model = flashir.model("flash-quad", **SMALL, max_len=max_len, qk_scale=qk_scale, causal=causal, norm=norm)
     check(f"{name}:cpu", model, (7 if causal else 48,) if name == "jax" else (0, 1, 7, 48))
 
@@ -107,10 +109,8 @@ def test_gau_of_no_tokens(name: str) -> None:
 
 
 @in_narrow_types
-@pytest.mark.parametrize(
-    ("dtype", "cumsum"), [("bfloat16", "scan"), ("bfloat16", "native"), ("bfloat16", "matmul"), ("float16", "scan")]
-)
-def test_half_precision(name: str, cumsum: str, dtype: str) -> None:
+@grid(together=1, dtype=("bfloat16", "float16"), cumsum=CUMSUM)
+def test_flash_in_half_precision_is_near_the_interpreter(name: str, cumsum: str, dtype: str) -> None:
     check(f"{name}:cpu", flash(16, cumsum, dtype=dtype), (50,), tolerance=2e-2)
 
 

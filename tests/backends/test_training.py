@@ -16,6 +16,7 @@ from flashir.execution.compile import prepare
 from flashir.ir import Graph
 from flashir.models.parameters import unit
 from tests.backends.training import RATE, SYSTEMS, drawn, parts, small
+from tests.cover import in_turn
 
 Array = np.ndarray[Any, Any]
 TARGETS = [f"{name}:cpu" for name in backend_names() if isinstance(backend(name), Trainable)]
@@ -105,8 +106,7 @@ def test_each_layer_is_clipped_by_itself(target: str) -> None:
     assert short > 5
 
 
-@every_target
-@pytest.mark.parametrize("cuts", [(0, 1, 4), (0, 3, 4), (0, 1, 2, 3, 4)])
+@in_turn(target=TARGETS, cuts=((0, 1, 2, 3, 4), (0, 1, 4), (0, 3, 4)))
 def test_a_batch_in_parts_is_the_batch(target: str, cuts: Sequence[int]) -> None:
     """Parts of several sizes, one of them without any label."""
     model = small()
