@@ -23,7 +23,7 @@ from tests.hostile.torch_archives import actions, excesses, find, rebuilt
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 BACKEND = TorchBackend()
-MODEL = flash(4, "matmul", depth=1)
+MODEL = flash(4, "matmul", depth=1, use_global=False)
 
 
 @pytest.fixture(scope="module")
