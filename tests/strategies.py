@@ -129,6 +129,8 @@ VALUES: dict[str, list[Any]] = {
     "max_len": [3 * LONGEST_CHUNK + 2, LONG + 1],
     "rope_dims": [None, 2],
     "kernel_eps": [1e-3, 0.1],
+    "norm_eps": [1e-5, 0.1],
+    "expanded": [None, 10],
     "cumsum": list(CUMSUMS),
 }
 """What is drawn for a setting of the zoo that is neither a flag nor a choice."""

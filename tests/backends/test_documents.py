@@ -96,7 +96,8 @@ def test_padding_is_seen_by_nothing(target: str, name: str, task: str) -> None:
     run, alone = compiled(target, name, task, mask=True), compiled(target, name, task)
     logits = run(ids, mask=mask)
     assert np.isfinite(logits).all()
-    errors = [relative_error(logits[row, : text.shape[1]], alone(text)[0]) for row, text in texts()]
+    few = list(texts())[:: 3 if target == "jax:cpu" else 1]  # it compiles for every length
+    errors = [relative_error(logits[row, : text.shape[1]], alone(text)[0]) for row, text in few]
     print(f"{target} {name} {task}: at most {max(errors):.1e} off")
     assert max(errors) <= TOLERANCE
     others = run(np.where(mask, ids, 7), mask=mask)

@@ -41,7 +41,7 @@ def test_names_of_results_in_onnx_are_their_own(tmp_path: Path) -> None:
 BACKENDS = [name for name in ("onnx", "torch", "jax") if at_hand(name)]
 TWO = """model @two(%ids: i32[B, T]) {
   %x = embed(%ids) {vocab = 61, dim = 16}
-  %hidden = flash(%x) {key_dim = 8, chunk = 4, cumsum = "matmul"}
+  %hidden = mlp(%x) {expansion = 2}
   %logits = unembed(%hidden)
   return %logits, %hidden
 }"""

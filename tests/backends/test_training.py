@@ -160,8 +160,7 @@ def test_the_same_bits_on_all_threads(target: str) -> None:
     same(one.params(), other.params())
 
 
-@every_target
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@in_turn(target=TARGETS, dtype=("bfloat16", "float16"))
 def test_parameters_stay_wide_where_the_model_is_narrow(target: str, dtype: str) -> None:
     """Steps that are lost in bfloat16 add up, and the first parameters are those given, to the bit."""
     model = flashir.plan(small(), target, dtype=dtype).graph

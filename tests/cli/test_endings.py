@@ -21,7 +21,7 @@ from tests.train.data.test_endings import END, saved
 
 pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
-SHORT = ("--chunk", 16, "--batch", 2, "--seq-len", 16, "--steps", 2, "--save-every", 1)
+SHORT = ("--chunk", 16, "--batch", 2, "--seq-len", 16, "--steps", 2, "--save-every", 1, "--cumsum", "native")
 
 
 @pytest.fixture

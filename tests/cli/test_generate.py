@@ -79,7 +79,7 @@ def test_tokens_are_those_of_the_decoder(cli: Cli, checkpoint: Path, target: str
     assert made["ms_per_token"] > 0 and made["tokens_per_second"] > 0 and made["prompt_ms"] > 0
 
 
-@pytest.mark.parametrize("options", [(), ("--decode",), ("--target", "jax:cpu")])
+@pytest.mark.parametrize("options", [(), ("--decode",), pytest.param(("--target", "jax:cpu"), marks=pytest.mark.slow)])
 def test_an_export_writes_what_its_checkpoint_does(cli: Cli, worded: Path, tmp_path: Path, options: Any) -> None:
     cli.ok("export", worded, *options, "-o", tmp_path / "out")
     target = options if "--target" in options else ()

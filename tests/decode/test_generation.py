@@ -13,6 +13,7 @@ from flashir.errors import InputError, SettingError
 from flashir.generation.generate import Decoder, decoder, generate, restored
 from flashir.generation.sampling import Sampling
 from flashir.models.parameters import unit
+from tests.cover import in_turn
 from tests.decode.support import LENGTH, ROOM, SMALL, model, tokens
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1]]
@@ -32,8 +33,7 @@ def greedy(name: str, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("name", ["flash", "transformer++", "performer"])
-@pytest.mark.parametrize("target", ["onnx:cpu", "torch:cpu"])
+@in_turn(name=("flash", "transformer++", "performer"), target=("onnx:cpu", "torch:cpu"))
 def test_a_batch_of_prompts_is_continued_as_each_alone(name: str, target: str) -> None:
     made = decoder(model(name), target, unit(model(name)), max_len=ROOM)
     found = np.stack(list(generate(made, PROMPTS, tokens=9)), axis=1)

@@ -149,7 +149,7 @@ def loss_of(logits: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("cumsum", "remat"),
-    [("scan", False), ("native", False), ("scan", True), pytest.param("matmul", False, marks=pytest.mark.slow)],
+    [("native", False), ("scan", True), *(pytest.param(x, False, marks=pytest.mark.slow) for x in ("scan", "matmul"))],
 )
 def test_gradients_are_those_of_the_interpreter(cumsum: str, remat: bool) -> None:
     """Along a random direction of each parameter, against central differences in float64."""

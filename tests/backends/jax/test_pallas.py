@@ -25,6 +25,7 @@ from flashir_jax.pallas.claims import KERNELS, has_kernel
 from flashir_jax.pallas.mixed import mixed_chunk_attention
 from flashir_jax.pallas.table import TABLE
 from tests.backends.jax.support import Array, flash, relative_error, tokens, unit
+from tests.cover import grid
 
 TPU = JaxBackend().on("tpu-v4")
 LIN_NORM = ("none", "chunk", "chunk_mean")
@@ -50,10 +51,7 @@ def reference(operands: list[Array], causal: bool, lin_norm: str) -> Array:
     return np.asarray(made)
 
 
-every_kind = pytest.mark.parametrize(
-    ("causal", "lin_norm"),
-    [(True, "none"), (False, "none"), (True, "chunk"), (False, "chunk"), (True, "chunk_mean"), (False, "chunk_mean")],
-)
+every_kind = grid(together=1, causal=(True, False), lin_norm=("none", "chunk", "chunk_mean"))
 
 
 @pytest.fixture

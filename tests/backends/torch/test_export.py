@@ -39,7 +39,7 @@ MODELS = {
 }
 
 
-QUICK = {"matmul", "scan", "long gau"}
+QUICK = {"matmul", "scan"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in MODELS])
