@@ -22,6 +22,8 @@ from flashir_jax.types import accumulator, element_type
 
 Sizes = Mapping[str, Any]
 Rule = Callable[..., Any]
+TOKENS_FIRST = ("NWC", "WIO", "NWC")
+"""How operands and results of a convolution lie."""
 
 
 def _as(function: Callable[..., Any]) -> Rule:
@@ -151,6 +153,36 @@ def _matmul(sizes: Sizes, node: Node, x: Any, y: Any) -> Any:
     return lax.dot_general(x, y, dims, preferred_element_type=wide).astype(x.dtype)
 
 
+def _conv(sizes: Sizes, node: Node, x: Any, weight: Any) -> Any:
+    made = lax.conv_general_dilated(
+        x,
+        weight,
+        (_attr(node, "stride"),),
+        [_attr(node, "pads")],
+        rhs_dilation=(_attr(node, "dilation"),),
+        dimension_numbers=TOKENS_FIRST,
+        feature_group_count=_attr(node, "groups"),
+        preferred_element_type=accumulator(x.dtype),
+    )
+    return made.astype(x.dtype)
+
+
+def _conv_transpose(sizes: Sizes, node: Node, x: Any, weight: Any) -> Any:
+    """A convolution of the tokens with zeros between them, the taps in reverse."""
+    last = weight.shape[0] - 1
+    before, after = _attr(node, "pads")
+    made = lax.conv_general_dilated(
+        x,
+        jnp.flip(weight, 0),
+        (1,),
+        [(last - before, last - after)],
+        lhs_dilation=(_attr(node, "stride"),),
+        dimension_numbers=TOKENS_FIRST,
+        preferred_element_type=accumulator(x.dtype),
+    )
+    return made.astype(x.dtype)
+
+
 def _reduce(function: Callable[..., Any]) -> Rule:
     def rule(sizes: Sizes, node: Node, x: Any) -> Any:
         return function(x, axis=_attr(node, "axes"), keepdims=_attr(node, "keepdims"))
@@ -218,4 +250,5 @@ RULES: dict[str, Rule] = {
     "reduce_sum": _reduce(jnp.sum), "reduce_mean": _reduce(jnp.mean), "reduce_max": _extreme(jnp.max, "min"),
     "reduce_min": _extreme(jnp.min, "max"), "sinusoid": _sinusoid, "sinusoid_at": _sinusoid_at,
     "log": _log, "literal": _literal, "softmax": _softmax, "floor_div": _floor_div, "put_rows": _put_rows,
+    "conv1d": _conv, "conv_transpose1d": _conv_transpose,
 }  # fmt: skip

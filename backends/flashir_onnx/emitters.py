@@ -204,6 +204,31 @@ def _layer_normalization(scope: Scope, node: Node, x: str, scale: str, bias: str
     return scope.one("LayerNormalization", x, scale, bias, axis=-1, epsilon=float(_attr(node, "eps")))
 
 
+def _conv(scope: Scope, node: Node, x: str, weight: str) -> str:
+    """Channels come before tokens in ONNX. ONNX Runtime makes no empty result: where it may be, one more is made."""
+    length, pads = node.output.type.shape[1], list(_attr(node, "pads"))
+    certain = isinstance(length, int) and length > 0
+    made = scope.one(
+        "Conv",
+        scope.one("Transpose", x, perm=[0, 2, 1], stem="channels"),
+        scope.one("Transpose", weight, perm=[2, 1, 0], stem="kernel"),
+        group=_attr(node, "groups"),
+        dilations=[_attr(node, "dilation")],
+        strides=[_attr(node, "stride")],
+        pads=pads if certain else [pads[0], pads[1] + _attr(node, "stride")],
+    )
+    if not certain:
+        made = scope.one("Slice", made, _numbers(scope, 0), scope.shape(length), _numbers(scope, 2))
+    return scope.one("Transpose", made, perm=[0, 2, 1])
+
+
+def _conv_transpose(scope: Scope, node: Node, x: str, weight: str) -> str:
+    channels = scope.one("Transpose", x, perm=[0, 2, 1], stem="channels")
+    kernel = scope.one("Transpose", weight, perm=[1, 2, 0], stem="kernel")
+    placed = {"strides": [_attr(node, "stride")], "pads": list(_attr(node, "pads"))}
+    return scope.one("Transpose", scope.one("ConvTranspose", channels, kernel, **placed), perm=[0, 2, 1])
+
+
 def _select(scope: Scope, node: Node, condition: str, x: str, y: str) -> str:
     """ONNX Runtime has no Where for bool."""
     if node.output.type.dtype is not DType.BOOL:
@@ -235,4 +260,5 @@ EMITTERS: dict[str, Emitter] = {
     "reduce_sum": _reduce_sum, "reduce_mean": _reduce("ReduceMean"), "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"), "layer_normalization": _layer_normalization, "softmax": _as("Softmax", axis=-1),
     "erf": _as("Erf"), "log": _log, "literal": _literal, "floor_div": _floor_div, "put_rows": _put_rows,
+    "conv1d": _conv, "conv_transpose1d": _conv_transpose,
 }  # fmt: skip

@@ -224,6 +224,33 @@ def _layer_normalization(scope: Scope, node: Node, x: fx.Node, scale: fx.Node, b
     return scope.call(functional.layer_norm, x, width, scale, bias, eps=_attr(node, "eps"))
 
 
+def _conv(scope: Scope, node: Node, x: fx.Node, weight: fx.Node) -> fx.Node:
+    """Channels come before tokens in PyTorch, which makes no empty result: where it may be, one more is made."""
+    length, (before, after) = node.output.type.shape[1], _attr(node, "pads")
+    certain = isinstance(length, int) and length > 0
+    channels = scope.method("transpose", x, 1, 2, stem="channels")
+    same = certain and before == after
+    if not same:
+        pads = [before, after if certain else after + _attr(node, "stride")]
+        channels = scope.call(torch.constant_pad_nd, channels, pads, stem="padded")
+    kernel = scope.method("permute", weight, (2, 1, 0), stem="kernel")
+    how = {"stride": _attr(node, "stride"), "dilation": _attr(node, "dilation"), "groups": _attr(node, "groups")}
+    made = scope.call(functional.conv1d, channels, kernel, padding=before if same else 0, **how)
+    if not certain:
+        made = scope.method("narrow", made, 2, 0, scope.size(length), stem="cut")
+    return _whole(scope, scope.method("transpose", made, 1, 2))
+
+
+def _conv_transpose(scope: Scope, node: Node, x: fx.Node, weight: fx.Node) -> fx.Node:
+    """One more token, of zeros, so that there is one."""
+    channels = scope.method("transpose", x, 1, 2, stem="channels")
+    padded = scope.call(torch.constant_pad_nd, channels, [0, 1], stem="padded")
+    kernel = scope.method("permute", weight, (1, 2, 0), stem="kernel")
+    made = scope.call(functional.conv_transpose1d, padded, kernel, stride=_attr(node, "stride"), stem="longer")
+    cut = scope.method("narrow", made, 2, _attr(node, "pads")[0], scope.size(node.output.type.shape[1]), stem="cut")
+    return _whole(scope, scope.method("transpose", cut, 1, 2))
+
+
 def _turn(scope: Scope, node: Node, x: fx.Node, sin: fx.Node, cos: fx.Node) -> fx.Node:
     return scope.call(turned, x, sin, cos)
 
@@ -314,7 +341,7 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _gather, "matmul": _matmul, "dense": _dense, "offset_scale": _offset_scale, "cumsum": _cumsum,
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
-    "turn": _turn,
+    "turn": _turn, "conv1d": _conv, "conv_transpose1d": _conv_transpose,
     "chunked_recurrence": _chunked_recurrence,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),

@@ -27,7 +27,7 @@ ATEN = frozenset(
         "matmul", "maximum", "mean", "minimum", "movedim", "mul", "narrow", "neg", "permute", "reciprocal", "relu",
         "reshape", "rsub", "scaled_dot_product_attention", "scatter", "sigmoid", "silu", "sin", "slice", "softmax",
         "split_with_sizes", "sqrt", "square", "squeeze", "sub", "sum", "sym_size", "t", "tanh", "to", "transpose",
-        "unflatten", "unsqueeze", "view", "where",
+        "unflatten", "unsqueeze", "view", "where", "conv1d", "conv_transpose1d",
     )
 )  # fmt: skip
 """What the emitters come to in exports. Of each, the overloads that change nothing may be named."""

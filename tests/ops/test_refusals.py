@@ -31,6 +31,11 @@ REFUSED = [
     ("literal", [], {"values": ("a",), "shape": (1,)}, "must hold float or int alone"),
     ("group_normalization", ["f32[2, 3, 4]"], {"groups": 3}, "groups must divide the 4 channels"),
     ("group_normalization", ["f32[2, 3, 4]", "f32[3]"], {"groups": 2}, r"must be f32\[4\]"),
+    ("conv1d", ["f32[2, 5, 4]", "f32[3, 4, 6]"], {"groups": 2}, r"weight must be \[k, c / groups, o\]"),
+    ("conv1d", ["f32[2, 5, 4]", "f32[9, 4, 6]"], {}, "shorter than the kernel"),
+    ("conv1d", ["f32[2, 5, 4]", "f32[3, 4, 6]"], {"pads": (1,)}, "two numbers from 0"),
+    ("conv1d", ["f32[2, 5, 4]", "f32[0, 4, 6]"], {}, "one tap at least"),
+    ("conv_transpose1d", ["f32[2, 5, 4]", "f32[3, 3, 6]"], {}, r"weight must be \[k, c, o\]"),
     # shape
     ("reshape", ["f32[2, 3]"], {"shape": (4,)}, r"\[4\] has 4 elements, the operand f32\[2, 3\] has 6"),
     ("reshape", ["f32[2, 3]"], {"shape": ("a", 2.0)}, "shape must hold int or Dim alone"),
