@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
-from flashir.ir import DType, TensorType, Value
+from flashir.ir import DType, TensorType
 
 ELEMENT_TYPES: dict[DType, int] = {
     DType.F64: TensorProto.DOUBLE,
@@ -34,8 +34,3 @@ def value_info(name: str, type_: TensorType, symbols: Mapping[str, str]) -> Valu
     """A typed name; symbolic sizes go by the names given, other sizes that are not known stay open."""
     shape = [size if isinstance(size, int) else symbols.get(str(size)) for size in type_.shape]
     return helper.make_tensor_value_info(name, element_type(type_.dtype), shape)
-
-
-def feed_type(value: Value) -> np.dtype[Any]:
-    """The numpy type that a session wants for an input."""
-    return numpy_type(value.type.dtype)

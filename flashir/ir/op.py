@@ -355,11 +355,6 @@ def composites() -> Iterator[OpDef]:
     return (op for op in OPS.values() if op.decompose is not None)
 
 
-def resolved(size_or_none: Size | None, default: Size) -> Size:
-    """A size attribute, or its default."""
-    return default if size_or_none is None else size_or_none
-
-
 __all__ = [
     "AUTO", "OPS", "AttrSpec", "OpDef", "ParamSpec", "Sample", "all_ops", "define_op", "opdef", "same_type", "sample",
 ]  # fmt: skip

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flashir.ir.cost import Contraction
 from flashir.ir.op import OpDef, define_op, sample
 from flashir.ir.traits import where_causal
-from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
-from flashir.ops.attention.documents import are_packed
 from flashir.ops.attention.linear import LIN_NORM
-from flashir.ops.attention.recurrence import token_products
 from flashir.ops.attention.recurrence_reference import ref_recurrence
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import (
@@ -32,20 +28,6 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 CHUNK = chunk_size("tokens that attend to each other one by one")
-
-
-def _products(
-    count: int, t: int, s: int, e: int, n: int, causal: bool, cumsum: str, documents: TensorType | None = None
-) -> tuple[Contraction, ...]:
-    g = -(-t // n)
-    if not causal and documents is not None and are_packed(documents):  # both sides, and within chunks both parts
-        local = (Contraction(count * g, n, s, n), Contraction(count * g, n, n, e))
-        return (*local, *token_products(count, t, s, e, causal, cumsum, n, documents))
-    chunks = count * g
-    states = Contraction(chunks, s, n, e) if causal else Contraction(count, s, g * n, e)
-    mask = (Contraction(count, g, g, s * e),) if causal and cumsum == "matmul" else ()
-    local = (Contraction(chunks, n, s, n), Contraction(chunks, n, n, e))
-    return (*local, states, Contraction(chunks, n, s, e), *mask)
 
 
 def _ref_mc_mhsa(
