@@ -13,7 +13,7 @@ from flashir.autotune.progress import Progress, Silent, candidate_name
 from flashir.backends.registry import backend
 from flashir.cost import Target
 from flashir.errors import ArtefactError, SettingError, TargetError, counted
-from flashir.execution.timed_step import trainable
+from flashir.execution.trainer import trainable
 from flashir.interrupts import kept
 from flashir.ir import Graph
 from flashir.ir.graph import Attr

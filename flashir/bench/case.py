@@ -10,7 +10,7 @@ from flashir.backends.registry import backend_of
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.errors import FlashirError, TargetError, gathered
-from flashir.execution.timed_step import trainable
+from flashir.execution.trainer import trainable
 from flashir.ir import Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target

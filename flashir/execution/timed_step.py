@@ -9,11 +9,12 @@ import numpy as np
 
 from flashir.backends.lowering import Lowering
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import AdamW, Array, Batch, Params, Trainable, Trainer
-from flashir.backends.registry import backend_of, having
+from flashir.backends.protocols import Array, Batch, Params, Trainer
+from flashir.backends.registry import backend_of
 from flashir.backends.results import results_of
 from flashir.backends.warm_call import timed
-from flashir.errors import ArtefactError, TargetError, either, option
+from flashir.errors import ArtefactError
+from flashir.execution.trainer import new_trainer
 from flashir.ir import Graph
 from flashir.machine.device import available_device
 from flashir.models.parameters import init
@@ -88,16 +89,5 @@ def training_step(graph: Graph, lowered: Graph, params: Params, target: str, inp
     sizes = bind_sizes(graph, [array.shape for array in inputs])
     *shape, vocab = graph.outputs[0].type.bind(sizes).sizes
     labels = np.random.default_rng(1).integers(0, vocab, shape)
-    trainer = trainable(target).trainer(lowered, params, available_device(target), AdamW())
+    trainer = new_trainer(graph, target, params, lowered=lowered)
     return TrainingStep(trainer, Batch(tuple(inputs), labels), params)
-
-
-def trainable(target: str) -> Trainable:
-    """The backend of a target. Raises TargetError if it cannot train."""
-    backend = backend_of(target)
-    if not isinstance(backend, Trainable):
-        raise TargetError(
-            f"{target} cannot train: the backend {backend.name!r} runs forward only",
-            hint=either(option("target", f"{name}:cpu") for name in having(Trainable)),
-        )
-    return backend

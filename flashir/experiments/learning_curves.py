@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import flashir
-from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import AdamW, Batch
-from flashir.execution.timed_step import LEARNING_RATE, trainable
+from flashir.execution.timed_step import LEARNING_RATE
+from flashir.execution.trainer import new_trainer
 from flashir.experiments.command import count, guarded
 from flashir.ir import Graph
-from flashir.machine.device import available_device
 from flashir.models.parameters import init
 from flashir.train.data import Batches, Tokenizer
 from flashir.train.data import prepare as read
@@ -37,8 +36,7 @@ def curve(model: Graph, target: str, batch_of: Callable[[int], Batch], steps: in
     Raises:
         TargetError: the target is not available, or cannot train.
     """
-    device, lowered = available_device(target), Lowering.of(target).run(model)
-    trainer = trainable(target).trainer(lowered, init(model), device, AdamW(clip=CLIP))
+    trainer = new_trainer(model, target, init(model), AdamW(clip=CLIP))
     rate = Schedule(LEARNING_RATE, steps // 10, steps)
     return [trainer.step([batch_of(number)], rate(number + 1)).loss for number in range(steps)]
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Trainer
+from flashir.backends.protocols import Trainer
 from flashir.errors import FlashirError, TargetError
-from flashir.execution.timed_step import trainable
+from flashir.execution.trainer import new_trainer
 from flashir.ir.builder import Builder
-from flashir.machine.device import available_device
 from flashir.machine.processes import Processes
 from flashir.models.parameters import init
 
@@ -93,5 +91,4 @@ def _smallest(target: str) -> Trainer:
     """The trainer of next to nothing: what processes have in common before they have a model."""
     build = Builder("meeting")
     graph = build.finish(build.embed(build.input("ids", "i32[B, T]"), vocab=2, dim=2))
-    backend, device = trainable(target), available_device(target)
-    return backend.trainer(Lowering.of(target).run(graph), init(graph), device, AdamW())
+    return new_trainer(graph, target, init(graph))

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import Trainer
 from flashir.errors import ArtefactError, FlashirError
-from flashir.execution.timed_step import trainable
+from flashir.execution.trainer import new_trainer, trainable
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import RECIPE, State, load_checkpoint, load_state, step_of
@@ -112,13 +111,9 @@ class _Loaded:
 
     def trainer(self) -> Trainer:
         """Several processes make theirs at the same time."""
-        return trainable(self.recipe.target).trainer(
-            Lowering.of(self.recipe.target).run(self.plan.graph),
-            self.params,
-            available_device(self.recipe.target),
-            self.recipe.optimiser,
-            state=self.state.optimizer,
-            remat=self.recipe.remat,
+        recipe, state = self.recipe, self.state.optimizer
+        return new_trainer(
+            self.plan.graph, recipe.target, self.params, recipe.optimiser, state=state, remat=recipe.remat
         )
 
     def run(self, folder: RunFolder, trainer: Trainer, is_first: bool) -> Run:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flashir.backends.optimizer_state import Moments
 from flashir.errors import InputError, SettingError, TargetError, option
-from flashir.execution.timed_step import trainable
+from flashir.execution.trainer import trainable
 from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target

@@ -18,7 +18,7 @@ from typing import Any
 import flashir
 from flashir.backends.protocols import AdamW
 from flashir.execution.compile import prepare
-from flashir.execution.timed_step import trainable
+from flashir.execution.trainer import trainable
 from flashir.ir import Graph
 from flashir.machine.processes import Processes
 from flashir.models.parameters import load_params, save_params, unit

@@ -169,7 +169,7 @@ def test_a_strategy_with_a_gradient_of_its_own_cannot_win(monkeypatch: pytest.Mo
             made.state = lambda: {**(found := state()), name: found[name] * by}
             return made
 
-    monkeypatch.setattr("flashir.execution.timed_step.trainable", lambda target: Off())
+    monkeypatch.setattr("flashir.execution.trainer.trainable", lambda target: Off())
     measurer = DeviceMeasurer(TINY, "torch:cpu", backend("torch"), "cpu", Workload(1, 200, True))
     scan, matmul = candidates({chosen(64, "scan"): 1.0, chosen(64, "matmul"): 1.0})
     measurer.open(scan)
