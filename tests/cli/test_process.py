@@ -31,7 +31,14 @@ def test_text_from_a_pipe() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
-@pytest.mark.parametrize("line", ["plan flash --size tiny", "show flash --size base --stage lowered", "--help"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plan flash --size tiny",
+        pytest.param("show flash --size base --stage lowered", marks=pytest.mark.slow),
+        "--help",
+    ],
+)
 def test_a_pipe_that_closes_is_silent(line: str) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -253,7 +253,7 @@ class TestMistakes:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_is_saved_and_goes_on(cli: Cli, data: Path, tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
     line = (

@@ -10,6 +10,7 @@ import typer
 
 from flashir.cli.app import app
 from tests.cli.conftest import Cli
+from tests.cover import cover
 
 OTHERS = re.compile(
     r"Input should|Value error|Invalid value|No such|Missing |unable to parse|does not take|Got unexpected"
@@ -23,6 +24,9 @@ VALUED = [
     for param in command.params
     if param.param_type_name == "option" and not param.is_flag
 ]
+
+ONCE = cover(VALUED, together=1)
+"""Every verb and the name of every option."""
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,10 @@ def test_a_usage_error_says_what_was_wanted_and_what_came(cli: Cli, line: str, s
     assert cli.fails(*line.split()).splitlines()[0] == f"error: {said}"
 
 
-@pytest.mark.parametrize(("verb", "option"), VALUED)
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [pytest.param(*each, marks=() if place in ONCE else pytest.mark.slow) for place, each in enumerate(VALUED)],
+)
 def test_an_option_that_lacks_its_value_or_has_a_strange_one(cli: Cli, verb: str, option: str) -> None:
     assert cli.fails(verb, option).splitlines()[0] == f"error: {option} needs a value"
     told = cli(verb, option, "\x00strange").stderr
