@@ -1,4 +1,4 @@
-"""What the ONNX backend claims, how it compiles, exports and loads."""
+"""The ONNX backend: claims, compilation, export and loading."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class OnnxBackend:
     """ONNX models, run by ONNX Runtime.
 
     Args:
-        runtime_ops: whether operators of ONNX Runtime that are not of the standard may be used.
-        weights: what the weights of an artefact become, such as `int8`; None for what the model computes in.
+        runtime_ops: whether to use non-standard operators of ONNX Runtime.
+        weights: the type of quantised weights, such as `int8`; None for the compute dtype.
     """
 
     name: ClassVar[str] = "onnx"
@@ -39,7 +39,7 @@ class OnnxBackend:
     weights: str | None = None
 
     def versions(self) -> dict[str, str]:
-        """Those of onnx and onnxruntime."""
+        """The versions of onnx and onnxruntime."""
         return {name: version(name) for name in ("onnx", "onnxruntime")}
 
     def devices(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class OnnxBackend:
         return tuple(name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers())
 
     def claims(self, node: Node) -> bool:
-        """Every op of the table, and what ONNX Runtime has beside the standard."""
+        """Every op with an emitter, and with `runtime_ops` the non-standard operators of ONNX Runtime."""
         from flashir_onnx import contrib
         from flashir_onnx.emit import STRUCTURED
         from flashir_onnx.emitters import EMITTERS
@@ -61,29 +61,29 @@ class OnnxBackend:
         return node.op in EMITTERS or node.op in STRUCTURED or (self.runtime_ops and contrib.claims(node))
 
     def portable(self) -> OnnxBackend:
-        """This backend with operators of the ONNX standard alone. See Portable."""
+        """This backend with operators of the ONNX standard only. See Portable."""
         return replace(self, runtime_ops=False)
 
     def quantised(self, kind: str) -> OnnxBackend:
-        """This backend, whose artefacts have narrow weights. See Quantising."""
+        """This backend with quantised weights in its artefacts. See Quantising."""
         from flashir_onnx.quantise import quantiser
 
         quantiser(kind)
         return replace(self, weights=kind)
 
     def passes(self) -> tuple[Pass, ...]:
-        """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies what is split, and fuses little."""
+        """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies on split, and fuses little."""
         return (SplitProjections(), FuseIntoScan())
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
-        """The graph as a session."""
+        """Compile a graph into a session."""
         from flashir_onnx.emit import emit
         from flashir_onnx.session import Session
 
         return Session(emit(graph, params), device)
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
-        """Sessions with their results bound, so that states are not copied. See StatefulBackend."""
+        """Sessions with bound results, so that states are not copied. See StatefulBackend."""
         from flashir_onnx.continuing import continued
 
         return tuple(continued(graph, params, device) for graph in graphs)
@@ -97,7 +97,7 @@ class OnnxBackend:
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
     ) -> Path:
-        """`out/model.onnx`, and a data file beside it where the weights are large. See Exporter."""
+        """Write `out/model.onnx`, and a data file if the weights are large. See Exporter."""
         from flashir_onnx.artefact import MODEL_FILE, Part, write
         from flashir_onnx.emit import emit, result_names
         from flashir_onnx.session import Session
@@ -119,27 +119,27 @@ class OnnxBackend:
         metadata: Mapping[str, str],
         check: Callable[[Run, StepFn, StepFn], object] | None = None,
     ) -> Path:
-        """`model.onnx`, `prefill.onnx`, `step.onnx` and the data file of all three. See DecoderExporter."""
+        """Write `model.onnx`, `prefill.onnx`, `step.onnx` and their shared data file. See DecoderExporter."""
         from flashir_onnx.artefact import write
         from flashir_onnx.decoder import examining, parts
 
-        made = parts(graph, decoding, params, self._about(model, metadata))
-        return write(self._narrowed(made), out, examining(check, lean=self._lean))
+        models = parts(graph, decoding, params, self._about(model, metadata))
+        return write(self._narrowed(models), out, examining(check, lean=self._lean))
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
-        """The prefill.onnx and step.onnx that a model.onnx names. See DecoderExporter."""
+        """Load prefill.onnx and step.onnx of a model.onnx. See DecoderExporter."""
         from flashir_onnx.decoder import load
 
         return load(_main_file(path), device)
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
-        """The model in the metadata of model.onnx, and the parameters among its initializers. See Exporter."""
+        """The model from the metadata of model.onnx, and its parameters from the initializers. See Exporter."""
         from flashir_onnx.stored import stored
 
         return stored(_main_file(path))
 
     def verify(self, path: Path) -> Verified:
-        """What ONNX's own checker and shape inference say of a file, and of those it names. See Exporter."""
+        """Check a model.onnx and its parts with ONNX's checker and shape inference. See Exporter."""
         from flashir_onnx.artefact import beside, named
         from flashir_onnx.verify import verify
 
@@ -154,7 +154,7 @@ class OnnxBackend:
         return Reader().metadata(_main_file(path))
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
-        """The model that an artefact carries, and a session on the artefact, digests verified. See Exporter."""
+        """Verify an artefact, and return its model and a session. See Exporter."""
         from flashir_onnx.decoder import STATE
         from flashir_onnx.seal import MODEL, Reader
         from flashir_onnx.session import Session
@@ -168,7 +168,7 @@ class OnnxBackend:
 
     @property
     def _lean(self) -> bool:
-        """Whether a check may run an artefact in little memory; products of int8 are then of floats."""
+        """Whether a check may run an artefact in lean mode, which computes int8 products in float."""
         return self.weights is None
 
     def _narrowed(self, parts: Mapping[str, Part]) -> Mapping[str, Part]:
@@ -180,7 +180,7 @@ class OnnxBackend:
         return {name: replace(part, emitted=narrow(part.emitted)) for name, part in parts.items()}
 
     def _about(self, model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
-        """What stands in the metadata of every file."""
+        """The metadata of every model file."""
         from flashir.backends.narrow_weights import WEIGHTS
         from flashir_onnx.seal import MODEL
 

@@ -1,4 +1,4 @@
-"""Matrices of 8 bits in blocks, as MatMulNBits of ONNX Runtime takes them, and tables whose rows are read from them."""
+"""Block-quantised 8-bit matrices for MatMulNBits of ONNX Runtime, and lookups of their rows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flashir_onnx import contrib
 
 Array = npt.NDArray[Any]
 BLOCKS = (128, 64, 32, 16)
-"""How many numbers may share a scale. Longer blocks are hardly faster; shorter ones take more time, and more scales."""
+"""Block sizes, in weights per scale. Longer blocks are hardly faster; shorter ones are slower and need more scales."""
 
 LEVELS, MIDDLE = 127, 128
-"""A number is stored as MIDDLE plus one of -LEVELS .. LEVELS."""
+"""A weight is stored as MIDDLE plus an integer in -LEVELS .. LEVELS."""
 
 INT8 = 4
-"""The `accuracy_level` of MatMulNBits at which what comes in is rounded to 8 bits too, by row and block."""
+"""The `accuracy_level` of MatMulNBits that also rounds the input to 8 bits, per row and block."""
 
 ROWS = parser.parse_function("""
 <domain: "flashir", opset_import: ["" : 17]>
@@ -44,17 +44,17 @@ rows <k> (blocks, scales, ids) => (x)
     x = Slice (whole_rows, first, end, last)
 }
 """)
-"""Rows [.., k] of a table in blocks at ids [..]."""
+"""The rows [.., k] of a block-quantised table at ids [..]."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A matrix w [n, k] whose rows are cut into blocks: w = (whole - MIDDLE) * scales.
+    """A matrix w [n, k] in blocks along its rows: w = (whole - MIDDLE) * scales.
 
     Args:
-        whole: uint8 [n, blocks, block], of which the last block of a row may end in MIDDLE.
+        whole: uint8 [n, blocks, block]; the last block of a row is padded with MIDDLE.
         scales: float32 [n, blocks].
-        k: the numbers of a row.
+        k: the length of a row.
     """
 
     whole: Array
@@ -63,44 +63,44 @@ class Blocks:
 
     @classmethod
     def of(cls, matrix: Array, blocks: Sequence[int] = BLOCKS) -> Blocks:
-        """The nearest to a matrix [n, k], in the smallest form that blocks of one of those lengths give it.
+        """Quantise a matrix [n, k] with the block size that gives the smallest result.
 
-        No number is off by more than half of the scale of its block.
+        The error of a weight is at most half of the scale of its block.
         """
         n, k = matrix.shape
-        block = min(blocks, key=lambda block: -(-k // block) * (block + 4))  # what a row takes, with its scales
+        block = min(blocks, key=lambda block: -(-k // block) * (block + 4))  # bytes of a row with its scales
         parts = np.zeros((n, -(-k // block) * block), np.float32)
         parts[:, :k] = matrix
         parts = parts.reshape(n, -1, block)
         scales = np.abs(parts).max(axis=-1) / np.float32(LEVELS)
         np.divide(parts, scales[..., None], out=parts, where=scales[..., None] > 0)
-        np.clip(np.rint(parts, out=parts), -LEVELS, LEVELS, out=parts)  # a scale next to 0 is none too exact
+        np.clip(np.rint(parts, out=parts), -LEVELS, LEVELS, out=parts)  # tiny scales are inexact
         return cls((parts + MIDDLE).astype(np.uint8), scales, k)
 
     @property
     def block(self) -> int:
-        """Numbers of a block."""
+        """The block size."""
         return int(self.whole.shape[2])
 
     def named(self, name: str) -> dict[str, Array]:
-        """The initializers that stand for the weight of that name."""
+        """The initializers that replace the weight of this name."""
         return {f"{name}/blocks": self.whole, f"{name}/scales": self.scales}
 
 
 def in_blocks(flat: ModelProto, tables: Mapping[str, Blocks]) -> ModelProto:
-    """A copy of a model without functions, whose products by those weights, and rows of them, are of blocks."""
+    """A copy of a model without functions, with products and lookups of these weights block-quantised."""
     changed = ModelProto()
     changed.CopyFrom(flat)
     _rewrite(changed.graph, tables)
     changed.functions.append(ROWS)
-    known = {each.domain for each in changed.opset_import}
+    known = {opset.domain for opset in changed.opset_import}
     for domain in {contrib.DOMAIN, ROWS.domain} - known:
         changed.opset_import.append(helper.make_opsetid(domain, 1))
     return changed
 
 
 def _rewrite(graph: GraphProto, tables: Mapping[str, Blocks]) -> None:
-    """In place, what is in loops too."""
+    """Rewrite a graph and its loop bodies in place."""
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
@@ -111,23 +111,23 @@ def _rewrite(graph: GraphProto, tables: Mapping[str, Blocks]) -> None:
 
 
 def _replaced(node: NodeProto, tables: Mapping[str, Blocks]) -> Iterator[NodeProto]:
-    """The cast, which ONNX Runtime drops, tells the tools of ONNX what the product is."""
+    """The replacement of a node. The cast, which ONNX Runtime drops, gives the tools of ONNX the type of a product."""
     match node.op_type, list(node.input):
         case "MatMul" | "Gemm", [x, weight, *bias] if weight in tables:
             unseen = f"{node.output[0]}/product"
             yield product(x, weight, tables[weight], unseen, *bias)
             yield helper.make_node("Cast", [unseen], node.output, name=node.name, to=TensorProto.FLOAT)
         case "Gather", [table, ids] if table in tables:
-            given = [*tables[table].named(table), ids]
-            yield helper.make_node("rows", given, node.output, name=node.name, domain=ROWS.domain, k=[tables[table].k])
+            inputs = [*tables[table].named(table), ids]
+            yield helper.make_node("rows", inputs, node.output, name=node.name, domain=ROWS.domain, k=[tables[table].k])
         case _:
             yield node
 
 
 def product(x: str, weight: str, table: Blocks, result: str, *bias: str) -> NodeProto:
-    """`result = MatMulNBits(x, weight/blocks, weight/scales)`, and a bias if there is one."""
-    given = [x, *table.named(weight), *(["", "", *bias] if bias else [])]
+    """`result = MatMulNBits(x, weight/blocks, weight/scales)`, with an optional bias."""
+    inputs = [x, *table.named(weight), *(["", "", *bias] if bias else [])]
     return helper.make_node(
-        "MatMulNBits", given, [result], name=result, domain=contrib.DOMAIN,
+        "MatMulNBits", inputs, [result], name=result, domain=contrib.DOMAIN,
         K=table.k, N=len(table.whole), bits=8, block_size=table.block, accuracy_level=INT8,
     )  # fmt: skip

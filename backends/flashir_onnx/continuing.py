@@ -1,4 +1,4 @@
-"""Sessions that keep their results: states go from one run to the next where they are, and are renewed there."""
+"""Sessions that keep their state in place between runs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from flashir_onnx.session import Session, errors_of_runtime
 Array = npt.NDArray[Any]
 
 RENEWING = frozenset(("put_rows", "add"))
-"""Ops whose operators write a result where their first operand stands, if they are given the same place for both."""
+"""Ops whose operators can write the result into the memory of their first operand."""
 
 
 class Continued:
-    """A session by I/O binding: arrays for the first inputs, and what is kept for the rest. See `StepFn`.
+    """A session with I/O binding: arrays for the first inputs, and device state for the others. See `StepFn`.
 
     Args:
-        session: of a model with several results.
-        device: where it runs.
-        in_place: of what is kept, whether its successor is written over it, as `renewed` says.
+        session: a session of a model with several results.
+        device: the device of the session.
+        in_place: for each state, whether its successor may overwrite it; see `renewed`.
     """
 
     def __init__(self, session: Session, device: str, in_place: Sequence[bool] = ()) -> None:
@@ -39,51 +39,53 @@ class Continued:
         self._binding = self._session.io_binding()
         self._bound: dict[str, Any] = {}
         self._options = ort.RunOptions()
-        if session.pools and not any(in_place):  # a prompt: what a long one took is given back, or it would stay
+        if session.pools and not any(in_place):  # prefill: release the memory of a long prompt
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{device}:0")
         self._device = device
         self._converted = session.converted
-        self._inputs = [each.name for each in self._session.get_inputs()]
-        self._outputs = [each.name for each in self._session.get_outputs()]
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
 
-    def __call__(self, arrays: Sequence[Array], kept: Sequence[Any]) -> tuple[Array, list[Any]]:
-        """Run once. Raises InputError, TargetError as a session does."""
+    def __call__(self, arrays: Sequence[Array], states: Sequence[Any]) -> tuple[Array, list[Any]]:
+        """Run once. Raises InputError, TargetError as for `Session`."""
         binding, count = self._binding, len(arrays)
         for name, array in self._converted(self._inputs[:count], arrays).items():
             binding.bind_cpu_input(name, array)
-        for name, value in zip(self._inputs[count:], kept, strict=True):
+        for name, value in zip(self._inputs[count:], states, strict=True):
             self._bind(binding.bind_ortvalue_input, name, value)
         first, *others = self._outputs
         binding.bind_output(first)
-        over = {name: old for name, old, here in zip(others, kept, self._in_place, strict=False) if here}
+        overwritten = {name: old for name, old, here in zip(others, states, self._in_place, strict=False) if here}
         for name in others:
-            if name in over:
-                self._bind(binding.bind_ortvalue_output, name, over[name])
+            if name in overwritten:
+                self._bind(binding.bind_ortvalue_output, name, overwritten[name])
             else:
                 binding.bind_output(name, self._device)
         with errors_of_runtime(TargetError, "ONNX Runtime fails"):
             self._session.run_with_iobinding(binding, self._options)
-        logits, *made = binding.get_outputs()
-        return np.asarray(logits.numpy()), [over.get(name, new) for name, new in zip(others, made, strict=True)]
+        logits, *new_states = binding.get_outputs()
+        return np.asarray(logits.numpy()), [
+            overwritten.get(name, new) for name, new in zip(others, new_states, strict=True)
+        ]
 
     def _bind(self, bind: Callable[[str, Any], None], name: str, value: Any) -> None:
-        """Unless it is bound already: to tell a runtime of a hundred states takes as long as a layer."""
+        """Bind a value unless it is bound already. Binding a hundred states takes as long as a layer."""
         if self._bound.get(name) is not value:
             bind(name, value)
             self._bound[name] = value
 
 
 def continued(graph: Graph, params: Mapping[str, Array], device: str) -> Continued:
-    """A lowered graph that keeps its results, which have names apart from those of the inputs."""
+    """Compile a lowered graph that keeps its state. The names of its results differ from those of its inputs."""
     names = ["first", *(f"kept_{number}" for number in range(len(graph.outputs) - 1))]
     return Continued(Session(emit(graph, params, names), device), device, renewed(graph))
 
 
 def renewed(graph: Graph) -> tuple[bool, ...]:
-    """Of each result after the first, whether it may be written where the input in its place stands.
+    """For each result after the first, whether it may overwrite the corresponding input.
 
-    So it is where nothing reads that input but the op that makes the result of it. Whatever else a runtime does first,
-    it cannot read what is new for what is old.
+    It may if only the op that computes the result reads this input. Then no other op can read the new value instead of
+    the old one, in any order of execution.
     """
     old, new = graph.inputs[1:], graph.outputs[1:]
     if [value.type for value in old] != [value.type for value in new]:

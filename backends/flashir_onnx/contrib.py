@@ -1,6 +1,6 @@
-"""Operators of ONNX Runtime that are not of the standard, where they are faster than what the standard has.
+"""Non-standard operators of ONNX Runtime that are faster than the standard ones.
 
-Measured by `python -m flashir_onnx.experiments.contrib`. A portable export has none.
+`python -m flashir_onnx.experiments.contrib` measures them. A portable export uses none.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def claims(node: Node) -> bool:
 
 
 def _turn(scope: Scope, node: Node, x: str, sin: str, cos: str) -> str:
-    """Rows of tables: those from the first on for all of the batch alike, or for each its own.
+    """RotaryEmbedding with one table for the whole batch, or one per row.
 
-    The cast, which ONNX Runtime drops, tells others what the result is.
+    The cast, which ONNX Runtime drops, gives the tools of ONNX the type of the result.
     """
     table = node.operands[1].type.shape
     if len(table) == 2:
-        places = scope.constant(np.zeros(1, np.int64))
+        positions = scope.constant(np.zeros(1, np.int64))
     else:
         rows = table[0] * table[2]
-        sin, cos = (reshape(scope, each, table, (rows, table[3])) for each in (sin, cos))
-        places = reshape(scope, iota(scope, rows), (rows,), (table[0], table[2]))
-    made = scope.one("RotaryEmbedding", x, places, cos, sin, domain=DOMAIN)
-    return scope.one("Cast", made, to=element_type(node.output.type.dtype))
+        sin, cos = (reshape(scope, name, table, (rows, table[3])) for name in (sin, cos))
+        positions = reshape(scope, iota(scope, rows), (rows,), (table[0], table[2]))
+    rotated = scope.one("RotaryEmbedding", x, positions, cos, sin, domain=DOMAIN)
+    return scope.one("Cast", rotated, to=element_type(node.output.type.dtype))
 
 
 EMITTERS: dict[str, Emitter] = {"turn": _turn}

@@ -1,4 +1,4 @@
-"""A decoder as an artefact: prefill.onnx and step.onnx beside model.onnx, their states named and described."""
+"""A decoder as an artefact: prefill.onnx and step.onnx next to model.onnx, with a description of their states."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from flashir_onnx.session import Session
 from flashir_onnx.types import numpy_type
 
 STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
-"""What prefill.onnx and step.onnx say of themselves beyond model.onnx.
+"""Further metadata keys of prefill.onnx and step.onnx.
 
 `flashir.state` is a JSON list of `{"input", "output", "dtype", "shape"}`, in the order of the inputs; a shape has
-"batch" where it depends on the number of rows. `flashir.max_len` is there where something limits a sequence.
+"batch" for the number of rows. `flashir.max_len` is present if the length of a sequence is limited.
 """
 
 
 def parts(
     graph: Graph, decoding: Decoding, params: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]
 ) -> dict[str, Part]:
-    """The three models of the artefact. Raises TargetError as `emit`."""
+    """The three models of the artefact. Raises the TargetError of `emit`."""
     states = [state.name for state in decoding.state]
     results = ["logits", *map(_after, states)]
     vocab = decoding.step.outputs[0].type.shape[-1]
@@ -51,7 +51,7 @@ def parts(
 def examining(
     check: Callable[[Run, StepFn, StepFn], object] | None, *, lean: bool
 ) -> Callable[[Mapping[str, Path]], object] | None:
-    """The check of a writer that knows no files, as one of files, which run in little memory where that is asked."""
+    """Wrap a check of functions as a check of files; with `lean`, they run with little memory."""
     if check is None:
         return None
 
@@ -63,11 +63,11 @@ def examining(
 
 
 def load(path: Path, device: str) -> StoredDecoder | None:
-    """The decoder beside a model.onnx, digests verified; None where it names none. Raises as `read` and Session."""
-    found = read(path)
-    if not {PREFILL_FILE, STEP_FILE} <= found.keys():
+    """Load and verify the decoder of a model.onnx; None if it has none. Raises the errors of `read` and Session."""
+    metadata = read(path)
+    if not {PREFILL_FILE, STEP_FILE} <= metadata.keys():
         return None
-    about = found[STEP_FILE]
+    about = metadata[STEP_FILE]
     prefill = Continued(Session(path.with_name(PREFILL_FILE), device), device)
     step = _in_place(Session(path.with_name(STEP_FILE), device), device)
     limit = int(about[MAX_LEN]) if MAX_LEN in about else None
@@ -75,7 +75,7 @@ def load(path: Path, device: str) -> StoredDecoder | None:
 
 
 def _in_place(step: Session, device: str) -> Continued:
-    """A step that writes every state where it stands."""
+    """A step that overwrites every state in place."""
     states = len(step.runtime.get_outputs()) - 1
     return Continued(step, device, (True,) * states)
 
@@ -91,10 +91,10 @@ def _described(state: StateSpec) -> dict[str, Any]:
 
 
 def _read_first(step: GraphProto, name: str) -> None:
-    """Lets a host bind the output of a state to the memory of its input, whatever reads that.
+    """Let a host bind the output of a state to the memory of its input, even if several ops read the input.
 
-    All read a copy, and the result is made of that copy too, so it is written last. A selection by a constant is what
-    runtimes neither drop nor do in place.
+    All ops read a copy of the input, and the result depends on that copy too, so it is written last. The copy is a
+    `Where` with a constant condition, which runtimes neither remove nor compute in place.
     """
     before, after, always = f"{name}/before", f"{name}/after", f"{name}/always"
     rename(step.node, {name: before, _after(name): after})

@@ -1,4 +1,4 @@
-"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once a round."""
+"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once per layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ALL = {**EMITTERS, **contrib.EMITTERS}
 
 @dataclass(frozen=True)
 class Emitted:
-    """An ONNX model whose weights are kept apart from it."""
+    """An ONNX model without its weights, and the weights."""
 
     model: ModelProto
     weights: Weights
@@ -47,14 +47,14 @@ def emit(
     """The ONNX model of a lowered graph.
 
     Args:
-        graph: lowered for ONNX.
-        params: by full name.
-        results, inputs: what they are called; without any, by their own names.
-        same_rows: refuse a second input, [b], with another number of rows than the first, where runtimes might
-            broadcast one of them; the node that does is called `as_many_rows_as_ids`.
+        graph: the graph, lowered for ONNX.
+        params: parameters by full name.
+        results, inputs: their ONNX names; empty for the default names.
+        same_rows: reject a second input [b] whose number of rows differs from the first, instead of broadcasting. The
+            node that checks this is called `as_many_rows_as_ids`.
 
     Raises:
-        TargetError: an element type that ONNX Runtime does not compute in.
+        TargetError: ONNX Runtime does not support a dtype.
     """
     _check_types(graph)
     main = MainScope(params)
@@ -83,12 +83,12 @@ def emit(
 
 
 def _call(nodes: list[NodeProto], names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Give results of nodes the names that are wanted; what no node makes, or is wanted twice, is passed on.
+    """Rename the results of nodes to the wanted names. Inputs, and results with several names, get an Identity.
 
-    A copy at the end would cost as much as the result is large, and keep a state from being renewed where it stands.
+    An Identity for every result would copy it, and would prevent updating a state in place.
     """
-    made = {name for node in nodes for name in node.output}
-    new = {name: called for name, called in zip(reversed(names), reversed(wanted)) if name in made}
+    produced = {name for node in nodes for name in node.output}
+    new = {name: called for name, called in zip(reversed(names), reversed(wanted)) if name in produced}
     rename(nodes, new)
     for name, called in zip(names, wanted, strict=True):
         if new.get(name) != called:
@@ -96,7 +96,7 @@ def _call(nodes: list[NodeProto], names: Sequence[str], wanted: Sequence[str]) -
 
 
 def rename(nodes: Iterable[NodeProto], new: Mapping[str, str]) -> None:
-    """In place, in the bodies of loops too, which see the graph around them."""
+    """Rename values in place, including those in the bodies of loops."""
     for node in nodes:
         for names in (node.input, node.output):
             names[:] = [new.get(name, name) for name in names]
@@ -105,7 +105,7 @@ def rename(nodes: Iterable[NodeProto], new: Mapping[str, str]) -> None:
 
 
 def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
-    """The standard, that of the model's own functions, and that of ONNX Runtime's operators, each where it is used."""
+    """The opsets that the model uses: the standard, its own functions, and ONNX Runtime's operators."""
     ops = {node.op for node in graph.walk()}
     used = {"": OPSET} | ({DOMAIN: 1} if "repeat" in ops else {})
     used |= {} if ops.isdisjoint(contrib.EMITTERS) else {contrib.DOMAIN: contrib.VERSION}
@@ -113,7 +113,7 @@ def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
 
 
 def interface_names(graph: Graph) -> dict[Value, str]:
-    """Names of inputs and outputs: `input_ids`, `segment_ids`, `mask`, `logits` for tokens, else their own."""
+    """Names of inputs and outputs: `input_ids`, `segment_ids`, `mask`, `logits` for token models."""
     names = {value: value.name for value in (*graph.inputs, *graph.outputs)}
     pairs = [value for value in graph.inputs if value.type.rank == 2 and not value.type.dtype.is_float]
     tokens = [value for value in pairs if value.type.dtype is not DType.BOOL]
@@ -128,26 +128,26 @@ def interface_names(graph: Graph) -> dict[Value, str]:
 
 
 def result_names(model: Graph) -> list[str]:
-    """What several results are called: as in the model that a user wrote. One result is named by `emit`."""
+    """The names of several results, as in the user's model. `emit` names a single result."""
     return _output_names(model, interface_names(model)) if len(model.outputs) > 1 else []
 
 
 def _output_names(graph: Graph, called: Mapping[Value, str]) -> list[str]:
-    """The names of the results; one that is an input, or comes twice, is called `x_result`, `x_result_2`."""
+    """The names of the results. One that is an input, or a duplicate, is called `x_result`, `x_result_2`."""
     taken = {called[value] for value in graph.inputs}
-    found = []
+    names = []
     for value in graph.outputs:
         name, count = called[value], 1
         while name in taken:
             name = f"{called[value]}_result" + (f"_{count}" if count > 1 else "")
             count += 1
         taken.add(name)
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def _dimension_names(graph: Graph, called: Mapping[Value, str]) -> dict[str, str]:
-    """`B` and `T` of a model of tokens are called `batch` and `sequence`; other symbols keep their names."""
+    """Names of symbolic sizes. `B` and `T` of a token model become `batch` and `sequence`."""
     names = {str(size): str(size) for value in graph.inputs for size in value.type.shape}
     if graph.inputs and called[graph.inputs[0]] == "input_ids":
         names.update(zip(map(str, graph.inputs[0].type.shape), ("batch", "sequence")))
@@ -164,7 +164,7 @@ def _check_types(graph: Graph) -> None:
 
 
 class _Emitter:
-    """Walks a graph and its regions; collects the functions."""
+    """Walks a graph and its regions, and collects the functions."""
 
     def __init__(self, opsets: list[OperatorSetIdProto]) -> None:
         self.opsets = opsets
@@ -183,11 +183,11 @@ class _Emitter:
                 results = self._scan(scope, node, depth)
             else:
                 results = _ALL[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
-            made = (results,) if isinstance(results, str) else results
-            scope.names.update(zip(node.outputs, made, strict=True))
+            named = (results,) if isinstance(results, str) else results
+            scope.names.update(zip(node.outputs, named, strict=True))
 
     def name(self, scope: Scope, value: Value) -> str:
-        """The ONNX name of a value; a static one is asked for now."""
+        """The ONNX name of a value. A static value is resolved now."""
         if value not in scope.names:
             scope.names[value] = scope.resolve(Need(static=self._static[id(scope)], value=value))
         return scope.names[value]
@@ -215,39 +215,39 @@ class _Emitter:
     def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
         body, axis = node.region, node.attrs["axis"]
         assert body is not None and isinstance(axis, int)
-        carried, walked, invariants = cut_scan(node.operands, node.attrs)
+        carried, sliced, invariants = cut_scan(node.operands, node.attrs)
         stacked_values = node.outputs[len(carried) :]
-        if walked[0].type.shape[axis] == 0:  # ONNX Runtime fails on a loop over nothing
+        if sliced[0].type.shape[axis] == 0:  # ONNX Runtime fails on an empty loop
             return (*(self.name(scope, value) for value in carried), *(_nothing(scope, v.type) for v in stacked_values))
-        own, seen = body.inputs[: len(carried) + len(walked)], body.inputs[len(carried) + len(walked) :]
+        own, seen = body.inputs[: len(carried) + len(sliced)], body.inputs[len(carried) + len(sliced) :]
         inside = SubgraphScope(scope)
         inside.names.update({value: inside.fresh(value.name) for value in own})
-        inside.names.update({value: self.name(scope, each) for value, each in zip(seen, invariants, strict=True)})
+        inside.names.update({value: self.name(scope, outer) for value, outer in zip(seen, invariants, strict=True)})
         self.nodes(inside, body, depth)
         outputs = [inside.one("Identity", self.name(inside, value), stem=value.name) for value in body.outputs]
         inputs = [value_info(inside.names[value], value.type, {}) for value in own]
         results = [value_info(name, value.type, {}) for name, value in zip(outputs, body.outputs, strict=True)]
-        made = scope.op(
+        scanned = scope.op(
             "Scan", *(self.name(scope, value) for value in carried),
-            *(_to_front(scope, self.name(scope, value), value.type.rank, axis) for value in walked),
-            body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=len(walked),
+            *(_to_front(scope, self.name(scope, value), value.type.rank, axis) for value in sliced),
+            body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=len(sliced),
             outputs=len(node.outputs),
         )  # fmt: skip
-        stacked = zip(made[len(carried) :], stacked_values, strict=True)
-        return (*made[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
+        stacked = zip(scanned[len(carried) :], stacked_values, strict=True)
+        return (*scanned[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
 
 
 def _nothing(scope: Scope, type_: TensorType) -> str:
-    """A value without elements, of that type."""
+    """A value of this type without elements."""
     zero = scope.constant(np.zeros((), numpy_type(type_.dtype)))
     return scope.one("Expand", zero, scope.shape(*type_.shape))
 
 
 def _to_front(scope: Scope, x: str, rank: int, axis: int) -> str:
-    """Moves that axis to the front. Scan could do it as well, and crashes ONNX Runtime 1.32 where a size is 0."""
+    """Move an axis to the front. The axes of Scan could do so, but crash ONNX Runtime 1.32 if a size is 0."""
     return scope.one("Transpose", x, perm=[axis, *range(axis), *range(axis + 1, rank)]) if axis else x
 
 
 def _from_front(scope: Scope, x: str, rank: int, axis: int) -> str:
-    """Moves the first axis to that place, as `_to_front` back."""
+    """Move the first axis back, the inverse of `_to_front`."""
     return scope.one("Transpose", x, perm=[*range(1, axis + 1), 0, *range(axis + 1, rank)]) if axis else x

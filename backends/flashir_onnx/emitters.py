@@ -1,4 +1,4 @@
-"""The table: one emitter for each op that ONNX can do. Opset 17, the first with LayerNormalization.
+"""The table of emitters, one per supported op. Opset 17, the first with LayerNormalization.
 
 An emitter takes the scope, the node and the names of its operands, and returns the names of its results.
 """
@@ -19,7 +19,7 @@ Emitter = Callable[..., str | tuple[str, ...]]
 
 
 def _as(kind: str, **fixed: Any) -> Emitter:
-    """The ONNX operator of that name, operands as they are."""
+    """An emitter for an ONNX operator with the same operands."""
     return lambda scope, node, *operands: scope.one(kind, *operands, **fixed)
 
 
@@ -73,14 +73,14 @@ def _reshape(scope: Scope, node: Node, x: str) -> str:
 
 
 def reshape(scope: Scope, x: str, before: Sequence[Size], after: Sequence[Size]) -> str:
-    """Reshape to a constant where sizes can be copied (0) or one inferred (-1), else to sizes computed at run time.
+    """Reshape to a constant shape if sizes can be copied (0) or one inferred (-1), otherwise to a computed shape.
 
-    Not both: of an empty tensor, as a batch of none, the inferred size would be anything.
+    Copied and inferred sizes are not combined, because the inferred size of an empty tensor is ambiguous.
     """
     target: list[int] = []
     for axis, size in enumerate(after):
-        kept = axis < len(before) and before[axis] == size
-        target.append(size if isinstance(size, int) else 0 if kept else -1)
+        is_copied = axis < len(before) and before[axis] == size
+        target.append(size if isinstance(size, int) else 0 if is_copied else -1)
     inferred, copied = target.count(-1), target.count(0)
     if 0 not in after and (inferred == 0 or (inferred == 1 and copied == 0)):
         return scope.one("Reshape", x, _numbers(scope, *target))
@@ -142,7 +142,7 @@ def _swap_last(scope: Scope, x: str, rank: int) -> str:
 
 
 def _matmul(scope: Scope, node: Node, x: str, y: str) -> str:
-    """A transposed matrix that all rows share is read in place by Gemm; other transposes fuse into the product."""
+    """Gemm reads a shared transposed matrix in place. Runtimes fuse other transposes into the product."""
     left, right = _type(node, 0), _type(node, 1)
     if _attr(node, "transpose_y") and right.rank == 2 and not _attr(node, "transpose_x"):
         return _gemm(scope, node, x, y, transB=1)
@@ -152,7 +152,7 @@ def _matmul(scope: Scope, node: Node, x: str, y: str) -> str:
 
 
 def _gemm(scope: Scope, node: Node, x: str, *weights: str, **attrs: int) -> str:
-    """All rows as one matrix: Gemm adds the bias as it writes, which MatMul and Add do not."""
+    """Gemm on all rows as one matrix. Unlike MatMul and Add, it adds the bias without another pass."""
     type_ = _type(node)
     if type_.rank == 2 or isinstance(type_.shape[-1], Dim):
         return scope.one("Gemm", x, *weights, **attrs)
@@ -161,7 +161,7 @@ def _gemm(scope: Scope, node: Node, x: str, *weights: str, **attrs: int) -> str:
 
 
 def _dense(scope: Scope, node: Node, x: str, weight: str, bias: str) -> str:
-    """Of one token the reshapes around Gemm would cost more than adding the bias does."""
+    """For a single token, the reshapes around Gemm would cost more than adding the bias."""
     if _type(node).rank > 2 and _type(node).shape[-2] == 1:
         return scope.one("Add", scope.one("MatMul", x, weight), bias)
     return _gemm(scope, node, x, weight, bias)
@@ -176,7 +176,7 @@ def _floor_div(scope: Scope, node: Node, x: str) -> str:
 
 
 def _put_rows(scope: Scope, node: Node, table: str, rows: str, ids: str) -> str:
-    """ScatterND, told where each row goes by a number an axis before its own; it can renew a table in place."""
+    """ScatterND with one index per leading axis. It can update a table in place."""
     *lead, count, _ = _type(node, 1).shape
     places = [_along(scope, iota(scope, size), axis, (*lead, count)) for axis, size in enumerate(lead)]
     spread = [size if axis in (0, len(lead)) else 1 for axis, size in enumerate((*lead, count))]
@@ -186,7 +186,7 @@ def _put_rows(scope: Scope, node: Node, table: str, rows: str, ids: str) -> str:
 
 
 def _along(scope: Scope, x: str, axis: int, shape: Sequence[Size]) -> str:
-    """[n] -> a tensor of that shape in which `x` runs along an axis"""
+    """Broadcast x [n] along an axis of a shape."""
     column = scope.one("Unsqueeze", x, _numbers(scope, *range(1, len(shape) - axis)))
     return scope.one("Expand", column, scope.shape(*shape))
 

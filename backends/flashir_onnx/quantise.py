@@ -1,8 +1,8 @@
-"""Weights in fewer bits than the model computes in. Why in these forms, is in docs/decisions/052.
+"""Quantised weights. docs/decisions/052 explains the choice of formats.
 
-`int8` is MatMulNBits, an operator of ONNX Runtime: 8 bits a weight and a scale for each block of a column, and what
-comes in is rounded to 8 bits by row and block too. A portable model has whole numbers and a scale a column, which
-DequantizeLinear turns into floats. `float16` is that type in the file, cast to float32 when the model is loaded.
+`int8` uses MatMulNBits of ONNX Runtime: 8 bits per weight, a scale per block of a column, and inputs rounded to 8 bits
+per row and block. A portable model has int8 weights with a scale per column, which DequantizeLinear turns into floats.
+`float16` stores weights in float16 and casts them to float32 when the model is loaded.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
-    """What rewrites emitted models; weights that several models share are shared after it too.
+    """A function that quantises emitted models. Models that share weights also share the quantised ones.
 
     Args:
         kind: one of `KINDS`.
-        runtime_ops: whether operators of ONNX Runtime that are not of the standard may be used.
+        runtime_ops: whether to use non-standard operators of ONNX Runtime.
 
     Raises:
-        SettingError: there is no such kind; or, from what is returned, a model has no weight to be narrowed.
+        SettingError: the kind is unknown. The returned function raises it for a model without a weight to quantise.
     """
     forms: Mapping[str, Quantise] = {
         "int8": partial(_in_blocks if runtime_ops else _in_columns, _Once()),
@@ -48,21 +48,21 @@ def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
 
 
 class _Once:
-    """Makes new arrays of a weight once, however many models it is in."""
+    """Caches the conversion of a weight, for weights that several models share."""
 
     def __init__(self) -> None:
-        self._made: dict[Any, tuple[Array, Any]] = {}
+        self._cache: dict[Any, tuple[Array, Any]] = {}
 
     def __call__(self, make: Callable[[Array], T], array: Array) -> T:
         key = array.__array_interface__["data"], array.dtype.str, array.shape, array.strides
-        if key not in self._made:
-            self._made[key] = array, make(array)  # the former is kept, so that no other array gets its place
-        made: T = self._made[key][1]
-        return made
+        if key not in self._cache:
+            self._cache[key] = array, make(array)  # keeps the array alive, so that its address stays unique
+        converted: T = self._cache[key][1]
+        return converted
 
 
 def _in_halves(emitted: Emitted) -> Emitted:
-    """`weight` -> `Cast(weight/float16)`, for every large weight"""
+    """`weight` -> `Cast(weight/float16)`, for every large weight."""
     weights, widen = dict(emitted.weights.initializers), []
     for name, (array, dtype) in emitted.weights.initializers.items():
         if dtype == np.float32 and array.size * dtype.itemsize >= LARGE:
@@ -73,7 +73,7 @@ def _in_halves(emitted: Emitted) -> Emitted:
 
 
 def _in_columns(once: _Once, emitted: Emitted) -> Emitted:
-    """`weight` -> `DequantizeLinear(weight/int8, weight/scales)`, with a scale for each column of a product"""
+    """`weight` -> `DequantizeLinear(weight/int8, weight/scales)`, with a scale per column of a product."""
     weights, widen = dict(emitted.weights.initializers), []
     flat = inline_local_functions(emitted.model)
     for name, by_rows in _matrices(flat, emitted.weights).items():
@@ -86,7 +86,7 @@ def _in_columns(once: _Once, emitted: Emitted) -> Emitted:
 
 
 def columns(matrix: Array, axis: int) -> tuple[Array, Array]:
-    """int8 in the shape of a matrix, and a scale for each index of the axis."""
+    """A matrix as int8, and a scale for each index of an axis."""
     largest = np.abs(matrix).max(axis=1 - axis)
     scales = np.asarray(largest / LEVELS, np.float32)
     spread = np.expand_dims(scales, 1 - axis)
@@ -95,46 +95,46 @@ def columns(matrix: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _in_blocks(once: _Once, emitted: Emitted) -> Emitted:
-    """`MatMul(x, weight)` -> `MatMulNBits(x, weight/blocks, weight/scales)`, and rows of tables out of blocks
+    """`MatMul(x, weight)` -> `MatMulNBits(x, weight/blocks, weight/scales)`, and lookups from blocks.
 
-    Functions are inlined, for a product in them takes more inputs than before.
+    Functions are inlined, because their products get additional inputs.
     """
     flat = inline_local_functions(emitted.model)
     weights, tables = dict(emitted.weights.initializers), {}
     for name, by_rows in _matrices(flat, emitted.weights).items():
         array, _ = weights.pop(name)
-        tables[name] = made = once(Blocks.of, array if by_rows else array.T)
-        weights |= {each: (array, array.dtype) for each, array in made.named(name).items()}
+        tables[name] = table = once(Blocks.of, array if by_rows else array.T)
+        weights |= {part: (array, array.dtype) for part, array in table.named(name).items()}
     return _with(in_blocks(flat, tables), weights, [])
 
 
 def _matrices(flat: ModelProto, weights: Weights) -> dict[str, bool]:
-    """The weights that are the matrix of products, or tables of rows, and nothing else.
+    """The weights that are only used as the matrix of products or as lookup tables.
 
-    With each, whether a product sums over its last axis, as over those of a row, or over its first.
+    The value says whether a product sums over the last axis (by rows) or over the first.
     """
-    found: dict[str, set[bool | None]] = {
+    uses_of: dict[str, set[bool | None]] = {
         name: set()
         for name, (array, dtype) in weights.initializers.items()
         if array.ndim == 2 and dtype == np.float32 and array.size * dtype.itemsize >= LARGE
     }
     for node in all_nodes(flat):
         for place, name in enumerate(node.input):
-            if name in found:
-                found[name].add(_by_rows(node, place))
-    matrices = {name: uses.pop() for name, uses in found.items() if len(uses) == 1}
-    kept = {name: by_rows for name, by_rows in matrices.items() if by_rows is not None}
-    if not kept:
+            if name in uses_of:
+                uses_of[name].add(_by_rows(node, place))
+    consistent = {name: uses.pop() for name, uses in uses_of.items() if len(uses) == 1}
+    matrices = {name: by_rows for name, by_rows in consistent.items() if by_rows is not None}
+    if not matrices:
         raise SettingError(
             "the model has no matrix that could be quantised",
             hint=f"one has at least {LARGE} bytes; leave out quantize",
         )
-    return kept
+    return matrices
 
 
 def _by_rows(node: NodeProto, place: int) -> bool | None:
-    """How a node uses the matrix at a place among its inputs; None for another use."""
-    attrs = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    """How a node uses a matrix at a position among its inputs; None for any other use."""
+    attrs = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     match node.op_type, place:
         case "MatMul", 1:
             return False
@@ -146,7 +146,7 @@ def _by_rows(node: NodeProto, place: int) -> bool | None:
 
 
 def _with(model: ModelProto, initializers: Mapping[str, tuple[Array, Any]], first: list[NodeProto]) -> Emitted:
-    """A copy of the model with other weights, and some nodes before its own."""
+    """A copy of the model with other weights, and further nodes at the start."""
     weights, changed = Weights(initializers), ModelProto()
     changed.CopyFrom(model)
     nodes = [*first, *changed.graph.node]

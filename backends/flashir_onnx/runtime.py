@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported when something runs."""
+"""Import ONNX Runtime on first use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from types import ModuleType
 
 
 def onnxruntime() -> ModuleType:
-    """The module. It sends no telemetry, for where a home cannot be written, as in a container, it warns of that.
+    """The module, with telemetry disabled: it prints warnings if the home folder is read-only, as in a container.
 
-    What the environment says of ORT_DISABLE_TELEMETRY counts more.
+    A value of ORT_DISABLE_TELEMETRY in the environment takes precedence.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime as found
+    import onnxruntime as module
 
-    return found  # type: ignore[no-any-return]
+    return module  # type: ignore[no-any-return]

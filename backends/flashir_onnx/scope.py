@@ -1,7 +1,7 @@
-"""Where nodes are emitted: the main graph, a function (the body of a `repeat`), or a subgraph (that of a `scan`).
+"""Scopes for emitting nodes: the main graph, a function (the body of a `repeat`), or a subgraph (the body of a `scan`).
 
-A function cannot see the graph around it. What it needs from there, a shape or a weight, becomes a further input,
-which every call provides for its round.
+A function cannot see the graph around it. A shape or weight that it needs from there becomes a further input, which
+every call provides for its layer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Dims = tuple[Size, ...]
 
 @dataclass(frozen=True)
 class Need:
-    """Something that comes from outside: the sizes `dims` as a vector, or a static `value` in some round."""
+    """A value from outside: the sizes `dims` as a vector, or a static `value` in some round."""
 
     dims: Dims | None = None
     static: StaticValues | None = None
@@ -33,12 +33,12 @@ class Need:
     rounds: Rounds = ()
 
     def in_round(self, symbol: str, index: int) -> Need:
-        """The same thing, for one round of the `repeat` that `symbol` counts."""
+        """The same need for one round of the `repeat` that `symbol` counts."""
         return self if self.static is None else replace(self, rounds=(*self.rounds, (symbol, index)))
 
 
 class Scope(ABC):
-    """Nodes in the making, and the ONNX names of IR values."""
+    """Collects nodes, and the ONNX names of IR values."""
 
     def __init__(self, taken: set[str]) -> None:
         self.nodes: list[NodeProto] = []
@@ -52,7 +52,7 @@ class Scope(ABC):
 
     @abstractmethod
     def resolve(self, need: Need) -> str:
-        """The name of something that may come from outside."""
+        """The name of a value that may come from outside."""
 
     def op(
         self, kind: str, *inputs: str, outputs: int = 1, stem: str = "", domain: str = "", **attrs: Any
@@ -73,7 +73,7 @@ class Scope(ABC):
         return self.resolve(Need(dims=dims))
 
     def fresh(self, stem: str) -> str:
-        """A name not in use: the stem, or `stem_k`."""
+        """An unused name: the stem, or `stem_k`."""
         name, count = stem, 0
         while name in self.taken:
             count += 1
@@ -96,7 +96,7 @@ class MainScope(Scope):
         self.initializers: dict[str, tuple[npt.NDArray[Any], Any]] = {}
 
     def bind(self, name: str, value: Value) -> None:
-        """Make an input known, and where its symbolic sizes can be read."""
+        """Register an input, and its axes with symbolic sizes."""
         self.taken.add(name)
         self.names[value] = name
         for axis, size in enumerate(value.type.shape):
@@ -105,7 +105,7 @@ class MainScope(Scope):
                 self.symbols.setdefault(symbol, (name, axis))
 
     def constant(self, array: npt.NDArray[Any]) -> str:
-        """An initializer; equal ones are one."""
+        """An initializer. Equal constants share one."""
         key, known = self._cached(array)
         if known is None:
             known = self._cache[key] = self.fresh("constant")
@@ -113,7 +113,7 @@ class MainScope(Scope):
         return known
 
     def resolve(self, need: Need) -> str:
-        """Compute the sizes, or make the weight an initializer."""
+        """Compute the sizes, or add the weight as an initializer."""
         if need not in self._cache:
             self._cache[need] = self._sizes(need.dims) if need.dims is not None else self._weight(need)
         return self._cache[need]
@@ -133,7 +133,7 @@ class MainScope(Scope):
         return parts[0] if len(parts) == 1 else self.one("Concat", *parts, axis=0, stem="shape")
 
     def _size(self, size: Size) -> str:
-        """A size as a vector of one number: a sum of products."""
+        """A size as a vector of one element, computed as a sum of products."""
         if isinstance(size, int):
             return self.constant(np.array([size], np.int64))
         key = ("size", size)
@@ -154,13 +154,13 @@ class MainScope(Scope):
         return self._cache[key]
 
     def _ceildiv(self, atom: CeilDiv) -> str:
-        """At least one chunk, even of an empty sequence: runtimes refuse loops without a round."""
+        """The number of chunks, at least one even for an empty sequence, because runtimes reject empty loops."""
         above = self._chain("Add", [self._size(atom.numerator), self._size(atom.denominator - 1)])
         return self.one("Max", self.one("Div", above, self._size(atom.denominator)), self._size(1), stem="chunks")
 
     def _symbol(self, symbol: str) -> str:
         if symbol not in self.symbols:
-            raise TargetError(f"the size {symbol} cannot be read off any input", where="onnx")
+            raise TargetError(f"no input has an axis of size {symbol}", where="onnx")
         name, axis = self.symbols[symbol]
         return self.one("Shape", name, start=axis, end=axis + 1, stem=f"size_{symbol}")
 
@@ -172,14 +172,14 @@ class MainScope(Scope):
 
 
 class FunctionScope(Scope):
-    """The body of a function: what comes from outside is an input more."""
+    """The body of a function. Values from outside become further inputs."""
 
     def __init__(self) -> None:
         super().__init__(set())
         self.captured: dict[Need, str] = {}
 
     def constant(self, array: npt.NDArray[Any]) -> str:
-        """A Constant node; equal ones are one."""
+        """A Constant node. Equal constants share one."""
         key, known = self._cached(array)
         if known is None:
             known = self._cache[key] = self.one("Constant", value=numpy_helper.from_array(array), stem="constant")
@@ -201,16 +201,16 @@ class SubgraphScope(Scope):
         self.outer = outer
 
     def constant(self, array: npt.NDArray[Any]) -> str:
-        """A constant of the graph around."""
+        """A constant of the outer graph."""
         return self.outer.constant(array)
 
     def resolve(self, need: Need) -> str:
-        """Something of the graph around."""
+        """A value of the outer graph."""
         return self.outer.resolve(need)
 
 
 def _local_name(need: Need) -> str:
-    """`layers.{i}.proj_in.weight/split_3` -> `proj_in.weight/split_3`"""
+    """`layers.{i}.proj_in.weight/split_3` -> `proj_in.weight/split_3`."""
     assert need.static is not None and need.value is not None
     name = need.static.name(need.value, {})
     return name.rpartition("}.")[2]

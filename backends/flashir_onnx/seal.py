@@ -1,7 +1,6 @@
-"""The digests that guard a file of an artefact, in its metadata.
+"""The digests in the metadata of a model file, to detect damage.
 
-That of the data file beside it stands there, and that of the file itself, which is taken with the digest written as
-zeros; so no bit of either can flip unseen, be it in a weight or a node.
+There is a digest of the data file, and one of the model file itself, computed with zeros in place of this digest.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from flashir.files.foreign import guarded, read_bytes
 MODEL, DIGEST, DATA_DIGEST = "flashir.model", "flashir.sha256", "flashir.data.sha256"
 DATA_NAME = re.compile(r"model-[0-9a-f]{12}\.data")
 LARGEST = 2**31
-"""Bytes of a model: protobuf itself ends there."""
+"""Most bytes of a model: the limit of protobuf."""
 
-ANEW = "export the model again"
+EXPORT_AGAIN = "export the model again"
 _NO_DIGEST = "0" * 64
 
 
 def sealed(model: ModelProto, metadata: Mapping[str, str]) -> tuple[bytes, str]:
-    """A model with its metadata as the content of a file, and the digest that is filled in."""
+    """Serialise a model with its metadata. Returns the content of the file and its digest."""
     helper.set_model_props(model, {**metadata, DIGEST: _NO_DIGEST})
     content = model.SerializeToString()
     digest = hashlib.sha256(content).hexdigest()
@@ -38,25 +37,25 @@ def sealed(model: ModelProto, metadata: Mapping[str, str]) -> tuple[bytes, str]:
 
 
 class Reader:
-    """Reads the metadata of files and verifies them; each data file once, however many files name it."""
+    """Reads and verifies model files. A shared data file is verified only once."""
 
     def __init__(self) -> None:
         self._digests: dict[Path, str] = {}
 
     def metadata(self, path: Path) -> dict[str, str]:
-        """The metadata of a file, after both digests have been verified.
+        """Verify both digests of a file, and return its metadata.
 
         Raises:
             ArtefactError: a file is missing, cannot be read, was not written by flashir, or is damaged.
         """
         content = bytearray(read_bytes(path, ArtefactError, largest=LARGEST))
         model = parse(content, path)
-        if twice := [key for key, times in Counter(each.key for each in model.metadata_props).items() if times > 1]:
-            raise ArtefactError(f"its metadata say {twice[0]!r} twice", where=str(path), hint=ANEW)
+        if twice := [key for key, times in Counter(entry.key for entry in model.metadata_props).items() if times > 1]:
+            raise ArtefactError(f"its metadata have {twice[0]!r} twice", where=str(path), hint=EXPORT_AGAIN)
         metadata = properties(model)
         if MODEL not in metadata or DIGEST not in metadata:
             raise ArtefactError(
-                "this ONNX model carries no flashir model", where=str(path), hint="export it with flashir"
+                "this ONNX model contains no flashir model", where=str(path), hint="export it with flashir"
             )
         digest = metadata[DIGEST]
         _expect(digest, hashlib.sha256(_replaced(content, digest, _NO_DIGEST)).hexdigest(), path)
@@ -69,40 +68,40 @@ class Reader:
             _expect(metadata.get(DATA_DIGEST, "none"), self._digests[data], data)
             if (size := data.stat().st_size) < end:
                 raise ArtefactError(
-                    f"it refers to byte {end} of {location}, which has {size}", where=str(path), hint=ANEW
+                    f"it refers to byte {end} of {location}, which has {size}", where=str(path), hint=EXPORT_AGAIN
                 )
         return metadata
 
 
 def parse(content: bytes | bytearray, path: Path) -> ModelProto:
-    """The model in a file. Raises ArtefactError where there is none."""
+    """Parse an ONNX model. Raises ArtefactError."""
     with guarded(path, ArtefactError, "this is no ONNX model, or not all of one"):
         return onnx.load_model_from_string(bytes(content))
 
 
 def parsed_file(path: Path) -> ModelProto:
-    """The model in a file that is read. Raises ArtefactError."""
+    """Read and parse an ONNX model. Raises ArtefactError."""
     return parse(read_bytes(path, ArtefactError, largest=LARGEST), path)
 
 
 def properties(model: ModelProto) -> dict[str, str]:
     """The metadata of a model."""
-    return {each.key: each.value for each in model.metadata_props}
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def data_files(model: ModelProto, path: Path) -> set[str]:
-    """The files in which a model has weights. Raises ArtefactError where they are none of ours."""
+    """The data files of a model. Raises ArtefactError for a weight in any other file."""
     return set(_data_ends(model, path))
 
 
 def _data_ends(model: ModelProto, path: Path) -> dict[str, int]:
-    """The data files of a model, and how many bytes each must have.
+    """The data files of a model, and the least size of each in bytes.
 
-    Every weight outside is one of the graph, in a file beside the model that has a name of ours: so that what is
-    verified is what runtimes read. They look for others elsewhere, each in its own way.
+    External weights must be initializers of the graph, in a file next to the model with a name of flashir. Otherwise
+    runtimes might read other files than those verified.
 
     Raises:
-        ArtefactError: a weight lies somewhere else.
+        ArtefactError: a weight is stored elsewhere.
     """
     ends: dict[str, int] = {}
     ours = 0
@@ -113,35 +112,35 @@ def _data_ends(model: ModelProto, path: Path) -> dict[str, int]:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location, offset, length = (entries.get(key, "") for key in ("location", "offset", "length"))
         known = len(tensor.external_data) == len(entries) == 3 and DATA_NAME.fullmatch(location)
-        if not known or not all(re.fullmatch("[0-9]{1,18}", each) for each in (offset, length)):
+        if not known or not all(re.fullmatch("[0-9]{1,18}", number) for number in (offset, length)):
             raise ArtefactError(
-                f"the weight {tensor.name!r} lies somewhere else than in a data file beside it",
+                f"the weight {tensor.name!r} is not in a data file next to it",
                 where=str(path),
-                hint=ANEW,
+                hint=EXPORT_AGAIN,
             )
         ends[location] = max(ends.get(location, 0), int(offset) + int(length))
     if _outside(model) != ours:
-        raise ArtefactError("it has weights outside that are none of its graph", where=str(path), hint=ANEW)
+        raise ArtefactError("it has external weights outside its graph", where=str(path), hint=EXPORT_AGAIN)
     return ends
 
 
 def _outside(part: Message) -> int:
-    """How many entries of data outside there are anywhere in a model: in nodes, functions and bodies too."""
+    """The number of external-data entries anywhere in a model, including nodes, functions and bodies."""
     count = 0
-    waiting = [part]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, TensorProto):
-            count += len(each.external_data)
+    pending = [part]
+    while pending:
+        message = pending.pop()
+        if isinstance(message, TensorProto):
+            count += len(message.external_data)
             continue
-        for field, value in each.ListFields():
+        for field, value in message.ListFields():
             if field.message_type is not None:
-                waiting += [value] if isinstance(value, Message) else list(value)
+                pending += [value] if isinstance(value, Message) else list(value)
     return count
 
 
 def _replaced(content: bytearray, old: str, new: str) -> bytearray:
-    """In place. As protobuf writes an entry, the value follows the key after two bytes: its field and its length."""
+    """Replace the digest in place. In protobuf, the value follows the key after two bytes: its field and its length."""
     start = content.rfind(DIGEST.encode() + b"\x12\x40" + old.encode())
     if start >= 0:
         value = start + len(DIGEST) + 2
@@ -149,10 +148,10 @@ def _replaced(content: bytearray, old: str, new: str) -> bytearray:
     return content
 
 
-def _expect(wanted: str, got: str, path: Path) -> None:
-    if got != wanted:
+def _expect(expected: str, got: str, path: Path) -> None:
+    if got != expected:
         raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
+            f"the file is damaged, or was changed: its sha256 is {got}, wanted {expected}",
             where=str(path),
             hint="export the model again",
         )

@@ -21,18 +21,18 @@ Array = npt.NDArray[Any]
 
 
 class Session:
-    """A model loaded into ONNX Runtime, which is `runtime`. Arrays in the order of its inputs -> its one result.
+    """A model loaded into ONNX Runtime. Arrays in the order of its inputs -> its single result.
 
-    `pools` says whether memory that a run took stays with the session for the next.
+    `runtime` is the session of ONNX Runtime. `pools` says whether it keeps the memory of a run for the next one.
 
     Args:
-        source: an artefact's file, or an emitted model whose weights are passed in memory without a copy.
+        source: the file of an artefact, or an emitted model, whose weights are passed without a copy.
         device: `cpu` or `cuda`.
-        threads: how many, 0 for one a core.
-        lean: take as little memory as possible, at the price of speed.
+        threads: the number of threads; 0 for one per core.
+        lean: use as little memory as possible, at the cost of speed.
 
     Raises:
-        TargetError: the device is not at hand, or ONNX Runtime refuses the model.
+        TargetError: the device is not available, or ONNX Runtime rejects the model.
     """
 
     def __init__(self, source: Path | Emitted, device: str = "cpu", *, threads: int = 0, lean: bool = False) -> None:
@@ -47,36 +47,35 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions leave the cores to others
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions must not occupy cores
         self.pools = not lean
         if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.enable_cpu_mem_arena = False
-        self._kept: Any = None
         if isinstance(source, Emitted):
-            self._kept = {name: source.weights.array(name) for name in source.weights.large()}
-            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]
-            options.add_external_initializers(list(self._kept), values)
-            self._kept = (self._kept, values)
+            arrays = {name: source.weights.array(name) for name in source.weights.large()}
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+            options.add_external_initializers(list(arrays), values)
+            self._weights = (arrays, values)  # must outlive the session, which does not copy them
             model: str | bytes = source.model.SerializeToString()
         else:
             model = str(source)
         with errors_of_runtime(TargetError, "ONNX Runtime does not load the model"):
             self.runtime = ort.InferenceSession(model, options, providers=[PROVIDERS[device]])
-        self._inputs = {each.name: np.dtype(_TYPES[each.type]) for each in self.runtime.get_inputs()}
+        self._inputs = {value.name: np.dtype(_TYPES[value.type]) for value in self.runtime.get_inputs()}
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
-        """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
+        """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
         results = self.outputs(arrays)
         if len(results) != 1:
             raise TargetError(f"the model has {len(results)} results, wanted one", where="onnx")
         return results[0]
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once; every result.
+        """Run once, and return every result.
 
         Raises:
-            InputError: inputs that are missing, of another kind, or whose shapes do not fit.
+            InputError: inputs are missing, of a wrong dtype, or of a wrong shape.
             TargetError: ONNX Runtime fails.
         """
         if len(arrays) != len(self._inputs):
@@ -88,13 +87,13 @@ class Session:
             return tuple(np.asarray(result) for result in self.runtime.run(None, feed))
 
     def converted(self, names: Sequence[str], arrays: Sequence[Array]) -> dict[str, Array]:
-        """Arrays by name, in the types of those inputs. Raises InputError where that would change a kind."""
+        """The arrays by name in the dtypes of these inputs. Raises InputError for a dtype of another kind."""
         pairs = zip(names, arrays, strict=True)
         return {name: _converted(name, np.asarray(array), self._inputs[name]) for name, array in pairs}
 
 
 def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array in the type wanted. Raises InputError where that would change its kind, as 1.5 to 1."""
+    """The array in another dtype. Raises InputError if the kind differs, as from float to int."""
     if array.size and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InputError(f"{name} must hold {dtype} numbers, got {array.dtype}")
     return np.asarray(array, dtype, order="C")
@@ -102,7 +101,7 @@ def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 
 @contextmanager
 def errors_of_runtime(kind: type[FlashirError], what: str) -> Iterator[None]:
-    """Turns the exceptions of ONNX Runtime, which have no base of their own, into one of flashir's."""
+    """Turn the exceptions of ONNX Runtime, which have no common base class, into errors of flashir."""
     try:
         yield
     except Exception as error:

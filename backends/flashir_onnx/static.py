@@ -1,4 +1,4 @@
-"""What depends on parameters alone is computed when the model is compiled, and becomes a weight of the artefact."""
+"""Static values: values that depend only on parameters are computed at compile time and become weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flashir.ir.parameter_names import expand, full_name
 from flashir.ops import OPS
 
 Rounds = tuple[tuple[str, int], ...]
-"""The number of the round of each `repeat` around a value, such as `(("i", 3),)`."""
+"""The round of each `repeat` around a value, such as `(("i", 3),)`."""
 
 
 class StaticValues:
-    """The values of one graph, or body, that follow from parameters, and their arrays.
+    """The static values of a graph or body, and their arrays.
 
-    A value is static where a parameter makes it, or an op that makes nothing bigger out of static values.
+    A value is static if it is a parameter, or the result of an op on static values that does not increase their size.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -33,7 +33,7 @@ class StaticValues:
         return value in self._producers
 
     def name(self, value: Value, rounds: Mapping[str, int]) -> str:
-        """A name for the weight: the parameter's own, and what is made of it, `layers.0.proj_in.weight/split.1`."""
+        """The name of the weight: the parameter and the ops on it, such as `layers.0.proj_in.weight/split.1`."""
         node = self._producers[value]
         if node.op == "param":
             return _parameter_name(node, rounds)
@@ -43,14 +43,14 @@ class StaticValues:
     def array(
         self, value: Value, rounds: Mapping[str, int], params: Mapping[str, npt.NDArray[Any]]
     ) -> npt.NDArray[Any]:
-        """The value in a given round, a view of the parameters where possible."""
+        """The value in a given round; a view of the parameters if possible."""
         node = self._producers[value]
         if node.op == "param":
             return np.asarray(params[_parameter_name(node, rounds)])
         operands = [self.array(operand, rounds, params) for operand in node.operands]
         results = OPS[node.op].ref(*operands, **node.attrs)
-        made = results[node.outputs.index(value)] if isinstance(results, tuple) else results
-        return np.asarray(made)
+        result = results[node.outputs.index(value)] if isinstance(results, tuple) else results
+        return np.asarray(result)
 
     def _shrinks(self, node: Node) -> bool:
         if not node.operands or node.region is not None or any(v not in self._producers for v in node.operands):

@@ -1,4 +1,4 @@
-"""Element types and tensor types of the IR as ONNX has them. Whole numbers are int64 there, as runtimes expect."""
+"""IR types as ONNX types. All integers are int64, as runtimes expect."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ELEMENT_TYPES: dict[DType, int] = {
 
 
 def element_type(dtype: DType) -> int:
-    """The ONNX number of an element type that the backend supports."""
+    """The ONNX element type of a supported dtype."""
     return ELEMENT_TYPES[dtype]
 
 
 def numpy_type(dtype: DType) -> np.dtype[Any]:
-    """The numpy type that carries an element type to ONNX Runtime."""
+    """The NumPy dtype of an element in ONNX Runtime."""
     return np.dtype(helper.tensor_dtype_to_np_dtype(element_type(dtype)))
 
 
 def value_info(name: str, type_: TensorType, symbols: Mapping[str, str]) -> ValueInfoProto:
-    """A typed name; symbolic sizes go by the names given, other sizes that are not known stay open."""
+    """A typed name. Symbolic sizes get their names in `symbols`; other unknown sizes have none."""
     shape = [size if isinstance(size, int) else symbols.get(str(size)) for size in type_.shape]
     return helper.make_tensor_value_info(name, element_type(type_.dtype), shape)

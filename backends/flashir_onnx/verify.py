@@ -1,4 +1,4 @@
-"""What an ONNX file must pass before it becomes an artefact."""
+"""The checks of an ONNX file before it becomes an artefact."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError
 
 SLOW = frozenset(("Einsum",))
-"""Operators that runtimes execute slowly, or not at all; lowering leaves none."""
+"""Operators that runtimes execute slowly or not at all; lowering removes them."""
 
 
 def verify(path: Path) -> Verified:
-    """Check an ONNX file with the tools of ONNX itself.
+    """Check an ONNX file with the checker and the shape inference of ONNX.
 
-    Both look into the functions of the model, and neither suffices: the checker alone sees operators and attributes
-    that do not exist, strict inference with data propagation alone sees a shape that is not the declared one.
+    Both are needed, and both look into functions. Only the checker finds unknown operators and attributes. Only strict
+    inference with data propagation finds wrong declared shapes.
 
     Raises:
-        ArtefactError: what a check found.
+        ArtefactError: a check failed.
     """
     try:
         checker.check_model(str(path), full_check=True)
@@ -33,7 +33,7 @@ def verify(path: Path) -> Verified:
     nodes = list(all_nodes(model))
     if slow := sorted({node.op_type for node in nodes} & SLOW):
         raise ArtefactError(f"the model has {' and '.join(slow)} nodes, which runtimes execute slowly", where="onnx")
-    opset = next(each.version for each in model.opset_import if not each.domain)
+    opset = next(imported.version for imported in model.opset_import if not imported.domain)
     return Verified(
         (
             f"ONNX checker: opset {opset}, {len(nodes)} nodes, {len(model.functions)} functions",

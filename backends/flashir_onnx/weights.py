@@ -1,4 +1,4 @@
-"""The weights of an ONNX model, kept as arrays until they are written: inside the file, or in another beside it."""
+"""The weights of an ONNX model: arrays until they are written, inside the model file or in a data file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from flashir.errors import ParameterError
 
 LARGE = 1024
-"""Bytes from which a weight may live outside of the file. Smaller ones may be shapes, which checkers need to see."""
+"""Weights of at least this many bytes may be external. Smaller ones may be shapes, which checkers need to see."""
 
 LARGEST_INSIDE = 2**27
-"""Bytes of weights up to which a model is one file, 128 MiB.
+"""Most bytes of weights in a model file, 128 MiB; more go into a data file.
 
-To write and check one file takes five times its weights in memory (protobuf's own copy, its serialised form, and what
-the checkers parse), to write weights beside it takes the largest of them; protobuf itself ends at 2 GiB. Runtimes map a
-file beside the model into memory, where weights inside are parsed and copied.
+Writing and checking a single file needs five times its weights in memory: protobuf's copy, the serialised form, and
+what the checkers parse. A data file needs only its largest weight. protobuf is limited to 2 GiB. Runtimes map a data
+file into memory, but parse and copy weights inside the model.
 """
 
 ALIGNMENT = 4096  # so that a runtime can map each weight into memory
@@ -32,7 +32,7 @@ Initializers = Mapping[str, tuple[npt.NDArray[Any], np.dtype[Any]]]
 
 @dataclass(frozen=True)
 class Weights:
-    """Arrays by name, each with the type it is written in."""
+    """Arrays by name, each with the dtype that it is written in."""
 
     initializers: Initializers
 
@@ -47,7 +47,7 @@ class Weights:
         return self.nbytes <= LARGEST_INSIDE
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """A weight as it is written. Raises ParameterError where its numbers are too large for the type."""
+        """A weight in its written dtype. Raises ParameterError if it overflows."""
         array, dtype = self.initializers[name]
         try:
             with np.errstate(over="raise"):
@@ -59,15 +59,15 @@ class Weights:
             ) from None
 
     def stand_ins(self) -> list[TensorProto]:
-        """Every weight as a tensor: the small ones whole, of the large ones only name, type and shape."""
+        """Every weight as a tensor; the large ones have only a name, dtype and shape."""
         return [self._tensor(name) for name in self.initializers]
 
     def large(self) -> Iterator[str]:
-        """The names of the weights that stand outside."""
+        """The names of the weights that may be external."""
         return (name for name in self.initializers if self._is_large(name))
 
     def fill(self, model: ModelProto) -> ModelProto:
-        """A copy of the model with every weight inside."""
+        """A copy of the model that contains every weight."""
         whole = ModelProto()
         whole.CopyFrom(model)
         for tensor in whole.graph.initializer:
@@ -78,7 +78,7 @@ class Weights:
         return whole
 
     def identity(self, name: str) -> Any:
-        """What two weights have in common that are the same numbers in memory, written in the same type."""
+        """A key that is equal for weights with the same memory and the same written dtype."""
         array, dtype = self.initializers[name]
         return array.__array_interface__["data"], array.dtype.str, array.shape, array.strides, dtype.str
 
@@ -100,9 +100,9 @@ class Weights:
 
 
 class DataFile:
-    """The large weights of one or several models, one after the other in a file, each aligned.
+    """A file with the large weights of one or several models, each aligned.
 
-    What models share is there once: the same numbers in memory, written in the same type.
+    Weights that share memory and written dtype are stored once.
     """
 
     def __init__(self, models: Sequence[Weights]) -> None:
@@ -117,7 +117,7 @@ class DataFile:
                     end = offset + weights.size(name)
 
     def refer(self, model: ModelProto, weights: Weights, location: str) -> ModelProto:
-        """A copy of one of the models whose large weights are in the file `location` beside it."""
+        """A copy of one of the models that refers to the data file `location` for its large weights."""
         referring = ModelProto()
         referring.CopyFrom(model)
         large = set(weights.large())
@@ -128,12 +128,12 @@ class DataFile:
         return referring
 
     def write(self, file: BinaryIO) -> None:
-        """The content of the file; one weight at a time in memory."""
+        """Write the file, with one weight at a time in memory."""
         for piece in self._pieces():
             file.write(piece)
 
     def sha256(self) -> str:
-        """The digest of what `write` writes, in hexadecimal."""
+        """The SHA-256 of the file in hexadecimal."""
         digest = hashlib.sha256()
         for piece in self._pieces():
             digest.update(piece)

@@ -1,8 +1,8 @@
-"""What ONNX Runtime has as one operator, against what flashir emits for the same: rotary embedding, linear attention.
+"""Operators of ONNX Runtime against what flashir emits for the same function: rotary embedding, linear attention.
 
     python -m flashir_onnx.experiments.contrib --seq-len 4096
 
-LinearAttention is of opset 27, RotaryEmbedding of 23; a runtime that lacks one is told so by an error.
+LinearAttention needs opset 27, RotaryEmbedding opset 23; a runtime that lacks one raises an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IR_VERSION = 10
 
 @dataclass(frozen=True)
 class Contest:
-    """One function: the operator that ONNX Runtime has, and what flashir emits, each as something to call."""
+    """One function: the operator of ONNX Runtime and what flashir emits, as callables."""
 
     name: str
     own: Callable[[], Array]
@@ -41,14 +41,14 @@ class Contest:
 
 
 def _operator(kind: str, opset: int, arrays: Mapping[str, Array], outputs: int, **attrs: Any) -> Callable[[], Array]:
-    """The operator alone in a model; its first result."""
+    """A function that runs a model of a single operator, and returns its first result."""
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in arrays.items()]
     results = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, None) for i in range(outputs)]
     node = helper.make_node(kind, list(arrays), [f"y{i}" for i in range(outputs)], **attrs)
     graph = helper.make_graph([node], kind, inputs, results)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # the others need the cores
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions must not occupy cores
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda: np.asarray(session.run(["y0"], dict(arrays))[0])
 
@@ -59,7 +59,7 @@ def _emitted(graph: Graph, *arrays: Array) -> Callable[[], Array]:
 
 
 def rotary(seq_len: int) -> Contest:
-    """The cheap heads of one layer turned by their positions, [b, h, t, s]."""
+    """Rotary embedding of the cheap heads of one layer, [b, h, t, s]."""
     x = np.random.default_rng(0).standard_normal((1, CHEAP, seq_len, KEY)).astype(np.float32)
     sin, cos = (table[None].astype(np.float32) for table in ref_sinusoid(seq_len, KEY // 2, DType.F64))
     b = Builder("rope")
@@ -69,7 +69,7 @@ def rotary(seq_len: int) -> Contest:
 
 
 def linear(seq_len: int) -> Contest:
-    """The causal attention of one layer of Performer: [b, t, h * s] there, [b, h, t, s] here."""
+    """The causal attention of one Performer layer: [b, t, h * s] for the operator, [b, h, t, s] for flashir."""
     random = np.random.default_rng(0)
     q, k, v = (random.random((1, HEADS, seq_len, HEAD)).astype(np.float32) for _ in range(3))
     flat = {name: x.swapaxes(1, 2).reshape(1, seq_len, -1).copy() for name, x in (("q", q), ("k", k), ("v", v))}
@@ -94,16 +94,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seq-len", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=15)
-    given = parser.parse_args()
-    for contest in (rotary(given.seq_len), linear(given.seq_len)):
-        wanted = contest.own()
-        apart = max(relative_error(run(), wanted) for run in contest.emitted.values())
-        samples = interleaved({contest.name: contest.own, **contest.emitted}, given.rounds)
-        print(f"{contest.name}, T {given.seq_len}: {samples[contest.name].median:.2f} ms")
+    args = parser.parse_args()
+    for contest in (rotary(args.seq_len), linear(args.seq_len)):
+        reference = contest.own()
+        error = max(relative_error(run(), reference) for run in contest.emitted.values())
+        samples = interleaved({contest.name: contest.own, **contest.emitted}, args.rounds)
+        print(f"{contest.name}, T {args.seq_len}: {samples[contest.name].median:.2f} ms")
         for name in contest.emitted:
             ratio = samples[contest.name].ratio(samples[name])
             print(f"  emitted, {name:9} {samples[name].median:8.2f} ms; the operator takes {ratio:.2f} times as long")
-        print(f"  apart by {apart:.1e}")
+        print(f"  largest difference {error:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""One more token at several positions of a sequence: time, memory, and how near reading the weights is.
+"""A decoder step at several positions of a sequence: time, memory, and the bound of reading the weights.
 
     flashir export flash --size base --decode -o flash/
     flashir export transformer++ --size base --decode --max-len 16448 -o transformer/
     python -m flashir_onnx.experiments.decode flash/ transformer/ --positions 1024 16384 131072
     python -m flashir_onnx.experiments.decode flash/ --prompt 16384 --rounds 3
 
-Runs each step.onnx as any host program would, with onnxruntime and numpy, every case in a process of its own, one token
-of each in turn. States have the size and position that so many tokens leave, and hold zeros: what a step costs does not
-depend on what they hold. Positions that a cache has no room for are left out.
+Runs each step.onnx like a host program, with onnxruntime and NumPy. Every case has its own process, and cases take
+turns. States have the size and position after that many tokens, and hold zeros: the time of a step does not depend on
+their values. Positions beyond the size of a cache are left out.
 
-The floor is the bytes of the weights that a step multiplies with, over the bandwidth of the target's record. Bare is
-one row times float32 matrices of as many bytes and nothing else, in the same runtime and in turn with the rest. With
-`--prompt` prefill.onnx is timed against model.onnx on a prompt of that length.
+The floor is the bytes of the weights that a step multiplies with, over the bandwidth of the target. Bare is one row
+times float32 matrices of the same number of bytes, in the same runtime, and takes turns with the others. With
+`--prompt`, prefill.onnx is timed against model.onnx on a prompt of that length.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROWS, COLUMNS = 1024, 3072  # of a bare matrix
 
 @dataclass
 class Case:
-    """A process that takes one step when it is asked to; `position` BARE stands for the products alone."""
+    """A process that makes one step per request; `position` BARE runs only the products."""
 
     folder: Path
     position: int
@@ -55,7 +55,7 @@ class Case:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def step(self) -> None:
-        """Take one. Raises ValueError where the process has ended; it has said why."""
+        """Make a step. Raises ValueError if the process has ended; it has printed the reason."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -63,13 +63,13 @@ class Case:
         self.ms.append(ms)
 
     def end(self) -> None:
-        """Of whatever state it is in."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
 
 def measure(folders: Sequence[Path], positions: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    """A row for each folder and position that it has room for, with `ms`, `resident_bytes`, `floor_ms`, `bare_ms`."""
+    """A row for each folder and possible position, with `ms`, `resident_bytes`, `floor_ms`, `bare_ms`."""
     cases = [Case(folder, at) for folder in folders for at in (*positions, BARE) if at < room(folder)]
     try:
         for case in cases:
@@ -99,7 +99,7 @@ def measure(folders: Sequence[Path], positions: Sequence[int], rounds: int) -> l
 
 
 def prompts(folder: Path, tokens: int, rounds: int) -> dict[str, Samples]:
-    """Times of `forward`, model.onnx, and of `prefill`, one prompt of random tokens, in turn."""
+    """Interleaved times of `forward` (model.onnx) and `prefill` on one prompt of random tokens."""
     forward, prefill = (_session(str(folder / name)) for name in ("model.onnx", "prefill.onnx"))
     ids = np.random.default_rng(0).integers(0, int(_metadata(folder)["flashir.vocab"]), (1, tokens))
     row = {"input_ids": ids}
@@ -111,12 +111,12 @@ def prompts(folder: Path, tokens: int, rounds: int) -> dict[str, Samples]:
 
 
 def room(folder: Path) -> float:
-    """How many tokens a sequence may have."""
+    """The longest sequence in tokens."""
     return float(_metadata(folder).get("flashir.max_len", "inf"))
 
 
 def weight_bytes(folder: Path) -> int:
-    """Of all that a step multiplies with: stored numbers that are operands of products."""
+    """The bytes of the weights that are operands of products in a step."""
     graph = onnx.load(str(folder / "step.onnx"), load_external_data=False).graph
     used = {name for node in graph.node if node.op_type in PRODUCTS for name in node.input}
     return sum(_bytes(stored) for stored in graph.initializer if stored.name in used)
@@ -128,7 +128,7 @@ def _bytes(stored: onnx.TensorProto) -> int:
 
 def _metadata(folder: Path) -> dict[str, str]:
     model = onnx.load(str(folder / "step.onnx"), load_external_data=False)
-    return {each.key: each.value for each in model.metadata_props}
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def serve(step: Callable[[], object]) -> None:
@@ -140,7 +140,7 @@ def serve(step: Callable[[], object]) -> None:
 
 
 def stepping(folder: Path, position: int) -> Callable[[], object]:
-    """A step of one row, again and again, its states renewed in place."""
+    """A function that makes a step of one row, with its states updated in place."""
     session = _session(str(folder / "step.onnx"))
     binding = session.io_binding()
     binding.bind_cpu_input("input_ids", np.zeros(1, np.int64))
@@ -150,7 +150,7 @@ def stepping(folder: Path, position: int) -> Callable[[], object]:
         value = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(state["dtype"]).type)
         value.update_inplace(np.full(shape, position if state["input"] == "position" else 0, state["dtype"]))
         binding.bind_ortvalue_input(state["input"], value)
-        if state["input"] == "position":  # stays, so that every step is of the same one
+        if state["input"] == "position":  # not updated, so that every step has the same position
             binding.bind_output(state["output"])
         else:
             binding.bind_ortvalue_output(state["output"], value)
@@ -158,7 +158,7 @@ def stepping(folder: Path, position: int) -> Callable[[], object]:
 
 
 def bare(folder: Path) -> Callable[[], object]:
-    """One row times matrices of as many bytes as the weights of a step."""
+    """A function that multiplies one row with matrices of as many bytes as the weights of a step."""
     count = round(weight_bytes(folder) / (4 * ROWS * COLUMNS))
     random = np.random.default_rng(0)
     helper, numbers = onnx.helper, onnx.TensorProto.FLOAT
@@ -178,8 +178,8 @@ def bare(folder: Path) -> Callable[[], object]:
 
 def _session(model: str | bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors alone
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # the others need the cores
+    options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions must not occupy cores
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -192,18 +192,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.serve:
-        (folder,), (position,) = given.folders, given.positions
+    args = parser.parse_args()
+    if args.serve:
+        (folder,), (position,) = args.folders, args.positions
         return serve(bare(folder) if position == BARE else stepping(folder, position))
-    if given.prompt:
-        for folder in given.folders:
-            found = prompts(folder, given.prompt, given.rounds)
-            ratio, ms = found["prefill"].ratio(found["forward"]), {name: each.median for name, each in found.items()}
-            print(json.dumps({"model": str(folder), "tokens": given.prompt, **ms, "ratio": ratio}))
+    if args.prompt:
+        for folder in args.folders:
+            samples = prompts(folder, args.prompt, args.rounds)
+            ratio, ms = (
+                samples["prefill"].ratio(samples["forward"]),
+                {name: times.median for name, times in samples.items()},
+            )
+            print(json.dumps({"model": str(folder), "tokens": args.prompt, **ms, "ratio": ratio}))
         return None
-    rows = measure(given.folders, given.positions, given.rounds)
-    if given.json:
+    rows = measure(args.folders, args.positions, args.rounds)
+    if args.json:
         print(json.dumps(rows))
         return None
     for row in rows:

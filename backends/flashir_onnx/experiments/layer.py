@@ -1,11 +1,11 @@
-"""One FLASH layer in ONNX Runtime: ours against FLASH-pytorch exported by torch.onnx, in turn, in one process.
+"""One FLASH layer in ONNX Runtime: flashir against FLASH-pytorch exported by torch.onnx, interleaved in one process.
 
     pip install --no-deps --target rival FLASH-pytorch einops rotary-embedding-torch
     pip install --target rival onnxscript
     PYTHONPATH=rival python -m flashir_onnx.experiments.layer --seq-len 4096 --d-model 768 --chunk 256
 
-They are the same architecture, not one function (see flashir_torch.experiments.layer);
-all products have the same sizes.
+They have the same architecture but not the same function (see flashir_torch.experiments.layer). All products have the
+same sizes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RIVAL, NEEDED = "FLASH-pytorch", ("torch", "flash_pytorch", "rotary_embedding_to
 
 
 def measure(seq_len: int, d_model: int, chunk: int, cumsum: str, rounds: int) -> dict[str, tuple[float, Samples]]:
-    """Seconds to export, and samples of a run, of both. Raises TargetError where the other cannot be exported here."""
+    """The export time in seconds and the samples of both. Raises TargetError if a needed package is missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise TargetError(f"{', '.join(missing)} cannot be imported", hint=f"see the head of {__name__}")
@@ -45,16 +45,16 @@ def measure(seq_len: int, d_model: int, chunk: int, cumsum: str, rounds: int) ->
 
 
 def _ours(folder: Path, d_model: int, chunk: int, cumsum: str) -> tuple[float, Path]:
-    """Written and verified, for any batch and length."""
+    """Export with flashir, verified, for any batch and length."""
     b = Builder("layer")
     graph = b.finish(b.flash(b.input("x", f"f32[B, T, {d_model}]"), chunk=chunk, cumsum=cumsum, causal=True))
     start = time.perf_counter()
-    made = flashir.export(graph, folder / "ours", target="onnx:cpu", seed=0)
-    return time.perf_counter() - start, made.path
+    exported = flashir.export(graph, folder / "ours", target="onnx:cpu", seed=0)
+    return time.perf_counter() - start, exported.path
 
 
 def _rival(folder: Path, x: Any, chunk: int) -> tuple[float, Path]:
-    """Written by torch.onnx, for one length."""
+    """Export with torch.onnx, for one length."""
     torch: Any = import_module("torch")
     rotary = import_module("rotary_embedding_torch").RotaryEmbedding(dim=32)
     net: Any = import_module("flash_pytorch").FLASH(
@@ -68,7 +68,7 @@ def _rival(folder: Path, x: Any, chunk: int) -> tuple[float, Path]:
 
 def _session(path: Path) -> Any:
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # the other one needs the cores
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions must not occupy cores
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -81,16 +81,16 @@ def main() -> None:
     parser.add_argument("--cumsum", default="scan", choices=("scan", "matmul", "native"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
-    given = vars(parser.parse_args())
-    as_json = given.pop("json")
-    found = measure(**given)
-    (export, ours), (other_export, other) = found["flashir"], found[RIVAL]
+    settings = vars(parser.parse_args())
+    as_json = settings.pop("json")
+    results = measure(**settings)
+    (export, ours), (other_export, other) = results["flashir"], results[RIVAL]
     if as_json:
-        rows = {name: {"export_s": seconds, "ms": samples.median} for name, (seconds, samples) in found.items()}
-        print(json.dumps({**given, "layers": rows, "ratio": other.ratio(ours)}))
+        rows = {name: {"export_s": seconds, "ms": samples.median} for name, (seconds, samples) in results.items()}
+        print(json.dumps({**settings, "layers": rows, "ratio": other.ratio(ours)}))
         return
-    print(", ".join(f"{name} {value}" for name, value in given.items()))
-    for name, (seconds, samples) in found.items():
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    for name, (seconds, samples) in results.items():
         print(f"{name:14}  run {samples.median:8.1f} ms   export {seconds:6.2f} s")
     print(f"{RIVAL} takes {other.ratio(ours):.2f} times as long to run, {other_export / export:.1f} to export")
 

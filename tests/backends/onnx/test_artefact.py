@@ -162,7 +162,7 @@ def test_a_model_of_others_is_refused(tmp_path: Path) -> None:
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    with pytest.raises(ArtefactError, match="carries no flashir model"):
+    with pytest.raises(ArtefactError, match="contains no flashir model"):
         BACKEND.load(path, "cpu")
 
 
