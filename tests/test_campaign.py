@@ -195,3 +195,19 @@ def test_a_few_cases_find_nothing(kind: str, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(module, speed, ("params", "checkpoint", "profile", "bench", "shards"))
     replies = [a_case(kind, number, tmp_path) for number in range(QUICK[kind])]
     assert not [reply for reply in replies if reply.is_finding]
+
+
+def test_a_file_that_means_harm_and_is_read_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one that was changed in nothing."""
+    pytest.importorskip("torch")
+    from tests.campaign import archives
+
+    monkeypatch.setattr(archives, "_MAKERS", dict.fromkeys(archives._MAKERS, archives._onnx))
+    monkeypatch.setattr(archives, "FORMATS", dict.fromkeys(archives._MAKERS, archives.FORMATS["onnx"]))
+    monkeypatch.setattr(archives.onnx_models, "CHANGES", {"none": lambda model: None})
+    reply = a_case("archives", 0, tmp_path)
+    assert reply.sign.endswith("what means harm is read") and reply.what == "none"
+    monkeypatch.undo()
+    monkeypatch.setattr(archives, "_MAKERS", dict.fromkeys(archives._MAKERS, archives._onnx))
+    monkeypatch.setattr(archives, "FORMATS", dict.fromkeys(archives._MAKERS, archives.FORMATS["onnx"]))
+    assert a_case("archives", 0, tmp_path).outcome.endswith("refused")

@@ -11,6 +11,7 @@ from flashir.backends.registry import backends
 from flashir.cost.target import Target, split_name
 from flashir.cost.target_files import name_of, parse_record
 from flashir.errors import TargetError, suggest
+from flashir.files.foreign import SMALL, read_text
 from flashir.machine.profile import for_this_machine
 from flashir.plugins import TARGETS, load, plugins
 
@@ -90,6 +91,9 @@ def records_of(plugin: str) -> Path:
     return Path(folder)
 
 
-@cache
-def _record(path: Path) -> Target:
-    return parse_record(path.read_text(encoding="utf-8"), path.name)
+def read_record(path: Path) -> Target:
+    """The record in a file. Raises TargetError if it cannot be read or something is wrong in it."""
+    return parse_record(read_text(path, TargetError, largest=SMALL, problem="the record cannot be read"), path.name)
+
+
+_record = cache(read_record)

@@ -278,6 +278,19 @@ def _tokenizer(folder: Path) -> object:
     return found.vocab, found.encode("hello wörld, it is the cat").tolist(), found.decode(list(range(32, 60)))
 
 
+def _make_record(folder: Path) -> None:
+    from flashir.machine.targets import record_files
+
+    (path,) = record_files()["onnx:cpu"]
+    shutil.copy(path, folder)
+
+
+def _read_record(folder: Path) -> object:
+    from flashir.machine.targets import read_record
+
+    return read_record(folder / "onnx-cpu.toml")
+
+
 def _make_npy(folder: Path) -> None:
     np.save(folder / "ids.npy", IDS)
 
@@ -306,6 +319,7 @@ FORMATS: dict[str, Format] = {
     "recipe": Format(_text("recipe.toml", props.RECIPE), _recipe, guarded=False),
     "tokenizer": Format(_make_tokenizer, _tokenizer, guarded=False),
     "npy": Format(_make_npy, _npy, guarded=False),
+    "record": Format(_make_record, _read_record, guarded=False),
 }
 """By name. Files that people write or edit are not guarded: nothing says what they were."""
 

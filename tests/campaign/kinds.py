@@ -41,6 +41,7 @@ _ALL = (
     Kind("commands", "tests.campaign.commands", "command lines with wrong options, values and files", 120),
     Kind("flips", "tests.campaign.flips", "damage in every file that flashir writes is noticed, or harmless"),
     Kind("files", "tests.campaign.files", "malformed files of every format that flashir reads are refused", 60),
+    Kind("archives", "tests.campaign.archives", "files of strangers that mean harm are refused, and do nothing", 180),
     Kind("kills", "tests.campaign.kills", "verbs that write, ended at a random moment: old or new, never half", 300),
     Kind(
         "disks",

@@ -94,7 +94,7 @@ def _dumped(folder: Path) -> object:
 
 WRITERS: dict[str, Writer] = {
     "new": Writer("new flash --size tiny -s expansion={seed} -o made.fir --force", "made.fir", _bytes_of("made.fir")),
-    "new --init": Writer("new m.fir --init made --seed {seed}", "made", _params_of, replaces=False),
+    "new --init": Writer("new flash --size tiny --init made --seed {seed}", "made", _params_of, replaces=False),
     "show --html": Writer("show m.fir --html page.html --force", "page.html", _whole_html),
     "show --dump-ir": Writer("show m.fir --stage lowered --dump-ir passes", "passes", _dumped),
     "export onnx": Writer("export m.fir --seed {seed} -o out --force", "out", _model_of("onnx")),
