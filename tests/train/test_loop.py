@@ -21,6 +21,7 @@ from flashir.backends.optimizer_state import Moments
 from flashir.backends.protocols import Array, Batch, Step
 from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
+from flashir.execution import trainer as new
 from flashir.models.checkpoint import load_checkpoint, step_of
 from flashir.train import loop, setup
 from flashir.train import open_run as opening
@@ -91,7 +92,7 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     class Backend:
         trainer = Known
 
-    for module in (setup, opening):
+    for module in (setup, opening, new):
         monkeypatch.setattr(module, "trainable", lambda target: Backend)
 
 
