@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flashir.backends.protocols import AdamW, Array, Gradients, Params, Run, StepFn, Trainer, Verified
 from flashir.errors import TargetError
+from flashir.execution.native import Settled
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir_jax.claims import claims
@@ -87,6 +88,13 @@ class JaxBackend:
         from flashir_jax.session import compiled
 
         return tuple(compiled(graph, params, device).continued for graph in graphs)
+
+    def native(self, model: Settled, params: Params | None) -> Any:
+        """Two functions, `init` and `apply`. See Native."""
+        need_jax()
+        from flashir_jax.own_code import functions
+
+        return functions(model, params)
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
         """By vjp, under jit. See Differentiable."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Graph, Node, Value
-from flashir.ir.types import DType
+from flashir.ir.types import DType, TensorType
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.rewriter import rewrite
 
@@ -32,3 +32,16 @@ class SetDType(Pass):
             return b.insert("embed", node.inputs, {**node.attrs, "dtype": dtype})
 
         return rewrite(graph, rule)
+
+
+def retyped(graph: Graph, dtype: DType) -> Graph:
+    """The graph in another type altogether: inputs that hold features and parameters are in that type too."""
+
+    def rule(b: Builder, node: Node) -> Sequence[Value] | None:
+        own = node.attrs.get("dtype") if node.op in ("embed", "param", "constant") else None
+        if not isinstance(own, DType) or not own.is_float or own is dtype:
+            return None
+        return b.insert(node.op, node.inputs, {**node.attrs, "dtype": dtype})
+
+    types = (value.type for value in graph.inputs)
+    return rewrite(graph, rule, inputs=[TensorType(dtype, t.shape) if t.dtype.is_float else t for t in types])

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from flashir_torch.nn.layer import Layer
     from flashir_torch.nn.layers import FLASH, GAU, GLU, MLP, Attention, Combiner, MixedChunkAttention, Performer
     from flashir_torch.nn.model import Model
+    from flashir_torch.nn.shard import fully_shard
 
 __all__ = [
     "FLASH", "GAU", "GLU", "MLP", "Attention", "Combiner", "Layer", "MixedChunkAttention", "Model", "Performer",
+    "fully_shard",
 ]  # fmt: skip
 
-_MODULE_OF = {"Layer": "layer", "Model": "model"}
+_MODULE_OF = {"Layer": "layer", "Model": "model", "fully_shard": "shard"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,9 @@ from torch import nn
 
 from flashir.backends.lowering import Lowering
 from flashir.execution.native import Settled
-from flashir.ir import DType, Graph, Node, Value
-from flashir.ir.builder import Builder
-from flashir.transforms import rewrite
+from flashir.ir import DType, Graph
 from flashir.transforms.master_weights import MasterWeights
+from flashir.transforms.set_dtype import retyped
 from flashir_torch.types import TYPES
 
 KINDS = {dtype: kind for kind, dtype in TYPES.items()}
@@ -37,25 +36,6 @@ class Place:
             return Place(target)
         cards = target if target != "torch:cpu" else "torch:cuda"
         return Place(cards if first.device.type == "cuda" else "torch:cpu", KINDS[first.dtype])
-
-
-def retyped(graph: Graph, dtype: DType) -> Graph:
-    """A graph that computes in another type, from parameters in that type."""
-
-    def rule(b: Builder, node: Node) -> tuple[Value, ...] | None:
-        own = node.attrs.get("dtype")
-        if (
-            node.op not in ("embed", "param", "constant")
-            or own is dtype
-            or not isinstance(own, DType)
-            or not own.is_float
-        ):
-            return None
-        return b.insert(node.op, node.inputs, {**node.attrs, "dtype": dtype})
-
-    kinds = (dtype if value.type.dtype.is_float else value.type.dtype for value in graph.inputs)
-    types = [type(value.type)(kind, value.type.shape) for value, kind in zip(graph.inputs, kinds)]
-    return rewrite(graph, rule, inputs=types)
 
 
 def code_graph(model: Settled, place: Place) -> Graph:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from flashir.train.data import Tokenizer, ahead
 from flashir.train.open_run import opened
 from flashir.train.recipe import Recipe
 from flashir.train.setup import begin
+from tests.backends.torch import own_worker
 
 SETTINGS: dict[str, Any] = {"size": "tiny", "vocab": 31, "chunk": 16, "cumsum": "matmul"}
 MODEL = flashir.model("flash", **SETTINGS)
@@ -254,3 +259,21 @@ def test_other_mistakes(tmp_path: Path) -> None:
         flashir.torch_module(tmp_path)
     with pytest.raises(flashir.FlashirError, match="model_or_checkpoint must be"):
         flashir.torch_module(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """By DistributedDataParallel, and by FSDP with a shard of each layer."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [*command, own_worker.__file__, str(tmp_path / "found.json")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    assert not ended.returncode, ended.stderr
+    wanted = own_worker.losses("alone")
+    for how, found in json.loads((tmp_path / "found.json").read_text()).items():
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5, err_msg=how)

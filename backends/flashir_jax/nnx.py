@@ -1,0 +1,125 @@
+"""Layers of flashir as modules of flax.nnx, for models that people write themselves.
+
+from flashir_jax import nnx as layers
+
+layer = layers.FLASH(512, key_dim=128, rngs=nnx.Rngs(0))  # settings of the op `flash`
+y = layer(x, mask)                              # x [b, t, 512] -> y [b, t, 512], norm and residual included
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from flashir.errors import TargetError
+from flashir.execution.layers import LAYERS
+from flashir.ir import Attr
+from flashir_jax.layer import Adapter
+
+try:
+    from flax import nnx
+except ImportError as error:
+    raise TargetError("flax.nnx is not installed", where="jax", hint="pip install flax") from error
+
+
+class Layer(nnx.Module):
+    """x [b, t, width] -> y [b, t, width], norm and residual included.
+
+    Its parameters have the names that they have in a model of flashir, `norm.scale` or `proj_in.weight`.
+
+    Args:
+        width: d of x.
+        rngs: draws the parameters, from the stream `params`.
+        target: what an open chunk is planned for, for parameters depend on it: without one, the accelerator that is
+            here, or the processor.
+        batch, seq_len: what is typical; other batches and lengths work too.
+        param_dtype: of the parameters; what is computed follows x.
+        settings: those of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
+
+    Raises:
+        SettingError: every setting that is unknown or wrong, or that does not fit the width.
+        TargetError: as `flashir.plan`.
+    """
+
+    op: ClassVar[str]
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        rngs: nnx.Rngs,
+        target: str | None = None,
+        batch: int = 1,
+        seq_len: int = 4096,
+        param_dtype: Any = jnp.float32,
+        **settings: Attr,
+    ) -> None:
+        self.adapter = Adapter.of(self.op, width, target, batch, seq_len, settings)
+        groups: dict[str, dict[str, Any]] = {}
+        for name, array in self.adapter.init(rngs.params(), param_dtype).items():
+            group, _, local = name.rpartition(".")
+            groups.setdefault(group, {})[local] = nnx.Param(array)
+        for group, params in groups.items():
+            setattr(self, group, nnx.Dict(params))
+
+    def __call__(self, x: Any, mask: Any = None) -> Any:
+        """x [b, t, width] -> y [b, t, width], in the type of x.
+
+        Args:
+            x: floats.
+            mask: bool [b, t], true where there is a token: nothing sees the others.
+
+        Raises InputError: an array of another type or shape; where values are known, rows of a mask without a token.
+        """
+        names = (name.rpartition(".") for name in self.adapter.layer.params)
+        params = {f"{group}.{local}": getattr(self, group)[local][...] for group, _, local in names}
+        return self.adapter(params, x, mask)
+
+
+class FLASH(Layer):
+    """The gated attention unit with mixed chunk attention (Code 8): linear in the length."""
+
+    op = LAYERS["FLASH"]
+
+
+class GAU(Layer):
+    """The gated attention unit with quadratic attention (Code 6)."""
+
+    op = LAYERS["GAU"]
+
+
+class MixedChunkAttention(Layer):
+    """Mixed chunk attention in heads, as in MC-TFM++ (4.3)."""
+
+    op = LAYERS["MixedChunkAttention"]
+
+
+class Attention(Layer):
+    """Softmax attention in heads, with rotary positions."""
+
+    op = LAYERS["Attention"]
+
+
+class Performer(Layer):
+    """Linear attention with the ReLU kernel, token by token."""
+
+    op = LAYERS["Performer"]
+
+
+class Combiner(Layer):
+    """Softmax over the own chunk and summaries of the others (Appendix A)."""
+
+    op = LAYERS["Combiner"]
+
+
+class MLP(Layer):
+    """Two dense layers with a GELU between them; each token by itself."""
+
+    op = LAYERS["MLP"]
+
+
+class GLU(Layer):
+    """Gated linear units; each token by itself."""
+
+    op = LAYERS["GLU"]

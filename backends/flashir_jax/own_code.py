@@ -1,0 +1,103 @@
+"""Models in people's own code: two pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import Params
+from flashir.errors import InputError
+from flashir.execution.native import Settled
+from flashir.execution.signature import KINDS, Input, Signature, padding_problems, range_problems
+from flashir.ir.op import ParamSpec
+from flashir.ir.parameter_names import parameters
+from flashir.models.parameters import init as draw
+from flashir_jax.functions import function
+
+
+def functions(model: Settled, params: Params | None) -> tuple[Callable[..., dict[str, Any]], Callable[..., Any]]:
+    """`init(key)` and `apply(params, *inputs)`, see flashir.jax_function."""
+    call = function(Lowering.of(model.target).run(model.planned))
+    given, specs = Given(model.model), parameters(model.model)
+
+    def init(key: Any = 0) -> dict[str, Any]:
+        """Parameters by full name: those that there are; else fresh ones.
+
+        Args:
+            key: of `jax.random`, or a whole number, with which they are those of `flashir.init`.
+        """
+        if params is not None:
+            return {name: jnp.asarray(array) for name, array in params.items()}
+        if isinstance(key, (int, np.integer)):
+            return {name: jnp.asarray(array) for name, array in draw(model.model, int(key)).items()}
+        return drawn(specs, key)
+
+    def apply(params: Mapping[str, Any], *inputs: Any, **named: Any) -> Any:
+        """The result of the model, or a tuple of all in the order of `return` where it has several.
+
+        Args:
+            params: by full name, as `init` gives them.
+            inputs: arrays in the order of the model's inputs.
+            named: the same by name.
+
+        Raises:
+            ParameterError: a parameter is missing or misshapen.
+            InputError: inputs that are missing, of another type or shape; where values are known, also token ids that
+                there are not, and rows of a mask without a token.
+        """
+        return call(params, *given.checked(given.collected(inputs, named)))
+
+    return init, apply
+
+
+def drawn(specs: Mapping[str, ParamSpec], key: Any, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """Fresh parameters, each from the key and its own name, so that those of a layer are the same in any model."""
+
+    def one(name: str, spec: ParamSpec) -> Any:
+        if not spec.std:
+            return jnp.full(spec.shape, spec.mean, dtype)
+        own = jax.random.fold_in(key, crc32(name.encode()))
+        return spec.mean + spec.std * jax.random.normal(own, spec.shape, dtype)
+
+    return {name: one(name, spec) for name, spec in specs.items()}
+
+
+class Given(Signature):
+    """The inputs of a graph as arrays of JAX or numpy, traced or not."""
+
+    def checked(self, arrays: Sequence[Any]) -> list[Any]:
+        """The arrays. Raises InputError with every one that is none, or has another type or shape."""
+        problems = [told for x, each in zip(arrays, self.inputs) for told in _types(x, each)]
+        problems = problems or self.shape_problems([x.shape for x in arrays])
+        problems = problems or [told for x, each in zip(arrays, self.inputs) for told in _values(x, each)]
+        if problems:
+            raise InputError(problems)
+        return list(arrays)
+
+
+def _types(x: Any, wanted: Input) -> list[str]:
+    if not isinstance(x, (jax.Array, np.ndarray)):
+        return [f"{wanted.name} must be an array, got a {type(x).__name__}"]
+    kinds = {"floats": jnp.floating, "bools": jnp.bool_, "whole": jnp.integer}
+    if not jnp.issubdtype(x.dtype, kinds[wanted.kind]):
+        return [f"{wanted.name} must hold {KINDS[wanted.kind]}, got {x.dtype}"]
+    return []
+
+
+def _values(x: Any, wanted: Input) -> list[str]:
+    """Where they are known and a look at them costs nothing: not while tracing, nor on an accelerator."""
+    if isinstance(x, jax.core.Tracer) or not x.size:
+        return []
+    if isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices()):
+        return []
+    if wanted.vocabulary:
+        return range_problems(wanted, int(np.min(x)), int(np.max(x)))
+    if wanted.kind == "bools" and x.ndim == 2:
+        return padding_problems(wanted, np.any(np.asarray(x), -1).tolist())
+    return []
