@@ -17,9 +17,9 @@ Drawn = tuple[Any, dict[str, Any]]
 def flash_pytorch(seed: int) -> Drawn:
     """A FLASHTransformer, a FLASH or a GAU."""
     import torch
-    from flash_pytorch import FLASH, GAU, FLASHTransformer  # type: ignore[import-not-found]
-    from flash_pytorch.flash_pytorch import ScaleNorm  # type: ignore[import-not-found]
-    from rotary_embedding_torch import RotaryEmbedding  # type: ignore[import-not-found]
+    from flash_pytorch import FLASH, GAU, FLASHTransformer
+    from flash_pytorch.flash_pytorch import ScaleNorm
+    from rotary_embedding_torch import RotaryEmbedding
 
     random = np.random.default_rng(seed)
 
@@ -50,7 +50,7 @@ def flash_pytorch(seed: int) -> Drawn:
 def gau_alpha(seed: int) -> Drawn:
     """A GAUAlphaForMaskedLM. Of transformers, which it is built on, a few names are enough."""
     stand_in_for_transformers()
-    import gau_alpha as package  # type: ignore[import-not-found]
+    import gau_alpha as package
 
     random = np.random.default_rng(seed)
 

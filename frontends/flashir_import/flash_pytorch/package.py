@@ -34,7 +34,7 @@ def gau(arrays: Arrays, settings: Settings) -> Forward | None:
 def _loaded(kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forward | None:
     """A model of the package with those tensors; None where it is not installed."""
     try:
-        import flash_pytorch.flash_pytorch as package  # type: ignore[import-not-found]
+        import flash_pytorch.flash_pytorch as package
         import torch
     except ImportError:
         return None

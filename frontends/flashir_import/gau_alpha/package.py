@@ -19,7 +19,7 @@ NAMES = (
 def masked_lm(arrays: Arrays, settings: Settings) -> Forward | None:
     """The package's model with those tensors; None where it is not installed."""
     try:
-        import gau_alpha  # type: ignore[import-not-found]
+        import gau_alpha
         import torch
     except ImportError:
         return None

@@ -1,0 +1,99 @@
+"""A model of a package as torch.onnx writes it, and as flashir does after importing it: time to export, size, speed.
+
+    python -m flashir_import.experiments.onnx_files --length 4096 --rounds 9
+
+Both files run in ONNX Runtime, one after the other, on the same ids. torch.onnx is given what it needs: the cache of
+rotary positions, which it cannot trace, is switched off, and its example is no multiple of the group, for else the file
+takes no other length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+import flashir
+from flashir_import.experiments.draw import randomised
+
+SETTINGS = {"dim": 256, "depth": 2, "num_tokens": 256, "group_size": 256, "query_key_dim": 128, "causal": True}
+EXAMPLE = 300
+
+
+def of_torch(module: Any, folder: Path) -> Path:
+    """The file of torch.onnx, any batch and length."""
+    import torch
+
+    for part in module.modules():
+        if hasattr(part, "cache_if_possible"):
+            part.cache_if_possible = False
+    axes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}}
+    path = folder / "torch.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ids = torch.zeros(2, EXAMPLE, dtype=torch.int64)
+        torch.onnx.export(module, (ids,), path, dynamo=True, dynamic_shapes=axes, verbose=False)
+    return path
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a model and of the data beside it."""
+    return sum(each.stat().st_size for each in path.parent.iterdir())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line."""
+    from flash_pytorch import FLASHTransformer
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--length", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args(arguments)
+    module = randomised(FLASHTransformer(**SETTINGS, norm_type="layernorm"), 0)
+    ids = np.random.default_rng(0).integers(0, SETTINGS["num_tokens"], (1, given.length))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = given.threads
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "torch").mkdir()
+        began = time.perf_counter()
+        made = flashir.convert(module)
+        converted = time.perf_counter()
+        flashir.export(made.model, folder / "flashir", target="onnx:cpu", params=made.params, seq_len=given.length)
+        exported = time.perf_counter()
+        theirs = of_torch(module, folder / "torch")
+        ended = time.perf_counter()
+        files = {"flashir": folder / "flashir" / "model.onnx", "torch.onnx": theirs}
+        sessions = {name: ort.InferenceSession(str(path), options) for name, path in files.items()}
+        feeds = {name: {session.get_inputs()[0].name: ids} for name, session in sessions.items()}
+        results = {name: session.run(None, feeds[name])[0] for name, session in sessions.items()}
+        times: dict[str, list[float]] = {name: [] for name in sessions}
+        for _ in range(given.rounds):
+            for name, session in sessions.items():
+                start = time.perf_counter()
+                session.run(None, feeds[name])
+                times[name].append((time.perf_counter() - start) * 1e3)
+        wanted, got = results["torch.onnx"], results["flashir"]
+        print(f"apart {np.abs(got - wanted).max() / np.abs(wanted).max():.1e}")
+        print(f"import and verify {converted - began:.1f} s, export {exported - converted:.1f} s")
+        print(f"torch.onnx {ended - exported:.1f} s, {(ended - exported) / (exported - converted):.1f} times as long")
+        for name, path in files.items():
+            print(f"{name} {size_of(path) / 2**20:.2f} MiB, {median(times[name]):.0f} ms")
+        pairs = [theirs / ours for ours, theirs in zip(times["flashir"], times["torch.onnx"])]
+        print(f"torch.onnx takes {median(pairs):.2f} times as long, {min(pairs):.2f} to {max(pairs):.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
