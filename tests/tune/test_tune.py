@@ -163,8 +163,8 @@ def test_a_strategy_with_a_gradient_of_its_own_cannot_win(monkeypatch: pytest.Mo
     off = 1.0
 
     class Off:
-        def trainer(self, *given: Any) -> Any:
-            made = backend("torch").trainer(*given)  # type: ignore[attr-defined]
+        def trainer(self, *given: Any, **options: Any) -> Any:
+            made = backend("torch").trainer(*given, **options)  # type: ignore[attr-defined]
             state, name, by = made.state, "mean.layers.0.proj_out.weight", off
             made.state = lambda: {**(found := state()), name: found[name] * by}
             return made
