@@ -29,7 +29,7 @@ FAULTS = {
     "hangs": 6,
 }
 """What `tests.campaign.planted` has, by the number of the case."""
-QUICK = {"texts": 30, "api": 60, "values": 2, "causality": 1, "decode": 1, "flips": 12, "files": 20}
+QUICK = {"texts": 30, "api": 60, "values": 1, "causality": 1, "decode": 1, "flips": 12, "files": 20}
 """Cases of each kind that take a second or two."""
 
 

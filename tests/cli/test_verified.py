@@ -139,7 +139,7 @@ def test_what_does_nothing_is_an_error(cli: Cli, exported: Path, text: Path, tmp
         assert said in cli.fails(*line)
 
 
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("given", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weights_that_nobody_gave_are_said_to_be_random(
     cli: Cli, trained: Path, exported: Path, tmp_path: Path, text: Path, given: bool
 ) -> None:

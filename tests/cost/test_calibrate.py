@@ -61,7 +61,8 @@ def test_a_number_that_cannot_explain_its_kernel_is_left_out(graphs):
 
 
 def test_calibrating_keeps_a_profile_that_later_plans_use(monkeypatch):
-    monkeypatch.setattr(module, "ROUNDS", 3)
+    monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setattr(module, "SWEEPS", 1)
     monkeypatch.setattr(module, "WIDEST_SPREAD", 1e9)
     found = calibrate("onnx:cpu")
     assert target("onnx:cpu").number("bandwidth") == pytest.approx(found.after.number("bandwidth"))
