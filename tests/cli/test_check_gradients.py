@@ -48,7 +48,9 @@ def test_people_see_the_worst_parameter_and_what_was_left_out(cli: Cli) -> None:
     assert "gradients" not in cli.ok("check", *LAYER, "--lengths", 1)
 
 
-@pytest.mark.parametrize("name", ["layers.0.rel_bias.w", "embed.weight", "pos.scale"])
+@pytest.mark.parametrize(
+    "name", ["layers.0.rel_bias.w", *(pytest.param(x, marks=pytest.mark.slow) for x in ("embed.weight", "pos.scale"))]
+)
 def test_a_gradient_that_is_off_is_found_and_named(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     whole = TorchBackend.gradients
 

@@ -26,7 +26,7 @@ def narrow(cli, text, tmp_path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.mark.parametrize("kind", ["int8", "float16"])
+@pytest.mark.parametrize("kind", ["int8", pytest.param("float16", marks=pytest.mark.slow)])
 def test_it_says_what_narrow_weights_save_and_cost(cli, text, tmp_path, kind):
     line = ("export", *BYTES, "--quantize", kind, "--text", text, "-o", tmp_path / "out")
     made = cli.json(*line)

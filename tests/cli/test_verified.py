@@ -74,7 +74,7 @@ def test_an_export_is_checked_with_the_parameters_inside_it(
     assert f"both with the weights in {tmp_path / 'out'}" in cli.ok(*asked)
 
 
-@pytest.mark.parametrize("kind", ["float16", "int8"])
+@pytest.mark.parametrize("kind", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_an_export_with_narrow_weights_is_checked_by_its_own_tolerance(
     cli: Cli, trained: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -164,7 +164,7 @@ def test_weights_that_nobody_gave_are_said_to_be_random(
     assert cli.json(*checked)["weights"]["random"] is not given
 
 
-@pytest.mark.parametrize("target", ["onnx:cpu", "torch:cpu"])
+@pytest.mark.parametrize("target", ["onnx:cpu", pytest.param("torch:cpu", marks=pytest.mark.slow)])
 def test_a_model_of_fixed_shape_is_verified_at_that_shape(cli: Cli, tmp_path: Path, target: str) -> None:
     fixed = write(tmp_path / "fixed.fir", FIXED)
     made = cli.json("export", fixed, "--target", target, "-o", tmp_path / "out")
