@@ -50,7 +50,10 @@ def test_what_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "settings"), [("flash-quad", {"heads": 2}), ("flash", {}), pytest.param("flash-quad", {}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("flash-quad", {"heads": 2}), ("flash", {}), pytest.param("flash-quad", {}, marks=pytest.mark.slow)],
+)
 def test_a_decoder_is_compared_on_what_it_divides_by(tmp_path: Path, name: str, settings: dict[str, int]) -> None:
     model = flashir.model(name, d_model=16, depth=1, vocab=61, key_dim=8, **settings)
     model = flashir.plan(model, seq_len=64, chunk=16 if name == "flash" else None).graph

@@ -45,17 +45,26 @@ each_pass = pytest.mark.parametrize("each", EVERY_PASS, ids=str)
 
 
 @each_pass
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(graph=blocks(), batch=BATCHES, length=LENGTHS)
 def test_a_pass_keeps_the_meaning_of_blocks(each: Pass, graph: Graph, batch: int, length: int) -> None:
     check(graph, each.apply(graph), {"B": batch, "T": length})
 
 
 @each_pass
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(graph=blocks().map(with_scopes).map(Lower().apply), length=LENGTHS)
 def test_a_pass_keeps_the_meaning_of_what_is_lowered(each: Pass, graph: Graph, length: int) -> None:
     check(graph, each.apply(graph), {"B": 1, "T": length})
+
+
+@pytest.mark.slow
+@each_pass
+@settings(max_examples=40)
+@given(graph=blocks(), length=LENGTHS)
+def test_a_pass_keeps_the_meaning_of_many_more_graphs(each: Pass, graph: Graph, length: int) -> None:
+    for whole in (graph, Lower().apply(with_scopes(graph))):
+        check(whole, each.apply(whole), {"B": 1, "T": length})
 
 
 @each_pass
@@ -64,7 +73,7 @@ def test_a_pass_keeps_the_meaning_of_primitives(each: Pass, graph: Graph, batch:
     check(graph, each.apply(graph), {"B": batch})
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(graph=blocks(), batch=BATCHES, length=LENGTHS)
 def test_the_whole_lowering_keeps_the_meaning(graph: Graph, batch: int, length: int) -> None:
     check_lowering(graph, batch, length)
@@ -84,7 +93,7 @@ def check_lowering(graph: Graph, batch: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("claimed", ["flash", "gau", "chunked_recurrence", "linear_attention", "rope", "dense", "silu"])
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(graph=blocks(), length=LENGTHS)
 def test_it_does_so_whatever_the_target_claims(claimed: str, graph: Graph, length: int) -> None:
     lowering = Lowering("primitives", lambda node: node.op == claimed or opdef(node.op).is_primitive)
