@@ -1,4 +1,4 @@
-"""Transforms: rewriting, the passes by their names, and pipelines of them as text."""
+"""Graph transformations: the rewriter, the passes by name, and pipelines of passes as text."""
 
 from flashir.transforms.pipeline import Pass, PassResult, Pipeline, Timing
 from flashir.transforms.registry import PASSES, parse_pipeline

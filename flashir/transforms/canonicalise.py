@@ -1,4 +1,4 @@
-"""canonicalise: fold what is known, merge what is equal, drop what is unused."""
+"""canonicalise: constant folding, common subexpression elimination and dead code elimination."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from flashir.transforms.rewriter import RewritingBuilder, rewrite
 
 @dataclass(frozen=True)
 class Canonicalise(Pass):
-    """Constants folded, identities removed, equal nodes merged, dead nodes dropped; in regions too."""
+    """Fold constants, remove identities, merge equal nodes and drop dead ones, also inside regions."""
 
     name = "canonicalise"
 
     def apply(self, graph: Graph) -> Graph:
-        """One walk: rules apply as nodes are inserted, so their results fold further."""
+        """Rewrite the graph in one walk. Rules apply to each node as it is inserted, so their results fold further."""
         return drop_dead(rewrite(graph, fold, merge_equal))
 
 
 def fold(b: Builder, node: Node) -> Value | None:
-    """A node that equals one of its operands, or a constant -> that."""
+    """Replace a node that equals one of its operands or a constant."""
     record = OPS[node.op]
     simpler = record.fold(b, node) if record.fold is not None else _drop_neutral(b, node)
     return simpler if simpler is not None else _fold_constants(b, node)
@@ -39,19 +39,19 @@ def merge_equal(b: RewritingBuilder, node: Node) -> Sequence[Value] | None:
 
 
 def drop_dead(graph: Graph) -> Graph:
-    """The graph without nodes whose results nobody needs; bodies too."""
+    """The graph without nodes whose results are unused, also inside regions."""
     needed = set(graph.outputs)
-    kept: list[Node] = []
+    live: list[Node] = []
     for node in reversed(graph.nodes):
         if needed.isdisjoint(node.outputs):
             continue
-        kept.append(replace(node, region=drop_dead(node.region)) if node.region is not None else node)
+        live.append(replace(node, region=drop_dead(node.region)) if node.region is not None else node)
         needed.update(node.operands)
-    return replace(graph, nodes=tuple(reversed(kept)))
+    return replace(graph, nodes=tuple(reversed(live)))
 
 
 def _drop_neutral(b: Builder, node: Node) -> Value | None:
-    """`sub(x, 0)` -> `x`; where the op is commutative, `add(0, x)` -> `x` too."""
+    """`sub(x, 0)` -> `x`; if the op is commutative, also `add(0, x)` -> `x`."""
     record = OPS[node.op]
     if record.neutral is None:
         return None
@@ -62,7 +62,7 @@ def _drop_neutral(b: Builder, node: Node) -> Value | None:
 
 
 def _fold_constants(b: Builder, node: Node) -> Value | None:
-    """`mul(2, 3)` -> `6`, computed by the op's own reference."""
+    """`mul(2, 3)` -> `6`, computed by the reference of the op."""
     record = OPS[node.op]
     if not (record.is_primitive and record.is_elementwise):
         return None

@@ -1,7 +1,7 @@
-"""How values lie along chunks: which axis holds the tokens, and what an op makes of it.
+"""Chunk analysis: which axis of a value holds the tokens, and whether an op can run chunk by chunk.
 
-An op treats chunks alike where each chunk of its results depends on the same chunk of its operands alone, and on
-values that know nothing of chunks. The rules here say so of one op at a time; what they do not know is refused.
+An op can run chunk by chunk if each chunk of its results depends only on the same chunk of its operands and on values
+that do not depend on chunks. There is a rule for each kind of op; an op without a rule is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flashir.ops.primitive.scan import cut_scan
 
 @dataclass(frozen=True)
 class AxisLayout:
-    """Axis `axis` has `chunks * rows` places, those of one chunk side by side."""
+    """Axis `axis` has size `chunks * rows`; the rows of one chunk are contiguous."""
 
     axis: int
     rows: int
@@ -28,7 +28,7 @@ class AxisLayout:
 
 Known = Mapping[Value, AxisLayout]
 Seen = list[AxisLayout | None]
-"""How an op sees each operand: along chunks, or whole."""
+"""The layout in which an op reads each operand, or None if it reads the operand whole."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class Chunks:
     rows: int
 
     def spread(self, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-        """How a node that treats chunks alike sees its operands, and how its results lie; None where it does not.
+        """The layouts of the operands and results of a node that can run chunk by chunk; None if it cannot.
 
         Args:
-            node: one that reads a value in `known`.
-            known: how values lie that depend on the tokens.
+            node: a node that reads a value in `known`.
+            known: the layout of each value that depends on the tokens.
         """
         axes = OPS[node.op].axes
         rule = None if axes is None else _RULES.get(axes)
         return None if rule is None else rule(self, node, known)
 
     def fits(self, size: Size, along: AxisLayout) -> bool:
-        """Whether an axis of that size can lie so."""
+        """Whether an axis of this size can have this layout."""
         return size == self.count * along.rows
 
 
 def _elementwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """Axes are matched from the back; an operand that is not spread there is seen whole."""
+    """Axes are matched from the last one back. An operand of size 1 or without that axis is read whole."""
     from_back = {(value.type.rank - known[value].axis, known[value].rows) for value in node.operands if value in known}
     if len(from_back) != 1:
         return None
@@ -73,7 +73,7 @@ def _elementwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[A
 
 
 def _rowwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """The last axis of the first operand is worked on, the others are whole: dense, norms, softmax."""
+    """The op works along the last axis of its first operand and reads the others whole: dense, norms, softmax."""
     x, *others = node.operands
     if x not in known or any(value in known for value in others) or known[x].axis == x.type.rank - 1:
         return None
@@ -81,7 +81,7 @@ def _rowwise(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisL
 
 
 def _matmul(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """Chunks among the rows of x, where y is whole, or among the axes before the matrices."""
+    """The tokens are rows of x, and y is read whole; or they are a batch axis."""
     x, y = node.operands
     rank = node.output.type.rank
     if x in known and y not in known and y.type.rank == 2:
@@ -102,7 +102,7 @@ def _matmul(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLa
 
 
 def _off_axis(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """Ops along one axis that is not that of the tokens: split, concat, slice, pad, reverse, cumsum."""
+    """The op works along one axis other than that of the tokens: split, concat, slice, pad, reverse, cumsum."""
     (along, *others) = {known[value] for value in node.operands if value in known}
     axis = int(str(node.attrs["axis"])) % node.operands[0].type.rank
     if others or axis == along.axis:
@@ -113,29 +113,29 @@ def _off_axis(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[Axis
 
 
 def _reduce(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """Axes other than that of the tokens go, or become 1."""
+    """Axes other than that of the tokens are removed or become 1."""
     (x,) = node.operands
     along, axes = known[x], [axis % x.type.rank for axis in _numbers(node.attrs["axes"])]
     if along.axis in axes:
         return None
-    gone = 0 if node.attrs["keepdims"] else sum(axis < along.axis for axis in axes)
-    return [along], [AxisLayout(along.axis - gone, along.rows)]
+    removed = 0 if node.attrs["keepdims"] else sum(axis < along.axis for axis in axes)
+    return [along], [AxisLayout(along.axis - removed, along.rows)]
 
 
 def _transpose(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """The axis goes where it is put."""
+    """The axis of the tokens moves to its place in the permutation."""
     along = known[node.operands[0]]
     return [along], [AxisLayout(_numbers(node.attrs["perm"]).index(along.axis), along.rows)]
 
 
 def _gather(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """Rows of a table that is whole."""
-    table, places = node.operands
-    return None if table in known else ([None, known[places]], [known[places]])
+    """The table is read whole, the row indices along chunks."""
+    table, rows = node.operands
+    return None if table in known else ([None, known[rows]], [known[rows]])
 
 
 def _reshape(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """Row-major order keeps chunks together wherever an axis of theirs begins at the same place.
+    """Row-major order keeps chunks contiguous if the axes before that of the tokens have as many elements as before.
 
     [b, g * n, s] -> [b, g, n, s] and back, [b, t, s] -> [b, 1, t, s]
     """
@@ -149,7 +149,7 @@ def _reshape(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisL
 
 
 def _scan(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayout]] | None:
-    """A loop over chunks, one a step, whose state begins with what knows nothing of chunks."""
+    """A loop over chunks, one per step, whose initial state does not depend on chunks."""
     carried, walked, invariants = cut_scan(node.operands, node.attrs)
     along = AxisLayout(int(str(node.attrs["axis"])), 1)
     if any(value in known for value in (*carried, *invariants)):
@@ -164,7 +164,7 @@ def _scan(chunks: Chunks, node: Node, known: Known) -> tuple[Seen, list[AxisLayo
 
 def _numbers(value: object) -> Sequence[int]:
     assert isinstance(value, tuple)
-    return [int(each) for each in value]
+    return [int(number) for number in value]
 
 
 Rule = Callable[[Chunks, Node, Known], tuple[Seen, list[AxisLayout]] | None]

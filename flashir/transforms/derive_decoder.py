@@ -1,8 +1,8 @@
-"""to-decode: a causal model as two graphs with explicit state, one for prompts and one for what comes after.
+"""to-prefill, to-step: a causal model as two graphs with explicit state, one for prompts and one for new tokens.
 
-Claim or descend, once more. An op that says how it is continued (`OpDef.stream`) is; one that acts on each token alone
-stays as it is, on fewer tokens; any other is replaced by its decomposition, and a primitive that is neither is an error
-that names it. A `repeat` is unrolled, for each layer has states of its own.
+This is claim or descend again. An op with a streaming rule (`OpDef.stream`) is decoded by it. A tokenwise op stays as
+it is, on fewer tokens. Any other op is replaced by its decomposition; an error names a primitive that is neither. A
+`repeat` is unrolled, because each layer has its own state.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ Operands = Sequence[Value | None]
 def to_prefill(
     model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None
 ) -> tuple[Graph, dict[str, TensorType]]:
-    """`model(ids [b, t])` -> `prefill(ids [b, t], lengths [b])` -> logits [b, 1, v] of the last tokens, and the states
+    """`model(ids [b, t])` -> `prefill(ids [b, t], lengths [b])` -> logits [b, 1, v] of the last tokens, and the states.
 
-    Rows are padded on the right. A prompt is one document: what tells documents apart, or padding, is left out.
-    The states come in the order of their names and types, which are returned as well.
+    Rows are padded on the right. A prompt is one document: inputs that mask documents or padding are removed.
+    The names and types of the states are returned as well, in the order of the results.
 
     Args:
-        model: a causal model, its chunk chosen.
-        tokens: how many a step takes at most.
-        max_len: how many tokens caches hold.
-        length: of the whole sequence, where the model divides by it.
+        model: a causal model, with its chunk chosen.
+        tokens: the most tokens that a step takes.
+        max_len: the capacity of caches in tokens.
+        length: the length of the whole sequence, if the model divides by it.
 
     Raises:
-        SettingError: the model is not causal, or cannot be continued token by token; the op is named, and why.
+        SettingError: the model is not causal, or an op cannot be decoded token by token.
     """
     model = OneDocument().apply(model)
     source = _Source.of(model, length)
@@ -79,21 +79,21 @@ def to_step(
     max_len: int | None = None,
     length: int | None = None,
 ) -> Graph:
-    """`model(ids [b, t])` -> `step(ids [b, 1], *states)` -> logits [b, 1, v] of the new token, and the states after
+    """`model(ids [b, t])` -> `step(ids [b, 1], *states)` -> logits [b, 1, v] of the new token, and the new states.
 
-    Where a step takes several `tokens` it is `step(ids [b, t], ..)` for any t up to them.
+    With `tokens` above 1 it is `step(ids [b, t], ..)` for any t up to `tokens`.
 
     Args:
         model, tokens, max_len, length: as in `to_prefill`.
-        states: as it returned them.
+        states: the names and types that `to_prefill` returned.
     """
     source = _Source.of(OneDocument().apply(model), length)
     time = 1 if tokens == 1 else source.time
     b = Builder(model.name)
     ids = b.input("ids", source.ids.with_shape((source.ids.shape[0], time)))
-    given = {name: b.input(name, type_) for name, type_ in states.items()}
-    seen = given[POSITION]
-    walk = _Step(source, DecodeContext(b, seen, time, tokens, max_len), given)
+    before = {name: b.input(name, type_) for name, type_ in states.items()}
+    seen = before[POSITION]
+    walk = _Step(source, DecodeContext(b, seen, time, tokens, max_len), before)
     (logits,) = walk.graph(source.graph, (ids,), "", {})
     assert logits is not None
     after = {**walk.states, POSITION: b.add(seen, b.size(value=time))}
@@ -111,13 +111,13 @@ class ToPrefill(Pass):
     length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
-        """The graph for prompts. Raises SettingError where a model cannot be continued."""
+        """The prefill graph. Raises SettingError if the model cannot be decoded."""
         return to_prefill(graph, tokens=self.tokens, max_len=self.max_len, length=self.length)[0]
 
 
 @dataclass(frozen=True)
 class ToStep(Pass):
-    """`model(ids)` -> `step(ids, *states)`, the logits and the states after; see `to_step`."""
+    """`model(ids)` -> `step(ids, *states)`, the logits and the new states; see `to_step`."""
 
     name = "to-step"
     optional = False
@@ -126,21 +126,21 @@ class ToStep(Pass):
     length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
-        """The graph for what comes after prompts. Raises SettingError where a model cannot be continued."""
+        """The step graph. Raises SettingError if the model cannot be decoded."""
         _, states = to_prefill(graph, tokens=self.tokens, max_len=self.max_len, length=self.length)
         return to_step(graph, states, tokens=self.tokens, max_len=self.max_len, length=self.length)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A model that can be walked: one input of tokens, its length a multiple of every chunk.
+    """A model prepared for the walk: its length is a multiple of every chunk.
 
     Args:
-        graph: the model with lengths of `whole`, and names for its parameters.
-        ids: the type of its input as it was.
-        time: the length as it was, a symbol.
-        whole: the length in `graph`.
-        tokens: what its ops do to tokens.
+        graph: the model with the length `whole` and full names of its parameters.
+        ids: the original type of its input.
+        time: the original length, a symbol.
+        whole: the length in `graph`, in whole chunks.
+        tokens: the token analysis of `graph`.
     """
 
     graph: Graph
@@ -159,7 +159,7 @@ class _Source:
         return _Source(graph, ids, time, whole, Tokens(str(time)))
 
     def padded(self, model: Graph) -> Size:
-        """The length of a prompt in whole chunks, where the model can be padded at once; else as it is."""
+        """The length of a prompt in whole chunks if the model can be padded as a whole; otherwise the length itself."""
         if length_to_pad(model) is None:
             return self.time
         chunks = [node.attrs["chunk"] for node in model.walk() if "chunk" in node.attrs]
@@ -167,7 +167,7 @@ class _Source:
         return ceildiv(self.time, multiple) * multiple
 
     def cut(self) -> tuple[Graph, Graph]:
-        """The model up to its last node, and that node, which acts on each token alone: it is for the last ones."""
+        """The model without its last node, and that node if it is tokenwise: it then runs for the last tokens only."""
         graph = self.graph
         last = graph.producers().get(graph.outputs[0])
         varying = [] if last is None else [value for value in last.operands if self.tokens.axes(value.type)]
@@ -185,13 +185,13 @@ class _Source:
 
 
 def of_length(model: Graph, length: int) -> Graph:
-    """The model for tokens that begin a sequence of a length: what divides by the length divides by that."""
+    """The model with `length` wherever it divides by the length, for the first tokens of a sequence that long."""
     return rewrite(model, _Divide(length))
 
 
 @dataclass(frozen=True)
 class _Divide:
-    """Blocks that divide by the length are told which it is."""
+    """A rule that sets the length of blocks that divide by it."""
 
     length: int | None
 
@@ -202,18 +202,18 @@ class _Divide:
 
 
 def _checked(model: Graph) -> TensorType:
-    """The type of the one input, ids [b, t]. Raises SettingError with all that keeps a model from being continued."""
+    """The type of the only input, ids [b, t]. Raises SettingError with all reasons why the model cannot be decoded."""
     problems = []
     wanted = [v for v in model.inputs if v.type.rank == 2 and v.type.dtype in (DType.I32, DType.I64)]
     if len(model.inputs) != 1 or len(wanted) != 1 or symbol_of(wanted[0].type.shape[1]) is None:
         shown = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
-        problems.append(f"it takes ({shown}); only tokens alone, [B, T] of any length T, can be continued")
+        problems.append(f"it takes ({shown}); the only input must be tokens [B, T] of any length T")
     if len(model.outputs) != 1:
-        problems.append(f"it has {len(model.outputs)} results; only one can be continued")
+        problems.append(f"it has {len(model.outputs)} results, wanted one")
     elif model.outputs[0].type.rank < 3:
-        problems.append(f"its result is {model.outputs[0].type}; only what has a row for each token can be continued")
+        problems.append(f"its result is {model.outputs[0].type}; wanted a row for each token")
     for op in dict.fromkeys(node.op for node in model.walk() if node.attrs.get("causal") is False):
-        problems.append(f"{op} is not causal: a token sees those after it")
+        problems.append(f"{op} is not causal: a token attends to later ones")
     for op in dict.fromkeys(node.op for node in model.walk() if node.attrs.get("chunk") is AUTO):
         problems.append(f"the chunk of {op} is part of the model, and still auto")
     if problems:
@@ -222,27 +222,27 @@ def _checked(model: Graph) -> TensorType:
 
 
 class _Walk(ABC):
-    """Rebuilds a model in another graph, for the tokens of a moment, and collects the states."""
+    """Rebuilds a model in another graph, for the tokens of a context, and collects the states."""
 
     def __init__(self, source: _Source, now: DecodeContext) -> None:
         self.source, self.tokens, self.now = source, source.tokens, now
         self.states: dict[str, Value] = {}
         self._inside: list[str] = []
-        self._met: Counter[str] = Counter()
+        self._count: Counter[str] = Counter()
         chunks = {node.attrs["chunk"] for node in source.graph.walk() if "chunk" in node.attrs}
         self._sizes = {source.whole: now.length}
         self._sizes |= {ceildiv(source.whole, n): self.chunks(n) for n in chunks if isinstance(n, int) and n > 1}
 
     @abstractmethod
     def chunks(self, chunk: int) -> Size:
-        """How many chunks the tokens may touch."""
+        """The most chunks that the tokens can overlap."""
 
     @abstractmethod
     def continued(self, node: Node, operands: Operands, attrs: dict[str, Any], scope: str) -> Sequence[Value]:
-        """The results of an op that has a stream."""
+        """The results of an op with a streaming rule."""
 
     def graph(self, graph: Graph, inputs: Operands, scope: str, rounds: Mapping[str, int]) -> tuple[Value | None, ...]:
-        """What stands for the outputs of a graph, given what stands for its inputs."""
+        """Rebuild a graph or body: new values of its inputs -> new values of its outputs."""
         values = dict(zip(graph.inputs, inputs, strict=True))
         for node in graph.nodes:
             operands = [None if value is None else values[value] for value in node.inputs]
@@ -250,7 +250,7 @@ class _Walk(ABC):
         return tuple(values[value] for value in graph.outputs)
 
     def node(self, node: Node, operands: Operands, scope: str, rounds: Mapping[str, int]) -> Sequence[Value | None]:
-        """Continued, as it is, or by what it is made of; of an error it is said where."""
+        """Rebuild a node by its streaming rule, as it is, or by its decomposition. Errors name the layer."""
         record = OPS[node.op]
         if node.op == "repeat":
             return self.repeat(node, operands, scope, rounds)
@@ -265,18 +265,18 @@ class _Walk(ABC):
             return self.now.b.insert(node.op, operands, named, node.region)
         if record.decompose is None:
             raise SettingError(
-                f"{node.op} takes more of a sequence than one token, and cannot be continued",
+                f"{node.op} mixes tokens and has no streaming rule, so the model cannot be decoded",
                 where=self.where(node, scope),
-                hint=_mend(node.op),
+                hint=_hint(node.op),
             )
         present = [value for value in operands if value is not None]
         self._inside.append(node.op)
-        made = self.graph(self.tokens.part(node), present, scope, rounds)
+        results = self.graph(self.tokens.part(node), present, scope, rounds)
         self._inside.pop()
-        return made
+        return results
 
     def repeat(self, node: Node, operands: Operands, scope: str, rounds: Mapping[str, int]) -> Sequence[Value | None]:
-        """One layer after the other."""
+        """Rebuild a loop over layers as one layer after the other."""
         body, times = node.region, node.attrs["times"]
         assert body is not None and isinstance(times, int)
         x, *invariants = operands
@@ -285,32 +285,32 @@ class _Walk(ABC):
         return [x]
 
     def where(self, node: Node, scope: str) -> str:
-        """The layer, and the ops that an op stands in."""
+        """The layer, and the path of ops to a node, for errors."""
         path = " > ".join((*self._inside, node.op))
         return f"{scope}: {path}" if scope else path
 
     def prefix(self, node: Node, scope: str) -> str:
-        """What the names of an op's states begin with: the layer, and a number where the same op was there before."""
+        """The prefix of the names of an op's states: the layer, and a number from the second such op on."""
         own = f"{scope}." if scope else f"{node.op}."
-        self._met[own + node.op] += 1
-        count = self._met[own + node.op]
+        self._count[own + node.op] += 1
+        count = self._count[own + node.op]
         return own if count == 1 else f"{own}{count}."
 
     def named(self, node: Node, rounds: Mapping[str, int]) -> dict[str, Any]:
-        """The attributes in the graph in the making: sizes are those there, rounds have numbers."""
+        """The attributes in the new graph: with its sizes, and with numbers for rounds."""
         attrs = {name: self.resized(node, value) for name, value in node.attrs.items()}
         names = ("scope", "name") if node.op == "param" else ("scope",)
         return attrs | {name: expand(attrs[name], rounds) for name in names if attrs.get(name)}
 
     def resized(self, node: Node, attr: Attr) -> Any:
-        """A size in that graph, where the attribute is one."""
+        """The attribute with sizes of tokens replaced by those of the new graph."""
         if isinstance(attr, tuple):
             return tuple(self.resized(node, item) for item in attr)
         return self._sizes.get(attr, attr) if isinstance(attr, Dim) and self.tokens.counts(attr) else attr
 
 
 class _Prefill(_Walk):
-    """Ops that have a stream stay whole; what they leave behind is a state."""
+    """Keeps ops with a streaming rule as they are, and computes their states after the prompt."""
 
     def chunks(self, chunk: int) -> Size:
         return ceildiv(self.now.length, chunk)
@@ -318,19 +318,19 @@ class _Prefill(_Walk):
     def continued(self, node: Node, operands: Operands, attrs: dict[str, Any], scope: str) -> Sequence[Value]:
         stream = OPS[node.op].stream
         assert stream is not None
-        made = self.now.b.insert(node.op, operands, attrs)
-        left: States = stream.after(self.now, *operands, **attrs)
+        results = self.now.b.insert(node.op, operands, attrs)
+        after: States = stream.after(self.now, *operands, **attrs)
         prefix = self.prefix(node, scope)
-        self.states |= {prefix + name: value for name, value in left.items()}
-        return made
+        self.states |= {prefix + name: value for name, value in after.items()}
+        return results
 
 
 class _Step(_Walk):
-    """Ops that have a stream use their states, and renew them."""
+    """Replaces ops with a streaming rule by one step, which reads and updates their states."""
 
-    def __init__(self, source: _Source, now: DecodeContext, given: Mapping[str, Value]) -> None:
+    def __init__(self, source: _Source, now: DecodeContext, before: Mapping[str, Value]) -> None:
         super().__init__(source, now)
-        self.given = given
+        self.before = before
 
     def chunks(self, chunk: int) -> Size:
         return ceildiv(self.now.length + (chunk - 1), chunk)
@@ -340,18 +340,18 @@ class _Step(_Walk):
         assert stream is not None
         b = self.now.b
         prefix = self.prefix(node, scope)
-        own = {name.removeprefix(prefix): value for name, value in self.given.items() if name.startswith(prefix)}
+        own = {name.removeprefix(prefix): value for name, value in self.before.items() if name.startswith(prefix)}
         extra = own_parameters(b, replace(node, attrs=attrs))
-        made, after = stream.step(self.now, own, *operands, **attrs, **extra)
+        results, after = stream.step(self.now, own, *operands, **attrs, **extra)
         self.states |= {prefix + name: value for name, value in after.items()}
-        return [made] if isinstance(made, Value) else made
+        return [results] if isinstance(results, Value) else results
 
 
-def _mend(op: str) -> str:
-    """What to do where an op cannot be continued."""
+def _hint(op: str) -> str:
+    """A hint for an op that cannot be decoded."""
     if op == "reshape":
-        return 'in flash, states of chunks that are summed up can (summaries = "sum")'
+        return 'flash can be decoded with summaries = "sum"'
     if op == "size":
-        another = "what divides by the length of the sequence needs another qk_scale or attention"
-        return f"{another}; for a gau, {option('length', 512)} says which length that is"
+        fixed = option("length", 512)
+        return f"the model divides by the sequence length: fix it with {fixed}, or use another qk_scale or attention"
     return ""

@@ -1,4 +1,4 @@
-"""narrow-results: a model that computes with fewer bits returns what it made, not a wider copy of it."""
+"""narrow-results: a model in bfloat16 or float16 returns its results as they are, without a cast to float32."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from flashir.transforms.pipeline import Pass
 
 @dataclass(frozen=True)
 class DropOutputCast(Pass):
-    """`y = cast(x: bf16) {dtype = f32}; return y` -> `return x`; so with f16.
+    """`y = cast(x: bf16) {dtype = f32}; return y` -> `return x`; also for f16.
 
-    Logits are the largest tensor of a language model. Whoever computes a loss of them widens each number as it is read.
+    Logits are the largest tensor of a language model. The loss casts each number to float32 as it reads it.
     """
 
     name = "narrow-results"
 
     def apply(self, graph: Graph) -> Graph:
-        """Take such casts from the results."""
-        made_by = {value: node for node in graph.nodes for value in node.outputs}
+        """Remove such casts from the results."""
+        producers = {value: node for node in graph.nodes for value in node.outputs}
 
         def narrow(value: Value) -> Value:
-            node = made_by.get(value)
+            node = producers.get(value)
             if node is None or node.op != "cast" or value.type.dtype is not DType.F32:
                 return value
-            given = node.operands[0]
-            return given if given.type.dtype in NARROW else value
+            operand = node.operands[0]
+            return operand if operand.type.dtype in NARROW else value
 
         outputs = tuple(map(narrow, graph.outputs))
         used = {value for node in graph.nodes for value in node.operands} | set(outputs)
-        spared = {value for value in graph.outputs if value not in used}
-        kept = tuple(node for node in graph.nodes if not spared.intersection(node.outputs))
-        return replace(graph, nodes=kept, outputs=outputs)
+        unused = {value for value in graph.outputs if value not in used}
+        nodes = tuple(node for node in graph.nodes if not unused.intersection(node.outputs))
+        return replace(graph, nodes=nodes, outputs=outputs)

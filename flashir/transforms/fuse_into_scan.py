@@ -1,4 +1,4 @@
-"""widen-scan: what a model does chunk by chunk around a loop over chunks, it does inside the loop."""
+"""widen-scan: fuse the ops around a loop over chunks into the loop, if they can run chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from flashir.transforms.chunk_analysis import AxisLayout, Chunks, one_chunk
 from flashir.transforms.pipeline import Pass
 
 Seen = tuple[Value, AxisLayout | None]
-AXIS = 1  # of the chunks, in [b, g, n, s]
+AXIS = 1  # the axis of chunks in [b, g, n, s]
 
 
 @dataclass(frozen=True)
 class FuseIntoScan(Pass):
     """`%y = g(scan(f(%x)) (..) { .. })` -> `%y = scan(%x) (..) { g(.. f(..)) }`
 
-    The values of one chunk stay in the cache from op to op, and those of no more than one chunk are alive. For
-    targets that run op by op, and that lay weights out once for all steps of a loop.
+    The values of one chunk stay in the cache from op to op, and only those of one chunk are alive. For targets that run
+    op by op and pack weights once for all steps of a loop.
     """
 
     name = "widen-scan"
 
     def apply(self, graph: Graph) -> Graph:
-        """Widen the first loop over chunks, and those that join it; so in the body of every repeat."""
+        """Fuse ops into the first loop over chunks, along with later loops; also in the body of every repeat."""
         nodes = tuple(
             replace(node, region=self.apply(node.region)) if node.op == "repeat" and node.region else node
             for node in graph.nodes
         )
         graph = graph if nodes == graph.nodes else replace(graph, nodes=nodes)
         for loop in graph.nodes:
-            found = _around(graph, loop) if loop.op == "scan" else None
-            if found is not None:
-                return _widened(graph, found)
+            reach = _around(graph, loop) if loop.op == "scan" else None
+            if reach is not None:
+                return _widened(graph, reach)
         return graph
 
 
 @dataclass(frozen=True)
 class _Reach:
-    """What can be done inside a loop.
+    """The part of a graph that can be fused into a loop.
 
     Args:
-        chunks: what the loop walks over.
-        nodes: those that treat chunks alike, in order, and how each sees its operands.
-        known: how the tokens lie, and the results of these nodes.
-        before, after: nodes that do not depend on them; and the others.
-        results: values made inside that are read outside.
+        chunks: the chunks that the loop iterates over.
+        nodes: the nodes that can run chunk by chunk, in order, with the layouts of their operands.
+        known: the layouts of the tokens and of the results of these nodes.
+        before: the nodes that run before the loop: they do not depend on the tokens.
+        after: the nodes that run after the loop.
+        results: values computed inside the loop and read after it.
     """
 
     chunks: Chunks
@@ -59,18 +60,18 @@ class _Reach:
     results: list[Value]
 
     def entries(self) -> list[Seen]:
-        """What comes from outside, carries excepted, and how it is seen; each once."""
-        made = {value for node, _ in self.nodes for value in node.outputs}
-        found: dict[Seen, None] = {}
+        """The values from outside the loop, except carried ones, with their layouts and without repetition."""
+        inside = {value for node, _ in self.nodes for value in node.outputs}
+        entries: dict[Seen, None] = {}
         for node, seen in self.nodes:
             carries = len(cut_scan(node.operands, node.attrs)[0]) if node.op == "scan" else 0
             pairs = list(zip(node.operands, seen, strict=True))[carries:]
-            found.update({pair: None for pair in pairs if pair[0] not in made})
-        return list(found)
+            entries.update({pair: None for pair in pairs if pair[0] not in inside})
+        return list(entries)
 
 
 def _around(graph: Graph, loop: Node) -> _Reach | None:
-    """What can join a loop over chunks; None where nothing can, or where it is none."""
+    """The part that can be fused into a loop over chunks; None if there is none, or it is another loop."""
     carried, walked, _ = cut_scan(loop.operands, loop.attrs)
     shape = walked[0].type.shape
     if not carried or loop.attrs["axis"] != AXIS or len(shape) < 3 or not isinstance(shape[2], int):
@@ -99,21 +100,23 @@ def _around(graph: Graph, loop: Node) -> _Reach | None:
         else:
             reach.before.append(node)
     read = {value for node in reach.after for value in node.operands} | set(graph.outputs)
-    made = [value for node, _ in reach.nodes for value in node.outputs]
-    reach.results.extend(value for value in made if value in read)
+    inside = [value for node, _ in reach.nodes for value in node.outputs]
+    reach.results.extend(value for value in inside if value in read)
     crossing = [along for _, along in reach.entries() if along] + [reach.known.get(value) for value in reach.results]
-    plain = all(along is not None and along.axis <= AXIS for along in crossing)  # a last state is none of one chunk
+    plain = all(
+        along is not None and along.axis <= AXIS for along in crossing
+    )  # false for a final state, which is not per chunk
     return reach if plain and len(reach.nodes) > 1 and any(node is loop for node, _ in reach.nodes) else None
 
 
 def _alive(graph: Graph) -> list[Node]:
-    """The nodes that a result depends on."""
+    """The nodes that the results depend on."""
     needed = _upstream(graph, graph.outputs)
     return [node for node in graph.nodes if not needed.isdisjoint(node.outputs)]
 
 
 def _upstream(graph: Graph, values: Iterable[Value]) -> set[Value]:
-    """The values, and those that they depend on."""
+    """The values, and all values that they depend on."""
     needed = set(values)
     for node in reversed(graph.nodes):
         if not needed.isdisjoint(node.outputs):
@@ -122,13 +125,13 @@ def _upstream(graph: Graph, values: Iterable[Value]) -> set[Value]:
 
 
 def _holds_tokens(value: Value, chunks: Chunks) -> bool:
-    """Whether it is [b, t, *], t as long as the chunks together."""
+    """Whether the shape is [b, t, *], where t is the total size of the chunks."""
     type_ = value.type
     return type_.rank == 3 and type_.dtype.is_float and chunks.fits(type_.shape[AXIS], AxisLayout(AXIS, chunks.rows))
 
 
 def _widened(graph: Graph, reach: _Reach) -> Graph:
-    """The graph with one loop around all that can be done inside."""
+    """The graph with the part fused into one loop."""
     b = Builder(graph.name)
     outside = {value: b.input(value.name, value.type) for value in graph.inputs}
     for node in reach.before:
@@ -138,10 +141,8 @@ def _widened(graph: Graph, reach: _Reach) -> Graph:
         body.enter(b, value, along)
     for node, seen in reach.nodes:
         body.add(node, seen)
-    made = body.loop(b)
-    outside.update(
-        (value, b.reshape(each, shape=value.type.shape)) for value, each in zip(reach.results, made, strict=True)
-    )
+    stacked = body.loop(b)
+    outside.update((old, b.reshape(new, shape=old.type.shape)) for old, new in zip(reach.results, stacked, strict=True))
     for node in reach.after:
         _copy(b, node, outside)
     return b.finish(*(outside[value] for value in graph.outputs))
@@ -149,12 +150,12 @@ def _widened(graph: Graph, reach: _Reach) -> Graph:
 
 def _copy(b: Builder, node: Node, values: dict[Value, Value]) -> None:
     operands = [None if value is None else values[value] for value in node.inputs]
-    made = b.insert(node.op, operands, node.attrs, node.region, names=[value.name for value in node.outputs])
-    values.update(zip(node.outputs, made, strict=True))
+    results = b.insert(node.op, operands, node.attrs, node.region, names=[value.name for value in node.outputs])
+    values.update(zip(node.outputs, results, strict=True))
 
 
 class _Body:
-    """The body of the wider loop: every value of one chunk, its axis of tokens as long as one chunk's."""
+    """The body of the fused loop. The token axis of its values has the size of one chunk."""
 
     def __init__(self, b: Builder, reach: _Reach, outside: Mapping[Value, Value]) -> None:
         self.b = b
@@ -162,12 +163,12 @@ class _Body:
         self.outside = outside
         self.inside: dict[Seen, Value] = {}
         self.carries: list[tuple[Value, Value, Value]] = []
-        """For each, its first value outside; as it is before a step, and after."""
+        """Per carried value: the initial value outside the loop, the value before a step, the value after it."""
         self.walked: list[tuple[Value, Value]] = []
         self.whole: list[tuple[Value, Value]] = []
 
     def enter(self, b: Builder, value: Value, along: AxisLayout | None) -> None:
-        """Let a value in: walked over, or seen whole."""
+        """Add an operand of the loop: sliced by chunk, or an invariant."""
         outer = self.outside[value]
         maker = b.producer(outer)
         if along is None and maker is not None and maker.op == "constant":
@@ -183,19 +184,19 @@ class _Body:
             self.inside[value, along] = self.b.reshape(item, shape=one_chunk(value.type.shape, along))
 
     def add(self, node: Node, seen: Sequence[AxisLayout | None]) -> None:
-        """Do in a step what a node does to one chunk."""
+        """Copy a node into the body, for one chunk."""
         if node.op == "scan":
             self._join(node, seen)
             return
-        sight = dict(zip(node.operands, seen, strict=True))
-        operands = [None if value is None else self.inside[value, sight[value]] for value in node.inputs]
+        layouts = dict(zip(node.operands, seen, strict=True))
+        operands = [None if value is None else self.inside[value, layouts[value]] for value in node.inputs]
         attrs = dict(node.attrs)
         if node.op == "reshape":
             attrs["shape"] = one_chunk(node.output.type.shape, self.reach.known[node.output])
-        self._made(node.outputs, self.b.insert(node.op, operands, attrs, node.region))
+        self._define(node.outputs, self.b.insert(node.op, operands, attrs, node.region))
 
     def _join(self, node: Node, seen: Sequence[AxisLayout | None]) -> None:
-        """A step of a loop over chunks, in this one's."""
+        """Copy the body of a loop over chunks into this body."""
         carried = cut_scan(node.operands, node.attrs)[0]
         body = node.region
         assert body is not None
@@ -206,20 +207,20 @@ class _Body:
             values[own] = (
                 self.b.reshape(self.inside[value, along], shape=own.type.shape) if along else self.inside[value, None]
             )
-        for each in body.nodes:
-            _copy(self.b, each, values)
-        after, made = body.outputs[: len(carried)], body.outputs[len(carried) :]
+        for inner in body.nodes:
+            _copy(self.b, inner, values)
+        after, items = body.outputs[: len(carried)], body.outputs[len(carried) :]
         firsts = (self.outside[value] for value in carried)
         self.carries.extend(zip(firsts, states, (values[value] for value in after), strict=True))
         stacked = node.outputs[len(carried) :]
         shapes = [one_chunk(value.type.shape, self.reach.known[value]) for value in stacked]
-        self._made(stacked, [self.b.reshape(values[y], shape=shape) for y, shape in zip(made, shapes, strict=True)])
+        self._define(stacked, [self.b.reshape(values[y], shape=shape) for y, shape in zip(items, shapes, strict=True)])
 
-    def _made(self, values: Sequence[Value], inside: Sequence[Value]) -> None:
+    def _define(self, values: Sequence[Value], inside: Sequence[Value]) -> None:
         self.inside.update({(v, self.reach.known[v]): x for v, x in zip(values, inside, strict=True)})
 
     def loop(self, b: Builder) -> Sequence[Value]:
-        """The loop, in the graph outside: its stacked results."""
+        """Insert the loop into the outer graph and return its stacked results."""
         results = []
         for value in self.reach.results:
             along, (first, *rest) = self.reach.known[value], value.type.shape

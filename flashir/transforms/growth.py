@@ -1,6 +1,6 @@
-"""How large the numbers of a graph become in long sequences: the growth of every value, from the rules of its ops.
+"""Growth analysis: how the values of a graph grow with the sequence length, by the growth rules of its ops.
 
-See `GrowthRule` in `flashir.ir.traits`. Of a composite op, what it is made of tells.
+See `GrowthRule` in `flashir.ir.traits`. A composite op without a rule grows as its decomposition.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from flashir.ops.primitive.scan import cut_scan
 from flashir.transforms.token_analysis import part_of
 
 MOST = 4.0
-"""Growth beyond is not told apart."""
+"""Growth is clipped to this absolute value."""
 LONG = 256
-"""A known length that is shorter is not looked at: so few numbers can be summed up."""
+"""Shorter fixed lengths are ignored: a sum over so few tokens does not overflow."""
 MOVES = frozenset((Axes.ALONG_ONE, Axes.TRANSPOSE, Axes.RESHAPE, Axes.BROADCAST, Axes.GATHER, Axes.MIXED))
-"""What ops do that put numbers elsewhere: what a loop carries through such ops alone, it does not sum up."""
+"""Traits of ops that only move data. A loop that carries a value through such ops alone does not accumulate it."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Growth:
     """The growth of the values of one graph.
 
     Args:
-        lengths: known sizes that are of tokens or chunks, where a graph is for one length.
-        of: by value.
-        regions: the same of the body of each loop, by the `id` of its node.
+        lengths: fixed sizes that count tokens or chunks, in a graph for one length.
+        of: the growth of each value.
+        regions: the growth in the body of each loop, by the `id` of its node.
     """
 
     lengths: frozenset[int] = frozenset()
@@ -40,28 +40,28 @@ class Growth:
 
     @staticmethod
     def within(graph: Graph, *, carried: int = 0, lengths: Iterable[int] = ()) -> Growth:
-        """That of a graph that is lowered.
+        """Analyse a lowered graph.
 
         Args:
-            graph: what grows in it.
-            carried: its last inputs are what its last results were a step before, so many of them.
-            lengths: as above; those that the inputs have are added.
+            graph: the graph.
+            carried: the number of states: the last results, which are the last inputs of the next step.
+            lengths: fixed lengths, in addition to those of the inputs.
         """
         split = len(graph.inputs) - carried
-        found = Growth(_fixed_lengths(graph, split, lengths))
-        found._carried(graph, [0.0] * split, [0.0] * carried, [])
-        return found
+        growth = Growth(_fixed_lengths(graph, split, lengths))
+        growth._carried(graph, [0.0] * split, [0.0] * carried, [])
+        return growth
 
     def power(self, size: Size) -> float:
-        """1 for a size of tokens or chunks, else 0."""
+        """1 if the size counts tokens or chunks, otherwise 0."""
         return float(isinstance(size, Dim) or size in self.lengths)
 
     def _graph(self, graph: Graph, inputs: Iterable[float]) -> list[float]:
-        """Note the growth of every value, given that of the inputs. Returns that of the results."""
+        """Record the growth of every value, given that of the inputs. Returns that of the results."""
         self.of.update(zip(graph.inputs, inputs, strict=True))
         for node in graph.nodes:
-            found = self._node(node, [self.of[value] for value in node.operands])
-            for value, growth in zip(node.outputs, found, strict=True):
+            results = self._node(node, [self.of[value] for value in node.operands])
+            for value, growth in zip(node.outputs, results, strict=True):
                 self.of[value] = 0.0 if value.type.dtype is DType.BOOL else max(-MOST, min(MOST, growth))
         return [self.of[value] for value in graph.outputs]
 
@@ -74,11 +74,11 @@ class Growth:
             return [record.growth(node, operands, self.power)]
         if not record.is_primitive:
             return Growth(self.lengths)._graph(part_of(node), operands)
-        counted = operands[:1] if record.axes is Axes.GATHER else _alike(node, operands)
-        return [max(counted, default=0.0)] * len(node.outputs)
+        relevant = operands[:1] if record.axes is Axes.GATHER else _same_kind(node, operands)
+        return [max(relevant, default=0.0)] * len(node.outputs)
 
     def _layers(self, body: Graph, operands: Sequence[float]) -> Sequence[float]:
-        """Layers, each the operand of the next."""
+        """The growth of a `repeat`: iterate its body to a fixed point."""
         x, *invariants = operands
         while True:
             (after,) = self._graph(body, [x, *invariants])
@@ -87,7 +87,7 @@ class Growth:
             x = after
 
     def _steps(self, node: Node, operands: Sequence[float]) -> Sequence[float]:
-        """A loop along an axis, and what it carries."""
+        """The growth of a `scan`."""
         assert node.region is not None
         states, walked, whole = cut_scan(operands, node.attrs)
         results = self._carried(node.region, [], states, [*walked, *whole])
@@ -96,9 +96,9 @@ class Growth:
     def _carried(
         self, graph: Graph, before: Sequence[float], states: Sequence[float], after: Sequence[float]
     ) -> list[float]:
-        """A graph that is run again and again on its own results; its states stand between its other inputs.
+        """The growth of a graph that is run repeatedly on its own states. They stand between the other inputs.
 
-        They are its first results where it has no inputs before them, else its last.
+        The new states are the first results if no inputs come before the states, otherwise the last results.
         """
         results = graph.outputs[: len(states)] if not before else graph.outputs[len(graph.outputs) - len(states) :]
         inputs = graph.inputs[len(before) : len(before) + len(states)]
@@ -110,15 +110,15 @@ class Growth:
         return self._graph(graph, [*before, *grown, *after])
 
 
-def _alike(node: Node, growth: Sequence[float]) -> Sequence[float]:
-    """The growth of the operands that are numbers of the kind of the result, or of those that there are instead."""
+def _same_kind(node: Node, growth: Sequence[float]) -> Sequence[float]:
+    """The growth of the float operands for a float result, of the integers for an integer; of all if there is none."""
     numbers = [(v, g) for v, g in zip(node.operands, growth, strict=True) if v.type.dtype is not DType.BOOL]
-    alike = [g for v, g in numbers if v.type.dtype.is_float is node.output.type.dtype.is_float]
-    return alike or [g for _, g in numbers]
+    same = [g for v, g in numbers if v.type.dtype.is_float is node.output.type.dtype.is_float]
+    return same or [g for _, g in numbers]
 
 
 def _is_summed(graph: Graph, before: Value, after: Value) -> bool:
-    """Whether a result is more than its state moved elsewhere, and new numbers beside it."""
+    """Whether the new state combines the state with other values, instead of only moving it."""
     from_state = {before}
     for node in graph.nodes:
         if from_state.isdisjoint(node.operands):
@@ -131,36 +131,36 @@ def _is_summed(graph: Graph, before: Value, after: Value) -> bool:
 
 
 def _reaches(graph: Graph, start: Node, wanted: Value) -> bool:
-    found = set(start.outputs)
+    values = set(start.outputs)
     for node in graph.nodes:
-        if not found.isdisjoint(node.operands):
-            found.update(node.outputs)
-    return wanted in found
+        if not values.isdisjoint(node.operands):
+            values.update(node.outputs)
+    return wanted in values
 
 
-def _fixed_lengths(graph: Graph, inputs: int, given: Iterable[int]) -> frozenset[int]:
-    """The sizes of axes of tokens that are known, and how many chunks are made of those.
+def _fixed_lengths(graph: Graph, inputs: int, known: Iterable[int]) -> frozenset[int]:
+    """The fixed sizes of token axes, and the numbers of chunks that they are split into.
 
-    Inputs that are whole numbers have a token in each place; of floats, axis 1 may be anything.
+    Axis 1 of an integer input counts tokens; axis 1 of a float input may be anything.
     """
-    found = set(given)
+    lengths = set(known)
     for value in graph.inputs[:inputs]:
         if not value.type.dtype.is_float:
-            found.update(size for size in value.type.shape[1:2] if isinstance(size, int) and size >= LONG)
-    for node in graph.nodes if found else ():
-        _follow(node, found)
-    return frozenset(found)
+            lengths.update(size for size in value.type.shape[1:2] if isinstance(size, int) and size >= LONG)
+    for node in graph.nodes if lengths else ():
+        _follow(node, lengths)
+    return frozenset(lengths)
 
 
-def _follow(node: Node, found: set[int]) -> None:
-    """Add the length of tokens that are padded, and the number of chunks that they are cut into."""
+def _follow(node: Node, lengths: set[int]) -> None:
+    """Add the length of padded tokens, and the number of chunks that tokens are split into."""
     for body in () if node.region is None else node.region.nodes:
-        _follow(body, found)
+        _follow(body, lengths)
     axes = OPS[node.op].axes
     if axes not in (Axes.ALONG_ONE, Axes.RESHAPE) or not node.operands:
         return
     before, after = node.operands[0].type.shape[1:2], node.output.type.shape[1:3]
-    if not before or before[0] not in found or not after or not isinstance(after[0], int):
+    if not before or before[0] not in lengths or not after or not isinstance(after[0], int):
         return
     if (axes is Axes.ALONG_ONE and node.attrs["axis"] == 1) or (len(after) == 2 and after[0] * after[1] == before[0]):
-        found.add(after[0])
+        lengths.add(after[0])

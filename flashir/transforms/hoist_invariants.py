@@ -1,4 +1,4 @@
-"""hoist: what every round of a `repeat` computes alike is computed once, before it."""
+"""hoist: loop-invariant code motion. What does not change between the rounds of a `repeat` is computed before it."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ class Hoist(Pass):
     name = "hoist"
 
     def apply(self, graph: Graph) -> Graph:
-        """Move rope tables, masks and other invariants out of every repeat, the innermost first."""
+        """Move rotary tables, masks and other invariants out of every repeat, the innermost first."""
         return rewrite(graph, hoist)
 
 
 def hoist(b: Builder, node: Node) -> Sequence[Value] | None:
-    """Rebuild a repeat whose body computes something that depends on no round."""
+    """Rebuild a repeat whose body computes invariant values."""
     body = node.region
     if node.op != "repeat" or body is None:
         return None
     invariant = _invariant_nodes(body)
-    numbers = {id(each) for each in invariant}
-    inside = [each for each in body.nodes if id(each) not in numbers]
-    wanted = {value for each in inside for value in each.operands} | set(body.outputs)
-    moved = [value for each in invariant for value in each.outputs if value in wanted and not OPS[each.op].inline]
+    ids = {id(inner) for inner in invariant}
+    inside = [inner for inner in body.nodes if id(inner) not in ids]
+    read = {value for inner in inside for value in inner.operands} | set(body.outputs)
+    moved = [value for inner in invariant for value in inner.outputs if value in read and not OPS[inner.op].inline]
     if not moved:
         return None
     outside = dict(zip(body.inputs, node.operands, strict=True))
-    for each in invariant:
-        operands = [None if value is None else outside[value] for value in each.inputs]
-        outside.update(zip(each.outputs, b.insert(each.op, operands, each.attrs, each.region), strict=True))
-    kept = [each for each in body.nodes if id(each) not in numbers or OPS[each.op].inline]
-    slimmer = replace(body, inputs=(*body.inputs, *moved), nodes=tuple(kept))
-    return b.insert(node.op, (*node.operands, *(outside[value] for value in moved)), node.attrs, slimmer)
+    for inner in invariant:
+        operands = [None if value is None else outside[value] for value in inner.inputs]
+        outside.update(zip(inner.outputs, b.insert(inner.op, operands, inner.attrs, inner.region), strict=True))
+    remaining = [inner for inner in body.nodes if id(inner) not in ids or OPS[inner.op].inline]
+    region = replace(body, inputs=(*body.inputs, *moved), nodes=tuple(remaining))
+    return b.insert(node.op, (*node.operands, *(outside[value] for value in moved)), node.attrs, region)
 
 
 def _invariant_nodes(body: Graph) -> list[Node]:
-    """The nodes that depend on neither the value passed on nor a parameter, which differs from round to round."""
+    """The nodes that depend on neither the carried value nor a parameter: both differ from round to round."""
     known = set(body.inputs[1:])
-    found = []
+    invariant = []
     for node in body.nodes:
         if not _owns_parameters(node) and known.issuperset(node.operands):
             known.update(node.outputs)
-            found.append(node)
-    return found
+            invariant.append(node)
+    return invariant
 
 
 def _owns_parameters(node: Node) -> bool:
     inside = () if node.region is None else node.region.walk()
-    return any(OPS[each.op].params is not None for each in (node, *inside))
+    return any(OPS[inner.op].params is not None for inner in (node, *inside))

@@ -1,4 +1,4 @@
-"""keep-range: what grows with the length stays in float32 where a model computes in float16, which ends at 65,504."""
+"""keep-range: in a float16 model, values that grow with the sequence length are computed in float32."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NARROW, WIDE = DType.F16, DType.F32
 
 @dataclass(frozen=True)
 class KeepRange(Pass):
-    """`%y = matmul(%w, %v): f16`, summed over tokens -> `%y = matmul(cast(%w), cast(%v)): f32`; so is what reads %y
+    """`%y = matmul(%w, %v): f16`, summed over tokens -> `%y = matmul(cast(%w), cast(%v)): f32`; also the readers of %y
 
-    A sum over all tokens, such as that of an attention without softmax, grows with the length, and float16 ends at
-    65,504: after some thousand tokens the sum is infinite. Such a sum, and what is made of it, is computed in float32
-    until a norm or a mean makes it small again. In bfloat16 and float32 nothing changes, nor where nothing grows: in
-    what softmax, a norm or `chunk_mean` divide.
+    A sum over all tokens, as in attention without softmax, grows with the length. The largest float16 number is 65,504,
+    so the sum overflows after a few thousand tokens. Such a sum and the values computed from it are kept in float32
+    until a norm or a mean makes them small again. Models in bfloat16 or float32 do not change, nor do values that are
+    divided by what grows: by softmax, a norm or `chunk_mean`.
 
     Args:
-        target, claims: of the lowering; what is no longer claimed in float32 is replaced by what it is made of.
-        carried, lengths: as for `Growth.within`.
+        target, claims: as in `Lower`. An op that is not claimed in float32 is replaced by its decomposition.
+        carried, lengths: as in `Growth.within`.
     """
 
     name = "keep-range"
@@ -41,7 +41,7 @@ class KeepRange(Pass):
     lengths: tuple[int, ...] = ()
 
     def apply(self, graph: Graph) -> Graph:
-        """Widen every value that grows."""
+        """Compute every float16 value that grows in float32."""
         if not any(value.type.dtype is NARROW for node in graph.walk() for value in node.outputs):
             return graph
         growth = Growth.within(graph, carried=self.carried, lengths=self.lengths)
@@ -52,12 +52,12 @@ class KeepRange(Pass):
 
 
 class _Widened:
-    """One graph in the making.
+    """Copies one graph or loop body into a builder, with the values that grow in float32.
 
     Args:
-        growth: of its values.
-        b: where it is made.
-        values: what stands for its inputs.
+        growth: the growth of the values of the graph.
+        b: the builder.
+        values: values of the graph -> values of the builder, at first for the inputs.
     """
 
     def __init__(self, growth: Growth, b: Builder, values: dict[Value, Value]) -> None:
@@ -65,7 +65,7 @@ class _Widened:
         self.changed = False
 
     def run(self, graph: Graph) -> list[Value]:
-        """Make every node; what stands for the results is returned."""
+        """Copy every node and return the new results."""
         for node in graph.nodes:
             operands = [None if value is None else self.values[value] for value in node.inputs]
             self.values.update(zip(node.outputs, self._node(node, operands), strict=True))
@@ -84,14 +84,14 @@ class _Widened:
         self.changed = True
         if grows:
             node = replace(node, attrs={name: WIDE if attr is NARROW else attr for name, attr in node.attrs.items()})
-        made = self._insert(node, [self._wide(value) for value in operands])
+        results = self._insert(node, [self._wide(value) for value in operands])
         return [
             new if self._grows(old) else as_dtype(self.b, new, old.type.dtype)
-            for old, new in zip(node.outputs, made, strict=True)
+            for old, new in zip(node.outputs, results, strict=True)
         ]
 
     def _wide(self, value: Value | None) -> Value | None:
-        """The value, in float32 where it is in float16."""
+        """The value, cast to float32 if it is float16."""
         return as_dtype(self.b, value, WIDE) if value is not None and value.type.dtype is NARROW else value
 
     def _insert(self, node: Node, operands: Sequence[Value | None], region: Graph | None = None) -> Sequence[Value]:
@@ -99,7 +99,7 @@ class _Widened:
         return self.b.insert(node.op, operands, node.attrs, region, names=names)
 
     def _loop(self, node: Node, body: Graph, operands: list[Value]) -> Sequence[Value]:
-        """The same loop, what it carries widened where it grows, and what it yields."""
+        """Copy a loop. What it carries is float32 if it grows."""
         inside = self.growth.regions[id(node)]
         count = 1 if node.op == "repeat" else len(cut_scan(operands, node.attrs)[0])
         carried = [
@@ -111,8 +111,8 @@ class _Widened:
         assert arguments is not None
         b = self.b.subgraph()
         types = arguments([value.type for value in operands], node.attrs)
-        made = _Widened(inside, b, {v: b.input(v.name, t) for v, t in zip(body.inputs, types, strict=True)})
-        results = made.run(body)
+        widened = _Widened(inside, b, {v: b.input(v.name, t) for v, t in zip(body.inputs, types, strict=True)})
+        results = widened.run(body)
         results[:count] = [as_dtype(b, x, t.dtype) for x, t in zip(results[:count], types[:count], strict=True)]
-        self.changed |= made.changed or any(old.type != new.type for old, new in zip(node.operands, operands))
+        self.changed |= widened.changed or any(old.type != new.type for old, new in zip(node.operands, operands))
         return self._insert(node, operands, b.finish(*results))

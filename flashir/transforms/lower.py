@@ -1,4 +1,4 @@
-"""lower: claim or descend. Every op that the target does not claim is replaced by its decomposition."""
+"""lower: replace every op that the target does not claim by its decomposition (claim or descend)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Claims = Callable[[Node], bool]
 
 
 def primitives(node: Node) -> bool:
-    """Claims every op that does not decompose: the lowest level."""
+    """Claim only ops without a decomposition: the lowest level."""
     return OPS[node.op].is_primitive
 
 
 @dataclass(frozen=True)
 class Lower(Pass):
-    """`flash(%h)` -> the ops it is made of, down to what `claims` accepts.
+    """`flash(%h)` -> its decomposition, repeatedly, until `claims` accepts every op.
 
-    Raises TargetError where an op is neither claimed nor composite, or a choice is still open.
+    Raises TargetError if an op is neither claimed nor composite, or a choice is still open.
     """
 
     name = "lower"
@@ -35,7 +35,7 @@ class Lower(Pass):
     claims: Claims = field(default=primitives, repr=False)
 
     def apply(self, graph: Graph) -> Graph:
-        """Lower every node, once its parameters have their full names."""
+        """Give the parameters their full names, then lower every node."""
         return rewrite(with_scopes(graph), descend(self.claims, self.target))
 
 
@@ -47,7 +47,7 @@ class Decompose(Pass):
     ops: tuple[str, ...] = ()
 
     def apply(self, graph: Graph) -> Graph:
-        """Decompose those ops wherever they stand."""
+        """Decompose the named ops, also inside regions."""
         if not any(node.op in self.ops for node in graph.walk()):
             return graph
         return rewrite(with_scopes(graph), descend(lambda node: node.op not in self.ops, "all"))
@@ -60,12 +60,12 @@ class EinsumToMatmul(Pass):
     name = "einsum-to-matmul"
 
     def apply(self, graph: Graph) -> Graph:
-        """Every einsum as transposes that views can serve, and one matmul."""
+        """Replace every einsum by one matmul, and by transposes that can be views."""
         return Decompose(("einsum",)).apply(graph)
 
 
 def descend(claims: Claims, target: str) -> Rule:
-    """The rule that decomposes what is not claimed."""
+    """The rule that decomposes ops that are not claimed."""
 
     def rule(b: Builder, node: Node) -> Sequence[Value] | Value | None:
         if claims(node):
@@ -79,19 +79,19 @@ def descend(claims: Claims, target: str) -> Rule:
                 f"{' and '.join(still_open)} of {node.op} must be chosen before it can be lowered",
                 hint="run choose-chunk, choose-tile and choose-cumsum, or set them",
             )
-        made: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **own_parameters(b, node))
-        return made
+        results: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **own_parameters(b, node))
+        return results
 
     return rule
 
 
 def own_parameters(b: Builder, node: Node) -> dict[str, Any]:
-    """`p`, as the rules of a block that owns parameters take it; nothing for any other op."""
+    """The argument `p` for the rules of a block that owns parameters; empty for any other op."""
     return {"p": _Parameters(b, node)} if OPS[node.op].params is not None else {}
 
 
 class _Parameters(dict[str, Value]):
-    """A block's parameters by local name, as `param` nodes made when asked for."""
+    """The parameters of a block by local name. Their `param` nodes are inserted on first access."""
 
     def __init__(self, b: Builder, node: Node) -> None:
         super().__init__()
@@ -105,8 +105,8 @@ class _Parameters(dict[str, Value]):
     def __missing__(self, local: str) -> Value:
         spec = self.specs[local]
         name: Any = full_name(self.node, local)
-        made: Value = self.b.param(
+        parameter: Value = self.b.param(
             name=name, shape=spec.shape, dtype=self.dtype, mean=spec.mean, std=spec.std, scope=""
         )
-        self[local] = made
-        return made
+        self[local] = parameter
+        return parameter

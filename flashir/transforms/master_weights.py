@@ -1,4 +1,4 @@
-"""wide-params: parameters in float32 where the model computes with fewer bits, so that small steps are not lost."""
+"""wide-params: float32 master weights for a model that computes in bfloat16 or float16."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ NARROW = (DType.BF16, DType.F16)
 
 @dataclass(frozen=True)
 class MasterWeights(Pass):
-    """`param() {dtype = bf16}` -> `cast(param() {dtype = f32}) {dtype = bf16}`; so with f16.
+    """`param() {dtype = bf16}` -> `cast(param() {dtype = f32}) {dtype = bf16}`; also for f16.
 
-    bfloat16 has 8 bits of precision: near 1, it has no number for a change of a thousandth. An optimiser moves the
-    float32 ones.
+    bfloat16 has 8 bits of precision, so a change of 0.001 to a weight near 1 is lost. The optimiser updates the float32
+    weights.
     """
 
     name = "wide-params"
 
     def apply(self, graph: Graph) -> Graph:
-        """Rewrite every such parameter."""
+        """Rewrite every bfloat16 or float16 parameter."""
         return rewrite(graph, widen)
 
 
 def widen(b: Builder, node: Node) -> Sequence[Value] | None:
-    """The rule of the pass."""
+    """Replace a narrow parameter by a cast of a float32 one."""
     if node.op != "param" or node.output.type.dtype not in NARROW:
         return None
     wide = b.param(**{**node.attrs, "dtype": DType.F32})

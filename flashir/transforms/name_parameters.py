@@ -1,4 +1,4 @@
-"""name-parameters: every block that owns parameters says where they stand."""
+"""name-parameters: give every block that owns parameters its scope."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class NameParameters(Pass):
     optional = False
 
     def apply(self, graph: Graph) -> Graph:
-        """Give each block its scope; see `flashir.ir.parameter_names`."""
+        """Set the scope of each block; see `flashir.ir.parameter_names`."""
         return with_scopes(graph)

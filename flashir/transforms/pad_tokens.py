@@ -1,4 +1,4 @@
-"""pad: whole chunks from the first op on, by padding the token ids, which costs next to nothing."""
+"""pad: pad the token ids to whole chunks once, so that no layer pads its activations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flashir.transforms.rewriter import rewrite
 
 @dataclass(frozen=True)
 class PadTokens(Pass):
-    """`embed(%ids)` .. `unembed(%x)` -> `embed(pad(%ids))` .. `unembed(slice(%x))`, the layers told what is valid.
+    """`embed(%ids)` .. `unembed(%x)` -> `embed(pad(%ids))` .. `unembed(slice(%x))`; layers get the length as `valid`.
 
-    Applies to models of ops that ignore padding, see `OpDef.ignores_padding`; in all others each layer pads for itself.
+    Applies if all ops of the model ignore padding, see `OpDef.is_padding_safe`. Otherwise each layer pads its operand.
     """
 
     name = "pad"
@@ -49,12 +49,12 @@ class PadTokens(Pass):
 
 
 def length_to_pad(graph: Graph) -> Size | None:
-    """The length of the one sequence of tokens, where the model can be padded as a whole and needs it."""
+    """The number of tokens, if the model can be padded as a whole and needs it; otherwise None."""
     nodes = list(graph.walk())
     chunks = [node.attrs["chunk"] for node in nodes if "chunk" in node.attrs]
     lengths = {node.operands[0].type.shape[1] for node in nodes if node.op == "embed"}
     results = {node.output for node in nodes if node.op == "unembed"}
-    tokens_alone = not any(value.type.dtype.is_float for value in graph.inputs)  # else rows come in that are not padded
+    tokens_alone = not any(value.type.dtype.is_float for value in graph.inputs)  # a float input is not padded
     whole = (
         tokens_alone
         and all(OPS[node.op].is_padding_safe(node.attrs) for node in nodes)

@@ -1,6 +1,6 @@
 """Pass and Pipeline. A pass is a frozen dataclass whose fields are its options; it maps a Graph to a PassResult.
 
-Only the Pipeline verifies, times, prints, dumps and counts fuel; a pass never prints.
+Only the Pipeline verifies, times, prints, dumps and counts fuel. A pass has no side effects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flashir.ir.verify import verify
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass made, and whether it differs from what it was given."""
+    """The graph after a pass, and whether it differs from the graph before."""
 
     graph: Graph
     modified: bool
@@ -32,7 +32,7 @@ class PassResult:
 class Pass(ABC):
     """A named transformation of graphs.
 
-    `optional` passes may be skipped without making the result wrong; fuel counts those.
+    The result is correct without an `optional` pass. Fuel counts optional passes.
     """
 
     name: ClassVar[str]
@@ -40,15 +40,15 @@ class Pass(ABC):
 
     @abstractmethod
     def apply(self, graph: Graph) -> Graph:
-        """The transformed graph; the same object where nothing applies."""
+        """The transformed graph. If nothing applies, this is the same object."""
 
     def __call__(self, graph: Graph) -> PassResult:
-        """Apply the pass and say whether it changed anything."""
-        made = self.apply(graph)
-        return PassResult(made, made != graph)
+        """Apply the pass and report whether it changed the graph."""
+        result = self.apply(graph)
+        return PassResult(result, result != graph)
 
     def __str__(self) -> str:
-        """As on the command line: `name{option=value other=a,b}`, defaults left out; `parse_pipeline` reads it."""
+        """The text that `parse_pipeline` reads: `name{option=value other=a,b}`, without defaults."""
         shown = [
             f"{f.name}={option_text(getattr(self, f.name))}"
             for f in fields(self)
@@ -58,7 +58,7 @@ class Pass(ABC):
 
 
 def option_text(value: object) -> str:
-    """An option's value as text; items of a tuple stand between commas."""
+    """The value of an option as text; items of a tuple are separated by commas."""
     if isinstance(value, tuple):
         return ",".join(map(option_text, value))
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
@@ -66,7 +66,7 @@ def option_text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds one pass took, and whether it changed the graph."""
+    """The time of one pass in seconds, and whether it changed the graph."""
 
     name: str
     seconds: float
@@ -75,15 +75,15 @@ class Timing:
 
 @dataclass
 class Pipeline:
-    """Passes in order, with instruments around each.
+    """Runs passes in order.
 
     Args:
-        passes: what to run.
-        check: verify the graph before the first pass and after each.
-        dump_dir: write `NNN-pass.fir` there after each pass.
-        print_after: names of passes after which `show` gets the graph; "all" for every one.
-        show: where printed graphs go.
-        fuel: how many optional passes may run, None for all; lower it to find the pass that miscompiles.
+        passes: the passes.
+        check: verify the graph before the first pass and after each one.
+        dump_dir: a folder for `NNN-pass.fir`, the graph after each pass.
+        print_after: names of passes after which to print the graph; "all" for every pass.
+        show: prints a text.
+        fuel: the number of optional passes to run, None for all. Bisect it to find a pass that miscompiles.
     """
 
     passes: Sequence[Pass]
@@ -95,23 +95,23 @@ class Pipeline:
     timings: list[Timing] = field(default_factory=list)
 
     def run(self, graph: Graph) -> Graph:
-        """The graph after every pass. Raises IRError, with the pass named, where one makes an invalid graph."""
+        """Run every pass. Raises IRError, which names the pass, if one produces an invalid graph."""
         if self.check:
             verify(graph)
         fuel = self.fuel
         self._after(0, "input", graph)
-        for number, each in enumerate(self.passes, 1):
-            if each.optional and fuel is not None:
+        for number, step in enumerate(self.passes, 1):
+            if step.optional and fuel is not None:
                 if fuel == 0:
                     continue
                 fuel -= 1
             start = time.perf_counter()
-            result = each(graph)
-            self.timings.append(Timing(each.name, time.perf_counter() - start, result.modified))
+            result = step(graph)
+            self.timings.append(Timing(step.name, time.perf_counter() - start, result.modified))
             graph = result.graph
-            self._after(number, each.name, graph)
+            self._after(number, step.name, graph)
             if self.check and result.modified:
-                self._verify(graph, each)
+                self._verify(graph, step)
         return graph
 
     def _verify(self, graph: Graph, culprit: Pass) -> None:

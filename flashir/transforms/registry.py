@@ -1,4 +1,4 @@
-"""Passes by name: `pad,lower,decompose{ops=einsum,dense},canonicalise` -> the passes, options as their fields."""
+"""Passes by name: `pad,lower,decompose{ops=einsum,dense},canonicalise` -> the passes, with options as fields."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from flashir.transforms.split_activations import SplitActivations
 from flashir.transforms.split_projections import SplitProjections
 
 PASSES: dict[str, type[Pass]] = {
-    each.name: each
-    for each in (
+    kind.name: kind
+    for kind in (
         Canonicalise,
         Decompose,
         EinsumToMatmul,
@@ -54,9 +54,9 @@ _OPTION = re.compile(r"\s*(?P<name>\w+)=(?P<value>\S*)\s*")
 
 
 def parse_pipeline(text: str) -> tuple[Pass, ...]:
-    """The passes that a text such as `choose-chunk{chunk=256 policy=fastest},lower` names, in order.
+    """The passes that a text such as `choose-chunk{chunk=256},lower` names, in order.
 
-    Raises SettingError for a pass or option that is unknown, and a value that does not fit its option.
+    Raises SettingError for an unknown pass or option, or an invalid value.
     """
     return tuple(_passes(text))
 
@@ -64,31 +64,31 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
 def _passes(text: str) -> Iterator[Pass]:
     position = 0
     while position < len(text.rstrip()):
-        found = _ONE.match(text, position)
-        if found is None:
+        match = _ONE.match(text, position)
+        if match is None:
             raise SettingError(f"passes must look like 'pad,lower{{target=cpu}}', got {text[position:]!r}")
-        position = found.end()
-        name = found["name"]
+        position = match.end()
+        name = match["name"]
         if name not in PASSES:
-            all_ops()  # those of plug-ins may have choices of their own
+            all_ops()  # load plug-ins: their ops may have further choices
         known = PASSES | choose_passes()
         if name not in known:
             raise SettingError(f"unknown pass {name!r}{suggest(name, known)}")
-        yield known[name](**_options(known[name], found["options"] or ""))
+        yield known[name](**_options(known[name], match["options"] or ""))
 
 
 def _options(kind: type[Pass], text: str) -> dict[str, Any]:
     """`chunk=256 policy=fastest` -> the fields of the pass."""
     hints = get_type_hints(kind)
-    known = [each.name for each in fields(kind) if each.repr]
+    known = [option.name for option in fields(kind) if option.repr]
     options: dict[str, Any] = {}
     position = 0
     while position < len(text):
-        found = _OPTION.match(text, position)
-        if found is None:
+        match = _OPTION.match(text, position)
+        if match is None:
             raise SettingError(f"options of {kind.name} must look like 'name=value', got {text[position:]!r}")
-        position = found.end()
-        name, value = found["name"], found["value"]
+        position = match.end()
+        name, value = match["name"], match["value"]
         if name not in known:
             raise SettingError(f"the pass {kind.name} has no option {name!r}{suggest(name, known)}")
         try:
@@ -100,7 +100,7 @@ def _options(kind: type[Pass], text: str) -> dict[str, Any]:
 
 
 def _reader(hint: Any) -> Callable[[str], Any]:
-    """What makes a value of that type from text."""
+    """A function that parses a value of this type."""
     if get_origin(hint) is tuple:
         item = _reader(get_args(hint)[0])
         return lambda text: tuple(item(part) for part in text.split(",") if part)

@@ -1,7 +1,7 @@
 """The rewrite driver: a builder that applies rules to each node as it is inserted.
 
-Lowering is such a rule, so are constant folding and common subexpressions: what a rule inserts is
-rewritten in turn, and one walk over the graph reaches the fixed point.
+Lowering, constant folding and common subexpression elimination are such rules. The nodes that a rule inserts are
+rewritten too, so one walk over the graph reaches the fixed point.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from flashir.ir.types import TensorType
 from flashir.ops.primitive.shape import substitute_attrs
 
 Rule = Callable[["RewritingBuilder", Node], Sequence[Value] | Value | None]
-"""Given a builder and a node about to be inserted: the values that stand for its results, or None for no match."""
+"""builder, the node to insert -> the values that replace its results, or None if the rule does not match."""
 
 
 class RewritingBuilder(Builder):
-    """A builder that offers every node to the rules first; the first that matches takes it."""
+    """A builder that applies the first rule that matches each node to insert."""
 
     def __init__(self, name: str, rules: Sequence[Rule]) -> None:
         super().__init__(name)
@@ -30,15 +30,15 @@ class RewritingBuilder(Builder):
         self._indexed = 0
 
     def append(self, node: Node) -> tuple[Value, ...]:
-        """Insert what a rule makes of the node, or the node itself."""
+        """Insert the replacement of a node by a rule, or the node itself."""
         for rule in self.rules:
-            made = rule(self, node)
-            if made is not None:
-                return (made,) if isinstance(made, Value) else tuple(made)
+            results = rule(self, node)
+            if results is not None:
+                return (results,) if isinstance(results, Value) else tuple(results)
         return super().append(node)
 
     def equal(self, node: Node) -> tuple[Value, ...] | None:
-        """The results of a node already inserted that does the same as this one, where there is one."""
+        """The results of an earlier node that computes the same as this one, or None."""
         for earlier in self.nodes[self._indexed :]:
             self._results[_key(earlier)] = earlier.outputs
         self._indexed = len(self.nodes)
@@ -50,7 +50,7 @@ class RewritingBuilder(Builder):
 
 
 def _key(node: Node) -> Any:
-    """What two nodes that do the same have in common; 1, 1.0 and true are different attributes, so are 0.0 and -0.0."""
+    """A key that is equal for equal nodes. 1, 1.0 and true are different attributes, and so are 0.0 and -0.0."""
     return node.op, node.inputs, tuple((k, repr(v)) for k, v in node.attrs.items()), node.region
 
 
@@ -60,13 +60,13 @@ def rewrite(
     inputs: Sequence[TensorType] | None = None,
     sizes: Mapping[str, Size] | None = None,
 ) -> Graph:
-    """The graph rebuilt under the rules, regions before the nodes that hold them.
+    """Rebuild a graph under the rules, each region before its node.
 
     Args:
-        graph: what to rewrite.
-        rules: in order of preference.
-        inputs: other types for the graph's inputs; all types are inferred anew.
-        sizes: what symbols become, in the types of inputs and in attributes.
+        graph: the graph to rewrite.
+        rules: the rules in order of preference.
+        inputs: new types of the inputs; all other types are inferred from them.
+        sizes: replacements of symbols, in the types of inputs and in attributes.
     """
     builder = RewritingBuilder(graph.name, rules)
     types = inputs or [value.type.substitute(sizes) if sizes else value.type for value in graph.inputs]
@@ -92,7 +92,7 @@ def rewrite(
 
 
 def _same_types(node: Node, operands: Sequence[Value | None], region: Graph | None) -> bool:
-    """Whether a node on these operands, with this region, has results of the same types as before."""
+    """Whether new operands and a new region leave the types of the results unchanged."""
     pairs = zip(node.inputs, operands, strict=True)
     return all(old is new or (old and old.type) == (new and new.type) for old, new in pairs) and (
         region is None

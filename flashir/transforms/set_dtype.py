@@ -1,4 +1,4 @@
-"""set-dtype: the compute type of a whole model."""
+"""set-dtype: the compute dtype of a model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ COMPUTE_TYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class SetDType(Pass):
-    """`embed(%ids)` -> `embed(%ids) {dtype = f16}`; everything after it follows, logits stay float32."""
+    """`embed(%ids)` -> `embed(%ids) {dtype = f16}`; later ops take the dtype of their operands, logits stay f32."""
 
     name = "set-dtype"
     optional = False
     dtype: str = "float32"
 
     def apply(self, graph: Graph) -> Graph:
-        """Set the type where tokens become vectors. Raises IRError for an unknown type."""
+        """Set the dtype of every embedding. Raises IRError for an unknown dtype."""
         dtype = DType.named(self.dtype)
 
         def rule(b: Builder, node: Node) -> Sequence[Value] | None:

@@ -1,4 +1,4 @@
-"""The choices of a model: what its ops leave `auto`, which nodes share one, and the pass that settles them."""
+"""The choices of a model: the open (`auto`) attributes, the slots that nodes share, and the passes that settle them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flashir.transforms.pipeline import Pass
 
 
 class Settings(Mapping[str, Attr]):
-    """Values of choices by the names of their slots: `Settings(chunk=256, cumsum="scan")`. Immutable, and hashable."""
+    """Values of choices by slot name: `Settings(chunk=256, cumsum="scan")`. Immutable and hashable."""
 
     def __init__(self, values: Mapping[str, Attr] | None = None, **more: Attr) -> None:
         self._values = MappingProxyType({**(values or {}), **more})
@@ -44,30 +44,30 @@ class Settings(Mapping[str, Attr]):
         return Settings({**self._values, **other})
 
     def value(self, attr: str) -> Any:
-        """The value of the first slot of that attribute, whatever op it belongs to; None where there is none."""
+        """The value of the first slot of this attribute, of any op; None if there is none."""
         return next((value for name, value in self._values.items() if attribute_of(name) == attr), None)
 
 
 class SettingsViews:
-    """The choices that the command line and its JSON have names for, of whatever has `settings`."""
+    """Properties for the choices that the command line and its JSON name. A mixin for classes with `settings`."""
 
     settings: Settings
 
     @property
     def chunk(self) -> int | None:
-        """Tokens a chunk; None where the model has none."""
+        """Tokens per chunk; None if the model has no chunks."""
         chunk: int | None = self.settings.value("chunk")
         return chunk
 
     @property
     def cumsum(self) -> str | None:
-        """The strategy of the cumulative sum; None where nothing is summed up."""
+        """The strategy of the cumulative sum; None if the model has none."""
         cumsum: str | None = self.settings.value("cumsum")
         return cumsum
 
     @property
     def tile(self) -> int | None:
-        """Tokens of token-level linear attention that are computed together; None where the model has none."""
+        """Tokens per tile of token-level linear attention; None if the model has none."""
         tile: int | None = self.settings.value("tile")
         return tile
 
@@ -77,12 +77,12 @@ class Slot:
     """One choice of a model.
 
     Args:
-        name: `chunk`; `flash.chunk` where several ops have such a choice open.
-        op: the op whose nodes share it.
-        choice: how it gets a value.
-        candidates: the values that it can have; one where it is settled, or forced.
-        is_open: whether one of its nodes is still `auto` with several values to choose from.
-        is_forced: whether a node that is `auto` is left one value by its other attributes.
+        name: `chunk`; `flash.chunk` if this choice is open in several ops.
+        op: the op whose nodes share the slot.
+        choice: how the attribute gets a value.
+        candidates: the possible values; only one if the slot is settled or forced.
+        is_open: whether a node is still `auto` with several candidates.
+        is_forced: whether other attributes leave an `auto` node only one value.
     """
 
     name: str
@@ -93,26 +93,26 @@ class Slot:
     is_forced: bool = False
 
     def said(self, value: Attr) -> str:
-        """A value for people: `chunk 256`."""
-        where = f" of {self.op}" if self.name != attribute_of(self.name) else ""
-        return self.choice.said(value) + where
+        """The value as text: `chunk 256`."""
+        owner = f" of {self.op}" if self.name != attribute_of(self.name) else ""
+        return self.choice.said(value) + owner
 
 
 def attribute_of(name: str) -> str:
-    """The attribute that a slot is named after: `chunk` of `flash.chunk`."""
+    """The attribute of a slot: `chunk` for `flash.chunk`."""
     return name.rpartition(".")[2]
 
 
 def said(name: str, value: Attr) -> str:
-    """A value in few words: `chunk 256`, and a word for itself."""
+    """The value as text: `chunk 256`, or a string value without its name."""
     return str(value) if isinstance(value, str) else f"{name} {value}"
 
 
 def slots(graph: Graph) -> tuple[Slot, ...]:
-    """The choices of a model: what changes its function first, then lengths, then strategies.
+    """The choices of a model: first those that change its function, then lengths, then strategies.
 
-    Nodes of one op share a slot; different ops have slots of their own, for what is best for one says nothing of
-    another. Nodes to which a choice makes no difference are left out.
+    Nodes of one op share a slot. Different ops have different slots, because the best value for one may not suit
+    another. Nodes to which a choice makes no difference are ignored.
     """
     by_key: dict[tuple[str, str], list[Node]] = {}
     for node in choosers(graph):
@@ -121,13 +121,13 @@ def slots(graph: Graph) -> tuple[Slot, ...]:
                 by_key.setdefault((attr, node.op), []).append(node)
     unnamed = [_slot(attr, op, nodes) for (attr, op), nodes in by_key.items()]
     several = {attr for attr, _ in by_key if sum(slot.name == attr and slot.is_open for slot in unnamed) > 1}
-    kept: list[Slot] = []
+    merged: list[Slot] = []
     for attr in dict.fromkeys(attr for attr, _ in by_key):
         own = [slot for slot in unnamed if slot.name == attr]
         opened = [slot for slot in own if slot.is_open]
         named = [replace(slot, name=f"{slot.op}.{attr}") for slot in opened]
-        kept += named if attr in several else (opened or own)[:1]
-    return tuple(sorted(kept, key=lambda slot: (not slot.choice.changes_function, not slot.choice.is_length)))
+        merged += named if attr in several else (opened or own)[:1]
+    return tuple(sorted(merged, key=lambda slot: (not slot.choice.changes_function, not slot.choice.is_length)))
 
 
 def _slot(attr: str, op: str, nodes: Sequence[Node]) -> Slot:
@@ -141,21 +141,21 @@ def _slot(attr: str, op: str, nodes: Sequence[Node]) -> Slot:
 
 
 def settle(graph: Graph, settings: Mapping[str, Attr], *, all_forced: bool = True) -> Graph:
-    """The graph with the open choices made that `settings` name.
+    """The graph with open choices set to the values in `settings`.
 
-    `flash.chunk` is for nodes of `flash`, `chunk` for those of every op. A node that can have one value only gets
-    that, and one to which a choice makes no difference gets any, whatever `settings` say.
+    `flash.chunk` applies to nodes of `flash`, `chunk` to nodes of every op. A node with only one candidate gets that
+    one, and a node to which the choice makes no difference gets the idle value.
 
     Args:
         graph: the model.
-        settings: values by name.
-        all_forced: settle such nodes in choices that `settings` do not name, too.
+        settings: values by slot name.
+        all_forced: settle nodes with at most one candidate also in choices that `settings` do not name.
 
     Raises:
         SettingError: a node cannot have the value.
     """
 
-    def made(node: Node) -> dict[str, Attr]:
+    def settled(node: Node) -> dict[str, Attr]:
         changed: dict[str, Attr] = {}
         for attr, choice in OPS[node.op].choices.items():
             if not is_open(node, attr):
@@ -167,21 +167,21 @@ def settle(graph: Graph, settings: Mapping[str, Attr], *, all_forced: bool = Tru
                 changed[attr] = choice.value_of(node, settings.get(name))
         return changed
 
-    return _with_attrs(graph, made)
+    return _with_attrs(graph, settled)
 
 
 @dataclass(frozen=True)
 class _Choose(Pass):
-    """`flash(%h) {chunk = auto}` -> `flash(%h) {chunk = 256}`; there is one such pass for each choice, by its name.
+    """`flash(%h) {chunk = auto}` -> `flash(%h) {chunk = 256}`. There is one such pass per choice.
 
-    Its one option is the value; without it, only nodes to which the choice leaves nothing to choose are settled.
+    Its only option is the value. Without it, only nodes with at most one candidate are settled.
     """
 
     optional = False
     attr: ClassVar[str]
 
     def apply(self, graph: Graph) -> Graph:
-        """Settle the choice. Raises SettingError where there is something to choose, and no value."""
+        """Settle the choice. Raises SettingError if a value is needed and there is none."""
         value = getattr(self, self.attr)
         settled = settle(graph, {} if value is None else {self.attr: value})
         if value is None and any(is_open(node, self.attr) for node in settled.walk()):
@@ -190,7 +190,7 @@ class _Choose(Pass):
 
 
 def choose_passes() -> dict[str, type[Pass]]:
-    """The passes `choose-chunk` and so on, one for each choice of an op, by name."""
+    """The passes `choose-chunk` and so on by name, one per choice of an op."""
     return {f"choose-{attr}": _choose_pass(attr) for attr in choice_names()}
 
 
@@ -203,12 +203,12 @@ def _choose_pass(attr: str) -> type[Pass]:
 
 
 def reset(graph: Graph, attr: str) -> Graph:
-    """The graph with a choice `auto` wherever it can be."""
+    """The graph with a choice `auto` in every node that has it."""
     return _with_attrs(graph, lambda node: {attr: AUTO} if attr in OPS[node.op].choices else {})
 
 
 def reset_execution(graph: Graph) -> Graph:
-    """The graph with every choice `auto` again that does not change the function, such as a tile or a cumsum."""
+    """The graph with every choice that does not change the function `auto` again, such as a tile or a cumsum."""
 
     def reopened(node: Node) -> Mapping[str, Attr]:
         return {attr: AUTO for attr, choice in OPS[node.op].choices.items() if not choice.changes_function}
@@ -217,12 +217,12 @@ def reset_execution(graph: Graph) -> Graph:
 
 
 def undecided(graph: Graph) -> tuple[str, ...]:
-    """The choices still `auto` that decide which function the model computes, such as `chunk`."""
+    """The open choices that change the function of the model, such as `chunk`."""
     return tuple(dict.fromkeys(attr for node, attr in locking(graph) if is_open(node, attr)))
 
 
 def _with_attrs(graph: Graph, changes: Callable[[Node], Mapping[str, Attr]]) -> Graph:
-    """The graph with other attributes on some nodes, in regions too. Values keep their names and their types."""
+    """The graph with other attributes on some nodes, also in regions. Values keep their names and types."""
     nodes = []
     for node in graph.nodes:
         region = None if node.region is None else _with_attrs(node.region, changes)
@@ -230,7 +230,7 @@ def _with_attrs(graph: Graph, changes: Callable[[Node], Mapping[str, Attr]]) -> 
         if changed or region != node.region:
             node = replace(node, attrs={**node.attrs, **changed}, region=region)
             types = [None if value is None else value.type for value in node.inputs]
-            infer_types(OPS[node.op], types, node.attrs, region)  # raises where the op does not take the value
+            infer_types(OPS[node.op], types, node.attrs, region)  # raises if the op rejects the value
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))
 
@@ -241,22 +241,22 @@ def is_open(node: Node, attr: str) -> bool:
 
 
 def has_open(graph: Graph) -> bool:
-    """Whether anything in a model is still `auto`."""
+    """Whether any choice of a model is still `auto`."""
     return any(is_open(node, attr) for node in choosers(graph) for attr in OPS[node.op].choices)
 
 
 def choosers(graph: Graph) -> Iterator[Node]:
-    """The nodes that have something to choose, open or not."""
+    """The nodes that have a choice, open or not."""
     return (node for node in graph.walk() if OPS[node.op].choices)
 
 
 def choice_names() -> tuple[str, ...]:
-    """The attributes of all ops that can be chosen."""
+    """The attributes of all ops that are choices."""
     return tuple(sorted({attr for record in OPS.values() for attr in record.choices}))
 
 
 def locking(graph: Graph) -> Iterator[tuple[Node, str]]:
-    """The choices that decide what function a model computes, by node and attribute."""
+    """The choices that change the function of a model, as node and attribute."""
     for node in choosers(graph):
         for attr, choice in OPS[node.op].choices.items():
             if choice.changes_function:
@@ -264,17 +264,17 @@ def locking(graph: Graph) -> Iterator[tuple[Node, str]]:
 
 
 def same_function(graph: Graph, settings: Settings) -> Settings:
-    """Those of the settings that change the function: candidates that agree in them compute the same."""
+    """The settings that change the function. Candidates with equal ones compute the same function."""
     changing = {attr for _, attr in locking(graph)}
     return Settings({name: value for name, value in settings.items() if attribute_of(name) in changing})
 
 
 def longest_piece(graph: Graph, *, changing_function: bool = False) -> int:
-    """The largest length among the choices of a settled model, in tokens; 0 where it has none.
+    """The largest length among the choices of a settled model, in tokens; 0 if it has none.
 
     Args:
         graph: the model.
-        changing_function: look only at choices that change the function.
+        changing_function: consider only choices that change the function.
     """
     lengths = (
         node.attrs[attr]
@@ -286,6 +286,6 @@ def longest_piece(graph: Graph, *, changing_function: bool = False) -> int:
 
 
 def settled_values(graph: Graph, attr: str) -> tuple[Any, ...]:
-    """The values of a choice that stand in a graph, each once, the smallest first."""
+    """The settled values of a choice in a graph, in ascending order and without repetition."""
     values = {node.attrs[attr] for node in choosers(graph) if attr in OPS[node.op].choices and not is_open(node, attr)}
     return tuple(sorted(values, key=lambda value: (str(type(value)), value)))

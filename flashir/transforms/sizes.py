@@ -1,4 +1,4 @@
-"""Open sizes: found in the shapes of inputs, and put wherever they stand in a graph."""
+"""Symbolic sizes: bind them to the shapes of inputs, and substitute them in a graph."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from flashir.transforms.rewriter import rewrite
 
 
 def check_sizes(graph: Graph) -> None:
-    """Raises IRError where a size is open, in a type or an attribute, and no axis of an input tells it."""
+    """Raises IRError if a type or an attribute has a symbolic size that is not the size of an input axis."""
     known = {symbol_of(size) for value in graph.inputs for size in value.type.shape}
     problems: dict[str, None] = {}
     for value in graph.inputs:
         for name in sorted(_symbols(value.type.shape) - known):
-            problems[f"the input {value}: {value.type} has the size {name}, {_untold(name)}"] = None
+            problems[f"the input {value}: {value.type} has the size {name}, {_unbound(name)}"] = None
     for node in graph.walk():
         for attr, size in node.attrs.items():
             for name in sorted(_symbols(size) - known):
-                problems[f"{attr} = {attr_text(size)} of {node.op} has the size {name}, {_untold(name)}"] = None
+                problems[f"{attr} = {attr_text(size)} of {node.op} has the size {name}, {_unbound(name)}"] = None
     if problems:
         raise IRError(problems, where=f"@{graph.name}")
 
 
-def _untold(name: str) -> str:
+def _unbound(name: str) -> str:
     return f"and no input has an axis that is {name} alone"
 
 
 def _symbols(attr: Attr) -> frozenset[str]:
-    """The symbols in an attribute, those in lists too."""
+    """The symbols in an attribute, also in lists."""
     if isinstance(attr, tuple):
         return frozenset[str]().union(*map(_symbols, attr))
     return symbols(attr) if isinstance(attr, Dim) else frozenset()
 
 
 def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """The symbols of a graph's inputs, from the shapes given. Raises InputError where they do not fit."""
+    """The values of the symbols in the input types, given input shapes. Raises InputError if a shape does not match."""
     sizes: dict[str, int] = {}
     problems = []
     for value, shape in zip(graph.inputs, shapes, strict=True):
@@ -67,21 +67,21 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
 
 
 def specialise(graph: Graph, sizes: Mapping[str, int]) -> Graph:
-    """The graph with every size a number, so that each op has seen whether it can do these.
+    """The graph with every size a number. This checks that each op supports the sizes.
 
     Args:
-        graph: at any level.
-        sizes: a number for each symbol, as `bind_sizes` finds them.
+        graph: a graph at any level.
+        sizes: the value of each symbol, as from `bind_sizes`.
 
     Raises:
-        InputError: what an op says against them, such as a sequence longer than its `max_len`.
+        InputError: an op rejects the sizes, for example a sequence longer than its `max_len`.
     """
     return _specialised(_Same(graph), tuple(sizes.items()))
 
 
 @dataclass(frozen=True, eq=False)
 class _Same:
-    """A graph that equals itself alone: one with -0.0 in it equals one with 0.0, and computes another function."""
+    """A graph compared by identity: graphs with 0.0 and -0.0 are equal but compute different functions."""
 
     graph: Graph
 

@@ -1,4 +1,4 @@
-"""split-activations: a result is cut up before its activation, so that each part is computed where it is read."""
+"""split-activations: split before an activation instead of after it, so that each part is fused with its reader."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from flashir.transforms.rewriter import rewrite
 
 @dataclass(frozen=True)
 class SplitActivations(Pass):
-    """`split(silu(%x))` -> `silu(%x_i)` for each part i of `split(%x)`; so with the other activations.
+    """`split(silu(%x))` -> `silu(%x_i)` for each part i of `split(%x)`; also for other activations.
 
-    For targets whose compilers join an elementwise op with the one reader of its result, but write what is read as a
-    whole.
+    For targets whose compilers fuse an elementwise op with the single reader of its result, but write a result that is
+    split to memory.
     """
 
     name = "split-activations"
 
     def apply(self, graph: Graph) -> Graph:
-        """Rewrite every such split."""
+        """Rewrite every split of an activation."""
         return rewrite(graph, split_activation)
 
 
 def split_activation(b: Builder, node: Node) -> Sequence[Value] | None:
-    """The rule of the pass."""
+    """Replace a split of an activation by activations of a split."""
     if node.op != "split":
         return None
     activation = b.producer(node.operands[0])
@@ -39,5 +39,5 @@ def split_activation(b: Builder, node: Node) -> Sequence[Value] | None:
 
 
 def _is_activation(node: Node) -> bool:
-    """Whether the node is an elementwise function of one operand."""
+    """Whether the node is an elementwise function of one operand, without attributes."""
     return OPS[node.op].is_elementwise and len(node.inputs) == 1 and not node.attrs

@@ -1,4 +1,4 @@
-"""split-projections: several products with parts of the weight instead of one whose result is cut up."""
+"""split-projections: split the weights of a projection instead of its result."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flashir.transforms.rewriter import rewrite
 class SplitProjections(Pass):
     """`split(silu(dense(%x, %W, %c)))` -> `silu(dense(%x, %W_i, %c_i))` for each part i.
 
-    Cutting a result copies all of it; cutting parameters is done once, when the model is compiled. For targets whose
-    matrix products are as fast on the narrower weights.
+    Splitting a result copies it in every run; parameters are split once, at compile time. For targets whose matrix
+    products are as fast with narrower weights.
     """
 
     name = "split-projections"
 
     def apply(self, graph: Graph) -> Graph:
-        """Rewrite every such split."""
+        """Rewrite every split of a projection."""
         return rewrite(graph, split_projection)
 
 
 def split_projection(b: Builder, node: Node) -> Sequence[Value] | None:
-    """The rule of the pass."""
+    """Replace a split of a projection by projections with split weights."""
     if node.op != "split" or node.attrs["axis"] != -1:
         return None
     activation = b.producer(node.inputs[0])

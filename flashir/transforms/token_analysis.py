@@ -1,7 +1,7 @@
-"""Which ops act on each token alone, and so do to a few tokens what they do to all.
+"""Token analysis: which ops are tokenwise, that is, compute each token independently of the others.
 
-The axis of tokens is the one whose size is symbolic in the length. A composite op acts on each token alone where all
-that it is made of does; of primitives this is known by how they treat that axis.
+A token axis is one whose size depends on the symbol of the length. A composite op is tokenwise if all ops of its
+decomposition are. For primitives the trait `axes` decides.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from flashir.transforms.lower import own_parameters
 
 
 def part_of(node: Node) -> Graph:
-    """What a composite op is made of, one level down: from the operands that are present to its results."""
+    """The decomposition of a composite op as a graph, from the operands that are present to the results."""
     record = OPS[node.op]
     assert record.decompose is not None
     b = Builder("part")
     inputs = [None if value is None else b.input(value.name, value.type) for value in node.inputs]
-    made = record.decompose(b, *inputs, **node.attrs, **own_parameters(b, node))
-    return b.finish(*((made,) if isinstance(made, Value) else made))
+    results = record.decompose(b, *inputs, **node.attrs, **own_parameters(b, node))
+    return b.finish(*((results,) if isinstance(results, Value) else results))
 
 
 @dataclass
 class Tokens:
-    """What a graph does to the axis of tokens.
+    """How the ops of a graph treat the token axis.
 
     Args:
-        length: the symbol in which the sizes of such axes are written.
+        length: the symbol of the length.
     """
 
     length: str
     _parts: dict[int, tuple[Node, Graph]] = field(default_factory=dict, repr=False)
 
     def part(self, node: Node) -> Graph:
-        """As `part_of`, made once."""
+        """The decomposition of a node, cached; see `part_of`."""
         if id(node) not in self._parts:
             self._parts[id(node)] = node, part_of(node)
         return self._parts[id(node)][1]
 
     def counts(self, size: Attr) -> bool:
-        """Whether a size is one of tokens."""
+        """Whether a size depends on the length."""
         return isinstance(size, Dim) and self.length in symbols(size)
 
     def axes(self, type_: TensorType) -> list[int]:
-        """The axes of tokens."""
+        """The token axes of a type."""
         return [axis for axis, size in enumerate(type_.shape) if self.counts(size)]
 
     def varies(self, node: Node) -> bool:
-        """Whether the length is in anything about the node."""
+        """Whether an operand, result or attribute of the node depends on the length."""
         values = (*node.operands, *node.outputs)
         return any(self.axes(value.type) for value in values) or any(map(self._named, node.attrs.values()))
 
     def alone(self, node: Node) -> bool:
-        """Whether the node does to each token what it would do without the others."""
+        """Whether the node is tokenwise. So is a node that does not depend on the length."""
         if not self.varies(node):
             return True
         record = OPS[node.op]
@@ -82,18 +82,18 @@ class Tokens:
         return self.axes(type_)[0]
 
     def _from_the_end(self, node: Node) -> set[int]:
-        """Where the axis of tokens is, counted from the last axis back, in all that have one."""
+        """The token axes of all operands and results, counted from the last axis."""
         values = (*node.operands, *node.outputs)
         return {value.type.rank - axis for value in values for axis in self.axes(value.type)}
 
 
 def _aligned(tokens: Tokens, node: Node) -> bool:
-    """Elementwise: one place, as shapes broadcast"""
+    """Elementwise: all token axes are aligned by broadcasting"""
     return len(tokens._from_the_end(node)) == 1
 
 
 def _along_another(tokens: Tokens, node: Node) -> bool:
-    """The op works along another axis, and nothing joins that has no tokens"""
+    """The op works along another axis, and every operand has a token axis"""
     x, axis = node.operands[0].type, node.attrs["axis"]
     assert isinstance(axis, int)
     return all(tokens.axes(v.type) for v in node.operands) and axis % x.rank != tokens._axis(x)
@@ -106,7 +106,7 @@ def _reduced(tokens: Tokens, node: Node) -> bool:
 
 
 def _reshaped(tokens: Tokens, node: Node) -> bool:
-    """As many elements stand before the axis as did, so that it is the same one"""
+    """The token axis keeps its size and the number of elements before it"""
     before, after = node.operands[0].type, node.output.type
     i, j = tokens._axis(before), tokens._axis(after)
     one: Any = 1
@@ -118,7 +118,7 @@ def _gathered(tokens: Tokens, node: Node) -> bool:
 
 
 def _multiplied(tokens: Tokens, node: Node) -> bool:
-    """Not summed over tokens"""
+    """The product does not sum over tokens"""
     x, y = (value.type for value in node.operands)
     summed = x.rank - (2 if node.attrs["transpose_x"] else 1), y.rank - (1 if node.attrs["transpose_y"] else 2)
     return summed[0] not in tokens.axes(x) and summed[1] not in tokens.axes(y)

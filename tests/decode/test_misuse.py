@@ -175,7 +175,7 @@ class TestModels:
         ("text", "said"),
         [
             ("model @m(%x: f32[T, 4]) -> f32[T, 4] { %y = silu(%x) return %y }", r"it takes \(x: f32\[T, 4\]\)"),
-            ("model @m(%x: i32[B, T]) -> i32[B, T] { return %x }", "only what has a row for each token"),
+            ("model @m(%x: i32[B, T]) -> i32[B, T] { return %x }", "wanted a row for each token"),
         ],
     )
     def test_what_continues_no_text_is_told(self, text: str, said: str) -> None:
@@ -183,7 +183,7 @@ class TestModels:
             decoder(flashir.loads(text))
 
     def test_what_sees_both_ways_is_told(self) -> None:
-        with pytest.raises(SettingError, match="flash is not causal: a token sees those after it"):
+        with pytest.raises(SettingError, match="flash is not causal: a token attends to later ones"):
             decoder(flashir.model("flash", size="tiny", task="mlm"))
 
 

@@ -226,7 +226,7 @@ MIXES = {
 
 @pytest.mark.parametrize("op", MIXES)
 def test_ops_that_mix_tokens_are_never_taken_for_others(op: str) -> None:
-    with pytest.raises(SettingError, match=f"{op} takes more of a sequence than one token"):
+    with pytest.raises(SettingError, match=f"{op} mixes tokens and has no streaming rule"):
         decoding(stack(MIXES[op]), max_len=ROOM)
 
 
