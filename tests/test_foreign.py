@@ -159,7 +159,7 @@ def test_json_of_any_kind_is_an_error_that_names_the_file(content: str | bytes, 
 def test_json_has_the_shape_that_is_wanted() -> None:
     assert parse_json('{"a": "b"}', "m.json", InputError, dict[str, str]) == {"a": "b"}
     for wrong in ("[]", "3", "null", '"abc"', '{"a": {"b": 1}}'):
-        with pytest.raises(InputError, match="Expected"):
+        with pytest.raises(InputError, match="wanted"):
             parse_json(wrong, "m.json", InputError, dict[str, str])
 
 

@@ -1,13 +1,13 @@
-"""The JAX backend: lowered graphs as pure functions of parameters and inputs, to jit, differentiate and export.
+"""The JAX backend: lowered graphs as pure functions of parameters and inputs, for jit, grad and export.
 
     import flashir_jax, jax
 
-    graph = flashir_jax.lower(model, target="jax:cpu", seq_len=4096)     # choices made, then lowered
+    graph = flashir_jax.lower(model, target="jax:cpu", seq_len=4096)     # plan and lower
     apply = flashir_jax.function(graph)
     weights = apply.stack(params)                                       # one array for all layers; optional
     logits = jax.jit(apply)(weights, ids)
 
-JAX itself is imported when something is first computed.
+JAX is imported on first use.
 """
 
 from __future__ import annotations

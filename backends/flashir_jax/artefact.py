@@ -1,12 +1,12 @@
-"""The artefact on disk: `model.jax`, and beside it the function and the parameters, which it names by digest.
+"""The artefact on disk: `model.jax`, and the files of the function and the parameters, which it names by digest.
 
-    model.jax                       the model as text, the choices made, platforms, the digests of all files
-    model-<digest>.stablehlo        the function of (stacked parameters, *inputs), as jax.export writes it; one for all
-                                    platforms, or one for each where they differ
+    model.jax                       the model as text, its plan, platforms, the digests of all files
+    model-<digest>.stablehlo        the function of (stacked parameters, *inputs) from jax.export; one for all
+                                    platforms, or one for each if they differ
     model-<digest>.safetensors      the parameters by full name, float32
 
-No file beside it has a name that other content has, so writing them harms no artefact that is there; renaming model.jax
-into place commits all of them.
+The names of the further files contain their digests, so writing them does not affect an existing artefact. Renaming
+model.jax commits all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one parameter of the function is stacked: see `Stack`."""
+    """The stacking of one parameter of the function: see `Stack`."""
 
     shape: tuple[Annotated[int, Meta(ge=0, le=2**53)], ...]
     dtype: str
@@ -51,16 +51,16 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `model.jax` says.
+    """The content of `model.jax`.
 
     Args:
-        schema: of this record.
-        metadata: the IR text of the model, the choices made, versions.
-        notes: what is particular about it, for people.
+        schema: the schema version.
+        metadata: the IR text of the model, its plan, versions.
+        notes: notes for the user.
         functions: the digest of the function for each platform.
         parameters: the digest of the parameters.
-        layouts: what the function takes first, by the name it has there.
-        sha256: of this record with the digest left empty.
+        layouts: the stacked parameters that the function takes, by name.
+        sha256: the digest of this record with an empty digest.
     """
 
     schema: int
@@ -73,10 +73,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def stacks(self) -> dict[str, Stack]:
         """The parameters of the function."""
-        return {n: Stack(n, each.shape, DType.named(each.dtype), each.rounds) for n, each in self.layouts.items()}
+        return {n: Stack(n, own.shape, DType.named(own.dtype), own.rounds) for n, own in self.layouts.items()}
 
     def files(self) -> dict[str, str]:
-        """The names of the files beside the main one, and their digests."""
+        """The digests of the further files by name."""
         kinds = [(FUNCTION, digest) for digest in self.functions.values()] + [(PARAMETERS, self.parameters)]
         return {file_name(kind, digest): digest for kind, digest in kinds}
 
@@ -94,18 +94,18 @@ def write(
     notes: tuple[str, ...] = (),
     check: Callable[[Path], object] | None = None,
 ) -> Path:
-    """Write an artefact whole or not at all. Returns the path of its `model.jax`.
+    """Write an artefact atomically. Returns the path of its `model.jax`.
 
     Args:
-        out: the folder; made where it is missing.
-        functions: for each platform, as `exported` made it.
-        params: by full name.
-        stacks: how the functions take them.
+        out: the folder; created if missing.
+        functions: the result of `exported` for each platform.
+        params: parameters by full name.
+        stacks: the stacked parameters of the functions.
         metadata, notes: see Manifest.
-        check: is given the main file under a temporary name, in its place but for that; what it raises prevents all.
+        check: called with the temporary main file in the same folder; an exception prevents the commit.
 
     Raises:
-        ArtefactError: the files cannot be written; and what `check` raises.
+        ArtefactError: the files cannot be written; also the errors of `check`.
     """
     path = out / MAIN_FILE
     with in_folder(out), locked(out):
@@ -128,16 +128,16 @@ def write(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The main file of an artefact, its digest and those of the files beside it verified.
+    """Read the main file of an artefact, and verify every digest.
 
     Raises:
-        ArtefactError: a file is missing, cannot be read, is no artefact of flashir, or is damaged.
+        ArtefactError: a file is missing, cannot be read, was not written by flashir, or is damaged.
     """
     manifest = _manifest(path)
     _expect(manifest.sha256, manifest.digest(), path)
     if manifest.schema != SCHEMA:
         raise ArtefactError(
-            f"it is of schema {manifest.schema}, wanted {SCHEMA}", where=str(path), hint="export the model again"
+            f"it has schema {manifest.schema}, wanted {SCHEMA}", where=str(path), hint="export the model again"
         )
     for name, digest in manifest.files().items():
         beside = path.with_name(name)
@@ -148,29 +148,29 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def file_name(kind: str, digest: str) -> str:
-    """The name of a file beside the main one."""
+    """The name of a further file."""
     return f"model-{digest[:12]}.{kind}"
 
 
 def _put(out: Path, kind: str, content: bytes) -> str:
-    """Write a file under the name of its digest, and return that."""
+    """Write a file that is named by its digest. Returns the digest."""
     digest = hashlib.sha256(content).hexdigest()
     atomic_write(out / file_name(kind, digest), lambda file: file.write(content))
     return digest
 
 
-def _expect(wanted: str, got: str, path: Path) -> None:
-    if got != wanted:
+def _expect(expected: str, got: str, path: Path) -> None:
+    if got != expected:
         raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
+            f"the file is damaged, or was changed: its sha256 is {got}, wanted {expected}",
             where=str(path),
             hint="export the model again",
         )
 
 
 def _sweep(out: Path) -> None:
-    """Remove what earlier exports into this folder left: files that model.jax does not name, unfinished ones."""
-    with suppress(OSError, ArtefactError):  # a manifest that cannot be read may name any of them
+    """Remove leftovers of earlier exports: files that model.jax does not name, and temporary files."""
+    with suppress(OSError, ArtefactError):  # an unreadable manifest may name any of them
         named = set(_named(out / MAIN_FILE))
         for file in out.iterdir():
             if _OURS.fullmatch(file.name) and file.name not in named:
@@ -183,7 +183,7 @@ def _named(path: Path) -> Iterator[str]:
 
 
 def _manifest(path: Path) -> Manifest:
-    """What a main file says, nothing of it verified. Raises ArtefactError."""
+    """Read a main file without verification. Raises ArtefactError."""
     content = read_bytes(path, ArtefactError)
     problem, hint = "this is no artefact of flashir for JAX", "export the model again"
     return parse_json(content, path, ArtefactError, Manifest, problem=problem, hint=hint)

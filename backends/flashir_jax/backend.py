@@ -1,4 +1,4 @@
-"""What the JAX backend claims, how it compiles, exports and loads. JAX is imported when it is needed."""
+"""The JAX backend: claims, compilation, export and loading. JAX is imported on first use."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from flashir_jax.pallas.claims import KERNELS
 
 
 def need_jax() -> None:
-    """Raises TargetError where JAX is not installed, or cannot work as this process was forked."""
+    """Raise TargetError if JAX is not installed, or cannot work in this forked process."""
     if find_spec("jax") is None:
         raise TargetError("JAX is not installed", where="jax", hint="pip install 'flashir[jax]'")
     check_fork()
 
 
 def need_optax() -> None:
-    """Raises TargetError where optax, which brings the optimisers, is not installed."""
+    """Raise TargetError if optax is not installed."""
     if find_spec("optax") is None:
         raise TargetError(
             "optax is not installed, and training needs it", where="jax", hint="pip install 'flashir[jax]'"
@@ -36,7 +36,7 @@ def need_optax() -> None:
 
 @dataclass(frozen=True)
 class JaxBackend:
-    """Pure functions, compiled by XLA, for one kind of device."""
+    """The backend for one kind of device: pure functions, compiled by XLA."""
 
     name: ClassVar[str] = "jax"
     extra: ClassVar[str] = "jax"
@@ -49,41 +49,41 @@ class JaxBackend:
         return replace(self, device=device)
 
     def versions(self) -> dict[str, str]:
-        """Those of jax and jaxlib. Raises TargetError where they are not installed."""
+        """The versions of jax and jaxlib. Raises TargetError if they are not installed."""
         need_jax()
         return {name: version(name) for name in ("jax", "jaxlib")}
 
     def devices(self) -> tuple[str, ...]:
-        """The devices that JAX finds on this machine. Raises TargetError where it is not installed."""
+        """The devices that JAX finds on this machine. Raises TargetError if it is not installed."""
         need_jax()
         from flashir_jax.devices import device_names
 
         return device_names()
 
     def peak_bytes(self, device: str) -> int | None:
-        """The most memory that XLA has had allocated on a device of its own, for `flashir bench`."""
+        """The peak memory that XLA allocated on a device. See Metered."""
         need_jax()
         from flashir_jax.devices import peak_bytes
 
         return peak_bytes(device)
 
     def claims(self, node: Node) -> bool:
-        """Every primitive, a few composites, and on a TPU what has a kernel. Without JAX too: a plan needs no JAX."""
+        """Every primitive, a few composites, and on a TPU ops with a kernel. Works without JAX, for plans."""
         return claims(node, self.device)
 
     def passes(self) -> tuple[Pass, ...]:
-        """None: XLA does the rest."""
+        """None; XLA does the rest."""
         return ()
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
-        """The graph under jit, compiled once a shape. See Backend."""
+        """Compile a graph with jit, once per shape. See Backend."""
         need_jax()
         from flashir_jax.session import compiled
 
         return compiled(graph, params, device)
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
-        """Under jit, states renewed in place. See StatefulBackend."""
+        """Compile graphs with jit; states are updated in place. See StatefulBackend."""
         need_jax()
         from flashir_jax.session import compiled
 
@@ -97,7 +97,7 @@ class JaxBackend:
         return functions(model, params)
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
-        """By vjp, under jit. See Differentiable."""
+        """Gradients by vjp, with jit. See Differentiable."""
         need_jax()
         from flashir_jax.gradients import gradients
 
@@ -113,7 +113,7 @@ class JaxBackend:
         state: Mapping[str, Array] | None = None,
         remat: bool = False,
     ) -> Trainer:
-        """Under jit, parameters updated in place, by optax. See Trainable. Raises TargetError without optax too."""
+        """A trainer with jit and optax; parameters are updated in place. See Trainable."""
         need_jax()
         need_optax()
         from flashir_jax.training import JaxTrainer
@@ -129,9 +129,9 @@ class JaxBackend:
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
     ) -> Path:
-        """`out/model.jax`, the function and the parameters beside it. See Exporter.
+        """Write `out/model.jax`, and the files of the function and the parameters. See Exporter.
 
-        The function is for the platform of the device and for cpu too, so that it can be run, and checked, anywhere.
+        The function is exported for the platform of the device and for cpu, so that it can be checked anywhere.
         """
         need_jax()
         from flashir_jax.artefact import MODEL, write
@@ -141,7 +141,9 @@ class JaxBackend:
 
         apply = function(graph)
         platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))
-        if KERNELS.keys() & {node.op for node in graph.walk()}:  # one platform's code has no place in another's module
+        if KERNELS.keys() & {
+            node.op for node in graph.walk()
+        }:  # kernels of one platform cannot be in the module of another
             functions = {platform: exported(apply, (platform,)) for platform in platforms}
         else:
             functions = dict.fromkeys(platforms, exported(apply, platforms))
@@ -154,7 +156,7 @@ class JaxBackend:
         return write(out, functions, params, apply.parameters, about, particulars(graph), check=examine)
 
     def verify(self, path: Path) -> Verified:
-        """What an artefact holds, every digest verified, and where what it holds could be run. See Exporter."""
+        """Verify an artefact, and report its content and the platforms it ran on. See Exporter."""
         need_jax()
         from flashir_jax.verify import verify
 
@@ -167,7 +169,7 @@ class JaxBackend:
         return read_manifest(_main_file(path)).metadata
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
-        """The model that an artefact carries, and its function with its parameters on the device. See Exporter."""
+        """Load the model of an artefact, and its function with its parameters on the device. See Exporter."""
         need_jax()
         from flashir_jax.artefact import MODEL, read_manifest
         from flashir_jax.verify import session
@@ -178,7 +180,7 @@ class JaxBackend:
         return model, session(path, manifest, model, device)
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
-        """The model that an artefact carries, and the parameters beside it. See Exporter."""
+        """The model of an artefact and its parameters. See Exporter."""
         from flashir.models.parameters import load_params
         from flashir_jax.artefact import MODEL, PARAMETERS, file_name, read_manifest
 

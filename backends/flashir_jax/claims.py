@@ -1,4 +1,4 @@
-"""What JAX does natively, beside the primitives. A claim is made without JAX, for a plan needs none."""
+"""The ops that JAX implements natively, besides primitives. Works without JAX, for plans."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from flashir_jax.mesh import cuts_sequences, is_spread
 from flashir_jax.pallas.claims import has_kernel
 
 COMPOSITES = frozenset(("literal", "silu", "sinusoid", "sinusoid_at", "softmax"))
-"""What is done whole on every device; all else XLA fuses as well from its parts."""
+"""Composites claimed on every device. XLA fuses the others equally well from their parts."""
 
 
 def claims(node: Node, device: str) -> bool:
-    """Whether a node is done as it is on a device (`cpu`, `cuda`, `tpu-v4`, ..), in this environment."""
+    """Whether a node is native on a device (`cpu`, `cuda`, `tpu-v4`, ..) in this environment."""
     everywhere = OPS[node.op].is_primitive or node.op in COMPOSITES
     return everywhere or _exchanges(node) or (device.startswith("tpu") and has_kernel(node) and not is_spread())
 
 
 def _exchanges(node: Node) -> bool:
-    """Where rows lie in parts on several devices, sums over all chunks before; with a mask XLA divides the parts."""
+    """Whether devices exchange states: causal linear attention over sharded sequences. With a mask XLA shards it."""
     return node.op == "linear_attention" and len(node.operands) == 3 and bool(node.attrs["causal"]) and cuts_sequences()

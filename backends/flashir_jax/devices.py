@@ -1,4 +1,4 @@
-"""The devices of JAX as targets name them. This process may be one of several, on one host or many."""
+"""JAX devices by the names of targets, in one or several processes on one or many hosts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flashir.machine.processes import Processes
 from flashir_jax.forks import works
 
 PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "tpu": "tpu"}
-"""The JAX platform of a device, by how the name of the device begins."""
+"""The JAX platform of a device, by the start of its name."""
 ADDRESS = "JAX_COORDINATOR_ADDRESS"
 
 
 def platform_of(device: str) -> str:
-    """`tpu-v4` -> `tpu`. Raises TargetError where JAX has no such platform."""
+    """`tpu-v4` -> `tpu`. Raises TargetError if JAX has no such platform."""
     platform = PLATFORMS.get(device.partition("-")[0])
     if platform is None:
         raise TargetError(f"JAX has no device {device!r}", where="jax", hint="use cpu, cuda, or a tpu such as tpu-v4")
@@ -26,7 +26,7 @@ def platform_of(device: str) -> str:
 
 
 def device_names() -> tuple[str, ...]:
-    """The devices that JAX finds on this machine, as targets name them: `cpu`, `cuda`, `tpu-v4`."""
+    """The devices that JAX finds on this machine, such as `cpu`, `cuda`, `tpu-v4`."""
     works()
     return tuple(name for platform in PLATFORMS.values() if (name := _name(platform)) is not None)
 
@@ -40,50 +40,50 @@ def _name(platform: str) -> str | None:
 
 
 def device_of(name: str) -> Any:
-    """The first JAX device of that name in this process. Raises TargetError where there is none."""
-    return _found(name, _local)[0]
+    """The first JAX device of this name in this process. Raises TargetError if there is none."""
+    return _lookup(name, _local)[0]
 
 
 def devices_of(name: str) -> list[Any]:
-    """All JAX devices of that name, in all processes. Raises TargetError where there is none."""
-    return _found(name, _everywhere)
+    """All JAX devices of this name in all processes. Raises TargetError if there is none."""
+    return _lookup(name, _everywhere)
 
 
 def peak_bytes(name: str) -> int | None:
-    """The most bytes that were allocated on a device; None where it keeps no account. Raises TargetError."""
-    found: int | None = (device_of(name).memory_stats() or {}).get("peak_bytes_in_use")
-    return found
+    """The peak allocated memory of a device in bytes; None if unknown. Raises TargetError."""
+    peak: int | None = (device_of(name).memory_stats() or {}).get("peak_bytes_in_use")
+    return peak
 
 
-def _found(name: str, where: Any) -> list[Any]:
+def _lookup(name: str, where: Any) -> list[Any]:
     platform = platform_of(name)
     works()
     try:
-        found: list[Any] = where(platform)
+        devices: list[Any] = where(platform)
     except RuntimeError as error:
         raise TargetError(
             f"JAX has no device {name!r} here: {error}", where="jax", hint="choose one that `flashir targets` lists"
         ) from error
-    return found
+    return devices
 
 
 def _local(platform: str) -> list[Any]:
     join(Processes.here())
-    found: list[Any] = jax.local_devices(backend=platform)
-    return found
+    devices: list[Any] = jax.local_devices(backend=platform)
+    return devices
 
 
 def _everywhere(platform: str) -> list[Any]:
     join(Processes.here())
-    found: list[Any] = jax.devices(platform)
-    return found
+    devices: list[Any] = jax.devices(platform)
+    return devices
 
 
 @cache
 def join(processes: Processes) -> None:
-    """Find the other processes, where there are any. JAX wants that done before it looks at a device.
+    """Connect to the other processes, if there are any. JAX requires this before it initialises devices.
 
-    Raises TargetError where they are not found.
+    Raises TargetError if they are not found.
     """
     if processes.count == 1:
         return
@@ -96,15 +96,15 @@ def join(processes: Processes) -> None:
 
 
 def _coordinator() -> str:
-    """Where the first process listens: the port after MASTER_PORT, for at that one torchrun does."""
-    given = os.environ.get(ADDRESS)
-    if given is not None:
-        return given
+    """The address of the first process: the port after MASTER_PORT, which torchrun uses itself."""
+    configured = os.environ.get(ADDRESS)
+    if configured is not None:
+        return configured
     host, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
     if not (host and port.isdecimal()):
         raise TargetError(
-            "several processes, and none knows where the first one listens",
+            "there are several processes, but no address of the first one",
             where="jax",
-            hint=f"set {ADDRESS} to host:port, or start them by torchrun",
+            hint=f"set {ADDRESS} to host:port, or start them with torchrun",
         )
     return f"{host}:{int(port) + 1}"

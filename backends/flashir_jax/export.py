@@ -1,4 +1,4 @@
-"""A function as portable StableHLO, by jax.export: for platforms that need not be at hand, any batch, any length."""
+"""Export a function as portable StableHLO with jax.export, for any batch and length; needs no device."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from flashir_jax.types import element_type, enough_bits, in_float64
 
 _CALL = re.compile(r"stablehlo\.custom_call @(\w+)\(")
 _CALLS = ("shape_assertion", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
-"""What a module may call by name, beside Pallas kernels on a TPU: by name it could call anything in this process."""
+"""Custom calls that a module may contain, besides Pallas kernels on TPU. Others could run any code of this process."""
 
 _DIMENSION = re.compile(r"(?!(floordiv|mod|max|min)\Z)[A-Za-z][A-Za-z0-9_]*\Z")
 
 
 def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
-    """The function of (stacked parameters, *inputs) for those platforms, serialised, sizes open as in the graph.
+    """Serialise the function of (stacked parameters, *inputs) for some platforms, with the symbolic sizes of the graph.
 
     Raises:
-        TargetError: the graph cannot be traced with its sizes open, or JAX cannot export for a platform.
+        TargetError: the graph cannot be traced with symbolic sizes, or JAX cannot export for a platform.
     """
     export = _jax_export()
     names = sorted({name for value in apply.graph.inputs for size in value.type.shape for name in symbols(size)})
     wrong = [name for name in names if not _DIMENSION.match(name)]
     if wrong:
-        raise TargetError(f"jax.export takes no size called {', '.join(wrong)}", where="jax", hint="rename it")
+        raise TargetError(f"jax.export does not allow a size called {', '.join(wrong)}", where="jax", hint="rename it")
     sizes = dict(zip(names, export.symbolic_shape(", ".join(names)) if names else (), strict=True))
     try:
         with enough_bits(in_float64(apply.graph)):
@@ -45,19 +45,19 @@ def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
                 _spec(tuple(evaluate(n, sizes) for n in value.type.shape), value.type.dtype)
                 for value in apply.graph.inputs
             ]
-            made = export.export(jax.jit(exactly(apply)), platforms=platforms)(specs(apply.parameters), *inputs)
-            return bytes(made.serialize())
+            result = export.export(jax.jit(exactly(apply)), platforms=platforms)(specs(apply.parameters), *inputs)
+            return bytes(result.serialize())
     except (NotImplementedError, ValueError, TypeError) as error:
         raise TargetError(f"JAX cannot export @{apply.graph.name} for {' and '.join(platforms)}: {error}") from error
 
 
 def particulars(graph: Graph) -> tuple[str, ...]:
-    """What differs between platforms, or from a run without export, in the function of a lowered graph; for people."""
+    """Notes on how the exported function differs between platforms, or from a run without export."""
     notes = []
     if kernels := sorted({node.op for node in graph.walk()} & KERNELS.keys()):
         notes.append(f"on a tpu, {' and '.join(kernels)} is a Pallas kernel; on cpu, its parts")
     if any(node.op == "cumsum" and not _known(node) for node in graph.walk()):
-        notes.append("running sums go step by step: JAX sums in parallel over a length that is known, and this is open")
+        notes.append("running sums are sequential: JAX sums in parallel only over a known length, and this one is open")
     return tuple(notes)
 
 
@@ -68,25 +68,25 @@ def _known(node: Node) -> bool:
 
 
 def specs(parameters: Mapping[str, Stack]) -> dict[str, Any]:
-    """The shapes and types of the stacked parameters."""
+    """The shapes and dtypes of the stacked parameters."""
     return {name: _spec(stack.stacked_shape, stack.dtype) for name, stack in parameters.items()}
 
 
 def imported(content: bytes | bytearray, where: str) -> Any:
-    """What `exported` serialised. Raises ArtefactError where it is nothing of the kind, or calls out."""
+    """The inverse of `exported`. Raises ArtefactError if it is invalid, or has forbidden custom calls."""
     problem = f"this JAX ({jax.__version__}) cannot read the function"
-    hint = "export the model again; JAX reads what releases of the last half year wrote"
+    hint = "export the model again; JAX reads exports of its releases of the last six months"
     export = _jax_export()
-    with guarded(where, ArtefactError, problem, hint):  # the reader raises whatever a wrong byte leads it to
+    with guarded(where, ArtefactError, problem, hint):  # the reader raises any exception for invalid bytes
         function = export.deserialize(bytearray(content))
         text = function.mlir_module()
     allowed = {*_CALLS, *(("tpu_custom_call",) if "tpu" in function.platforms else ())}
     called = _CALL.findall(text)
-    if strange := sorted({*called} - allowed) or (
+    if forbidden := sorted({*called} - allowed) or (
         ["another"] if text.count("stablehlo.custom_call") != len(called) else []
     ):
         raise ArtefactError(
-            f"the function calls {strange[0]}, which no export does",
+            f"the function calls {forbidden[0]}, which no export does",
             where=where,
             hint="load only what you, or someone you trust, exported",
         )
@@ -94,10 +94,10 @@ def imported(content: bytes | bytearray, where: str) -> Any:
 
 
 def callable_of(function: Any, graph: Graph) -> Callable[..., Any]:
-    """An exported function of a model as one that takes what the model takes: no rows or tokens too, no more than fit.
+    """Wrap the exported function of a model to accept the same sizes as the model, including 0.
 
-    To jax.export an open size is any number from 1 on. It raises InputError, when it is traced, for sizes that an op of
-    the model refuses.
+    jax.export requires symbolic sizes to be at least 1. When traced, the wrapper raises InputError for sizes that an op
+    of the model rejects.
     """
 
     def call(params: Mapping[str, Any], *inputs: Any) -> Any:
@@ -106,8 +106,8 @@ def callable_of(function: Any, graph: Graph) -> Callable[..., Any]:
             return function.call(params, *inputs)
         if any(type_.count for type_ in types):
             raise InputError("this artefact takes no empty inputs", where="jax")
-        made = tuple(jnp.zeros(type_.sizes, element_type(type_.dtype)) for type_ in types)
-        return made[0] if len(made) == 1 else made
+        empty = tuple(jnp.zeros(type_.sizes, element_type(type_.dtype)) for type_ in types)
+        return empty[0] if len(empty) == 1 else empty
 
     return call
 
@@ -119,6 +119,6 @@ def _spec(shape: tuple[Any, ...], dtype: DType) -> jax.ShapeDtypeStruct:
 def _jax_export() -> Any:
     try:
         from jax import export
-    except ImportError as error:  # JAX 0.6.0 forgot to ask for absl
+    except ImportError as error:  # JAX 0.6.0 does not declare its dependency on absl
         raise TargetError(f"jax.export does not load: {error}", where="jax", hint="pip install -U jax") from error
     return export

@@ -1,4 +1,4 @@
-"""Processes that are forks of one where JAX is at work: its threads are not in them, so they would wait for ever."""
+"""Detect forks of a process in which JAX was initialised. They lack its threads, so JAX would hang."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _is_fork = False
 
 
 def works() -> None:
-    """JAX is at work in this process from now on. Raises as `check_fork`."""
+    """Record that JAX is initialised in this process. Raises the errors of `check_fork`."""
     global _works
     check_fork()
     _works = True
 
 
 def check_fork() -> None:
-    """Raises TargetError where this process is a fork of one where JAX was at work."""
+    """Raise TargetError if this process is a fork of one in which JAX was initialised."""
     if _is_fork:
         raise TargetError(
-            "JAX was at work before this process was forked, and cannot go on in it",
+            "JAX was initialised before this process was forked, and cannot work in it",
             where="jax",
-            hint='start processes anew: multiprocessing.get_context("spawn"), or "forkserver"',
+            hint='start processes with multiprocessing.get_context("spawn"), or "forkserver"',
         )
 
 

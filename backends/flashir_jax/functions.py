@@ -29,30 +29,30 @@ STRUCTURED = frozenset(("repeat", "scan", "param", "linear_attention"))
 
 
 def lower(model: Graph, target: str = "jax:cpu", **choices: Any) -> Graph:
-    """A model lowered for a target, what it leaves open planned first.
+    """Plan the open choices of a model, and lower it for a target.
 
     Args:
         model: any graph.
-        target: `jax:` and a device; it need not be at hand.
+        target: `jax:` and a device, available or not.
         choices: `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy` and `params` as for `flashir.plan`.
 
     Raises:
-        SettingError, TargetError, ParameterError: as `flashir.plan`.
+        SettingError, TargetError, ParameterError: as for `flashir.plan`.
     """
     return Lowering.of(target).run(plan(model, target, **choices).graph)
 
 
 def function(graph: Graph, *, remat: bool = False, placement: Placement = HERE) -> Function:
-    """The function that a lowered graph describes.
+    """The function of a lowered graph.
 
     Args:
-        graph: as `lower` makes it.
-        remat: compute each layer again on the way back instead of keeping what it made: less memory, a third more
+        graph: the result of `lower`.
+        remat: recompute each layer in the backward pass instead of saving its activations: less memory, a third more
             arithmetic.
-        placement: where parameters and inputs lie.
+        placement: the placement of parameters and inputs on devices.
 
     Raises:
-        TargetError: the graph holds ops that JAX has no rule for.
+        TargetError: the graph contains ops without a JAX rule.
     """
     unknown = sorted({node.op for node in graph.walk()} - RULES.keys() - TABLE.keys() - STRUCTURED)
     if unknown:
@@ -66,11 +66,11 @@ def function(graph: Graph, *, remat: bool = False, placement: Placement = HERE) 
 
 @dataclass(frozen=True)
 class Function:
-    """A pure function of (parameters, *inputs), to be traced by jit, grad, vmap or export.
+    """A pure function of (parameters, *inputs), for jit, grad, vmap or export.
 
-    Parameters are a mapping of arrays by full name, or by the names of `stack`. Both may be differentiated. With full
-    names each call stacks the layers, inside jit too, where every array is an argument of the program; with `stack`
-    called once before, neither the program nor its arguments depend on the number of layers.
+    Parameters are a mapping of arrays by full name, or by the names of `stack`; both can be differentiated. With full
+    names, each call stacks the layers, and under jit every array is an argument of the program. With stacked
+    parameters, the size of the program and its arguments do not depend on the number of layers.
     """
 
     graph: Graph
@@ -79,13 +79,13 @@ class Function:
 
     @cached_property
     def parameters(self) -> dict[str, Stack]:
-        """What the function takes, by the names of `stack`."""
+        """The stacked parameters of the function by name."""
         return layout(self.graph)
 
     def stack(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """`layers.0.norm.scale`, .. -> `layers.{i}.norm.scale [times, d]`; what is no layer's keeps its name.
+        """`layers.0.norm.scale`, .. -> `layers.{i}.norm.scale [times, d]`. Parameters outside layers keep their names.
 
-        Raises ParameterError where a parameter is missing, misshapen, or none of the model's.
+        Raises ParameterError if a parameter is missing or misshapen.
         """
         return stacked(self.parameters, params)
 
@@ -94,29 +94,29 @@ class Function:
         return unstacked(self.parameters, params)
 
     def __call__(self, params: Mapping[str, Any], *inputs: Any) -> Any:
-        """The result of the graph, or a tuple of all where it has several.
+        """The result of the graph, or a tuple if it has several.
 
         Raises:
-            ParameterError: as `stack`.
-            InputError: inputs whose number or shapes do not fit.
+            ParameterError: as for `stack`.
+            InputError: the number or shapes of the inputs do not fit.
         """
         results = self.results(params, *inputs)
         return results[0] if len(results) == 1 else results
 
     def results(self, params: Mapping[str, Any], *inputs: Any) -> tuple[Any, ...]:
-        """Every result of the graph. Raises as a call does."""
-        wanted = self.graph.inputs
-        if len(inputs) != len(wanted):
-            shown = ", ".join(f"{value.name}: {value.type}" for value in wanted)
-            raise InputError(f"@{self.graph.name} takes ({shown}), got {len(inputs)} inputs", where="jax")
-        arrays = [jnp.asarray(x, element_type(v.type.dtype)) for x, v in zip(inputs, wanted, strict=True)]
+        """Every result of the graph. Raises the errors of a call."""
+        values = self.graph.inputs
+        if len(inputs) != len(values):
+            signature = ", ".join(f"{value.name}: {value.type}" for value in values)
+            raise InputError(f"@{self.graph.name} takes ({signature}), got {len(inputs)} inputs", where="jax")
+        arrays = [jnp.asarray(x, element_type(v.type.dtype)) for x, v in zip(inputs, values, strict=True)]
         sizes: Sizes = bind_sizes(self.graph, [x.shape for x in arrays])
         return _Scope(sizes, self.stack(params), self.remat, self.placement).run(self.graph, arrays)
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """What a graph or body sees beside its inputs: sizes, the parameters of this round, how deep in loops it is."""
+    """The context of a graph or body: sizes, the parameters of this layer, and the depth of nested loops."""
 
     sizes: Sizes
     params: Mapping[str, Any]
@@ -127,8 +127,8 @@ class _Scope:
     def run(self, graph: Graph, inputs: Sequence[Any]) -> tuple[Any, ...]:
         values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
         for node in graph.nodes:
-            made = self.node(node, [None if value is None else values[value] for value in node.inputs])
-            results = made if isinstance(made, tuple) else (made,)
+            result = self.node(node, [None if value is None else values[value] for value in node.inputs])
+            results = result if isinstance(result, tuple) else (result,)
             values.update(zip(node.outputs, results, strict=True))
         return tuple(values[value] for value in graph.outputs)
 
@@ -147,29 +147,29 @@ class _Scope:
         return RULES[node.op](self.sizes, node, *operands)
 
     def repeat(self, node: Node, x: Any, *invariants: Any) -> Any:
-        """A loop over the stacked parameters: the body is traced and compiled once, whatever the number of rounds."""
+        """A scan over the stacked parameters. The body is traced and compiled once for any number of layers."""
         body, times, symbol = node.region, node.attrs["times"], round_symbol(self.depth)
         assert body is not None and isinstance(times, int)
         if not times:
             return x
-        names = {str(each.attrs["name"]) for each in body.walk() if each.op == "param"}
-        walked = {name: self.params[name] for name in sorted(names) if depends_on(name, symbol)}
+        names = {str(inner.attrs["name"]) for inner in body.walk() if inner.op == "param"}
+        stacked_params = {name: self.params[name] for name in sorted(names) if depends_on(name, symbol)}
 
         def layer(h: Any, own: Mapping[str, Any]) -> tuple[Any, None]:
             inside = replace(self, params={**self.params, **own}, depth=self.depth + 1)
             return inside.run(body, (h, *invariants))[0], None
 
-        kept = jax.checkpoint(layer) if self.remat else self.placement.layer(layer)
-        return lax.scan(kept, x, walked, length=times)[0]
+        wrapped = jax.checkpoint(layer) if self.remat else self.placement.layer(layer)
+        return lax.scan(wrapped, x, stacked_params, length=times)[0]
 
     def scan(self, node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
         body, axis = node.region, node.attrs["axis"]
         assert body is not None and isinstance(axis, int)
-        first, walked, invariants = cut_scan(operands, node.attrs)
+        first, sliced, invariants = cut_scan(operands, node.attrs)
 
         def step(state: tuple[Any, ...], items: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             results = self.run(body, (*state, *items, *invariants))
             return results[: len(first)], results[len(first) :]
 
-        last, made = lax.scan(step, tuple(first), tuple(jnp.moveaxis(x, axis, 0) for x in walked))
-        return (*last, *(jnp.moveaxis(y, 0, axis) for y in made))
+        last, ys = lax.scan(step, tuple(first), tuple(jnp.moveaxis(x, axis, 0) for x in sliced))
+        return (*last, *(jnp.moveaxis(y, 0, axis) for y in ys))

@@ -1,4 +1,4 @@
-"""Gradients of functions: numpy in, numpy out."""
+"""Gradients of functions, from and to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from flashir_jax.types import enough_bits, in_float64
 
 
 def gradients(graph: Graph, params: Mapping[str, Any], device: str = "cpu") -> Gradients:
-    """How the parameters of a lowered graph move its one result. Raises TargetError, ParameterError."""
+    """The gradient function of a lowered graph with one result. Raises TargetError, ParameterError."""
     apply, place, wide = function(graph), device_of(device), in_float64(graph)
 
     def back(own: Mapping[str, Any], weights: Any, *inputs: Any) -> Any:
-        result, pull = jax.vjp(lambda each: apply(each, *inputs), own)
-        return pull(weights.astype(result.dtype))[0]
+        result, vjp = jax.vjp(lambda params: apply(params, *inputs), own)
+        return vjp(weights.astype(result.dtype))[0]
 
     stacked, compiled = apply.stack(params), jax.jit(exactly(back))
 
     def run(arrays: Sequence[Array], weights: Array) -> dict[str, Array]:
         with enough_bits(wide), jax.default_device(place):
-            found = apply.unstack(compiled(stacked, weights, *arrays))
-        return {name: np.asarray(array, np.float32) for name, array in found.items()}
+            slopes = apply.unstack(compiled(stacked, weights, *arrays))
+        return {name: np.asarray(array, np.float32) for name, array in slopes.items()}
 
     return run

@@ -1,6 +1,6 @@
-"""How parameters lie in memory: those of a `repeat` as one array for all rounds, so that a loop can walk over it.
+"""The layout of parameters: those of a `repeat` are stacked into one array for all layers, for a scan.
 
-A parameter outside of loops keeps its name. Inside, all rounds share one name with the number of the round open:
+A parameter outside of loops keeps its name. Inside, all layers share one name with a symbolic round:
 `layers.0.norm.scale [d]`, `layers.1.norm.scale [d]`, .. -> `layers.{i}.norm.scale [times, d]`.
 """
 
@@ -19,18 +19,18 @@ from flashir.ir import DType, Graph
 from flashir.ir.parameter_names import expand, round_symbol
 
 Rounds = tuple[tuple[str, int], ...]
-"""The symbols of the loops that a parameter differs in, the outermost first, and how many rounds each has."""
+"""The loops over which a parameter is stacked, outermost first: their symbols and iteration counts."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One parameter of the graph: a single array, or one for each round of the loops around it.
+    """One parameter of the graph: a single array, or one per round of the enclosing loops.
 
     Args:
-        name: as the graph has it, such as `embed.weight` or `layers.{i}.norm.scale`.
-        shape: of one round.
-        dtype: what the graph computes with.
-        rounds: the loops that number it; empty for a single array.
+        name: the name in the graph, such as `embed.weight` or `layers.{i}.norm.scale`.
+        shape: the shape of one round.
+        dtype: the dtype that the graph computes with.
+        rounds: the loops over which it is stacked; empty for a single array.
     """
 
     name: str
@@ -40,19 +40,19 @@ class Stack:
 
     @property
     def stacked_shape(self) -> tuple[int, ...]:
-        """[rounds of the outer loop, .., rounds of the inner, *shape]"""
+        """[rounds of the outer loop, .., rounds of the inner loop, *shape]."""
         return (*(times for _, times in self.rounds), *self.shape)
 
     def names(self) -> Iterator[str]:
-        """The full name of each round's own array, in the order in which they are stacked."""
+        """The full names of the arrays of all rounds, in stacking order."""
         symbols = [symbol for symbol, _ in self.rounds]
         for numbers in product(*(range(times) for _, times in self.rounds)):
             yield expand(self.name, dict(zip(symbols, numbers, strict=True)))
 
     def stack(self, params: Mapping[str, Any]) -> Any:
-        """All rounds as one array, from the parameters by full name; numpy stays numpy. One already stacked is taken.
+        """Stack the arrays of all rounds. NumPy arrays stay NumPy; an array that is already stacked is used as it is.
 
-        Raises ParameterError where a shape does not fit.
+        Raises ParameterError if a shape does not fit.
         """
         if self.rounds and self.name in params:
             return self._checked(self.name, params[self.name], self.stacked_shape)
@@ -61,7 +61,7 @@ class Stack:
             return parts[0]
         if all(isinstance(part, np.ndarray) for part in parts):
             return np.stack(parts).reshape(self.stacked_shape)
-        # concatenated and then reshaped, so that tracing it takes two equations however many rounds there are
+        # concatenate and reshape are two equations when traced, for any number of rounds
         joined = jnp.concatenate(parts) if self.shape else jnp.stack(parts)
         return joined.reshape(self.stacked_shape)
 
@@ -80,30 +80,30 @@ class Stack:
 
 
 def layout(graph: Graph) -> dict[str, Stack]:
-    """The parameters of a lowered graph by the names that it gives them.
+    """The parameters of a lowered graph by name.
 
-    Raises TargetError where one name stands for different shapes.
+    Raises TargetError if one name has different shapes.
     """
-    found: dict[str, Stack] = {}
+    stacks: dict[str, Stack] = {}
     for stack in _stacks(graph, ()):
-        known = found.setdefault(stack.name, stack)
+        known = stacks.setdefault(stack.name, stack)
         if (known.shape, known.rounds) != (stack.shape, stack.rounds):
             raise TargetError(
                 f"the parameter {stack.name} is used as {known.stacked_shape} and as {stack.stacked_shape}", where="jax"
             )
-    return found
+    return stacks
 
 
 def stacked(stacks: Mapping[str, Stack], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by the names of the graph, from those by full name; what is stacked already stays as it is.
+    """Stack parameters by full name. Arrays that are already stacked stay as they are.
 
-    A model may own parameters that nothing in its lowered graph needs; those are left out.
+    Parameters that the lowered graph does not use are left out.
 
     Raises:
-        ParameterError: every parameter that is missing, and the first that is misshapen.
+        ParameterError: lists every parameter that is missing, or names the first that is misshapen.
     """
-    wanted = {name: [name] if name in params else list(stack.names()) for name, stack in stacks.items()}
-    known = {full for names in wanted.values() for full in names}
+    names_of = {name: [name] if name in params else list(stack.names()) for name, stack in stacks.items()}
+    known = {full for names in names_of.values() for full in names}
     others = [name for name in params if name not in known]
     missing = [f"{full} is missing{suggest(full, others) if others else ''}" for full in known if full not in params]
     if missing:
@@ -112,7 +112,7 @@ def stacked(stacks: Mapping[str, Stack], params: Mapping[str, Any]) -> dict[str,
 
 
 def unstacked(stacks: Mapping[str, Stack], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by full name, from those by the names of the graph."""
+    """The inverse of `stacked`: parameters by full name."""
     return {full: array for name, stack in stacks.items() for full, array in stack.unstack(params[name]).items()}
 
 
@@ -132,5 +132,5 @@ def _stacks(graph: Graph, rounds: Rounds) -> Iterator[Stack]:
 
 
 def depends_on(name: str, symbol: str) -> bool:
-    """Whether a parameter's name has the number of that round in it."""
+    """Whether the name of a parameter contains the round of this symbol."""
     return expand(name, {symbol: 0}) != name

@@ -1,4 +1,4 @@
-"""The mesh of devices that a model is trained on, as the environment names it. No JAX here: a plan asks as well."""
+"""The device mesh of training, from the environment. Works without JAX, for plans."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DATA, SHARDS, SEQUENCE = AXES = ("data", "shards", "sequence")
 
 @dataclass(frozen=True)
 class Axes:
-    """How many devices stand along each axis.
+    """The number of devices along each mesh axis.
 
     Args:
-        data: each has rows of its own, and all parameters.
-        shards: each has rows of its own, and a part of every parameter.
-        sequence: each has a part of every row.
+        data: data parallel: each device has its own rows and all parameters.
+        shards: sharded data parallel: each device has its own rows and a part of every parameter.
+        sequence: sequence parallel: each device has a part of every row.
     """
 
     data: int = 1
@@ -29,29 +29,29 @@ class Axes:
 
     @staticmethod
     def here() -> Axes | None:
-        """From FLASHIR_MESH, such as `data=2,shards=4`; an axis that it leaves out has one device.
+        """Read FLASHIR_MESH, such as `data=2,shards=4`. An axis that is not given has size 1.
 
-        None where it is not set: one process alone then takes one device, several shard over all that they have.
+        None if it is not set: a single process then uses one device, several processes shard over all their devices.
 
         Raises:
-            SettingError: it names no axes, or no numbers of devices.
+            SettingError: an axis or a number of devices is invalid.
         """
         text = os.environ.get(NAME)
         if text is None:
             return None
-        given = [part.strip().partition("=") for part in text.split(",")]
-        names = [name for name, _, _ in given]
-        counted = all(re.fullmatch("[1-9][0-9]{0,5}", count) for _, _, count in given)
+        entries = [part.strip().partition("=") for part in text.split(",")]
+        names = [name for name, _, _ in entries]
+        counted = all(re.fullmatch("[1-9][0-9]{0,5}", count) for _, _, count in entries)
         if not counted or len(set(names)) < len(names) or not set(names) <= set(AXES):
             raise SettingError(
-                f"{NAME} must name axes among {', '.join(AXES)}, each once, and devices along them, got {text!r}",
+                f"{NAME} must give axes among {', '.join(AXES)}, each once, with numbers of devices, got {text!r}",
                 hint=f"such as {NAME}=data=2,shards=4",
             )
-        return Axes(**{name: int(count) for name, _, count in given})
+        return Axes(**{name: int(count) for name, _, count in entries})
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """In the order of `AXES`."""
+        """The sizes in the order of `AXES`."""
         return self.data, self.shards, self.sequence
 
 
@@ -61,6 +61,6 @@ def is_spread() -> bool:
 
 
 def cuts_sequences() -> bool:
-    """Whether a row lies in parts on several devices."""
+    """Whether rows are sharded over several devices."""
     axes = Axes.here()
     return axes is not None and axes.sequence > 1

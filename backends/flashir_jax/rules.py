@@ -1,7 +1,7 @@
-"""The table: one rule for each op, from arrays to arrays. Loops stand in `functions.py`, which walks the graph.
+"""The table of rules, one per op. Loops are in `functions.py`, which walks the graph.
 
-A rule takes the sizes of the graph's symbols, the node and its operands, and returns the result, or a tuple of them.
-Sizes are numbers, or what JAX has for a size that is open in an export.
+A rule takes the sizes of the graph's symbols, the node and its operands, and returns the result or a tuple of results.
+A size is a number, or a symbolic dimension of JAX in an export.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flashir_jax.types import accumulator, element_type
 Sizes = Mapping[str, Any]
 Rule = Callable[..., Any]
 TOKENS_FIRST = ("NWC", "WIO", "NWC")
-"""How operands and results of a convolution lie."""
+"""The layouts of the operands and the result of a convolution."""
 
 
 def _as(function: Callable[..., Any]) -> Rule:
-    """The JAX function of the operands as they are."""
+    """A rule for a JAX function with the same operands."""
     return lambda sizes, node, *operands: function(*operands)
 
 
@@ -36,7 +36,7 @@ def _attr(node: Node, name: str) -> Any:
 
 
 def _type(node: Node) -> np.dtype[Any]:
-    """The JAX type of the first result."""
+    """The JAX dtype of the first result."""
     return element_type(node.output.type.dtype)
 
 
@@ -57,7 +57,7 @@ def _literal(sizes: Sizes, node: Node) -> Any:
 
 
 def _softmax(sizes: Sizes, node: Node, x: Any) -> Any:
-    """It has a gradient rule that keeps the result alone."""
+    """jax.nn.softmax has a gradient rule that saves only the result."""
     return jax.nn.softmax(x.astype(accumulator(x.dtype)), axis=-1).astype(x.dtype)
 
 
@@ -101,7 +101,7 @@ def _pad(sizes: Sizes, node: Node, x: Any) -> Any:
 
 
 def _slice(sizes: Sizes, node: Node, x: Any) -> Any:
-    """As in numpy, what lies outside is left out: 1 to T of a sequence without tokens is nothing."""
+    """Bounds are clamped as in NumPy: 1 to T of an empty sequence is empty."""
     axis = _attr(node, "axis")
     start, stop = _shape(sizes, (_attr(node, "start"), _attr(node, "stop")))
     if all(isinstance(size, int) for size in (start, stop, x.shape[axis])):
@@ -125,7 +125,7 @@ def _reverse(sizes: Sizes, node: Node, x: Any) -> Any:
 
 
 def _gather(sizes: Sizes, node: Node, table: Any, ids: Any) -> Any:
-    """A row that is not there is not a number, rather than another row."""
+    """A row out of range is NaN, rather than another row."""
     return jnp.take(table, ids, axis=0, mode="fill")
 
 
@@ -139,14 +139,14 @@ def _put_rows(sizes: Sizes, node: Node, table: Any, rows: Any, ids: Any) -> Any:
 
 
 def _matmul(sizes: Sizes, node: Node, x: Any, y: Any) -> Any:
-    """Products of narrow numbers are summed in float32."""
+    """Products of narrow floats are accumulated in float32."""
     m, n = (-1 if _attr(node, "transpose_x") else -2), (-2 if _attr(node, "transpose_y") else -1)
     wide = accumulator(x.dtype)
     if y.ndim == 2 and m == -2:
         dims: Any = (((x.ndim - 1,), (1 if n == -2 else 0,)), ((), ()))
     elif x.shape[:-2] == y.shape[:-2]:
         batch = tuple(range(x.ndim - 2))
-        dims = (((x.ndim - 3 - m,), (y.ndim - 3 - n,)), (batch, batch))  # of the last two axes, the other one
+        dims = (((x.ndim - 3 - m,), (y.ndim - 3 - n,)), (batch, batch))  # the other one of the last two axes
     else:
         left, right = (x.swapaxes(-1, -2) if m == -1 else x), (y.swapaxes(-1, -2) if n == -2 else y)
         return jnp.matmul(left, right, preferred_element_type=wide).astype(x.dtype)
@@ -154,7 +154,7 @@ def _matmul(sizes: Sizes, node: Node, x: Any, y: Any) -> Any:
 
 
 def _conv(sizes: Sizes, node: Node, x: Any, weight: Any) -> Any:
-    made = lax.conv_general_dilated(
+    result = lax.conv_general_dilated(
         x,
         weight,
         (_attr(node, "stride"),),
@@ -164,14 +164,14 @@ def _conv(sizes: Sizes, node: Node, x: Any, weight: Any) -> Any:
         feature_group_count=_attr(node, "groups"),
         preferred_element_type=accumulator(x.dtype),
     )
-    return made.astype(x.dtype)
+    return result.astype(x.dtype)
 
 
 def _conv_transpose(sizes: Sizes, node: Node, x: Any, weight: Any) -> Any:
     """A convolution of the tokens with zeros between them, the taps in reverse."""
     last = weight.shape[0] - 1
     before, after = _attr(node, "pads")
-    made = lax.conv_general_dilated(
+    result = lax.conv_general_dilated(
         x,
         jnp.flip(weight, 0),
         (1,),
@@ -180,7 +180,7 @@ def _conv_transpose(sizes: Sizes, node: Node, x: Any, weight: Any) -> Any:
         dimension_numbers=TOKENS_FIRST,
         preferred_element_type=accumulator(x.dtype),
     )
-    return made.astype(x.dtype)
+    return result.astype(x.dtype)
 
 
 def _reduce(function: Callable[..., Any]) -> Rule:
@@ -191,7 +191,7 @@ def _reduce(function: Callable[..., Any]) -> Rule:
 
 
 def _extreme(function: Callable[..., Any], bound: str) -> Rule:
-    """The largest or smallest; of none, the end of the type at that bound."""
+    """A maximum or minimum; of no elements, the limit of the dtype."""
 
     def rule(sizes: Sizes, node: Node, x: Any) -> Any:
         first = {"min": -np.inf, "max": np.inf}[bound]
@@ -204,9 +204,9 @@ def _extreme(function: Callable[..., Any], bound: str) -> Rule:
 
 
 def _cumsum(sizes: Sizes, node: Node, x: Any) -> Any:
-    """Sums of neighbours, of neighbours' sums, and so on; one after the other where the length is open.
+    """An associative scan, or a sequential one if the length is symbolic.
 
-    Not jnp.cumsum, which XLA computes as sums over windows: its work grows as the square of the length.
+    XLA computes jnp.cumsum as sums over windows, whose work grows with the square of the length.
     """
     axis, exclusive = _attr(node, "axis") % x.ndim, _attr(node, "exclusive")
     items = jnp.moveaxis(x.astype(accumulator(x.dtype)), axis, 0)
@@ -217,7 +217,7 @@ def _cumsum(sizes: Sizes, node: Node, x: Any) -> Any:
             return state + item, state if exclusive else state + item
 
         _, sums = lax.scan(step, zero, items)
-    elif exclusive:  # of all but the last, one place on: to subtract the element would round, and look at it
+    elif exclusive:  # shift by one; subtracting the element would round, and depend on it
         sums = jnp.concatenate([zero[None], lax.associative_scan(jnp.add, items[:-1])])[: len(items)]
     else:
         sums = lax.associative_scan(jnp.add, items)

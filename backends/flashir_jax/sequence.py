@@ -1,7 +1,7 @@
-"""Linear attention over a sequence that lies in parts on several devices: what they exchange are states, s x e.
+"""Sequence-parallel linear attention: devices exchange only their s x e states.
 
-A part has whole chunks. A device sums up the states of its own chunks as one device would, and sends their total alone;
-to what its queries find there it adds what they find in the totals of the devices before.
+Each device has whole chunks. It sums the states of its own chunks as usual, and sends only their total. To its own
+result it adds that of its queries with the totals of the devices before.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from flashir_jax.types import accumulator
 
 Run = Callable[[Graph, Sequence[Any]], tuple[Any, ...]]
 TOKENS = PartitionSpec((DATA, SHARDS), SEQUENCE)
-"""[b, t, ..] and [b, g, ..]: rows over the axes of rows, tokens or chunks over the other."""
+"""Sharding of [b, t, ..] and [b, g, ..]: rows over the axes of rows, tokens or chunks over the sequence axis."""
 
 
 def attend(mesh: Mesh, node: Node, run: Run, *operands: Any) -> Any:
-    """`linear_attention`, causal and without a mask (Eq. 8). q, k [b, g, n, s], v [b, g, n, e] -> [b, g, n, e]
+    """Causal `linear_attention` without a mask (Eq. 8). q, k [b, g, n, s], v [b, g, n, e] -> [b, g, n, e].
 
     Args:
-        mesh: with the axes of `flashir_jax.mesh`.
-        node: the op.
+        mesh: a mesh with the axes of `flashir_jax.mesh`.
+        node: the node of the op.
         run: a graph and its inputs -> its results.
         operands: q, k, v of the whole mesh.
 
     Raises:
-        InputError: the chunks cannot be dealt out evenly.
+        InputError: the chunks cannot be sharded evenly.
     """
     chunks, n = operands[0].shape[1:3]
     count = mesh.shape[SEQUENCE]
     if chunks % count:
         raise InputError(
-            f"{chunks} chunks of {n} tokens cannot be dealt out evenly to {count} devices",
+            f"{chunks} chunks of {n} tokens cannot be sharded evenly over {count} devices",
             where="jax",
             hint=f"use a length that is a multiple of {count * n}",
         )
@@ -52,7 +52,7 @@ def attend(mesh: Mesh, node: Node, run: Run, *operands: Any) -> Any:
 
 
 def _part(node: Node, run: Run, q: Any, k: Any, v: Any) -> Any:
-    """What one device does: chunks are counted, and their states summed up, from the first of all."""
+    """The work of one device. Chunk numbers and states include those of earlier devices."""
     norm, place, (chunks, n) = node.attrs["lin_norm"], lax.axis_index(SEQUENCE), q.shape[1:3]
     if norm != "none":
         k = k / n
@@ -70,9 +70,9 @@ def _part(node: Node, run: Run, q: Any, k: Any, v: Any) -> Any:
 
 @cache
 def summed(node: Node, shapes: tuple[Shape, ...], lin_norm: str) -> Graph:
-    """The op on one device, down to primitives, by the strategy that was chosen for it."""
+    """The op on one device, lowered to primitives with its chosen strategy."""
     b = Builder(node.op)
     types = [value.type.with_shape(shape) for value, shape in zip(node.operands, shapes, strict=True)]
-    operands = [b.input(f"x{i}", each) for i, each in enumerate(types)]
+    operands = [b.input(f"x{i}", type_) for i, type_ in enumerate(types)]
     attended = b.insert(node.op, operands, {**node.attrs, "lin_norm": lin_norm})
     return Lowering("jax:cpu").run(b.finish(*attended))

@@ -1,4 +1,4 @@
-"""Functions that run on a device: numpy in, numpy out."""
+"""Sessions: functions on a device, from and to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 def exactly(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with float32 products as such, where accelerators would take fewer bits of them."""
+    """The function with full float32 precision in products, which accelerators reduce by default."""
 
     def exact(params: Mapping[str, Any], *inputs: Any) -> Any:
         with jax.default_matmul_precision("highest"):
@@ -33,14 +33,14 @@ def exactly(call: Callable[..., Any]) -> Callable[..., Any]:
 class Session:
     """A function of (stacked parameters, *inputs) with its parameters on a device.
 
-    Arrays in the order of the inputs -> its one result. It is compiled once for every shape that it meets.
+    Arrays in the order of the inputs -> its single result. It is compiled once per input shape.
 
     Args:
-        call: to be traced.
-        graph: what the inputs are.
-        parameters: what `call` takes.
-        arrays: the parameters, stacked.
-        device: where to run.
+        call: the function to trace.
+        graph: a graph with the inputs of the function.
+        parameters: the stacked parameters that `call` takes.
+        arrays: the stacked parameter arrays.
+        device: the device to run on.
     """
 
     def __init__(
@@ -68,34 +68,34 @@ class Session:
             }
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
-        """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
+        """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
         results = self.outputs(arrays)
         if len(results) != 1:
             raise TargetError(f"the model has {len(results)} results, wanted one", where="jax")
         return results[0]
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once; every result.
+        """Run once, and return every result.
 
         Raises:
             InputError: the number of inputs or their shapes do not fit.
-            TargetError: JAX fails, as when memory runs out, or where this process was forked.
+            TargetError: JAX fails, for example when memory runs out, or this process was forked.
         """
         results = self._run(arrays, ())
         return tuple(map(np.asarray, results if isinstance(results, (tuple, list)) else (results,)))
 
     def continued(self, arrays: Sequence[Array], kept: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
-        """Run once, the last inputs being on the device, where they are used up; the others than the first result stay.
+        """Run once with device state as the last inputs, which is donated. The results after the first stay there.
 
-        Raises as a call does.
+        Raises the errors of a call.
         """
         first, *others = self._run(arrays, kept)
         return np.asarray(first), others
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
-        """A run on these inputs, which lie on the device already; called, it waits for the end.
+        """A function that runs on these inputs, moved to the device beforehand, and waits for the result.
 
-        Raises as a call does.
+        Raises the errors of a call.
         """
         with enough_bits(self._wide):
             feed = jax.device_put(self._fed(arrays), self._device)
@@ -105,23 +105,23 @@ class Session:
         return self._called(self._fed(arrays, len(kept)), kept)
 
     def _fed(self, arrays: Sequence[Array], kept: int = 0) -> list[Array]:
-        """In the types of the first inputs; so many of the last ones are kept elsewhere."""
+        """The first inputs in their dtypes; the last `kept` ones are device state."""
         if len(arrays) + kept != len(self._inputs):
-            wanted = ", ".join(value.name for value in self._inputs)
-            raise InputError(f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(arrays) + kept}")
+            names = ", ".join(value.name for value in self._inputs)
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays) + kept}")
         return [np.asarray(x, dtype) for x, dtype in zip(arrays, self._types)]
 
     def _called(self, feed: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
         check_fork()
         try:
             with enough_bits(self._wide), jax.default_device(self._device):
-                made = self._call(self._params, tuple(kept), *feed)
-                return jax.block_until_ready(made) if wait else made
+                results = self._call(self._params, tuple(kept), *feed)
+                return jax.block_until_ready(results) if wait else results
         except jax.errors.JaxRuntimeError as error:
             raise TargetError(f"JAX fails: {error}", where="jax") from error
 
 
 def compiled(graph: Graph, params: Mapping[str, Any], device: str = "cpu") -> Session:
-    """A lowered graph and its parameters by full name as something that runs."""
+    """Compile a lowered graph with its parameters by full name."""
     apply = function(graph)
     return Session(exactly(apply), graph, apply.parameters, apply.stack(params), device)

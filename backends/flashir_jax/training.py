@@ -1,4 +1,4 @@
-"""Functions in training: forward, backward and AdamW under jit, numpy in."""
+"""Training: forward, backward and AdamW with jit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from flashir_jax.session import exactly
 from flashir_jax.types import element_type, enough_bits, in_float64
 
 Tree = dict[str, Any]
-"""Parameters, or what lies like them, by the names of `Function.stack`."""
+"""Stacked parameters, or arrays of the same layout, by the names of `Function.stack`."""
 
 
 class JaxTrainer:
     """See `Trainer`, and `Trainable.trainer` for the arguments. Raises TargetError, ParameterError.
 
-    Three programs: the gradient of one batch, the sum of two gradients, the step. They are compiled once a shape.
+    It has three programs, compiled once per shape: the gradient of a batch, the sum of two gradients, and the step.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class JaxTrainer:
             own = jax.tree.map(lambda p, change: p - learning_rate * change, own, changes)
             adam, *rest = known
             known = adam._replace(mu=self._held(adam.mu), nu=self._held(adam.nu)), *rest
-            return self._held(own), known, jnp.sqrt(sum(jnp.sum(each**2) for each in norms.values()))
+            return self._held(own), known, jnp.sqrt(sum(jnp.sum(length**2) for length in norms.values()))
 
         self._summed = jax.jit(summed)
         self._slopes = jax.jit(jax.value_and_grad(mean))
@@ -77,7 +77,7 @@ class JaxTrainer:
             )
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
-        """See Trainer. Gradients are added up in float32, batch after batch."""
+        """See Trainer. Gradients are summed in float32, batch by batch."""
         total = np.float32(count_labels(self._graph, batches))
         with enough_bits(self._wide), self._place.together():
             loss, slopes = reduce(self._add, (self._slopes(self._own, total, *self._fed(batch)) for batch in batches))
@@ -99,28 +99,28 @@ class JaxTrainer:
         return self._whole(self._own, self._unused)
 
     def state(self) -> dict[str, Array]:
-        """See Trainer. What the graph does not use has no gradients."""
+        """See Trainer. Unused parameters have zero moments."""
         zeros = {name: np.zeros_like(array) for name, array in self._unused.items()}
         adam = self._known[0]
-        found = Moments(self._whole(adam.mu, zeros), self._whole(adam.nu, zeros), int(adam.count))
-        return found.state() if self._place.is_first else {}
+        moments = Moments(self._whole(adam.mu, zeros), self._whole(adam.nu, zeros), int(adam.count))
+        return moments.state() if self._place.is_first else {}
 
     def _laid(self, arrays: Mapping[str, Array]) -> Tree:
-        """Stacked, where they belong."""
+        """Stack arrays and place them on the devices."""
         stacks = self._apply.parameters
-        return {name: self._place.laid(stacks[name], each) for name, each in self._apply.stack(arrays).items()}
+        return {name: self._place.laid(stacks[name], array) for name, array in self._apply.stack(arrays).items()}
 
     def _held(self, laid: Tree) -> Tree:
-        return {name: self._place.held(self._apply.parameters[name], each) for name, each in laid.items()}
+        return {name: self._place.held(self._apply.parameters[name], array) for name, array in laid.items()}
 
     def _fed(self, batch: Batch) -> list[Any]:
-        """Labels, then inputs."""
+        """The labels and the inputs on the devices."""
         pairs = zip(batch.inputs, self._graph.inputs, strict=True)
         inputs = [self._place.tokens(np.asarray(x, element_type(v.type.dtype))) for x, v in pairs]
         return [self._place.tokens(np.asarray(batch.labels, np.int32), missing=NO_LABEL), *inputs]
 
     def _whole(self, laid: Tree, others: Mapping[str, Array]) -> dict[str, Array]:
-        """By full name, with copies of the others, in the first process; nothing in the rest."""
+        """Arrays by full name, with copies of the unused ones, in the first process; empty in the others."""
         with self._place.together():
             fetched = {name: self._place.whole(array) for name, array in laid.items()}
         if not self._place.is_first:
@@ -129,19 +129,19 @@ class JaxTrainer:
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
-    """The sum over all labels, in nats. logits [b, t, v], labels [b, t]"""
-    chances = jax.nn.log_softmax(logits.astype(jnp.float32))
+    """The sum over all labels in nats. logits [b, t, v], labels [b, t]."""
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     counts = labels != NO_LABEL
-    found = jnp.take_along_axis(chances, jnp.where(counts, labels, 0)[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(counts, found, 0.0))
+    chosen = jnp.take_along_axis(log_probs, jnp.where(counts, labels, 0)[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(counts, chosen, 0.0))
 
 
 def transformation(optimiser: AdamW) -> optax.GradientTransformationExtraArgs:
-    """What AdamW subtracts, before it is multiplied by the learning rate."""
+    """The update of AdamW before its multiplication by the learning rate."""
     adam = optax.scale_by_adam(optimiser.beta1, optimiser.beta2, optimiser.epsilon)
     return optax.chain(adam, optax.add_decayed_weights(optimiser.weight_decay))
 
 
 def norm(stack: Stack, slope: Any) -> Any:
-    """The L2 norm of each round's own gradient: [*rounds, *shape] -> [*rounds, 1, ..]"""
+    """The L2 norm of the gradient of each layer: [*rounds, *shape] -> [*rounds, 1, ..]."""
     return jnp.sqrt(jnp.sum(slope**2, axis=tuple(range(len(stack.rounds), slope.ndim)), keepdims=True))

@@ -1,4 +1,4 @@
-"""Element types of the IR as JAX has them."""
+"""IR dtypes as JAX dtypes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TYPES: dict[DType, Any] = {
 
 
 def element_type(dtype: DType) -> np.dtype[Any]:
-    """The JAX type of an element type.
+    """The JAX dtype of an IR dtype.
 
-    Where the user has not enabled 64 bits, whole numbers are int32, which holds every token id, and float64 is an
-    error: JAX would compute in float32 without a word.
+    If 64 bits are disabled in JAX, integers are int32, which holds every token id, and float64 is an error, because JAX
+    would silently compute in float32.
 
     Raises:
         TargetError: float64, and JAX has 64 bits disabled.
@@ -36,12 +36,12 @@ def element_type(dtype: DType) -> np.dtype[Any]:
                 hint="jax.config.update('jax_enable_x64', True), or use float32",
             )
         dtype = DType.I32 if dtype is DType.I64 else dtype
-    found: np.dtype[Any] = np.dtype(_TYPES[dtype])
-    return found
+    result: np.dtype[Any] = np.dtype(_TYPES[dtype])
+    return result
 
 
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type in which sums of such numbers are kept: float32 for the narrow floats, else the type itself."""
+    """The dtype of sums: float32 for narrow floats, otherwise the dtype itself."""
     narrow = bool(jnp.issubdtype(dtype, jnp.floating)) and dtype.itemsize < 4
     return np.dtype(np.float32) if narrow else dtype
 
@@ -53,9 +53,9 @@ def in_float64(graph: Graph) -> bool:
 
 
 def enough_bits(wide: bool) -> AbstractContextManager[Any]:
-    """64 bits enabled where they are needed, for as long as the context lasts; else the setting as it is."""
+    """A context with 64 bits enabled if `wide`; otherwise the setting is unchanged."""
     if not wide:
         return nullcontext()
-    home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # where it was in older versions
-    found: AbstractContextManager[Any] = home.enable_x64(True)
-    return found
+    home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # older versions
+    context: AbstractContextManager[Any] = home.enable_x64(True)
+    return context

@@ -1,4 +1,4 @@
-"""What an artefact must be, and what it is when it runs."""
+"""Verify an artefact, and load it as a session."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from flashir_jax.session import Session
 
 
 def verify(path: Path, devices: tuple[str, ...]) -> Verified:
-    """Read a whole artefact, and compare what its parts say of each other.
+    """Read a whole artefact, and check that its files fit together.
 
     Raises:
-        ArtefactError: a file is missing or damaged, or they do not belong together.
+        ArtefactError: a file is missing or damaged, or the files do not belong together.
     """
     manifest = read_manifest(path)
     modules = {digest: _function(path, manifest, platform) for platform, digest in manifest.functions.items()}
@@ -31,7 +31,7 @@ def verify(path: Path, devices: tuple[str, ...]) -> Verified:
     inputs = first.in_avals[len(manifest.layouts) :]
     checks = (
         f"jax.export: calling convention {first.calling_convention_version}, inputs {', '.join(map(str, inputs))}",
-        _what_is_open([size for each in inputs for size in each.shape]),
+        _what_is_open([size for aval in inputs for size in aval.shape]),
         f"{len(params)} parameters as {len(manifest.layouts)} arrays, every digest verified",
         *_what_ran(manifest, {platform_of(device) for device in devices}),
         *manifest.notes,
@@ -40,22 +40,22 @@ def verify(path: Path, devices: tuple[str, ...]) -> Verified:
 
 
 def _what_is_open(shape: Sequence[Any]) -> str:
-    """Which sizes of the inputs may be any number, and what JAX does not allow of them."""
+    """Which sizes of the inputs are symbolic, and how JAX limits them."""
     names = sorted({str(size) for size in shape if not isinstance(size, int)})
     if not names:
-        return "no size is open: it takes inputs of these shapes alone"
-    return f"{' and '.join(names)} open, any number from 1 on; to none the answer is nothing, without the module"
+        return "no size is open: it accepts only inputs of these shapes"
+    return f"{' and '.join(names)} open, any number from 1 on; for 0 the result is empty, without running the module"
 
 
 def _what_ran(manifest: Manifest, here: set[str]) -> tuple[str, ...]:
-    """Which platforms could not be tried, and what stands for them."""
+    """Which platforms were not available for the check."""
     absent = [platform for platform in manifest.functions if platform not in here]
     if not absent:
         return ()
     names, shared = " and ".join(manifest.functions), len(set(manifest.functions.values())) == 1
     what = f"one StableHLO module for {names}" if shared else f"a StableHLO module each for {names}"
     rest = "it runs" if shared else "only the other runs"
-    return (f"{what}; {' and '.join(absent)} is not at hand, {rest} on cpu here",)
+    return (f"{what}; {' and '.join(absent)} is not available, {rest} on cpu here",)
 
 
 def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Session:
@@ -63,7 +63,7 @@ def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Sessio
 
     Raises:
         ArtefactError: the files do not belong together.
-        TargetError: the device is not at hand, or the artefact is not for it.
+        TargetError: the device is not available, or the artefact is not for it.
     """
     platform = platform_of(device)
     if platform not in manifest.functions:
@@ -80,9 +80,11 @@ def session(path: Path, manifest: Manifest, model: Graph, device: str) -> Sessio
 def _function(path: Path, manifest: Manifest, platform: str) -> Any:
     file = path.with_name(file_name(FUNCTION, manifest.functions[platform]))
     function = imported(file.read_bytes(), str(file))
-    wanted = {name: (spec.shape, spec.dtype) for name, spec in specs(manifest.stacks()).items()}
-    leaves = function.in_avals[: len(wanted)]
-    taken = {name: (leaf.shape, leaf.dtype) for name, leaf in zip(sorted(wanted), leaves)}  # as JAX orders a dict
-    if taken != wanted or platform not in function.platforms:
+    expected = {name: (spec.shape, spec.dtype) for name, spec in specs(manifest.stacks()).items()}
+    leaves = function.in_avals[: len(expected)]
+    actual = {
+        name: (leaf.shape, leaf.dtype) for name, leaf in zip(sorted(expected), leaves)
+    }  # JAX sorts the keys of a dict
+    if actual != expected or platform not in function.platforms:
         raise ArtefactError("the function does not take the parameters of the artefact", where=str(file))
     return function

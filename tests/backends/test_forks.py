@@ -51,7 +51,7 @@ print("as before" if np.array_equal(run(ids), before) else "other numbers")
     [
         ("onnx:cpu", "as before"),
         ("torch:cpu", "as before"),
-        ("jax:cpu", "jax: JAX was at work before this process was forked, and cannot go on in it"),
+        ("jax:cpu", "jax: JAX was initialised before this process was forked, and cannot work in it"),
     ],
 )
 def test_a_fork(target: str, in_fork: str) -> None:

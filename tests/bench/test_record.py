@@ -72,9 +72,12 @@ def test_there_and_back(tmp_path: Path) -> None:
         ({"format": "other"}, "'other', schema 1"),
         ({"schema": 2}, "schema 2"),
         ({"date": "yesterday"}, "yesterday"),
-        ({"rows": [{"system": "flash"}]}, "missing required field `target`"),
-        ({"rows": [{"system": "f", "target": "t", "batch": 0, "seq_len": 1}]}, ">= 1"),
-        ({"rows": [{"system": "f", "target": "t", "batch": 1, "seq_len": 1, "samples_ms": [-1]}]}, "> 0"),
+        ({"rows": [{"system": "flash"}]}, "target is missing"),
+        ({"rows": [{"system": "f", "target": "t", "batch": 0, "seq_len": 1}]}, "wanted a whole number from 1 on"),
+        (
+            {"rows": [{"system": "f", "target": "t", "batch": 1, "seq_len": 1, "samples_ms": [-1]}]},
+            "wanted a number above 0",
+        ),
     ],
 )
 def test_files_that_are_no_record(tmp_path: Path, change: dict[str, object], said: str) -> None:

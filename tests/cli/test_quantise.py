@@ -80,7 +80,7 @@ def test_int8_is_small(cli, text, tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (("--quantize", "int8", "--tolerance", "-1"), ("tolerance must be a share", "-1")),
+        (("--quantize", "int8", "--tolerance", "-1"), ("tolerance must be a fraction", "-1")),
         (("--tolerance", "0.1"), ("--quantize int8",)),
         (("--quantize", "int8", "--dtype", "float16"), ("computes in float32",)),
         (("--quantize", "int8", "--target", "torch:cpu"), ("torch", "does not quantise", "onnx")),

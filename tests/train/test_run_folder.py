@@ -83,7 +83,7 @@ def test_one_process_at_a_time_and_what_a_killed_one_left_is_gone(run: RunFolder
     left.mkdir()
     with run.held():
         assert not left.exists()
-        with pytest.raises(ArtefactError, match="another process is at work"), run.held():
+        with pytest.raises(ArtefactError, match="another process is writing here"), run.held():
             pass
 
 

@@ -1,4 +1,4 @@
-"""The bodies of the kernels: one chunk, one tile of e. `carry` is the state in VMEM, or the weighed total."""
+"""The bodies of the kernels: one chunk, one tile of e. `carry` is the state in VMEM, or the weighted total."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ROWS, COLUMNS = (0,), (1,)
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for.
+    """The static arguments of a kernel.
 
     Args:
         chunk: n.
-        causal: a token sees none after it, and no chunk from its own on.
+        causal: the local part is causal, and the global part sees only earlier chunks.
         lin_norm: `none`, `chunk` or `chunk_mean`.
-        chunks: g; a size that is open in an export, too.
-        interpret: run on any device, to test.
+        chunks: g; may be symbolic in an export.
+        interpret: run on any device, for tests.
     """
 
     chunk: int
@@ -31,11 +31,11 @@ class Spec:
     interpret: bool
 
     def weight(self, g: Any) -> Any:
-        """What the sum over the chunks that chunk g sees is multiplied by; 1 where that was done to the total."""
+        """The factor on the sum over the chunks that chunk g sees; 1 if the total already includes it."""
         return self.weight_of(g) if self.causal else 1.0
 
     def weight_of(self, seen: Any) -> Any:
-        """What a sum over so many chunks is multiplied by."""
+        """The factor on a sum over `seen` chunks."""
         if self.lin_norm == "none":
             return 1.0
         if self.lin_norm == "chunk":
@@ -66,7 +66,7 @@ def backward(
     spec: Spec, g: Any, quad_q: Any, quad_k: Any, lin_k: Any, lin_q: Any, v: Any, d_out: Any, bias: Any,
     d_quad_q: Any, d_quad_k: Any, d_lin_k: Any, d_v: Any, d_bias: Any, carry: Any,
 ) -> None:  # fmt: skip
-    """The rest, with carry = sum of w lin_q^T d_out over the chunks that see this one, in reverse order."""
+    """The other gradients, in reverse order. carry = sum of w lin_q^T d_out over the chunks that see this one."""
     scores = _scores(spec, quad_q, quad_k, bias)
     later = carry[...].astype(v.dtype)
     d_v[...] = (
@@ -88,7 +88,7 @@ def backward(
 
 
 def _scores(spec: Spec, q: Any, k: Any, bias: Any) -> Any:
-    """relu(q k^T + bias), 0 where masked, float32 [n, m]"""
+    """relu(q k^T + bias), 0 where masked, float32 [n, m]."""
     scores = jnp.maximum(_product(q[...], k[...], COLUMNS, COLUMNS) + bias[...].astype(jnp.float32), 0.0)
     if not spec.causal:
         return scores
@@ -97,7 +97,7 @@ def _scores(spec: Spec, q: Any, k: Any, bias: Any) -> Any:
 
 
 def _product(x: Any, y: Any, left: tuple[int, ...] = COLUMNS, right: tuple[int, ...] = ROWS) -> Any:
-    """The sum over those axes, in float32; of float32 in the precision set around, of bfloat16 in its only one."""
+    """A product over the given axes in float32. float32 operands use the ambient precision, bfloat16 the default."""
     precision = None if x.dtype == jnp.float32 else lax.Precision.DEFAULT
     dims = ((left, right), ((), ()))
     return lax.dot_general(x, y, dims, precision=precision, preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""How arrays are cut into the blocks of a kernel."""
+"""The grid of a kernel, and the blocks of its operands."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Blocks:
     """The grid of a kernel and the blocks of its operands.
 
     Args:
-        spec: what the kernel is made for.
-        shape: of v, [b, t, e].
+        spec: the static arguments of the kernel.
+        shape: the shape of v, [b, t, e].
         keys: s.
-        dtype: of v.
-        reverse: the last chunk first.
+        dtype: the dtype of v.
+        reverse: process chunks in reverse order.
     """
 
     spec: Spec
@@ -36,7 +36,7 @@ class Blocks:
 
     @property
     def tile(self) -> int:
-        """How many columns of e are done at once: as many as fit, all where no part does."""
+        """The columns of e per grid step: as many as fit in VMEM, or all if no tile fits."""
         e = self.shape[2]
         return widest_tile(self.spec.chunk, self.keys, e, np.dtype(self.dtype).itemsize) or int(e)
 
@@ -52,15 +52,16 @@ class Blocks:
 
         Args:
             body: `(spec, chunk, *blocks of ins, *blocks of outs, carry)`.
-            ins: each operand, with the kind of its blocks.
+            ins: the operands with the kinds of their blocks.
             outs: the kinds of the results.
-            carry: keep a float32 [s, tile] from chunk to chunk, zero at first; else the operand of kind `state` is it.
+            carry: keep a float32 state [s, tile] across chunks, initially zero. Otherwise `carry` of the body is the
+                operand of kind `state`.
         """
         count = len(ins)
-        held = next((i for i, (kind, _) in enumerate(ins) if kind == "state"), None)
+        state_index = next((i for i, (kind, _) in enumerate(ins) if kind == "state"), None)
 
         def kernel(*refs: Any) -> None:
-            state = refs[-1] if held is None else refs[held]
+            state = refs[-1] if state_index is None else refs[state_index]
             if carry:
 
                 @pl.when(pl.program_id(2) == 0)
@@ -69,7 +70,7 @@ class Blocks:
 
             body(self.spec, self._chunk(pl.program_id(2)), *refs[: count + len(outs)], state)
 
-        made = pl.pallas_call(
+        results = pl.pallas_call(
             kernel,
             grid=(self.shape[0], self.shape[2] // self.tile, self.spec.chunks),
             in_specs=[self._spec(kind) for kind, _ in ins],
@@ -80,14 +81,14 @@ class Blocks:
             interpret=self.spec.interpret,
             name=body.__name__,
         )(*(x for _, x in ins))
-        return tuple(made)
+        return tuple(results)
 
     def _chunk(self, place: Any) -> Any:
-        """The chunk that is done in that place of the grid, whose length may be open."""
+        """The chunk at a position of the grid, whose length may be symbolic."""
         return pl.num_programs(2) - 1 - place if self.reverse else place
 
     def _spec(self, kind: str) -> Any:
-        """The block of an operand for (b, tile, place)."""
+        """The block of an operand at grid position (b, tile, chunk)."""
         n, s, tile, at = self.spec.chunk, self.keys, self.tile, self._chunk
 
         blocks: dict[str, tuple[tuple[int | None, ...], Callable[..., tuple[Any, ...]]]] = {
@@ -101,7 +102,7 @@ class Blocks:
         return pl.BlockSpec(*blocks[kind])
 
     def _result(self, kind: str) -> Any:
-        """The whole of a result; parts are summed over tiles outside."""
+        """The shape of a result; partial results are summed over tiles outside."""
         batch, length, e = self.shape
         tiles, n = e // self.tile, self.spec.chunk
         shape, dtype = {
@@ -112,7 +113,7 @@ class Blocks:
         return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def _parameters(**given: Any) -> Any:
-    """JAX before 0.7 calls them by another name."""
-    made = getattr(pltpu, "CompilerParams", None) or getattr(pltpu, "TPUCompilerParams")  # noqa: B009
-    return made(**given)
+def _parameters(**settings: Any) -> Any:
+    """The compiler parameters, whose class has another name before JAX 0.7."""
+    kind = getattr(pltpu, "CompilerParams", None) or getattr(pltpu, "TPUCompilerParams")  # noqa: B009
+    return kind(**settings)

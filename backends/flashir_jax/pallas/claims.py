@@ -1,4 +1,4 @@
-"""Which nodes have a kernel, and under what conditions. No JAX here: a plan asks as well."""
+"""The nodes that have a kernel. Works without JAX, for plans."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flashir_jax.pallas.vmem import LANES, widest_tile
 
 
 def _mixed(node: Node) -> bool:
-    """Mixed chunk attention without segments, in float32 or bfloat16, if it fits the vectors and the memory of a core.
+    """Mixed chunk attention without segments, in float32 or bfloat16, that fits the vectors and the VMEM of a core.
 
-    The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
-    alternatives; without causality there are none. Chunks and e come in whole vectors of 128 lanes: else blocks would
-    be padded, and XLA does as well.
+    The kernel is the strategy `scan`, so choosing a strategy chooses between the kernel and its alternatives; without
+    causality there is no choice. The chunk and e must be multiples of 128 lanes. Otherwise blocks would be padded, and
+    XLA is equally fast.
     """
     if not is_mixed_chunk(node):
         return False
@@ -29,7 +29,7 @@ def _mixed(node: Node) -> bool:
 
 
 KERNELS: dict[str, Callable[[Node], bool]] = {"chunked_recurrence": _mixed}
-"""The ops that have one, each with its condition; `table.py` has the kernels themselves."""
+"""The ops with a kernel, each with its condition; `table.py` has the kernels."""
 
 
 def has_kernel(node: Node) -> bool:

@@ -1,7 +1,7 @@
-"""mixed_chunk_attention (Code 8) as one TPU kernel: chunks in order, the s x e state carried in VMEM in float32.
+"""mixed_chunk_attention (Code 8) as one TPU kernel: chunks in order, with the s x e state in VMEM in float32.
 
 Axes: b batch, t length, g chunks, n and m positions within a chunk, s key, e expanded. The grid is (b, tiles of e, g),
-the last in sequence. Neither the scores [n, n] nor the states [s, e] of the chunks reach the memory of the device.
+sequential in g. Neither the scores [n, n] nor the states [s, e] of the chunks are written to HBM.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flashir_jax.pallas.bodies import Spec, backward, backward_of_queries, forwa
 from flashir_jax.pallas.call import Blocks
 
 Operands = tuple[Any, ...]
-"""quad_q, quad_k, lin_q, lin_k [b, t, s], v [b, t, e], bias [n, n]"""
+"""quad_q, quad_k, lin_q, lin_k [b, t, s], v [b, t, e], bias [n, n]."""
 
 
 def mixed_chunk_attention(
@@ -28,14 +28,13 @@ def mixed_chunk_attention(
 
     Args:
         quad_q, quad_k, lin_q, lin_k: float32 or bfloat16 [b, t, s].
-        v: of the same type, [b, t, e].
+        v: the same dtype, [b, t, e].
         bias: [chunk, chunk].
-        chunk, causal, lin_norm: as the op has them.
-        interpret: run on any device, slowly, to test.
+        chunk, causal, lin_norm: the attributes of the op.
+        interpret: run slowly on any device, for tests.
 
     Returns:
-        [b, t, e], differentiable in every operand. A last chunk that is not whole is padded with zeros, which add
-        nothing.
+        [b, t, e], differentiable in every operand. An incomplete last chunk is padded with zeros, which add nothing.
     """
     length = v.shape[1]
     padded = -(-length // chunk) * chunk
@@ -64,15 +63,15 @@ def _attend_forward(spec: Spec, *operands: Any) -> tuple[Any, Operands]:
 
 
 def _attend_backward(spec: Spec, operands: Operands, d_out: Any) -> Operands:
-    """Chunks in reverse order: what later chunks want of the state is carried as the state is on the way there."""
+    """Chunks in reverse order, with the gradient of the state as the carry."""
     quad_q, quad_k, lin_q, lin_k, v, bias = operands
     blocks = Blocks(spec, v.shape, quad_q.shape[-1], v.dtype)
     seen = ("key", lin_k) if spec.causal else ("state", _total(spec, lin_k, v))
     (d_lin_q,) = blocks.call(
         backward_of_queries, [seen, ("value", v), ("value", d_out)], ["key_part"], carry=spec.causal
     )
-    wanted = ("key", lin_q) if spec.causal else ("state", _total(spec, lin_q, d_out))
-    ins = [("key", quad_q), ("key", quad_k), ("key", lin_k), wanted, ("value", v), ("value", d_out), ("bias", bias)]
+    later = ("key", lin_q) if spec.causal else ("state", _total(spec, lin_q, d_out))
+    ins = [("key", quad_q), ("key", quad_k), ("key", lin_k), later, ("value", v), ("value", d_out), ("bias", bias)]
     outs = ["key_part", "key_part", "key_part", "value", "bias_part"]
     backwards = replace(blocks, reverse=True)
     d_quad_q, d_quad_k, d_lin_k, d_v, d_bias = backwards.call(backward, ins, outs, carry=spec.causal)
@@ -84,10 +83,10 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _total(spec: Spec, k: Any, v: Any) -> Any:
-    """[b, t, s], [b, t, e] -> w (sum of k^T v over all positions), float32 [b, s, e]; XLA does it best."""
+    """[b, t, s], [b, t, e] -> w (sum of k^T v over all positions), float32 [b, s, e]; a plain XLA product."""
     return spec.weight_of(spec.chunks) * jnp.einsum("bts,bte->bse", k, v, preferred_element_type=jnp.float32)
 
 
 def _whole(part: Any, like: Any) -> Any:
-    """[tiles of e, b, t, s] -> the sum over tiles, in the type of the operand"""
+    """[tiles of e, b, t, s] -> the sum over tiles in the dtype of the operand."""
     return jnp.sum(part, axis=0).astype(like.dtype)

@@ -1,4 +1,4 @@
-"""The table of kernels: op -> what a TPU runs instead of the op's parts."""
+"""The table of kernels: op -> the kernel that a TPU runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Kernel = Callable[..., Any]
 
 
 def _mixed(node: Node) -> Kernel:
-    given = {name: node.attrs[name] for name in ("chunk", "causal", "lin_norm")}
+    attrs = {name: node.attrs[name] for name in ("chunk", "causal", "lin_norm")}
 
     def kernel(v: Any, quad_q: Any, quad_k: Any, bias: Any, lin_q: Any, lin_k: Any) -> Any:
-        return mixed_chunk_attention(quad_q, quad_k, lin_q, lin_k, v, bias, **given)  # type: ignore[arg-type]
+        return mixed_chunk_attention(quad_q, quad_k, lin_q, lin_k, v, bias, **attrs)  # type: ignore[arg-type]
 
     return kernel
 
@@ -29,13 +29,13 @@ TABLE: dict[str, Callable[[Node], Kernel]] = {"chunked_recurrence": _mixed}
 
 
 def on_tpu(node: Node, otherwise: Callable[..., Any], *operands: Any) -> Any:
-    """The kernel where the program runs on a TPU, `otherwise` on all else: which is known when it is compiled."""
+    """The kernel if the program is compiled for a TPU, otherwise `otherwise`."""
     return lax.platform_dependent(*operands, tpu=TABLE[node.op](node), default=otherwise)
 
 
 @cache
 def parts(node: Node) -> Graph:
-    """What the op is made of, for devices without a kernel."""
+    """The lowered op, for devices without a kernel."""
     b = Builder(node.op)
     operands = [b.input(f"x{i}", value.type) for i, value in enumerate(node.operands)]
     graph = b.finish(*b.insert(node.op, operands, node.attrs))

@@ -149,7 +149,7 @@ def test_axes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert Axes.here() == Axes(2, 4, 1)
     for wrong in ("", "2x2", "rows=2", "data=0", "data=2,data=2", "data=-1"):
         monkeypatch.setenv("FLASHIR_MESH", wrong)
-        with pytest.raises(SettingError, match="FLASHIR_MESH must name axes among data, shards, sequence"):
+        with pytest.raises(SettingError, match="FLASHIR_MESH must give axes among data, shards, sequence"):
             Axes.here()
 
 
@@ -178,8 +178,8 @@ def test_what_runs_forward_has_one_device_whatever_the_mesh(
 @pytest.mark.parametrize(
     ("mesh", "chunk", "told"),
     [
-        ("sequence=3", CHUNK, f"{LENGTH} tokens cannot be dealt out evenly to 3 devices"),
-        ("sequence=4", 8, "5 chunks of 8 tokens cannot be dealt out evenly to 4 devices"),
+        ("sequence=3", CHUNK, f"{LENGTH} tokens cannot be sharded evenly over 3 devices"),
+        ("sequence=4", 8, "5 chunks of 8 tokens cannot be sharded evenly over 4 devices"),
         ("data=4,shards=2", CHUNK, "FLASHIR_MESH asks for 8 devices, and 1 processes have 4"),
     ],
 )

@@ -216,7 +216,7 @@ def test_the_artefact_of_a_model_with_the_kernel(tmp_path: Path) -> None:
     manifest = read_manifest(found.path)
     assert len(set(manifest.functions.values())) == 2
     checks = "\n".join(found.checks)
-    assert "a StableHLO module each for tpu and cpu; tpu is not at hand, only the other runs on cpu here" in checks
+    assert "a StableHLO module each for tpu and cpu; tpu is not available, only the other runs on cpu here" in checks
     assert "on a tpu, chunked_recurrence is a Pallas kernel; on cpu, its parts" in checks
     ids = tokens(model(), 2, 5)
     wanted = interpret(model(), flashir.init(model()), *ids)[0]
