@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -12,8 +12,11 @@ import numpy.typing as npt
 from flashir.backends.protocols import NO_LABEL
 from flashir.errors import ResultError, SettingError
 from flashir.ir import Graph, Node, Value
+from flashir.ir.graph import Attr
+from flashir.ops import OPS
 from flashir.reference.finite import check_finite
 from flashir.reference.inputs import vocabulary
+from flashir.transforms.token_analysis import part_of
 
 AT_ONCE = 2**24  # logits per block, so that the float64 copy stays small
 
@@ -67,9 +70,15 @@ def _weight(producers: Mapping[Value, Node], value: Value) -> Node | None:
 
 
 def is_causal(model: Graph) -> bool:
-    """Whether the model is causal, as far as the `causal` attributes of its ops say."""
-    known = [node.attrs["causal"] for node in model.walk() if "causal" in node.attrs]
+    """Whether the model is causal, as far as the `causal` attributes of its ops say, or of what these are made of."""
+    known = _causal(model.walk())
+    if not known:
+        known = [value for node in model.walk() if OPS[node.op].decompose for value in _causal(part_of(node).walk())]
     return bool(known) and all(value is True for value in known)
+
+
+def _causal(nodes: Iterable[Node]) -> list[Attr]:
+    return [node.attrs["causal"] for node in nodes if "causal" in node.attrs]
 
 
 def nats(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[float, int]:

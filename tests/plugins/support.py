@@ -39,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     OPS.clear()
     OPS.update(ops)
     for module in set(sys.modules) - modules:
-        if not getattr(sys.modules[module], "__file__", None) or str(tmp_path) in str(sys.modules[module].__file__):
+        if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")):
             del sys.modules[module]
 
 

@@ -113,7 +113,8 @@ def _since(b: Builder, decay: Value, values: Value, v: Value, n: int) -> Value:
         flat = b.reshape(decay, shape=(rows, v.type.shape[-2], 1))
         chunks = chunked(b, flat, n)
         return b.cumsum(b.reshape(chunks, shape=chunks.type.shape[:3]), axis=2)
-    each = b.broadcast(decay, shape=v.type.shape[: v.type.rank - 2])
+    zeros = b.broadcast(b.constant(0.0, dtype), shape=v.type.shape[: v.type.rank - 2])
+    each = b.add(zeros, decay)  # numbers in memory: PyTorch exports no view of a broadcast for any batch
     tokens = b.add(b.iota(length=n, dtype=dtype), 1.0)
     return b.mul(b.reshape(each, shape=(rows, 1, 1)), tokens)
 
