@@ -79,11 +79,11 @@ def decompose_recurrence(
     )
     visible = overlapping_chunks(b, segment_ids, n, chunks, documents) if lin_q is not None else None
     since = None if decay is None else _since(b, decay, values, v, n)
-    made = []
+    made, weights = [], None
     if quad_q is not None and quad_k is not None:
         q, k = cut[quad_q], cut[quad_k]
         if kernel == "identity":
-            made.append(_products(b, q, k, values, bias, since if chunk is None else None, documents, causal))
+            weights = _products(b, q, k, bias, since if chunk is None else None, documents, causal)
         elif bias is not None:
             told = documents if near is None else near
             made.append(local_part(b, q, k, values, bias, told, causal, overlap, kernel))
@@ -97,6 +97,8 @@ def decompose_recurrence(
             fade = b.reshape(end, shape=end.type.shape[:2])
         sums = {"causal": causal, "cumsum": cumsum, "lin_norm": lin_norm}
         made.append(b.linear_attention(q, k, values, visible, None, documents, fade, **sums))
+    if weights is not None:  # after the sums, whose states are as large
+        made.insert(0, b.matmul(weights, values))
     out = unchunked(b, made[0] if len(made) == 1 else b.add(*made), length)
     return out if v.type.rank == 3 else b.reshape(out, shape=v.type.shape)
 
@@ -162,13 +164,12 @@ def _products(
     b: Builder,
     q: Value,
     k: Value,
-    v: Value,
     bias: Value | None,
     since: Value | None,
     documents: Value | None,
     causal: bool,
 ) -> Value:
-    """(q k^T + bias) v within chunks, less what decays"""
+    """q k^T + bias within chunks, less what decays"""
     n = q.type.shape[2]
     scores = b.matmul(q, k, transpose_y=True)
     scores = scores if bias is None else b.add(scores, bias)
@@ -181,7 +182,7 @@ def _products(
         numbers = document_numbers(b, documents, n)
         token = column(b, are_tokens(b, numbers))
         scores = b.select(b.logical_and(token, of_one_document(b, numbers, n)), scores, 0.0)
-    return b.matmul(scores, v)
+    return scores
 
 
 def _weighed(
