@@ -15,7 +15,6 @@ import numpy as np
 from flashir.ir import AUTO
 from flashir.ir.choices import Choice
 from flashir.ir.op import OpDef, choice, define_op, integer, sample
-from flashir.ir.part_costs import cost_of_parts
 from flashir.ir.traits import each_row_alone
 from flashir.ops.functions.norm import accumulation_dtype
 from flashir.ops.functions.position import ref_rope
@@ -70,7 +69,7 @@ define_op(
         ("x",),
         lambda x, *, heads, **_: infer_heads(x, heads=heads, rope=True),
         _reference,
-        cost_of_parts("msr"),
+        None,  # what its decomposition adds up to
         tuple(
             sample(f"f32[2, {t}, 12]", heads=3, tile=tile, cumsum=kind)
             for t, tile in ((7, 3), (6, 16), (0, 16))
