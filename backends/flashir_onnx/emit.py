@@ -12,6 +12,7 @@ from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, Value
 
 from flashir.errors import TargetError
 from flashir.ir import DType, Graph, Node, TensorType, Value
+from flashir.ir.dims import Size, symbol_of
 from flashir.ir.parameter_names import round_symbol
 from flashir.ops.primitive.scan import cut_scan
 from flashir_onnx import contrib
@@ -227,13 +228,20 @@ class _Emitter:
         outputs = [inside.one("Identity", self.name(inside, value), stem=value.name) for value in body.outputs]
         inputs = [value_info(inside.names[value], value.type, {}) for value in own]
         results = [value_info(name, value.type, {}) for name, value in zip(outputs, body.outputs, strict=True)]
+        walked = [_to_front(scope, self.name(scope, value), value.type.rank, axis) for value in sliced]
+        steps = sliced[0].type.shape[axis]
+        may_be_none = symbol_of(steps) is not None  # a number of chunks is 1 at least, see Scope
+        if may_be_none:
+            walked = [_one_row_at_least(scope, name, value.type.rank, steps) for name, value in zip(walked, sliced)]
         scanned = scope.op(
-            "Scan", *(self.name(scope, value) for value in carried),
-            *(_to_front(scope, self.name(scope, value), value.type.rank, axis) for value in sliced),
+            "Scan", *(self.name(scope, value) for value in carried), *walked,
             body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=len(sliced),
             outputs=len(node.outputs),
         )  # fmt: skip
-        stacked = zip(scanned[len(carried) :], stacked_values, strict=True)
+        rows = scanned[len(carried) :]
+        if may_be_none:
+            rows = tuple(_first_rows(scope, name, steps) for name in rows)
+        stacked = zip(rows, stacked_values, strict=True)
         return (*scanned[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
 
 
@@ -241,6 +249,20 @@ def _nothing(scope: Scope, type_: TensorType) -> str:
     """A value of this type without elements."""
     zero = scope.constant(np.zeros((), numpy_type(type_.dtype)))
     return scope.one("Expand", zero, scope.shape(*type_.shape))
+
+
+def _one_row_at_least(scope: Scope, x: str, rank: int, rows: Size) -> str:
+    """Pad an empty first axis with one row, because ONNX Runtime fails on an empty loop; any other stays."""
+    count = scope.shape(rows)
+    lacking = scope.one("Sub", scope.one("Max", count, scope.shape(1)), count, stem="lacking")
+    others = [scope.shape(*[0] * (rank - 1))] if rank > 1 else []
+    pads = scope.one("Concat", scope.shape(*[0] * rank), lacking, *others, axis=0)
+    return scope.one("Pad", x, pads)
+
+
+def _first_rows(scope: Scope, x: str, rows: Size) -> str:
+    """So many of the first axis."""
+    return scope.one("Slice", x, scope.shape(0), scope.shape(rows), scope.shape(0))
 
 
 def _to_front(scope: Scope, x: str, rank: int, axis: int) -> str:

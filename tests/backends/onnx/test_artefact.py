@@ -389,3 +389,24 @@ def test_portable_is_refused_where_all_is(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="has no portable form"):
         flashir.export(flashir.model("flash", size="tiny", chunk=4), tmp_path, "torch:cpu", portable=True)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("flash", {"chunk": 1}), ("flash", {"chunk": 2}), ("performer", {"tile": 1}), ("mc-transformer++", {"chunk": 1})],
+    ids=str,
+)
+def test_any_host_runs_it_on_nothing(name: str, settings: dict[str, int], tmp_path: Path) -> None:
+    """ONNX Runtime fails on a loop of no rounds; of chunks there is one at least, and of tokens none."""
+    import onnxruntime
+
+    model = flashir.model(name, size="tiny", depth=1, vocab=11, cumsum="scan", **settings)
+    params = flashir.init(model)
+    flashir.export(model, tmp_path, params=params)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for rows, length in ((1, 0), (0, 3), (0, 0), (2, 1), (2, 5)):
+        ids = np.arange(rows * length).reshape(rows, length) % 11
+        (found,) = session.run(None, {"input_ids": ids})
+        assert found.shape == (rows, length, 11)
+        if ids.size:
+            np.testing.assert_allclose(found, flashir.interpret(model, params, ids)[0], atol=1e-5)
