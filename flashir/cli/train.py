@@ -173,6 +173,9 @@ def train(
     (metrics.jsonl, tensorboard/) and the newest checkpoints, each a model that every other verb takes. Ctrl-C saves
     and stops; --resume goes on, also after a crash. Several processes, started by torchrun, train as one does.
 
+    Documents are packed into rows. A model with segments is told which document each token is of: with
+    -s segments=token no document sees another, with -s segments=chunk those that share a chunk do.
+
     Examples:
         flashir train flash --size small --data books/ --steps 2000 --tokens 16384 -o run/
         flashir train --resume run/

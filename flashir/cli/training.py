@@ -44,6 +44,13 @@ def about(run: Run) -> str:
     )
 
 
+def forecast(run: Run) -> str:
+    """How long the steps will take by the cost model, before one is measured."""
+    each_ms, left = run.plan.predicted_ms * run.recipe.accumulate, run.recipe.steps - run.done
+    whole = duration(each_ms / 1e3 * left)
+    return f"{console.milliseconds(each_ms)} a step by the cost model, {whole} for {console.counted(left, 'step')}"
+
+
 def numbers(line: Line, pace: Pace, steps: int) -> dict[str, str]:
     """A step for people; what is not known yet is left out."""
     found = {"loss": f"{line.loss:.4f}", "perplexity": f"{perplexity(line.loss):,.4g}"}
@@ -83,6 +90,7 @@ class PlainTraining:
         self._say(about(run))
         if run.done:
             self._say(f"goes on after step {run.done} of {self.steps}")
+        self._say(forecast(run))
 
     def stepped(self, line: Line, pace: Pace) -> None:
         """Says how the step went, where it is time."""
@@ -149,7 +157,7 @@ class LiveTraining:
     def _picture(self) -> Group:
         assert self._run is not None
         steps = self._run.recipe.steps
-        shown = {"step": f"{self._step:,} of {steps:,}", **self._shown}
+        shown = {"step": f"{self._step:,} of {steps:,}", **(self._shown or {"forecast": forecast(self._run)})}
         optional = {"validation": self._validation, "saved": self._checkpoint}
         shown |= {name: text for name, text in optional.items() if text}
         bar = ProgressBar(total=steps, completed=self._step, width=BAR)

@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import gcd
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,6 +47,8 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CHUNKED = ("flash", "mc-transformer++")
 WIDTHS = 8
+ROWS = 4
+"""Of a batch that are computed together, where the command line does not say; fewer, where that does not divide it."""
 SETTINGS, RESULT = "settings.json", "comparison"
 
 
@@ -184,7 +187,7 @@ def main() -> None:
     parser.add_argument("--target", default="torch:cpu")
     for name, number in (("d-model", 256), ("depth", 8), ("key-dim", 64), ("chunk", None)):
         parser.add_argument(f"--{name}", type=int, default=number)
-    for name, number in (("seq-len", 1024), ("batch", 8), ("rows", 4), ("steps", 2000), ("seed", 0)):
+    for name, number in (("seq-len", 1024), ("batch", 8), ("rows", None), ("steps", 2000), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--learning-rate", type=float, default=7e-4)
     parser.add_argument("--validate-every", type=int)
@@ -209,7 +212,7 @@ def _compared(args: argparse.Namespace) -> str:
         tokens=args.batch * args.seq_len,
         keep=1,
         **{name: getattr(args, name) for name in same},
-    ).settled(args.rows)
+    ).settled(gcd(args.batch, ROWS) if args.rows is None else args.rows)
     shape = Shape(args.d_model, args.depth, args.key_dim, args.chunk)
     result = compare(args.systems, shape, recipe, args.out, progress)
     return table(_systems(result))

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, TrainingError
 from flashir.experiments.compare import SYSTEMS, Shape, compare, models
 from flashir.experiments.plot_losses import draw, table
 from flashir.ir.parameter_count import parameter_count
@@ -71,3 +71,24 @@ def test_a_comparison_is_gone_on_with(tmp_path: Path, text: Path) -> None:
     assert [len(each.lines) for each in told] == [4, 4, 0, 0]
     with pytest.raises(ArtefactError, match="another comparison"):
         compare(names, shape, replace(recipe, seed=1), tmp_path / "out", progress)
+
+
+@pytest.mark.parametrize(
+    ("given", "rows"), [(("--batch", "2"), 2), ((), 4), (("--batch", "6"), 2), (("--rows", "1"), 1)]
+)
+def test_rows_that_nobody_named_divide_the_batch(
+    given: tuple[str, ...], rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flashir.experiments import compare
+
+    seen: list[Recipe] = []
+
+    def stop(names: object, shape: object, recipe: Recipe, *_: object) -> None:
+        seen.append(recipe)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(compare, "compare", stop)
+    monkeypatch.setattr("sys.argv", ["compare", "--data", str(tmp_path), *given])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert seen[0].rows == rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -319,6 +320,7 @@ def test_a_terminal_sees_the_numbers_of_the_latest_step_and_nothing_stays(folder
         "chunk 16",
         "4 x 1 row of 32 tokens a step",
         "10 of 10",
+        " a step by the cost model",
         "2.0000, perplexity 7.389 after step 9",
         "step-000008",
     ):
@@ -333,6 +335,7 @@ def test_a_pipe_gets_lines(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -
         loop.train(run, PlainTraining(Console(file=shown, width=200)))
     lines = shown.getvalue().splitlines()
     assert lines[0].startswith("flash on torch:cpu: 69k parameters, chunk 16")
+    assert re.fullmatch(r"[\d.,]+ m?s a step by the cost model, \d+ s for 10 steps", lines[1])
     assert [line.split()[1] for line in lines if line.startswith("step")] == ["1/10", "3/10", "6/10", "9/10", "10/10"]
     assert sum("saved" in line for line in lines) == 3
     assert "perplexity 148.4" in lines[1] and "validation 2.0000" in lines[2] and "waiting for data" in lines[2]
