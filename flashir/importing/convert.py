@@ -13,13 +13,14 @@ import numpy.typing as npt
 from flashir.arguments import typed
 from flashir.errors import InputError, ParameterError, SettingError, TargetError, gathered, suggest
 from flashir.importing.compare import compare
-from flashir.importing.importer import Forward, Held, Settings, Structure, importers
+from flashir.importing.importer import Forward, Held, Settings, Structure, importer, importers
 from flashir.importing.read_source import read_source
 from flashir.ir import Graph
 from flashir.ir.dims import plain
 from flashir.ir.op import REQUIRED, AttrSpec
 from flashir.models.checkpoint import save_checkpoint
 from flashir.models.parameters import checked
+from flashir.plugins import IMPORTERS, plugins
 
 VERIFY = ("auto", "package", "off")
 SHOWN = 20
@@ -87,14 +88,13 @@ def convert(
 
 def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
     """The importer and the kind of model. Raises where there is none."""
-    known = importers()
-    if family is not None and family not in known:
-        raise SettingError(f"unknown family {family!r}{suggest(family, known)}")
-    for name, importer in known.items():
-        if family in (None, name):
-            for structure in importer.structures():
-                if structure.recognise(held.shapes):
-                    return name, structure
+    if family is not None and family not in plugins(IMPORTERS):
+        raise SettingError(f"unknown family {family!r}{suggest(family, plugins(IMPORTERS))}")
+    known = importers() if family is None else {family: importer(family)}
+    for name, each in known.items():
+        for structure in each.structures():
+            if structure.recognise(held.shapes):
+                return name, structure
     names = [structure.name for each in known.values() for structure in each.structures()]
     some = ", ".join(list(held.arrays)[:5])
     raise InputError(

@@ -7,6 +7,7 @@ A package of importers is a plug-in, as a backend is: an entry point of `flashir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -130,13 +131,19 @@ class Importer(Protocol):
 
 
 @cache
+def importer(name: str) -> Importer:
+    """The importer of that name. Raises TargetError where it is unknown or does not load."""
+    kind = load(IMPORTERS, name)
+    made = kind() if callable(kind) else kind
+    if not isinstance(made, Importer):
+        raise TargetError(f"the plug-in {plugins(IMPORTERS)[name].value} is no Importer")
+    return made
+
+
 def importers() -> Mapping[str, Importer]:
-    """Every importer that is installed, by name. Raises TargetError where one does not load."""
+    """Every importer that loads, by name."""
     found: dict[str, Importer] = {}
     for name in sorted(plugins(IMPORTERS)):
-        kind = load(IMPORTERS, name)
-        made = kind() if callable(kind) else kind
-        if not isinstance(made, Importer):
-            raise TargetError(f"the plug-in {plugins(IMPORTERS)[name].value} is no Importer")
-        found[name] = made
+        with suppress(TargetError):
+            found[name] = importer(name)
     return found

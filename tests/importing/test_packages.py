@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 import flashir
 from flashir.errors import SettingError
 
-NEEDED = {"flash-pytorch": "flash_pytorch", "gau-alpha": "gau_alpha"}
+NEEDED = {"flash-pytorch": "flash_pytorch", "gau-alpha": "gau_alpha", "mossformer2": "clearvoice"}
 
 
 def need(package: str) -> None:
     if package == "gau_alpha":
         experiment("draw").stand_in_for_transformers()
-    pytest.importorskip(package)
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
 
 
 def experiment(name: str) -> Any:
@@ -29,7 +31,7 @@ def experiment(name: str) -> Any:
 def test_a_random_model_is_what_it_was(family: str, seed: int) -> None:
     need(NEEDED[family])
     found = experiment("agreement").agreement(family, seed, ("onnx:cpu", "torch:cpu", "jax:cpu"))
-    assert max(found.values()) <= 2e-5
+    assert max(found.values()) <= (5e-4 if family == "mossformer2" else 2e-5)
 
 
 @pytest.mark.slow

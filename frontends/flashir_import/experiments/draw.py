@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -121,7 +122,28 @@ def _module(name: str, **content: Any) -> None:
     sys.modules[f"transformers{name}"] = made
 
 
-FAMILIES: dict[str, Callable[[int], Drawn]] = {"flash-pytorch": flash_pytorch, "gau-alpha": gau_alpha}
+def mossformer2(seed: int) -> Drawn:
+    """A small MossFormer2_SS, or the mask net of MossFormer2_SE in every third case."""
+    clearvoice = find_spec("clearvoice")
+    assert clearvoice is not None and clearvoice.submodule_search_locations is not None
+    sys.path.append(next(iter(clearvoice.submodule_search_locations)))  # its models know themselves as `models`
+    random = np.random.default_rng(seed)
+    width, depth = int(random.choice([16, 32, 64])), int(random.integers(1, 3))
+    if seed % 3 == 2:
+        net = import_module("models.mossformer2_se.mossformer2").MossFormer_MaskNet
+        made = net(in_channels=18, out_channels=width, out_channels_final=61, num_blocks=depth)
+    else:
+        model = import_module("models.mossformer2_ss.mossformer2").MossFormer
+        speakers = int(random.integers(2, 4))
+        made = model(in_channels=width, out_channels=width, num_blocks=depth, num_spks=speakers)
+    return randomised(made, seed), {}
+
+
+FAMILIES: dict[str, Callable[[int], Drawn]] = {
+    "flash-pytorch": flash_pytorch,
+    "gau-alpha": gau_alpha,
+    "mossformer2": mossformer2,
+}
 
 
 def randomised(module: Any, seed: int) -> Any:
