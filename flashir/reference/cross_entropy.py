@@ -39,8 +39,8 @@ def logits_width(model: Graph) -> int | None:
     while node is not None and (node.op in PASSED or node.op in ("add", "mul")):
         rest = [value for value in node.operands if node.op in PASSED or _weight(producers, value) is None]
         node = producers.get(rest[0]) if len(rest) == 1 else None
-    if node is None or node.op == "unembed":
-        return None if node is None else known
+    if node is None or node.op == "unembed":  # one in a scope of its own scores labels, however many there are
+        return None if node is None or node.attrs["scope"] == "head" else known
     weight = _weight(producers, node.operands[1]) if node.op in ("dense", "matmul", "einsum") else None
     if weight is None or known not in weight.output.type.shape:
         return None

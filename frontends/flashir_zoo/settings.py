@@ -20,6 +20,10 @@ _EVERY_MODEL = {
     "depth": AttrSpec((int,), least=1, doc="number of layers"),
     "vocab": AttrSpec((int,), 32000, least=1, doc="number of tokens"),
     "tied": AttrSpec((bool,), True, doc="logits through the embedding's own weight"),
+    "predict": AttrSpec(
+        (str,), "tokens", ("tokens", "class", "tags"), doc="scores: of tokens, of labels for a row, or for each token"
+    ),
+    "labels": AttrSpec((int,), 2, least=1, doc="how many labels there are to predict"),
     "dtype": AttrSpec((str,), "float32", ("float32", "bfloat16", "float16"), doc="the compute type"),
 }
 _MASK = AttrSpec((bool,), False, doc="an input, mask, true where there is a token: nothing sees the others")
@@ -51,6 +55,10 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
     own = {name: _number_or_auto(value) for name, value in given.items() if name not in ("size", "task")}
     problems += [f"{model} has no setting {n!r}{suggest(n, [*specs, 'size', 'task'])}" for n in own if n not in specs]
     problems += [p for n, value in own.items() if n in specs and (p := specs[n].problem(n, value))]
+    if own.get("predict") == "class" and own.get("segments"):
+        problems.append("predict = 'class' has one result a row, and segments put several documents in a row")
+    if "labels" in own and own.get("predict", "tokens") == "tokens":
+        problems.append("labels belong to predict = 'class' or 'tags'")
     if problems:
         raise SettingError(problems, where=model)
     chosen = {name: spec.default for name, spec in specs.items()}

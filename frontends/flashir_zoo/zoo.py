@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flashir.ir import Attr, Builder, Graph, Value
+from flashir.ir import Attr, Builder, DType, Graph, Value
 from flashir.ops import OPS
 from flashir_zoo.settings import attrs_of, dtype_of, resolve
 from flashir_zoo.systems import SYSTEMS
@@ -22,6 +22,9 @@ class Zoo:
 
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
         """tokens [b, t] -> logits [b, t, vocab]: embed, positions, the layers, a last norm if any, the tied embedding.
+
+        With `predict = "tags"` the result is a score for each label of each token, [b, t, labels]; with `"class"`, of
+        the mean over the tokens of a row, [b, labels].
 
         Beside the tokens it takes `segment_ids`, whole numbers, and `mask`, bool, both [b, t], where set to.
 
@@ -44,7 +47,32 @@ class Zoo:
 
         x = b.repeat(x, *beside.values(), times=chosen["depth"], body=layer)
         normed = x if chosen["norm"] == "none" else b.insert(str(chosen["norm"]), (x,))[0]
-        return b.finish(b.unembed(normed, tied=chosen["tied"]))
+        return b.finish(_scores(b, normed, chosen))
+
+
+def _scores(b: Builder, x: Value, chosen: Mapping[str, Any]) -> Value:
+    """What the head makes of the last norm [b, t, d]."""
+    if chosen["predict"] == "tokens":
+        return b.unembed(x, tied=chosen["tied"])
+    head = {"vocab": chosen["labels"], "tied": False, "bias": True, "scope": "head"}
+    if chosen["predict"] == "tags":
+        return b.unembed(x, **head)
+    return b.reshape(b.unembed(_pooled(b, x), **head), shape=(x.type.shape[0], chosen["labels"]))
+
+
+def _pooled(b: Builder, x: Value) -> Value:
+    """The mean over the tokens of each row, in float32: [b, t, d] -> [b, 1, d]; of a row without any it is 0."""
+    rows, length, _ = x.type.shape
+    wide = b.cast(x, dtype=DType.F32)
+    mask = next((value for value in b.inputs if value.name == "mask"), None)
+    if mask is None:
+        count = b.size(value=length, dtype=DType.F32)
+    else:
+        seen = b.reshape(mask, shape=(rows, length, 1))
+        wide = b.select(seen, wide, 0.0)
+        count = b.reduce_sum(b.cast(seen, dtype=DType.F32), axes=(1,), keepdims=True)
+    mean = b.div(b.reduce_sum(wide, axes=(1,), keepdims=True), b.maximum(count, 1.0))
+    return b.cast(mean, dtype=x.type.dtype)
 
 
 def _beside(b: Builder, chosen: Mapping[str, Any]) -> dict[str, Value]:
