@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,28 @@ from typer.testing import CliRunner, Result
 
 import flashir
 from flashir.cli.app import app
+from flashir.ir import Graph
+from flashir.planning.candidates import Candidate
+from flashir.planning.plan import Ranking
+from flashir.transforms.settle_choices import Settings
 
 TINY = ("flash", "--size", "tiny")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _predictions_are_made_once() -> Iterator[None]:
+    """Most commands plan the same tiny model: each of its candidates is lowered and priced once for all of them."""
+    predict, known = Ranking.predict, dict[tuple[str, ...], Candidate]()
+
+    def remembered(ranking: Ranking, graph: Graph, settings: Settings) -> Candidate:
+        key = (*map(repr, (ranking.target, ranking.workload, ranking.portable, settings)), flashir.dumps(graph))
+        if key not in known:
+            known[key] = predict(ranking, graph, settings)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ranking, "predict", remembered)
+        yield
 
 
 @pytest.fixture(autouse=True)
