@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from flashir.execution.compile import prepare
+from flashir.execution.prepare import prepare
 from flashir.ir import Graph
 from flashir_torch.emit import module
 

@@ -25,7 +25,8 @@ from flashir.planning.measurements.correct import with_measurements
 from flashir.planning.measurements.key import where
 from flashir.planning.measurements.statistics import Timing
 from flashir.planning.measurements.store import Store, Trial, choices_text, digest, new_tuning, now
-from flashir.planning.plan import Plan, Ranking, by_hand, planned
+from flashir.planning.plan import Plan, by_hand, planned
+from flashir.planning.predict import Predictor
 from flashir.planning.workload import Workload
 from flashir.transforms import specialise
 from flashir.transforms.settle_choices import settle
@@ -86,7 +87,7 @@ def tune(
     if extent.length is not None or extent.batch is not None:
         workload = extent.fitted(workload)
     specialise(graph, workload.sizes(graph))
-    predicted = Ranking(record, workload, policy=policy)(graph)
+    predicted = Predictor(record, workload, policy=policy)(graph)
     store = _opened()
     keep = _Keeper(graph, record, workload, store)
     try:

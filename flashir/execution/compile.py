@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import translated_errors, typed
-from flashir.backends.lowering import Lowering, portable_form
-from flashir.backends.protocols import Array, Backend, Run
-from flashir.backends.registry import backend_of
+from flashir.backends.protocols import Array, Run
 from flashir.backends.results import results_of
 from flashir.errors import InputError
+from flashir.execution.prepare import prepare
 from flashir.ir import DType, Graph
 from flashir.ir.graph import Attr
 from flashir.machine.device import available_device
 from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
-from flashir.models.parameters import Params, checked, fitted, init, rechunked
-from flashir.planning.plan import Plan, Ranking, plan
+from flashir.planning.plan import Plan
+from flashir.planning.predict import Predictor
 from flashir.planning.workload import Workload
 from flashir.reference import inputs
 from flashir.transforms import specialise
-from flashir.transforms.settle_choices import settled_values
 
 
 class Runnable:
@@ -84,7 +79,7 @@ class Runnable:
         if 0 in sizes.values():  # needs no memory
             return
         record = find_target(self.plan.target)
-        needed = Ranking(record, Workload()).needed(self.model, sizes)
+        needed = Predictor(record, Workload()).needed(self.model, sizes)
         if needed > record.memory:
             sizes_text = ", ".join(f"{name} = {size}" for name, size in sizes.items())
             raise InputError(
@@ -92,55 +87,6 @@ class Runnable:
                 hint="use a smaller batch or a shorter length",
             )
         self._admitted.add(key)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model that is ready for a backend: settled, with checked parameters."""
-
-    plan: Plan
-    params: Params
-    backend: Backend
-    lowering: Lowering
-
-    @cached_property
-    def lowered(self) -> Graph:
-        """The lowered model."""
-        return self.lowering.run(self.plan.graph)
-
-
-def prepare(
-    model: Graph,
-    target: str,
-    params: Mapping[str, Any] | None,
-    *,
-    seed: int = 0,
-    rechunk: bool = False,
-    strict: bool = True,
-    portable: bool = False,
-    **choices: Any,
-) -> Prepared:
-    """Plan a model and check its parameters. Arguments as for `compile`, and `portable` as for `export`.
-
-    Without parameters, `init` makes them with this seed after the chunk is chosen.
-    """
-    find_target(target)
-    backend = backend_of(target)
-    lowering = Lowering.of(target, portable=portable)
-    if portable:
-        backend = portable_form(backend, target)
-    choices["portable"] = portable
-    if params is not None:
-        params = fitted(model, params, strict=strict)
-    if params is None:
-        settled_plan = plan(model, target, **choices)
-        params = init(settled_plan.graph, seed)
-    elif rechunk and choices.get("chunk") is not None:
-        params = _rechunk(model, params, choices["chunk"])
-        settled_plan = plan(model, target, **choices)
-    else:
-        settled_plan = plan(model, target, params=params, **choices)
-    return Prepared(settled_plan, checked(settled_plan.graph, params), backend, lowering)
 
 
 @typed
@@ -178,14 +124,3 @@ def compile(
     settings: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy, "dtype": dtype, **choices}
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
     return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, available_device(target)))
-
-
-def _rechunk(model: Graph, params: Mapping[str, Any], chunk: int) -> Params:
-    before = settled_values(model, "chunk")
-    if set(before) - {chunk}:
-        warnings.warn(
-            f"rechunked from {', '.join(map(str, before))} to {chunk}: the parameters were made for the former chunk, "
-            "and with the latter they compute another function",
-            stacklevel=3,
-        )
-    return rechunked(params, chunk)

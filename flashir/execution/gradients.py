@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from flashir.backends.protocols import Differentiable, Gradients
 from flashir.errors import TargetError
-from flashir.execution.compile import prepare
+from flashir.execution.prepare import prepare
 from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.reference.interpreter import interpret

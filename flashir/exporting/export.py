@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
-
-import numpy as np
 
 from flashir.arguments import typed
 from flashir.backends.decoding import decoding, lowered
-from flashir.backends.protocols import Array, Batch, DecoderExporter, Exporter, Run, StepFn, Verified
+from flashir.backends.protocols import Batch, DecoderExporter, Exporter, Verified
 from flashir.backends.registry import having
-from flashir.backends.results import results_of
 from flashir.errors import ArtefactError, TargetError, either, option
-from flashir.execution.compile import Prepared, prepare
+from flashir.execution.prepare import Prepared, prepare
+from flashir.exporting.checks import Check, DecoderCheck, NarrowCheck
 from flashir.exporting.quantise import TOLERANCE as GROWTH
 from flashir.exporting.quantise import Comparison, Quantised
 from flashir.files.atomic import UNFINISHED, writing
 from flashir.generation.generate import longest
 from flashir.generation.host_interface import hosted
-from flashir.ir import DType, Graph
+from flashir.ir import Graph
 from flashir.models.checkpoint import TOKENIZER
 from flashir.models.end_tokens import Reading
 from flashir.models.tokenizer_file import Beside
 from flashir.planning.extent import Extent
-from flashir.planning.plan import Plan, compute_type
-from flashir.planning.workload import Workload
-from flashir.reference.compare import NARROW, TOLERANCE, Compared, enough, relative_error, sample_inputs
-from flashir.reference.finite import FLOAT16_LARGEST, check_finite
-from flashir.reference.interpreter import interpret
-from flashir.transforms.derive_decoder import of_length
-from flashir.transforms.one_document import OneDocument
+from flashir.planning.plan import Plan
+from flashir.reference.compare import Compared
 from flashir.version import __version__
 
-STEPS = 4  # decoder steps in a check
-PATIENCE = 5.0  # seconds; if a float16 run takes longer, eight times the tokens are not tried
 LISTED = 3  # at most so many files of a folder are named in a message
 CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
 """Names of files that an interrupted export may leave in a folder; the next export removes or rewrites them."""
@@ -128,7 +118,7 @@ def export(
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
     comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
     weights = "the exported weights" if params is not None else f"random weights (seed {seed})"
-    check = _Check(ready, weights) if comparison is None else _NarrowCheck(ready, weights, comparison)
+    check = Check(ready, weights) if comparison is None else NarrowCheck(ready, weights, comparison)
     if comparison is not None:
         ready = replace(ready, backend=comparison.backend)
     write = _decoder_writer(ready, target, max_len, length) if decode else _writer(ready, target)
@@ -173,7 +163,7 @@ def check_free(out: Path) -> None:
         )
 
 
-Writer = Callable[[Path, Mapping[str, str], "_Check"], Path]
+Writer = Callable[[Path, Mapping[str, str], Check], Path]
 
 
 def _writer(ready: Prepared, target: str) -> Writer:
@@ -198,155 +188,11 @@ def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: i
     derived = hosted(decoding(model, max_len=max_len, length=length))
     graphs = replace(lowered(ready.lowering, derived), max_len=longest(model, max_len))
 
-    def write(out: Path, about: Mapping[str, str], check: _Check) -> Path:
-        examine = _DecoderCheck(check, graphs.max_len, length)
+    def write(out: Path, about: Mapping[str, str], check: Check) -> Path:
+        examine = DecoderCheck(check, graphs.max_len, length)
         return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, about, examine)
 
     return write
-
-
-class _Check:
-    """Compares an artefact with the float64 interpreter before it is committed, on random tokens.
-
-    Their number is given by `enough` and by the lengths that the model accepts.
-    """
-
-    def __init__(self, ready: Prepared, weights: str) -> None:
-        self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
-        self.length = self.reached = Extent.of(self.model).tokens(enough(self.model))
-        self.planned, self.dtype = ready.plan.seq_len, compute_type(self.model)
-        self.limit = TOLERANCE[self.dtype]
-        self.compared: list[Compared] = []
-        self.verdicts: list[str] = []
-
-    def __call__(self, run: Run) -> Array:
-        """Run the checks, and return the logits of the interpreter.
-
-        Raises:
-            ArtefactError: the results differ by more than the tolerance of the dtype.
-            ResultError: in float16, the results are not finite at the planned length.
-        """
-        wanted = interpret(self.model, self.params, *self.arrays())
-        self.compare_all(run, wanted, "run")
-        if self.dtype is DType.F16:
-            self.stretch(run)
-        return np.asarray(wanted[0])
-
-    def compare_all(self, run: Run, wanted: Sequence[Array], what: str) -> None:
-        """Compare every result of a run with the interpreter's. Raises the errors of `compare`."""
-        results = results_of(run, self.arrays())
-        names = [f"{what}, {value.name}" if len(wanted) > 1 else what for value in self.model.outputs]
-        for name, got, reference in zip(names, results, wanted, strict=True):
-            self.compare(got, reference, name, "the float64 interpreter")
-
-    def stretch(self, run: Run) -> None:
-        """Run on longer and longer texts up to the planned length, since sums may overflow float16."""
-        for length in (self.planned // 64, self.planned // 8, self.planned):
-            if length <= self.reached:
-                continue
-            start = perf_counter()
-            for result in results_of(run, self.arrays(length)):
-                check_finite(result, f"the results of the artefact on {length} tokens", hint=_out_of_range())
-            self.reached = length
-            if perf_counter() - start > PATIENCE:
-                break
-        rest = "" if self.reached >= self.planned else f"; the planned {self.planned} take too long to try"
-        self.verdicts.append(f"finite on {self.reached} tokens in float16{rest}")
-
-    def continued(self, length: int | None) -> Array:
-        """The interpreter's logits for the tokens of a decoder: a single document.
-
-        For a model that divides by the length, `length` is that of the whole sequence.
-        """
-        model = OneDocument().apply(self.model)
-        model = model if length is None else of_length(model, length)
-        return interpret(model, self.params, self.arrays()[0])[0]
-
-    def arrays(self, length: int | None = None) -> list[Array]:
-        """The inputs of a run, by default of the length of this check."""
-        return sample_inputs(self.model, Workload(1, length or self.length).sizes(self.model))
-
-    def compare(self, got: Array, wanted: Array, what: str, against: str, lengths: Sequence[int] = ()) -> None:
-        """Compare results and record the comparison. Raises ArtefactError, ResultError."""
-        check_finite(got, f"the results of the artefact ({what})")
-        error = relative_error(got, wanted)
-        if not error <= self.limit:
-            raise ArtefactError(
-                f"the artefact differs from the interpreter by {error:.1e}, more than {self.limit:.0e}", where=what
-            )
-        batch, *rest = self.arrays()[0].shape
-        rows = tuple(lengths) or tuple(rest[:1])
-        self.compared.append(Compared(what, against, len(lengths) or batch, rows, self.weights, error, self.limit))
-        self.verdicts.append(str(self.compared[-1]))
-
-
-def _out_of_range() -> str:
-    return (
-        f"float16 ends at {FLOAT16_LARGEST:,}: use {option('dtype', 'float32')}, or bfloat16 if the target has it; "
-        f"or plan for shorter texts with {option('seq_len', 'N')}"
-    )
-
-
-class _NarrowCheck(_Check):
-    """Compares the float model with the interpreter, and the quantised model with the float model."""
-
-    def __init__(self, ready: Prepared, weights: str, comparison: Comparison) -> None:
-        super().__init__(ready, weights)
-        self.ready, self.comparison = ready, comparison
-
-    def __call__(self, run: Run) -> Array:
-        """Run the checks, and return the interpreter's logits. Raises the errors of `_Check` and `Comparison`."""
-        whole = self.ready.backend.compile(self.ready.lowered, self.ready.params, self.ready.backend.devices()[0])
-        wanted = super().__call__(whole)
-        self.comparison(whole, run)
-        self.limit = NARROW.get(self.comparison.kind, NARROW["int8"])
-        reference = interpret(self.model, self.params, *self.arrays())
-        self.compare_all(run, reference, f"narrow weights ({self.comparison.kind})")
-        return wanted
-
-
-class _DecoderCheck:
-    """Compares a model, its prefill and its step with the interpreter on the whole sequence.
-
-    Args:
-        check: the check of the model.
-        limit: the longest sequence.
-        length: the sequence length, for a model that divides by it.
-    """
-
-    def __init__(self, check: _Check, limit: int | None, length: int | None) -> None:
-        self.check, self.limit, self.length = check, limit, length
-        check.length = min(check.length, limit or check.length)
-
-    def __call__(self, run: Run, prefill: StepFn, step: StepFn) -> None:
-        """Check two prompts of different lengths from the same tokens. Raises the errors of `_Check`."""
-        wanted, (ids, *beside) = self.check(run), self.check.arrays()
-        if beside or self.length is not None:
-            wanted = self.check.continued(self.length)
-        steps = min(STEPS, ids.shape[1] - 1)
-        lengths = np.array([ids.shape[1] - steps, max(1, (ids.shape[1] - steps) // 2)])
-        logits, states = prefill([np.repeat(ids[:, : lengths[0]], 2, axis=0), lengths], ())
-        got, last = [logits], [lengths - 1]
-        for number in range(steps):
-            logits, states = step([ids[0, lengths + number]], states)
-            got.append(logits)
-            last.append(lengths + number)
-        divided = "" if self.length is None else f", for sequences of {self.length},"
-        what = f"prefill and {steps} steps of 2 prompts{divided}"
-        against = "the float64 interpreter"
-        self.check.compare(np.stack(got), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
-        if self.check.reached > self.check.length:
-            self.stretch(prefill, step)
-
-    def stretch(self, prefill: StepFn, step: StepFn) -> None:
-        """Check a prompt of the longest length tried, and a step after it. Raises the errors of `_Check.stretch`."""
-        length = min(self.check.reached, self.limit or self.check.reached)
-        ids = self.check.arrays(length)[0]
-        logits, states = prefill([ids[:, : length - 1], np.array([length - 1])], ())
-        after, _ = step([ids[:, length - 1]], states)
-        for what, result in (("prefill", logits), ("step", after)):
-            check_finite(result, f"the logits of the {what} on {length} tokens", hint=_out_of_range())
-        self.check.verdicts.append(f"prefill and step finite on {length} tokens in float16")
 
 
 def _choices_made(plan: Plan) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from flashir.backends.decoding import Decoding, decoding, lowered
 from flashir.backends.protocols import DecoderExporter, DeviceState, Exporter, StatefulBackend, StepFn
 from flashir.backends.registry import backend_of
 from flashir.errors import Faults, InputError, SettingError, TargetError, counted, option
-from flashir.execution.compile import prepare
+from flashir.execution.prepare import prepare
 from flashir.generation.host_interface import hosted
 from flashir.generation.prompts import Prompts, checked
 from flashir.generation.sampling import Sampling, SplitMix64, not_whole

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from flashir.arguments import typed
-from flashir.backends.lowering import Lowering
-from flashir.cost import Estimate, Target, estimate
-from flashir.errors import ParameterError, SettingError, TargetError, option, suggest
+from flashir.errors import SettingError, option, suggest
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain
 from flashir.ir.graph import Attr, Auto
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.parameter_count import parameter_count
-from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
-from flashir.models.parameters import checked, fitted
+from flashir.models.parameters import fitted
 from flashir.ops import OPS
 from flashir.planning.candidates import Candidate, best, check_policy
 from flashir.planning.explain import explain
 from flashir.planning.extent import Extent
-from flashir.planning.search_space import misfits, search_space
+from flashir.planning.predict import Predictor
+from flashir.planning.search_space import misfits
 from flashir.planning.workload import Workload
 from flashir.transforms import check_sizes
 from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType
@@ -107,93 +104,6 @@ class Plan(SettingsViews):
         }
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Predicts the cost of every candidate of a model on a target.
-
-    Args:
-        target: the target record.
-        workload: the workload.
-        params: existing parameters, if any.
-        portable: as for `plan`.
-        policy: picks the values of one op while another is searched.
-    """
-
-    target: Target
-    workload: Workload
-    params: Mapping[str, Any] | None = None
-    portable: bool = False
-    policy: str = "quality"
-
-    def __call__(self, graph: Graph) -> tuple[Candidate, ...]:
-        """Return every candidate with its prediction. Raises TargetError if none fits the target's memory."""
-        space = search_space(graph, self.workload.seq_len, self.params)
-        if not all(space):
-            if self.params is not None:
-                checked(graph, self.params)  # reports parameters of another model one by one
-            raise ParameterError(
-                "the parameters fit none of the chunks that the model could have",
-                hint="set the chunk that they were trained with",
-            )
-        predicted = self._predicted(graph, space)
-        fitting = tuple(candidate for candidate in predicted if candidate.peak_bytes <= self.target.memory)
-        if not fitting:
-            least = min(candidate.peak_bytes for candidate in predicted)
-            raise TargetError(
-                f"the model needs at least {gigabytes(least)} on {self.target.name}, "
-                f"which has {gigabytes(self.target.memory)}",
-                hint=f"use a smaller {'chunk, ' if self._padded(predicted) else ''}batch or length, a smaller model, "
-                "or more devices",
-            )
-        return fitting
-
-    def _padded(self, predicted: Sequence[Candidate]) -> bool:
-        """Whether every candidate pads the rows to a longer chunk."""
-        return all((candidate.chunk or 0) > self.workload.seq_len for candidate in predicted)
-
-    def _predicted(self, graph: Graph, space: Sequence[Sequence[Settings]]) -> list[Candidate]:
-        """The candidates of a model, op by op.
-
-        The cost of a model is the sum of its layers' costs, so the best values of one op do not depend on those of
-        another. Each op is searched with the best values of the others; see docs/decisions/065.
-        """
-        current = Settings()
-        for of_op in space:
-            current |= of_op[0]
-        known: dict[Settings, Candidate] = {}
-
-        def sweep(of_op: Sequence[Settings]) -> list[Candidate]:
-            combined = [current | own for own in of_op]
-            known.update((settings, self.predict(graph, settings)) for settings in combined if settings not in known)
-            return [known[settings] for settings in combined]
-
-        if len(space) < 2:
-            return sweep(space[0] if space else (Settings(),))
-        for of_op in space:
-            rows = sweep(of_op)
-            current = best([row for row in rows if row.peak_bytes <= self.target.memory] or rows, self.policy).settings
-        return list(dict.fromkeys(row for of_op in space for row in sweep(of_op)))
-
-    def predict(self, graph: Graph, settings: Settings) -> Candidate:
-        """Predict one candidate from its lowered graph."""
-        cost = self.estimate(settle(graph, settings))
-        return Candidate(settings, cost.ms, cost.peak_bytes, terms=cost.terms)
-
-    def estimate(self, settled: Graph) -> Estimate:
-        """Predict the cost of a settled model."""
-        lowered = self._lowering.run(settled)
-        sizes = self.workload.sizes(settled, self.target.devices)
-        return estimate(lowered, self.target, sizes, training=self.workload.training)
-
-    def needed(self, settled: Graph, sizes: Mapping[str, int]) -> int:
-        """The peak memory of a run with these sizes, in bytes."""
-        return estimate(self._lowering.run(settled), self.target, sizes).peak_bytes
-
-    @cached_property
-    def _lowering(self) -> Lowering:
-        return Lowering.of(self.target.name, check=False, portable=self.portable)
-
-
 @typed
 def plan(
     model: Graph,
@@ -244,8 +154,8 @@ def plan(
     if by_user and params is not None and (wrong := misfits(_opened(graph, by_user), by_user, params)):
         settings_text = " and ".join(f"{name} {value}" for name, value in by_user.items())
         raise SettingError(wrong, where=f"{settings_text} is not that of the parameters", hint=_unlock())
-    ranking = Ranking(record, workload, params, portable, policy)
-    candidates = ranking(graph)
+    predictor = Predictor(record, workload, params, portable, policy)
+    candidates = predictor(graph)
     if measured and not portable:
         from flashir.planning.measurements.correct import with_measurements
 

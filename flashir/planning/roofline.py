@@ -11,7 +11,8 @@ from flashir.cost import Target
 from flashir.cost.estimate import MATRIX, OPTIMISER_PASSES
 from flashir.cost.fusion import SIDES
 from flashir.ir import Graph, Node, Value
-from flashir.planning.plan import Plan, Ranking
+from flashir.planning.plan import Plan
+from flashir.planning.predict import Predictor
 from flashir.planning.workload import Workload
 
 PARTS = ("gather", "slice")
@@ -26,7 +27,7 @@ def floor(plan: Plan, record: Target) -> tuple[float, str]:
     all of it fits there, and of the memory otherwise. A training step has two more products for each product, and
     passes seven times over all parameters in float32.
     """
-    forward = Ranking(replace(record, near=1), Workload(plan.batch, plan.seq_len)).estimate(plan.graph)
+    forward = Predictor(replace(record, near=1), Workload(plan.batch, plan.seq_len)).estimate(plan.graph)
     arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency / record.near  # the term is at the achieved rate
     arithmetic *= 1 + SIDES if plan.training else 1
     sizes = Workload(plan.batch, plan.seq_len).sizes(plan.graph, record.devices)

@@ -19,7 +19,7 @@ from flashir.ir.cost import elementwise
 from flashir.ir.op import choice, integer
 from flashir.machine.targets import target
 from flashir.ops import OPS, OpDef, ParamSpec, define_op, sample
-from flashir.planning.plan import Ranking
+from flashir.planning.predict import Predictor
 from flashir.planning.search_space import search_space
 from flashir.planning.workload import Workload
 from flashir.transforms.registry import parse_pipeline
@@ -132,9 +132,9 @@ def test_each_op_has_its_own_value_of_a_choice_that_both_have() -> None:
 
 def test_searching_ops_one_by_one_finds_what_all_combinations_would() -> None:
     graph = _model(("flash", {"key_dim": 8}), ("performer", {"heads": 2}))
-    ranking = Ranking(target("onnx:cpu"), Workload(1, 64), policy="fastest")
+    predictor = Predictor(target("onnx:cpu"), Workload(1, 64), policy="fastest")
     one, other = search_space(graph, 64)
-    every = [ranking.predict(graph, first | second) for first, second in product(one, other)]
+    every = [predictor.predict(graph, first | second) for first, second in product(one, other)]
     best = flashir.plan(graph, seq_len=64, policy="fastest", measured=False)
     assert best.predicted_ms == pytest.approx(min(each.predicted_ms for each in every), rel=1e-3)
     assert len(best.candidates) < len(every) / 2

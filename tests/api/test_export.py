@@ -57,7 +57,7 @@ def test_what_onnx_runtime_cannot_compute_in_is_refused_before_anything_is_writt
 
 def test_an_artefact_that_differs_from_the_interpreter_does_not_replace_the_old_one(model, tmp_path, monkeypatch):
     old = flashir.export(model, tmp_path, chunk=16).path.read_bytes()
-    monkeypatch.setattr(import_module("flashir.exporting.export"), "interpret", lambda *_: (np.ones((1, 17, 256)),))
+    monkeypatch.setattr(import_module("flashir.exporting.checks"), "interpret", lambda *_: (np.ones((1, 17, 256)),))
     with pytest.raises(ArtefactError, match="differs from the interpreter"):
         flashir.export(model, tmp_path, chunk=16, seed=1)
     assert (tmp_path / "model.onnx").read_bytes() == old

@@ -12,7 +12,7 @@ import flashir
 from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Step, Trainable, Trainer
 from flashir.backends.registry import backend, backend_names, backend_of
 from flashir.errors import InputError, ParameterError
-from flashir.execution.compile import prepare
+from flashir.execution.prepare import prepare
 from flashir.ir import Graph
 from flashir.models.parameters import unit
 from tests.backends.training import RATE, SYSTEMS, drawn, parts, small

@@ -17,7 +17,7 @@ from typing import Any
 
 import flashir
 from flashir.backends.protocols import AdamW
-from flashir.execution.compile import prepare
+from flashir.execution.prepare import prepare
 from flashir.execution.trainer import trainable
 from flashir.ir import Graph
 from flashir.machine.processes import Processes

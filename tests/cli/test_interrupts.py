@@ -23,7 +23,7 @@ Disturb = Callable[[str], None]
 
 @pytest.fixture
 def disturb(number: int, monkeypatch: pytest.MonkeyPatch) -> Disturb:
-    """Has a signal come when something is called: `flashir.exporting.export:_Check.compare_all`."""
+    """Has a signal come when something is called: `flashir.exporting.checks:Check.compare_all`."""
 
     def come(*_: Any, **__: Any) -> None:
         signal.raise_signal(number)
@@ -50,8 +50,8 @@ def stopped(cli: Cli, code: int, *line: object) -> str:
 def test_an_export_leaves_no_file(
     cli: Cli, disturb: Disturb, tmp_path: Path, code: int, more: tuple[object, ...]
 ) -> None:
-    disturb("flashir.exporting.export:_Check.compare_all")
-    disturb("flashir.exporting.export:_DecoderCheck.__call__")
+    disturb("flashir.exporting.checks:Check.compare_all")
+    disturb("flashir.exporting.checks:DecoderCheck.__call__")
     out = tmp_path / "out"
     assert stopped(cli, code, "export", *TINY, *more, "-o", out) == "nothing was written"
     assert not out.exists()

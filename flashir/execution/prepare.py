@@ -1,0 +1,78 @@
+"""prepare: what compiling, exporting and gradients begin with: a plan, checked parameters, and a lowered graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from flashir.backends.lowering import Lowering, portable_form
+from flashir.backends.protocols import Backend
+from flashir.backends.registry import backend_of
+from flashir.ir import Graph
+from flashir.machine.targets import target as find_target
+from flashir.models.parameters import Params, checked, fitted, init, rechunked
+from flashir.planning.plan import Plan, plan
+from flashir.transforms.settle_choices import settled_values
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready for a backend: settled, with checked parameters."""
+
+    plan: Plan
+    params: Params
+    backend: Backend
+    lowering: Lowering
+
+    @cached_property
+    def lowered(self) -> Graph:
+        """The lowered model."""
+        return self.lowering.run(self.plan.graph)
+
+
+def prepare(
+    model: Graph,
+    target: str,
+    params: Mapping[str, Any] | None,
+    *,
+    seed: int = 0,
+    rechunk: bool = False,
+    strict: bool = True,
+    portable: bool = False,
+    **choices: Any,
+) -> Prepared:
+    """Plan a model and check its parameters. Arguments as for `compile`, and `portable` as for `export`.
+
+    Without parameters, `init` makes them with this seed after the chunk is chosen.
+    """
+    find_target(target)
+    backend = backend_of(target)
+    lowering = Lowering.of(target, portable=portable)
+    if portable:
+        backend = portable_form(backend, target)
+    choices["portable"] = portable
+    if params is not None:
+        params = fitted(model, params, strict=strict)
+    if params is None:
+        settled_plan = plan(model, target, **choices)
+        params = init(settled_plan.graph, seed)
+    elif rechunk and choices.get("chunk") is not None:
+        params = _rechunk(model, params, choices["chunk"])
+        settled_plan = plan(model, target, **choices)
+    else:
+        settled_plan = plan(model, target, params=params, **choices)
+    return Prepared(settled_plan, checked(settled_plan.graph, params), backend, lowering)
+
+
+def _rechunk(model: Graph, params: Mapping[str, Any], chunk: int) -> Params:
+    before = settled_values(model, "chunk")
+    if set(before) - {chunk}:
+        warnings.warn(
+            f"rechunked from {', '.join(map(str, before))} to {chunk}: the parameters were made for the former chunk, "
+            "and with the latter they compute another function",
+            stacklevel=3,
+        )
+    return rechunked(params, chunk)

@@ -1,0 +1,170 @@
+"""The checks that an artefact must pass before it is committed: its results against the float64 interpreter's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+
+from flashir.backends.protocols import Array, Run, StepFn
+from flashir.backends.results import results_of
+from flashir.errors import ArtefactError, option
+from flashir.execution.prepare import Prepared
+from flashir.exporting.quantise import Comparison
+from flashir.ir import DType
+from flashir.planning.extent import Extent
+from flashir.planning.plan import compute_type
+from flashir.planning.workload import Workload
+from flashir.reference.compare import NARROW, TOLERANCE, Compared, enough, relative_error, sample_inputs
+from flashir.reference.finite import FLOAT16_LARGEST, check_finite
+from flashir.reference.interpreter import interpret
+from flashir.transforms.derive_decoder import of_length
+from flashir.transforms.one_document import OneDocument
+
+STEPS = 4  # decoder steps in a check
+PATIENCE = 5.0  # seconds; if a float16 run takes longer, eight times the tokens are not tried
+
+
+class Check:
+    """Compares an artefact with the float64 interpreter before it is committed, on random tokens.
+
+    Their number is given by `enough` and by the lengths that the model accepts.
+    """
+
+    def __init__(self, ready: Prepared, weights: str) -> None:
+        self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
+        self.length = self.reached = Extent.of(self.model).tokens(enough(self.model))
+        self.planned, self.dtype = ready.plan.seq_len, compute_type(self.model)
+        self.limit = TOLERANCE[self.dtype]
+        self.compared: list[Compared] = []
+        self.verdicts: list[str] = []
+
+    def __call__(self, run: Run) -> Array:
+        """Run the checks, and return the logits of the interpreter.
+
+        Raises:
+            ArtefactError: the results differ by more than the tolerance of the dtype.
+            ResultError: in float16, the results are not finite at the planned length.
+        """
+        wanted = interpret(self.model, self.params, *self.arrays())
+        self.compare_all(run, wanted, "run")
+        if self.dtype is DType.F16:
+            self.stretch(run)
+        return np.asarray(wanted[0])
+
+    def compare_all(self, run: Run, wanted: Sequence[Array], what: str) -> None:
+        """Compare every result of a run with the interpreter's. Raises the errors of `compare`."""
+        results = results_of(run, self.arrays())
+        names = [f"{what}, {value.name}" if len(wanted) > 1 else what for value in self.model.outputs]
+        for name, got, reference in zip(names, results, wanted, strict=True):
+            self.compare(got, reference, name, "the float64 interpreter")
+
+    def stretch(self, run: Run) -> None:
+        """Run on longer and longer texts up to the planned length, since sums may overflow float16."""
+        for length in (self.planned // 64, self.planned // 8, self.planned):
+            if length <= self.reached:
+                continue
+            start = perf_counter()
+            for result in results_of(run, self.arrays(length)):
+                check_finite(result, f"the results of the artefact on {length} tokens", hint=_out_of_range())
+            self.reached = length
+            if perf_counter() - start > PATIENCE:
+                break
+        rest = "" if self.reached >= self.planned else f"; the planned {self.planned} take too long to try"
+        self.verdicts.append(f"finite on {self.reached} tokens in float16{rest}")
+
+    def continued(self, length: int | None) -> Array:
+        """The interpreter's logits for the tokens of a decoder: a single document.
+
+        For a model that divides by the length, `length` is that of the whole sequence.
+        """
+        model = OneDocument().apply(self.model)
+        model = model if length is None else of_length(model, length)
+        return interpret(model, self.params, self.arrays()[0])[0]
+
+    def arrays(self, length: int | None = None) -> list[Array]:
+        """The inputs of a run, by default of the length of this check."""
+        return sample_inputs(self.model, Workload(1, length or self.length).sizes(self.model))
+
+    def compare(self, got: Array, wanted: Array, what: str, against: str, lengths: Sequence[int] = ()) -> None:
+        """Compare results and record the comparison. Raises ArtefactError, ResultError."""
+        check_finite(got, f"the results of the artefact ({what})")
+        error = relative_error(got, wanted)
+        if not error <= self.limit:
+            raise ArtefactError(
+                f"the artefact differs from the interpreter by {error:.1e}, more than {self.limit:.0e}", where=what
+            )
+        batch, *rest = self.arrays()[0].shape
+        rows = tuple(lengths) or tuple(rest[:1])
+        self.compared.append(Compared(what, against, len(lengths) or batch, rows, self.weights, error, self.limit))
+        self.verdicts.append(str(self.compared[-1]))
+
+
+def _out_of_range() -> str:
+    return (
+        f"float16 ends at {FLOAT16_LARGEST:,}: use {option('dtype', 'float32')}, or bfloat16 if the target has it; "
+        f"or plan for shorter texts with {option('seq_len', 'N')}"
+    )
+
+
+class NarrowCheck(Check):
+    """Compares the float model with the interpreter, and the quantised model with the float model."""
+
+    def __init__(self, ready: Prepared, weights: str, comparison: Comparison) -> None:
+        super().__init__(ready, weights)
+        self.ready, self.comparison = ready, comparison
+
+    def __call__(self, run: Run) -> Array:
+        """Run the checks, and return the interpreter's logits. Raises the errors of `Check` and `Comparison`."""
+        whole = self.ready.backend.compile(self.ready.lowered, self.ready.params, self.ready.backend.devices()[0])
+        wanted = super().__call__(whole)
+        self.comparison(whole, run)
+        self.limit = NARROW.get(self.comparison.kind, NARROW["int8"])
+        reference = interpret(self.model, self.params, *self.arrays())
+        self.compare_all(run, reference, f"narrow weights ({self.comparison.kind})")
+        return wanted
+
+
+class DecoderCheck:
+    """Compares a model, its prefill and its step with the interpreter on the whole sequence.
+
+    Args:
+        check: the check of the model.
+        limit: the longest sequence.
+        length: the sequence length, for a model that divides by it.
+    """
+
+    def __init__(self, check: Check, limit: int | None, length: int | None) -> None:
+        self.check, self.limit, self.length = check, limit, length
+        check.length = min(check.length, limit or check.length)
+
+    def __call__(self, run: Run, prefill: StepFn, step: StepFn) -> None:
+        """Check two prompts of different lengths from the same tokens. Raises the errors of `Check`."""
+        wanted, (ids, *beside) = self.check(run), self.check.arrays()
+        if beside or self.length is not None:
+            wanted = self.check.continued(self.length)
+        steps = min(STEPS, ids.shape[1] - 1)
+        lengths = np.array([ids.shape[1] - steps, max(1, (ids.shape[1] - steps) // 2)])
+        logits, states = prefill([np.repeat(ids[:, : lengths[0]], 2, axis=0), lengths], ())
+        got, last = [logits], [lengths - 1]
+        for number in range(steps):
+            logits, states = step([ids[0, lengths + number]], states)
+            got.append(logits)
+            last.append(lengths + number)
+        divided = "" if self.length is None else f", for sequences of {self.length},"
+        what = f"prefill and {steps} steps of 2 prompts{divided}"
+        against = "the float64 interpreter"
+        self.check.compare(np.stack(got), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
+        if self.check.reached > self.check.length:
+            self.stretch(prefill, step)
+
+    def stretch(self, prefill: StepFn, step: StepFn) -> None:
+        """Check a prompt of the longest length tried, and a step after it. Raises the errors of `Check.stretch`."""
+        length = min(self.check.reached, self.limit or self.check.reached)
+        ids = self.check.arrays(length)[0]
+        logits, states = prefill([ids[:, : length - 1], np.array([length - 1])], ())
+        after, _ = step([ids[:, length - 1]], states)
+        for what, result in (("prefill", logits), ("step", after)):
+            check_finite(result, f"the logits of the {what} on {length} tokens", hint=_out_of_range())
+        self.check.verdicts.append(f"prefill and step finite on {length} tokens in float16")
