@@ -13,7 +13,7 @@ from flashir.backends.narrow_weights import Quantising
 from flashir.backends.protocols import Batch, Exporter, Run
 from flashir.backends.registry import having
 from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError, either, option
-from flashir.execution.compile import Prepared
+from flashir.execution.prepare import Prepared
 from flashir.generation.generate import decoder, generate, longest
 from flashir.generation.sampling import Sampling
 from flashir.ir import DType
