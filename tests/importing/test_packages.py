@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 import flashir
@@ -49,3 +52,27 @@ def test_foreign_parts_of_a_live_module_are_told_all_at_once() -> None:
         flashir.convert(module)
     for part in ("layers.0.norm is a RMSNorm", "layers.1.attn_fn is a GELU"):
         assert part in caught.value.message
+
+
+@pytest.mark.slow
+def test_an_exported_step_decodes_the_tokens_of_the_package(tmp_path: Path) -> None:
+    """Greedily, 40 of them, across the borders of groups; what runs is the artefact alone."""
+    need("flash_pytorch")
+    import torch
+    from flash_pytorch import FLASHTransformer
+
+    module = FLASHTransformer(num_tokens=64, dim=32, depth=2, group_size=8, query_key_dim=16, causal=True)
+    module = experiment("draw").randomised(module, 5)
+    made = flashir.convert(module)
+    flashir.export(made.model, tmp_path / "out", target="onnx:cpu", params=made.params, decode=True)
+    prefill, step = (ort.InferenceSession(tmp_path / "out" / f"{name}.onnx") for name in ("prefill", "step"))
+    ids = [3, 1, 4, 1, 5]
+    results = prefill.run(None, {"input_ids": np.array([ids]), "lengths": np.array([len(ids)])})
+    for _ in range(40):
+        with torch.no_grad():
+            wanted = int(module(torch.tensor([ids]))[0, -1].argmax())
+        token = int(results[0].argmax())
+        assert token == wanted
+        ids.append(token)
+        states = dict(zip((each.name for each in step.get_inputs()[1:]), results[1:], strict=True))
+        results = step.run(None, {"input_ids": np.array([token]), **states})
