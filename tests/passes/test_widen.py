@@ -111,3 +111,30 @@ def test_layers_of_other_chunks_have_loops_of_their_own() -> None:
 def test_a_graph_without_loops_is_left_alone() -> None:
     graph = PLAIN.run(tiny(cumsum="native"))
     assert FuseIntoScan().apply(graph) is graph
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("performer", {"tile": CHUNK}),
+        ("performer", {"tile": CHUNK, "rope": False, "norm": "scale_norm"}),
+        ("mc-transformer++", {"chunk": CHUNK}),
+    ],
+)
+def test_a_layer_in_heads_is_one_loop_where_tokens_are_whole_chunks(name: str, settings: dict[str, Any]) -> None:
+    model = flashir.model(name, d_model=8, depth=2, vocab=16, heads=2, cumsum="scan", **settings)
+    text = flashir.dumps(model).replace("T]", f"{4 * CHUNK}]").replace("T, ", f"{4 * CHUNK}, ")
+    wide = check(flashir.loads(text), 4 * CHUNK)
+    (loop,) = loops(wide)
+    assert products(wide) == products(loop.region) + 1  # the logits
+
+
+def test_a_loop_whose_state_decays_takes_its_layer_in() -> None:
+    b = Builder("decaying")
+    x = b.input("x", f"f32[B, {3 * CHUNK}, 4]")
+    y = b.layer_norm(x)
+    sums = {"causal": True, "lin_norm": "none", "tile": CHUNK, "cumsum": "scan"}
+    out = b.chunked_recurrence(y, lin_q=y, lin_k=y, decay=b.constant(-0.5), **sums)
+    wide = check(b.finish(b.add(out, x)), 3 * CHUNK)
+    (loop,) = loops(wide)
+    assert products(wide) == products(loop.region) == 4
