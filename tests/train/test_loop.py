@@ -338,7 +338,7 @@ def test_a_pipe_gets_lines(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -
     assert re.fullmatch(r"[\d.,]+ m?s a step by the cost model, \d+ s for 10 steps", lines[1])
     assert [line.split()[1] for line in lines if line.startswith("step")] == ["1/10", "3/10", "6/10", "9/10", "10/10"]
     assert sum("saved" in line for line in lines) == 3
-    assert "perplexity 148.4" in lines[1] and "validation 2.0000" in lines[2] and "waiting for data" in lines[2]
+    assert "perplexity 148.4" in lines[2] and "validation 2.0000" in lines[3] and "waiting for data" in lines[3]
 
 
 @pytest.mark.parametrize(
