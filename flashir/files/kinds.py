@@ -92,6 +92,8 @@ def given_as_model(path: Path) -> FileKind | None:
     if all(byte in _TEXT for byte in head):
         return None
     kind = _SAFETENSORS if is_safetensors(head) else kind_of(path, head)
+    if kind is _FIR:  # by its name alone: whoever reads it says where it is no text
+        return None
     return kind and replace(kind, as_model=kind.as_model.format(params=option("params", "")))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.errors import FlashirError, InputError, ParameterError
+from flashir.errors import FlashirError, InputError, IRError, ParameterError
 from flashir.models.parameters import checked, fitted, save_params, unit
 from flashir.reference.arrays import as_array
 
@@ -434,3 +434,9 @@ class TestRuns:
     def test_a_folder_for_a_file_says_what_reads_it(self, run: Path) -> None:
         with pytest.raises(ParameterError, match="load_checkpoint"):
             flashir.load_params(run)
+
+
+def test_a_text_with_a_strange_sign_is_still_that_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "m.fir").write_bytes(b"model \0 @m() {}")
+    with pytest.raises(IRError, match="m.fir:1:7"):
+        flashir.load(tmp_path / "m.fir")
