@@ -438,5 +438,5 @@ class TestRuns:
 
 def test_a_text_with_a_strange_sign_is_still_that_of_a_model(tmp_path: Path) -> None:
     (tmp_path / "m.fir").write_bytes(b"model \0 @m() {}")
-    with pytest.raises(IRError, match="m.fir:1:7"):
+    with pytest.raises(IRError, match=r"m\.fir:1:7"):
         flashir.load(tmp_path / "m.fir")
