@@ -81,8 +81,14 @@ def run(
             "-o",
             "--out",
             metavar="FILE.npy",
-            help="Keep the first result, such as logits.",
+            help="Keep the first result, such as logits, or that of --output.",
             rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Which result -o keeps, by its name in the model.", rich_help_panel=options.OUTPUT
         ),
     ] = None,
     as_json: options.Json = False,
@@ -111,6 +117,7 @@ def run(
     found = source.find(model, settings, size, task, exports=target)
     refuse_unused(ctx, found)
     source.only_one("--text", text, "--ids", ids)
+    kept = _place_of(output, found.model, out)
     weights = found.weights(params, seed, strict, reference=verify)
     known: Tokenizer | None
     if ids is None:
@@ -128,7 +135,7 @@ def run(
     used = found.weights() if found.run is not None else weights
     result = report.Report.of(model, compiled.plan, used, given, results, seconds, known, out, beside)
     if out is not None:
-        atomic_write(out, lambda file: np.save(file, results[0]))
+        atomic_write(out, lambda file: np.save(file, results[kept]))
     if verify:
         inputs, limit = [given, *named.values()], found.tolerance(compiled.model)
         result = result.verified(compiled.model, weights.rechunked(chunk, rechunk), inputs, results, limit)
@@ -144,6 +151,20 @@ def _named(model: Graph, beside: dict[str, Any]) -> dict[str, Any]:
     names = {"mask" if value.type.dtype is DType.BOOL else "segment_ids": value.name for value in model.inputs[1:]}
     known = {name: beside[key] for key, name in names.items() if key in beside}
     return known | {key: x for key, x in beside.items() if key not in names}
+
+
+def _place_of(output: str | None, model: Graph, out: Path | None) -> int:
+    """Which of the results is to be kept. Raises InputError where there is none of that name, or nothing keeps it."""
+    from flashir.errors import InputError, suggest
+
+    names = [value.name for value in model.outputs]
+    if output is None:
+        return 0
+    problems = [] if output in names else [f"the model has no result {output!r}{suggest(output, names)}"]
+    problems += ["nothing keeps that result: give -o FILE.npy"] if out is None else []
+    if problems:
+        raise InputError(problems, where="--output")
+    return names.index(output)
 
 
 def _each(results: Any) -> tuple[Any, ...]:

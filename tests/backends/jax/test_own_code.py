@@ -147,8 +147,12 @@ def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None
     layer.load_state_dict({key: torch.tensor(np.asarray(array)) for key, array in by_name(params).items()})
     layer(torch.tensor(X), torch.tensor(MASK))[:, :6].square().mean().backward()
     assert found.keys() == dict(layer.named_parameters()).keys()
+    off = {}
     for key, parameter in layer.named_parameters():
-        near(found[key], parameter.grad, 1e-4)
+        wanted = parameter.grad.numpy()
+        off[key] = abs(np.asarray(found[key]) - wanted).max() / max(abs(wanted).max(), 1e-30)
+    print(f"{library} {name}: gradients of {len(off)} parameters, {max(off.values()):.1e} off at most")
+    assert max(off.values()) < 1e-4
 
 
 @pytest.mark.parametrize("library", ["nnx", "equinox"])

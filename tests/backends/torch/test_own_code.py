@@ -183,16 +183,19 @@ def test_a_loop_of_ones_own_has_the_losses_of_a_run(tmp_path: Path) -> None:
     adamw = torch.optim.AdamW(
         made.parameters(), betas=(how.beta1, how.beta2), eps=how.epsilon, weight_decay=how.weight_decay
     )
+    off: list[float] = []
     for number, (batch, line) in enumerate(zip(batches, told.lines, strict=True), 1):
         logits, labels = made(*map(torch.as_tensor, batch.inputs)), torch.as_tensor(batch.labels)
         loss = cross_entropy(logits.flatten(0, 1), labels.flatten().long(), ignore_index=NO_LABEL)
         loss.backward()
-        assert abs(loss.item() - line.loss) < 1e-5
+        off.append(abs(loss.item() - line.loss))
         for parameter in made.parameters():
             nn.utils.clip_grad_norm_([parameter], how.clip or float("inf"))
         adamw.param_groups[0]["lr"] = recipe.schedule(number)
         adamw.step()
         adamw.zero_grad()
+    print(f"largest difference of a loss in {len(off)} steps: {max(off):.1e}")
+    assert max(off) < 1e-5
     assert told.lines[-1].loss < told.lines[0].loss - 0.5
 
 
@@ -276,4 +279,5 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert not ended.returncode, ended.stderr
     wanted = own_worker.losses("alone")
     for how, found in json.loads((tmp_path / "found.json").read_text()).items():
+        print(f"{how}, largest difference of a loss: {abs(np.subtract(found, wanted)).max():.1e}")
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5, err_msg=how)
