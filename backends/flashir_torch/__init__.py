@@ -1,4 +1,4 @@
-"""The PyTorch backend: lowered graphs as modules to run, train, compile and export.
+"""The PyTorch backend: lowered graphs as modules, to run, train, compile and export.
 
     from flashir_torch import lower
 
@@ -6,7 +6,7 @@
     loss = net(ids).logsumexp(-1).mean()
     loss.backward()
 
-PyTorch is imported when a module is made, not before.
+PyTorch is imported on first use.
 """
 
 from __future__ import annotations

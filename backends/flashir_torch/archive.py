@@ -1,11 +1,11 @@
-"""The archive that `torch.export` writes: a zip. Sealed with a digest, and read only where it holds no code.
+"""The zip archive of `torch.export`: sealed with a digest, and read only if it contains no code.
 
-The digest of all bytes before it stands at the end, as the comment of the zip, which other readers show or ignore.
-No bit can flip unseen: neither in a weight nor between the files, where PyTorch pads.
+The digest of all preceding bytes is the comment at the end of the zip, which other readers ignore. It covers the
+padding between files too.
 
-A digest tells damage, not intent. PyTorch warns that its loader may run what an archive says: pickled objects, any
-operator, and symbolic sizes, which it evaluates as python. So before the loader sees an archive, every file in it must
-be one that plain tensors need, every tensor as large as its bytes, and the program one that an export could have
+A digest detects damage, but not malice. The loader of PyTorch may run code from an archive: pickled objects, any
+operator, and symbolic sizes, which it evaluates as Python. So before loading, every file in the archive must be one
+that plain tensors need, every tensor must match its bytes, and the program must be one that an export could have
 written (`flashir_torch.program`).
 """
 
@@ -44,9 +44,9 @@ _UNREAD = "the archive cannot be read"
 
 @contextmanager
 def unbroken(file: BinaryIO) -> Iterator[BinaryIO]:
-    """A file for PyTorch to write to, which takes whatever comes; at the end it raises what writing has raised.
+    """A file for PyTorch to write to. Its write errors are raised at the end.
 
-    PyTorch writes once more while it unwinds, and where that raises too, it ends the process.
+    PyTorch writes again while it handles a write error, and a second error there ends the process.
     """
     sink = _Sink(file)
     yield cast(BinaryIO, sink)
@@ -55,7 +55,7 @@ def unbroken(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 class _Sink(io.RawIOBase):
-    """A file that keeps the first error, an interrupt too, and is written to no more."""
+    """A file that stores the first error, including interrupts, and ignores later writes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -68,7 +68,7 @@ class _Sink(io.RawIOBase):
         return True
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        return place  # PyTorch goes back to the start at the end
+        return place  # PyTorch seeks to the start at the end
 
     def write(self, content: Any) -> int:
         if self.error is None:
@@ -80,7 +80,7 @@ class _Sink(io.RawIOBase):
 
 
 def seal(file: BinaryIO) -> None:
-    """Write the digest of a finished zip behind it. Raises ArtefactError where it has a comment already."""
+    """Append the digest to a finished zip. Raises ArtefactError if it already has a comment."""
     path = Path(file.name)
     file.flush()
     end = file.seek(0, io.SEEK_END)
@@ -97,29 +97,29 @@ def seal(file: BinaryIO) -> None:
 
 
 def check_seal(path: Path) -> None:
-    """Raises ArtefactError where the file is missing, cut, changed, or was never sealed."""
+    """Raise ArtefactError if the file is missing, truncated, changed, or was never sealed."""
     with opened(path, ArtefactError) as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(max(end - DIGITS - len(PREFIX), 0))
-        prefix, wanted = file.read(len(PREFIX)), file.read().decode("ascii", "replace")
+        prefix, expected = file.read(len(PREFIX)), file.read().decode("ascii", "replace")
         if prefix != PREFIX:
             raise ArtefactError(
-                "this is no PyTorch artefact of flashir, or not all of one",
+                "this is not a PyTorch artefact of flashir, or it is truncated",
                 where=str(path),
                 hint="export the model again",
             )
         file.seek(0)
         got = _digest(file, end - DIGITS)
-    if got != wanted:
+    if got != expected:
         raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {wanted}",
+            f"the file is damaged, or was changed: its sha256 is {got}, wanted {expected}",
             where=str(path),
             hint="export the model again",
         )
 
 
 def extra_files(path: Path) -> dict[str, str]:
-    """The texts that an archive carries beside its program, its digest verified. Raises as `check_seal`."""
+    """Verify an archive, and return its extra files as texts. Raises the errors of `check_seal`."""
     check_seal(path)
     with guarded(path, ArtefactError, _UNREAD), PT2ArchiveReader(str(path)) as archive:
         names = [name for name in _sizes(archive, path) if name.startswith(EXTRA_DIR)]
@@ -127,16 +127,15 @@ def extra_files(path: Path) -> dict[str, str]:
 
 
 def check_content(path: Path) -> None:
-    """Raises ArtefactError where the archive holds more than tensors and a program: every such thing.
+    """Raise ArtefactError that lists everything in the archive other than tensors and a program.
 
-    It is read by the reader that the loader has, for another would find other files under the same names in an
-    archive that was made to say two things.
+    It uses the reader of PyTorch's loader, since another reader might find other content in a crafted archive.
     """
     with guarded(path, ArtefactError, _UNREAD), PT2ArchiveReader(str(path)) as archive:
         sizes = _sizes(archive, path)
-        if strange := [name for name in sizes if not _MEMBER.match(name)]:
+        if foreign := [name for name in sizes if not _MEMBER.match(name)]:
             raise ArtefactError(
-                [f"it holds {name!r}, which no program needs" for name in strange], where=str(path), hint=TRUST
+                [f"it holds {name!r}, which no program needs" for name in foreign], where=str(path), hint=TRUST
             )
         config = archive.read_bytes(f"{WEIGHTS}model_weights_config.json")
         weights = parse_json(config, path, ArtefactError, Payloads, problem="its tensors are not plain", hint=TRUST)
@@ -158,7 +157,7 @@ def _digest(file: BinaryIO, size: int) -> str:
 
 
 def _sizes(archive: PT2ArchiveReader, path: Path) -> dict[str, int]:
-    """The bytes of each file in an archive. Raises ArtefactError where they are packed, for they may be any number."""
+    """The size of each file in an archive. Raises ArtefactError for compressed files, whose size is unbounded."""
     sizes = {name: archive.archive_file.get_record_size(name) for name in archive.get_file_names()}
     if sum(sizes.values()) > path.stat().st_size:
         raise ArtefactError("its files are larger than it is", where=str(path), hint=TRUST)
@@ -166,25 +165,25 @@ def _sizes(archive: PT2ArchiveReader, path: Path) -> dict[str, int]:
 
 
 def _of_weights(config: Mapping[str, Payload], sizes: Mapping[str, int]) -> Iterator[str]:
-    """What is wrong with the tensors: each must be what its bytes are, no more and no less, row by row."""
+    """Problems of the tensors: each must be contiguous and match its bytes exactly."""
     for name, payload in config.items():
         meta = payload.tensor_meta
         if payload.use_pickle or meta is None:
             yield f"the tensor {name!r} is pickled"
             continue
-        shape, strides = ([each.as_int for each in part] for part in (meta.sizes, meta.strides))
+        shape, strides = ([number.as_int for number in part] for part in (meta.sizes, meta.strides))
         known = [size for size in shape if size is not None]
         rows = [prod(max(size, 1) for size in known[axis + 1 :]) for axis in range(len(shape))]
         size = prod(known) * ITEM_BYTES[meta.dtype]
         if size != sizes.get(WEIGHTS + payload.path_name) or strides != rows or meta.storage_offset.as_int != 0:
-            yield f"the tensor {name!r} is another one than its bytes"
+            yield f"the tensor {name!r} does not match its bytes"
 
 
 def _of_example(content: bytes) -> Iterator[str]:
-    """What is wrong with the inputs that the program was traced with."""
+    """Problems of the example inputs that the program was traced with."""
     match torch.load(io.BytesIO(content), weights_only=True):
-        case (tuple(inputs), dict(named)) if not named and all(type(each) is torch.Tensor for each in inputs):
-            if any(each.nbytes > each.untyped_storage().nbytes() or each.device.type != "cpu" for each in inputs):
+        case (tuple(inputs), dict(named)) if not named and all(type(x) is torch.Tensor for x in inputs):
+            if any(x.nbytes > x.untyped_storage().nbytes() or x.device.type != "cpu" for x in inputs):
                 yield "an input of its example is larger than its bytes"
         case _:
-            yield "its example is no tuple of tensors"
+            yield "its example is not a tuple of tensors"

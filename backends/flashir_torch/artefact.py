@@ -1,6 +1,6 @@
-"""The artefact on disk: `model.pt2`, the program and its weights as `torch.export` writes them, sealed.
+"""The artefact on disk: `model.pt2`, the sealed archive of `torch.export` with the program and its weights.
 
-`torch.export.load` reads it without flashir; the model as text and the choices made are its extra files.
+`torch.export.load` reads it without flashir. The text of the model and its plan are extra files.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MAIN_FILE = "model.pt2"
 def write(
     program: ExportedProgram, metadata: Mapping[str, str], out: Path, check: Callable[[Run], object] | None = None
 ) -> Path:
-    """Write, verify and only then commit an artefact. Returns the path of its `model.pt2`.
+    """Write and verify an artefact, and then commit it. Returns the path of its `model.pt2`.
 
     Raises:
-        ArtefactError: the file cannot be written or read back; and what `check` raises.
+        ArtefactError: the file cannot be written or read back; also the errors of `check`.
     """
 
     def fill(file: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""What the PyTorch backend claims, how it compiles, exports and loads. PyTorch is imported when it is needed."""
+"""The PyTorch backend: claims, compilation, export and loading. PyTorch is imported on first use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from flashir_torch.kernels.claims import DEVICES
 
 
 def need_torch() -> None:
-    """Raises TargetError where PyTorch is not installed."""
+    """Raise TargetError if PyTorch is not installed."""
     if find_spec("torch") is None:
         raise TargetError("PyTorch is not installed", where="torch", hint="pip install 'flashir[torch]'")
 
 
 @dataclass(frozen=True)
 class TorchBackend:
-    """Modules of PyTorch, for one kind of device."""
+    """The backend for one kind of device: PyTorch modules."""
 
     name: ClassVar[str] = "torch"
     extra: ClassVar[str] = "torch"
@@ -38,57 +38,57 @@ class TorchBackend:
     device: str = "cpu"
 
     def on(self, device: str) -> TorchBackend:
-        """This backend for a device: `cpu`, `cuda`, or a card such as `h100`. See PerDevice."""
+        """This backend for a device: `cpu`, `cuda`, or a GPU such as `h100`. See PerDevice."""
         return replace(self, device=device)
 
     def versions(self) -> dict[str, str]:
-        """That of torch. Raises TargetError where it is not installed."""
+        """The version of torch. Raises TargetError if it is not installed."""
         need_torch()
         return {"torch": version("torch")}
 
     def devices(self) -> tuple[str, ...]:
-        """The devices that PyTorch finds on this machine. Raises TargetError where it is not installed."""
+        """The devices that PyTorch finds on this machine. Raises TargetError if it is not installed."""
         need_torch()
         from flashir_torch.devices import device_names
 
         return device_names()
 
     def peak_bytes(self, device: str) -> int | None:
-        """The most memory that PyTorch has had allocated on a device of its own, for `flashir bench`."""
+        """The peak memory that PyTorch allocated on a device. See Metered."""
         need_torch()
         from flashir_torch.devices import peak_bytes
 
         return peak_bytes(device)
 
     def claims(self, node: Node) -> bool:
-        """The primitives, and what PyTorch has whole. Without PyTorch too: a plan needs none."""
+        """Primitives, and composites that PyTorch has. Works without PyTorch, for plans."""
         return claims(node, self.device)
 
     def passes(self) -> tuple[Pass, ...]:
-        """On a processor, projections in parts: smaller tensors are allocated without page faults.
+        """On a CPU, split projections: smaller tensors are allocated without page faults.
 
-        Where layers are compiled, activations of parts: what is read once is not written.
+        Where layers are compiled, split activations: parts that are read once are not written.
         """
         if self.device == "cpu":
             return (SplitProjections(),)
         return (SplitActivations(),) if self.device in DEVICES else ()
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
-        """The graph as a module under `inference_mode`. See Backend."""
+        """Compile a graph into a module under `inference_mode`. See Backend."""
         need_torch()
         from flashir_torch.session import compiled
 
         return compiled(graph, params, device)
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
-        """Modules whose results stay tensors. See StatefulBackend."""
+        """Modules that keep their state as tensors. See StatefulBackend."""
         need_torch()
         from flashir_torch.session import compiled
 
         return tuple(compiled(graph, params, device).continued for graph in graphs)
 
     def gradients(self, graph: Graph, params: Params, device: str) -> Gradients:
-        """By autograd, through the module itself. See Differentiable."""
+        """Gradients by autograd. See Differentiable."""
         need_torch()
         from flashir_torch.gradients import gradients
 
@@ -104,7 +104,7 @@ class TorchBackend:
         state: Mapping[str, Array] | None = None,
         remat: bool = False,
     ) -> Trainer:
-        """By autograd and the AdamW of PyTorch, in one process or several. See Trainable."""
+        """A trainer with autograd and PyTorch's AdamW, in one process or several. See Trainable."""
         need_torch()
         from flashir_torch.training import TorchTrainer
 
@@ -126,9 +126,9 @@ class TorchBackend:
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
     ) -> Path:
-        """`out/model.pt2`, as `torch.export` writes it, for any batch and length. See Exporter.
+        """Write `out/model.pt2` with `torch.export`, for any batch and length. See Exporter.
 
-        It is made, and checked, on the processor; `load` moves it to a device.
+        It is exported and checked on the CPU; `load` moves it to a device.
         """
         need_torch()
         from flashir_torch.artefact import write
@@ -140,7 +140,7 @@ class TorchBackend:
         return write(program, about, out, check)
 
     def verify(self, path: Path) -> Verified:
-        """Every digest, what else the archive holds, and the program run at the smallest sizes. See Exporter."""
+        """Verify the digest and the content of the archive, and run the program at the smallest sizes. See Exporter."""
         need_torch()
         from flashir_torch.verify import verify
 
@@ -154,7 +154,7 @@ class TorchBackend:
         return extra_files(_main_file(path))
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
-        """The model that an artefact carries, and its program on the device. See Exporter."""
+        """Load the model of an artefact, and its program on the device. See Exporter."""
         need_torch()
         from flashir_torch.stored import read
 
@@ -162,7 +162,7 @@ class TorchBackend:
         return loaded.model, loaded.session(device)
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
-        """The model that an artefact carries, and the parameters of its program. See Exporter."""
+        """The model of an artefact, and the parameters of its program. See Exporter."""
         need_torch()
         from flashir_torch.names import parameter_name
         from flashir_torch.stored import read

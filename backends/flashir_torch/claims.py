@@ -1,6 +1,6 @@
-"""What PyTorch does natively, beside the primitives: an op, and the condition under which it is claimed.
+"""The composites that PyTorch implements natively, each with the condition under which it is claimed.
 
-A claim is made without PyTorch, for a plan needs none. Every name here has an emitter in `emitters.py`.
+Works without PyTorch, for plans. Every op here has an emitter in `emitters.py`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from flashir.ops import OPS
 from flashir_torch.kernels.claims import DEVICES, has_kernel
 
 Condition = Callable[[Node, str], bool]
-"""The node and the device (`cpu`, `cuda`, `h100`, ..) -> whether it is done natively."""
+"""node, device (`cpu`, `cuda`, `h100`, ..) -> whether the node is claimed."""
 
 
 def always(node: Node, device: str) -> bool:
-    """Whatever the operands."""
+    """Always."""
     return True
 
 
 def vectors(node: Node, device: str) -> bool:
-    """Where scale and bias are vectors: `layer_norm` takes no single numbers."""
+    """If scale and bias are vectors: `layer_norm` does not accept scalars."""
     return all(value.type.rank == 1 for value in node.operands[1:])
 
 
 def compiled(node: Node, device: str) -> bool:
-    """Where layers are compiled: there it is one kernel, and no slower than its parts."""
+    """If layers are compiled: then it is one kernel, and no slower than its parts."""
     return device in DEVICES
 
 
 def flash_kernels(node: Node, device: str) -> bool:
-    """Where PyTorch has a flash kernel: from compute capability 8.0 on, without documents.
+    """If PyTorch has a flash kernel: from compute capability 8.0 on, without segments.
 
-    What it has for older cards is not measured.
+    Its kernels for older GPUs are not measured.
     """
     return device != "v100" and len(node.operands) == 3
 
@@ -53,6 +53,6 @@ NATIVE: dict[str, Condition] = {
 
 
 def claims(node: Node, device: str) -> bool:
-    """Whether the backend does a node as it is."""
+    """Whether the backend implements a node natively."""
     condition = NATIVE.get(node.op)
     return OPS[node.op].is_primitive if condition is None else condition(node, device)

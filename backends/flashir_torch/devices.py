@@ -1,4 +1,4 @@
-"""Devices as targets name them, and as PyTorch does."""
+"""PyTorch devices by the names of targets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from flashir.errors import TargetError
 
 CARDS = ("a100", "h100", "h200", "v100")
-"""The cards that have a record of their own, by what their full names contain."""
+"""GPUs with a target record, by a part of their full names."""
 
 if hasattr(os, "register_at_fork"):
-    # OpenMP's threads are in no fork of this process, and work that is shared with them would wait for ever
+    # forks lack the OpenMP threads of this process, and parallel work would hang
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def device_names() -> tuple[str, ...]:
-    """`cpu`; with a card, `cuda` too, and the name of its record, such as `h100`."""
+    """`cpu`, and with a GPU also `cuda` and the name of its record, such as `h100`."""
     if not torch.cuda.is_available():
         return ("cpu",)
     full = torch.cuda.get_device_name().lower()
@@ -25,11 +25,11 @@ def device_names() -> tuple[str, ...]:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name. Raises TargetError where it is not at hand."""
-    at_hand = device_names()
-    if name not in at_hand:
+    """The device of this name. Raises TargetError if it is not available."""
+    available = device_names()
+    if name not in available:
         raise TargetError(
-            f"PyTorch has no device {name!r} here, only {', '.join(at_hand)}",
+            f"PyTorch has no device {name!r} here, only {', '.join(available)}",
             where="torch",
             hint="choose one that `flashir targets` lists",
         )
@@ -37,5 +37,5 @@ def device_of(name: str) -> torch.device:
 
 
 def peak_bytes(name: str) -> int | None:
-    """The most bytes that were allocated on a card; None for the processor. Raises TargetError."""
+    """The peak allocated memory of a GPU in bytes; None for the CPU. Raises TargetError."""
     return int(torch.cuda.max_memory_allocated()) if device_of(name).type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Lowered graph -> torch.fx.GraphModule. Every layer of a `repeat` becomes a module inside it."""
+"""Lowered graph -> torch.fx.GraphModule. Every layer of a `repeat` becomes a submodule."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from flashir_torch.types import TYPES
 STRUCTURED = frozenset(("repeat", "scan", "param"))
 
 Rounds = Mapping[str, int]
-"""The number of the round of each `repeat` around a node, by its symbol."""
+"""The round of each `repeat` around a node, by its symbol."""
 
 
 def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) -> fx.GraphModule:
-    """The module of a lowered graph, to run, train or compile. Its arguments are the graph's inputs, in order.
+    """The module of a lowered graph, to run, train or compile. Its arguments are the inputs of the graph in order.
 
-    Parameters are registered under their full names, which `state_dict` gives back; the layers of a `repeat` are
-    modules of their own: `layers.0`, `layers.1`, ..
+    Parameters are registered under their full names, as in `state_dict`. The layers of a `repeat` are submodules:
+    `layers.0`, `layers.1`, ..
 
     Args:
-        graph: lowered for PyTorch, as `flashir.backends.lowering.Lowering.of("torch:cpu")` does.
-        params: arrays by full name, which are copied; or parameters of PyTorch, which become those of the module.
-        exporting: make it for `torch.export`: no size decides what is copied, at the price of a few copies.
+        graph: a graph lowered by `flashir.backends.lowering.Lowering.of("torch:cpu")`.
+        params: arrays by full name, which are copied; or PyTorch parameters, which the module shares.
+        exporting: make it for `torch.export`: no size decides what is copied, at the cost of a few copies.
 
     Raises:
-        TargetError: the graph holds ops that PyTorch has no emitter for.
-        ParameterError: a parameter is missing or misshapen, or a name is none that a module can have.
+        TargetError: the graph contains ops without a PyTorch emitter.
+        ParameterError: a parameter is missing or misshapen, or a module cannot have a parameter of this name.
     """
     unknown = sorted({node.op for node in graph.walk()} - EMITTERS.keys() - STRUCTURED)
     if unknown:
@@ -52,7 +52,7 @@ def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) 
 
 
 class _Emitter:
-    """Walks a graph and its regions; keeps the parameters, one object each, and the layers."""
+    """Walks a graph and its regions, and collects the parameters and layers."""
 
     def __init__(self, params: Mapping[str, Any], exporting: bool) -> None:
         self.arrays = params
@@ -69,10 +69,10 @@ class _Emitter:
     def nodes(self, scope: Scope, nodes: Sequence[Node], rounds: Rounds) -> None:
         for node in nodes:
             scope.hint = node.output.name if node.outputs else node.op
-            made = self.node(scope, node, rounds)
-            results = made if isinstance(made, tuple) else (made,)
-            for value, result in zip(node.outputs, results, strict=True):
-                scope.stands_for(value, result)
+            result = self.node(scope, node, rounds)
+            results = result if isinstance(result, tuple) else (result,)
+            for value, emitted in zip(node.outputs, results, strict=True):
+                scope.stands_for(value, emitted)
 
     def node(self, scope: Scope, node: Node, rounds: Rounds) -> Any:
         if node.op == "param":
@@ -86,7 +86,7 @@ class _Emitter:
         return EMITTERS[node.op](scope, node, *operands)
 
     def declared(self, node: Node, rounds: Rounds) -> str:
-        """The full name of a parameter in this round."""
+        """Declare a parameter, and return its full name in this round."""
         name = expand(full_name(node, str(node.attrs["name"])), rounds)
         type_ = (node.output.type.sizes, TYPES[node.output.type.dtype])
         if self.types.setdefault(check_path(name), type_) != type_:
@@ -98,12 +98,12 @@ class _Emitter:
             shape, dtype = self.types[name]
             if name not in self.arrays:
                 raise ParameterError(f"{name} is missing: wanted shape {shape}", where="torch")
-            given = self.arrays[name]
-            own = isinstance(given, nn.Parameter)
-            array = given if own else np.asarray(given)
+            source = self.arrays[name]
+            is_shared = isinstance(source, nn.Parameter)
+            array = source if is_shared else np.asarray(source)
             if tuple(array.shape) != shape:
                 raise ParameterError(f"{name} must have shape {shape}, got {tuple(array.shape)}", where="torch")
-            self.parameters[name] = given if own else nn.Parameter(torch.tensor(array, dtype=dtype))
+            self.parameters[name] = source if is_shared else nn.Parameter(torch.tensor(array, dtype=dtype))
         return self.parameters[name]
 
     def repeat(self, scope: Scope, node: Node, rounds: Rounds) -> Any:
@@ -112,7 +112,7 @@ class _Emitter:
         x, *invariants = (scope.tensor(value) for value in node.operands)
         outside, cut, symbol = scope.values, parts(body), round_symbol(len(rounds))
         for index in range(times):
-            scope.values = dict(zip(body.inputs, (x, *invariants), strict=True))  # names of the body are its own
+            scope.values = dict(zip(body.inputs, (x, *invariants), strict=True))  # the body has its own values
             for part in cut:
                 self.part(scope, part, {**rounds, symbol: index})
             x = scope.tensor(body.outputs[0])
@@ -120,7 +120,7 @@ class _Emitter:
         return x
 
     def part(self, scope: Scope, part: Part, rounds: Rounds) -> None:
-        """A layer as a module that is called; what is none, in its place."""
+        """Emit a layer as a submodule, and other nodes in place."""
         prefix = expand(part.prefix, rounds)
         if not prefix or prefix in self.layers or not isinstance(scope, MainScope):
             self.nodes(scope, part.nodes, rounds)
@@ -129,8 +129,8 @@ class _Emitter:
         inside = InnerScope(scope, part.inputs, prefix)
         self.nodes(inside, part.nodes, rounds)
         layer = inside.finish(part.outputs, "Layer", several=len(part.outputs) != 1)
-        made = scope.submodule(prefix.removesuffix("."), layer, *map(scope.tensor, part.inputs), *inside.captured)
-        scope.values.update(scope.results(made, part.outputs, several=len(part.outputs) != 1))
+        call = scope.submodule(prefix.removesuffix("."), layer, *map(scope.tensor, part.inputs), *inside.captured)
+        scope.values.update(scope.results(call, part.outputs, several=len(part.outputs) != 1))
 
     def scan(self, scope: Scope, node: Node, rounds: Rounds) -> Any:
         body = node.region
@@ -138,6 +138,6 @@ class _Emitter:
         inside = InnerScope(scope, body.inputs)
         self.nodes(inside, body.nodes, rounds)
         inner = scope.attribute(f"{node.output.name}_body", inside.finish(body.outputs, "Body", several=True))
-        carried, walked, seen = (tuple(map(scope.tensor, part)) for part in cut_scan(node.operands, node.attrs))
-        made = scope.call(scan, inner, node.attrs["axis"], carried, walked, (*seen, *inside.captured))
-        return tuple(scope.results(made, node.outputs, several=True).values())
+        carried, sliced, invariants = (tuple(map(scope.tensor, part)) for part in cut_scan(node.operands, node.attrs))
+        call = scope.call(scan, inner, node.attrs["axis"], carried, sliced, (*invariants, *inside.captured))
+        return tuple(scope.results(call, node.outputs, several=True).values())

@@ -1,7 +1,7 @@
-"""The table: one emitter for each op that PyTorch can do.
+"""The table of emitters, one per supported op.
 
-An emitter takes the scope, the node and what stands for its operands, and returns the fx node of its result, or one
-for each of several. Constants are numbers to those in `NUMBERS`, tensors to all others.
+An emitter takes the scope, the node and its emitted operands, and returns the fx node of its result, or a tuple of
+them. Constants are Python numbers for the ops in `NUMBERS`, and tensors for all others.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Emitter = Callable[..., "Made | tuple[Made, ...]"]
 
 
 def _whole(scope: Scope, view: fx.Node) -> fx.Node:
-    """The view itself; in an export, a copy without gaps.
+    """The view itself; in an export, a contiguous copy.
 
-    There `reshape` and `matmul` would look at sizes and strides, copy or not, and bind the program to the decision.
+    In an export, `reshape` and `matmul` would decide by sizes and strides whether to copy, and fix the decision.
     """
     if not scope.exporting:
         return view
@@ -37,7 +37,7 @@ def _whole(scope: Scope, view: fx.Node) -> fx.Node:
 
 
 def _as(function: Callable[..., Any], **fixed: Any) -> Emitter:
-    """The PyTorch function of the operands as they are."""
+    """An emitter for a PyTorch function with the same operands."""
     return lambda scope, node, *operands: scope.call(function, *operands, **fixed)
 
 
@@ -90,9 +90,9 @@ def _iota(scope: Scope, node: Node) -> fx.Node:
 
 
 def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
-    """Axes of size 1 are dropped and added, and one axis is cut up, by name: views for certain, unlike `reshape`.
+    """Use `squeeze`, `unsqueeze` and `unflatten` if possible, which are always views, unlike `reshape`.
 
-    Exports need no guards for those, and where they were wrong, a view would fail rather than copy.
+    Exports need no guards for views, and a view that is not possible fails instead of copying.
     """
     before, after = list(_type(node).shape), list(_attr(node, "shape"))
     units = tuple(axis for axis, size in enumerate(before) if size == 1)
@@ -102,7 +102,7 @@ def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     if before == after:
         return x
     start = next((i for i, pair in enumerate(zip(before, after)) if pair[0] != pair[1]), min(len(before), len(after)))
-    tail = len(before) - start - 1  # what stays behind the one axis that is cut up
+    tail = len(before) - start - 1  # axes after the one that is split
     if [size for size in after if size != 1] == before and after.count(1) == 1:
         return scope.method("unsqueeze", x, after.index(1))
     pieces = after[start : len(after) - tail]
@@ -112,7 +112,7 @@ def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 
 
 def _is_part(x: fx.Node) -> bool:
-    """Whether this is a view of what `split` made."""
+    """Whether this is a view of a result of `split`."""
     while x.target in ("squeeze", "unsqueeze", "unflatten") and isinstance(x.args[0], fx.Node):
         x = x.args[0]
     return x.target is operator.getitem and isinstance(x.args[0], fx.Node) and x.args[0].target == "split"
@@ -129,7 +129,7 @@ def _broadcast(scope: Scope, node: Node, x: Made) -> fx.Node:
 
 
 def _pads(type_: TensorType, axis: int, before: Any, after: Any) -> list[Any]:
-    """As `constant_pad_nd` wants them: pairs from the last axis on."""
+    """The arguments of `constant_pad_nd`: pairs from the last axis on."""
     return [0, 0] * (type_.rank - 1 - axis % type_.rank) + [before, after]
 
 
@@ -139,7 +139,7 @@ def _pad(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 
 
 def _slice(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
-    """As in numpy, what lies outside is left out: 1 to T of a sequence without tokens is nothing."""
+    """Bounds are clamped as in NumPy: 1 to T of an empty sequence is empty."""
     axis, start, stop = (_attr(node, name) for name in ("axis", "start", "stop"))
     if start == 0:
         return _whole(scope, scope.method("narrow", x, axis, 0, scope.size(stop)))
@@ -148,10 +148,10 @@ def _slice(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 
 
 def _split(scope: Scope, node: Node, x: fx.Node) -> tuple[fx.Node, ...]:
-    """Parts along the last axis stay views in exports too: they are the widest, and products read them in place."""
+    """Parts along the last axis stay views even in exports: they are the widest, and products read them in place."""
     sizes, axis = list(scope.shape(_attr(node, "sizes"))), _attr(node, "axis") % _type(node).rank
-    made = scope.method("split", x, sizes, dim=axis, stem="split")
-    parts = (scope.call(operator.getitem, made, i, stem=value.name) for i, value in enumerate(node.outputs))
+    whole = scope.method("split", x, sizes, dim=axis, stem="split")
+    parts = (scope.call(operator.getitem, whole, i, stem=value.name) for i, value in enumerate(node.outputs))
     return tuple(parts if axis == _type(node).rank - 1 else (_whole(scope, part) for part in parts))
 
 
@@ -164,7 +164,7 @@ def _reverse(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 
 
 def _gather(scope: Scope, node: Node, table: fx.Node, ids: fx.Node) -> fx.Node:
-    """Rows of a matrix are an embedding; its gradient, and that of `index_select`, adds rows up without sorting."""
+    """The gradients of `embedding` and `index_select` sum rows without sorting."""
     if _type(node).rank == 2:
         return scope.call(functional.embedding, ids, table)
     flat = scope.method("flatten", ids, stem="ids")
@@ -179,14 +179,14 @@ def _put_rows(scope: Scope, node: Node, table: fx.Node, rows: fx.Node, ids: fx.N
 
 
 def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
-    """Transposes are views, which the product reads in place. Of two batches of matrices it is `bmm`.
+    """Transposes are views, which the product reads in place. Two batches of matrices use `bmm`.
 
-    In exports always, for `matmul` looks at sizes and strides to decide what to copy, and binds the program to that.
+    Exports always use `bmm`, since `matmul` decides by sizes and strides what to copy, and fixes the decision.
     """
     left, right = _type(node, 0), _type(node, 1)
     flat = scope.exporting and left.rank == right.rank == 4 and left.shape[:2] == right.shape[:2]
     if flat:
-        x, y = (scope.method("flatten", each, 0, 1, stem="matrices") for each in (x, y))
+        x, y = (scope.method("flatten", operand, 0, 1, stem="matrices") for operand in (x, y))
     if _attr(node, "transpose_x"):
         x = scope.method("transpose", x, -1, -2, stem="transposed")
     if _attr(node, "transpose_y"):
@@ -197,19 +197,19 @@ def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
     if flat:
         product = scope.call(torch.bmm, x, y, stem="product")
         return scope.method("unflatten", product, 0, scope.shape(left.shape[:2]))
-    made = scope.call(torch.bmm if batched else operator.matmul, x, y)
+    result = scope.call(torch.bmm if batched else operator.matmul, x, y)
     if right.rank > 2:
-        made.meta[PRODUCT] = True
-    return made
+        result.meta[PRODUCT] = True
+    return result
 
 
 def _dense(scope: Scope, node: Node, x: fx.Node, weight: fx.Node, bias: fx.Node) -> fx.Node:
-    """`linear` wants [out, in]: a view, which it reads in place."""
+    """`linear` takes [out, in]: a view, which it reads in place."""
     return scope.call(functional.linear, x, scope.method("t", weight, stem="weight"), bias)
 
 
 def _offset_scale(scope: Scope, node: Node, z: fx.Node, gamma: fx.Node, beta: fx.Node) -> fx.Node:
-    """[b, 1, t, s] * [h, 1, s] + [h, 1, s] in one pass"""
+    """[b, 1, t, s] * [h, 1, s] + [h, 1, s] in one pass."""
     heads = scope.method("unsqueeze", z, 1, stem="z")
     gamma, beta = (scope.method("unsqueeze", x, 1, stem=name) for x, name in ((gamma, "gamma"), (beta, "beta")))
     return scope.call(torch.addcmul, beta, heads, gamma)
@@ -225,7 +225,7 @@ def _layer_normalization(scope: Scope, node: Node, x: fx.Node, scale: fx.Node, b
 
 
 def _conv(scope: Scope, node: Node, x: fx.Node, weight: fx.Node) -> fx.Node:
-    """Channels come before tokens in PyTorch, which makes no empty result: where it may be, one more is made."""
+    """PyTorch has channels before tokens, and rejects empty results: a result that may be empty gets one more token."""
     length, (before, after) = node.output.type.shape[1], _attr(node, "pads")
     certain = isinstance(length, int) and length > 0
     channels = scope.method("transpose", x, 1, 2, stem="channels")
@@ -235,19 +235,19 @@ def _conv(scope: Scope, node: Node, x: fx.Node, weight: fx.Node) -> fx.Node:
         channels = scope.call(torch.constant_pad_nd, channels, pads, stem="padded")
     kernel = scope.method("permute", weight, (2, 1, 0), stem="kernel")
     how = {"stride": _attr(node, "stride"), "dilation": _attr(node, "dilation"), "groups": _attr(node, "groups")}
-    made = scope.call(functional.conv1d, channels, kernel, padding=before if same else 0, **how)
+    conv = scope.call(functional.conv1d, channels, kernel, padding=before if same else 0, **how)
     if not certain:
-        made = scope.method("narrow", made, 2, 0, scope.size(length), stem="cut")
-    return _whole(scope, scope.method("transpose", made, 1, 2))
+        conv = scope.method("narrow", conv, 2, 0, scope.size(length), stem="cut")
+    return _whole(scope, scope.method("transpose", conv, 1, 2))
 
 
 def _conv_transpose(scope: Scope, node: Node, x: fx.Node, weight: fx.Node) -> fx.Node:
-    """One more token, of zeros, so that there is one."""
+    """Append a token of zeros, since PyTorch rejects empty inputs."""
     channels = scope.method("transpose", x, 1, 2, stem="channels")
     padded = scope.call(torch.constant_pad_nd, channels, [0, 1], stem="padded")
     kernel = scope.method("permute", weight, (1, 2, 0), stem="kernel")
-    made = scope.call(functional.conv_transpose1d, padded, kernel, stride=_attr(node, "stride"), stem="longer")
-    cut = scope.method("narrow", made, 2, _attr(node, "pads")[0], scope.size(node.output.type.shape[1]), stem="cut")
+    conv = scope.call(functional.conv_transpose1d, padded, kernel, stride=_attr(node, "stride"), stem="longer")
+    cut = scope.method("narrow", conv, 2, _attr(node, "pads")[0], scope.size(node.output.type.shape[1]), stem="cut")
     return _whole(scope, scope.method("transpose", cut, 1, 2))
 
 
@@ -256,14 +256,14 @@ def _turn(scope: Scope, node: Node, x: fx.Node, sin: fx.Node, cos: fx.Node) -> f
 
 
 def turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
-    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin], the halves of the last axis.
+    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin], for the halves of the last axis.
 
-    Each number is made of two that are found by their place; of a `cat`, both sides would be computed everywhere.
+    Written without `cat`, for which a fused kernel would compute both halves everywhere.
     """
     halves = x.view(*x.shape[:-1], 2, x.shape[-1] // 2)
     sign = torch.arange(-1, 2, 2, dtype=x.dtype, device=x.device).unsqueeze(-1)
-    made = halves * cos.unsqueeze(-2) + halves.flip(-2) * (sign * sin.unsqueeze(-2))
-    return made.flatten(-2)
+    rotated = halves * cos.unsqueeze(-2) + halves.flip(-2) * (sign * sin.unsqueeze(-2))
+    return rotated.flatten(-2)
 
 
 def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.Node) -> fx.Node:
@@ -272,7 +272,7 @@ def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.N
 
 
 def _chunked_recurrence(scope: Scope, node: Node, v: fx.Node, *operands: fx.Node) -> fx.Node:
-    """Mixed chunk attention, the case that has a kernel"""
+    """Mixed chunk attention, the case with a kernel."""
     need_triton()
     from flashir_torch.kernels.mixed import mixed_chunk_attention
 
@@ -282,7 +282,7 @@ def _chunked_recurrence(scope: Scope, node: Node, v: fx.Node, *operands: fx.Node
 
 
 def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
-    """Exclusive: the sum of what stands one place before, for to subtract the element would round, and look at it."""
+    """An exclusive sum shifts its operand by one; subtracting the element would round, and depend on it."""
     type_, axis = _type(node), _attr(node, "axis")
     if _attr(node, "exclusive"):
         moved = scope.call(torch.constant_pad_nd, x, _pads(type_, axis, 1, 0), stem="moved")
@@ -294,7 +294,7 @@ def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
 
 
 def _reduce(function: Callable[..., Any]) -> Emitter:
-    """A sum or mean, which keeps the type. No axes are none, which to PyTorch would be all."""
+    """A sum or mean that keeps the dtype. Without axes it returns the operand, where PyTorch would reduce all axes."""
 
     def emit(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
         if not _attr(node, "axes"):
@@ -308,7 +308,7 @@ def _reduce(function: Callable[..., Any]) -> Emitter:
 
 
 def _extreme(function: Callable[..., Any], bound: str) -> Emitter:
-    """The largest or smallest; of none, the end of the type at that bound, which is put beside what may be none."""
+    """A maximum or minimum; of no elements, the limit of the dtype, which is concatenated to a possibly empty axis."""
 
     def emit(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
         type_ = _type(node)

@@ -1,10 +1,10 @@
-"""Expressions of sizes, which PyTorch's loader evaluates as python: what they may say, and how large they may become.
+"""Check the size expressions that PyTorch's loader evaluates as Python: their syntax, and the size of their values.
 
     Add(Symbol('s27', positive=True, integer=True), Integer(63))        the size of a tensor
     0 <= ((-1)*L['ids'].size()[1]) + 64*max(1, (63 + L['ids'].size()[1]) // 64)        a guard of the inputs
 
-None may name anything but sizes, and none may take long: powers, digits, nesting and the number of terms are bounded
-before anything is evaluated.
+An expression may only name sizes. Powers, digits, nesting and the number of terms are bounded before anything is
+evaluated.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from functools import cache
 from math import prod
 
 LONGEST = 4096
-"""Characters of an expression. The longest that exports write have a few hundred."""
+"""Most characters of an expression. The longest of exports have a few hundred."""
 
 MOST_NODES = 1000
 DEEPEST = 50
 MOST_CHOICES = 10
-"""How often an expression may take a maximum or minimum: those of symbols are slow to compare."""
+"""Most maxima and minima in an expression: comparing those of symbols is slow."""
 
 MOST_BITS = 1024
-"""Bits that a value may have where every symbol has 64."""
+"""Most bits of a value if every symbol has 64."""
 
 MOST_TERMS = 1000
 MOST_POWER = 8
@@ -50,29 +50,29 @@ _ELSE = "names something else than sizes"
 
 
 class _RefusalError(Exception):
-    """What is wrong with an expression."""
+    """An expression is invalid."""
 
 
 @cache
 def problem(text: str) -> str | None:
-    """What an expression says that no size needs; None where nothing is wrong with it."""
+    """The problem of an expression; None if it is valid."""
     try:
         if len(text) > LONGEST:
             raise _RefusalError(f"has {len(text)} characters, more than {LONGEST}")
         if not _TEXT.match(text):
-            raise _RefusalError("is no expression of sizes")
+            raise _RefusalError("is not an expression of sizes")
         _check_nesting(text)
         tree = ast.parse(text, mode="eval")
         nodes = list(ast.walk(tree))
         if len(nodes) > MOST_NODES:
             raise _RefusalError(f"has {len(nodes)} parts, more than {MOST_NODES}")
-        if sum(isinstance(each, ast.Name) and each.id in _CHOICES for each in nodes) > MOST_CHOICES:
+        if sum(isinstance(node, ast.Name) and node.id in _CHOICES for node in nodes) > MOST_CHOICES:
             raise _RefusalError(f"chooses more than {MOST_CHOICES} times")
         _size(tree.body)
     except _RefusalError as refused:
         return str(refused)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "is no expression of sizes"
+        return "is not an expression of sizes"
     return None
 
 
@@ -88,7 +88,7 @@ def _check_nesting(text: str) -> None:
 
 @dataclass(frozen=True)
 class _Size:
-    """What a value may become: bits of the number, and terms of the sum that it is where it is multiplied out."""
+    """A bound on a value: its bits, and the terms of the expanded sum."""
 
     bits: int
     terms: int = 1
@@ -99,7 +99,7 @@ class _Size:
 
 
 def _size(node: ast.expr) -> _Size:
-    """Raises _RefusalError where the expression is not one of sizes, or becomes too large."""
+    """The bound of an expression. Raises _RefusalError if it is not one of sizes, or becomes too large."""
     match node:
         case ast.Constant(value=bool()):
             return _Size(1)
@@ -134,8 +134,8 @@ def _axis(axis: ast.expr) -> _Size:
 
 def _symbol(name: str, keywords: list[ast.keyword]) -> _Size:
     known = all(
-        each.arg in _KEYWORDS and isinstance(each.value, ast.Constant) and isinstance(each.value.value, bool)
-        for each in keywords
+        keyword.arg in _KEYWORDS and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, bool)
+        for keyword in keywords
     )
     if not known or not _SYMBOL.match(name):
         raise _RefusalError(_ELSE)
@@ -143,7 +143,7 @@ def _symbol(name: str, keywords: list[ast.keyword]) -> _Size:
 
 
 def _check_input(function: ast.expr) -> None:
-    """`L['ids'].size`, that of an input."""
+    """Raise _RefusalError unless this is `L['ids'].size`, the size of an input."""
     match function:
         case ast.Attribute(value=ast.Subscript(value=ast.Name(id="L"), slice=ast.Constant(value=str(name)))) if (
             _INPUT.match(name)
@@ -156,16 +156,16 @@ def _called(name: str, args: list[ast.expr]) -> _Size:
     if name == "Pow" and len(args) == 2:
         base, times = _size(args[0]), _exponent(args[1])
         return _Size(base.bits * times, base.terms**times)
-    sizes = [_size(each) for each in args]
-    bits = [each.bits for each in sizes]
+    sizes = [_size(part) for part in args]
+    bits = [part.bits for part in sizes]
     if name in ("Mul", "Pow"):
-        return _Size(sum(bits), prod(each.terms for each in sizes))
-    terms = sum(each.terms for each in sizes) if name == "Add" else 1
+        return _Size(sum(bits), prod(part.terms for part in sizes))
+    terms = sum(part.terms for part in sizes) if name == "Add" else 1
     return _Size(max(bits) + len(bits).bit_length(), terms)
 
 
 def _exponent(node: ast.expr) -> int:
-    """A small number that is written out, or -1, which counts as 1."""
+    """A small literal exponent, or -1, which counts as 1."""
     match node:
         case ast.Call(func=ast.Name(id="Integer"), args=[inner], keywords=[]):
             return _exponent(inner)
@@ -173,4 +173,4 @@ def _exponent(node: ast.expr) -> int:
             return max(power, 1)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=1)):
             return 1
-    raise _RefusalError(f"has a power that is no number up to {MOST_POWER}")
+    raise _RefusalError(f"has a power that is not a number up to {MOST_POWER}")

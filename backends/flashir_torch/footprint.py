@@ -1,4 +1,4 @@
-"""A run of a program on tensors that have shapes and no numbers: whether it fits, and is that of its model."""
+"""Run a program on fake tensors: check that it fits in memory, and that it is the program of its model."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from flashir.machine.memory import total_memory
 from flashir_torch.session import input_type
 
 WHOLE = torch.int64
-"""The type in which a program takes whole numbers: what tokenizers give."""
+"""The dtype of integer inputs of a program, as tokenizers return them."""
 
-FIRST_EXAMPLE = 3  # sizes of the example, no two alike, so that none passes for another
-_SMALL = 1 << 24  # bytes of a result that nothing is counted for
+FIRST_EXAMPLE = 3  # the first size of the example; all sizes differ, so that none is mistaken for another
+_SMALL = 1 << 24  # smaller results do not trigger a check
 
 
 def example_shapes(model: Graph) -> list[list[int]]:
-    """The shapes of the inputs that a program is traced with."""
+    """The shapes of the example inputs that a program is traced with."""
     return _shapes(model, model.inputs)
 
 
 def check_run(program: ExportedProgram, model: Graph, path: Path) -> None:
-    """Runs a program without numbers, on the few tokens that it was traced with.
+    """Run a program on fake tensors of the example shapes.
 
     Args:
-        program: as it was read.
-        model: what goes in and comes out.
-        path: of its file.
+        program: the loaded program.
+        model: its model, with the types of inputs and outputs.
+        path: the path of its file.
 
     Raises:
-        ArtefactError: it does not run, takes more memory than this machine has, or is not that of the model.
+        ArtefactError: it does not run, needs more memory than this machine has, or does not fit the model.
     """
     specs = program.graph_signature.input_specs
     shapes = example_shapes(model)
@@ -57,9 +57,9 @@ def check_run(program: ExportedProgram, model: Graph, path: Path) -> None:
             next(inputs) if spec.kind is InputKind.USER_INPUT else _hollow(program.state_dict[str(spec.target)])
             for spec in specs
         ]
-        results = [list(each.shape) for each in _Run(program.graph_module, path).run(*arguments)]
-    if results != (wanted := _shapes(model, model.outputs)):
-        raise ArtefactError(f"its program gives {results} for {shapes}, its model {wanted}", where=str(path))
+        results = [list(result.shape) for result in _Run(program.graph_module, path).run(*arguments)]
+    if results != (expected := _shapes(model, model.outputs)):
+        raise ArtefactError(f"its program gives {results} for {shapes}, its model {expected}", where=str(path))
 
 
 def _shapes(model: Graph, values: Sequence[Value]) -> list[list[int]]:
@@ -73,27 +73,27 @@ def _hollow(tensor: Tensor) -> Tensor:
 
 
 class _Run(fx.Interpreter):
-    """Counts the memory of what is alive whenever something large is made."""
+    """Checks the memory of all live values after every large result."""
 
     def __init__(self, module: fx.GraphModule, path: Path) -> None:
         super().__init__(module)
-        self.extra_traceback = False  # errors say what they say
+        self.extra_traceback = False  # keep error messages short
         self._path = path
         self._most = total_memory()
 
     def run_node(self, n: fx.Node) -> Any:
-        """The result of a call. Raises ArtefactError where it does not fit beside what is alive."""
+        """The result of a call. Raises ArtefactError if it does not fit in memory with the live values."""
         result = super().run_node(n)
         if _bytes([result]) > _SMALL and (needed := _bytes([result, *self.env.values()])) > self._most:
             raise ArtefactError(
                 f"it takes {needed:,} bytes for {n.name!r} alone, and this machine has {self._most:,}",
                 where=str(self._path),
-                hint="take a machine with more memory, if you trust who made it",
+                hint="use a machine with more memory, if you trust its origin",
             )
         return result
 
 
 def _bytes(values: list[Any]) -> int:
-    """Of the memory of all tensors among some values; what is shared counts once."""
-    storages = [each.untyped_storage() for each in tree_leaves(values) if isinstance(each, Tensor)]
+    """The bytes of all tensors among some values; shared storage counts once."""
+    storages = [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
     return sum({storage._cdata: storage.nbytes() for storage in storages}.values())

@@ -118,5 +118,5 @@ def test_a_program_of_others_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "model.pt2"
     torch.export.save(torch.export.export(Double(), (torch.ones(2),)), path)
-    with pytest.raises(ArtefactError, match="no PyTorch artefact of flashir"):
+    with pytest.raises(ArtefactError, match="not a PyTorch artefact of flashir"):
         TorchBackend().load(path, "cpu")
