@@ -326,7 +326,7 @@ def _extreme(function: Callable[..., Any], bound: str) -> Emitter:
 
 
 NUMBERS = frozenset(("add", "sub", "mul", "div", "maximum", "minimum", "less", "less_equal", "select", "broadcast"))
-"""The ops whose emitters take a constant as a number, as long as one operand is a tensor."""
+"""The ops whose emitters take a constant as a number, if another operand is a tensor."""
 
 EMITTERS: dict[str, Emitter] = {
     "add": _as(operator.add), "sub": _as(operator.sub), "mul": _as(operator.mul), "div": _as(operator.truediv),

@@ -27,11 +27,11 @@ from flashir_torch.session import input_type
 
 
 def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
-    """The lowered graph; of a model that sums its states up in a loop or a kernel, one that does so in a product.
+    """The lowered graph with products (cumsum = matmul) in place of loops and kernels, which is the same function.
 
-    They are one function. A kernel runs on one kind of device, and not without flashir. A loop over an open number of
-    chunks would be `torch.scan`, a prototype: it refuses to walk over nothing, and binds the program to what it saw of
-    the sizes. That is left to models that write a loop out.
+    A kernel needs one kind of device, and flashir. A loop over a symbolic number of chunks would be `torch.scan`, a
+    prototype that rejects empty loops and restricts sizes to those of the example. It is only used for models with an
+    explicit `scan`.
     """
     if not any(node.op in ("scan", *KERNELS) for node in graph.walk()):
         return graph
@@ -40,16 +40,16 @@ def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
 
 
 def has_loops(graph: Graph) -> bool:
-    """Whether a `scan` is left."""
+    """Whether the graph contains a `scan`."""
     return any(node.op == "scan" for node in graph.walk())
 
 
 def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
-    """The program of a lowered graph, on the processor.
+    """Export a lowered graph on the CPU.
 
     Raises:
-        TargetError: PyTorch cannot export the graph, and why.
-        ParameterError: as `module`.
+        TargetError: PyTorch cannot export the graph; with its reason.
+        ParameterError: as for `module`.
     """
     net = module(graph, params, exporting=True).requires_grad_(False).eval()
     shapes = example_shapes(graph)
@@ -61,17 +61,17 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
         {axis: Dim.DYNAMIC for axis, size in enumerate(value.type.shape) if isinstance(size, Size)}
         for value in graph.inputs
     )
-    try:  # oblivious: sizes of 0 and 1 are as any others, which by default a program is not made for
+    try:  # oblivious: by default, an exported program does not support sizes of 0 and 1
         with torch.no_grad(), _config.patch(backed_size_oblivious=not has_loops(graph)):  # type: ignore[attr-defined]
             program = export(net, example, dynamic_shapes=dynamic, strict=False)
-    except Exception as error:  # PyTorch raises errors of many kinds here, with no base of their own
+    except Exception as error:  # PyTorch raises many kinds of errors here, without a common base class
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise TargetError(f"PyTorch cannot export @{graph.name}: {reason}", where="torch") from error
-    bounds = [each.upper for each in program.range_constraints.values() if bool(each.upper < LARGEST_SIZE)]
+    bounds = [limits.upper for limits in program.range_constraints.values() if bool(limits.upper < LARGEST_SIZE)]
     if bounds:
         raise TargetError(
-            f"PyTorch exports a loop over chunks for sizes up to {min(bounds)} alone, and @{graph.name} has one",
+            f"PyTorch exports a loop over chunks only for sizes up to {min(bounds)}, and @{graph.name} has one",
             where="torch",
-            hint="export the model from before it was lowered, or lower it with cumsum = matmul, which has no loop",
+            hint="export the model before lowering, or lower it with cumsum = matmul, which has no loop",
         )
     return program

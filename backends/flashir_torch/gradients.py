@@ -1,4 +1,4 @@
-"""Gradients of modules: numpy in, numpy out."""
+"""Gradients of modules, from and to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from flashir_torch.session import Array, input_type, tensors
 
 
 def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradients:
-    """How the parameters of a lowered graph move its one result. Raises TargetError, ParameterError."""
+    """The gradient function of a lowered graph with one result. Raises TargetError, ParameterError."""
     place = device_of(device)
-    made = module(graph, params).to(place)
-    parameters = {parameter_name(path): each for path, each in made.named_parameters()}
+    net = module(graph, params).to(place)
+    parameters = {parameter_name(path): parameter for path, parameter in net.named_parameters()}
     types = [input_type(value, None) for value in graph.inputs]
 
     def run(arrays: Sequence[Array], weights: Array) -> dict[str, Array]:
         inputs = tensors(graph.inputs, arrays, types, place)
-        result = made(*inputs)
+        result = net(*inputs)
         cotangent = torch.tensor(weights, dtype=result.dtype, device=place)
         if not parameters:
             return {}
-        found = torch.autograd.grad(result, list(parameters.values()), cotangent, materialize_grads=True)
-        return {name: np.asarray(g.float().cpu().numpy()) for name, g in zip(parameters, found, strict=True)}
+        slopes = torch.autograd.grad(result, list(parameters.values()), cotangent, materialize_grads=True)
+        return {name: np.asarray(g.float().cpu().numpy()) for name, g in zip(parameters, slopes, strict=True)}
 
     return run

@@ -1,6 +1,6 @@
-"""The loop of a `scan`: over slices that one `unbind` makes, whose gradient is one `stack`.
+"""The loop of a `scan` over the slices of one `unbind`, whose gradient is one `stack`.
 
-To take slice by slice would give each a gradient as large as the whole.
+With single slices, the gradient of each would be as large as the whole tensor.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 Body = Callable[..., tuple[Tensor, ...]]
 
 UNROLLED = 16
-"""Rounds up to which `torch.compile` sees through a loop: compiling takes as long as there are rounds."""
+"""`torch.compile` unrolls loops up to this many iterations; its compile time grows with their number."""
 
 
 def scan(
     body: Body, axis: int, state: Sequence[Tensor], walked: Sequence[Tensor], captured: Sequence[Any]
 ) -> tuple[Tensor, ...]:
-    """Carries and what is walked over -> last carries and stacked results.
+    """Run a scan: initial carries and sliced tensors -> last carries and stacked results.
 
     Args:
         body: (state, items, captured) -> (state, results).
-        axis: walked along, and stacked along by the results.
-        state: the carries.
-        walked: what is walked over.
-        captured: what every round sees unchanged.
+        axis: the axis of the slices and of the stacked results.
+        state: the initial carries.
+        walked: the tensors to slice.
+        captured: values that every iteration gets unchanged.
     """
     if torch.compiler.is_exporting():
         return _exported(body, axis, state, walked, captured)
@@ -41,15 +41,15 @@ def _walk(
 ) -> tuple[Tensor, ...]:
     carries = len(state)
     rounds = list(zip(*(x.unbind(axis) for x in walked), strict=True))
-    made = []
+    stacks = []
     for items in rounds:
         results = body(*state, *items, *captured)
         state = results[:carries]
-        made.append(results[carries:])
+        stacks.append(results[carries:])
     if rounds:
-        return (*state, *(torch.stack(ys, axis) for ys in zip(*made, strict=True)))
+        return (*state, *(torch.stack(ys, axis) for ys in zip(*stacks, strict=True)))
     zeros = (x.new_zeros((*x.shape[:axis], *x.shape[axis + 1 :])) for x in walked)
-    results = body(*state, *zeros, *captured)  # a round that does not count tells shapes and types
+    results = body(*state, *zeros, *captured)  # a dummy iteration gives shapes and dtypes
     return (*state, *(y.unsqueeze(axis).narrow(axis, 0, 0) for y in results[carries:]))
 
 
@@ -59,14 +59,13 @@ _eager: Callable[..., tuple[Tensor, ...]] = torch.compiler.disable(_walk)  # typ
 def _exported(
     body: Body, axis: int, state: Sequence[Tensor], walked: Sequence[Tensor], captured: Sequence[Any]
 ) -> tuple[Tensor, ...]:
-    """As one operator of the exported program, so that the number of rounds stays open. It needs one at least."""
+    """One operator of the exported program, with a symbolic number of iterations, at least one."""
     from torch._higher_order_ops.scan import scan as loop
 
     def step(state: tuple[Tensor, ...], items: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         results = body(*state, *items, *captured)
-        kept = results[len(first) :]
-        return results[: len(first)], tuple(y.clone() for y in kept)  # it must not return what it was given
+        return results[: len(first)], tuple(y.clone() for y in results[len(first) :])  # must not return its inputs
 
     first = tuple(x.clone(memory_format=torch.contiguous_format) for x in state)
-    last, made = loop(step, first, tuple(walked), dim=axis)
-    return (*last, *made)
+    last, stacked = loop(step, first, tuple(walked), dim=axis)
+    return (*last, *stacked)

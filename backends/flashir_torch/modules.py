@@ -1,4 +1,4 @@
-"""Models as modules in one call, for those who train or compile them themselves."""
+"""Models as modules in one call, for custom training or compilation."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def lower(
     seed: int = 0,
     **choices: Any,
 ) -> fx.GraphModule:
-    """A model as a module; what it leaves open is planned for the target first.
+    """Plan the open choices of a model, and lower it to a module.
 
     Args:
         model: any graph.
-        target: `torch:` and a device; it need not be at hand.
-        params: by full name; without any, `flashir.init(model, seed)`.
-        seed: of the parameters, where there are none.
+        target: `torch:` and a device, available or not.
+        params: parameters by full name; None for `flashir.init(model, seed)`.
+        seed: the seed of the parameters if `params` is None.
         choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `flashir.plan`.
 
     Raises:
-        SettingError, TargetError, ParameterError: as `flashir.plan`.
+        SettingError, TargetError, ParameterError: as for `flashir.plan`.
     """
     ready = prepare(model, target, params, seed=seed, **choices)
     return module(ready.lowered, ready.params)

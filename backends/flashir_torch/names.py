@@ -1,4 +1,4 @@
-"""Names that come from outside, made fit for generated code: python identifiers, and paths of attributes."""
+"""Convert names to Python identifiers and attribute paths for generated code."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ _TAKEN = frozenset(dir(fx.GraphModule)) | frozenset(vars(nn.Module())) | {"graph
 
 
 def identifier(name: str) -> str:
-    """A python identifier that resembles the name and shadows nothing: `0.a` -> `_0_a`, `self` -> `self_`."""
-    made = _ILLEGAL.sub("_", name)
-    if not made or made[0].isdigit():
-        made = f"_{made}"
-    taken = made in _RESERVED or keyword.iskeyword(made) or hasattr(builtins, made)
-    return f"{made}_" if taken else made
+    """A Python identifier for a name that shadows nothing: `0.a` -> `_0_a`, `self` -> `self_`."""
+    result = _ILLEGAL.sub("_", name)
+    if not result or result[0].isdigit():
+        result = f"_{result}"
+    taken = result in _RESERVED or keyword.iskeyword(result) or hasattr(builtins, result)
+    return f"{result}_" if taken else result
 
 
 def attribute_path(name: str) -> str:
-    """Where a module has the parameter of that full name: `0.in.weight` -> `0.in-.weight`.
+    """The attribute path of a parameter in a module: `0.in.weight` -> `0.in-.weight`.
 
-    Generated code reads `module.in`, which is no Python, but `getattr(module, "in-")` for what is no identifier.
+    Generated code would contain `module.in`, a syntax error. For a part that is not an identifier it has
+    `getattr(module, "in-")`.
     """
     return ".".join(f"{part}-" if _is_keyword(part) else part for part in name.split("."))
 
 
 def parameter_name(path: str) -> str:
-    """The full name of the parameter that a module has there."""
+    """The full name of the parameter at an attribute path."""
     return ".".join(part[:-1] if part[-1:] == "-" and _is_keyword(part) else part for part in path.split("."))
 
 
@@ -43,13 +44,13 @@ def _is_keyword(part: str) -> bool:
 
 
 def check_path(name: str) -> str:
-    """The name of a parameter, where a module can have an attribute of that name.
+    """Return the name of a parameter if a module can have such an attribute.
 
-    Raises ParameterError where a part of it is no name, or one that every module has already, such as `forward`.
+    Raises ParameterError if a part of it is not a valid name, or is an attribute of every module, such as `forward`.
     """
     for part in name.split("."):
         if not _PART.match(part):
-            raise ParameterError(f"{name!r} is no name for a parameter: {part!r} in it is none", where="torch")
+            raise ParameterError(f"{name!r} is not a valid name for a parameter: see {part!r}", where="torch")
         if part in _TAKEN:
             raise ParameterError(
                 f"no parameter can be called {name!r}: every module has its own {part!r}",

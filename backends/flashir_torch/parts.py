@@ -1,4 +1,4 @@
-"""The body of a `repeat` cut into layers: each becomes a module of its own, which has its parameters and no others."""
+"""Split the body of a `repeat` into layers, each of which becomes a module with its own parameters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LAYER = re.compile(r"layers\.(\{[^}]*\}|\d+)\.")
 
 @dataclass(frozen=True)
 class Part:
-    """Some nodes in a row.
+    """Consecutive nodes.
 
     Args:
-        prefix: how the parameters among them begin, such as `layers.{i}.`; empty where they make no layer.
-        nodes: in order.
-        inputs: what they take from elsewhere.
-        outputs: what is needed of them elsewhere.
+        prefix: the prefix of their parameters, such as `layers.{i}.`; empty if they are not a layer.
+        nodes: the nodes in order.
+        inputs: the values that they read from other parts.
+        outputs: the values that other parts read.
     """
 
     prefix: str
@@ -30,9 +30,9 @@ class Part:
 
 
 def parts(body: Graph) -> list[Part]:
-    """The nodes of a body in parts: a new one starts where the parameters of another layer do.
+    """Split the nodes of a body where the parameters of another layer start.
 
-    A layer that comes twice, with something between, would be two modules of one name: it is none.
+    A layer that is interrupted by other nodes would be two modules of one name, so it does not become a module.
     """
     cut = list(_cut(body.nodes))
     prefixes = [part.prefix for part in cut]
@@ -41,13 +41,13 @@ def parts(body: Graph) -> list[Part]:
 
 
 def layer_of(node: Node) -> str:
-    """`layers.{i}.` for a parameter `layers.{i}.norm.scale`; empty for all that is not a parameter of a layer."""
-    found = _LAYER.match(full_name(node, str(node.attrs["name"]))) if node.op == "param" else None
-    return found.group() if found else ""
+    """`layers.{i}.` for a parameter `layers.{i}.norm.scale`; empty for any other node."""
+    match = _LAYER.match(full_name(node, str(node.attrs["name"]))) if node.op == "param" else None
+    return match.group() if match else ""
 
 
 def _cut(nodes: Sequence[Node]) -> Iterator[Part]:
-    """Parameters of no layer first, so that they part nothing; loops of layers by themselves."""
+    """Shared parameters come first, so that they split nothing. A nested `repeat` is a part of its own."""
     shared = tuple(node for node in nodes if node.op == "param" and not layer_of(node))
     if shared:
         yield Part("", shared)
@@ -70,7 +70,7 @@ def _cut(nodes: Sequence[Node]) -> Iterator[Part]:
 
 
 def _with_interface(part: Part, after: Sequence[Part], results: Sequence[Value]) -> Part:
-    made = {value: None for node in part.nodes for value in node.outputs}
-    used = {value: None for node in part.nodes for value in node.operands if value not in made}
+    produced = {value: None for node in part.nodes for value in node.outputs}
+    used = {value: None for node in part.nodes for value in node.operands if value not in produced}
     wanted = {value for other in after for node in other.nodes for value in node.operands} | set(results)
-    return replace(part, inputs=tuple(used), outputs=tuple(value for value in made if value in wanted))
+    return replace(part, inputs=tuple(used), outputs=tuple(value for value in produced if value in wanted))

@@ -1,7 +1,7 @@
-"""Where a model in training lies: in this process alone, or in shards over all of them. Nothing else of training knows.
+"""The placement of a model in training: in a single process, or sharded over several with FSDP2.
 
-`torchrun` starts the processes; FSDP2 (`fully_shard`) keeps in each a part of every parameter, of its gradient and of
-its moments.
+`torchrun` starts the processes. `fully_shard` keeps a part of every parameter, of its gradient and of its moments in
+each.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from flashir_torch.remat import layers
 from flashir_torch.session import Array
 
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up: longer than one needs to write a checkpoint."""
+"""The timeout of a process for the others; longer than writing a checkpoint takes."""
 
 
 class Placement:
-    """All in this process, on one device."""
+    """Everything in this process, on one device."""
 
     def __init__(self, device: torch.device, processes: Processes = Processes()) -> None:  # noqa: B008  # frozen
         self.device = device
         self.processes = processes
 
-    def shard(self, made: nn.Module) -> None:
-        """Spread a module over the processes."""
+    def shard(self, module: nn.Module) -> None:
+        """Shard a module over the processes."""
 
     def rows(self, array: Array) -> Array:
-        """[b, ..] -> the rows that this process computes."""
+        """The rows of an array [b, ..] that this process computes."""
         return array
 
     def laid(self, array: Array, like: Tensor) -> Tensor:
-        """An array as a tensor that lies where a parameter does."""
+        """An array as a tensor with the placement of a parameter."""
         return torch.tensor(array, dtype=like.dtype, device=self.device)
 
     def whole(self, tensor: Tensor) -> Array:
-        """A parameter, or what lies like one, as a float32 array; nothing of it but in the first process."""
+        """A parameter, or a tensor of the same placement, as float32 in the first process; empty in the others."""
         return np.asarray(tensor.detach().float().cpu().numpy().copy())
 
     def total(self, values: Tensor) -> Tensor:
@@ -57,76 +57,76 @@ class Placement:
 
     def squares(self, gradients: Sequence[Tensor]) -> Tensor:
         """The sum of the squares of each gradient, [number of gradients]."""
-        return torch.stack(torch._foreach_norm(list(gradients))) ** 2  # few kernels: a card runs each in microseconds
+        return torch.stack(torch._foreach_norm(list(gradients))) ** 2  # few kernels, because launches dominate on a GPU
 
     def own(self, tensor: Tensor) -> Tensor:
-        """What lies in this process, to be changed in place."""
+        """The local part of a tensor, to be modified in place."""
         return tensor
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What needs all processes. Raises TargetError where another is gone."""
+        """The context of collective operations. Raises TargetError if another process is gone."""
         yield
 
 
 class Sharded(Placement):
-    """A part in each process. PyTorch shards no scalars: they are in all, and their gradients are summed up."""
+    """Sharded over processes. PyTorch cannot shard scalars: they are replicated, and their gradients are summed."""
 
     def __init__(self, device: torch.device, processes: Processes) -> None:
         super().__init__(device, processes)
         with self.together():
             self.mesh = _mesh(device, processes)
 
-    def shard(self, made: nn.Module) -> None:
+    def shard(self, module: nn.Module) -> None:
         """Layer by layer, so that no more than one is whole at a time; then what is no layer's."""
-        scalars = {each for each in made.parameters() if not each.ndim}
-        for part in (*layers(made), made):
+        scalars = {parameter for parameter in module.parameters() if not parameter.ndim}
+        for part in (*layers(module), module):
             sharded: FSDPModule = fully_shard(part, mesh=self.mesh, ignored_params=scalars)
             sharded.set_gradient_divide_factor(1.0)  # a sum: the loss is divided by the labels of all
             sharded.set_force_sum_reduction_for_comms(True)
 
     def rows(self, array: Array) -> Array:
-        """Every N-th of them, for N processes."""
+        """Every N-th row, for N processes."""
         return array[self.processes.rank :: self.processes.count]
 
     def laid(self, array: Array, like: Tensor) -> Tensor:
-        """Every process has the array, so that none is sent."""
+        """Every process has the whole array, so nothing is sent."""
         full = super().laid(array, like)
         if not isinstance(like, DTensor):
             return full
         return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)
 
     def whole(self, tensor: Tensor) -> Array:
-        """Gathered in all, and kept in the first."""
+        """Gather a tensor in all processes, and return it in the first."""
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         return super().whole(full if self.processes.is_first else full.new_empty(0))
 
     def total(self, values: Tensor) -> Tensor:
-        """In place."""
+        """The sum over the processes, in place."""
         dist.all_reduce(values)
         return values
 
     def squares(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Of the parts, summed up; a scalar's counts once. Its gradient is summed up first."""
-        scalars = [each for each in gradients if not isinstance(each, DTensor)]
+        """The sum of the squares of the parts. Gradients of scalars are summed first, and count once."""
+        scalars = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
         if scalars:
             summed = self.total(torch.stack(scalars))
-            for each, value in zip(scalars, summed, strict=True):
-                each.copy_(value)
-        counted = torch.tensor([isinstance(each, DTensor) or self.processes.is_first for each in gradients])
-        own = super().squares([self.own(each) for each in gradients])
+            for scalar, value in zip(scalars, summed, strict=True):
+                scalar.copy_(value)
+        counted = torch.tensor([isinstance(gradient, DTensor) or self.processes.is_first for gradient in gradients])
+        own = super().squares([self.own(gradient) for gradient in gradients])
         return self.total(torch.where(counted.to(self.device), own, 0.0))
 
     def own(self, tensor: Tensor) -> Tensor:
-        """The part."""
+        """The local part of a sharded tensor."""
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A connection that is closed, or silent for long, means that a process is gone."""
+        """Turn a closed or silent connection to another process into TargetError."""
         try:
             yield
-        except RuntimeError as error:  # as Gloo raises, and the parent of what NCCL does
+        except RuntimeError as error:  # raised by Gloo, and the base class of NCCL's errors
             if not _is_of_connections(error):
                 raise
             rank, count = self.processes.rank, self.processes.count
@@ -138,17 +138,17 @@ class Sharded(Placement):
 
 
 def placement(device: str) -> Placement:
-    """Where to train: one device, shared with nobody, or that of this process among several.
+    """The placement of training: a single process, or one of several with its own device.
 
-    Raises TargetError where the device is not at hand, or the processes do not find each other.
+    Raises TargetError if the device is not available, or the processes do not find each other.
     """
-    found, processes = device_of(device), Processes.here()
+    place, processes = device_of(device), Processes.here()
     if processes.count == 1:
-        return Placement(found)
-    if found.type == "cuda":
-        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(found)
-    return Sharded(found, processes)
+        return Placement(place)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    return Sharded(place, processes)
 
 
 def _mesh(device: torch.device, processes: Processes) -> DeviceMesh:

@@ -1,8 +1,8 @@
-"""What the program in an archive may say: operators that the emitters make, of tensors of its own, and nothing else.
+"""Check the program in an archive: only operators of the emitters, on its own tensors, are allowed.
 
-PyTorch's loader follows whatever `models/model.json` says: any operator that is registered, any function of `torch`,
-`operator` and `math`, classes and modules by name; names of values become python source. So the file is read here
-first, as the few kinds of things that an export of flashir has. What is not listed is refused, whatever it may be.
+PyTorch's loader executes what `models/model.json` names: any registered operator, any function of `torch`, `operator`
+and `math`, classes and modules; names of values become Python source. So the file is parsed here first, with an
+allowlist of what exports of flashir contain.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ATEN = frozenset(
         "unflatten", "unsqueeze", "view", "where", "conv1d", "conv_transpose1d",
     )
 )  # fmt: skip
-"""What the emitters come to in exports. Of each, the overloads that change nothing may be named."""
+"""The operators in exports. All their overloads without mutation are allowed."""
 
 IN_PLACE = frozenset(("torch.ops.aten.add_.Tensor", "torch.ops.aten.relu_.default", "torch.ops.aten.silu_.default"))
-"""See `flashir_torch.reuse`: these overwrite a product that nobody else reads."""
+"""In-place operators of `flashir_torch.reuse`: they overwrite a product with no other reader."""
 
 PRODUCTS = frozenset(
     (
@@ -43,18 +43,18 @@ PRODUCTS = frozenset(
         "torch.ops.aten.add_.Tensor",
     )
 )
-"""Whose results may be overwritten: they are memory of their own."""
+"""Operators whose results own their memory and may be overwritten."""
 
 OF_SIZES = frozenset(("_operator.add", "_operator.floordiv", "_operator.mul", "_operator.sub", "torch.sym_max"))
-"""Arithmetic of sizes, on numbers alone."""
+"""Arithmetic of sizes, only on numbers."""
 
 WORDS = frozenset(("none", "tanh"))
-"""The strings that an operator may take: those of a gelu."""
+"""The allowed string arguments: those of gelu."""
 
 SCAN = "torch.ops.higher_order.scan"
 
 MOST_BITS = 1024
-"""Bits that a size may have while a program runs, where those of the inputs have 64."""
+"""Most bits of a size during a run, if those of the inputs have 64."""
 
 MOST_EXPRESSIONS = 5000
 LISTED = 10
@@ -68,10 +68,10 @@ def targets(program: Program) -> frozenset[str]:
 
 
 def check_program(content: bytes, path: Path) -> Program:
-    """Read `models/model.json` as the program of an export.
+    """Parse `models/model.json` as an exported program.
 
     Raises:
-        ArtefactError: all that an export of flashir would not say.
+        ArtefactError: lists everything that an export of flashir does not contain.
     """
     problem = "it holds no program that flashir exports"
     named = parse_json(content, path, ArtefactError, NamedProgram, problem=problem, hint=TRUST)
@@ -111,15 +111,15 @@ def _problems(program: Program) -> Iterator[str]:
 
 
 def _of_graph(graph: Graph, inputs: Iterable[str]) -> Iterator[str]:
-    """What is wrong with the calls of a graph, and with what goes in."""
-    if strange := {_kind(each) for each in graph.inputs} - {*inputs}:
-        yield f"an input of its graph is {', '.join(sorted(strange))}"
-    if strange := {_kind(each) for each in graph.outputs} - {"as_tensor"}:
-        yield f"a result of its graph is {', '.join(sorted(strange))}"
+    """Problems of the calls of a graph, and of its inputs and outputs."""
+    if wrong := {_kind(value) for value in graph.inputs} - {*inputs}:
+        yield f"an input of its graph is {', '.join(sorted(wrong))}"
+    if wrong := {_kind(value) for value in graph.outputs} - {"as_tensor"}:
+        yield f"a result of its graph is {', '.join(sorted(wrong))}"
     bits: dict[str, int] = {}
     owned: set[str] = set()
     for node in graph.nodes:
-        kinds = {_kind(each.arg) for each in node.inputs}
+        kinds = {_kind(operand.arg) for operand in node.inputs}
         if not _is_known(node.target):
             yield f"it calls {node.target}, which no export does"
         elif node.target in IN_PLACE and not _names(node.inputs[:1]) <= owned:
@@ -131,17 +131,17 @@ def _of_graph(graph: Graph, inputs: Iterable[str]) -> Iterator[str]:
                 yield "a size becomes too large while it runs"
         elif ("as_graph" in kinds) != (node.target == SCAN):
             yield f"it calls {node.target} with another kind of body"
-        elif words := {each.arg.as_string for each in node.inputs if each.arg.as_string is not None} - WORDS:
+        elif words := {operand.arg.as_string for operand in node.inputs if operand.arg.as_string is not None} - WORDS:
             yield f"it calls {node.target} with {', '.join(map(repr, sorted(words)))}"
         if node.target in PRODUCTS:
-            owned |= {each.as_tensor.name for each in node.outputs if each.as_tensor is not None}
-    if "" in {_kind(each) for node in graph.nodes for each in node.outputs}:
+            owned |= {value.as_tensor.name for value in node.outputs if value.as_tensor is not None}
+    if "" in {_kind(value) for node in graph.nodes for value in node.outputs}:
         yield "a result of an operator is none"
 
 
 @cache
 def _is_known(target: str) -> bool:
-    """Whether the emitters make calls of this operator. Of those of tensors, every overload that changes nothing."""
+    """Whether exports contain this operator. Tensor operators are allowed in every overload without mutation."""
     if target in IN_PLACE or target in OF_SIZES or target == SCAN:
         return True
     match target.split("."):
@@ -152,20 +152,20 @@ def _is_known(target: str) -> bool:
 
 
 def _kind(argument: Argument) -> str:
-    """The one field that is set; nothing where it is not one."""
+    """The name of the only field that is set; empty if there is not exactly one."""
     fields = [name for name in argument.__struct_fields__ if getattr(argument, name) is not None]
     return fields[0] if len(fields) == 1 else ""
 
 
 def _names(inputs: Iterable[NamedArgument]) -> set[str]:
-    return {each.arg.as_tensor.name if each.arg.as_tensor is not None else "" for each in inputs}
+    return {operand.arg.as_tensor.name if operand.arg.as_tensor is not None else "" for operand in inputs}
 
 
 def _grown(node: Node, bits: dict[str, int]) -> int:
-    """How many bits the result of arithmetic on sizes may have, which is entered."""
-    sizes = [_bits(each.arg, bits) for each in node.inputs]
+    """The most bits of the result of arithmetic on sizes; also records it in `bits`."""
+    sizes = [_bits(operand.arg, bits) for operand in node.inputs]
     grown = sum(sizes) if node.target == "_operator.mul" else max(sizes) + 1
-    bits.update((name, grown) for each in node.outputs if (name := _size_name(each)) is not None)
+    bits.update((name, grown) for value in node.outputs if (name := _size_name(value)) is not None)
     return grown
 
 
@@ -181,18 +181,18 @@ def _size_name(argument: Argument) -> str | None:
 
 
 def _expressions(graph: Graph) -> Iterator[str]:
-    """Every expression in a graph and in the loops in it."""
-    for each in _graphs(graph):
-        sizes = [*each.sym_int_values.values()]
-        for meta in each.tensor_values.values():
+    """Every expression in a graph and its loops."""
+    for inner in _graphs(graph):
+        sizes = [*inner.sym_int_values.values()]
+        for meta in inner.tensor_values.values():
             sizes += (*meta.sizes, *meta.strides, meta.storage_offset)
         yield from (size.as_expr.expr_str for size in sizes if size.as_expr is not None)
 
 
 def _graphs(graph: Graph) -> Iterator[Graph]:
-    """A graph, and the loops in it."""
+    """A graph and the bodies of its loops."""
     yield graph
-    bodies = (each.arg.as_graph for node in graph.nodes for each in node.inputs)
+    bodies = (operand.arg.as_graph for node in graph.nodes for operand in node.inputs)
     for body in bodies:
         if body is not None:
             yield from _graphs(body.graph)

@@ -1,4 +1,4 @@
-"""Layers computed again on the way back, so that nothing of them is kept but what goes in."""
+"""Rematerialisation: recompute layers in the backward pass, and save only their inputs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import fx, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def layers(made: nn.Module) -> Iterator[fx.GraphModule]:
-    """The modules of its layers, in order. Layers that are no modules (010) are not among them."""
-    for name, each in made.named_modules():
-        if isinstance(each, fx.GraphModule) and name.startswith("layers.") and name.count(".") == 1:
-            yield each
+def layers(module: nn.Module) -> Iterator[fx.GraphModule]:
+    """The modules of the layers in order. Layers that are not modules (docs/decisions/010) are left out."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, fx.GraphModule) and name.startswith("layers.") and name.count(".") == 1:
+            yield layer
 
 
-def rematerialise(made: nn.Module) -> None:
-    """`layer(x)` -> `checkpoint(layer, x)` for every layer; names stay."""
-    for layer in layers(made):
+def rematerialise(module: nn.Module) -> None:
+    """`layer(x)` -> `checkpoint(layer, x)` for every layer, with the same names."""
+    for layer in layers(module):
         again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
         object.__setattr__(layer, "forward", again)

@@ -1,12 +1,12 @@
-"""Memory used again: what is added to a product of attention that nobody else needs is added in its place.
+"""Reuse memory: sums with a product of attention that has no other reader are computed in place.
 
-A large tensor is costly to allocate: its pages are faulted in one by one. The gradients of a product and of a sum need
-neither's result, so it may be overwritten; that of a relu needs the result of the relu alone. That of a silu needs what
-went in, so the result of a dense layer is overwritten by it where no gradient is wanted.
+Allocating a large tensor is slow, because its pages are faulted in one by one. The gradients of products and sums do
+not need their results, so these may be overwritten. The gradient of a relu needs only its result. The gradient of a
+silu needs its operand, so the result of a dense layer is overwritten only if no gradient is required.
 
-Under autocast a product is narrow, and what is added in its place becomes so. That is right where both are products,
-and where a relu makes scores of the sum, for another product. All other sums stay: the residual stream, and the state
-of a loop, which must not stop growing.
+Under autocast a product is narrow, and so is an in-place sum. That is safe if both operands are products, and for
+scores, where a relu and another product follow. Other sums are left alone: the residual stream, and the state of a
+loop, which would lose precision.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 TYPE = "flashir.type"
-"""Where a node keeps the type of the value that it stands for."""
+"""The metadata key of a node for the IR type of its value."""
 PRODUCT = "flashir.product"
-"""Set on a product of two batches of matrices."""
+"""The metadata key that marks a product of two batches of matrices."""
 SUM = "add_"
 
 
 def reuse(graph: fx.Graph) -> None:
-    """`y = q @ k; z = y + b; r = relu(z)` -> `z = y.add_(b); r = relu_(z)`, where all have one type.
+    """`y = q @ k; z = y + b; r = relu(z)` -> `z = y.add_(b); r = relu_(z)`, if all have the same type.
 
     `y = linear(x, w, b); z = silu(y)` -> `z = spent_silu(y)`.
     """
@@ -42,7 +42,7 @@ def reuse(graph: fx.Graph) -> None:
 
 
 def spent_silu(x: Tensor) -> Tensor:
-    """silu of what nobody else reads: in its place, unless its gradient will be asked for."""
+    """silu of a value with no other reader: in place, unless gradients are enabled."""
     return functional.silu(x, inplace=not torch.is_grad_enabled())
 
 

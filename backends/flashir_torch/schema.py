@@ -1,7 +1,6 @@
-"""The shape of what `torch.export` writes into an archive, as far as exports of flashir have it.
+"""The schema of the files in an archive of `torch.export`, restricted to what exports of flashir contain.
 
-An object has the fields that are listed and no others, a name is an identifier, a device is the processor: what the
-loader could do beside that has no place to stand.
+Objects have only the listed fields, names are identifiers, and devices are the CPU. So nothing else reaches the loader.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _LONG = 1 << 16
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=1000)]
 Dotted = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_+.-]*\Z", max_length=1000)]
 Target = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.]+\Z", max_length=200)]
-Told = Annotated[str, Meta(max_length=_LONG)]
+Text = Annotated[str, Meta(max_length=_LONG)]
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Size = Annotated[int, Meta(ge=0, le=2**53)]
 DType = Literal[4, 5, 6, 7, 8, 12, 13]  # i32 i64 f16 f32 f64 bool bf16, as in the loader
@@ -28,7 +27,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Device(Part, frozen=True):
-    """The processor."""
+    """The CPU."""
 
     type: Literal["cpu"]
     index: None = None
@@ -55,7 +54,7 @@ class SymInt(Part, frozen=True):
 
 
 class TensorMeta(Part, frozen=True):
-    """What a tensor is."""
+    """The metadata of a tensor."""
 
     dtype: DType
     sizes: list[SymInt]
@@ -67,13 +66,13 @@ class TensorMeta(Part, frozen=True):
 
 
 class Tensor(Part, frozen=True):
-    """A tensor, by its name."""
+    """A tensor by name."""
 
     name: Name
 
 
 class Number(Part, frozen=True):
-    """A number, or a size by its name."""
+    """A number, or a size by name."""
 
     as_name: Name | None = None
     as_int: Int | None = None
@@ -87,7 +86,7 @@ class GraphArgument(Part, frozen=True):
 
 
 class Argument(Part, frozen=True):
-    """What goes into or comes out of an operator: one of these fields is set."""
+    """An argument or result of an operator. Exactly one of these fields is set."""
 
     as_none: bool | None = None
     as_tensor: Tensor | None = None
@@ -95,7 +94,7 @@ class Argument(Part, frozen=True):
     as_int: Int | None = None
     as_ints: list[Int] | None = None
     as_float: Float | None = None
-    as_string: Told | None = None
+    as_string: Text | None = None
     as_sym_int: Number | None = None
     as_sym_ints: list[Number] | None = None
     as_scalar_type: DType | None = None
@@ -115,13 +114,13 @@ class NamedArgument(Part, frozen=True):
 
 
 class Metadata(Part, frozen=True):
-    """What is remembered of the code that was traced. It is kept as text, but for names that are looked up."""
+    """Metadata of the traced code. It stays text, except for names that are looked up."""
 
-    stack_trace: Told = ""
-    nn_module_stack: Told = ""
-    torch_fn: Told = ""
+    stack_trace: Text = ""
+    nn_module_stack: Text = ""
+    torch_fn: Text = ""
     source_fn_stack: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.,;]*\Z", max_length=_LONG)] = ""
-    from_node: Told = ""
+    from_node: Text = ""
     custom: Annotated[str, Meta(pattern=r'^[A-Za-z0-9_ {}":,]*\Z', max_length=_LONG)] = ""
 
 
@@ -141,7 +140,7 @@ class Nothing(Part, frozen=True):
 
 
 class Graph(Part, frozen=True):
-    """Calls in order, and what is known of the values."""
+    """The calls in order, and the metadata of the values."""
 
     inputs: list[Argument]
     outputs: list[Argument]
@@ -168,7 +167,7 @@ class User(Part, frozen=True):
 
 
 class InputSpec(Part, frozen=True):
-    """One of both."""
+    """An input of either kind."""
 
     user_input: User | None = None
     parameter: Parameter | None = None
@@ -181,7 +180,7 @@ class OutputSpec(Part, frozen=True):
 
 
 class Signature(Part, frozen=True):
-    """What goes in and comes out."""
+    """The inputs and results of a program."""
 
     input_specs: list[InputSpec]
     output_specs: list[OutputSpec]
@@ -192,13 +191,13 @@ class CallSignature(Part, frozen=True):
 
     inputs: Annotated[list[Argument], Meta(max_length=0)]
     outputs: Annotated[list[Argument], Meta(max_length=0)]
-    in_spec: Told
-    out_spec: Told
+    in_spec: Text
+    out_spec: Text
     forward_arg_names: list[Name] | None = None
 
 
 class Call(Part, frozen=True):
-    """A module of the original."""
+    """A module of the original program."""
 
     fqn: Dotted
     signature: CallSignature | None = None
@@ -215,21 +214,21 @@ class Module(Part, frozen=True):
 
 
 class Range(Part, frozen=True):
-    """What a size may be."""
+    """The range of a size."""
 
     min_val: Int | None
     max_val: Int | None
 
 
 class Version(Part, frozen=True):
-    """Of the format."""
+    """The version of the format."""
 
     major: Int
     minor: Int
 
 
 class Program(Part, frozen=True):
-    """All of `models/model.json`."""
+    """The content of `models/model.json`."""
 
     graph_module: Module
     opset_version: dict[Name, Int]
@@ -241,7 +240,7 @@ class Program(Part, frozen=True):
 
 
 class Tree(Part, frozen=True):
-    """How arguments are nested: tuples, and a dictionary of none."""
+    """The nesting of arguments: tuples, and an empty dictionary."""
 
     type: Literal["builtins.tuple", "builtins.dict"] | None
     context: Literal["null", "[]"] | None
@@ -249,7 +248,7 @@ class Tree(Part, frozen=True):
 
 
 class Payload(Part, frozen=True):
-    """A tensor of an archive: where its bytes are, and what they are."""
+    """A tensor of an archive: the file of its bytes, and its metadata."""
 
     path_name: Annotated[str, Meta(pattern=r"^(weight|tensor)_[0-9]{1,9}\Z")]
     is_param: bool
@@ -258,36 +257,36 @@ class Payload(Part, frozen=True):
 
 
 class Payloads(Part, frozen=True):
-    """All of a `.._config.json`."""
+    """The content of a `.._config.json`."""
 
     config: dict[Dotted, Payload]
 
 
 class Nothings(Part, frozen=True):
-    """A `.._config.json` of no tensors."""
+    """A `.._config.json` without tensors."""
 
     config: Nothing
 
 
 class NamedCall(msgspec.Struct, frozen=True):
-    """A call by its operator alone, whatever else is said of it."""
+    """A call with only its operator."""
 
     target: str
 
 
 class NamedGraph(msgspec.Struct, frozen=True):
-    """Calls by their operators."""
+    """A graph with only the operators of its calls."""
 
     nodes: list[NamedCall]
 
 
 class NamedModule(msgspec.Struct, frozen=True):
-    """A module by its calls."""
+    """A module with only its calls."""
 
     graph: NamedGraph
 
 
 class NamedProgram(msgspec.Struct, frozen=True):
-    """A program by its calls: to say first what it would do."""
+    """A program with only its calls, to report forbidden operators first."""
 
     graph_module: NamedModule

@@ -1,7 +1,6 @@
-"""Where nodes are emitted: the main graph, or that of a module inside it (a layer, the body of a `scan`).
+"""Scopes for emitting nodes: the main graph, or the graph of a submodule (a layer, the body of a `scan`).
 
-A module inside sees nothing of the graph around it. What it needs from there, a size or a parameter that is not its
-own, becomes a further input.
+A submodule cannot see the graph around it. A size or parameter that it needs from there becomes a further input.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from flashir_torch.reuse import TYPE, reuse
 from flashir_torch.types import TYPES
 
 Made = fx.Node | float | int | bool
-"""What stands for a value: a node, or the number that a constant is."""
+"""The emitted form of a value: a node, or the number of a constant."""
 
 Parameters = Callable[[str], torch.nn.Parameter]
-"""The parameter of a full name, one object however often it is asked for."""
+"""Full name -> parameter; always the same object for a name."""
 
 
 class Scope(ABC):
-    """A graph in the making, and what stands for each IR value in it.
+    """A graph under construction, and the emitted form of each IR value.
 
     Args:
-        parameters: where they come from.
-        exporting: whether it is for `torch.export`, which must not see sizes decide.
+        parameters: returns parameters by name.
+        exporting: whether it is for `torch.export`, where decisions must not depend on sizes.
     """
 
     def __init__(self, parameters: Parameters, exporting: bool) -> None:
@@ -46,70 +45,70 @@ class Scope(ABC):
 
     @abstractmethod
     def parameter(self, name: str) -> fx.Node:
-        """The parameter of that full name."""
+        """The parameter of this full name."""
 
     @abstractmethod
     def size(self, size: Size) -> fx.Node | int:
-        """A size, as a number that is known or read at run time."""
+        """A size, as a number or as a node that computes it."""
 
     @abstractmethod
     def device(self) -> fx.Node | None:
-        """The device that the graph runs on; None where nothing tells."""
+        """The device that the graph runs on; None if unknown."""
 
     def call(self, function: Callable[..., Any], *args: Any, stem: str = "", **kwargs: Any) -> fx.Node:
-        """`stem = function(*args, **kwargs)`, under the name of the value in the making where no stem is given."""
+        """Emit `stem = function(*args, **kwargs)`; the default stem is the name of the current value."""
         return self.graph.create_node("call_function", function, args, kwargs, identifier(stem or self.hint))
 
     def method(self, name: str, *args: Any, stem: str = "", **kwargs: Any) -> fx.Node:
-        """`stem = args[0].name(*args[1:], **kwargs)`"""
+        """Emit `stem = args[0].name(*args[1:], **kwargs)`."""
         return self.graph.create_node("call_method", name, args, kwargs, identifier(stem or self.hint))
 
     def attribute(self, path: str, content: Any) -> fx.Node:
-        """`self.path`, which the module will have."""
+        """Emit `self.path`, and add the attribute to the module."""
         path = attribute_path(path)
         self.attributes[path] = content
         return self.graph.create_node("get_attr", path, name=identifier(path.replace(".", "_")))
 
     def submodule(self, path: str, content: torch.nn.Module, *args: Any) -> fx.Node:
-        """`self.path(*args)`"""
+        """Emit `self.path(*args)`, and add the submodule."""
         path = attribute_path(path)
         self.attributes[path] = content
         return self.graph.create_node("call_module", path, args, name=identifier(path.replace(".", "_")))
 
     def shape(self, sizes: Sequence[Size]) -> tuple[fx.Node | int, ...]:
-        """Sizes, as `size` gives them."""
+        """Several sizes, as for `size`."""
         return tuple(self.size(size) for size in sizes)
 
     def full(self, shape: Sequence[Size], value: Any, dtype: DType, stem: str = "") -> fx.Node:
-        """A new tensor of one number."""
+        """A new tensor filled with a number."""
         return self.call(torch.full, self.shape(shape), value, **self.like(dtype), stem=stem)
 
     def like(self, dtype: DType) -> dict[str, Any]:
-        """The arguments that make a new tensor one of that type, where the graph runs."""
+        """The dtype and device arguments for a new tensor."""
         device = self.device()
         return {"dtype": TYPES[dtype], **({} if device is None else {"device": device})}
 
     def tensor(self, value: Value) -> fx.Node:
-        """What stands for the value, as a tensor; a constant becomes one of shape []."""
+        """The value as a tensor node; a constant becomes a tensor of shape []."""
         made = self.values[value]
         if not isinstance(made, fx.Node):
             made = self.values[value] = self.full((), made, value.type.dtype, stem=value.name)
         return made
 
     def stands_for(self, value: Value, made: Made) -> None:
-        """Enter what stands for a value; a node remembers its type."""
+        """Register the emitted form of a value; a node stores its type."""
         self.values[value] = made
         if isinstance(made, fx.Node):
             made.meta.setdefault(TYPE, value.type)
 
     def results(self, made: fx.Node, outputs: Sequence[Value], *, several: bool) -> dict[Value, fx.Node]:
-        """What stands for each result of a call: an item of the tuple where it has `several`, else itself."""
+        """The nodes of the results of a call: the items of a tuple if `several`, otherwise the call itself."""
         if not several:
             return {outputs[0]: made}
         return {v: self.call(operator.getitem, made, i, stem=v.name) for i, v in enumerate(outputs)}
 
     def finish(self, outputs: Sequence[Value], name: str, *, several: bool) -> fx.GraphModule:
-        """The finished module; it returns a tuple where it has `several` results."""
+        """The finished module. It returns a tuple if `several`."""
         results = tuple(self.tensor(value) for value in outputs)
         self.graph.output(results if several else results[0])
         reuse(self.graph)
@@ -120,7 +119,7 @@ class Scope(ABC):
 
 
 class MainScope(Scope):
-    """The main graph: sizes are read off its inputs, parameters are its attributes."""
+    """The main graph: sizes come from its inputs, parameters are its attributes."""
 
     def __init__(self, parameters: Parameters, inputs: Sequence[Value], exporting: bool) -> None:
         super().__init__(parameters, exporting)
@@ -139,7 +138,7 @@ class MainScope(Scope):
             self._bind(value)
 
     def _bind(self, value: Value) -> None:
-        """Note where sizes can be read; an input whose sizes others tell too is seen in those, so that they agree."""
+        """Record the axes of symbolic sizes. An input with known sizes gets a view of them, so that they must agree."""
         node = self.values[value]
         assert isinstance(node, fx.Node)
         known = False
@@ -152,13 +151,13 @@ class MainScope(Scope):
             self.values[value] = self.method("view", node, self.shape(value.type.shape), stem=node.name)
 
     def parameter(self, name: str) -> fx.Node:
-        """An attribute under its full name."""
+        """The parameter as an attribute under its full name."""
         if name not in self._loaded:
             self._loaded[name] = self.attribute(name, self.parameters(name))
         return self._loaded[name]
 
     def device(self) -> fx.Node | None:
-        """That of the first input, or of a parameter."""
+        """The device of the first input or parameter."""
         if self._device is None:
             first = next((node for node in self.graph.nodes if node.op in ("placeholder", "get_attr")), None)
             if first is not None:
@@ -166,7 +165,7 @@ class MainScope(Scope):
         return self._device
 
     def size(self, size: Size) -> fx.Node | int:
-        """A sum of products of what is read off the inputs."""
+        """A size as a sum of products of input sizes."""
         if isinstance(size, int):
             return size
         if size not in self._sizes:
@@ -189,25 +188,25 @@ class MainScope(Scope):
         return self._sizes[atom]
 
     def _ceildiv(self, atom: CeilDiv) -> fx.Node:
-        """At least one chunk, even of an empty sequence: then loops have a round, and exports have no special case."""
+        """The number of chunks, at least one even for an empty sequence, so that loops need no special case."""
         above = self.size(atom.numerator + (atom.denominator - 1))
         whole = self.call(operator.floordiv, above, atom.denominator, stem="chunks")
         return self.call(torch.sym_max, whole, 1, stem="chunks")
 
     def _symbol(self, symbol: str) -> fx.Node:
         if symbol not in self._read:
-            raise TargetError(f"the size {symbol} cannot be read off any input", where="torch")
+            raise TargetError(f"no input has an axis of size {symbol}", where="torch")
         node, axis = self._read[symbol]
         return self.method("size", node, axis, stem=symbol)
 
 
 class InnerScope(Scope):
-    """The graph of a module inside.
+    """The graph of a submodule.
 
     Args:
         outer: the scope that calls it.
-        inputs: its inputs, by the names they have inside.
-        prefix: parameters whose full names begin so are its own; others are captured.
+        inputs: its inputs.
+        prefix: the prefix of its own parameters; others are captured.
     """
 
     def __init__(self, outer: Scope, inputs: Sequence[Value], prefix: str = "") -> None:
@@ -222,7 +221,7 @@ class InnerScope(Scope):
             self.values[value] = self._placeholder(value.name)
 
     def parameter(self, name: str) -> fx.Node:
-        """An attribute under the rest of its name, or an input."""
+        """An own parameter as an attribute without the prefix, or an input."""
         if not self.prefix or not name.startswith(self.prefix):
             return self._capture(name, name, lambda: self.outer.parameter(name))
         if name not in self._inside:
@@ -230,13 +229,13 @@ class InnerScope(Scope):
         return self._inside[name]
 
     def size(self, size: Size) -> fx.Node | int:
-        """An input where it is not known."""
+        """A number, or an input for a symbolic size."""
         if isinstance(size, int):
             return size
         return self._capture(size, _stem(size), lambda: self.outer.size(size))
 
     def device(self) -> fx.Node | None:
-        """That of the first input."""
+        """The device of the first input."""
         if self._device is None:
             first = next(iter(self.values.values()))
             self._device = self.call(getattr, first, "device", stem="place")
@@ -249,7 +248,7 @@ class InnerScope(Scope):
         return self._inside[key]
 
     def _placeholder(self, stem: str) -> fx.Node:
-        """A further input; all of them stand before the first op."""
+        """A further input, placed before the first op."""
         name = identifier(stem)
         taken = {node.name for node in self.graph.nodes}
         while name in taken:

@@ -1,4 +1,4 @@
-"""Modules that run on a device: numpy in, numpy out."""
+"""Sessions: modules on a device, from and to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Array = npt.NDArray[Any]
 
 
 class Session:
-    """A module that has its parameters on the device. Arrays in the order of the inputs -> its one result.
+    """A module with its parameters on a device. Arrays in the order of the inputs -> its single result.
 
     Args:
         call: the module.
-        graph: what the inputs are.
-        device: where to run.
-        whole: the type in which it takes whole numbers, where that is not the graph's.
+        graph: a graph with the inputs of the module.
+        device: the device to run on.
+        whole: the dtype of integer inputs; None for that of the graph.
     """
 
     def __init__(
@@ -39,64 +39,64 @@ class Session:
         self._types = [input_type(value, whole) for value in graph.inputs]
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
-        """Run once. Raises as `outputs` does, and TargetError where the model has several results."""
+        """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
         results = self.outputs(arrays)
         if len(results) != 1:
             raise TargetError(f"the model has {len(results)} results, wanted one", where="torch")
         return results[0]
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once; every result, those in narrow floating-point types as float32.
+        """Run once, and return every result; narrow floats are converted to float32.
 
         Raises:
-            InputError: inputs that are missing, of another kind, or that PyTorch refuses.
+            InputError: inputs are missing, of a wrong dtype, or rejected by PyTorch.
         """
         with torch.inference_mode():
             return tuple(_array(result) for result in self._results(arrays, ()))
 
     def continued(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[Array, Sequence[torch.Tensor]]:
-        """Run once, the last inputs being tensors already; the first result, and the others as tensors.
+        """Run once with tensors as the last inputs. Returns the first result as an array, and the others as tensors.
 
-        Raises InputError as `outputs` does.
+        Raises the InputError of `outputs`.
         """
         with torch.inference_mode():
             first, *others = self._results(arrays, kept)
             return _array(first), others
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], tuple[torch.Tensor, ...]]:
-        """A run on these inputs, which lie on the device already; called, it waits for the end. Raises InputError."""
+        """A function that runs on these inputs, moved to the device beforehand, and waits. Raises InputError."""
         self._check_count(len(arrays))
-        given = tensors(self._inputs, arrays, self._types, self._device)
+        feed = tensors(self._inputs, arrays, self._types, self._device)
 
         def run() -> tuple[torch.Tensor, ...]:
             with torch.inference_mode():
-                made = self._results((), given)
+                results = self._results((), feed)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            return made
+            return results
 
         return run
 
     def _results(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         count = len(arrays)
         self._check_count(count + len(kept))
-        given = tensors(self._inputs[:count], arrays, self._types[:count], self._device)
+        feed = tensors(self._inputs[:count], arrays, self._types[:count], self._device)
         try:
-            made = self._call(*given, *kept)
+            result = self._call(*feed, *kept)
         except TorchDynamoException as error:
             raise TargetError(f"torch.compile fails: {error}", where="torch", hint=EAGER) from error
         except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
             raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
-        return made if isinstance(made, tuple) else (made,)
+        return result if isinstance(result, tuple) else (result,)
 
     def _check_count(self, count: int) -> None:
         if count != len(self._inputs):
-            shown = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
-            raise InputError(f"the model takes ({shown}), got {count} inputs", where="torch")
+            signature = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
+            raise InputError(f"the model takes ({signature}), got {count} inputs", where="torch")
 
 
 def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:
-    """The type of an input; `whole` where it holds whole numbers and that is given."""
+    """The dtype of an input; for an integer input `whole`, if it is given."""
     is_whole = value.type.dtype in (DType.I32, DType.I64)
     return whole if is_whole and whole is not None else TYPES[value.type.dtype]
 
@@ -104,7 +104,7 @@ def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:
 def tensors(
     inputs: Sequence[Value], arrays: Sequence[Array], types: Sequence[torch.dtype], device: torch.device
 ) -> list[torch.Tensor]:
-    """The inputs in those types on the device. Raises InputError where that would change a kind, as 1.5 to 1."""
+    """The inputs in these dtypes on the device. Raises InputError if the kind differs, as from float to int."""
     return [
         _tensor(value.name, np.asarray(array), dtype).to(device)
         for value, array, dtype in zip(inputs, arrays, types, strict=True)
@@ -112,16 +112,16 @@ def tensors(
 
 
 def compiled(graph: Graph, params: Mapping[str, Array], device: str) -> Session:
-    """A lowered graph with its parameters on a device. Raises TargetError, ParameterError."""
+    """Compile a lowered graph with its parameters on a device. Raises TargetError, ParameterError."""
     place = device_of(device)
-    made = module(graph, params).requires_grad_(False).eval().to(place)
+    net = module(graph, params).requires_grad_(False).eval().to(place)
     if fuses(device):
-        fuse(made)
-    return Session(made, graph, place)
+        fuse(net)
+    return Session(net, graph, place)
 
 
 def _tensor(name: str, array: Array, dtype: torch.dtype) -> torch.Tensor:
-    """The array in the type wanted. Raises InputError where that would change its kind, as 1.5 to 1."""
+    """The array in another dtype. Raises InputError if the kind differs, as from float to int."""
     whole, wanted_whole = array.dtype.kind in "iub", not dtype.is_floating_point
     if array.size and wanted_whole and not whole:
         raise InputError(f"{name} must hold {dtype} numbers, got {array.dtype}", where="torch")

@@ -1,4 +1,4 @@
-"""An artefact read back: its seal and its content are checked before PyTorch loads it."""
+"""Load an artefact. Its seal and its content are checked before PyTorch loads it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from flashir_torch.footprint import WHOLE, check_run
 from flashir_torch.session import Session
 
 MODEL = "flashir.model"
-"""In the extra files of an artefact: the text of the model."""
+"""The extra file of an artefact with the text of the model."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An artefact that was read.
+    """A loaded artefact.
 
     Args:
-        model: at the level of blocks.
-        metadata: what else it carries.
-        program: what runs.
-        path: of its file.
+        model: the model at the level of blocks.
+        metadata: its extra files.
+        program: the exported program.
+        path: the path of its file.
     """
 
     model: Graph
@@ -40,15 +40,15 @@ class Loaded:
 
     @property
     def nodes(self) -> Iterator[fx.Node]:
-        """What the program is made of."""
+        """The nodes of the program."""
         return iter(self.program.graph.nodes)
 
     def session(self, device: str) -> Session:
         """The program on a device.
 
         Raises:
-            TargetError: the device is not at hand.
-            ArtefactError: PyTorch makes nothing of the program.
+            TargetError: the device is not available.
+            ArtefactError: PyTorch cannot run the program.
         """
         place, program = device_of(device), self.program
         with guarded(self.path, ArtefactError, "PyTorch cannot run it"):
@@ -60,20 +60,20 @@ class Loaded:
 
 
 def read(path: Path) -> Loaded:
-    """Read an artefact, once its digest has been verified and its content found harmless.
+    """Load an artefact after verifying its digest and checking its content.
 
     Raises:
-        ArtefactError: it is missing, damaged, none of flashir's, or PyTorch cannot read it.
-        IRError: the text of the model is not of this version of flashir.
+        ArtefactError: it is missing, damaged, was not written by flashir, or PyTorch cannot read it.
+        IRError: another version of flashir wrote the text of the model.
     """
     check_seal(path)
     check_content(path)
     with guarded(path, ArtefactError, "PyTorch cannot load it"), path.open("rb") as file:
-        # not `torch.export.load`, which goes on with an older, pickled format where this one fails
+        # not `torch.export.load`, which falls back to an older, pickled format
         content = load_pt2(file)
         program, metadata = content.exported_programs["model"], content.extra_files
     if not metadata.get(MODEL):
-        raise ArtefactError("this program carries no flashir model", where=str(path), hint="export it with flashir")
+        raise ArtefactError("this program contains no flashir model", where=str(path), hint="export it with flashir")
     model = loads(metadata[MODEL], str(path))
     check_run(program, model, path)
     return Loaded(model, metadata, program, path)

@@ -53,12 +53,12 @@ class TorchTrainer:
         self._replays = self._fuses and not remat
         learn = partial(_learnt, self._loss)
         self._learn = Replay(learn, CardRecorder()) if self._replays else learn
-        self._parameters = {parameter_name(path): each for path, each in self._module.named_parameters()}
+        self._parameters = {parameter_name(path): own for path, own in self._module.named_parameters()}
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
         self._adamw = self._optimiser(optimiser, moments)
 
     def _optimiser(self, optimiser: AdamW, moments: Moments) -> torch.optim.AdamW:
-        made = torch.optim.AdamW(
+        adamw = torch.optim.AdamW(
             self._parameters.values(),
             betas=(optimiser.beta1, optimiser.beta2),
             eps=optimiser.epsilon,
@@ -67,15 +67,15 @@ class TorchTrainer:
         )
         count_at = self._place.device if self._fuses else torch.device("cpu")
         for name, parameter in self._parameters.items():
-            made.state[parameter] = {
+            adamw.state[parameter] = {
                 "step": torch.tensor(float(moments.count), device=count_at),
                 "exp_avg": self._place.laid(moments.mean[name], parameter),
                 "exp_avg_sq": self._place.laid(moments.square[name], parameter),
             }
-        return made
+        return adamw
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
-        """See Trainer. Gradients are added up in float32, batch after batch."""
+        """See Trainer. Gradients are summed in float32, batch by batch."""
         labels = torch.tensor(float(count_labels(self._graph, batches)), device=self._place.device)
         loss = torch.zeros((), device=self._place.device)
         with self._place.together():
@@ -104,48 +104,48 @@ class TorchTrainer:
         return self._whole(self._parameters, self._unused)
 
     def state(self) -> dict[str, Array]:
-        """See Trainer. What the graph does not use has no gradients."""
+        """See Trainer. Unused parameters have zero moments."""
         zeros = {name: np.zeros_like(array) for name, array in self._unused.items()}
         known = {name: self._adamw.state[parameter] for name, parameter in self._parameters.items()}
-        mean = self._whole({name: each["exp_avg"] for name, each in known.items()}, zeros)
-        square = self._whole({name: each["exp_avg_sq"] for name, each in known.items()}, zeros)
-        count = next((int(each["step"]) for each in known.values()), 0)
+        mean = self._whole({name: moments["exp_avg"] for name, moments in known.items()}, zeros)
+        square = self._whole({name: moments["exp_avg_sq"] for name, moments in known.items()}, zeros)
+        count = next((int(moments["step"]) for moments in known.values()), 0)
         return Moments(mean, square, count).state() if self._place.processes.is_first else {}
 
     def _laid(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The labels and inputs of this process, on its device."""
+        """The labels and inputs of this process on its device."""
         arrays = [self._place.rows(array) for array in batch.inputs]
-        wanted = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
-        return wanted, *tensors(self._graph.inputs, arrays, self._types, self._place.device)
+        labels = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
+        return labels, *tensors(self._graph.inputs, arrays, self._types, self._place.device)
 
     def _clipped(self) -> Tensor:
-        """The norm of the whole gradient, []; then each parameter's own is scaled to the limit where it is longer."""
+        """Clip the gradient of each parameter, and return the norm of the whole gradient before clipping, []."""
         for parameter in self._parameters.values():
-            if parameter.grad is None:  # nothing of it reached the loss
+            if parameter.grad is None:  # the loss does not depend on it
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
         squares = self._place.squares(gradients)
         if self._clip is not None:
             scales = (self._clip / squares.sqrt()).clamp(max=1.0)
-            torch._foreach_mul_([self._place.own(each) for each in gradients], list(scales))
+            torch._foreach_mul_([self._place.own(gradient) for gradient in gradients], list(scales))
         return squares.sum().sqrt()
 
     def _whole(self, laid: Mapping[str, Tensor], others: Mapping[str, Array]) -> dict[str, Array]:
-        """Gathered, with copies of the others, in the first process; nothing in the rest."""
+        """Gathered tensors, with copies of the unused ones, in the first process; empty in the others."""
         with self._place.together():
-            found = {name: self._place.whole(tensor) for name, tensor in laid.items()}
+            gathered = {name: self._place.whole(tensor) for name, tensor in laid.items()}
         if not self._place.processes.is_first:
             return {}
-        return {**found, **{name: array.copy() for name, array in others.items()}}
+        return {**gathered, **{name: array.copy() for name, array in others.items()}}
 
 
-def _summed(made: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], wanted: Tensor, *inputs: Tensor) -> Tensor:
-    """The cross-entropy of a model over its labels, summed up: []"""
-    return loss(made(*inputs), wanted)
+def _summed(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], labels: Tensor, *inputs: Tensor) -> Tensor:
+    """The cross-entropy of a model, summed over its labels, []."""
+    return loss(net(*inputs), labels)
 
 
-def _learnt(loss: Callable[..., Tensor], labels: Tensor, wanted: Tensor, *inputs: Tensor) -> Tensor:
-    """Forward and backward; the share that these rows have in the mean loss over so many labels, []."""
-    part = loss(wanted, *inputs) / labels
+def _learnt(loss: Callable[..., Tensor], total: Tensor, labels: Tensor, *inputs: Tensor) -> Tensor:
+    """Forward and backward. Returns the part of these rows in the mean loss over `total` labels, []."""
+    part = loss(labels, *inputs) / total
     part.backward()  # type: ignore[no-untyped-call]
     return part.detach()

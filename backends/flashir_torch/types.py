@@ -1,4 +1,4 @@
-"""Element types of the IR as PyTorch has them."""
+"""IR dtypes as PyTorch dtypes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ TYPES: dict[DType, torch.dtype] = {
 
 
 def number(value: object, dtype: DType) -> float | int | bool:
-    """A constant as a python number of the kind that its element type has."""
+    """A constant as a Python number of the kind of its dtype."""
     assert isinstance(value, (int, float))
     return float(value) if dtype.is_float else bool(value) if dtype is DType.BOOL else int(value)

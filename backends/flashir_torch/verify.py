@@ -1,4 +1,4 @@
-"""What a PyTorch archive must pass before it becomes an artefact."""
+"""The checks of a PyTorch archive before it becomes an artefact."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from flashir.reference.compare import sample_inputs
 from flashir_torch.stored import Loaded, read
 
 SMALLEST = (0, 1, 2)
-"""The sizes that programs refuse most easily. Those with a loop refuse to walk over nothing: see `without_loops`."""
+"""The sizes that programs reject most easily. Programs with a loop reject 0: see `without_loops`."""
 
 
 def verify(path: Path) -> Verified:
-    """Read an artefact, every check of `read` passed, and run it with every open size at its smallest.
+    """Load an artefact with all checks of `read`, and run it at the smallest sizes.
 
     Raises:
-        ArtefactError: what a check found.
+        ArtefactError: a check failed.
     """
     return examined(read(path), path)
 
 
 def examined(loaded: Loaded, path: Path) -> Verified:
-    """The checks of what has been read. Raises as `verify` does."""
+    """Check a loaded artefact. Raises the errors of `verify`."""
     ops = sum(node.op == "call_function" for node in loaded.nodes)
     return Verified(
         (
@@ -49,9 +49,9 @@ def _smallest(loaded: Loaded, path: Path) -> tuple[str, ...]:
         try:
             run.outputs(sample_inputs(loaded.model, dict.fromkeys(names, size)))
         except FlashirError as error:
-            shown = ", ".join(f"{name} = {size}" for name in names)
+            sizes_text = ", ".join(f"{name} = {size}" for name in names)
             raise ArtefactError(
-                f"the program does not run with {shown}: {error.problems[0]}", where=str(path)
+                f"the program does not run with {sizes_text}: {error.problems[0]}", where=str(path)
             ) from error
     return (f"run with {', '.join(names)} = {', '.join(map(str, sizes))}",)
 

@@ -1,4 +1,4 @@
-"""The paper's systems by name, written with the calls that users have: `flashir.model("flash", size="base")`."""
+"""The systems of the paper by name, built with the public API: `flashir.model("flash", size="base")`."""
 
 from flashir_zoo.zoo import Zoo
 

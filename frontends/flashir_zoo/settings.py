@@ -1,4 +1,4 @@
-"""The settings of the zoo: those of a size and a task of the paper, and what a user may set beside them."""
+"""The settings of the zoo: those of a size and a task of the paper, overridden by the user's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TASKS: dict[str, Settings] = {
     "lm": {"causal": True, "norm": "layer_norm"},  # Table 8
     "mlm": {"causal": False, "norm": "scale_norm"},  # Table 7
 }
-HEAD_WIDTH = 64  # in Tables 7 to 9: 12 heads of 768, 16 of 1024
+HEAD_WIDTH = 64  # Tables 7 to 9: 12 heads for 768, 16 for 1024
 
 _EVERY_MODEL = {
     "d_model": AttrSpec((int,), least=2, doc="width of the residual stream"),
@@ -30,7 +30,7 @@ _MASK = AttrSpec((bool,), False, doc="an input, mask, true where there is a toke
 
 
 def _apart(system: System) -> dict[str, AttrSpec]:
-    """The settings of what keeps documents, and padding, apart."""
+    """The settings for segments and padding masks."""
     kinds = (*(("token",) if system.apart else ()), *((True, "chunk") if system.by_chunk else ()))
     doc = "an input, segment_ids. token: documents in a row do not see each other"
     if system.by_chunk:
@@ -40,10 +40,10 @@ def _apart(system: System) -> dict[str, AttrSpec]:
 
 
 def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
-    """Every setting of a model: those given, then its own, those of its task and size, then the defaults.
+    """Every setting of a model. The given ones override those of the system, of its task and size, and the defaults.
 
     Raises:
-        SettingError: an unknown model, and every setting that is unknown or wrong.
+        SettingError: the model is unknown; or lists every setting that is unknown or invalid.
     """
     if model not in SYSTEMS:
         raise SettingError(f"unknown model {model!r}{suggest(model, SYSTEMS)}")
@@ -64,26 +64,26 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
     chosen = {name: spec.default for name, spec in specs.items()}
     sized = system.sizes[str(size)]
     chosen |= {**sized, **TASKS[str(task)], **system.own, **own}
-    many = "heads" in specs and specs["heads"].default != 1
-    if many and "heads" not in own and ("heads" not in sized or "d_model" in own):
+    is_multi_head = "heads" in specs and specs["heads"].default != 1
+    if is_multi_head and "heads" not in own and ("heads" not in sized or "d_model" in own):
         chosen["heads"] = _heads(chosen["d_model"])
     return chosen
 
 
 def _heads(d_model: Attr) -> int:
-    """As many as make each 64 wide or less, of an even width for rope; one where no number of heads does."""
+    """The number of heads with a width of at most 64, even for rope; 1 if there is none."""
     assert isinstance(d_model, int)
     wide = range(min(HEAD_WIDTH, d_model), 0, -1)
     return next((d_model // s for s in wide if d_model % s == 0 and s % 2 == 0), 1)
 
 
 def dtype_of(settings: Settings) -> DType:
-    """The compute type as an element type."""
+    """The compute dtype."""
     return DType.named(str(settings["dtype"]))
 
 
 def attrs_of(block: str, settings: Settings) -> Settings:
-    """The settings that a block takes as attributes."""
+    """The settings that are attributes of a block."""
     return {name: value for name, value in settings.items() if name in OPS[block].attrs}
 
 

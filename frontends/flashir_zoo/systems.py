@@ -1,4 +1,4 @@
-"""The systems of the paper: what a layer of each is made of, and its sizes (Figure 3, Tables 7 to 9)."""
+"""The systems of the paper: the blocks of a layer, and the sizes (Figure 3, Tables 7 to 9)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from flashir.ops import OPS, AttrSpec
 
 Settings = dict[str, Attr]
 
-GATED: dict[str, Settings] = {  # layers of one gated unit each
+GATED: dict[str, Settings] = {  # one gated unit per layer
     "tiny": {"d_model": 64, "depth": 2, "key_dim": 16, "vocab": 256},  # for tests
     "small": {"d_model": 512, "depth": 15},  # Figure 3
     "base": {"d_model": 768, "depth": 24},  # Tables 7 and 8
     "large": {"d_model": 1024, "depth": 46},  # Figure 3
     "pg19": {"d_model": 1024, "depth": 72},  # Table 9
 }
-PAIRS: dict[str, Settings] = {  # layers of attention and feed-forward; heads of 64 but for tests
+PAIRS: dict[str, Settings] = {  # attention and feed-forward per layer; heads of width 64, except for tests
     "tiny": {"d_model": 64, "depth": 2, "heads": 4, "vocab": 256},
-    "small": {"d_model": 512, "depth": 8},  # Figure 3, and as the others in the tables
+    "small": {"d_model": 512, "depth": 8},  # Figure 3, otherwise as in the tables
     "base": {"d_model": 768, "depth": 12},
     "large": {"d_model": 1024, "depth": 24},
     "pg19": {"d_model": 1024, "depth": 36},
@@ -31,12 +31,12 @@ class System:
     """A system of the paper.
 
     Args:
-        blocks: what a layer is made of, in order.
-        doc: a line for people.
-        sizes: settings by the name of a size.
+        blocks: the blocks of a layer, in order.
+        doc: one line of documentation.
+        sizes: the settings of each size.
         position: the block that adds absolute positions.
-        own: settings in which it differs from the defaults, whatever the task.
-        by_chunk: whether segments may hide whole chunks from each other, as in Code 7.
+        own: settings that differ from the defaults, for all tasks.
+        by_chunk: whether segments may mask whole chunks, as in Code 7.
     """
 
     blocks: tuple[str, ...]
@@ -48,13 +48,13 @@ class System:
 
     @property
     def apart(self) -> bool:
-        """Whether its blocks can keep documents apart, and padding from all of them."""
+        """Whether its blocks support segments and padding masks."""
         return any("documents?" in OPS[block].operands for block in self.blocks)
 
     def specs(self) -> dict[str, AttrSpec]:
-        """What its blocks take, by name."""
-        taken = {name: spec for block in (self.position, *self.blocks) for name, spec in OPS[block].attrs.items()}
-        return {name: spec for name, spec in taken.items() if name not in ("scope", "valid")}
+        """The attributes of its blocks, by name."""
+        attrs = {name: spec for block in (self.position, *self.blocks) for name, spec in OPS[block].attrs.items()}
+        return {name: spec for name, spec in attrs.items() if name not in ("scope", "valid")}
 
 
 SYSTEMS = {

@@ -1,4 +1,4 @@
-"""The models of the zoo as graphs."""
+"""Build the models of the zoo."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from flashir_zoo.systems import SYSTEMS
 
 
 class Zoo:
-    """The paper's systems: FLASH and what it is compared with, in every size and for both tasks."""
+    """The systems of the paper: FLASH and its baselines, in every size and for both tasks."""
 
     name = "zoo"
 
     def models(self) -> Mapping[str, str]:
-        """The names of the models, and a line on each."""
+        """The names of the models, each with a line of documentation."""
         return {name: system.doc for name, system in SYSTEMS.items()}
 
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
-        """tokens [b, t] -> logits [b, t, vocab]: embed, positions, the layers, a last norm if any, the tied embedding.
+        """tokens [b, t] -> logits [b, t, vocab]: embedding, positions, layers, an optional norm, the tied embedding.
 
         With `predict = "tags"` the result is a score for each label of each token, [b, t, labels]; with `"class"`, of
         the mean over the tokens of a row, [b, labels].
 
-        Beside the tokens it takes `segment_ids`, whole numbers, and `mask`, bool, both [b, t], where set to.
+        Its further inputs are `segment_ids` (integers) and `mask` (bool), both [b, t], if the settings enable them.
 
-        Raises SettingError with every setting that is unknown or wrong.
+        Raises SettingError that lists every unknown or invalid setting.
         """
         chosen: dict[str, Any] = resolve(model, settings)
         system = SYSTEMS[model]
@@ -51,7 +51,7 @@ class Zoo:
 
 
 def _scores(b: Builder, x: Value, chosen: Mapping[str, Any]) -> Value:
-    """What the head makes of the last norm [b, t, d]."""
+    """The head on the last norm [b, t, d]."""
     if chosen["predict"] == "tokens":
         return b.unembed(x, tied=chosen["tied"])
     head = {"vocab": chosen["labels"], "tied": False, "bias": True, "scope": "head"}
@@ -61,7 +61,7 @@ def _scores(b: Builder, x: Value, chosen: Mapping[str, Any]) -> Value:
 
 
 def _pooled(b: Builder, x: Value) -> Value:
-    """The mean over the tokens of each row, in float32: [b, t, d] -> [b, 1, d]; of a row without any it is 0."""
+    """The mean over the tokens of each row in float32: [b, t, d] -> [b, 1, d]; 0 for a row without tokens."""
     rows, length, _ = x.type.shape
     wide = b.cast(x, dtype=DType.F32)
     mask = next((value for value in b.inputs if value.name == "mask"), None)
@@ -76,7 +76,7 @@ def _pooled(b: Builder, x: Value) -> Value:
 
 
 def _beside(b: Builder, chosen: Mapping[str, Any]) -> dict[str, Value]:
-    """What blocks take beside the tokens, by the name of the operand: who may see whom."""
+    """The masking inputs of the blocks, by the name of the operand."""
     segment_ids = b.input("segment_ids", "i32[B, T]") if chosen.get("segments") else None
     mask = b.input("mask", "bool[B, T]") if chosen.get("mask") else None
     if segment_ids is None:
@@ -87,5 +87,5 @@ def _beside(b: Builder, chosen: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def graph_name(model: str) -> str:
-    """The model's name in letters and underscores: `transformer++` is `transformer_plus_plus`."""
+    """The name of a model as an identifier: `transformer++` becomes `transformer_plus_plus`."""
     return model.replace("-", "_").replace("+", "_plus")

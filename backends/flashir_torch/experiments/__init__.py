@@ -1,1 +1,1 @@
-"""Experiments: what this project's own results of this backend are made with."""
+"""Experiments behind the results of this backend."""

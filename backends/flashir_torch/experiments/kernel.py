@@ -1,11 +1,11 @@
-"""The kernel for mixed_chunk_attention against the op's parts under `torch.compile`, in turn, in one process, on CUDA.
+"""The kernel for mixed_chunk_attention against the decomposed op under `torch.compile`, interleaved, on CUDA.
 
     python -m flashir_torch.experiments.kernel
     python -m flashir_torch.experiments.kernel --seq-len 4096 --seq-len 65536 --dtype bfloat16 --batch 8 --chunk 256
 
-Results are compared before anything is timed. The bound is that of the card's record: products at the peak rate, or
-each operand and result through the memory once, whichever takes longer; a training step has three times the products
-of its forward pass, and moves operands twice and their gradients once.
+Results are compared before timing. The bound is the roofline of the target: the longer of the products at the peak rate
+and of moving each operand and result once. A training step has three times the products of the forward pass, and moves
+operands twice and their gradients once.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ KERNEL = "kernel"
 PARTS = ("matmul", "native")
 DTYPES = {"float32": DType.F32, "bfloat16": DType.BF16}
 ROUNDING = {"float32": 1e-4, "bfloat16": 5e-2}
-"""How far apart results may be, of the largest: the parts round more often than the kernel does."""
+"""The tolerance relative to the largest value; the decomposed op rounds more often than the kernel."""
 
 CALLS = 10
-"""In each round, so that the card need not wait for the processor between them."""
+"""Calls per round, so that the GPU does not wait for the CPU between them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Sizes:
     causal: bool = True
 
     def graph(self, cumsum: str) -> Graph:
-        """A model of nothing but the op."""
+        """A model of only the op."""
         b, dtype = Builder("mixed"), DTYPES[self.dtype]
         keys = [b.input(f"x{i}", f"{dtype}[B, T, {self.keys}]") for i in range(4)]
         v, bias = b.input("v", f"{dtype}[B, T, {self.width}]"), b.input("bias", f"{dtype}[{self.chunk}, {self.chunk}]")
@@ -62,7 +62,7 @@ class Sizes:
         return b.finish(made)
 
     def operands(self, device: str) -> list[Tensor]:
-        """Random ones, scaled as those of a layer."""
+        """Random operands, scaled like those of a layer."""
         shapes = [(self.batch, self.seq_len, self.keys)] * 4
         shapes += [(self.batch, self.seq_len, self.width), (self.chunk, self.chunk)]  # type: ignore[list-item]
         random = torch.Generator(device).manual_seed(0)
@@ -71,7 +71,7 @@ class Sizes:
         return [x.to(TYPES[DTYPES[self.dtype]]).requires_grad_() for x in made]
 
     def bound(self, card: Target, *, step: bool) -> float:
-        """Milliseconds below which the card cannot be, by its record."""
+        """The roofline bound in milliseconds."""
         tokens, size = self.batch * self.seq_len, DTYPES[self.dtype].bytes
         seen = (self.chunk + 1) / 2 if self.causal else self.chunk
         flops = 2.0 * tokens * (seen * (self.keys + self.width) + 2 * self.keys * self.width)
@@ -84,34 +84,34 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Result:
-    """What one contestant takes: without gradients, and forward and backward for every operand."""
+    """The times of one contestant: forward without gradients, and forward and backward for every operand."""
 
     forward: Samples
     step: Samples
 
 
 def contestants(sizes: Sizes) -> Iterator[tuple[str, nn.Module]]:
-    """The kernel, and the parts by every strategy that is no loop over chunks; one, where there is no choice."""
+    """The kernel, and the decomposed op with every strategy without a loop."""
     yield KERNEL, _lowered(sizes.graph("scan"), "cuda")
     for cumsum in PARTS if sizes.causal else PARTS[:1]:
         yield f"parts, {cumsum}", _lowered(sizes.graph(cumsum), "cpu")
 
 
 def check(sizes: Sizes, nets: dict[str, Callable[..., Tensor]], operands: list[Tensor]) -> None:
-    """Raises TargetError where results or gradients differ by more than rounding."""
-    wanted: list[Tensor] | None = None
+    """Raise TargetError if results or gradients differ by more than the tolerance."""
+    reference: list[Tensor] | None = None
     for name, net in nets.items():
         out = net(*operands)
-        found = [out.detach(), *torch.autograd.grad(out, operands, torch.ones_like(out))]
-        for got, want in zip(found, wanted or found, strict=True):
-            far = float((got - want).abs().max() / want.abs().max().clamp(min=1e-30))
-            if not far < ROUNDING[sizes.dtype]:
-                raise TargetError(f"{name} differs from the kernel by {far:.1e} of the largest number, {sizes}")
-        wanted = wanted or found
+        results = [out.detach(), *torch.autograd.grad(out, operands, torch.ones_like(out))]
+        for got, want in zip(results, reference or results, strict=True):
+            error = float((got - want).abs().max() / want.abs().max().clamp(min=1e-30))
+            if not error < ROUNDING[sizes.dtype]:
+                raise TargetError(f"{name} differs from the kernel by {error:.1e} of the largest value, {sizes}")
+        reference = reference or results
 
 
 def measure(sizes: Sizes, rounds: int) -> dict[str, Result]:
-    """Time every contestant on the card. Raises TargetError where they differ."""
+    """Time every contestant on the GPU. Raises TargetError if they differ."""
     operands = sizes.operands("cuda")
     nets: dict[str, Callable[..., Tensor]] = {
         name: torch.compile(net.to("cuda"), dynamic=False) for name, net in contestants(sizes)
@@ -120,7 +120,7 @@ def measure(sizes: Sizes, rounds: int) -> dict[str, Result]:
     gradient = torch.ones_like(operands[4])
     forward = interleaved({name: _forward(net, operands) for name, net in nets.items()}, rounds)
     step = interleaved({name: _step(net, operands, gradient) for name, net in nets.items()}, rounds)
-    return {name: Result(_each(forward[name]), _each(step[name])) for name in nets}
+    return {name: Result(_per_call(forward[name]), _per_call(step[name])) for name in nets}
 
 
 def _lowered(graph: Graph, device: str) -> nn.Module:
@@ -146,15 +146,15 @@ def _step(net: Callable[..., Tensor], operands: list[Tensor], gradient: Tensor) 
     return run
 
 
-def _each(samples: Samples) -> Samples:
+def _per_call(samples: Samples) -> Samples:
     return replace(samples, ms=tuple(ms / CALLS for ms in samples.ms))
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seq-len", type=int, action="append", help="4096, 16384 and 65536 unless told")
-    parser.add_argument("--dtype", choices=DTYPES, action="append", help="both unless told")
+    parser.add_argument("--seq-len", type=int, action="append", help="default: 4096, 16384 and 65536")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="default: both")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--keys", type=int, default=128)
     parser.add_argument("--width", type=int, default=1536)
@@ -162,13 +162,13 @@ def main() -> None:
     parser.add_argument("--causal", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true")
-    given = vars(parser.parse_args())
+    settings = vars(parser.parse_args())
     if not torch.cuda.is_available():
-        parser.error("the kernel is timed on a CUDA card, and PyTorch finds none here")
-    lengths, dtypes = given.pop("seq_len") or [4096, 16384, 65536], given.pop("dtype") or list(DTYPES)
-    rounds, as_json = given.pop("rounds"), given.pop("json")
+        parser.error("the kernel needs a CUDA device, and PyTorch finds none here")
+    lengths, dtypes = settings.pop("seq_len") or [4096, 16384, 65536], settings.pop("dtype") or list(DTYPES)
+    rounds, as_json = settings.pop("rounds"), settings.pop("json")
     card = next((target(f"torch:{name}") for name in device_names() if name not in ("cpu", "cuda")), None)
-    for sizes in (Sizes(dtype, length, **given) for dtype in dtypes for length in lengths):
+    for sizes in (Sizes(dtype, length, **settings) for dtype in dtypes for length in lengths):
         _show(sizes, measure(sizes, rounds), card, as_json=as_json)
         torch._dynamo.reset()
 

@@ -1,11 +1,11 @@
-"""One FLASH layer, forward and backward: ours against FLASH-pytorch, in turn, in one process.
+"""One FLASH layer, forward and backward: flashir against FLASH-pytorch, interleaved in one process.
 
     pip install --no-deps --target rival FLASH-pytorch einops rotary-embedding-torch
     PYTHONPATH=rival python -m flashir_torch.experiments.layer --seq-len 4096 --d-model 768 --chunk 256
     PYTHONPATH=rival python -m flashir_torch.experiments.layer --compiled
 
-They are the same architecture, not one function: FLASH-pytorch turns 32 of the 128 features of a key by their position
-and takes its bias from T5; ours are the paper's. The sizes of all products are the same.
+They have the same architecture but not the same function: FLASH-pytorch applies rotary embedding to 32 of the 128
+features of a key, and uses the bias of T5; flashir follows the paper. All products have the same sizes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CUMSUM = ("matmul", "scan", "native")
 
 @dataclass(frozen=True)
 class Sizes:
-    """The layer [b, t, d], and how it is timed."""
+    """The layer [b, t, d], and the settings of the timing."""
 
     batch: int
     seq_len: int
@@ -45,12 +45,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Result:
-    """What one contestant takes.
+    """The cost of one contestant.
 
     Args:
-        forward: without gradients.
-        step: forward and backward, for the input and every parameter.
-        kept: bytes that the forward keeps for the backward, parameters left out.
+        forward: the time without gradients.
+        step: the time of forward and backward, for the input and every parameter.
+        kept: bytes saved for the backward pass, without parameters.
     """
 
     forward: Samples
@@ -59,7 +59,7 @@ class Result:
 
 
 def measure(sizes: Sizes) -> dict[str, Result]:
-    """Time every layer on this processor; FLASH-pytorch among them where it can be imported."""
+    """Time every layer on this CPU, including FLASH-pytorch if it is installed."""
     torch.manual_seed(0)
     x, gradient = torch.randn(2, sizes.batch, sizes.seq_len, sizes.d_model).unbind()
     nets = dict(_contestants(sizes))
@@ -70,7 +70,7 @@ def measure(sizes: Sizes) -> dict[str, Result]:
 
 
 def kept(net: nn.Module, x: Tensor) -> int:
-    """Bytes of the storages that a forward pass keeps for its backward, each counted once, parameters left out."""
+    """Bytes of the storages that a forward pass saves for the backward pass, without parameters."""
     own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
     seen: dict[int, int] = {}
 
@@ -87,7 +87,7 @@ def kept(net: nn.Module, x: Tensor) -> int:
 
 
 def layer(sizes: Sizes, cumsum: str) -> Graph:
-    """A model of nothing but one layer [B, T, d] -> [B, T, d]."""
+    """A model of a single layer [B, T, d] -> [B, T, d]."""
     b = Builder("layer")
     x = b.input("x", f"f32[B, T, {sizes.d_model}]")
     return b.finish(b.flash(x, chunk=sizes.chunk, cumsum=cumsum, causal=sizes.causal))
@@ -101,7 +101,7 @@ def _contestants(sizes: Sizes) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _rival(sizes: Sizes) -> nn.Module:
-    """The layer of FLASH-pytorch, as its own `FLASHTransformer` makes it, without the shift of tokens."""
+    """The layer of FLASH-pytorch, as in its `FLASHTransformer`, without token shift."""
     rotary = import_module("rotary_embedding_torch").RotaryEmbedding(dim=32)
     net: Any = import_module("flash_pytorch").FLASH(
         dim=sizes.d_model, group_size=sizes.chunk, causal=sizes.causal, rotary_pos_emb=rotary
@@ -111,9 +111,9 @@ def _rival(sizes: Sizes) -> nn.Module:
 
 
 def _compiled(net: nn.Module) -> nn.Module:
-    made: Any = torch.compile(net, dynamic=False)
-    assert isinstance(made, nn.Module)
-    return made
+    result: Any = torch.compile(net, dynamic=False)
+    assert isinstance(result, nn.Module)
+    return result
 
 
 def _forward(net: nn.Module, x: Tensor) -> Callable[[], object]:
@@ -141,27 +141,27 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--causal", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--compiled", action="store_true", help="all of them under torch.compile")
+    parser.add_argument("--compiled", action="store_true", help="use torch.compile for all")
     parser.add_argument("--json", action="store_true")
-    given = vars(parser.parse_args())
-    as_json = given.pop("json")
-    found = measure(Sizes(**given))
+    settings = vars(parser.parse_args())
+    as_json = settings.pop("json")
+    results = measure(Sizes(**settings))
     if as_json:
         rows = {
             name: {"forward_ms": r.forward.median, "step_ms": r.step.median, "kept": r.kept}
-            for name, r in found.items()
+            for name, r in results.items()
         }
-        print(json.dumps({**given, "layers": rows}))
+        print(json.dumps({**settings, "layers": rows}))
         return
-    if RIVAL not in found:
+    if RIVAL not in results:
         raise TargetError(f"{RIVAL} is not installed", hint=f"see the head of {__name__}")
-    print(", ".join(f"{name} {value}" for name, value in given.items()))
-    rival = found[RIVAL]
-    for name, each in found.items():
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    rival = results[RIVAL]
+    for name, result in results.items():
         print(
-            f"{name:14}  forward {each.forward.median:8.1f} ms ({each.forward.ratio(rival.forward):.2f})"
-            f"   and backward {each.step.median:8.1f} ms ({each.step.ratio(rival.step):.2f})"
-            f"   kept {each.kept / 2**20:6.0f} MiB ({each.kept / rival.kept:.2f})"
+            f"{name:14}  forward {result.forward.median:8.1f} ms ({result.forward.ratio(rival.forward):.2f})"
+            f"   and backward {result.step.median:8.1f} ms ({result.step.ratio(rival.step):.2f})"
+            f"   kept {result.kept / 2**20:6.0f} MiB ({result.kept / rival.kept:.2f})"
         )
 
 

@@ -1,14 +1,14 @@
-"""A training step of whole models on a card, in turn, in one process: FLASH, Transformer++ and FLASH-pytorch.
+"""Interleaved training steps of whole models on a GPU in one process: FLASH, Transformer++ and FLASH-pytorch.
 
     pip install --no-deps --target rival FLASH-pytorch einops rotary-embedding-torch
     PYTHONPATH=rival python -m flashir_torch.experiments.step --out step.json
     python -m flashir_torch.experiments.step --only flash --seq-len 8192 --profile profiles/
 
-Base models of 110M parameters in bfloat16, 2^15 tokens a step, AdamW included. FLASH and Transformer++ are trained as
-`flashir train` does it, the attention of the latter by `scaled_dot_product_attention`, which on an H100 takes that of
-cuDNN. FLASH-pytorch runs under autocast, once as it comes and once with its layers under `torch.compile`, with the same
-loss and the AdamW of PyTorch; it is the same architecture, not one function (see bench_layer). `flashir bench --show
-step.json` shows what was written.
+Base models of 110M parameters in bfloat16, 2^15 tokens per step, including AdamW. FLASH and Transformer++ are trained
+as in `flashir train`. The attention of the latter is `scaled_dot_product_attention`, which uses cuDNN on an H100.
+FLASH-pytorch runs under autocast, once eager and once with its layers under `torch.compile`, with the same loss and
+PyTorch's AdamW. It has the same architecture but not the same function (see flashir_torch.experiments.layer).
+`flashir bench --show step.json` shows the record.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Contestant:
     """A model in training.
 
     Args:
-        row: what is known of it, for one batch and length.
-        step: one step on a batch, waited for; the loss before it.
+        row: its row, for one batch and length.
+        step: makes a step on a batch, waits for it, and returns the loss before it.
     """
 
     row: Row
@@ -65,45 +65,47 @@ class Contestant:
 
 
 class Bench:
-    """All models in training on one card, built once and run at every length.
+    """All models in training on one GPU, built once and run at every length.
 
     Args:
-        target: a card with a record, such as `torch:h100`.
-        tokens: of a step.
-        only: some of `SYSTEMS`; all where none is named.
+        target: a GPU with a target record, such as `torch:h100`.
+        tokens: tokens per step.
+        only: some of `SYSTEMS`; empty for all.
     """
 
     def __init__(self, target: str, tokens: int, only: Sequence[str] = ()) -> None:
         self.target, self.tokens, self.only = target, tokens, only or SYSTEMS
         self._trainers: dict[tuple[str, int | None, str | None], TorchTrainer] = {}
         rivals = {RIVAL: False, RIVAL_COMPILED: True} if _can_compare() else {}
-        self._rivals = {name: RivalStep(compiled=each) for name, each in rivals.items() if name in self.only}
+        self._rivals = {name: RivalStep(compiled=compiled) for name, compiled in rivals.items() if name in self.only}
 
     def measure(self, seq_len: int, rounds: int, profiles: Path | None = None) -> list[Row]:
-        """A row for every contestant at one length; how much memory each takes is that of its own step.
+        """A row for every contestant at one length, with the memory of its own step.
 
-        Raises TargetError where one does not fit the card, or its loss is not finite.
+        Raises TargetError if one does not fit on the GPU, or its loss is not finite.
         """
-        torch._dynamo.reset()  # every length is compiled as if there were no other: with all sizes known
+        torch._dynamo.reset()  # compile every length with static sizes
         batch = max(1, self.tokens // seq_len)
         random = np.random.default_rng(0)
         ids, labels = random.integers(0, VOCAB, (2, batch, seq_len))
-        given = Batch((ids,), labels)
+        data = Batch((ids,), labels)
         models = {name: flashir.model(name, size="base") for name in OURS if name in self.only}
         grid = Grid(models, (self.target,), (seq_len,), None, self.tokens, training=True, dtype="bfloat16")
-        found = [self._ours(case) for case in grid.cases()]
-        found += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
-        rows = [_first(each, given) for each in found]
+        contestants = [self._ours(case) for case in grid.cases()]
+        contestants += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
+        rows = [_first(contestant, data) for contestant in contestants]
         if profiles is not None:
             profiles.mkdir(parents=True, exist_ok=True)
-            for each in found:
-                path = profiles / f"{re.sub('[^a-zA-Z0-9]+', '-', each.row.system)}-{seq_len}.txt"
-                path.write_text(_profiled(each, given))
-        samples = interleaved({each.row.system: partial(each.step, given) for each in found}, rounds)
+            for contestant in contestants:
+                path = profiles / f"{re.sub('[^a-zA-Z0-9]+', '-', contestant.row.system)}-{seq_len}.txt"
+                path.write_text(_profiled(contestant, data))
+        samples = interleaved(
+            {contestant.row.system: partial(contestant.step, data) for contestant in contestants}, rounds
+        )
         return [replace(row, samples_ms=samples[row.system].ms, heat=1) for row in rows]
 
     def _ours(self, case: Case) -> Contestant:
-        """Raises TargetError where it does not fit the card."""
+        """A contestant of flashir. Raises TargetError if it does not fit on the GPU."""
         row, device = case.row, find_target(self.target).device
         if row.problem:
             raise TargetError(row.problem, where=row.name)
@@ -112,14 +114,14 @@ class Bench:
             lowered = Lowering.of(self.target).run(case.graph)
             self._trainers[choice] = TorchTrainer(lowered, init(case.graph), device, AdamW(clip=CLIP))
         trainer = self._trainers[choice]
-        return Contestant(row, lambda given: trainer.step([given], LEARNING_RATE).loss)
+        return Contestant(row, lambda batch: trainer.step([batch], LEARNING_RATE).loss)
 
     def _theirs(self, name: str, step: RivalStep, batch: int, seq_len: int) -> Contestant:
         return Contestant(Row(name, self.target, batch, seq_len, True, CHUNK, "native", "bf16", step.parameters), step)
 
 
 class RivalStep:
-    """A step of FLASH-pytorch in the sizes of a base model."""
+    """A training step of FLASH-pytorch with the sizes of a base model."""
 
     def __init__(self, *, compiled: bool) -> None:
         self.net: Any = (
@@ -131,15 +133,15 @@ class RivalStep:
         )
         for layer in self.net.layers if compiled else ():
             layer.compile()
-        self.parameters = sum(each.numel() for each in self.net.parameters())
+        self.parameters = sum(parameter.numel() for parameter in self.net.parameters())
         self._optimiser = torch.optim.AdamW(self.net.parameters(), lr=LEARNING_RATE, fused=True)
         self._loss = torch.compile(summed_loss)
 
-    def __call__(self, given: Batch) -> float:
-        """The loss before the step."""
-        ids, labels = (torch.tensor(array, device="cuda") for array in (given.inputs[0], given.labels))
+    def __call__(self, batch: Batch) -> float:
+        """Make a step, and return the loss before it."""
+        ids, labels = (torch.tensor(array, device="cuda") for array in (batch.inputs[0], batch.labels))
         with torch.autocast("cuda", torch.bfloat16):
-            loss = self._loss(self.net(ids), labels) / given.wanted
+            loss = self._loss(self.net(ids), labels) / batch.wanted
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
         self._optimiser.step()
@@ -151,54 +153,54 @@ def _can_compare() -> bool:
     return all(find_spec(name) is not None for name in ("flash_pytorch", "rotary_embedding_torch", "einops"))
 
 
-def _first(each: Contestant, given: Batch) -> Row:
-    """Compile, see what memory a step takes that is not recorded, and record it.
+def _first(contestant: Contestant, data: Batch) -> Row:
+    """Compile, measure the memory of a step before it is recorded, and record it.
 
-    Raises TargetError where the loss is not finite.
+    Raises TargetError if the loss is not finite.
     """
-    loss = each.step(given)
+    loss = contestant.step(data)
     if not np.isfinite(loss):
-        raise TargetError(f"the loss of {each.row.name} is {loss}")
+        raise TargetError(f"the loss of {contestant.row.name} is {loss}")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     for _ in range(WARM_UP - 1):
-        each.step(given)
+        contestant.step(data)
     peak = torch.cuda.max_memory_allocated()
-    each.step(given)
-    return replace(each.row, baseline_bytes=before, peak_bytes=peak)
+    contestant.step(data)
+    return replace(contestant.row, baseline_bytes=before, peak_bytes=peak)
 
 
-def _profiled(each: Contestant, given: Batch) -> str:
+def _profiled(contestant: Contestant, data: Batch) -> str:
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-        each.step(given)
-    return str(found.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=70))
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        contestant.step(data)
+    return str(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=70))
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seq-len", type=count, action="append", help=f"{', '.join(map(str, LENGTHS))} unless told")
-    parser.add_argument("--only", action="append", choices=SYSTEMS, help="all unless told")
-    parser.add_argument("--tokens", type=count, default=2**15, help="a step")
+    parser.add_argument("--seq-len", type=count, action="append", help=f"{', '.join(map(str, LENGTHS))} by default")
+    parser.add_argument("--only", action="append", choices=SYSTEMS, help="default: all")
+    parser.add_argument("--tokens", type=count, default=2**15, help="tokens per step")
     parser.add_argument("--rounds", type=count, default=11)
     parser.add_argument("--out", type=Path, help="a file for the record, JSON")
-    parser.add_argument("--profile", type=Path, help="a folder for tables of what runs on the card, one a system")
-    given = parser.parse_args()
+    parser.add_argument("--profile", type=Path, help="a folder for a profile table per system")
+    args = parser.parse_args()
     cards = [name for name in device_names() if name not in ("cpu", "cuda")]
     if not cards:
-        parser.error("a step is timed on a CUDA card that has a record, and PyTorch finds none here")
+        parser.error("a step needs a CUDA device with a target record, and PyTorch finds none here")
     target = f"torch:{cards[0]}"
-    record = new_record({"tokens": given.tokens, "rounds": given.rounds, "model": "base, bfloat16"}, (target,))
-    bench = Bench(target, given.tokens, given.only or ())
-    for seq_len in given.seq_len or LENGTHS:
-        rows = bench.measure(seq_len, given.rounds, given.profile)
+    record = new_record({"tokens": args.tokens, "rounds": args.rounds, "model": "base, bfloat16"}, (target,))
+    bench = Bench(target, args.tokens, args.only or ())
+    for seq_len in args.seq_len or LENGTHS:
+        rows = bench.measure(seq_len, args.rounds, args.profile)
         record = replace(record, rows=(*record.rows, *rows))
         _show(rows)
-        if given.out is not None:  # after every length, so that what was measured is kept
-            record.write(given.out)
+        if args.out is not None:  # after every length, so that an interrupt loses nothing
+            record.write(args.out)
 
 
 def _show(rows: Sequence[Row]) -> None:

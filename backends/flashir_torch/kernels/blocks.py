@@ -1,7 +1,7 @@
-"""How large the blocks of a kernel are: powers of two from 16 on, as products want them.
+"""The block sizes of the kernels: powers of two from 16 on, as products require.
 
-Those for narrow types were the fastest on an H100; the wide ones compile without spilled registers, and leave room for
-two programs on each multiprocessor.
+The blocks for narrow dtypes were the fastest on an H100. Those for float32 compile without register spills, and allow
+two programs per multiprocessor.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 
 LEAST = 16
 PROGRAMS = 128
-"""As many keep a card busy: an A100 has 108 multiprocessors, an H100 132."""
+"""Enough programs to fill a GPU: an A100 has 108 multiprocessors, an H100 132."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of a kernel, and how it is compiled.
+    """The blocks of a kernel, and its compile options.
 
     Args:
         rows, columns: n, m.
         keys: s.
         features: e.
-        warps: of 32 threads, that run a program.
-        stages: how deep loads are pipelined.
+        warps: warps per program.
+        stages: the depth of the load pipeline.
     """
 
     rows: int
@@ -33,7 +33,7 @@ class Blocks:
     stages: int
 
     def within(self, chunk: int, keys: int, width: int) -> Blocks:
-        """No larger than what they are blocks of."""
+        """The blocks, limited to the sizes of the operands."""
         return replace(
             self,
             rows=min(self.rows, chunk),
@@ -43,17 +43,17 @@ class Blocks:
         )
 
     def spread(self, batch: int, keys: int, width: int) -> Blocks:
-        """Smaller tiles of the state [s, e] where they would be too few to keep a card busy."""
-        made = self
-        while batch * made.tiles(keys, width) < PROGRAMS and max(made.keys, made.features) > 2 * LEAST:
-            if made.features >= made.keys:
-                made = replace(made, features=made.features // 2)
+        """Smaller tiles of the state [s, e], if there would be too few to fill a GPU."""
+        blocks = self
+        while batch * blocks.tiles(keys, width) < PROGRAMS and max(blocks.keys, blocks.features) > 2 * LEAST:
+            if blocks.features >= blocks.keys:
+                blocks = replace(blocks, features=blocks.features // 2)
             else:
-                made = replace(made, keys=made.keys // 2)
-        return made
+                blocks = replace(blocks, keys=blocks.keys // 2)
+        return blocks
 
     def tiles(self, keys: int, width: int) -> int:
-        """How many of them cover a state [s, e]."""
+        """The number of tiles of a state [s, e]."""
         return -(-keys // self.keys) * -(-width // self.features)
 
 
@@ -72,5 +72,5 @@ WIDE = {
 
 
 def power_of_two(size: int) -> int:
-    """The least block that holds so many."""
+    """The smallest block that holds this size."""
     return max(LEAST, 1 << (size - 1).bit_length())

@@ -1,8 +1,8 @@
-"""The kernels of mixed_chunk_attention (Code 8), forward and backward. Each does a thing and its mirror image.
+"""The kernels of mixed_chunk_attention (Code 8), forward and backward. Most have a mirrored variant.
 
-Axes: b batch, t length, g chunks, n and m positions within a chunk, s key, e expanded. Rows of operands may lie apart,
-numbers of a row may not. What lies outside reads as zero, which adds nothing: lengths need no padding. Products are
-summed in float32. A program is a number on one axis, for the others end at 65535.
+Axes: b batch, t length, g chunks, n and m positions within a chunk, s key, e expanded. Rows of operands may be strided,
+elements of a row may not. Out-of-range elements read as zero and add nothing, so lengths need no padding. Products are
+accumulated in float32. The grid has one axis, because the others are limited to 65535.
 
     states            sum of k^T v over the chunks before each, or after each       [b, g, s, e]
     attend            relu2(q k^T + bias) x within chunks, plus linear state        [b, t, e]
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(not isinstance(tl.zeros, triton.JITFunction))
-"""Triton's interpreter multiplies the bits of bfloat16 as whole numbers: there it is widened, which changes nothing."""
+"""Triton's interpreter multiplies bfloat16 as integers, so operands are widened there, which changes nothing."""
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Which nodes have a kernel, and under what conditions. Neither PyTorch nor Triton here: a plan asks as well."""
+"""The nodes that have a kernel. Works without PyTorch and Triton, for plans."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from flashir.ir import DType, Node
 from flashir.ops.attention.recurrence import is_mixed_chunk
 
 DEVICES = frozenset(("cuda", "a100", "h100", "h200"))
-"""Triton compiles for compute capability 8.0 and above, which a v100 has not."""
+"""Triton needs compute capability 8.0 or higher, which a v100 does not have."""
 
 CAPABILITY = (8, 0)
-"""What Triton wants of a card."""
+"""The compute capability that Triton needs."""
 
 LEAST_CHUNK = 16
 MOST_KEYS = 128
-"""s; a block of rows has all of them."""
+"""The largest s; a block of rows holds all keys."""
 
 
 def _mixed(node: Node) -> bool:
-    """Mixed chunk attention without segments, in a narrow type or float32, if blocks divide the chunk.
+    """Mixed chunk attention without segments, in a narrow dtype or float32, if blocks divide the chunk.
 
-    The kernel is the strategy `scan`, so who chooses a strategy, by cost or by hand, chooses the kernel or its
-    alternatives; without causality there are none.
+    The kernel is the strategy `scan`, so choosing a strategy chooses between the kernel and its alternatives; without
+    causality there is no choice.
     """
     if not is_mixed_chunk(node):
         return False
@@ -39,7 +39,7 @@ def _mixed(node: Node) -> bool:
 
 
 KERNELS: dict[str, Callable[[Node], bool]] = {"chunked_recurrence": _mixed}
-"""The ops that have one, each with its condition."""
+"""The ops with a kernel, each with its condition."""
 
 
 def has_kernel(node: Node, device: str) -> bool:
@@ -48,10 +48,10 @@ def has_kernel(node: Node, device: str) -> bool:
 
 
 def need_triton() -> None:
-    """Raises TargetError where Triton is not installed."""
+    """Raise TargetError if Triton is not installed."""
     if find_spec("triton") is None:
         raise TargetError(
-            "Triton is not installed, in which kernels for CUDA are written",
+            "Triton is not installed, and the CUDA kernels need it",
             where="torch",
             hint="pip install triton; or lower the model for torch:v100 or torch:cpu, which have no kernels",
         )

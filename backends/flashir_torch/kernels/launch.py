@@ -1,4 +1,4 @@
-"""mixed_chunk_attention on operands of one type: which kernels run, over what.
+"""Launch the kernels of mixed_chunk_attention on operands of one dtype.
 
 Axes: b batch, t length, g chunks, n within a chunk, s key, e expanded.
 """
@@ -15,18 +15,18 @@ from flashir_torch.kernels import bodies
 from flashir_torch.kernels.blocks import NARROW, WIDE, Blocks
 
 Operands = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""quad_q, quad_k, lin_q, lin_k [b, t, s], v [b, t, e], bias [n, n]"""
+"""quad_q, quad_k, lin_q, lin_k [b, t, s], v [b, t, e], bias [n, n]."""
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """The op for some sizes. The last axis of what it is given has no gaps; none is empty.
+    """The op for some sizes. The last axis of operands must be contiguous, and no size may be 0.
 
     Args:
-        chunk, causal, lin_norm: as the op has them.
-        shape: of v, [b, t, e].
+        chunk, causal, lin_norm: the attributes of the op.
+        shape: the shape of v, [b, t, e].
         keys: s.
-        dtype: of all operands but the bias.
+        dtype: the dtype of all operands except the bias.
     """
 
     chunk: int
@@ -37,35 +37,35 @@ class Mixed:
     dtype: torch.dtype
 
     def forward(self, operands: Operands) -> tuple[Tensor, Tensor]:
-        """The result [b, t, e], and the states that its linear part has read."""
+        """The result [b, t, e], and the states that its linear part reads."""
         quad_q, quad_k, lin_q, lin_k, v, bias = operands
         states = self._states(lin_k, v)
         return self._attend(quad_q, quad_k, lin_q, v, bias, states, mirrored=False), states
 
     def backward(self, operands: Operands, states: Tensor, d_out: Tensor) -> Operands:
-        """Gradients by the operands, that by the bias in float32. Scores are made anew, not kept."""
+        """The gradients of the operands; that of the bias is float32. Scores are recomputed."""
         quad_q, quad_k, lin_q, lin_k, v, bias = operands
-        wanted = self._states(lin_q, d_out, reverse=True)
-        d_v = self._attend(quad_k, quad_q, lin_k, d_out, bias.t().contiguous(), wanted, mirrored=True)
+        d_states = self._states(lin_q, d_out, reverse=True)
+        d_v = self._attend(quad_k, quad_q, lin_k, d_out, bias.t().contiguous(), d_states, mirrored=True)
         d_scores = self._score_gradients(quad_q, quad_k, d_out, v, bias)
         d_quad_q, d_lin_q = self._key_gradients(d_scores, quad_k, d_out, states, mirrored=False)
-        d_quad_k, d_lin_k = self._key_gradients(d_scores, quad_q, v, wanted, mirrored=True)
+        d_quad_k, d_lin_k = self._key_gradients(d_scores, quad_q, v, d_states, mirrored=True)
         return d_quad_q, d_quad_k, d_lin_q, d_lin_k, d_v, d_scores.sum(0, dtype=torch.float32)
 
     @property
     def chunks(self) -> int:
-        """g"""
+        """The number of chunks, g."""
         return -(-self.shape[1] // self.chunk)
 
     @property
     def states(self) -> tuple[int, int, int]:
-        """The shape of the states: one before each chunk, [b g, s, e]; not causal, one for all, [b, s, e]."""
+        """The shape of the states: one before each chunk, [b g, s, e]; if not causal, a single one, [b, s, e]."""
         batch, _, width = self.shape
         return batch * (self.chunks if self.causal else 1), self.keys, width
 
     @property
     def _by_place(self) -> bool:
-        """Whether the weight of a state depends on how many chunks are before it."""
+        """Whether the weight of a state depends on the number of chunks before it."""
         return self.causal and self.lin_norm == "chunk_mean"
 
     @property
@@ -75,7 +75,7 @@ class Mixed:
         return 1.0 / (self.chunk * (self.chunks if self.lin_norm == "chunk_mean" and not self.causal else 1))
 
     def _states(self, k: Tensor, v: Tensor, *, reverse: bool = False) -> Tensor:
-        """The weighted sum of k^T v that each chunk is given; not causal, one for all."""
+        """The weighted sums of k^T v for each chunk; if not causal, a single one."""
         batch, length, width = self.shape
         blocks = self._blocks("states").spread(batch, self.keys, width)
         out = v.new_empty(self.states)
@@ -99,7 +99,7 @@ class Mixed:
         return out
 
     def _score_gradients(self, q: Tensor, k: Tensor, d_out: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """[b g, n, m]"""
+        """The gradient of the scores, [b g, n, m]."""
         blocks = self._blocks("score_gradients")
         places = self.shape[0] * self.chunks
         out = v.new_empty((places, self.chunk, self.chunk))
@@ -133,12 +133,12 @@ class Mixed:
 
 
 def _options(blocks: Blocks) -> dict[str, int]:
-    """What a kernel is told of its blocks; `states` has no columns."""
-    made = {"rows": blocks.rows, "columns": blocks.columns, "key_block": blocks.keys, "features": blocks.features}
-    given = {name: size for name, size in made.items() if size}
-    return {**given, "num_warps": blocks.warps, "num_stages": blocks.stages}
+    """The block sizes and options of a kernel; `states` has no columns."""
+    sizes = {"rows": blocks.rows, "columns": blocks.columns, "key_block": blocks.keys, "features": blocks.features}
+    present = {name: size for name, size in sizes.items() if size}
+    return {**present, "num_warps": blocks.warps, "num_stages": blocks.stages}
 
 
 def _strides(*xs: Tensor) -> list[int]:
-    """From row to row of a batch, and of a sequence, for each."""
+    """The batch and row strides of each tensor."""
     return [stride for x in xs for stride in x.stride()[:2]]

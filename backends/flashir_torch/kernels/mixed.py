@@ -1,4 +1,4 @@
-"""mixed_chunk_attention as an operator of PyTorch: eager, under autograd, in `torch.compile` and `torch.export`."""
+"""mixed_chunk_attention as a PyTorch operator, for eager mode, autograd, `torch.compile` and `torch.export`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def mixed_chunk_attention(
 
     Args:
         quad_q, quad_k, lin_q, lin_k: [b, t, s].
-        v: float32, bfloat16 or float16 [b, t, e]; the others are taken in its type.
+        v: float32, bfloat16 or float16 [b, t, e]; the others are cast to its dtype.
         bias: [chunk, chunk].
         chunk: a power of two, at least 16.
-        causal, lin_norm: as the op has them.
+        causal, lin_norm: the attributes of the op.
 
     Returns:
-        [b, t, e], differentiable in every operand, once.
+        [b, t, e], once differentiable in every operand.
 
     Raises:
-        TargetError: the tensors are not on a card that Triton compiles for.
+        TargetError: the tensors are not on a GPU that Triton supports.
     """
-    made, _ = _forward(quad_q, quad_k, lin_q, lin_k, v, bias, chunk, causal, lin_norm)
-    assert isinstance(made, Tensor)
-    return made
+    out, _ = _forward(quad_q, quad_k, lin_q, lin_k, v, bias, chunk, causal, lin_norm)
+    assert isinstance(out, Tensor)
+    return out
 
 
 @torch.library.custom_op("flashir::mixed_chunk_attention", mutates_args=())
@@ -83,7 +83,7 @@ def _(d_out: Tensor, states: Tensor, *given: Any) -> tuple[Tensor, ...]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(output[1], *inputs[:6])
-    ctx.set_materialize_grads(False)  # nobody reads the states, so nobody has a gradient by them
+    ctx.set_materialize_grads(False)  # the states are never read, so they have no gradient
     ctx.settings = inputs[6:]
 
 
@@ -95,19 +95,19 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _check_device(v: Tensor) -> None:
-    if not isinstance(bodies.attend, triton.JITFunction):  # Triton's interpreter, which runs anywhere
+    if not isinstance(bodies.attend, triton.JITFunction):  # Triton's interpreter runs on any device
         return
     hint = "lower the model for torch:v100 or torch:cpu, which have no kernels"
     if not v.is_cuda:
-        raise TargetError(f"the kernel runs on CUDA alone, got tensors on {v.device}", where="torch", hint=hint)
-    found = torch.cuda.get_device_capability(v.device)
-    if found < CAPABILITY:
-        wanted, got = (".".join(map(str, each)) for each in (CAPABILITY, found))
-        raise TargetError(f"Triton wants a card of compute capability {wanted}, got {got}", where="torch", hint=hint)
+        raise TargetError(f"the kernel runs only on CUDA, got tensors on {v.device}", where="torch", hint=hint)
+    capability = torch.cuda.get_device_capability(v.device)
+    if capability < CAPABILITY:
+        needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, capability))
+        raise TargetError(f"Triton needs compute capability {needed}, got {got}", where="torch", hint=hint)
 
 
 def _prepared(*operands: Tensor) -> Operands:
-    """In the type of v, which autocast may have left mixed, and without gaps in the last axis."""
+    """Cast the operands to the dtype of v, since autocast may leave them mixed, with a contiguous last axis."""
     *keys, v, bias = operands
     quad_q, quad_k, lin_q, lin_k = (_without_gaps(key.to(v.dtype)) for key in keys)
     return quad_q, quad_k, lin_q, lin_k, _without_gaps(v), bias.contiguous()

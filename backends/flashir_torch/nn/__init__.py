@@ -1,11 +1,11 @@
-"""Layers of flashir as modules of PyTorch, for models that people write themselves.
+"""Layers of flashir as PyTorch modules, for custom models.
 
     from flashir_torch import nn
 
-    layer = nn.FLASH(512, key_dim=128)              # settings of the op `flash`
+    layer = nn.FLASH(512, key_dim=128)              # attributes of the op `flash`
     y = layer(x, mask=mask)                         # x [b, t, 512] -> y [b, t, 512], norm and residual included
 
-PyTorch is imported when a layer is first named.
+PyTorch is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What models and layers have in common: parameters by name, inputs that are checked, code that follows the place."""
+"""The base class of models and layers: named parameters, checked inputs, and code for their device and dtype."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from flashir_torch.nn.place import Place
 
 
 class Adapter(nn.Module, ABC):
-    """A module whose code is made for the device and the type of its parameters, and made anew where `.to` moves them.
+    """A module whose code is generated for the device and dtype of its parameters, and regenerated after `.to`.
 
     Args:
-        target: what was planned for.
+        target: the target of the plan.
     """
 
     def __init__(self, target: str) -> None:
@@ -32,7 +32,7 @@ class Adapter(nn.Module, ABC):
         return self
 
     def _follow(self) -> None:
-        """Make code for where the parameters are, if it is not there already."""
+        """Generate code for the current place of the parameters, unless it exists."""
         place = Place.of(self, self._target)
         if place != self._place:
             self._emit(place)
@@ -40,20 +40,20 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def _emit(self, place: Place) -> None:
-        """Make the code for a place."""
+        """Generate the code for a place."""
 
     def _admitted(
         self, wanted: Given, types: Sequence[torch.dtype], given: Sequence[Any], named: Mapping[str, Any]
     ) -> list[Tensor]:
         """The inputs in order, checked. Raises InputError."""
-        device = next((each.device for each in self.parameters()), torch.device("cpu"))
+        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
         return wanted.checked(wanted.collected(given, named), types, device)
 
 
 def register(root: nn.Module, name: str, tensor: Tensor) -> None:
-    """`a.b.weight` of a tree of modules; a tensor that is no parameter becomes a buffer, in the state all the same.
+    """Register `a.b.weight` in a tree of modules, as a parameter or as a buffer.
 
-    Raises ParameterError where no module can have a parameter of that name.
+    Raises ParameterError if a module cannot have a parameter of this name.
     """
     *path, last = attribute_path(check_path(name)).split(".")
     for part in path:

@@ -1,7 +1,7 @@
-"""Tensors that a module is given, checked before anything is computed.
+"""Check the input tensors of a module before anything is computed.
 
-Types and shapes always, in graphs that `torch.compile` traces too. Values where a look at them costs nothing: in eager
-mode on a processor. On a card it would wait for all that is queued there.
+Dtypes and shapes are always checked, also in graphs that `torch.compile` traces. Values are checked only in eager mode
+on a CPU, since on a GPU the check would synchronise.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Given(Signature):
     """The inputs of a graph as tensors."""
 
     def checked(self, tensors: Sequence[Any], types: Sequence[torch.dtype], device: torch.device) -> list[Tensor]:
-        """The tensors in the types that the code has for them. Floats are of that type already, but under autocast.
+        """The tensors in the dtypes of the code. Floats already have that dtype, except under autocast.
 
         Raises:
-            InputError: every one that is no tensor, lies elsewhere, or has another type or shape; token ids that there
-                are not, rows without a token.
+            InputError: lists every input that is not a tensor, is on another device, or has a wrong dtype or shape;
+                token ids out of range; rows without a token.
         """
         problems = [
             told for x, each, dtype in zip(tensors, self.inputs, types) for told in _types(x, each, dtype, device)

@@ -1,4 +1,4 @@
-"""One op of flashir as a module: what all layers share."""
+"""The base class of layers: one op of flashir as a module."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from flashir_torch.types import TYPES
 
 
 class Layer(Adapter):
-    """x [b, t, width] -> y [b, t, width], norm and residual included.
+    """x [b, t, width] -> y [b, t, width], including norm and residual.
 
-    Its parameters have the names that they have in a model of flashir, without `layers.0.` before them.
+    Its parameters have the same names as in a model of flashir, without the prefix `layers.0.`.
 
     Args:
-        width: of x.
-        target: what an open chunk is planned for, for parameters depend on it: without one, the card that is here, or
-            the processor.
-        batch, seq_len: what is typical; other batches and lengths work too.
-        device, dtype: of the parameters.
-        settings: those of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
+        width: the width of x.
+        target: the target for planning an open chunk, which parameters depend on; defaults to the GPU of this machine,
+            or else the CPU.
+        batch, seq_len: the typical workload; other batches and lengths work too.
+        device, dtype: the device and dtype of the parameters.
+        settings: attributes of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
 
     Raises:
-        SettingError: every setting that is unknown or wrong, or that does not fit the width.
-        TargetError: as `flashir.plan`.
+        SettingError: lists every setting that is unknown, invalid, or does not fit the width.
+        TargetError: as for `flashir.plan`.
     """
 
     op: ClassVar[str]
@@ -62,7 +62,7 @@ class Layer(Adapter):
         self._follow()
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, from the generator of PyTorch."""
+        """Initialise the parameters with PyTorch's random generator."""
         for name, spec in self.layer.params.items():
             nn.init.normal_(self.get_parameter(name), spec.mean, spec.std)
 
@@ -70,12 +70,11 @@ class Layer(Adapter):
         """x [b, t, width] -> y [b, t, width].
 
         Args:
-            x: in the type of the parameters; under autocast in any.
-            mask: bool [b, t], true where there is a token: nothing sees the others, and what comes out for them means
-                nothing.
+            x: in the dtype of the parameters, or any float dtype under autocast.
+            mask: bool [b, t], true for tokens. Masked positions affect no others, and their results are unspecified.
 
         Raises:
-            InputError: a tensor of another type or shape; on a processor also rows of a mask without a token.
+            InputError: a tensor has a wrong dtype or shape; on a CPU also if a row of the mask has no token.
         """
         code = self._codes[mask is not None]
         given = (x,) if mask is None else (x, mask)
@@ -89,7 +88,7 @@ class Layer(Adapter):
                 object.__setattr__(self, name, body)
 
     def extra_repr(self) -> str:
-        """The width, and the settings that are not the default."""
+        """The width, and the settings that differ from the defaults."""
         specs = settings_of(self.op)
         own = (f"{name}={value!r}" for name, value in self.layer.settings.items() if value != specs[name].default)
         return ", ".join((str(self.layer.width), *own))
@@ -97,13 +96,13 @@ class Layer(Adapter):
 
 @dataclass(frozen=True)
 class Code:
-    """What computes a layer; layers that are alike share it.
+    """The code of a layer, shared by equal layers.
 
     Args:
-        call: of a module that has the parameters and the bodies, and the inputs.
-        bodies: of its loops, by the attribute that it looks for them in.
-        given: what the inputs must be.
-        types: of the inputs.
+        call: a function of the module with the parameters and the bodies, and of the inputs.
+        bodies: the bodies of its loops, by attribute name.
+        given: the check of the inputs.
+        types: the dtypes of the inputs.
     """
 
     call: Callable[..., Any]

@@ -1,4 +1,4 @@
-"""The layers, one an op."""
+"""The layers, one per op."""
 
 from __future__ import annotations
 

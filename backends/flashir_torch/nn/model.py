@@ -18,14 +18,14 @@ from flashir_torch.types import TYPES
 
 
 class Model(Adapter):
-    """A model with parameters under their full names; its layers are the modules `layers.0`, `layers.1`, ..
+    """A model with parameters under their full names. Its layers are the modules `layers.0`, `layers.1`, ..
 
     Args:
-        model: whose chunk is settled.
-        params: all of its parameters, by full name; they are copied.
+        model: the model, with its chunk settled.
+        params: all parameters by full name; they are copied.
 
     Raises:
-        ParameterError: a name is none that a module can have.
+        ParameterError: a module cannot have a parameter of this name.
     """
 
     def __init__(self, model: Settled, params: Params) -> None:
@@ -38,37 +38,37 @@ class Model(Adapter):
         self._follow()
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The result of the model, or a tuple of all in the order of `return` where it has several.
+        """The result of the model, or a tuple in the order of `return` if it has several.
 
         Args:
-            inputs: tensors in the order of the model's inputs: whole numbers for token ids and segment ids, bool for a
-                mask, for features the type of the parameters.
-            named: the same by name.
+            inputs: tensors in the order of the model's inputs: integers for token ids and segment ids, bool for a mask,
+                the dtype of the parameters for features.
+            named: inputs by name.
 
         Raises:
-            InputError: inputs that are missing, of another type or shape, or on another device; on a processor also
-                token ids that there are not, and rows of a mask without a token.
+            InputError: inputs are missing, have a wrong dtype or shape, or are on another device; on a CPU also token
+                ids out of range, and rows of a mask without a token.
         """
         return self._code(self, *self._admitted(self._given, self._types, inputs, named))
 
     def _emit(self, place: Place) -> None:
         graph = code_graph(self._settled, place)
-        own = {parameter_name(path): each for path, each in self.named_parameters()}
+        own = {parameter_name(path): parameter for path, parameter in self.named_parameters()}
         made = module(graph, own)
         _graft(self, made)
         self._code = type(made).forward
         self._types = [TYPES[value.type.dtype] for value in graph.inputs]
 
     def extra_repr(self) -> str:
-        """The name of the model, and where its code runs."""
+        """The name of the model, and the target and dtype of its code."""
         assert self._place is not None
         return f"@{self.model.name}, code for {self._place.target} in {self._place.dtype}"
 
 
 def _graft(root: nn.Module, made: nn.Module) -> None:
-    """Give a tree of modules the code of another that has the same parameters; what it has already stays where it is.
+    """Give a tree of modules the code of another tree with the same parameters. Existing modules stay in place.
 
-    Layers become modules that have code; those that had some get other code, and keep their hooks.
+    Layers become modules with code. Layers that already have code get the new code, and keep their hooks.
     """
     for name, new in made.named_children():
         old = root._modules.get(name)

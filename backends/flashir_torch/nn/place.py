@@ -1,4 +1,4 @@
-"""Where a module computes: the device and the type of its parameters, and the code for that."""
+"""The place of a module: the device and dtype of its parameters, and the code for it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KINDS = {dtype: kind for kind, dtype in TYPES.items()}
 
 @dataclass(frozen=True)
 class Place:
-    """A kind of device and an element type.
+    """A kind of device and a dtype.
 
     Args:
-        target: that code is made for.
-        dtype: of the parameters.
+        target: the target of the code.
+        dtype: the dtype of the parameters.
     """
 
     target: str
@@ -30,8 +30,8 @@ class Place:
 
     @staticmethod
     def of(module: nn.Module, target: str) -> Place:
-        """Where the parameters of a module are. On a card, code is for the target, or for the card that is there."""
-        first = next((each for each in module.parameters() if each.dtype in KINDS), None)
+        """The place of a module's parameters. On a GPU, the code is for the target, or for `torch:cuda`."""
+        first = next((parameter for parameter in module.parameters() if parameter.dtype in KINDS), None)
         if first is None:
             return Place(target)
         cards = target if target != "torch:cpu" else "torch:cuda"
@@ -39,9 +39,10 @@ class Place:
 
 
 def code_graph(model: Settled, place: Place) -> Graph:
-    """The model down to what is claimed there.
+    """The model lowered for a place.
 
-    Parameters in float32 stay so where the model computes with fewer bits; in all other types it computes in theirs.
+    float32 parameters stay master weights of a model that computes in a narrow dtype. With parameters of any other
+    dtype, the model computes in that dtype.
     """
     graph, lower = model.on(place.target), Lowering.of(place.target).run
     if place.dtype is DType.F32:

@@ -170,13 +170,13 @@ def test_identifiers(name: str) -> None:
 def test_parameters_that_no_module_can_have(scope: str) -> None:
     b = Builder("taken")
     graph = b.finish(b.layer_norm(b.input("x", "f32[1, 2, 4]"), scope=scope))
-    with pytest.raises(ParameterError, match=r"no name for a parameter|every module has its own"):
+    with pytest.raises(ParameterError, match=r"not a valid name for a parameter|every module has its own"):
         net(graph)
 
 
 @pytest.mark.parametrize("name", ['a");import os;("', "a b", "", "a.", "a'", "a\nb", "a[0]"])
 def test_names_that_are_no_names(name: str) -> None:
-    with pytest.raises(ParameterError, match="no name for a parameter"):
+    with pytest.raises(ParameterError, match="not a valid name for a parameter"):
         check_path(name)
 
 
@@ -199,5 +199,5 @@ def test_missing_and_misshapen_parameters_are_named() -> None:
 def test_a_size_that_no_input_tells_is_named() -> None:
     b = Builder("lost")
     graph = b.finish(b.iota(length=symbol("N")))
-    with pytest.raises(TargetError, match="the size N cannot be read off any input"):
+    with pytest.raises(TargetError, match="no input has an axis of size N"):
         module(lowered(graph), {})

@@ -363,7 +363,7 @@ except TargetError as error:
     print(error)
 """
     told = compiling(tmp_path, "-c", code)
-    assert "the kernel runs on CUDA alone, got tensors on cpu" in told
+    assert "the kernel runs only on CUDA, got tensors on cpu" in told
     assert "lower the model for torch:v100 or torch:cpu" in told
 
 
