@@ -63,7 +63,7 @@ def eval(
     from flashir.reference.cross_entropy import need_logits
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
-    from flashir.train.setup import task_of, told_beside, vocabulary_of
+    from flashir.train.setup import mask_inputs, task_of, vocabulary_of
 
     found = source.find(model, exports=target)
     weights = found.weights(params, None, strict)
@@ -77,7 +77,7 @@ def eval(
     with meter() as step:
         texts = documents(data, step)
         corpus = tokenised(texts, used, progress=step)
-        batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **told_beside(found.model))
+        batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **mask_inputs(found.model))
         run = _compiled(found, target, weights.arrays, batch, length)
         result = evaluate(run, batches, texts, step)
     about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}

@@ -257,7 +257,7 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     from flashir.generation.generate import longest
     from flashir.models.end_tokens import PLAIN
     from flashir.train.data import Batches, documents, tokenised
-    from flashir.train.setup import task_of, told_beside, vocabulary_of
+    from flashir.train.setup import mask_inputs, task_of, vocabulary_of
 
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     used = tokens.tokenizer_of(found.word, vocab, found.tokenizer)
@@ -265,7 +265,7 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     used.check(task, vocab)
     length = min(LENGTH, longest(found.model, None) or LENGTH)
     corpus = tokenised(documents([file]), used)
-    batches = Batches(corpus, task, 1, length, 0, vocab=vocab, **told_beside(found.model))
+    batches = Batches(corpus, task, 1, length, 0, vocab=vocab, **mask_inputs(found.model))
     return [*islice(batches.once(), -(-TOKENS // length))]
 
 

@@ -224,7 +224,7 @@ def train(
         else:
             choices["policy"] = (policy or options.Policy.QUALITY).value
             made = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
-            with kept(made.said), _meter(meeting) as step:
+            with kept(made.interrupted), _meter(meeting) as step:
                 folder, corpora = made.begun(meeting, step)
             ended = _gone_on(folder, meeting, corpora)
     if ended is not None:
@@ -300,7 +300,7 @@ def _gone_on(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: 
     from flashir.train.signals import stopping
 
     with ExitStack() as held:
-        held.enter_context(kept(folder.said))
+        held.enter_context(kept(folder.interrupted))
         with _meter(meeting) as step:
             run = held.enter_context(opened(folder, step, data, meeting, **changes))
         with stopping(alone=meeting.processes.count == 1) as stop:

@@ -1,4 +1,4 @@
-"""What TensorBoard reads of a run: the numbers of its curve, where the library is installed."""
+"""Writes the curve of a run for TensorBoard, if it is installed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from flashir.train.metrics import Line, perplexity
 
 
 class Board(Protocol):
-    """Something that is shown every line of a curve."""
+    """Displays the lines of a curve."""
 
     def add(self, line: Line) -> None:
-        """Show a line."""
+        """Add a line."""
         ...
 
 
 @contextmanager
 def board(folder: Path, first: int) -> Iterator[Board]:
-    """A board for the steps from `first` on; it forgets those that a killed run had shown beyond.
+    """A board for the steps from `first` on. Later steps of an interrupted run are discarded.
 
-    Raises ArtefactError where it cannot be written.
+    Raises ArtefactError if it cannot be written.
     """
     if not installed():
         yield _Nothing()
@@ -44,7 +44,7 @@ def board(folder: Path, first: int) -> Iterator[Board]:
 
 
 def installed() -> bool:
-    """Whether there is a library to write for TensorBoard."""
+    """Whether TensorBoard is installed."""
     return find_spec("tensorboard") is not None
 
 

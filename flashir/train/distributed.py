@@ -1,4 +1,4 @@
-"""Several processes before they share a trainer: they do their work, wait for each other, and stop where one fails."""
+"""Synchronises training processes before they share a trainer: they wait for each other, and stop if one fails."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from flashir.machine.processes import Processes
 from flashir.models.parameters import init
 
 TICK_S = 30.0
-"""How often one that is at work says so: backends give up a process that is silent for minutes."""
+"""Seconds between signs of life of a process at work: backends time out after minutes of silence."""
 
 T = TypeVar("T")
-Told = Callable[[str, int, int], object]
+Report = Callable[[str, int, int], object]
+"""Called with what is being done, the amount done and the total amount."""
 
 
 class Meeting:
-    """All processes that train together. What they meet with, one of them tells: the first, where it has met it.
+    """All processes that train together.
 
-    That is the one that `speaks`, as far as this process knows.
+    Only one of them reports an error: the first if it has failed. `speaks` is true in the process that reports, as far
+    as this process knows.
 
     Args:
-        processes: which one this is.
+        processes: the rank of this process and the number of processes.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -37,10 +39,10 @@ class Meeting:
         self._ticked = monotonic()
 
     def join(self, target: str) -> None:
-        """Find the others, by the backend that will train.
+        """Connect to the other processes through the backend of the target.
 
-        Raises TargetError where they are not found, or the target is not at hand; hosts may differ in that, so then the
-        first process of each tells.
+        Raises TargetError if this fails or the target is not available. Hosts may differ in that, so the first process
+        of each host then reports the error.
         """
         if self.processes.count == 1:
             return
@@ -50,45 +52,45 @@ class Meeting:
             self.speaks = os.environ.get("LOCAL_RANK", "0") == "0"
             raise
 
-    def together(self, work: Callable[[Told], T], told: Told = lambda *_: None) -> T:
-        """Do some work; go on when all have done theirs.
+    def together(self, work: Callable[[Report], T], report: Report = lambda *_: None) -> T:
+        """Do some work, and return when all processes have done theirs.
 
         Args:
-            work: of this process; it tells how far it is to what it is given, from its own thread.
-            told: is told the same.
+            work: the work of this process. It reports its progress from its own thread.
+            report: called with the progress.
 
         Raises:
-            FlashirError: what the work raised, or TargetError where only that of another process failed.
+            FlashirError: the error of the work, or a TargetError if only the work of another process failed.
         """
 
-        def heard(what: str, done: int, of: int) -> None:
-            told(what, done, of)
+        def relay(what: str, done: int, total: int) -> None:
+            report(what, done, total)
             if monotonic() - self._ticked >= TICK_S:
                 self._agreed(True)
                 self._ticked = monotonic()
 
         error: FlashirError | None = None
         try:
-            made = work(heard)
+            result = work(relay)
         except FlashirError as raised:
             error = raised
-        while self._agreed(False):  # another is at work
+        while self._agreed(False):  # another process is at work
             pass
         if not self._agreed(error is not None):
-            return made
+            return result
         of_first = self._agreed(error is not None and self.processes.is_first)
         self.speaks = error is not None and (self.processes.is_first or not of_first)
-        raise error or TargetError("another process cannot go on")
+        raise error or TargetError("another process has failed")
 
-    def _agreed(self, wish: bool) -> bool:
-        return wish if self._trainer is None else self._trainer.agreed(wish)
+    def _agreed(self, flag: bool) -> bool:
+        return flag if self._trainer is None else self._trainer.agreed(flag)
 
 
 ALONE = Meeting(Processes())
 
 
 def _smallest(target: str) -> Trainer:
-    """The trainer of next to nothing: what processes have in common before they have a model."""
+    """A trainer of a minimal model, for communication before the real model exists."""
     build = Builder("meeting")
     graph = build.finish(build.embed(build.input("ids", "i32[B, T]"), vocab=2, dim=2))
     return new_trainer(graph, target, init(graph))

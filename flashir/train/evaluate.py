@@ -1,4 +1,4 @@
-"""How well a model foresees a text: nats by token, by word and by byte, and the loss on held-out batches in a run."""
+"""Evaluation: how well a model predicts a text, per token, word and byte, and the validation loss of a run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from flashir.train.metrics import perplexity
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model foresees a text.
+    """How well a model predicts a text.
 
     Args:
-        task: `lm`: every token but the first of each document is foreseen; `mlm`: those that are masked are.
-        tokens: how many were foreseen.
-        words, bytes: of the text, split at white space, in UTF-8.
-        nats: what those tokens cost, summed.
+        task: `lm` predicts every token but the first of each document, `mlm` the masked tokens.
+        tokens: the number of predicted tokens.
+        words: the number of words of the text, split at white space.
+        bytes: the length of the text in UTF-8.
+        nats: the sum of the cross-entropy over the predicted tokens.
     """
 
     task: str
@@ -37,26 +38,26 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return self.nats / self.tokens
 
     @property
     def perplexity(self) -> float:
-        """By token."""
+        """Per-token perplexity."""
         return perplexity(self.loss)
 
     @property
     def word_perplexity(self) -> float | None:
-        """By word: that of a model of whole words, whatever the tokenizer; an MLM, which sees the others, has none."""
+        """Per-word perplexity, comparable between tokenizers; None for an MLM, which sees the other words."""
         return perplexity(self.nats / self.words if self.words else inf) if self.task == "lm" else None
 
     @property
     def bits_per_byte(self) -> float | None:
-        """The size of the text as the model would compress it."""
+        """Bits per byte: the size of the text as compressed by the model. None for an MLM."""
         return self.nats / log(2) / self.bytes if self.task == "lm" else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
+        """The JSON form."""
         counts = {"task": self.task, "tokens": self.tokens, "words": self.words, "bytes": self.bytes}
         by_token = {"loss": self.loss, "perplexity": representable(self.perplexity)}
         by_word = {"word_perplexity": representable(self.word_perplexity)}
@@ -64,45 +65,46 @@ class Evaluation:
 
 
 def evaluate(
-    run: Runnable, batches: Batches, found: Sequence[Document], told: Callable[[str, int, int], object]
+    run: Runnable, batches: Batches, texts: Sequence[Document], report: Callable[[str, int, int], object]
 ) -> Evaluation:
-    """Every token of a text, in rows that do not overlap: the first of a row is foreseen from the row before.
+    """Evaluate a model on every token of a text, in rows that do not overlap.
 
-    So a token sees at most the tokens before it in its row, half of the row on average: longer rows, better foresight.
+    A token sees the tokens before it in its row, half a row on average, so longer rows predict better. The last token
+    of a row predicts the first one of the next row.
 
     Args:
         run: the model.
-        batches: of the text.
-        found: the documents that they are of.
-        told: how far it is.
+        batches: the batches of the text.
+        texts: the documents of the text.
+        report: called with the progress.
 
     Raises:
-        InputError: there is no token to foresee, or as for a run.
+        InputError: there is no token to predict, or the model rejects a batch.
     """
     total, count = 0.0, 0
     for done, batch in enumerate(batches.once()):
-        told("evaluating", done, batches.steps_of_epoch)
-        kept = (batch.labels != NO_LABEL).any(axis=1)
-        inputs = [each[kept] for each in batch.inputs]
-        some, of = nats(run(*inputs), batch.labels[kept]) if kept.any() else (0.0, 0)
-        total, count = total + some, count + of
+        report("evaluating", done, batches.steps_of_epoch)
+        labelled = (batch.labels != NO_LABEL).any(axis=1)
+        inputs = [array[labelled] for array in batch.inputs]
+        batch_nats, batch_count = nats(run(*inputs), batch.labels[labelled]) if labelled.any() else (0.0, 0)
+        total, count = total + batch_nats, count + batch_count
     if not count:
-        raise InputError("the text has no token that could be foreseen", where="data", hint="give more text")
-    return Evaluation(batches.task, count, sum(map(words, found)), sum(each.size for each in found), total)
+        raise InputError("the text has no token to predict", where="data", hint="give more text")
+    return Evaluation(batches.task, count, sum(map(words, texts)), sum(text.size for text in texts), total)
 
 
 def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:
     """The mean cross-entropy in nats over the labels of some batches.
 
     Raises:
-        InputError: there are none.
-        ResultError: it is not finite.
+        InputError: there is no label.
+        ResultError: the loss is not finite.
     """
-    found = np.array([trainer.loss(batch) for batch in batches if batch.wanted], np.float64).reshape(-1, 2)
-    total, count = found.sum(axis=0)
+    losses = np.array([trainer.loss(batch) for batch in batches if batch.wanted], np.float64).reshape(-1, 2)
+    total, count = losses.sum(axis=0)
     if not count:
         raise InputError(
-            "the held-out text has no token that could be foreseen",
+            "the held-out text has no token to predict",
             where="data",
             hint=f"give more text, or text to validate on: {option('validation', '', flag='--valid')}",
         )

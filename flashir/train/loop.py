@@ -1,4 +1,4 @@
-"""The loop of a run: a step, its line in the curve, now and then a validation and a checkpoint, until all are done."""
+"""The training loop: steps, lines of the curve, validations and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,40 +25,41 @@ from flashir.train.setup import vocabulary_of
 from flashir.train.writer import Writer
 
 EXPLODED = 3.0
-"""A loss of so many times that of a blind guess says that the parameters are lost."""
+"""A loss above this multiple of that of a uniform guess means that training has diverged."""
 
 
 class Progress(Protocol):
-    """Is told how a run goes."""
+    """Displays the progress of a run."""
 
     def started(self, run: Run) -> None:
         """The loop begins."""
         ...
 
     def stepped(self, line: Line, pace: Pace) -> None:
-        """A step was made, and maybe a validation after it."""
+        """A step is done, perhaps with a validation after it."""
         ...
 
     def saved(self, checkpoint: Path) -> None:
-        """A checkpoint was written."""
+        """A checkpoint is written."""
         ...
 
     def finished(self) -> None:
-        """The loop ends, well or not."""
+        """The loop ends, also by an error."""
         ...
 
 
 def train(run: Run, progress: Progress, stop: Callable[[], bool] = lambda: False) -> Pace:
-    """Make all steps that are left, or fewer where `stop` says so after one; what was made is saved.
+    """Run all remaining steps, or until `stop` returns true after one, and save the result.
 
-    Of several processes all call this; the first one writes and is the one whose progress is told. Where it cannot
-    write, it raises, and the others return as they do where one of them is asked to stop.
+    Every process calls this. The first one writes and reports progress. If it cannot write, it raises, and the others
+    return as if one of them had been asked to stop.
 
     Raises:
-        TrainingError: the loss, a gradient or a parameter is not finite, or the loss explodes; the last checkpoint is
-            good.
-        ArtefactError: something cannot be written, as on a full disk; the last checkpoint is good.
-        TargetError: another process is gone; the last checkpoint is good.
+        TrainingError: the loss, a gradient or a parameter is not finite, or the loss explodes.
+        ArtefactError: a file cannot be written, for example on a full disk.
+        TargetError: another process has ended.
+
+    After each of these errors the last checkpoint is good.
     """
     pace, writer = Pace(run.recipe.tokens, run.floor_ms), Writer(run.is_first)
 
@@ -90,41 +91,41 @@ def train(run: Run, progress: Progress, stop: Callable[[], bool] = lambda: False
 
 
 def _parts(run: Run) -> Generator[Batch, None, None]:
-    """The parts of batches from where the run stands, read ahead; close it to end that."""
+    """The parts of batches from the current step on, read ahead in a thread until the generator is closed."""
     yield from ahead(run.batches, run.done * run.recipe.accumulate, depth=2 * run.recipe.accumulate)
 
 
 def _step(run: Run, parts: Iterator[Batch], number: int) -> Line:
-    """One step. Raises TrainingError where it found no number that training can go on with."""
+    """Run one step. Raises TrainingError if its loss or gradient is not finite, or the loss explodes."""
     recipe, rate = run.recipe, run.recipe.schedule(number)
     start = perf_counter()
     batches = list(islice(parts, recipe.accumulate))
     waited = perf_counter() - start
     step = run.trainer.step(batches, rate)
     clock = Clock(perf_counter() - start, waited)
-    most = EXPLODED * log(max(2, vocabulary_of(run.plan.graph)))
+    limit = EXPLODED * log(max(2, vocabulary_of(run.plan.graph)))
     if not (isfinite(step.loss) and isfinite(step.gradient_norm)):
         raise _lost(run, number, f"the loss is {step.loss:.4g}, the norm of the gradient {step.gradient_norm:.4g}")
-    if step.loss > most:
-        raise _lost(run, number, f"the loss explodes: {step.loss:.4g} nats, a blind guess has {most / EXPLODED:.4g}")
+    if step.loss > limit:
+        raise _lost(run, number, f"the loss explodes: {step.loss:.4g} nats, a uniform guess has {limit / EXPLODED:.4g}")
     return Line(number, number * recipe.tokens, step.loss, rate, step.gradient_norm, clock)
 
 
 def _validated(run: Run) -> float:
-    """The loss on the held-out text, as much of it as the recipe says."""
+    """The validation loss, on as many tokens of the held-out text as the recipe says."""
     return mean_loss(run.trainer, islice(run.held_out.once(), run.recipe.validation_parts))
 
 
 def _save(run: Run, number: int, writer: Writer, progress: Progress) -> None:
-    """The checkpoint after a step: gathered by all, written by the first. It fails where parameters are not finite."""
+    """Save a checkpoint: all processes gather it, the first writes it. Fails if parameters are not finite."""
     params, state = run.trainer.params(), run.state(number)
 
     def write() -> None:
         try:
-            made = run.folder.save(number, run.plan.graph, params, state, run.recipe.keep)
+            checkpoint = run.folder.save(number, run.plan.graph, params, state, run.recipe.keep)
         except ParameterError as error:
             raise _lost(run, number, "; ".join(error.problems)) from None
-        progress.saved(made)
+        progress.saved(checkpoint)
 
     writer.do(write)
 
@@ -135,6 +136,6 @@ def _lost(run: Run, number: int, problem: str) -> TrainingError:
     return TrainingError(
         f"step {number}: {problem}",
         where=str(run.folder.path),
-        hint=f"the last good checkpoint is {last}. Begin another run from it, with a lower peak "
-        f"({rate}), a longer warm-up or a tighter {narrow}; with {half}, use bfloat16",
+        hint=f"the last good checkpoint is {last}. Start a new run from it with a lower peak "
+        f"({rate}), a longer warm-up or a smaller {narrow}; with {half}, use bfloat16",
     )

@@ -1,7 +1,7 @@
-"""The curve of a run: a line of JSON for every step, each step once whatever happens to the run.
+"""The curve of a run: one line of JSON per step, without repetition even if the run is interrupted.
 
-A line has a digest of what it says, `sha256`; those of earlier versions have none. It stands in `seconds`, with all
-else in which two runs that are alike differ.
+Each line contains a digest of itself, `sha256`, except in files of earlier versions. It is in the field `seconds`,
+with everything else that differs between two equal runs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from flashir.files.sealed_json import KEY, digest
 
 Number = Annotated[int, Meta(ge=1)]
 CLOCK = "seconds"
-HINT = "bring the file back as it was, or begin another run from the newest checkpoint"
+HINT = "restore the file, or start a new run from the newest checkpoint"
 
 
 class Clock(Struct, frozen=True):
-    """What a step took, in seconds; the only numbers of a line that differ from one run to the next.
+    """The time of a step in seconds. Only these numbers differ between equal runs.
 
     Args:
-        step: all of it, from asking for the data to the new parameters.
-        waited: of these, for data.
+        step: the whole step, from reading data to the new parameters.
+        waited: the part of it spent waiting for data.
     """
 
     step: float
@@ -39,16 +39,16 @@ class Clock(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """What a step found.
+    """The metrics of one step.
 
     Args:
-        step: its number, from 1.
-        tokens: how many the run has seen, this step included.
-        loss: mean cross-entropy in nats over the labels of the batch, before the step.
-        learning_rate: of the step.
-        gradient_norm: of all parameters together, before clipping.
-        seconds: what the step took.
-        validation_loss: in nats, after the step, where it was measured.
+        step: the number of the step, from 1.
+        tokens: the number of tokens seen so far, including this step.
+        loss: mean cross-entropy in nats over the labels of the batch, before the update.
+        learning_rate: the learning rate of the step.
+        gradient_norm: the L2 norm of the gradient over all parameters, before clipping.
+        seconds: the time of the step.
+        validation_loss: mean cross-entropy in nats after the step, if measured.
     """
 
     step: Number
@@ -67,41 +67,41 @@ class Curve:
     path: Path
 
     def append(self, line: Line) -> None:
-        """Add a line, with one write: a kill leaves the line whole, or the file without it, or a stump at the end."""
+        """Append a line with one write. A kill leaves the whole line, nothing, or an incomplete last line."""
         with writing(self.path), self.path.open("ab", buffering=0) as file:
-            said = as_dict(line)
-            file.write(msgspec.json.encode({**said, CLOCK: {**said[CLOCK], KEY: digest(said)}}) + b"\n")
+            content = as_dict(line)
+            file.write(msgspec.json.encode({**content, CLOCK: {**content[CLOCK], KEY: digest(content)}}) + b"\n")
 
     def sync(self) -> None:
-        """Have all lines so far on disk."""
+        """Flush all lines to disk."""
         with writing(self.path), self.path.open("ab") as file:
             os.fsync(file.fileno())
 
     def lines(self) -> Iterator[Line]:
-        """Every line. Raises ArtefactError where one is damaged."""
+        """Every line. Raises ArtefactError if one is damaged."""
         for number, text in enumerate(self._texts(), 1):
             problem = f"line {number} is damaged"
-            said = parse_json(text, self.path, ArtefactError, dict[str, Any], problem=problem, hint=HINT)
+            content = parse_json(text, self.path, ArtefactError, dict[str, Any], problem=problem, hint=HINT)
             with guarded(self.path, ArtefactError, problem, HINT):
-                line, seal = msgspec.convert(said, Line), said[CLOCK].pop(KEY, None)
-                if seal is not None and seal != digest(said):
-                    raise ValueError("its digest is not that of what it says")
+                line, seal = msgspec.convert(content, Line), content[CLOCK].pop(KEY, None)
+                if seal is not None and seal != digest(content):
+                    raise ValueError("its digest does not match its content")
             yield line
 
     def cut(self, steps: int) -> None:
-        """Keep the lines of the first steps, which a checkpoint has seen, and drop what came after it.
+        """Keep only the lines of the first `steps` steps, those before a checkpoint.
 
         Raises:
             ArtefactError: one of those lines is missing.
         """
-        kept = list(self._texts())[:steps]
-        if len(kept) < steps:
-            left = f"only {len(kept)} of {steps} steps are in it" if self.path.exists() else "is missing"
-            raise ArtefactError(left, where=str(self.path), hint=HINT)
-        atomic_write(self.path, lambda file: file.write(b"".join(kept)))
+        lines = list(self._texts())[:steps]
+        if len(lines) < steps:
+            problem = f"has only {len(lines)} of {steps} steps" if self.path.exists() else "is missing"
+            raise ArtefactError(problem, where=str(self.path), hint=HINT)
+        atomic_write(self.path, lambda file: file.write(b"".join(lines)))
 
     def _texts(self) -> Iterator[bytes]:
-        """The lines that end; a step has one, in order, so the line number is that of the step."""
+        """The complete lines. Line n belongs to step n."""
         if not self.path.exists():
             return
         with reading(self.path), self.path.open("rb") as file:
@@ -109,11 +109,11 @@ class Curve:
 
 
 def perplexity(loss: float) -> float:
-    """e to a loss in nats; infinite where no float holds it."""
+    """exp of a loss in nats; infinite if it overflows."""
     return exp(loss) if loss < 700 else float("inf")
 
 
 def as_dict(line: Line) -> dict[str, Any]:
-    """A line for machines."""
-    found: dict[str, Any] = msgspec.to_builtins(line)
-    return found
+    """The JSON form of a line."""
+    fields: dict[str, Any] = msgspec.to_builtins(line)
+    return fields

@@ -1,4 +1,4 @@
-"""How fast a run goes: tokens a second, the share of time waiting for data, and the time left, of the latest steps."""
+"""The speed of a run: tokens per second, the fraction of the roofline, and the time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Pace:
     """The clocks of the latest steps.
 
     Args:
-        tokens: of a step.
-        floor_ms: no step can be faster by the roofline of the target.
+        tokens: the number of tokens per step.
+        floor_ms: the lower bound of the time of a step by the roofline of the target, in milliseconds.
     """
 
     tokens: int
@@ -27,7 +27,7 @@ class Pace:
     steps: int = 0
 
     def add(self, clock: Clock) -> None:
-        """One more step. The first has compilations in it, so it counts for the total alone."""
+        """Add a step. The first one includes compilation, so it counts only in the totals."""
         if self.steps:
             self.clocks.append(clock)
         self.steps += 1
@@ -36,20 +36,20 @@ class Pace:
 
     @property
     def seconds(self) -> float | None:
-        """Of a step, the mean of the latest; None before there are any."""
+        """Mean seconds of the latest steps; None before the second step."""
         return sum(clock.step for clock in self.clocks) / len(self.clocks) if self.clocks else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens that the latest steps took in."""
+        """Tokens per second of the latest steps."""
         return self.tokens / self.seconds if self.seconds else None
 
     @property
     def fraction(self) -> float | None:
-        """The share of the roofline that is reached."""
+        """The fraction of the roofline that the latest steps reach."""
         return self.floor_ms / (1e3 * self.seconds) if self.seconds else None
 
     @property
     def waiting(self) -> float | None:
-        """The share of their time that all steps so far waited for data."""
+        """The fraction of the total time spent waiting for data."""
         return self.total_waited / self.total if self.total else None

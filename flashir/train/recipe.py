@@ -1,4 +1,4 @@
-"""The recipe of a run: every setting of training, with the paper's numbers (Tables 5 and 6) where it has some."""
+"""The recipe of a run: every setting of training. Defaults are those of the paper (Tables 5 and 6) if it has them."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ Share = Annotated[float, Meta(ge=0, lt=1)]
 Rate = Annotated[float, Meta(ge=0, le=1e6)]
 
 WARMUP = 10_000 / 125_000
-"""The share of the steps that warms up, in Tables 5 and 6."""
+"""The fraction of the steps that warm up in Tables 5 and 6."""
 SAVES, SELDOM = 50, 1000
 WHERE = "recipe"
 UNREAD = "cannot read the recipe"
-FREE = {"free": True}  # may change when a run is resumed: the curve does not depend on it
+FREE = {"free": True}  # may change when a run is resumed, because the curve does not depend on it
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. None stands for what `settled` puts in.
+    """How a model is trained. `settled` replaces settings that are None.
 
     Args:
-        data: files and folders of text to learn from.
-        validation: files and folders of text to measure the loss on; without any, a part of `data` is held out.
-        held_out: the share of `data` that is, where there is no `validation`.
-        tokenizer: `bytes`, `bpe:N` (trained on the data, N tokens), or the file of one.
-        document_end: the token that documents end with, `none` for no such token; None: that of the tokenizer, if any.
-        special_tokens: whether special tokens are read where a text names them; without, their names are text.
-        target: where to train, such as `torch:cpu`.
-        seq_len: tokens a row; 512 to 8192 in Tables 5 and 6.
-        tokens: of the batch of a step, over all rows; 2^18 in Tables 5 and 6.
-        rows: of the batch that are computed together, the rest after them; None: as many as memory holds well.
-        steps: of the optimiser; 125,000 in Tables 5 and 6.
-        warmup: steps until the peak; 10,000 in Tables 5 and 6. None: the same share of all steps, 8%.
-        learning_rate: at the peak; 7e-4 in Tables 5 and 6, with linear decay.
-        beta1, beta2, epsilon, weight_decay: of AdamW; 0.9, 0.999, 1e-6 and 0.01 in Tables 5 and 6.
-        clip: the largest L2 norm of the gradient in one parameter tensor; 0.1 in Tables 5 and 6, there for all models
-            but the vanilla Transformer. 0: none.
-        remat: compute activations again in the backward pass instead of keeping them.
-        seed: of the parameters, of the order of the data, and of what an MLM masks.
-        validate_every, save_every: steps between two validations, two checkpoints; None: 50 in a run, of 1000 steps
-            at most.
-        validation_tokens: how many tokens of the held-out text a validation takes.
-        keep: so many checkpoints are kept, the newest.
+        data: files and folders of training text.
+        validation: files and folders of validation text. Without any, a part of `data` is held out.
+        held_out: the fraction of `data` to hold out if there is no `validation`.
+        tokenizer: `bytes`, `bpe:N` (trained on the data, N tokens), or a tokenizer file.
+        document_end: the token after each document; `none` for no token, None for that of the tokenizer if it has one.
+        special_tokens: whether the names of special tokens in a text are read as these tokens, or as plain text.
+        target: the target to train on, such as `torch:cpu`.
+        seq_len: tokens per row; 512 to 8192 in Tables 5 and 6.
+        tokens: tokens per batch, over all rows; 2^18 in Tables 5 and 6.
+        rows: rows of a batch that are computed together, for gradient accumulation; None for as many as fit in memory.
+        steps: optimiser steps; 125,000 in Tables 5 and 6.
+        warmup: warm-up steps; 10,000 in Tables 5 and 6. None for the same fraction of `steps`, 8%.
+        learning_rate: the peak learning rate; 7e-4 in Tables 5 and 6, with linear decay.
+        beta1, beta2, epsilon, weight_decay: settings of AdamW; 0.9, 0.999, 1e-6 and 0.01 in Tables 5 and 6.
+        clip: the largest L2 norm of the gradient of one parameter tensor; 0.1 in Tables 5 and 6 for all models but the
+            vanilla Transformer. 0 disables clipping.
+        remat: recompute activations in the backward pass instead of saving them.
+        seed: the seed of the parameters, of the order of the data, and of the masks of an MLM.
+        validate_every, save_every: steps between validations and between checkpoints; None for 50 per run, but at most
+            1000 steps apart.
+        validation_tokens: the number of tokens of the held-out text that a validation evaluates.
+        keep: the number of newest checkpoints to keep.
     """
 
     data: tuple[str, ...] = field(default=(), metadata=FREE)
@@ -90,7 +90,7 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = _mistyped(asdict(self)) or list(self._contradictions())
         if problems:
-            raise SettingError(problems, where=WHERE, hint=_mend())
+            raise SettingError(problems, where=WHERE, hint=_hint())
 
     def _contradictions(self) -> Iterator[str]:
         batch, rest = divmod(self.tokens, self.seq_len)
@@ -105,90 +105,90 @@ class Recipe:
 
     @property
     def reading(self) -> Reading:
-        """How texts are read. A run whose recipe says nothing of it began before there was a choice: as they are."""
+        """How texts are read. Recipes of earlier versions do not have these settings and read texts unchanged."""
         end = None if self.document_end in (None, NONE) else self.document_end
         return Reading(end, bool(self.special_tokens))
 
     @property
     def batch(self) -> int:
-        """Rows of the batch of a step."""
+        """Rows per batch."""
         return self.tokens // self.seq_len
 
     @property
     def accumulate(self) -> int:
-        """Parts of the batch of a step, which are computed one after the other."""
+        """Parts per batch, which are computed one after the other."""
         return self.batch // (self.rows or self.batch)
 
     def validates(self, number: int) -> bool:
-        """Whether a validation follows the step of that number; one does at the end."""
+        """Whether a validation follows this step. The last step is always validated."""
         return number % (self.validate_every or 1) == 0 or number == self.steps
 
     def saves(self, number: int) -> bool:
-        """Whether a checkpoint follows the step of that number; one does at the end."""
+        """Whether a checkpoint follows this step. The last step is always saved."""
         return number % (self.save_every or 1) == 0 or number == self.steps
 
     @property
     def validation_parts(self) -> int:
-        """Parts of batches that a validation takes."""
+        """Parts of batches per validation."""
         return max(1, self.validation_tokens // (self.seq_len * (self.rows or self.batch)))
 
     @property
     def optimiser(self) -> AdamW:
-        """The optimiser; the schedule has the learning rate of each step."""
+        """The optimiser, without the learning rate, which is in `schedule`."""
         decay = {name: getattr(self, name) for name in ("beta1", "beta2", "epsilon", "weight_decay")}
         return AdamW(**decay, clip=self.clip or None)
 
     @property
     def schedule(self) -> Schedule:
-        """The learning rate of each step, of a recipe that is settled."""
+        """The learning rate of each step. The recipe must be settled."""
         return Schedule(self.learning_rate, self.warmup or 0, self.steps)
 
     def settled(self, rows: int) -> Recipe:
-        """The recipe with a number wherever there was None; `rows` where there were none."""
-        often = min(SELDOM, -(-self.steps // SAVES))
-        chosen: dict[str, Any] = {
+        """The recipe with a number for each setting that is None; `rows` for the rows."""
+        interval = min(SELDOM, -(-self.steps // SAVES))
+        defaults: dict[str, Any] = {
             "warmup": round(WARMUP * self.steps),
             "rows": rows,
-            "validate_every": often,
-            "save_every": often,
+            "validate_every": interval,
+            "save_every": interval,
         }
-        return replace(self, **{name: value for name, value in chosen.items() if getattr(self, name) is None})
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def located(self) -> Recipe:
-        """The recipe with paths that mean the same wherever the run goes on."""
+        """The recipe with absolute paths, so that the run can be resumed from another working directory."""
         return replace(self, data=_absolute(self.data), validation=_absolute(self.validation))
 
-    def changed(self, **given: Any) -> Recipe:
-        """The recipe of a run that goes on, with some settings changed.
+    def changed(self, **settings: Any) -> Recipe:
+        """The recipe of a resumed run, with some settings changed.
 
         Raises:
-            SettingError: every setting without which the run would have been another.
+            SettingError: settings on which the curve depends would change.
         """
-        free = {each.name for each in fields(self) if each.metadata.get("free")}
+        free = {setting.name for setting in fields(self) if setting.metadata.get("free")}
         problems = [
             f"{name} is {getattr(self, name)} in this run, got {value}"
-            for name, value in given.items()
+            for name, value in settings.items()
             if name not in free and getattr(self, name) != value
         ]
         if problems:
             raise SettingError(
                 problems,
-                where="a run goes on as it began",
-                hint="begin another from a checkpoint of it"
+                where="these settings of a run cannot change",
+                hint="start a new run from one of its checkpoints"
                 + spoken("", ": flashir train RUN/checkpoints/step-.. --data .."),
             )
-        return replace(self, **given)
+        return replace(self, **settings)
 
     def write(self, path: Path) -> None:
-        """Write it as TOML. Raises ArtefactError."""
+        """Write the recipe as TOML. Raises ArtefactError."""
         lines = [f"{name} = {_toml(value)}\n" for name, value in asdict(self).items() if value is not None]
         atomic_write(path, lambda file: file.write("".join(lines).encode()))
 
 
-def _mend() -> str:
+def _hint() -> str:
     return spoken(
         "the settings are the fields of flashir.train.recipe.Recipe",
-        "`flashir train --help` lists the settings; an option overrides what a file says",
+        "`flashir train --help` lists the settings; an option overrides the file",
     )
 
 
@@ -196,27 +196,27 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, checked.
 
     Raises:
-        InputError: the file cannot be read, or is no TOML.
-        SettingError: every setting that is unknown or wrong.
+        InputError: the file cannot be read, or is not TOML.
+        SettingError: settings are unknown or invalid.
     """
     text = read_text(path, InputError, largest=SMALL, problem=UNREAD)
-    found = parse_toml(text, path, InputError, problem=UNREAD)
-    problems = _mistyped(found)
+    settings = parse_toml(text, path, InputError, problem=UNREAD)
+    problems = _mistyped(settings)
     if problems:
-        raise SettingError(problems, where=str(path), hint=_mend())
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        raise SettingError(problems, where=str(path), hint=_hint())
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def recipe_of(file: Path | None, given: Mapping[str, Any]) -> Recipe:
-    """The recipe of a file, if any, with the settings that are given over it. Raises as `read_recipe`, all at once."""
+def recipe_of(file: Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe in a file, if any, with overrides. Raises as `read_recipe`, with all problems at once."""
     problems: list[str] = []
     read: Mapping[str, Any] = {}
     with gathered(problems):
         read = {} if file is None else read_recipe(file)
-    problems += _mistyped(given)
+    problems += _mistyped(overrides)
     if problems:
-        raise SettingError(problems, where=WHERE, hint=_mend())
-    return Recipe(**{**read, **given})
+        raise SettingError(problems, where=WHERE, hint=_hint())
+    return Recipe(**{**read, **overrides})
 
 
 def _absolute(paths: Iterable[str]) -> tuple[str, ...]:
@@ -229,7 +229,7 @@ def _types() -> Mapping[str, Any]:
 
 
 def _mistyped(settings: Mapping[str, Any]) -> list[str]:
-    """What is wrong with each setting on its own."""
+    """The problems of unknown settings and of values of the wrong type or out of range."""
     problems = []
     for name, value in settings.items():
         if name not in _types():
@@ -243,5 +243,5 @@ def _mistyped(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _toml(value: object) -> str:
-    """A value as TOML, which writes these as JSON does."""
+    """A value as TOML. For these types its syntax is that of JSON."""
     return json.dumps(list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value)

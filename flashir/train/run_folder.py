@@ -1,4 +1,4 @@
-"""The folder of a run: recipe, tokenizer, curve, and the newest checkpoints.
+"""The folder of a run: recipe, tokenizer, curve and the newest checkpoints.
 
 RUN/recipe.toml  tokenizer.json  metrics.jsonl  tensorboard/  checkpoints/step-000200/
 """
@@ -23,54 +23,54 @@ CURVE, BOARD = "metrics.jsonl", "tensorboard"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk."""
+    """A run on disk."""
 
     path: Path
 
     @property
     def recipe(self) -> Recipe:
-        """Its settings. Raises InputError, SettingError."""
+        """The settings of the run. Raises InputError, SettingError."""
         return Recipe(**read_recipe(self.path / RECIPE))
 
     @property
     def tokenizer(self) -> Path:
-        """The file of its tokenizer."""
+        """The tokenizer file."""
         return self.path / TOKENIZER
 
     @property
     def curve(self) -> Curve:
-        """Its curve."""
+        """The curve of the run."""
         return Curve(self.path / CURVE)
 
     @property
     def board(self) -> Path:
-        """What TensorBoard reads."""
+        """The folder of the TensorBoard files."""
         return self.path / BOARD
 
     def checkpoints(self) -> list[Path]:
-        """All there are, the oldest first."""
+        """All checkpoints, the oldest first."""
         return in_order(self.path)
 
     def newest(self) -> Path:
-        """The last checkpoint. Raises InputError where there is none."""
+        """The newest checkpoint. Raises InputError if there is none."""
         return newest(self.path)
 
     def save(self, step: int, model: Graph, params: Mapping[str, Any], state: State, keep: int) -> Path:
         """Write the checkpoint after a step, then remove all but the newest `keep`. Raises ArtefactError."""
         self.curve.sync()
-        made = _save(self.path, step, model, params, self.tokenizer, self.recipe, state)
+        checkpoint = _save(self.path, step, model, params, self.tokenizer, self.recipe, state)
         for old in self.checkpoints()[:-keep]:
             remove_folder(old)
-        return made
+        return checkpoint
 
-    def said(self) -> str:
-        """What is kept of it, for who interrupts it."""
-        goes_on = spoken("`opened` goes on from there", f"`flashir train --resume {self.path}` goes on")
-        return f"the run is kept as of {self.newest().name}; {goes_on}"
+    def interrupted(self) -> str:
+        """The message after an interrupt: what is saved, and how to resume."""
+        hint = spoken("`opened` resumes from there", f"`flashir train --resume {self.path}` resumes it")
+        return f"the run is saved up to {self.newest().name}; {hint}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Have the folder to oneself, without what a killed run left. Raises ArtefactError where another has it."""
+        """Lock the folder and remove leftovers of killed runs. Raises ArtefactError if another process holds it."""
         with locked(self.path, wait=False):
             for folder in (self.path, self.path / CHECKPOINTS):
                 sweep(folder)
@@ -78,10 +78,10 @@ class RunFolder:
 
 
 def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Mapping[str, Any], state: State) -> None:
-    """Make the folder of a run, its first checkpoint that of step 0; whole or not at all.
+    """Create the folder of a run with the checkpoint of step 0, completely or not at all.
 
     Raises:
-        ArtefactError: it cannot be written, or is there already.
+        ArtefactError: the folder cannot be written, or already exists.
     """
     check_free(path)
 
@@ -96,21 +96,21 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
 
 
 def check_free(path: Path) -> None:
-    """Raises ArtefactError where a run cannot be made, as there is something already."""
+    """Raises ArtefactError if the path already exists, except as an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        goes_on = spoken("`opened` goes on with a run that is there", f"--resume {path} goes on with it")
-        hint = goes_on if is_run(path) else f"choose another folder{spoken('', ' with -o')}"
-        raise ArtefactError("there is something already", where=str(path), hint=hint)
+        resume = spoken("`opened` resumes an existing run", f"--resume {path} resumes it")
+        hint = resume if is_run(path) else f"choose another folder{spoken('', ' with -o')}"
+        raise ArtefactError("already exists", where=str(path), hint=hint)
 
 
 def run_around(path: Path) -> Path | None:
-    """The folder of the run that a path is, or lies in as a checkpoint does."""
+    """The run at a path, or the run of the checkpoint at a path; None if it is neither."""
     path = path.absolute()
-    return next((each for each in (path, path.parent.parent) if is_run(each)), None)
+    return next((folder for folder in (path, path.parent.parent) if is_run(folder)), None)
 
 
 def found_run(path: Path) -> RunFolder:
-    """The run of that folder. Raises InputError where it is none."""
+    """The run in a folder. Raises InputError if it is not a run."""
     if is_run(path):
         return RunFolder(path)
     around = run_around(path)
@@ -118,8 +118,8 @@ def found_run(path: Path) -> RunFolder:
         "this is not the folder of a run (it has no recipe.toml)" if path.exists() else "there is no such folder",
         where=str(path),
         hint=spoken(
-            f"give {around or 'the folder that was given when the run began'}",
-            f"--resume {around or 'takes the folder that -o named when the run began'}",
+            f"give {around or 'the folder of the run'}",
+            f"--resume {around or 'takes the folder that the run was created with (-o)'}",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The learning rate of every step: a linear warm-up to the peak, and a linear decay (Tables 5 and 6)."""
+"""The learning rate schedule: linear warm-up to the peak, then linear decay (Tables 5 and 6)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning rate for each of `steps` steps, none of them 0.
+    """A positive learning rate for each step.
 
     Args:
-        peak: that of step number `warmup`.
-        warmup: steps over which it grows.
-        steps: all of them.
+        peak: the learning rate of step number `warmup`.
+        warmup: the number of warm-up steps.
+        steps: the total number of steps.
     """
 
     peak: float
@@ -20,6 +20,6 @@ class Schedule:
     steps: int
 
     def __call__(self, number: int) -> float:
-        """The learning rate of the step of that number, from 1."""
-        growing = number / self.warmup if self.warmup else 1.0
-        return self.peak * min(growing, (self.steps + 1 - number) / (self.steps + 1 - self.warmup))
+        """The learning rate of a step, numbered from 1."""
+        warming = number / self.warmup if self.warmup else 1.0
+        return self.peak * min(warming, (self.steps + 1 - number) / (self.steps + 1 - self.warmup))

@@ -1,4 +1,4 @@
-"""Runs are begun from a model, a recipe and text: all is checked, the model planned, and the folder made."""
+"""Starts a run from a model, a recipe and text: checks them, plans the model and creates the folder."""
 
 from __future__ import annotations
 
@@ -22,60 +22,60 @@ from flashir.planning.workload import Workload
 from flashir.reference.cross_entropy import is_causal
 from flashir.reference.inputs import vocabulary
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
+from flashir.train.distributed import Report
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder, check_free, create
 from flashir.transforms import specialise
 
 TOKENS_AT_ONCE = 2**15
-"""More tokens together make a step of one device no faster."""
+"""A step of one device gets no faster with more tokens at once."""
 ROOM = 0.5
-"""The share of a device's memory that the parts of a batch are made for; predictions are no promises."""
+"""The fraction of the memory that a part of a batch may need by prediction, which may be wrong."""
 
-Told = Callable[[str, int, int], object]
 Data = tuple[Corpus, Corpus]
-"""What is learned from, and what is held out."""
+"""The training text and the held-out text."""
 
 
 def task_of(model: Graph) -> str:
-    """`lm` for a causal model, `mlm` for one that sees both ways."""
+    """`lm` for a causal model, `mlm` for a bidirectional one."""
     return "lm" if is_causal(model) else "mlm"
 
 
 def vocabulary_of(model: Graph) -> int:
-    """The vocabulary of a model that is given tokens. Raises InputError where it is not."""
+    """The vocabulary size of a model. Raises InputError if its first input is not tokens."""
     rows = vocabulary(model, model.inputs[0]) if model.inputs else None
     if rows is None:
         raise InputError(
             "the first input of the model must be tokens",
             where=f"@{model.name}",
-            hint="give a model that embeds its first input, as all of the zoo do",
+            hint="give a model that embeds its first input, as every built-in model does",
         )
     return rows
 
 
-def tokenizer_of(word: str, found: Callable[[], tuple[Document, ...]], end: str | None = None) -> Tokenizer:
+def tokenizer_of(name: str, read: Callable[[], tuple[Document, ...]], end: str | None = None) -> Tokenizer:
     """The tokenizer that a recipe names.
 
     Args:
-        word: `bytes`, `bpe:N`, or the file of one.
-        found: the documents that a BPE is trained on.
-        end: the token that ends documents, which bytes and a BPE are given; a file has its own.
+        name: `bytes`, `bpe:N`, or a tokenizer file.
+        read: reads the documents that a BPE is trained on.
+        end: the token after each document, for `bytes` and a BPE. A file has its own.
 
     Raises:
-        SettingError, InputError, TargetError: there is none of that name, or it cannot be had.
+        SettingError, InputError, TargetError: the name is invalid, the file cannot be read, or training fails.
     """
-    if word == "bytes":
+    if name == "bytes":
         return Tokenizer.bytes(end)
-    kind, _, number = word.partition(":")
+    kind, _, number = name.partition(":")
     if kind == "bpe":
         if not (number.isdecimal() and number.isascii() and len(number) <= 12):
             raise SettingError(
-                f"tokenizer must be bytes, bpe:N or a file, got {word!r}", where="tokenizer", hint="such as bpe:32000"
+                f"tokenizer must be bytes, bpe:N or a file, got {name!r}", where="tokenizer", hint="such as bpe:32000"
             )
-        return Tokenizer.trained(found(), int(number), end)
-    if not Path(word).exists():
-        raise SettingError(f"must be bytes, bpe:N or a file, and there is no file {word!r}", where="tokenizer")
-    return Tokenizer.read(word)
+        return Tokenizer.trained(read(), int(number), end)
+    if not Path(name).exists():
+        raise SettingError(f"must be bytes, bpe:N or a file, and there is no file {name!r}", where="tokenizer")
+    return Tokenizer.read(name)
 
 
 def begin(
@@ -84,27 +84,27 @@ def begin(
     tokenizer: Tokenizer,
     out: Path,
     params: Mapping[str, Any] | None = None,
-    told: Told = lambda *_: None,
+    report: Report = lambda *_: None,
     **choices: Any,
 ) -> tuple[RunFolder, Data]:
-    """Make the folder of a new run, with its checkpoint of step 0: the chunk planned for the target, and locked.
+    """Create the folder of a new run with its checkpoint of step 0. The chunk is planned for the target, then fixed.
 
-    All that can be wrong is found before the folder is made. With it come the data, for `opened`.
+    All checks come before the folder is created. Returns the folder and the data, for `opened`.
 
     Args:
         model: any graph from tokens to logits.
-        recipe: what is None in it is settled.
-        tokenizer: its vocabulary the model's; the recipe says how it reads texts.
-        out: the folder.
-        params: to begin with; without any, fresh ones by the seed.
-        told: is told how far it is.
+        recipe: the settings; those that are None are settled.
+        tokenizer: a tokenizer with the vocabulary of the model. The recipe says how it reads texts.
+        out: the folder to create.
+        params: the initial parameters; None for random ones from the seed.
+        report: called with the progress.
         choices: `policy`, `chunk`, `cumsum`, `dtype` as for `plan`.
 
     Raises:
-        InputError, SettingError: the vocabulary is not the tokenizer's, which has no such end of documents; rows are
-            too long for the model; there is no data; or as `plan`.
-        TargetError: the target is not at hand, cannot train, or has no memory for it.
-        ArtefactError: the folder cannot be written, or is in use.
+        InputError, SettingError: the tokenizer has another vocabulary or lacks the document end, rows are too long for
+            the model, there is no text, or as `plan`.
+        TargetError: the target is not available, cannot train, or has too little memory.
+        ArtefactError: the folder cannot be written, or already exists.
     """
     check_free(out)
     params = None if params is None else fitted(model, params)
@@ -114,81 +114,81 @@ def begin(
     tokenizer = tokenizer.reads(recipe.reading)
     tokenizer.check(task_of(model), vocabulary_of(model))
     specialise(model, Workload(1, recipe.seq_len).sizes(model))
-    data = corpora(recipe, tokenizer, told)
-    told("planning", 0, 1)
-    made = _planned(model, recipe, params, choices)
-    recipe = recipe.settled(made.batch).located()
+    data = corpora(recipe, tokenizer, report)
+    report("planning", 0, 1)
+    planned = _planned(model, recipe, params, choices)
+    recipe = recipe.settled(planned.batch).located()
     for corpus in data:
-        batches_of(corpus, made.graph, recipe)
-    arrays = checked(made.graph, init(made.graph, recipe.seed) if params is None else params)
+        batches_of(corpus, planned.graph, recipe)
+    arrays = checked(planned.graph, init(planned.graph, recipe.seed) if params is None else params)
     state = State(Moments.read(None, arrays).state(), {"step": 0})
     with TemporaryDirectory() as folder:
         file = Path(folder) / "tokenizer.json"
         tokenizer.save(file)
-        create(out, recipe, file, made.graph, arrays, state)
+        create(out, recipe, file, planned.graph, arrays, state)
     return RunFolder(out), data
 
 
 def _read_settled(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
-    """The recipe with how texts are read, wherever it says nothing of that. Raises InputError as `Tokenizer.ends`."""
+    """The recipe with settled reading of texts. Raises InputError as `Tokenizer.ends`."""
     end = recipe.document_end or next(iter(tokenizer.ends), NONE)
     return replace(recipe, document_end=end, special_tokens=bool(recipe.special_tokens))
 
 
-def corpora(recipe: Recipe, tokenizer: Tokenizer, told: Told) -> Data:
-    """What is learned from, and what is held out. Raises InputError with all that is wrong with the files."""
+def corpora(recipe: Recipe, tokenizer: Tokenizer, report: Report) -> Data:
+    """The training and the held-out corpus. Raises InputError with all problems of the files."""
     if not recipe.data:
-        raise SettingError("there is no text to learn from", where="data", hint=option("data", "FILE or FOLDER"))
-    corpus = tokenised(documents(recipe.data, told), tokenizer, progress=told)
+        raise SettingError("there is no training text", where="data", hint=option("data", "FILE or FOLDER"))
+    corpus = tokenised(documents(recipe.data, report), tokenizer, progress=report)
     if recipe.validation:
-        return corpus, tokenised(documents(recipe.validation, told), tokenizer, progress=told)
+        return corpus, tokenised(documents(recipe.validation, report), tokenizer, progress=report)
     return corpus.split(recipe.held_out)
 
 
 def batches_of(corpus: Corpus, model: Graph, recipe: Recipe) -> Batches:
-    """The parts of batches that a model is given, in order."""
+    """The parts of batches for a model, in order."""
     rows = recipe.rows or recipe.batch
     return Batches(
-        corpus, task_of(model), rows, recipe.seq_len, recipe.seed, vocab=vocabulary_of(model), **told_beside(model)
+        corpus, task_of(model), rows, recipe.seq_len, recipe.seed, vocab=vocabulary_of(model), **mask_inputs(model)
     )
 
 
-def told_beside(model: Graph) -> dict[str, bool]:
-    """What a model is told beside its tokens, as `Batches` takes it: `segments` and `mask`.
+def mask_inputs(model: Graph) -> dict[str, bool]:
+    """Whether a model takes segment ids and a padding mask besides its tokens: `segments` and `mask` of `Batches`.
 
     Raises:
-        InputError: it takes something else, or in another order.
+        InputError: the model takes other inputs, or in another order.
     """
     shape = model.inputs[0].type.shape
-    beside = [value.type.dtype for value in model.inputs[1:] if value.type.shape == shape]
+    dtypes = [value.type.dtype for value in model.inputs[1:] if value.type.shape == shape]
     numbers = (DType.I32, DType.I64)
-    segments, mask = any(dtype in numbers for dtype in beside), DType.BOOL in beside
-    in_order = [dtype in numbers for dtype in beside] == [True] * segments + [False] * mask
-    if not in_order or len(beside) != len(model.inputs) - 1:
+    segments, mask = any(dtype in numbers for dtype in dtypes), DType.BOOL in dtypes
+    in_order = [dtype in numbers for dtype in dtypes] == [True] * segments + [False] * mask
+    if not in_order or len(dtypes) != len(model.inputs) - 1:
         taken = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
         raise InputError(
-            f"the model takes ({taken}); text gives tokens, and after them segment ids, and after those a mask",
+            f"the model takes ({taken}); wanted tokens, then optional segment ids, then an optional mask",
             where=f"@{model.name}",
         )
     return {"segments": segments, "mask": mask}
 
 
 def _planned(model: Graph, recipe: Recipe, params: Mapping[str, Any] | None, choices: Mapping[str, Any]) -> Plan:
-    """The plan for as many rows together as memory holds well. Raises TargetError where it does not hold one."""
+    """The plan for as many rows at once as fit in memory. Raises TargetError if one row does not fit."""
 
-    def of(rows: int) -> Plan:
+    def plan_for(rows: int) -> Plan:
         return plan(model, recipe.target, rows, recipe.seq_len, True, params=params, **choices)
 
     if recipe.rows is not None:
-        return of(recipe.rows)
+        return plan_for(recipe.rows)
     room = ROOM * find_target(recipe.target).memory
     most = max(1, TOKENS_AT_ONCE // recipe.seq_len)
     parts = [rows for rows in range(min(most, recipe.batch), 1, -1) if recipe.batch % rows == 0]
     for rows in parts:
         try:
-            made = of(rows)
+            planned = plan_for(rows)
         except TargetError:
             continue
-        if made.peak_bytes <= room:
-            return made
-    return of(1)
+        if planned.peak_bytes <= room:
+            return planned
+    return plan_for(1)

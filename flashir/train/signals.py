@@ -1,7 +1,7 @@
-"""Interrupts: the first asks a run to stop after its step, so that it can save; the second stops it at once.
+"""Interrupts: the first asks a run to stop after its step and save, the second stops it immediately.
 
-Of several processes each hears an interrupt more than once, from the terminal and from torchrun, which soon kills what
-does not stop. So there the second says nothing new.
+With several processes, each receives an interrupt more than once: from the terminal and from torchrun, which soon kills
+processes that do not stop. The second interrupt then has no meaning.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 ASKED = (signal.SIGINT, signal.SIGTERM)
-ANSWER = b"\nstopping after this step, to save it; once more stops at once\n"
+ANSWER = b"\nstopping after this step, to save it; press again to stop immediately\n"
 
 
 @contextmanager
 def stopping(alone: bool = True) -> Iterator[Callable[[], bool]]:
-    """Whether somebody has asked to stop, by Ctrl-C or SIGTERM; `alone` where no other process trains with this one.
+    """Handles Ctrl-C and SIGTERM, and yields a function that returns whether one has arrived.
 
-    Outside the main thread Python hears no signals; then nobody can ask.
+    Python delivers signals only to the main thread. In other threads the function always returns false.
+
+    Args:
+        alone: whether this process trains without others.
     """
-    heard = False
+    asked = False
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        if heard and alone:
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and alone:
             raise KeyboardInterrupt
-        heard = True
+        asked = True
         if not alone:
             return
         with suppress(OSError):
-            os.write(2, ANSWER)  # print may be at work already, and must not be entered twice
+            os.write(2, ANSWER)  # print is not reentrant
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {each: signal.signal(each, hear) for each in ASKED}
+    before = {number: signal.signal(number, handle) for number in ASKED}
     try:
-        yield lambda: heard
+        yield lambda: asked
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What the first process does for all, such as to write; the others only compute."""
+"""Work that only the first of several processes does, such as writing files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 
 class Writer:
-    """Does such work, until it fails once. The error waits, for the others must stop before this process ends.
+    """Does such work until it fails. The error is kept, because the other processes must stop before it is raised.
 
     Args:
-        is_first: whether this process does any.
+        is_first: whether this process is the first.
     """
 
     def __init__(self, is_first: bool) -> None:
@@ -17,7 +17,7 @@ class Writer:
         self._error: Exception | None = None
 
     def do(self, work: Callable[[], object]) -> None:
-        """Do it, here and now, or nothing."""
+        """Do the work now, unless this is another process or earlier work has failed."""
         if self._is_first and self._error is None:
             try:
                 work()
@@ -26,10 +26,10 @@ class Writer:
 
     @property
     def failed(self) -> bool:
-        """Whether some work did."""
+        """Whether some work has failed."""
         return self._error is not None
 
     def check(self) -> None:
-        """Raises what failed work raised."""
+        """Raise the error of failed work."""
         if self._error is not None:
             raise self._error

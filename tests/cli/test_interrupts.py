@@ -93,8 +93,8 @@ def test_tune_says_how_much_is_kept(cli: Cli, disturb: Disturb, code: int, calls
 @pytest.mark.parametrize(
     ("calls", "said"),
     [
-        ("flashir.train.setup._planned", "no run was begun; the text that is tokenised is kept"),
-        ("flashir.train.loop._step", "the run is kept as of step-000000; `flashir train --resume {run}` goes on"),
+        ("flashir.train.setup._planned", "no run was created; tokenised text is kept"),
+        ("flashir.train.loop._step", "the run is saved up to step-000000; `flashir train --resume {run}` resumes it"),
     ],
 )
 def test_train_says_what_there_is(

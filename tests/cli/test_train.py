@@ -196,10 +196,10 @@ class TestMistakes:
             ),
             (("flash", "--data", "SHORT"), "text to validate on: --valid"),
             (("--resume", "TEXT"), "not the folder of a run"),
-            (("--resume", "FOLDER/nope"), "nope: there is no such folder\n--resume takes the folder that -o named"),
+            (("--resume", "FOLDER/nope"), "nope: there is no such folder\n--resume takes the folder that the run"),
             (("flash", "--resume", "TEXT", "--chunk", 4), "MODEL, --chunk cannot be set"),
             (("--resume", "RUN", "--policy", "fastest"), "--policy cannot be set: a run that goes on has its own"),
-            (("flash", "--data", "TEXT", "-o", "FOLDER"), "something already"),
+            (("flash", "--data", "TEXT", "-o", "FOLDER"), "already exists"),
         ],
     )
     def test_each_is_one_clear_message(
@@ -228,7 +228,7 @@ class TestMistakes:
         content[-5] ^= 4
         file.write_bytes(content)
         told = cli.fails("train", "--resume", run)
-        assert "optimizer.safetensors is damaged" in told and "goes on from step-000004" in told
+        assert "optimizer.safetensors is damaged" in told and "resume from step-000004" in told
         assert "damaged" in cli.fails("export", run, "-o", tmp_path / "out")
 
     def test_an_exploding_loss_names_the_step_and_the_checkpoint(self, cli: Cli, data: Path, tmp_path: Path) -> None:

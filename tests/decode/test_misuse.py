@@ -59,7 +59,7 @@ class TestPrompts:
             ([1, 2], "prompt 1 must be a row of tokens, got 2"),
             ([[[1]]], r"prompt 0 must be a row of tokens, got shape \(1, 1\)"),
             ([[1], [[1], [2, 3]]], "prompt 1 must be a row of token ids: .*several lengths"),
-            (np.zeros((2, 0), int), "prompt 1 is empty\ngive each prompt one token"),
+            (np.zeros((2, 0), int), "prompt 1 is empty\ngive each prompt at least one token"),
             *(([[given]], "prompt 0 must hold whole numbers") for given in (1.0, "a", True, None, 2**70, NAN)),
             ([[1], [1, -1, 11]], "prompt 1 has 2 token ids outside 0 .. 10, the first at 1: -1"),
             ([[11]], "prompt 0 has 1 token id outside"),

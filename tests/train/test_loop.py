@@ -249,7 +249,7 @@ def test_a_damaged_checkpoint_says_what_to_do(folder: RunFolder) -> None:
     (folder.newest() / "state" / "optimizer.safetensors").unlink()
     with pytest.raises(ArtefactError) as caught, ready(folder):
         pass
-    assert "step-000010" in caught.value.where and "goes on from step-000008" in caught.value.hint
+    assert "step-000010" in caught.value.where and "resume from step-000008" in caught.value.hint
     assert caught.value.problems == ("state/optimizer.safetensors is missing",)
 
 

@@ -15,12 +15,12 @@ import pytest
 from flashir.errors import ArtefactError, FlashirError, InputError, TargetError
 from flashir.machine.processes import Processes
 from flashir.train import distributed as meeting
-from flashir.train.distributed import ALONE, Meeting, Told
+from flashir.train.distributed import ALONE, Meeting, Report
 from flashir.train.signals import stopping
 from flashir.train.writer import Writer
 
 PATIENCE_S = 20
-Work = Callable[[Told], str]
+Work = Callable[[Report], str]
 
 
 class Votes:
@@ -60,7 +60,7 @@ def meet(monkeypatch: pytest.MonkeyPatch, *works: Work) -> list[tuple[str | Flas
 
 
 def fails(error: FlashirError) -> Work:
-    def work(_: Told) -> str:
+    def work(_: Report) -> str:
         raise error
 
     return work
@@ -69,12 +69,12 @@ def fails(error: FlashirError) -> Work:
 def test_all_go_on_when_all_have_done_their_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
 
-    def slow(told: Told) -> str:
+    def slow(report: Report) -> str:
         time.sleep(0.05)
         done.set()
         return "slow"
 
-    def quick(told: Told) -> str:
+    def quick(report: Report) -> str:
         return "quick"
 
     met = meet(monkeypatch, quick, slow, quick)
@@ -85,18 +85,18 @@ def test_all_go_on_when_all_have_done_their_work(monkeypatch: pytest.MonkeyPatch
 def test_one_at_long_work_says_so_that_it_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "TICK_S", 0.0)
 
-    def long(told: Told) -> str:
+    def long(report: Report) -> str:
         for at in range(5):
-            told("tokenising", at, 5)
+            report("tokenising", at, 5)
         return "long"
 
-    assert [each for each, _ in meet(monkeypatch, lambda told: "quick", long)] == ["quick", "long"]
+    assert [each for each, _ in meet(monkeypatch, lambda report: "quick", long)] == ["quick", "long"]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_where_one_fails_it_alone_speaks_and_the_others_stop(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
     error = InputError("no text")
-    works = [fails(error) if rank == failing else (lambda told: "done") for rank in range(3)]
+    works = [fails(error) if rank == failing else (lambda report: "done") for rank in range(3)]
     met = meet(monkeypatch, *works)
     for rank, (found, speaks) in enumerate(met):
         assert speaks is (rank == failing)
@@ -110,15 +110,15 @@ def test_where_all_fail_the_first_speaks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_where_two_fail_without_the_first_both_speak(monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be on two hosts."""
-    met = meet(monkeypatch, lambda told: "done", *map(fails, [InputError("one"), InputError("two")]))
+    met = meet(monkeypatch, lambda report: "done", *map(fails, [InputError("one"), InputError("two")]))
     assert [speaks for _, speaks in met] == [False, True, True]
 
 
 def test_one_alone_needs_no_trainer_to_meet() -> None:
     heard = []
 
-    def work(told: Told) -> str:
-        told("planning", 0, 1)
+    def work(report: Report) -> str:
+        report("planning", 0, 1)
         return "done"
 
     ALONE.join("nowhere:cpu")

@@ -91,7 +91,7 @@ def test_a_run_goes_on_as_it_began() -> None:
     changed = recipe.changed(target="jax:cpu", keep=9, save_every=3, rows=4)
     assert (changed.target, changed.keep, changed.save_every, changed.rows) == ("jax:cpu", 9, 3, 4)
     assert recipe.changed(steps=125_000) == recipe
-    with pytest.raises(SettingError, match="a run goes on as it began") as caught:
+    with pytest.raises(SettingError, match="these settings of a run cannot change") as caught:
         recipe.changed(steps=10, learning_rate=1e-3, keep=2)
     assert caught.value.problems[0] == "steps is 125000 in this run, got 10" and len(caught.value.problems) == 2
 

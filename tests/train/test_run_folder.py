@@ -74,7 +74,7 @@ def test_the_newest_checkpoints_are_kept(run: RunFolder) -> None:
 
 
 def test_a_run_is_not_overwritten(run: RunFolder) -> None:
-    with pytest.raises(ArtefactError, match="something already\n`opened` goes on"):
+    with pytest.raises(ArtefactError, match="already exists\n`opened` resumes"):
         create(run.path, Recipe(), run.tokenizer, MODEL, PARAMS, state())
 
 
