@@ -178,7 +178,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            (("flash",), "no text to learn from\n--data"),
+            (("flash",), "no training text\n--data"),
             ((), "MODEL is missing"),
             (("flash", "--data", "TEXT", "--target", "onnx:cpu"), "onnx:cpu cannot train"),
             (("flash", "--data", "TEXT", "--steps", 0, "--clip", -1), "2 problems\n"),

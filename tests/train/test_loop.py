@@ -239,7 +239,7 @@ def test_text_that_changed_is_not_gone_on_with(folder: RunFolder, text: Path) ->
     with ready(folder) as (run, _, told):
         loop.train(run, told)
     text.write_text(text.read_text() + "more")
-    with pytest.raises(ArtefactError, match="not the one that the run has seen"), ready(folder):
+    with pytest.raises(ArtefactError, match="has changed since the run began"), ready(folder):
         pass
 
 
@@ -264,7 +264,7 @@ def test_other_settings_make_another_run(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"data": ()}, SettingError, "no text to learn from"),
+        ({"data": ()}, SettingError, "no training text"),
         ({"data": ("nowhere",)}, InputError, "nowhere does not exist"),
     ],
 )
