@@ -1,6 +1,6 @@
-"""The ops: one op, one record; one file a family. Importing this package defines all of them.
+"""The ops. Each op is one record, and each file holds one family of ops. Importing this package defines all ops.
 
-A new file in a folder of this package is found by itself.
+A new file in a folder of this package is imported automatically.
 """
 
 from importlib import import_module

@@ -252,7 +252,7 @@ def test_a_cumulative_sum_by_hand_is_one_over_tokens(performer, cumsum):
     for found in (plan(performer, cumsum=cumsum), plan(named), plan(performer, cumsum=cumsum, policy="fastest")):
         assert [(each.cumsum, each.tile) for each in found.candidates] == [(cumsum, 1)]
         assert (found.cumsum, found.tile, tiles(found.graph)) == (cumsum, 1, [1])
-        assert "Tile 1, for a cumulative sum set by hand is one over tokens, as in Table 10" in found.why
+        assert "Tile 1, because a cumulative sum set by hand sums over tokens, as in Table 10" in found.why
 
 
 def test_a_tile_by_hand_stays(performer):

@@ -1,4 +1,4 @@
-"""The choices of ops that work chunk by chunk: the chunk, the tile, and the strategy of the cumulative sum."""
+"""The choices of chunked ops: the chunk size, the tile size, and the strategy of the cumulative sum."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _MASKS = ("segment_ids?", "visible?", "weights?")
 
 
 def strategies(node: Node) -> tuple[Attr, ...]:
-    """The ways in which a node can sum up its chunk states.
+    """The strategies available for the cumulative sum of a node.
 
-    None where it sums nothing up, `matmul` alone where a mask or weights say which chunks see each other. A state of
-    packed documents begins anew with each, and one with a decay fades, which running sums, `native`, cannot do.
+    None if the node sums nothing; only `matmul` if a mask or weights relate chunks. `native` running sums cannot reset
+    the state between packed documents, nor decay it.
     """
     if node.attrs.get("use_global") is False:
         return ()
-    given = {name: value.type for name, value in zip(OPS[node.op].operands, node.inputs) if value is not None}
-    packed = "documents?" in given and are_packed(given["documents?"])
-    if "lin_q?" in OPS[node.op].operands and "lin_q?" not in given:
+    present = {name: value.type for name, value in zip(OPS[node.op].operands, node.inputs) if value is not None}
+    packed = "documents?" in present and are_packed(present["documents?"])
+    if "lin_q?" in OPS[node.op].operands and "lin_q?" not in present:
         return ()
     if not node.attrs.get("causal", True):
         return ("matmul",) if packed else ()
-    if not given.keys().isdisjoint(_MASKS) or node.attrs.get("summaries") == "attend":
+    if not present.keys().isdisjoint(_MASKS) or node.attrs.get("summaries") == "attend":
         return ("matmul",)
-    return ("scan", "matmul") if packed or "decay?" in given else STRATEGIES
+    return ("scan", "matmul") if packed or "decay?" in present else STRATEGIES
 
 
 def _tiles(node: Node) -> tuple[Attr, ...]:
-    """One token beside a strategy that was set, for that is a sum over tokens (Table 10)."""
+    """All tiles, or only tile 1 if the strategy was set by hand: Table 10 sums over single tokens."""
     if not strategies(node) or node.attrs.get("chunk") is not None:
         return ()
     return TILES if node.attrs["cumsum"] is AUTO else (1,)
 
 
 def _chunks_of_bias(params: Mapping[str, Any]) -> Iterator[int]:
-    """The chunks that short relative biases may be made for: [2n - 1] weights, n one chunk, or two that overlap."""
+    """The chunk sizes that fit short relative biases: 2n - 1 weights, where n is one chunk or two overlapping ones."""
     for name, array in params.items():
         if name.endswith("rel_bias.w") and len(getattr(array, "shape", ())) == 1:
             span = (len(array) + 1) // 2
@@ -58,19 +58,19 @@ _TILE = Choice(
     "tile {}",
     is_length=True,
     available=_tiles,
-    forced="Tile 1, for a cumulative sum set by hand is one over tokens, as in Table 10; -s tile=N sets another.",
+    forced="Tile 1, because a cumulative sum set by hand sums over tokens, as in Table 10; -s tile=N overrides it.",
 )
 _CUMSUM = Choice(STRATEGIES, "cumulative sum by {}", available=strategies, idle="native")
 
-CUMSUM = choice(*STRATEGIES, default=AUTO, choice=_CUMSUM, doc="how chunk states are summed up")
+CUMSUM = choice(*STRATEGIES, default=AUTO, choice=_CUMSUM, doc="the strategy of the running sum of chunk states")
 TILE = integer(
     AUTO,
     least=1,
     choice=_TILE,
-    doc="tokens computed together, the function is the same; open beside a set cumsum it is 1",
+    doc="tokens computed together, without changing the function; 1 if open while cumsum is set",
 )
 
 
 def chunk_size(doc: str) -> AttrSpec:
-    """The attribute `chunk`: tokens a chunk."""
+    """The attribute `chunk`: tokens per chunk."""
     return integer(AUTO, least=1, choice=_CHUNK, doc=doc)

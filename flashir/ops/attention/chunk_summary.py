@@ -1,4 +1,4 @@
-"""Summaries of chunks: their means, and positions for them. What the combiner attends to beside its own chunk.
+"""Summaries of chunks: their means, and rotary positions for them. The combiner attends to them.
 
 Axes: b batch, h heads, t length, g chunks, d width, s key.
 """
@@ -43,7 +43,7 @@ def _ref_means(x: Any, documents: Any = None, *, chunk: int, causal: bool, first
 
 
 def ref_document_means(x: Any, documents: Any, chunk: int, *, first: bool = False) -> Any:
-    """As `chunk_means` with documents, in numpy: over the tokens of one document of each chunk."""
+    """`chunk_means` with documents, in numpy: the mean over the tokens of one document of each chunk."""
     batch, length, width = x.shape
     whole = np.zeros((batch, length), documents.dtype)
     whole[:, : documents.shape[1]] = documents
@@ -60,7 +60,7 @@ def ref_document_means(x: Any, documents: Any, chunk: int, *, first: bool = Fals
 def _decompose_means(
     b: Builder, x: Value, documents: Value | None = None, *, chunk: int, causal: bool, first: bool
 ) -> Value:
-    """[b, t, d] -> [b, g, d], each over the tokens of its chunk"""
+    """[b, t, d] -> [b, g, d], the mean over the tokens of each chunk"""
     length = x.type.shape[1]
     if documents is not None:
         values = as_dtype(b, chunked(b, x, chunk), accumulation_dtype(x.type.dtype))
@@ -77,7 +77,7 @@ def _decompose_means(
 
 
 def _means_after(now: DecodeContext, x: Value, *, chunk: int, **_: Any) -> States:
-    """`open`: the sum over the tokens of the chunk that is not full, [b, d]"""
+    """`open`: the sum over the tokens of the incomplete chunk, [b, d]"""
     b = now.b
     of_token = b.floor_div(b.iota(length=now.length), divisor=chunk)
     own = b.logical_and(now.is_token(), equal(b, of_token, column(b, b.floor_div(now.seen, divisor=chunk))))
@@ -85,7 +85,7 @@ def _means_after(now: DecodeContext, x: Value, *, chunk: int, **_: Any) -> State
 
 
 def _means_step(now: DecodeContext, states: States, x: Value, *, chunk: int, **_: Any) -> tuple[Value, States]:
-    """[b, t, d] -> [b, g, d], of the current chunk and those after it that the tokens may touch, as far as they are"""
+    """[b, t, d] -> [b, g, d], the means so far of the current chunk and of later ones that the tokens overlap"""
     b, dtype = now.b, accumulation_dtype(x.type.dtype)
     touched = ceildiv(now.length + (chunk - 1), chunk)
     first, of_token = b.floor_div(now.seen, divisor=chunk), b.floor_div(now.positions(), divisor=chunk)
@@ -94,13 +94,13 @@ def _means_step(now: DecodeContext, states: States, x: Value, *, chunk: int, **_
     before = b.pad(b.reshape(states["open"], shape=(now.batch, 1, x.type.shape[2])), axis=1, after=touched - 1)
     sums = b.add(b.matmul(which, as_dtype(b, x, dtype)), before)
     last = b.floor_div(b.add(now.seen, b.size(value=now.length)), divisor=chunk)
-    kept = b.select(column(b, equal(b, first, last)), states["open"], 0.0)
-    after = b.add(kept, _sum_of(b, x, equal(b, of_token, column(b, last))))
+    carried = b.select(column(b, equal(b, first, last)), states["open"], 0.0)
+    after = b.add(carried, _sum_of(b, x, equal(b, of_token, column(b, last))))
     return as_dtype(b, b.mul(sums, 1 / chunk), x.type.dtype), {"open": after}
 
 
 def _sum_of(b: Builder, x: Value, own: Value) -> Value:
-    """[b, t, d], bool [b, t] -> [b, d], in float32 at least"""
+    """[b, t, d], bool [b, t] -> [b, d], at least in float32"""
     return b.reduce_sum(b.select(column(b, own), as_dtype(b, x, accumulation_dtype(x.type.dtype)), 0.0), axes=(1,))
 
 
@@ -121,12 +121,12 @@ chunk_means = define_op(
         ),
         attrs={
             "chunk": integer(least=1),
-            "causal": flag(doc="nothing sees the last chunk while it is not full, so its sum is divided as others are"),
-            "first": flag(False, doc="of several documents in a chunk the mean is of the first, else of the last"),
+            "causal": flag(doc="divide the sum of an incomplete last chunk by the chunk size too, as nothing sees it"),
+            "first": flag(False, doc="the mean of the first document of a chunk, instead of the last"),
         },
         decompose=_decompose_means,
         stream=StreamingRule(_means_step, _means_after),
-        doc="the mean of each chunk of tokens, of one document where there are several, [b, t, d] -> [b, g, d]",
+        doc="the mean of each chunk of tokens, or of one document in it, [b, t, d] -> [b, g, d]",
     )
 )
 
@@ -139,24 +139,24 @@ def _infer_middle(x: TensorType, chunk: int) -> TensorType:
 
 
 def _ref_middle(x: Any, chunk: int) -> Any:
-    spread = np.repeat(x, chunk, axis=2)  # each at every position of its chunk; the middle one is kept
+    spread = np.repeat(x, chunk, axis=2)  # at every position of its chunk; only the middle one is used
     return ref_rope(spread, 2)[:, :, chunk // 2 :: chunk]
 
 
 def _decompose_middle(b: Builder, x: Value, chunk: int) -> Value:
-    """[b, h, g, s], turned by the position g * chunk + chunk // 2"""
+    """[b, h, g, s], rotated by the position g * chunk + chunk // 2"""
     chunks, s = x.type.shape[2:]
     assert isinstance(s, int)
     tables = b.results("sinusoid", length=chunks * chunk, half=s // 2, dtype=accumulation_dtype(x.type.dtype))
     middles = (
-        b.slice(b.reshape(each, shape=(chunks, chunk, s // 2)), axis=1, start=chunk // 2, stop=chunk // 2 + 1)
-        for each in tables
+        b.slice(b.reshape(table, shape=(chunks, chunk, s // 2)), axis=1, start=chunk // 2, stop=chunk // 2 + 1)
+        for table in tables
     )
-    return _turned(b, x, *(b.reshape(each, shape=(chunks, s // 2)) for each in middles))
+    return _rotated(b, x, *(b.reshape(middle, shape=(chunks, s // 2)) for middle in middles))
 
 
 def _middle_step(now: DecodeContext, states: States, x: Value, chunk: int) -> tuple[Value, States]:
-    """From the chunk on that the next token is in"""
+    """The same, from the chunk of the next token on"""
     b = now.b
     touched, s = x.type.shape[2:]
     assert isinstance(s, int)
@@ -165,10 +165,10 @@ def _middle_step(now: DecodeContext, states: States, x: Value, chunk: int) -> tu
         "sinusoid_at", b.add(b.mul(numbers, chunk), chunk // 2), half=s // 2, dtype=accumulation_dtype(x.type.dtype)
     )
     spread: tuple[Size, ...] = (now.batch, 1, touched, s // 2)
-    return _turned(b, x, *(b.reshape(each, shape=spread) for each in tables)), {}
+    return _rotated(b, x, *(b.reshape(table, shape=spread) for table in tables)), {}
 
 
-def _turned(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
+def _rotated(b: Builder, x: Value, sin: Value, cos: Value) -> Value:
     return as_dtype(b, b.turn(as_dtype(b, x, accumulation_dtype(x.type.dtype)), sin, cos), x.type.dtype)
 
 
@@ -183,6 +183,6 @@ rope_of_chunks = define_op(
         attrs={"chunk": integer(least=1)},
         decompose=_decompose_middle,
         stream=StreamingRule(_middle_step),
-        doc="summaries of chunks [b, h, g, s], each turned to the middle of its chunk (Code 3)",
+        doc="rotary embedding of summaries of chunks [b, h, g, s], at the middle of each chunk (Code 3)",
     )
 )

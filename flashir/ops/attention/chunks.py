@@ -1,4 +1,4 @@
-"""Sequences cut into chunks, [b, t, *] -> [b, g, n, *], and which chunks see each other by their segments (Code 7)."""
+"""Splits sequences into chunks, [b, t, *] -> [b, g, n, *], and masks chunks by their segments (Code 7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 
 def check_segments(segment_ids: TensorType, shape: Shape) -> None:
-    """Raises IRError unless there is one whole number for each token."""
+    """Raises IRError unless the segment ids are integers [b, t]."""
     if segment_ids.dtype not in (DType.I32, DType.I64) or segment_ids.shape != shape or len(shape) != 2:
         raise IRError(f"segment_ids must be whole numbers of shape {shape_text(shape)}, got {segment_ids}")
 
@@ -26,16 +26,16 @@ def check_segments(segment_ids: TensorType, shape: Shape) -> None:
 def check_told(
     segment_ids: TensorType | None, documents: TensorType | None, v: TensorType, valid: Size | None = None
 ) -> None:
-    """Raises IRError unless what tells tokens of v [b, t, e] apart is absent, or fits it; rows that pad v have none."""
+    """Raises IRError unless segment ids and documents are absent or fit v [b, t, e]; `valid` is t without padding."""
     if segment_ids is not None:
         check_segments(segment_ids, (v.shape[0], *segment_ids.shape[1:2]) if valid is None else (v.shape[0], valid))
     check_documents(documents, v.shape[0], v.shape[1] if valid is None else valid)
     if segment_ids is not None and documents is not None and are_packed(documents):
-        raise IRError("documents say token by token what segment_ids say of whole chunks, give one of them")
+        raise IRError("packed documents and segment_ids exclude each other: give one of them")
 
 
 def chunked_documents(b: Builder, documents: Value, chunk: int, chunks: Size) -> Value:
-    """[b, t] -> [b, g, chunk], padding after the last row"""
+    """[b, t] -> [b, g, chunk], with padding at the end"""
     batch, length = documents.type.shape
     whole = chunks * chunk
     padded = documents if length == whole else b.pad(documents, axis=1, after=whole - length)
@@ -43,14 +43,14 @@ def chunked_documents(b: Builder, documents: Value, chunk: int, chunks: Size) ->
 
 
 def chunked(b: Builder, x: Value, chunk: int) -> Value:
-    """[b, t, *] -> [b, g, chunk, *], zeros after the last row"""
+    """[b, t, *] -> [b, g, chunk, *], with zeros at the end"""
     x = pad_to_multiple(b, x, 1, chunk)
     batch, length, *rest = x.type.shape
     return b.reshape(x, shape=(batch, ceildiv(length, chunk), chunk, *rest))
 
 
 def unchunked(b: Builder, x: Value, length: Size) -> Value:
-    """[b, g, n, *] -> [b, t, *], the padding cut off"""
+    """[b, g, n, *] -> [b, t, *], without padding"""
     batch, chunks, n, *rest = x.type.shape
     flat = b.reshape(x, shape=(batch, chunks * n, *rest))
     return flat if chunks * n == length else b.slice(flat, axis=1, stop=length)
@@ -61,8 +61,8 @@ def overlapping_chunks(
 ) -> Value | None:
     """[b, t] -> bool [b, g, h]: whether the id ranges of two chunks overlap (Code 7)
 
-    What pads the last chunk takes the id of the chunk's own first token, so it widens no range, whatever ids may be.
-    With documents [b, g, n] ranges are those of tokens, and a chunk without any overlaps none.
+    Padding of the last chunk takes the id of its first token, so that it does not widen the range.
+    With documents [b, g, n] the ranges are those of tokens, and a chunk without tokens overlaps with none.
     """
     if segment_ids is None:
         return None

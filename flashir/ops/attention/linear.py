@@ -1,7 +1,7 @@
 """Linear attention between chunks (Eq. 7, 8): q (sum of k^T v over the chunks that a chunk sees).
 
-Axes: b batch, g and h chunks, n positions within a chunk, s key, e expanded. Queries come scaled: the op itself scales
-nothing but by `lin_norm`.
+Axes: b batch, g and h chunks, n positions within a chunk, s key, e expanded. Queries are already scaled: the op itself
+scales only by `lin_norm`.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def _infer_linear(
         if documents.shape != q.shape[:3] or documents.dtype not in (DType.BOOL, DType.I32):
             raise IRError(f"documents must be bool or i32 of shape (b, g, n), got {documents}")
         if are_packed(documents) and visible is not None:
-            raise IRError("documents say token by token what visible says of whole chunks, give one of them")
+            raise IRError("packed documents and visible exclude each other: give one of them")
         if are_packed(documents) and weights is not None and not causal:
-            raise IRError("weights of chunks do not tell the documents in a chunk apart where both ways are seen")
+            raise IRError("weights of chunks cannot separate packed documents in a bidirectional model")
     if decay is not None:
         wanted = [TensorType(accumulation_dtype(v.dtype), (q.shape[0], chunks)) for chunks in (q.shape[1], 1)]
         if decay not in wanted or not causal or cumsum == "native":
             raise IRError(
-                f"decay must be {wanted[0]} or {wanted[1]}, causal and no native sum, got {decay}, causal = {causal}, "
-                f"cumsum = {cumsum}"
+                f"decay must be {wanted[0]} or {wanted[1]}, causal and without a native sum, got {decay}, "
+                f"causal = {causal}, cumsum = {cumsum}"
             )
     return v
 
@@ -106,13 +106,13 @@ def _ref_linear(
 
 
 def _ref_left(decay: Any) -> Any:
-    """What is left of the state of chunk h at chunk g, [b, g, h]: the decays of all chunks between them."""
+    """The factor of the state of chunk h at chunk g, [b, g, h]: the decays of all chunks between them."""
     chunks = decay.shape[1]
-    made = np.zeros((*decay.shape, chunks))
+    factors = np.zeros((*decay.shape, chunks))
     for g in range(chunks):
         for h in range(g):
-            made[:, g, h] = np.exp(decay[:, h + 1 : g].sum(1))
-    return made
+            factors[:, g, h] = np.exp(decay[:, h + 1 : g].sum(1))
+    return factors
 
 
 def _decompose_linear(
@@ -129,7 +129,7 @@ def _decompose_linear(
     cumsum: str,
     lin_norm: str,
 ) -> Value:
-    """q (sum over visible chunks of k^T v), the norm spread over k (1 / n) and q (1 / number of chunks)"""
+    """q (sum over visible chunks of k^T v), with the norm applied to k (1 / n) and q (1 / number of chunks)"""
     if decay is not None and (cumsum != "scan" or visible is not None or weights is not None):
         left = _left(b, decay, q.type.shape[1])
         weights, decay = left if weights is None else b.mul(left, weights), None
@@ -145,7 +145,7 @@ def _decompose_linear(
     if lin_norm == "chunk_mean" and causal:
         seen = b.maximum(b.iota(length=chunks, dtype=accumulation_dtype(q.type.dtype)), 1.0)
         share = b.reshape(b.reciprocal(seen), shape=(chunks, 1, 1))
-        if q.type.dtype is DType.F16 and cumsum != "scan":  # a sum is beyond its range where a mean is not
+        if q.type.dtype is DType.F16 and cumsum != "scan":  # the sum may overflow, the mean does not
             return b.matmul(q, as_dtype(b, b.mul(b.prefix_sum(_states(b, k, v), cumsum=cumsum), share), q.type.dtype))
         q = scaled(b, q, share)
     if lin_norm == "chunk_mean" and not causal:
@@ -161,9 +161,9 @@ def _decompose_linear(
 
 
 def _left(b: Builder, decay: Value, chunks: Size) -> Value:
-    """[b, g] or [b, 1] -> what is left of the state of chunk h at chunk g > h, [b, g, h]; 0 for others
+    """[b, g] or [b, 1] -> the factor of the state of chunk h at chunk g > h, [b, g, h]; 0 for h >= g
 
-    A constant is not summed up, so that it is as exact after many chunks as after few.
+    A constant decay is multiplied instead of summed, so that its rounding error does not grow with the chunks.
     """
     batch, known = decay.type.shape
     lower = strictly_lower(b, chunks, DType.BOOL)
@@ -184,7 +184,7 @@ def _known(n: Size) -> int:
 
 
 def _states(b: Builder, k: Value, v: Value) -> Value:
-    """[b, g, n, s], [b, g, n, e] -> the sum that each chunk adds, [b, g, s, e] in float32 at least"""
+    """[b, g, n, s], [b, g, n, e] -> the state that each chunk adds, [b, g, s, e], at least in float32"""
     return as_dtype(b, b.matmul(k, v, transpose_x=True), accumulation_dtype(v.type.dtype))
 
 
@@ -202,7 +202,7 @@ def _sum_of_all(b: Builder, q: Value, k: Value, v: Value, share: Value | None = 
 def _masked(
     b: Builder, q: Value, k: Value, v: Value, visible: Value | None, weights: Value | None, causal: bool, lin_norm: str
 ) -> Value:
-    """Segments (Code 7) and weights (Appendix A) force the masked form: mask[b, g, h] x states[b, h, s * e]"""
+    """The masked form for segments (Code 7) and weights (Appendix A): mask[b, g, h] x states[b, h, s * e]"""
     batch, chunks, _, s = q.type.shape
     e, dtype = v.type.shape[-1], accumulation_dtype(v.type.dtype)
     whole = b.broadcast(b.constant(1.0, dtype), shape=(batch, chunks, chunks))
@@ -225,7 +225,7 @@ def _cost_linear(ins: Types, outs: Types, causal: bool, cumsum: str, lin_norm: s
     e, traffic = v.sizes[-1], moved(ins, outs)
     products: tuple[Contraction, ...] = (Contraction(batch * g, s, n, e), Contraction(batch * g, n, s, e))
     documents = ins[5] if len(ins) > 5 else None
-    if documents is not None and are_packed(documents) and not causal:  # both sides, and the own chunk
+    if documents is not None and are_packed(documents) and not causal:  # earlier, later and own chunk
         products = (*products, *products, Contraction(batch * g, n, s, n), Contraction(batch * g, n, n, e))
     return Cost(float(batch * g * s * e), traffic.read, traffic.written, g if cumsum == "scan" else 1, products)
 
@@ -278,13 +278,13 @@ linear_attention = define_op(
             )
         )
         + tuple(
-            sample(*_CHUNKS, *told, *[None] * (3 - len(told)), decay, causal=True, cumsum=kind)
+            sample(*_CHUNKS, *masks, *[None] * (3 - len(masks)), decay, causal=True, cumsum=kind)
             for kind in ("scan", "matmul")
             for decay in ("f32[2, 5]", "f32[2, 1]")
-            for told in ((), ("bool[2, 5, 5]",), (None, None, "bool[2, 5, 3]"))
+            for masks in ((), ("bool[2, 5, 5]",), (None, None, "bool[2, 5, 3]"))
         ),
         attrs={"causal": flag(), "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_linear,
-        doc="attention between chunks: q (sum of k^T v over the visible chunks), chunks strictly before where causal",
+        doc="attention between chunks: q (sum of k^T v over the visible chunks), strictly earlier chunks if causal",
     )
 )

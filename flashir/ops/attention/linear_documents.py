@@ -1,14 +1,14 @@
-"""Linear attention between chunks where documents are kept apart.
+"""Linear attention between chunks with packed documents.
 
-Documents are runs, so of all that a chunk holds only its last document goes on into later chunks, and only its first
-came from earlier ones. A query sees what its own document left in them:
+A document is a run of tokens. So only the last document of a chunk continues in later chunks, and only its first one
+began in earlier chunks. A query sees the tokens of its own document there:
 
-    before   chunk g asks for the document that chunk g - 1 ends in, and chunk h < g gives the one that it ends in
-    after    chunk g asks for the document that chunk g + 1 begins with, and chunk h > g gives the one it begins with
-    own      both ways, a query sees its document within its own chunk as well, token by token
+    before   chunk g reads the last document of chunk g - 1; chunk h < g provides its last document
+    after    chunk g reads the first document of chunk g + 1; chunk h > g provides its first document
+    own      in a bidirectional model, a query also sees its document within its own chunk, token by token
 
-So keys and queries are masked, and a state is added up as long as chunks end in one document: a loop that begins anew
-with the next document, or a mask of chunks. Subtracting running sums, as `native` does, would leave rounding behind.
+So keys and queries are masked, and states are summed as long as chunks end in the same document: by a loop that resets
+its state, or with a mask of chunks. Subtracting running sums, as `native` would, leaves rounding errors.
 
 Axes: b batch, g and h chunks, n positions within a chunk, s key, e expanded.
 """
@@ -42,12 +42,14 @@ if TYPE_CHECKING:
 def sum_by_loop(
     b: Builder, q: Value, k: Value, v: Value, goes_on: Value | None = None, decay: Value | None = None
 ) -> Value:
-    """q (sum of k^T v over earlier chunks), by one loop that carries the s x e state and never stores them all.
+    """q (sum of k^T v over earlier chunks), by a loop that carries the s x e state and does not store all states.
 
     Args:
-        b, q, k, v: the builder, [b, g, n, s] twice, [b, g, n, e].
-        goes_on: bool [b, g], whether the state goes on after a chunk; where not, the chunk's own sum is all of it.
-        decay: [b, g], the log of what is left of the state after a chunk; [b, 1] where it is the same for all.
+        b: the builder.
+        q, k: [b, g, n, s].
+        v: [b, g, n, e].
+        goes_on: bool [b, g], whether a chunk keeps the state; otherwise the state is reset to the sum of the chunk.
+        decay: the log of the factor of the state after a chunk, [b, g], or [b, 1] if it is the same for all chunks.
     """
     batch, _, n, s = q.type.shape
     e, dtype = v.type.shape[-1], accumulation_dtype(v.type.dtype)
@@ -58,19 +60,19 @@ def sum_by_loop(
     k_g = body.input("k", k.type.with_shape((batch, n, s)))
     v_g = body.input("v", v.type.with_shape((batch, n, e)))
     out = body.matmul(q_g, as_dtype(body, state, q.type.dtype))
-    kept, walked = state, [q, k, v]
+    before, walked = state, [q, k, v]
     whole: list[Value] = []
     if decay is not None:
-        left = b.exp(decay)
+        factor = b.exp(decay)
         same = decay.type.shape[1] != q.type.shape[1]
-        left_g = body.input("left", left.type.with_shape((batch, 1) if same else (batch,)))
-        (whole if same else walked).append(left)
-        kept = body.mul(state, body.reshape(left_g, shape=(batch, 1, 1)))
+        factor_g = body.input("left", factor.type.with_shape((batch, 1) if same else (batch,)))
+        (whole if same else walked).append(factor)
+        before = body.mul(state, body.reshape(factor_g, shape=(batch, 1, 1)))
     if goes_on is not None:
         walked.append(goes_on)
         goes_on_g = body.input("goes_on", goes_on.type.with_shape((batch,)))
-        kept = body.select(body.reshape(goes_on_g, shape=(batch, 1, 1)), kept, 0.0)
-    after = body.add(kept, as_dtype(body, body.matmul(k_g, v_g, transpose_x=True), dtype))
+        before = body.select(body.reshape(goes_on_g, shape=(batch, 1, 1)), before, 0.0)
+    after = body.add(before, as_dtype(body, body.matmul(k_g, v_g, transpose_x=True), dtype))
     loop = {"carries": 1, "axis": 1, "invariants": len(whole)}
     _, result = b.results("scan", zeros, *walked, *whole, **loop, body=body.finish(after, out))
     return result
@@ -90,9 +92,9 @@ def linear_of_documents(
     cumsum: str,
     lin_norm: str,
 ) -> Value:
-    """`linear_attention` with documents [b, g, n], by one without: keys and queries masked, and a mask of chunks.
+    """`linear_attention` with documents [b, g, n], by the op without them on masked keys and queries.
 
-    `visible` stands beside a mask alone, `weights` beside a mask or where causal.
+    `visible` requires a mask; `weights` require a mask or causal attention.
     """
     if not are_packed(documents.type):
         return _of_one(b, q, k, v, visible, weights, documents, decay, causal=causal, cumsum=cumsum, lin_norm=lin_norm)
@@ -117,7 +119,7 @@ def _of_one(
     cumsum: str,
     lin_norm: str,
 ) -> Value:
-    """A row is one document: padding adds nothing, asks for nothing, and chunks of padding alone do not count."""
+    """Rows of one document: padding is zeroed in keys and queries, and chunks of padding do not count."""
     token = column(b, mask)
     q, k = (b.select(token, x, 0.0) for x in (q, k))
     held = any_of(b, mask)
@@ -137,49 +139,49 @@ def _of_one(
 
 
 def _of_chunk_before(b: Builder, x: Value) -> Value:
-    """[b, g] -> [b, g]; 0, the number of nothing, for the first chunk"""
+    """[b, g] -> [b, g], shifted by one chunk; 0, no document, for the first chunk"""
     return b.slice(b.pad(x, axis=1, before=1), axis=1, stop=x.type.shape[1])
 
 
 def _of_chunk_after(b: Builder, x: Value) -> Value:
-    """[b, g] -> [b, g]; 0 for the last chunk"""
+    """[b, g] -> [b, g], shifted by one chunk; 0, no document, for the last chunk"""
     chunks = x.type.shape[1]
     return b.slice(b.pad(x, axis=1, after=1), axis=1, start=1, stop=chunks + 1)
 
 
 class _Side:
-    """What chunks see on one side of them.
+    """The documents that chunks share with earlier chunks, or with later ones.
 
     Args:
         b: the builder.
-        documents: the numbers of tokens, i32 [b, g, n].
+        documents: the document numbers, i32 [b, g, n].
         earlier: whether the side is that of earlier chunks.
 
-    `given` is the document that each chunk gives to those on the other side, `asked` the one that it may see on this
-    side, 0 for none, i32 [b, g]; `gives` and `asks` are their tokens in it, bool [b, g, n].
+    `provided` is the document that each chunk provides to chunks on the other side, `wanted` the document that it reads
+    on this side, 0 for none, i32 [b, g]. `provides` and `reads` are their tokens in the chunk, bool [b, g, n].
     """
 
     def __init__(self, b: Builder, documents: Value, *, earlier: bool) -> None:
         batch, chunks, _ = documents.type.shape
-        given = b.reshape(end_of_chunks(b, documents, first=not earlier), shape=(batch, chunks))
-        asked = _of_chunk_before(b, given) if earlier else _of_chunk_after(b, given)
-        self.b, self.given, self.asked = b, given, asked
-        self.asks = equal(b, documents, column(b, asked))
-        self.gives = of_last_document(b, documents, first=not earlier)
+        provided = b.reshape(end_of_chunks(b, documents, first=not earlier), shape=(batch, chunks))
+        wanted = _of_chunk_before(b, provided) if earlier else _of_chunk_after(b, provided)
+        self.b, self.provided, self.wanted = b, provided, wanted
+        self.reads = equal(b, documents, column(b, wanted))
+        self.provides = of_last_document(b, documents, first=not earlier)
         lower = strictly_lower(b, chunks, DType.BOOL)
         ordered = lower if earlier else b.transpose(lower, perm=(1, 0))
-        held = b.reshape(any_of(b, self.gives), shape=(batch, 1, chunks))
-        same = equal(b, column(b, asked), b.reshape(given, shape=(batch, 1, chunks)))
+        held = b.reshape(any_of(b, self.provides), shape=(batch, 1, chunks))
+        same = equal(b, column(b, wanted), b.reshape(provided, shape=(batch, 1, chunks)))
         self.seen = b.logical_and(b.logical_and(same, held), ordered)
         """Which chunks each chunk sees, bool [b, g, h]."""
 
     def counts(self, dtype: DType) -> Value:
-        """How many chunks each chunk sees, [b, g]"""
+        """The number of chunks that each chunk sees, [b, g]"""
         return self.b.reduce_sum(self.b.cast(self.seen, dtype=dtype), axes=(2,))
 
     def masked(self, q: Value, k: Value) -> tuple[Value, Value]:
-        """q where a query asks for this side, k where a key is given to the other"""
-        return self.b.select(column(self.b, self.asks), q, 0.0), self.b.select(column(self.b, self.gives), k, 0.0)
+        """q with zeros for queries that read nothing on this side, k with zeros for keys not provided to the other"""
+        return self.b.select(column(self.b, self.reads), q, 0.0), self.b.select(column(self.b, self.provides), k, 0.0)
 
 
 def _before(
@@ -193,7 +195,7 @@ def _before(
     cumsum: str,
     lin_norm: str,
 ) -> Value:
-    """Causal: a loop whose state begins anew with another document, or a mask of chunks"""
+    """Causal: a loop that resets its state at another document, or a mask of chunks"""
     q, k = side.masked(q, k)
     if cumsum != "scan" or weights is not None:
         return b.linear_attention(q, k, v, side.seen, weights, causal=True, cumsum="matmul", lin_norm=lin_norm)
@@ -203,13 +205,13 @@ def _before(
         k = b.mul(k, 1.0 / n)
     if lin_norm == "chunk_mean":
         q = scaled(b, q, _share(b, side.counts(accumulation_dtype(q.type.dtype))))
-    return sum_by_loop(b, q, k, v, equal(b, side.given, side.asked), decay)
+    return sum_by_loop(b, q, k, v, equal(b, side.provided, side.wanted), decay)
 
 
 def _both_ways(
     b: Builder, q: Value, k: Value, v: Value, documents: Value, before: _Side, after: _Side, lin_norm: str
 ) -> Value:
-    """The chunks on both sides by masks of chunks, and within its own chunk each document by itself"""
+    """Bidirectional: masks of chunks for both sides, and a mask of tokens within each chunk"""
     n, dtype = q.type.shape[2], accumulation_dtype(q.type.dtype)
     assert isinstance(n, int)
     if lin_norm != "none":
@@ -218,7 +220,7 @@ def _both_ways(
         seen = b.constant(1.0, dtype)
         for side in (before, after):
             chunks = column(b, side.counts(dtype))
-            seen = b.add(b.select(side.asks, chunks, 0.0), seen)
+            seen = b.add(b.select(side.reads, chunks, 0.0), seen)
         q = scaled(b, q, column(b, b.reciprocal(seen)))
     q = b.select(column(b, are_tokens(b, documents)), q, 0.0)
     products = b.select(of_one_document(b, documents, n), b.matmul(q, k, transpose_y=True), 0.0)
@@ -231,7 +233,7 @@ def _both_ways(
 
 
 def _share(b: Builder, counts: Value) -> Value:
-    """[b, g] -> 1 / counts, [b, g, 1, 1], 1 where there are none"""
+    """[b, g] -> 1 / counts, [b, g, 1, 1]; 1 where the count is 0"""
     return column(b, column(b, b.reciprocal(b.maximum(counts, 1.0))))
 
 
@@ -248,9 +250,9 @@ def ref_between(
     weights: Any = None,
     fading: Any = None,
 ) -> Any:
-    """Token by token, [b, t, *]: each query with all keys of its document in the chunks that it sees.
+    """In numpy, [b, t, *]: each query with all keys of its document in the chunks that it sees.
 
-    `weights` [b, g, h] weigh the states of chunks, `fading` [b, t, m] says what is left of a key.
+    `weights` [b, g, h] are weights of chunk states, `fading` [b, t, m] decay factors of keys.
     """
     batch, length = v.shape[:2]
     of_token = np.arange(length) // chunk

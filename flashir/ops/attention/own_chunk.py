@@ -1,4 +1,4 @@
-"""Linear attention of each chunk to itself alone: the global part where chunks are not summed up.
+"""Linear attention within each chunk: the global part of models that do not sum over chunks.
 
 Axes: b batch, t length, g chunks, n within a chunk, s key, e expanded.
 """
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def own_part(b: Builder, q: Value, k: Value, v: Value, documents: Value | None, chunk: int, lin_norm: str) -> Value:
-    """Linear attention of each chunk to itself alone, [b, t, *]: q (k^T v), divided by the chunk unless it is a sum"""
+    """Linear attention within each chunk, [b, t, *]: q (k^T v), divided by the chunk size unless lin_norm is none"""
     length = v.type.shape[1]
     queries, keys, values = (chunked(b, x, chunk) for x in (q, k, v))
     keys = keys if lin_norm == "none" else b.mul(keys, 1.0 / chunk)
     if documents is None:
-        made = b.matmul(queries, b.matmul(keys, values, transpose_x=True))
-    else:  # documents may share a chunk
+        out = b.matmul(queries, b.matmul(keys, values, transpose_x=True))
+    else:  # a chunk may hold several documents
         numbers = document_numbers(b, chunked_documents(b, documents, chunk, values.type.shape[1]), chunk)
         same = of_one_document(b, numbers, chunk)
         scores = b.select(same, b.matmul(queries, keys, transpose_y=True), 0.0)
-        made = clear_padding(b, b.matmul(scores, values), numbers)
-    return unchunked(b, made, length)
+        out = clear_padding(b, b.matmul(scores, values), numbers)
+    return unchunked(b, out, length)
 
 
 def ref_own(q: Any, k: Any, v: Any, documents: Any, chunk: int) -> Any:
-    """As `own_part`, in numpy."""
+    """`own_part` in numpy."""
     out = np.zeros_like(v)
     for start in range(0, v.shape[1], chunk):
         at = slice(start, start + chunk)

@@ -1,6 +1,6 @@
-"""Quadratic attention (Code 6): every query scores every key; what becomes of the scores is the kernel.
+"""Quadratic attention (Code 6): kernel(q k^T + bias) v over all pairs of queries and keys.
 
-Axes: b batch, n queries, m keys, s key, e expanded. Queries come scaled.
+Axes: b batch, n queries, m keys, s key, e expanded. Queries are already scaled.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
-KERNELS = ("relu2", "softmax", "laplace")  # each is an op of that name, and 0 where a score is -inf
+KERNELS = ("relu2", "softmax", "laplace")  # each is an op of this name, and maps -inf to 0
 KERNEL = choice(
-    *KERNELS, default="relu2", doc="what becomes of scores: relu2 (Eq. 5), softmax (Table 1), Mega's laplace"
+    *KERNELS, default="relu2", doc="the function of the scores: relu2 (Eq. 5), softmax (Table 1), Mega's laplace"
 )
 KERNEL_WEIGHT = {"relu2": 4.0, "softmax": 16.0, "laplace": 16.0}
 
 
 def check_heads(q: TensorType, k: TensorType, v: TensorType) -> None:
-    """Raises IRError unless q and k have one type, [.., n, s], and share all axes but the last with v."""
+    """Raises IRError unless q and k have the same type [.., n, s], and share all axes but the last with v."""
     if q.rank < 2 or q != k or q.shape[:-1] != v.shape[:-1] or q.dtype is not v.dtype:
-        raise IRError(f"q and k must be alike, and v agree with them off its last axis, got {q}, {k}, {v}")
+        raise IRError(f"q and k must have the same type, and v the same axes but the last, got {q}, {k}, {v}")
 
 
 def check_bias(bias: TensorType, v: TensorType, n: Size, m: Size) -> None:
-    """Raises IRError unless the bias is [n, m] of v's element type."""
+    """Raises IRError unless the bias is [n, m] with the dtype of v."""
     if bias.shape != (n, m) or bias.dtype is not v.dtype:
         wanted = f"(n, n) = ({n}, {n})" if n == m else f"(n, m) = ({n}, {m})"
         raise IRError(f"bias must have shape {wanted} and type {v.dtype}, got {bias}")
 
 
 def check_keys(documents: TensorType | None, k: TensorType) -> None:
-    """Raises IRError unless documents are absent, or [b, .., m] for keys [b, .., m, s], heads left out."""
+    """Raises IRError unless documents are absent, or [b, m] or [b, .., m] for keys [b, .., m, s]."""
     if documents is None:
         return
     *lead, m, _ = k.shape
     wanted = [(lead[0], m), (*lead, m)] if lead else []
     if documents.shape not in wanted or documents.dtype not in (DType.BOOL, DType.I32):
-        raise IRError(f"documents must be bool or i32, a number for each key, as the keys {k}, got {documents}")
+        raise IRError(f"documents must be bool or i32 with a number per key of {k}, got {documents}")
 
 
 def _infer_quadratic(
@@ -73,20 +73,20 @@ def _infer_quadratic(
     kernel: str,
 ) -> Any:
     if q.rank < 2 or q.shape[:-2] != k.shape[:-2] or q.shape[-1:] != k.shape[-1:] or q.dtype is not k.dtype:
-        raise IRError(f"q and k must be alike but for how many they are, got {q} and {k}")
+        raise IRError(f"q and k must have the same type but for their number, got {q} and {k}")
     check_heads(k, k, v)
     n, m = q.shape[-2], k.shape[-2]
     check_bias(bias, v, n, m)
     check_keys(documents, k)
     if causal and isinstance(n, int) and isinstance(m, int) and n > m:
-        raise IRError(f"causal queries are the last of as many positions as there are keys, got {q} and {k}")
+        raise IRError(f"causal attention must not have more queries than keys, got {q} and {k}")
     return q.with_shape((*q.shape[:-1], v.shape[-1]))
 
 
 def ref_quadratic(
     q: Any, k: Any, v: Any, bias: Any, documents: Any = None, *, causal: bool, kernel: str = "relu2"
 ) -> Any:
-    """As `quadratic_attention`, in numpy."""
+    """`quadratic_attention` in numpy."""
     scores = np.einsum("...ns,...ms->...nm", q, k) + bias
     if causal:
         n, m = scores.shape[-2:]
@@ -108,7 +108,7 @@ def _decompose_quadratic(
     causal: bool,
     kernel: str,
 ) -> Value:
-    """kernel(q k^T + bias) v; a masked bias is -inf there, so that the mask costs nothing a chunk"""
+    """kernel(q k^T + bias) v. The causal mask is in the bias, as -inf, so that it is applied once for all chunks"""
     if causal:
         n, m = bias.type.shape
         row = b.iota(length=n) if n == m else b.add(b.iota(length=n), b.size(value=m - n))
@@ -145,9 +145,9 @@ def _samples() -> tuple[Any, ...]:
     wide = ("f32[2, 3, 2, 6]", "f32[2, 3, 5, 6]", "f32[2, 3, 5, 4]", "f32[2, 5]")
     masks = ((*square, "bool[2, 3, 4]"), (*square, "i32[2, 4]"), (*wide, "bool[2, 5]"), (*wide, "i32[2, 3, 5]"))
     empty = ("f32[2, 0, 6]", "f32[2, 0, 6]", "f32[2, 0, 4]", "f32[0, 0]")
-    each = tuple(sample(*case, causal=c, kernel=k) for case in (square, wide) for c in (True, False) for k in KERNELS)
+    plain = tuple(sample(*case, causal=c, kernel=k) for case in (square, wide) for c in (True, False) for k in KERNELS)
     masked = tuple(sample(*case, causal=c, kernel=k) for case in masks for c in (True, False) for k in KERNELS)
-    return (*each, *masked, sample(*empty, causal=True), sample(*empty, "bool[2, 0]", causal=False, kernel="softmax"))
+    return (*plain, *masked, sample(*empty, causal=True), sample(*empty, "bool[2, 0]", causal=False, kernel="softmax"))
 
 
 quadratic_attention = define_op(
@@ -159,11 +159,11 @@ quadratic_attention = define_op(
         _cost_quadratic,
         _samples(),
         attrs={
-            "causal": flag(doc="the n queries are the last of the m positions, and see none after them"),
+            "causal": flag(doc="the n queries are the last of m positions, and attend to no later ones"),
             "kernel": KERNEL,
         },
         decompose=_decompose_quadratic,
         stream=StreamingRule(_step_quadratic, caches_after),
-        doc="kernel(q k^T + bias) v, masked where causal; the kernel is relu2 unless another is set",
+        doc="kernel(q k^T + bias) v, with a causal mask if causal",
     )
 )

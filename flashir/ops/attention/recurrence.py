@@ -1,15 +1,15 @@
-"""The chunked recurrence: attention within chunks, and a state summed up between them. What all layers of FLASH share.
+"""The chunked recurrence, which all layers of FLASH share: attention within chunks, and a state summed between them.
 
-Each part may be absent. Locally, tokens of a chunk attend to each other: kernel(quad_q quad_k^T + bias) v. Globally, a
-token asks with lin_q for the sum of lin_k^T v over the tokens that it sees: those of the chunks before its own, or with
-`chunk = none` all up to itself. What a state holds may decay:
+Each part may be absent. In the local part, tokens of a chunk attend to each other: kernel(quad_q quad_k^T + bias) v. In
+the global part, lin_q of a token multiplies the sum of lin_k^T v over the tokens of earlier chunks, or with
+`chunk = none` over all tokens up to itself. The state may decay:
 
     mixed chunk attention (Code 8)       both parts, relu2, a bias
-    MC-TFM++ (section 4.3)               both parts, softmax, in heads, of the same queries and keys
-    linear attention (Eq. 6), Performer  the global part alone, chunk = none
+    MC-TFM++ (section 4.3)               both parts, softmax, heads, shared queries and keys
+    linear attention (Eq. 6), Performer  only the global part, chunk = none
     retention, gated linear attention    the same, with a decay
 
-Axes: b batch, h heads, t length, g chunks, n within a chunk, s key, e value. Queries come scaled.
+Axes: b batch, h heads, t length, g chunks, n within a chunk, s key, e value. Queries are already scaled.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ def _infer(
     **_: Any,
 ) -> TensorType:
     if v.rank not in (3, 4):
-        raise IRError(f"queries, keys and v must be [b, t, *], or [b, h, t, *] in heads, got {v}")
+        raise IRError(f"queries, keys and v must be [b, t, *], or [b, h, t, *] with heads, got {v}")
     if quad_q is None and lin_q is None:
-        raise IRError("there must be queries of the local part, of the global part, or of both")
+        raise IRError("quad_q or lin_q is required: the local part, the global part, or both")
     if quad_q is not None:
         _check_local(v, quad_q, quad_k, bias, chunk, overlap, kernel)
     if lin_q is not None:
         if lin_k is None:
-            raise IRError("queries of the global part need keys")
+            raise IRError("lin_q requires lin_k")
         check_heads(lin_q, lin_k, v)
     if decay is not None:
         _check_decay(decay, v, causal, cumsum, lin_q is not None)
     if chunk is None and lin_norm != "none":
-        raise IRError(f"lin_norm divides by chunks, so without a chunk it must be 'none', got {lin_norm!r}")
+        raise IRError(f"lin_norm must be 'none' without a chunk, got {lin_norm!r}")
     if segment_ids is not None and (v.rank == 4 or chunk is None):
-        raise IRError("segment_ids tell chunks apart, and without heads; give documents")
+        raise IRError("segment_ids require a chunk and no heads; give documents instead")
     if v.rank == 3:
         check_told(segment_ids, documents, v)
     check_documents(documents, v.shape[0], v.shape[-2])
@@ -92,12 +92,12 @@ def _check_local(
     kernel: str,
 ) -> None:
     if k is None:
-        raise IRError("queries of the local part need keys")
+        raise IRError("quad_q requires quad_k")
     if chunk is None:
-        raise IRError("the local part is within chunks, so it needs a chunk")
+        raise IRError("the local part requires a chunk")
     check_heads(q, k, v)
     if overlap and (bias is None or kernel == "identity"):
-        raise IRError(f"chunks overlap with a bias, and a kernel, got {kernel} and {bias or 'no bias'}")
+        raise IRError(f"overlap requires a bias and a kernel other than identity, got {kernel} and {bias or 'no bias'}")
     if bias is not None:
         span = seen_at_once(chunk, overlap)
         check_bias(bias, v, span, span)
@@ -107,13 +107,13 @@ def _check_decay(decay: TensorType, v: TensorType, causal: bool, cumsum: str, is
     heads = v.shape[1 : v.rank - 2]
     wanted = [TensorType(accumulation_dtype(v.dtype), shape) for shape in (heads, v.shape[:-1])]
     if decay not in wanted:
-        raise IRError(f"decay must be {wanted[0]}, or {wanted[1]} where it differs from token to token, got {decay}")
+        raise IRError(f"decay must be {wanted[0]}, or {wanted[1]} per token, got {decay}")
     if not causal:
-        raise IRError("what decays is causal")
+        raise IRError("decay requires causal = true")
     if not is_global:
-        raise IRError("what decays is the global part, which is off")
+        raise IRError("decay requires the global part, lin_q")
     if cumsum == "native":
-        raise IRError("a native cumulative sum does not decay", hint="cumsum = scan or matmul")
+        raise IRError("decay is not available with cumsum = native", hint="use cumsum = scan or matmul")
 
 
 def _after(
@@ -133,7 +133,7 @@ def _after(
     if chunk is None:
         assert lin_k is not None
         return {"sum": sum_after(now, lin_k, v, decay)}
-    _check_continued(decay)
+    _check_decoded(decay)
     keys, _local, far = _keys(quad_k, lin_k)
     return chunks_after(now, v, keys, far, chunk, overlap)
 
@@ -158,7 +158,7 @@ def _step(
     if chunk is None:
         assert lin_q is not None and lin_k is not None
         return sum_step(now, states, lin_q, lin_k, v, decay)
-    _check_continued(decay)
+    _check_decoded(decay)
     keys, near, far = _keys(quad_k, lin_k)
     local = None if quad_q is None or near is None else (quad_q, near)
     distant = None if lin_q is None or far is None else (lin_q, far)
@@ -166,13 +166,13 @@ def _step(
     return chunks_step(now, states, v, keys, local, distant, kernel=kernel, **settings)
 
 
-def _check_continued(decay: Value | None) -> None:
+def _check_decoded(decay: Value | None) -> None:
     if decay is not None:
-        raise IRError("what decays is continued token by token with chunk = none alone")
+        raise IRError("a decay can be decoded only with chunk = none")
 
 
 def _keys(quad_k: Value | None, lin_k: Value | None) -> tuple[dict[str, Value], str | None, str | None]:
-    """The keys that are kept, by name, and the names of those of the local and of the global part."""
+    """The keys that are states, by name, and the names of those of the local and of the global part."""
     if quad_k is not None and quad_k is lin_k:
         return {"k": quad_k}, "k", "k"
     keys = {name: k for name, k in (("quad_k", quad_k), ("lin_k", lin_k)) if k is not None}
@@ -180,18 +180,18 @@ def _keys(quad_k: Value | None, lin_k: Value | None) -> tuple[dict[str, Value], 
 
 
 def is_mixed_chunk(node: Node) -> bool:
-    """Whether a node is mixed chunk attention (Code 8) without segments, which kernels do whole."""
-    given, attrs = node.inputs, node.attrs
+    """Whether a node is mixed chunk attention (Code 8) without segments, for which there are fused kernels."""
+    operands, attrs = node.inputs, node.attrs
     plain = attrs["chunk"] is not None and attrs["kernel"] == "relu2" and not attrs["overlap"]
-    return plain and len(given) == 6 and None not in given and node.output.type.rank == 3
+    return plain and len(operands) == 6 and None not in operands and node.output.type.rank == 3
 
 
 def token_products(
     count: int, t: int, s: int, e: int, causal: bool, cumsum: str, tile: int, documents: TensorType | None = None
 ) -> tuple[Contraction, ...]:
-    """The products of `count` heads: two where not causal, four for each tile where it is; a mask of tiles beside.
+    """The products of `count` heads: two if not causal, four per tile if causal, and one with a mask of tiles.
 
-    Documents in a row that are seen both ways take those within tiles, and those between tiles of each side.
+    Bidirectional packed documents need products within tiles, and between tiles on both sides.
     """
     packed = documents is not None and are_packed(documents)
     if not causal and not packed:
@@ -205,7 +205,7 @@ def token_products(
 
 
 def recurrence_steps(t: int, causal: bool, cumsum: str, n: int) -> int:
-    """As many as chunks where a loop carries the state."""
+    """Sequential steps: the number of chunks if a loop carries the state, otherwise 1."""
     return -(-t // n) if causal and cumsum == "scan" else 1
 
 
@@ -240,7 +240,7 @@ def _cost(
     if far is not None:
         s = far.sizes[-1]
         products += (between := (Contraction(chunks, s, chunk, e), Contraction(chunks, chunk, s, e)))
-        if documents is not None and are_packed(documents) and not causal:  # both sides, and the own chunk
+        if documents is not None and are_packed(documents) and not causal:  # earlier, later and own chunk
             products += (*between, Contraction(chunks, chunk, s, chunk), Contraction(chunks, chunk, chunk, e))
         flops += float(chunks * s * e)
     steps = recurrence_steps(length, True, cumsum, chunk) if far is not None else 1
@@ -248,7 +248,7 @@ def _cost(
 
 
 WEIGHT = {**KERNEL_WEIGHT, "identity": 1.0}
-"""Operations on a score, by kernel."""
+"""Operations per score, by kernel."""
 
 
 def _samples() -> tuple[Sample, ...]:
@@ -263,10 +263,10 @@ def _samples() -> tuple[Sample, ...]:
     q, square, wide_ = ("f32[2, 7, 4]",) * 2, "f32[3, 3]", "f32[6, 6]"
     none = (None, None, None)
     mixed = [
-        each
+        case
         for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
-        for told in ((), (None, "i32[2, 7]"), (None, None, "bool[2, 7]"), (None, "i32[2, 7]", "bool[2, 7]"))
-        for each in flat(*q, square, *q, *told, cumsum=kind, lin_norm=norm)
+        for masks in ((), (None, "i32[2, 7]"), (None, None, "bool[2, 7]"), (None, "i32[2, 7]", "bool[2, 7]"))
+        for case in flat(*q, square, *q, *masks, cumsum=kind, lin_norm=norm)
     ]
     parts = [
         *flat(*q, square),
@@ -317,9 +317,9 @@ def _samples() -> tuple[Sample, ...]:
     ]
     decaying = [
         *(
-            heads(t, *far, decay, *told, cumsum=kind, tile=3, **alone)
+            heads(t, *far, decay, *masks, cumsum=kind, tile=3, **alone)
             for kind in ("scan", "matmul")
-            for t, told in ((7, ()), (6, ()), (0, ()), (7, (None, "bool[2, 7]")))
+            for t, masks in ((7, ()), (6, ()), (0, ()), (7, (None, "bool[2, 7]")))
             for decay in ("f32[3]", f"f32[2, 3, {t}]")
         ),
         *(
@@ -328,10 +328,10 @@ def _samples() -> tuple[Sample, ...]:
             for decay in ("f32[3]", "f32[2, 3, 7]")
         ),
         *(
-            sample("f32[2, 7, 6]", *q, square, *q, decay, *told, chunk=3, causal=True, cumsum=kind)
+            sample("f32[2, 7, 6]", *q, square, *q, decay, *masks, chunk=3, causal=True, cumsum=kind)
             for kind in ("scan", "matmul")
             for decay in ("f32[]", "f32[2, 7]")
-            for told in ((), ("i32[2, 7]",), (None, "bool[2, 7]"))
+            for masks in ((), ("i32[2, 7]",), (None, "bool[2, 7]"))
         ),
     ]
     return (*mixed, *parts, *headed, *tokens, *decaying)
@@ -346,17 +346,17 @@ chunked_recurrence = define_op(
         _cost,
         _samples(),
         attrs={
-            "chunk": integer(None, least=1, doc="tokens a chunk; none: the global part sees every token up to its own"),
+            "chunk": integer(None, least=1, doc="tokens per chunk; none: a token sees all tokens up to itself"),
             "tile": replace(TILE, default=1),
             "causal": flag(),
             "cumsum": CUMSUM,
             "lin_norm": LIN_NORM,
-            "overlap": flag(False, doc="each chunk also sees the one before (section 3.2.1)"),
-            "kernel": choice(*KERNELS, "identity", default="relu2", doc="what becomes of scores within chunks"),
+            "overlap": flag(False, doc="each chunk also attends to the one before (section 3.2.1)"),
+            "kernel": choice(*KERNELS, "identity", default="relu2", doc="the function of the scores within chunks"),
         },
         decompose=decompose_recurrence,
         stream=StreamingRule(_step, _after),
         doc="attention within chunks plus a sum of k^T v between them, over [b, t, *] or [b, h, t, *]; "
-        "decay is the log of what each token leaves of the sum, a number for all tokens of a head, or for each",
+        "decay is the log of the factor of the sum at each token, constant per head or given per token",
     )
 )

@@ -1,6 +1,6 @@
-"""The chunked recurrence in numpy float64, token by token where it can be: nothing is padded, no state is carried.
+"""The chunked recurrence in numpy float64, without padding and without carried states.
 
-Axes: b batch, h heads, t and m positions, g chunks, n within a chunk, s key, e value. Axes of heads may be absent.
+Axes: b batch, h heads, t and m positions, g chunks, n within a chunk, s key, e value. The head axis may be absent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ref_recurrence(
     chunk_weights: Any = None,
     **_: Any,
 ) -> Any:
-    """As `chunked_recurrence`, in numpy; `chunk_weights` [b, g, h] weigh the states of chunks."""
+    """`chunked_recurrence` in numpy; `chunk_weights` [b, g, h] are weights of chunk states."""
     length = v.shape[-2]
     numbers = None if documents is None else ref_numbers(documents, length)
     out = np.zeros_like(v)
@@ -47,25 +47,25 @@ def ref_recurrence(
             out[..., at, :] += own
     if lin_q is None:
         return out
-    how: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm}
+    settings: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm}
     if documents is None and decay is None:
-        return out + _ref_far(lin_q, lin_k, v, segment_ids, spans, chunk_weights, **how)
+        return out + _ref_far(lin_q, lin_k, v, segment_ids, spans, chunk_weights, **settings)
     visible = None if segment_ids is None else _ref_visible(segment_ids, numbers, spans)
-    told = np.ones(v.shape[:1] + v.shape[-2:-1], bool) if documents is None else documents
-    how |= {"visible": visible, "weights": chunk_weights}
+    present = np.ones(v.shape[:1] + v.shape[-2:-1], bool) if documents is None else documents
+    settings |= {"visible": visible, "weights": chunk_weights}
     if v.ndim == 3:
-        return out + ref_between(lin_q, lin_k, v, told, fading=ref_fading(decay, v.shape), **how)
+        return out + ref_between(lin_q, lin_k, v, present, fading=ref_fading(decay, v.shape), **settings)
     fading = ref_fading(decay, v.shape)
     for h in range(v.shape[1]):
         own = None if fading is None else fading[:, h]
-        out[:, h] += ref_between(lin_q[:, h], lin_k[:, h], v[:, h], told, fading=own, **how)
+        out[:, h] += ref_between(lin_q[:, h], lin_k[:, h], v[:, h], present, fading=own, **settings)
     return out
 
 
 def _ref_local(
     q: Any, k: Any, v: Any, bias: Any, numbers: Any, at: slice, earlier: int, first: int, causal: bool, kernel: str
 ) -> Any:
-    """One chunk, and `earlier` tokens of the one before; its own positions in the bias begin at `first`."""
+    """One chunk, which also attends to `earlier` tokens before it. Its positions in the bias begin at `first`."""
     n = at.stop - at.start
     keys = slice(at.start - earlier, at.stop)
     scores = np.einsum("...ns,...ms->...nm", q[..., at, :], k[..., keys, :])
@@ -91,7 +91,7 @@ def _ref_far(
     causal: bool,
     lin_norm: str,
 ) -> Any:
-    """Chunk by chunk: queries with the states of the chunks that they see."""
+    """Chunk by chunk: queries times the states of the chunks that they see."""
     batch, out = v.shape[0], np.zeros_like(v)
     states = np.array([np.einsum("b...ns,b...ne->b...se", k[..., at, :], v[..., at, :]) for at in spans])
     for g, at in enumerate(spans):
@@ -110,7 +110,7 @@ def _ref_far(
 
 
 def _ref_of_tokens(q: Any, k: Any, v: Any, decay: Any, numbers: Any, causal: bool) -> Any:
-    """Every query with every key that it sees, [.., t, m]."""
+    """Token by token: the scores of every query and key that it sees, [.., t, m], times v."""
     scores = np.einsum("...ts,...ms->...tm", q, k)
     if numbers is not None:
         scores = scores * ref_seen(numbers, v.shape[-2], v.ndim)
@@ -120,33 +120,33 @@ def _ref_of_tokens(q: Any, k: Any, v: Any, decay: Any, numbers: Any, causal: boo
 
 
 def ref_fading(decay: Any, shape: tuple[int, ...]) -> Any:
-    """What is left of token m at t, [.., t, m], after the decays of all tokens from m + 1 to t; 0 where m > t."""
+    """The factor of token m at t, [.., t, m]: the decays of all tokens from m + 1 to t; 0 if m > t."""
     if decay is None:
         return None
     length = shape[-2]
-    each = np.broadcast_to(decay[..., None], shape[:-1]) if decay.ndim == len(shape) - 3 else decay
-    made = np.zeros((*shape[:-1], length))
+    per_token = np.broadcast_to(decay[..., None], shape[:-1]) if decay.ndim == len(shape) - 3 else decay
+    factors = np.zeros((*shape[:-1], length))
     for t in range(length):
         for m in range(t + 1):
-            made[..., t, m] = np.exp(each[..., m + 1 : t + 1].sum(-1))
-    return made
+            factors[..., t, m] = np.exp(per_token[..., m + 1 : t + 1].sum(-1))
+    return factors
 
 
 def _ref_visible(segment_ids: Any, numbers: Any, spans: list[slice]) -> Any:
-    """Whether the ranges of ids of the tokens of two chunks overlap, [b, g, h]; no tokens, no range."""
+    """Whether the id ranges of the tokens of two chunks overlap, [b, g, h]. A chunk without tokens has no range."""
     tokens = np.ones(segment_ids.shape, bool) if numbers is None else numbers > 0
-    made = np.zeros((len(tokens), len(spans), len(spans)), bool)
+    overlaps = np.zeros((len(tokens), len(spans), len(spans)), bool)
     for row, (ids, real) in enumerate(zip(segment_ids, tokens, strict=True)):
         parts = [ids[at][real[: len(ids)][at]] for at in spans]
         for g, own in enumerate(parts):
             for h, other in enumerate(parts):
-                some = own.size and other.size
-                made[row, g, h] = some and own.min() <= other.max() and own.max() >= other.min()
-    return made
+                present = own.size and other.size
+                overlaps[row, g, h] = present and own.min() <= other.max() and own.max() >= other.min()
+    return overlaps
 
 
 def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
-    """Whether the ranges of ids of two chunks overlap (Code 7), for each row of the batch."""
+    """Whether the id ranges of two chunks overlap (Code 7), for each row of the batch."""
     if segment_ids is None:
         return np.ones(1)
     ranges = (segment_ids[:, part] for part in (at, other))

@@ -1,4 +1,4 @@
-"""Softmax, and the attention of the transformers: softmax(q k^T) v.
+"""Softmax, and softmax attention: softmax(q k^T) v.
 
 Axes: b batch, h heads, t and m positions, s key, e value.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
-SOFTMAX_WEIGHT = TRANSCENDENTAL + 4  # the largest, a difference, its power, their sum, a quotient
+SOFTMAX_WEIGHT = TRANSCENDENTAL + 4  # maximum, difference, exp, sum, quotient
 
 
 def _infer_softmax(x: TensorType) -> TensorType:
@@ -47,13 +47,13 @@ def _infer_softmax(x: TensorType) -> TensorType:
 
 
 def ref_softmax(x: Any) -> Any:
-    """As `softmax`, in numpy."""
+    """`softmax` in numpy."""
     powers = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def _decompose_softmax(b: Builder, x: Value) -> Value:
-    """e^(x - max) / sum(e^(x - max)), the sum in float32 at least"""
+    """e^(x - max) / sum(e^(x - max)), at least in float32"""
     h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     powers = b.exp(b.sub(h, b.reduce_max(h, axes=(-1,), keepdims=True)))
     total = b.reduce_sum(powers, axes=(-1,), keepdims=True)
@@ -71,13 +71,13 @@ softmax = define_op(
         decompose=_decompose_softmax,
         axes=Axes.LAST,
         gradient=reads_result,
-        doc="e^x, divided by its sum over the last axis; no row may be -inf alone",
+        doc="e^x, divided by its sum over the last axis; no row may be all -inf",
     )
 )
 
 
 def until_now(b: Builder, length: Size) -> Value:
-    """bool [t, m]: whether position m is not after t"""
+    """bool [t, m]: whether m <= t"""
     index = b.iota(length=length)
     return b.less_equal(b.reshape(index, shape=(1, length)), b.reshape(index, shape=(length, 1)))
 
@@ -91,7 +91,7 @@ def _infer_attention(
 
 
 def ref_softmax_attention(q: Any, k: Any, v: Any, documents: Any = None, *, causal: bool, scale: float) -> Any:
-    """As `softmax_attention`, in numpy."""
+    """`softmax_attention` in numpy."""
     scores = np.einsum("...ts,...ms->...tm", q, k) * scale
     if causal:
         scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
@@ -104,7 +104,7 @@ def ref_softmax_attention(q: Any, k: Any, v: Any, documents: Any = None, *, caus
 def _decompose_attention(
     b: Builder, q: Value, k: Value, v: Value, documents: Value | None = None, *, causal: bool, scale: float
 ) -> Value:
-    """softmax(scale q k^T) v; what is masked is -inf before the softmax"""
+    """softmax(scale q k^T) v; masked scores are -inf"""
     scores = b.matmul(b.mul(q, scale), k, transpose_y=True)
     if causal:
         scores = b.select(until_now(b, q.type.shape[-2]), scores, float("-inf"))
@@ -121,7 +121,7 @@ def _step_attention(
 
 
 def cost_softmax_attention(ins: Types, outs: Types, *, causal: bool = False, **_: Any) -> Cost:
-    """The two products of [t, m], and the softmax between them; causal, who has it whole skips what is masked."""
+    """Two products of [t, m], and the softmax between them. If causal, a fused kernel skips masked scores."""
     q, v, traffic = ins[0], ins[2], moved(ins, outs)
     assert q is not None and v is not None
     *batch, t, s = q.sizes
@@ -146,9 +146,9 @@ softmax_attention = define_op(
             )
             for causal in (True, False)
         ),
-        attrs={"causal": flag(), "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA")},
+        attrs={"causal": flag(), "scale": number(1.0, doc="the factor of q k^T; 1 / sqrt(s) in MHSA")},
         decompose=_decompose_attention,
         stream=StreamingRule(_step_attention, caches_after),
-        doc="softmax(scale q k^T) v over [b, h, t, s]; causal: no position sees one after it",
+        doc="softmax(scale q k^T) v over [b, h, t, s]; causal: no position attends to later ones",
     )
 )

@@ -1,4 +1,4 @@
-"""Attention of chunks to themselves and to one summary of each other chunk, under one softmax (Appendix A).
+"""Attention within chunks and to one summary of each other chunk, with a common softmax (Appendix A).
 
 Axes: b batch, h heads, t length, g and c chunks, n and m within a chunk, s key, e value.
 """
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 
 def sides_of(documents: TensorType | None, causal: bool) -> tuple[bool, ...]:
-    """For each set of summaries, whether it is of the first document of chunks; else it is of their last.
+    """For each set of summaries, whether it summarises the first document of each chunk instead of the last.
 
-    Later chunks see the last document of a chunk, earlier ones its first; in a row of one document both are the same.
+    Later chunks see the last document of a chunk, earlier chunks its first. In a row of one document both are the same.
     """
     return (False, True) if documents is not None and are_packed(documents) and not causal else (False,)
 
@@ -86,9 +86,9 @@ def ref_summary_attention(
     causal: bool,
     scale: float,
 ) -> Any:
-    """As `summary_attention`, in numpy: token by token, the keys it sees put side by side."""
+    """`summary_attention` in numpy, token by token, over the concatenation of its keys."""
     if documents is not None:
-        return _ref_apart(q, k, v, k_sum, v_sum, ref_numbers(documents, q.shape[2]), chunk, causal, scale)
+        return _ref_packed(q, k, v, k_sum, v_sum, ref_numbers(documents, q.shape[2]), chunk, causal, scale)
     out = np.zeros_like(v)
     for t in range(q.shape[2]):
         g = t // chunk
@@ -101,10 +101,10 @@ def ref_summary_attention(
     return out
 
 
-def _ref_apart(
+def _ref_packed(
     q: Any, k: Any, v: Any, k_sum: Any, v_sum: Any, numbers: Any, chunk: int, causal: bool, scale: float
 ) -> Any:
-    """Row by row, for each token the keys and summaries of its own document; numbers [b, t] are 0 for padding."""
+    """Token by token, over the keys and summaries of its own document; numbers [b, t] are 0 for padding."""
     out, count = np.zeros_like(v), -(-q.shape[2] // chunk)
     for row, t in np.argwhere(numbers > 0):
         g, own = t // chunk, numbers[row] == numbers[row, t]
@@ -132,7 +132,7 @@ def _decompose_summary(
     causal: bool,
     scale: float,
 ) -> Value:
-    """One softmax over n scores within the chunk and g scores of summaries, then the two products apart."""
+    """One softmax over n scores within the chunk and g scores of summaries, then two separate products."""
     length = q.type.shape[2]
     queries, keys, values = (chunked(b, rows_of_heads(b, x), chunk) for x in (b.mul(q, scale), k, v))
     k_sum, v_sum = rows_of_heads(b, k_sum), rows_of_heads(b, v_sum)
@@ -147,9 +147,9 @@ def _decompose_summary(
     distant = b.reshape(distant, shape=(rows, chunks, n, summaries))
     seen, numbers = _chunks_seen(b, chunks, causal), None
     if documents is not None:
-        told = chunked_documents(b, for_each_head(b, documents, q.type.shape[1]), chunk, chunks)
-        numbers = document_numbers(b, told, chunk)
-        local, seen = mask_scores(b, local, numbers), _summaries_seen(b, told, causal)
+        of_chunks = chunked_documents(b, for_each_head(b, documents, q.type.shape[1]), chunk, chunks)
+        numbers = document_numbers(b, of_chunks, chunk)
+        local, seen = mask_scores(b, local, numbers), _summaries_seen(b, of_chunks, causal)
     distant = b.select(seen, distant, float("-inf"))
     weights = b.softmax(b.concat(local, distant, axis=3))
     near, far = b.results("split", weights, axis=3, sizes=(n, summaries))
@@ -160,7 +160,7 @@ def _decompose_summary(
 
 
 def _chunks_seen(b: Builder, chunks: Size, causal: bool) -> Value:
-    """bool [g, 1, c]: chunks before where causal, else all others"""
+    """bool [g, 1, c]: earlier chunks if causal, otherwise all other chunks"""
     index = b.iota(length=chunks)
     own, other = b.reshape(index, shape=(chunks, 1, 1)), b.reshape(index, shape=(1, 1, chunks))
     apart = b.sub(own, other)
@@ -168,23 +168,23 @@ def _chunks_seen(b: Builder, chunks: Size, causal: bool) -> Value:
 
 
 def _summaries_seen(b: Builder, documents: Value, causal: bool) -> Value:
-    """bool [b, g, n, c]: summaries of the document of each token, in chunks before, and in chunks after or in others"""
+    """bool [b, g, n, c]: which summaries of other chunks are of the same document as each token"""
     batch, chunks, n = documents.type.shape
     numbers = column(b, document_numbers(b, documents, n))
     sides, seen = sides_of(documents.type, causal), []
     for first in sides:
         held = b.reshape(any_of(b, of_last_document(b, documents, first=first)), shape=(batch, 1, 1, chunks))
-        given = b.reshape(end_of_chunks(b, document_numbers(b, documents, n), first=first), shape=held.type.shape)
+        ends = b.reshape(end_of_chunks(b, document_numbers(b, documents, n), first=first), shape=held.type.shape)
         others = _chunks_seen(b, chunks, causal or len(sides) > 1)
         others = b.transpose(others, perm=(2, 1, 0)) if first else others
-        seen.append(b.logical_and(b.logical_and(equal(b, numbers, given), held), others))
+        seen.append(b.logical_and(b.logical_and(equal(b, numbers, ends), held), others))
     return seen[0] if len(seen) == 1 else b.concat(*seen, axis=3)
 
 
 def _after_summary(
     now: DecodeContext, q: Value, k: Value, v: Value, k_sum: Value, v_sum: Value, *, chunk: int, **_: Any
 ) -> States:
-    """`k`, `v`, a ring of the last chunk; `k_sum`, `v_sum`, [b, h, c, *], a cache of summaries"""
+    """`k` and `v`: a ring buffer of the last chunk; `k_sum` and `v_sum` [b, h, c, *]: a cache of summaries"""
     b, room, slots = now.b, _room(now, chunk), now.ring(chunk)
     caches = ((name, x) for name, x in (("k_sum", k_sum), ("v_sum", v_sum)))
     summaries = {name: b.slice(b.pad(x, axis=2, after=room), axis=2, stop=room) for name, x in caches}
@@ -192,7 +192,7 @@ def _after_summary(
 
 
 def _room(now: DecodeContext, chunk: int) -> int:
-    """c, the summaries that a cache holds, those among them that the last step may touch"""
+    """c, the capacity of the cache of summaries, including those that the last step writes"""
     return now.room // chunk + 1 + -(-(now.tokens - 1) // chunk)
 
 
@@ -209,7 +209,7 @@ def _step_summary(
     causal: bool,
     scale: float,
 ) -> tuple[Value, States]:
-    """One softmax over the ring and the cache; what a chunk is until it is full, nothing sees"""
+    """One softmax over the ring buffer and the cache. The summary of a chunk is masked until the chunk is full"""
     b, room = now.b, _room(now, chunk)
     touched = b.add(column(b, b.floor_div(now.seen, divisor=chunk)), b.iota(length=k_sum.type.shape[2]))
     after = {name: ring_step(now, states[name], x) for name, x in (("k", k), ("v", v))}
@@ -225,14 +225,14 @@ def _step_summary(
 
 
 def summary_products(count: int, t: int, s: int, e: int, n: int, c: int) -> tuple[Contraction, ...]:
-    """Those of `count` heads with the keys of each chunk of n, and with c summaries."""
+    """The products of `count` heads with the n keys of each chunk and with c summaries."""
     g = -(-t // n)
     local = (Contraction(count * g, n, s, n), Contraction(count * g, n, n, e))
     return (*local, Contraction(count, g * n, s, c), Contraction(count, g * n, c, e))
 
 
 def softmax_flops(count: int, t: int, n: int, c: int) -> float:
-    """Of a softmax over n keys and c summaries for each token."""
+    """Operations of a softmax over n keys and c summaries per token."""
     return float(SOFTMAX_WEIGHT) * count * t * (n + c)
 
 
@@ -269,10 +269,10 @@ summary_attention = define_op(
         attrs={
             "chunk": integer(least=1),
             "causal": flag(),
-            "scale": number(1.0, doc="what q k^T is multiplied by; 1 / sqrt(s) in MHSA"),
+            "scale": number(1.0, doc="the factor of q k^T; 1 / sqrt(s) in MHSA"),
         },
         decompose=_decompose_summary,
         stream=StreamingRule(_step_summary, _after_summary),
-        doc="softmax attention to the own chunk and to summaries of the others, of those before where causal",
+        doc="softmax attention within the chunk and to summaries of the other chunks, or of earlier ones if causal",
     )
 )

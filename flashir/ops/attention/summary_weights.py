@@ -1,4 +1,4 @@
-"""How much each chunk counts for each other, by their summaries (Appendix A): a_gh = relu2(q_g k_h + b_gh).
+"""Weights between chunks from their summaries (Appendix A): a_gh = relu2(q_g k_h + b_gh).
 
 Axes: b batch, g and h chunks, n within a chunk, s key.
 """
@@ -28,28 +28,28 @@ def _infer(
     q: TensorType, k: TensorType, bias: TensorType, documents: TensorType | None = None, *, causal: bool, **_: Any
 ) -> TensorType:
     if q != k or q.rank != 4 or not q.dtype.is_float:
-        raise IRError(f"q and k must be alike, and chunked, [b, g, n, s], got {q} and {k}")
+        raise IRError(f"q and k must have the same type, [b, g, n, s], got {q} and {k}")
     check_bias(bias, q, q.shape[1], q.shape[1])
     if documents is not None:
         if documents.shape != q.shape[:3] or documents.dtype not in (DType.BOOL, DType.I32):
             raise IRError(f"documents must be bool or i32 of shape (b, g, n), got {documents}")
         if are_packed(documents) and not causal:
-            raise IRError("summaries of whole chunks do not tell documents in a chunk apart where both ways are seen")
+            raise IRError("summaries of whole chunks cannot separate packed documents in a bidirectional model")
     return TensorType(accumulation_dtype(q.dtype), (q.shape[0], q.shape[1], q.shape[1]))
 
 
 def ref_summary_weights(
     q: Any, k: Any, bias: Any, documents: Any = None, *, causal: bool, tokens: int | None = None
 ) -> Any:
-    """As `summary_weights`, in numpy: chunk by chunk."""
+    """`summary_weights` in numpy, chunk by chunk."""
     batch, chunks, n, s = q.shape
     left = chunks * n if tokens is None else tokens
     means = np.zeros((2, batch, chunks, s))
     for g in range(chunks):
-        here = min(max(left - g * n, 0), n)
+        present = min(max(left - g * n, 0), n)
         for row in range(batch):
             own = np.ones(n, bool) if documents is None else ref_last_document(documents[row, g])
-            own[here:] = False
+            own[present:] = False
             if own.any():
                 means[:, row, g] = q[row, g, own].mean(0), k[row, g, own].mean(0)
     out = np.zeros((batch, chunks, chunks))
@@ -70,18 +70,18 @@ def _decompose(
     causal: bool,
     tokens: Size | None,
 ) -> Value:
-    """relu2(mean(q) mean(k)^T + bias); where causal, a chunk asks with what the chunk before it was like"""
+    """relu2(mean(q) mean(k)^T + bias). If causal, the query of a chunk is the mean of the chunk before it"""
     chunks, dtype = q.type.shape[1], accumulation_dtype(q.type.dtype)
     own = None if documents is None else of_last_document(b, documents)
     q, k = (_means(b, as_dtype(b, x, dtype), tokens, own) for x in (q, k))
-    if causal:  # its own mean would tell each token of those after it
+    if causal:  # its own mean would leak later tokens of the chunk
         q = b.slice(b.pad(q, axis=1, before=1), axis=1, stop=chunks)
     weights = b.relu2(b.add(b.matmul(q, k, transpose_y=True), as_dtype(b, bias, dtype)))
     return b.mul(weights, strictly_lower(b, chunks, dtype)) if causal else weights
 
 
 def _means(b: Builder, x: Value, tokens: Size | None, own: Value | None) -> Value:
-    """[b, g, n, s] -> [b, g, s], over the positions that are tokens, or that are the chunk's own"""
+    """[b, g, n, s] -> [b, g, s], the mean over tokens, or over the positions in `own`"""
     _, chunks, n, _ = x.type.shape
     if own is not None:
         return mean_of(b, x, own)
@@ -117,8 +117,8 @@ summary_weights = define_op(
             for causal in (True, False)
         ),
         attrs={
-            "causal": flag(doc="only chunks before count, asked for by the chunk before"),
-            "tokens": size(None, doc="how many positions are tokens, where the rest is padding"),
+            "causal": flag(doc="weights of earlier chunks only, with the chunk before as query"),
+            "tokens": size(None, doc="the number of tokens; later positions are padding"),
         },
         decompose=_decompose,
         doc="relu2(q k^T + bias) of the means of chunks (Appendix A), [b, g, n, s] -> [b, g, g]",
