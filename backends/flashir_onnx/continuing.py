@@ -95,6 +95,6 @@ def renewed(graph: Graph) -> tuple[bool, ...]:
 
     def alone(before: Value, after: Value) -> bool:
         node = producers.get(after)
-        return node is not None and node.op in RENEWING and node.operands[0] is before and readers[before] == 1
+        return node is not None and node.op in RENEWING and node.operands[0] == before and readers[before] == 1
 
     return tuple(alone(*pair) and pair[0] not in graph.outputs for pair in zip(old, new, strict=True))

@@ -97,8 +97,14 @@ class Builder:
             region: what stands for its region.
         """
         outputs = tuple(self._renamed(value) for value in node.outputs)
-        is_same = outputs == node.outputs and region is node.region and tuple(operands) == node.inputs
+        values = zip((*node.inputs, *node.outputs), (*operands, *outputs), strict=True)
+        is_same = region is node.region and all(old is new for old, new in values)  # a graph has one object per value
         return self.append(node if is_same else Node(node.op, tuple(operands), outputs, node.attrs, region))
+
+    def copy_input(self, value: Value) -> Value:
+        """Add an input of another graph as an input of this one."""
+        self.inputs.append(self._renamed(value))
+        return self.inputs[-1]
 
     def _renamed(self, value: Value) -> Value:
         """The value under a name that is free here; itself where its own is."""

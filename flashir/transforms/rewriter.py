@@ -72,7 +72,7 @@ def rewrite(
     types = inputs or [value.type.substitute(sizes) if sizes else value.type for value in graph.inputs]
     values: dict[Value, Value] = {}
     for value, type_ in zip(graph.inputs, types, strict=True):
-        values[value] = builder.input(value.name, type_)
+        values[value] = builder.copy_input(value) if type_ == value.type else builder.input(value.name, type_)
     for node in graph.nodes:
         operands = [None if value is None else values[value] for value in node.inputs]
         attrs = substitute_attrs(node.attrs, sizes) if sizes else node.attrs
