@@ -14,7 +14,7 @@ import flashir
 from flashir.cli.app import app
 from flashir.ir import Graph
 from flashir.planning.candidates import Candidate
-from flashir.planning.plan import Ranking
+from flashir.planning.predict import Predictor
 from flashir.transforms.settle_choices import Settings
 
 TINY = ("flash", "--size", "tiny")
@@ -23,16 +23,16 @@ TINY = ("flash", "--size", "tiny")
 @pytest.fixture(scope="session", autouse=True)
 def _predictions_are_made_once() -> Iterator[None]:
     """Most commands plan the same tiny model: each of its candidates is lowered and priced once for all of them."""
-    predict, known = Ranking.predict, dict[tuple[str, ...], Candidate]()
+    predict, known = Predictor.predict, dict[tuple[str, ...], Candidate]()
 
-    def remembered(ranking: Ranking, graph: Graph, settings: Settings) -> Candidate:
-        key = (*map(repr, (ranking.target, ranking.workload, ranking.portable, settings)), flashir.dumps(graph))
+    def remembered(predictor: Predictor, graph: Graph, settings: Settings) -> Candidate:
+        key = (*map(repr, (predictor.target, predictor.workload, predictor.portable, settings)), flashir.dumps(graph))
         if key not in known:
-            known[key] = predict(ranking, graph, settings)
+            known[key] = predict(predictor, graph, settings)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ranking, "predict", remembered)
+        patch.setattr(Predictor, "predict", remembered)
         yield
 
 

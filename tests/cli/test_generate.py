@@ -242,7 +242,7 @@ class TestMistakes:
         cli.ok("export", "transformer++", "--size", "tiny", "--decode", "--max-len", 6, "-o", tmp_path)
         assert cli.json("generate", tmp_path, "--prompt", "four")["results"][0]["stop"] == "limit"
         assert "7 tokens, this decoder can hold 6" in cli.fails("generate", tmp_path, "--prompt", "seven..")
-        assert "settled when it was exported" in cli.fails("generate", tmp_path, "--prompt", "x", "--max-len", 5)
+        assert "fixed at export" in cli.fails("generate", tmp_path, "--prompt", "x", "--max-len", 5)
 
     def test_a_prompt_without_tokens(self, cli: Cli, tmp_path: Path) -> None:
         tokenizers = pytest.importorskip("tokenizers")

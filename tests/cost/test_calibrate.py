@@ -232,7 +232,7 @@ def test_all_that_a_profile_must_not_have_is_told_at_once():
     path = profile_path("onnx:cpu")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(_profile(numbers={"tile": 5, "pace": 1})))
-    with pytest.warns(UserWarning, match="calibration tells no pace, tile"):
+    with pytest.warns(UserWarning, match="calibration fits no pace, tile"):
         target("onnx:cpu")
 
 

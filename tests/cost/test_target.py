@@ -58,7 +58,7 @@ def test_an_unknown_target_comes_with_a_suggestion():
 
 
 def test_the_machine_at_hand_is_one():
-    with pytest.raises(TargetError, match="of which there is one"):
+    with pytest.raises(TargetError, match="so there is only one"):
         target("onnx:cpux2")
 
 

@@ -127,7 +127,7 @@ def test_a_record_that_two_plug_ins_bring_is_refused_where_it_is_asked_for(insta
     (folder / "records" / "onnx-cpu.toml").write_text(text)
     forget()
     assert target("torch:h200").name == "torch:h200"
-    with pytest.raises(TargetError, match="the record of onnx:cpu stands in"):
+    with pytest.raises(TargetError, match="the record of onnx:cpu is in"):
         target("onnx:cpu")
 
 

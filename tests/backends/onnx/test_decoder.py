@@ -372,7 +372,7 @@ def test_one_half_is_no_model(out: Path) -> None:
 
 
 def test_what_was_settled_stays(out: Path) -> None:
-    with pytest.raises(SettingError, match="settled when it was exported"):
+    with pytest.raises(SettingError, match="fixed at export"):
         restored(out, max_len=5)
 
 

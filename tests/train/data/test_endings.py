@@ -89,7 +89,7 @@ class TestWhichToken:
     @pytest.mark.parametrize(
         ("file", "said", "problem"),
         [
-            ("tokenizer_config", {"eos_token": "<none>"}, "eos_token is '<none>', which the tokenizer beside it"),
+            ("tokenizer_config", {"eos_token": "<none>"}, "eos_token is '<none>', which the tokenizer next to it"),
             ("tokenizer_config", {"eos_token": 3}, "eos_token is 3, which the tokenizer"),
             ("tokenizer_config", {"eos_token": {"content": ["x"]}}, "which the tokenizer"),
             ("special_tokens_map", [], "wanted a table"),
