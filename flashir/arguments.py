@@ -71,10 +71,10 @@ def translated_errors() -> Iterator[None]:
     except Exception as error:
         from flashir.plugins import blamed
 
-        told = blamed(error)
-        if told is None:
+        blame = blamed(error)
+        if blame is None:
             raise
-        raise told from error
+        raise blame from error
 
 
 def check_fields(record: Any) -> None:

@@ -1,4 +1,4 @@
-"""Models in people's own code: two pure functions."""
+"""Models for user code: two pure functions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def functions(model: Settled, params: Params | None) -> tuple[Callable[..., dict
     given, specs = Given(model.model), parameters(model.model)
 
     def init(key: Any = 0) -> dict[str, Any]:
-        """Parameters by full name: those that there are; else fresh ones.
+        """The existing parameters by full name, or new ones.
 
         Args:
-            key: of `jax.random`, or a whole number, with which they are those of `flashir.init`.
+            key: a key of `jax.random`, or an integer seed as in `flashir.init`.
         """
         if params is not None:
             return {name: jnp.asarray(array) for name, array in params.items()}
@@ -39,17 +39,17 @@ def functions(model: Settled, params: Params | None) -> tuple[Callable[..., dict
         return drawn(specs, key)
 
     def apply(params: Mapping[str, Any], *inputs: Any, **named: Any) -> Any:
-        """The result of the model, or a tuple of all in the order of `return` where it has several.
+        """The result of the model, or a tuple in the order of `return` if it has several.
 
         Args:
-            params: by full name, as `init` gives them.
+            params: parameters by full name, as returned by `init`.
             inputs: arrays in the order of the model's inputs.
-            named: the same by name.
+            named: inputs by name.
 
         Raises:
             ParameterError: a parameter is missing or misshapen.
-            InputError: inputs that are missing, of another type or shape; where values are known, also token ids that
-                there are not, and rows of a mask without a token.
+            InputError: inputs are missing, or have a wrong dtype or shape; if values are known, also token ids out of
+                range, and rows of a mask without a token.
         """
         return call(params, *given.checked(given.collected(inputs, named)))
 
@@ -57,7 +57,7 @@ def functions(model: Settled, params: Params | None) -> tuple[Callable[..., dict
 
 
 def drawn(specs: Mapping[str, ParamSpec], key: Any, dtype: Any = jnp.float32) -> dict[str, Any]:
-    """Fresh parameters, each from the key and its own name, so that those of a layer are the same in any model."""
+    """New parameters, each from the key and its name, so that a layer has the same ones in any model."""
 
     def one(name: str, spec: ParamSpec) -> Any:
         if not spec.std:
@@ -69,13 +69,13 @@ def drawn(specs: Mapping[str, ParamSpec], key: Any, dtype: Any = jnp.float32) ->
 
 
 class Given(Signature):
-    """The inputs of a graph as arrays of JAX or numpy, traced or not."""
+    """The inputs of a graph as JAX or NumPy arrays, traced or not."""
 
     def checked(self, arrays: Sequence[Any]) -> list[Any]:
-        """The arrays. Raises InputError with every one that is none, or has another type or shape."""
-        problems = [told for x, each in zip(arrays, self.inputs) for told in _types(x, each)]
+        """The arrays. Raises InputError that lists every input of a wrong type or shape."""
+        problems = [text for x, wanted in zip(arrays, self.inputs) for text in _types(x, wanted)]
         problems = problems or self.shape_problems([x.shape for x in arrays])
-        problems = problems or [told for x, each in zip(arrays, self.inputs) for told in _values(x, each)]
+        problems = problems or [text for x, wanted in zip(arrays, self.inputs) for text in _values(x, wanted)]
         if problems:
             raise InputError(problems)
         return list(arrays)
@@ -91,7 +91,7 @@ def _types(x: Any, wanted: Input) -> list[str]:
 
 
 def _values(x: Any, wanted: Input) -> list[str]:
-    """Where they are known and a look at them costs nothing: not while tracing, nor on an accelerator."""
+    """Problems of the values, if they can be read without cost: not while tracing, nor on an accelerator."""
     if isinstance(x, jax.core.Tracer) or not x.size:
         return []
     if isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices()):

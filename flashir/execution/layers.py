@@ -1,6 +1,6 @@
-"""Single layers, for models that people write in their own framework: one op of the IR, its settings, its width.
+"""Single layers for custom models: one op of the IR, with its settings and width.
 
-A backend makes modules of them: `flashir_torch.nn.FLASH`, `flashir_jax.nnx.FLASH`, `flashir_jax.eqx.FLASH`.
+A backend turns them into modules: `flashir_torch.nn.FLASH`, `flashir_jax.nnx.FLASH`, `flashir_jax.eqx.FLASH`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LAYERS: Mapping[str, str] = {
     "MLP": "mlp",
     "GLU": "glu",
 }
-"""The op of each layer, by the name of its class. Each maps x [b, t, d] to y [b, t, d], norm and residual included."""
+"""The op of each layer class. Each maps x [b, t, d] to y [b, t, d], including norm and residual."""
 
-_FIXED = ("scope", "valid")  # where a layer stands in a model of flashir, which here is none
+_FIXED = ("scope", "valid")  # attributes that only matter inside a model
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Layer:
     """One layer.
 
     Args:
-        op: its name in the IR.
+        op: the name of the op.
         width: d of x [b, t, d].
-        settings: every attribute of the op; `auto` where it is open.
+        settings: every attribute of the op; `auto` for an open choice.
     """
 
     op: str
@@ -50,53 +50,53 @@ class Layer:
 
     @staticmethod
     def of(op: str, width: int, given: Mapping[str, Attr]) -> Layer:
-        """A layer from what a user gives.
+        """A layer from the settings of a user.
 
         Raises:
-            SettingError: every setting that is unknown or wrong.
-            IRError: what does not fit together, such as a width that heads do not divide.
+            SettingError: lists every setting that is unknown or invalid, or settings that do not fit together, such as
+                a width that is not a multiple of the heads.
         """
         known = settings_of(op)
         values = {name: AUTO if value == "auto" else plain(value) for name, value in given.items()}
         problems = [f"there is no setting {name!r}{suggest(name, known)}" for name in values if name not in known]
-        problems += [told for name, v in values.items() if name in known and (told := known[name].problem(name, v))]
+        problems += [text for name, v in values.items() if name in known and (text := known[name].problem(name, v))]
         if isinstance(width := plain(width), bool) or not isinstance(width, int) or width < 1:
             problems.append(f"the width must be a whole number from 1, got {width!r}")
         complete = {name: values.get(name, spec.default) for name, spec in known.items()}
         problems += [f"the setting {name!r} is missing" for name, value in complete.items() if value is REQUIRED]
         if problems:
             raise SettingError(problems, where=op)
-        made = Layer(op, width, Settings(complete))
-        made.graph()  # raises where settings do not fit together
-        return made
+        layer = Layer(op, width, Settings(complete))
+        layer.graph()  # raises if settings do not fit together
+        return layer
 
     def graph(self, *, masked: bool = False) -> Graph:
         """`(x: [B, T, width]) -> y`, or `(x, mask: bool[B, T]) -> y`; its parameters have local names.
 
-        An op that looks at each token alone has no use for a mask.
+        An op that works on each token independently ignores the mask.
         """
         return _graph(self, masked)
 
     @property
     def params(self) -> dict[str, ParamSpec]:
-        """What the layer learns, by local name: `norm.scale`, `proj_in.weight`, .."""
+        """The parameters by local name: `norm.scale`, `proj_in.weight`, .."""
         return parameters(self.graph())
 
     @property
     def takes_mask(self) -> bool:
-        """Whether a mask changes anything."""
+        """Whether the op uses a mask."""
         return "documents?" in OPS[self.op].operands
 
     def planned(self, target: str, batch: int, seq_len: int) -> Layer:
-        """The layer with its chunk settled, for parameters depend on it; strategies stay open.
+        """The layer with its chunk settled, because parameters depend on it. Strategies stay open.
 
-        Raises SettingError, TargetError as `flashir.plan`.
+        Raises the SettingError and TargetError of `flashir.plan`.
         """
         (node,) = self.settled(target, Workload(batch, seq_len)).model.nodes
         return replace(self, settings=Settings({name: node.attrs[name] for name in self.settings}))
 
     def settled(self, target: str, workload: Workload, *, masked: bool = False) -> Settled:
-        """The graph of the layer, planned. Raises as `planned`."""
+        """The planned graph of the layer. Raises the errors of `planned`."""
         return _settled(self, target, workload, masked)
 
 

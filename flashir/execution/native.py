@@ -1,4 +1,4 @@
-"""Models in people's own code: a module of PyTorch, a pure function of JAX."""
+"""Models for user code: a PyTorch module, or pure JAX functions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from flashir.transforms.settle_choices import same_function, settle
 
 @dataclass(frozen=True)
 class Settled:
-    """A model in which all that changes its function is settled.
+    """A model with all choices settled that change its function.
 
     Args:
-        model: its strategies may be open.
-        target: what they were planned for.
-        workload: and for what batch and length.
-        planned: the model with all choices made for that target.
+        model: the model; its strategies may be open.
+        target: the target of the plan.
+        workload: the workload of the plan.
+        planned: the model with all choices settled for the target.
     """
 
     model: Graph
@@ -36,13 +36,13 @@ class Settled:
 
     @staticmethod
     def of(model: Graph, target: str, workload: Workload, params: Mapping[str, Any] | None = None) -> Settled:
-        """Plan a model. Raises as `flashir.plan`."""
+        """Plan a model. Raises the errors of `flashir.plan`."""
         found = plan(model, target, workload.batch, workload.seq_len, params=params)
         model = settle(model, same_function(model, found.settings))
         return Settled(model, target, workload, found.graph)
 
     def on(self, target: str) -> Graph:
-        """The model with the choices that are best on that target. Raises as `flashir.plan`."""
+        """The model planned for another target. Raises the errors of `flashir.plan`."""
         if target == self.target:
             return self.planned
         return plan(self.model, target, self.workload.batch, self.workload.seq_len).graph
@@ -50,14 +50,14 @@ class Settled:
 
 @runtime_checkable
 class Native(Protocol):
-    """A backend whose framework people write models in."""
+    """A backend whose framework is used to write models."""
 
     def native(self, model: Settled, params: Params | None) -> Any:
-        """A model as that framework has models.
+        """A model in the form of the framework.
 
         Args:
-            model: whose chunk is settled.
-            params: by full name; without any, fresh ones.
+            model: the model, with its chunk settled.
+            params: parameters by full name; None to initialise them.
         """
         ...
 
@@ -71,24 +71,24 @@ def torch_module(
     batch: int = 1,
     seq_len: int = 4096,
 ) -> Any:
-    """A model as a module of PyTorch, to train, to compile, or to make a part of another.
+    """A model as a PyTorch module, to train, to compile, or to use in another module.
 
         net = flashir.torch_module(flashir.model("flash", size="tiny"))
         logits = net(torch.randint(256, (2, 100)))     # float32 [b, t, vocab], for any b and t
 
-    Its `state_dict` has the names of `flashir.init`. `forward` takes the inputs of the model, by position or by name;
-    several results are a tuple. Where `.to` moves it to a card, or to another type, its code is made anew for that.
+    Its `state_dict` has the names of `flashir.init`. `forward` takes the inputs of the model by position or by name;
+    several results are a tuple. `.to` another device or dtype regenerates its code.
 
     Args:
         model_or_checkpoint: a graph, or the folder of a checkpoint or run.
-        params: by full name; without any, those of the checkpoint, or of `init(model, seed=0)`.
-        target: what an open chunk is planned for: `torch:` and a device, which need not be here.
-        batch, seq_len: what is typical; other batches and lengths work too.
+        params: parameters by full name; None for those of the checkpoint, or `init(model, seed=0)`.
+        target: the target for planning an open chunk: `torch:` and a device, available or not.
+        batch, seq_len: the typical workload; other batches and lengths work too.
 
     Raises:
-        SettingError, TargetError: as `flashir.plan`; and where PyTorch is not installed.
-        ParameterError: parameters that are missing, extra, misshapen or not finite.
-        ArtefactError: the folder is no checkpoint, or is damaged.
+        SettingError, TargetError: as for `flashir.plan`, or PyTorch is not installed.
+        ParameterError: parameters are missing, unexpected, misshapen or not finite.
+        ArtefactError: the folder is not a checkpoint, or is damaged.
     """
     return _native(model_or_checkpoint, params, "torch", target, Workload(batch, seq_len))
 
@@ -102,24 +102,24 @@ def jax_function(
     batch: int = 1,
     seq_len: int = 4096,
 ) -> tuple[Callable[..., dict[str, Any]], Callable[..., Any]]:
-    """A model as two pure functions of JAX, to be traced by `jit`, `grad` or `vmap`.
+    """A model as two pure JAX functions, for `jit`, `grad` or `vmap`.
 
         init, apply = flashir.jax_function(flashir.model("flash", size="tiny"))
         params = init(jax.random.key(0))               # arrays by the names of `flashir.init`
         logits = jax.jit(apply)(params, ids)           # float32 [b, t, vocab]
 
-    `init` takes a key, or a whole number as `flashir.init` does; where there are parameters already it gives those.
+    `init` takes a key, or an integer as in `flashir.init`. It returns existing parameters if there are any.
 
     Args:
         model_or_checkpoint: a graph, or the folder of a checkpoint or run.
-        params: by full name; without any, those of the checkpoint, or fresh ones.
-        target: what choices are planned for: `jax:` and a device, which need not be here.
-        batch, seq_len: what is typical; other batches and lengths work too.
+        params: parameters by full name; None for those of the checkpoint, or new ones.
+        target: the target of the plan: `jax:` and a device, available or not.
+        batch, seq_len: the typical workload; other batches and lengths work too.
 
     Raises:
-        SettingError, TargetError: as `flashir.plan`; and where JAX is not installed.
-        ParameterError: parameters that are missing, extra, misshapen or not finite.
-        ArtefactError: the folder is no checkpoint, or is damaged.
+        SettingError, TargetError: as for `flashir.plan`, or JAX is not installed.
+        ParameterError: parameters are missing, unexpected, misshapen or not finite.
+        ArtefactError: the folder is not a checkpoint, or is damaged.
     """
     init, apply = _native(model_or_checkpoint, params, "jax", target, Workload(batch, seq_len))
     return init, apply

@@ -1,6 +1,6 @@
-"""What a model takes, told to those who call it from their own framework: names, kinds, shapes.
+"""The signature of a model for calls from user code: names, kinds and shapes of inputs.
 
-Nothing here looks at values, so that it works on tensors that are being traced too.
+Nothing here reads values, so it also works on traced tensors.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ KINDS = {"floats": "floating-point numbers", "bools": "bool", "whole": "whole nu
 
 @dataclass(frozen=True)
 class Input:
-    """What one input must be.
+    """The requirements of one input.
 
     Args:
-        name: as the model calls it.
+        name: the name of the input.
         kind: a key of KINDS.
-        type: as IR text, for people.
-        axes: a size, the name of one that must be the same wherever it stands, or None for any.
-        vocabulary: how many token ids there are; 0 where it holds none.
+        type: the type as IR text, for messages.
+        axes: for each axis, a size, the name of a shared symbolic size, or None for any size.
+        vocabulary: the number of token ids; 0 if it does not hold tokens.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Signature:
     """The inputs of a graph.
 
     Args:
-        graph: whose inputs are meant.
+        graph: the graph.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -58,23 +58,23 @@ class Signature:
         self.names = tuple(each.name for each in self.inputs)
         self.longest = Extent.of(graph).longest
 
-    def collected(self, given: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
-        """The inputs in order, by position or by name. Raises InputError with all that is wrong."""
+    def collected(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        """The inputs in order, passed by position or by name. Raises InputError with all problems."""
         problems = []
-        if len(given) > len(self.names):
-            problems.append(f"the model takes {counted(len(self.names), 'input')}, got {len(given)}")
-        found = {**dict(zip(self.names, given)), **{name: x for name, x in named.items() if x is not None}}
+        if len(positional) > len(self.names):
+            problems.append(f"the model takes {counted(len(self.names), 'input')}, got {len(positional)}")
+        inputs = {**dict(zip(self.names, positional)), **{name: x for name, x in named.items() if x is not None}}
         problems += [f"the model has no input {name!r}" for name in named if name not in self.names]
-        twice = self.names[: len(given)]
+        twice = self.names[: len(positional)]
         problems += [f"the input {name!r} is given twice" for name in twice if named.get(name) is not None]
-        problems += [f"the input {name!r} is missing" for name in self.names if found.get(name) is None]
+        problems += [f"the input {name!r} is missing" for name in self.names if inputs.get(name) is None]
         if problems:
-            taken = ", ".join(f"{each.name}: {each.type}" for each in self.inputs)
-            raise InputError(problems, hint=f"the model takes ({taken})")
-        return [found[name] for name in self.names]
+            signature = ", ".join(f"{own.name}: {own.type}" for own in self.inputs)
+            raise InputError(problems, hint=f"the model takes ({signature})")
+        return [inputs[name] for name in self.names]
 
     def shape_problems(self, shapes: Sequence[Sequence[int]]) -> list[str]:
-        """Everything that is wrong with the shapes of the inputs."""
+        """All problems of the shapes of the inputs."""
         problems: list[str] = []
         sizes: dict[str, int] = {}
         for shape, each in zip(shapes, self.inputs):
@@ -93,18 +93,18 @@ class Signature:
 
 
 def range_problems(wanted: Input, low: int, high: int) -> list[str]:
-    """What is wrong with token ids from `low` to `high`."""
+    """Problems of token ids from `low` to `high`."""
     if low >= 0 and high < wanted.vocabulary:
         return []
     return [f"{wanted.name} holds token ids from {low} to {high}, the model has 0 .. {wanted.vocabulary - 1}"]
 
 
 def padding_problems(wanted: Input, tokens: Sequence[bool]) -> list[str]:
-    """What is wrong with a mask, by whether each row has a token."""
+    """Problems of a mask, from whether each row has a token."""
     empty = [row for row, has_some in enumerate(tokens) if not has_some]
     if not empty:
         return []
-    return [f"{wanted.name} has {counted(len(empty), 'row')} of padding alone, the first is row {empty[0]}"]
+    return [f"{wanted.name} has {counted(len(empty), 'row')} with only padding, the first is row {empty[0]}"]
 
 
 def _kind(dtype: DType) -> str:

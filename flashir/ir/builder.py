@@ -89,12 +89,12 @@ class Builder:
         return self.append(Node(op, operands, outputs, complete, region))
 
     def copy(self, node: Node, operands: Sequence[Value | None], region: Graph | None = None) -> tuple[Value, ...]:
-        """Add a node of another graph on operands of the same types; nothing is inferred or checked anew.
+        """Add a copy of a node of another graph, without inference or checks.
 
         Args:
-            node: the node, from a graph that a builder made.
-            operands: values of this builder that stand for its operands.
-            region: what stands for its region.
+            node: a node of a graph made by a builder.
+            operands: values of this builder with the same types as its operands.
+            region: the new region.
         """
         outputs = tuple(self._renamed(value) for value in node.outputs)
         values = zip((*node.inputs, *node.outputs), (*operands, *outputs), strict=True)
@@ -107,7 +107,7 @@ class Builder:
         return self.inputs[-1]
 
     def _renamed(self, value: Value) -> Value:
-        """The value under a name that is free here; itself where its own is."""
+        """The value, renamed if its name is taken."""
         if value.name in self._taken:
             return Value(self._fresh(value.name), value.type)
         self._taken.add(value.name)

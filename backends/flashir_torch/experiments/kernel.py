@@ -186,13 +186,13 @@ def _show(sizes: Sizes, found: dict[str, Result], card: Target | None, *, as_jso
         return
     print(f"{torch.cuda.get_device_name()}, " + ", ".join(f"{name} {value}" for name, value in asdict(sizes).items()))
     for name, row in rows.items():
-        told = (
+        cells = (
             f"{kind} {each['ms']:8.3f} ms ({each['times_kernel']:.2f} times the kernel"
             + ("" if each["of_roofline"] is None else f", {each['of_roofline']:.0%} of the roofline")
             + ")"
             for kind, each in row.items()
         )
-        print(f"  {name:14}  " + "   ".join(told))
+        print(f"  {name:14}  " + "   ".join(cells))
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ class Given(Signature):
                 token ids out of range; rows without a token.
         """
         problems = [
-            told for x, each, dtype in zip(tensors, self.inputs, types) for told in _types(x, each, dtype, device)
+            text for x, wanted, dtype in zip(tensors, self.inputs, types) for text in _types(x, wanted, dtype, device)
         ]
         problems = problems or self.shape_problems([x.shape for x in tensors])
         if not problems and not torch.compiler.is_compiling():
-            problems = [told for x, each in zip(tensors, self.inputs) for told in _values(x, each)]
+            problems = [text for x, wanted in zip(tensors, self.inputs) for text in _values(x, wanted)]
         if problems:
             raise InputError(problems)
         return [x.to(dtype) for x, dtype in zip(tensors, types)]

@@ -83,7 +83,7 @@ def test_rows_are_mapped() -> None:
         ((IDS, IDS), "mask must hold bool, got int64"),
         ((IDS, IDS[:, 1:] > 0), "axis 1 of mask .* must be 37, got 36"),
         ((IDS[0], IDS > 0), "ids must have 2 axes"),
-        ((IDS, IDS < 0), "mask has 2 rows of padding alone, the first is row 0"),
+        ((IDS, IDS < 0), "mask has 2 rows with only padding, the first is row 0"),
         ((IDS + 9, IDS >= 0), r"the model has 0 \.\. 30"),
     ],
     ids=str,
@@ -166,7 +166,7 @@ def test_layers_compute_in_the_type_of_x_and_take_what_is_wrong_ill(library: str
         ((X.astype(int),), "x must hold floating-point numbers"),
         ((X, MASK.astype(int)), "mask must hold bool"),
         ((X, MASK[:, 1:]), "must be 11, got 10"),
-        ((X, MASK & False), "mask has 2 rows of padding alone"),
+        ((X, MASK & False), "mask has 2 rows with only padding"),
     ):
         with pytest.raises(InputError, match=told):
             layer(*given)

@@ -168,7 +168,7 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
         ((drawn(), torch.ones(2, 11)), "mask must hold bool, got torch.float32"),
         ((drawn(), torch.ones(2, 12, dtype=torch.bool)), "must be 11, got 12"),
         ((drawn(), torch.ones(11, dtype=torch.bool)), "mask must have 2 axes"),
-        ((drawn(), torch.tensor([[True] * 11, [False] * 11])), "mask has 1 row of padding alone, the first is row 1"),
+        ((drawn(), torch.tensor([[True] * 11, [False] * 11])), "mask has 1 row with only padding, the first is row 1"),
     ],
     ids=str,
 )

@@ -236,7 +236,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[str]]] = {
     "a mask of numbers": ((ids(), ids(), ids()), {}, ["mask must hold bool, got torch.int64"]),
     "a mask of another length": ((ids(), ids(), ids(2, 36) >= 0), {}, ["axis 1 of mask", "must be 37, got 36"]),
     "one row": ((ids()[0], ids(), ids() >= 0), {}, ["ids must have 2 axes", "got shape (37,)"]),
-    "padding alone": ((ids(), ids(), ids() < 0), {}, ["mask has 2 rows of padding alone, the first is row 0"]),
+    "padding alone": ((ids(), ids(), ids() < 0), {}, ["mask has 2 rows with only padding, the first is row 0"]),
     "no such token": ((ids() + 9, ids(), ids() >= 0), {}, ["the model has 0 .. 30"]),
     "elsewhere": ((ids().to("meta"), ids(), ids() >= 0), {}, ["ids lies on meta"]),
 }
