@@ -1,4 +1,4 @@
-"""Options that would do nothing where they are given: each is an error that says so."""
+"""Rejects options that would have no effect."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ CHOICES = ("chunk", "cumsum", "choose", "dtype", "policy", "rechunk")
 
 
 def refuse_others(ctx: typer.Context, option: str, *fitting: str) -> None:
-    """Raises SettingError with everything on the command line that an option that runs nothing has no use for."""
+    """Raises SettingError with all other options given together with an option that runs nothing."""
     from flashir.errors import SettingError
 
     others = [name for name in _given(ctx).values() if name not in (option, *fitting)]
     if others:
-        raise SettingError(f"{option} stands alone: it runs nothing, so it takes no {', '.join(others)}")
+        raise SettingError(f"{option} runs nothing, so it takes no {', '.join(others)}")
 
 
 def refuse_unused(ctx: typer.Context, found: Source, *planned: str) -> None:
-    """Refuse what a model has no use for.
+    """Reject options that have no effect on a model.
 
     Args:
-        ctx: of the verb.
-        found: its model. An export has its choices made; another takes the lengths that its types and ops allow.
-        planned: the parameters of the verb, beside `CHOICES`, that are for planning alone, such as `seq_len`.
+        ctx: the context of the verb.
+        found: the model. The choices of an exported model are fixed; others take the sizes that their types and ops
+            allow.
+        planned: parameters of the verb only used for planning, in addition to `CHOICES`, such as `seq_len`.
 
     Raises:
-        SettingError: with all of them.
+        SettingError: options have no effect.
     """
     from flashir.errors import SettingError
     from flashir.planning.extent import Extent
@@ -39,7 +40,7 @@ def refuse_unused(ctx: typer.Context, found: Source, *planned: str) -> None:
     if found.kind == "export":
         late = [given[name] for name in (*CHOICES, *planned) if name in given]
         if late:
-            problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are made")
+            problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are fixed")
     elif "rechunk" in given and "chunk" not in given:
         problems.append("--rechunk does nothing without --chunk")
     if "strict" in given and "params" not in given:
@@ -55,9 +56,11 @@ def refuse_unused(ctx: typer.Context, found: Source, *planned: str) -> None:
 
 
 def _given(ctx: typer.Context) -> dict[str, str]:
-    """What stands on the command line: parameters of the verb by name, each as it is typed."""
+    """The parameters given on the command line: name -> spelling."""
     return {
-        str(each.name): max(each.opts, key=len) if each.param_type_name == "option" else str(each.metavar).split()[0]
-        for each in ctx.command.params
-        if getattr(ctx.get_parameter_source(str(each.name)), "name", "") == "COMMANDLINE"
+        str(param.name): max(param.opts, key=len)
+        if param.param_type_name == "option"
+        else str(param.metavar).split()[0]
+        for param in ctx.command.params
+        if getattr(ctx.get_parameter_source(str(param.name)), "name", "") == "COMMANDLINE"
     }

@@ -1,4 +1,4 @@
-"""The program and the list of its verbs."""
+"""The command-line program and its verbs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def root(
         bool, typer.Option("--debug", help="Show the traceback of every error.", envvar="FLASHIR_DEBUG")
     ] = False,
 ) -> None:
-    """What stands before the verb; `--debug` is read where errors are shown."""
+    """Options before the verb. `--debug` is read where errors are printed."""
 
 
 _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
@@ -69,7 +69,7 @@ _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
     Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
 }
 _NAMES = {"import_model": "import"}
-"""Verbs that are words of python."""
+"""Verbs whose names are Python keywords."""
 
 for _section, _functions in _VERBS.items():
     for _function in _functions:

@@ -1,4 +1,4 @@
-"""flashir bench: systems side by side on this machine, at several lengths and on several targets."""
+"""flashir bench: compare systems on this machine, at several lengths and on several targets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SYSTEMS = ("flash", "flash-quad", "transformer++")
 SIZE = "small"
 WRITTEN = {
-    "report": "plots and every number; open it in a browser",
-    "results": "every sample; `flashir bench --show` reads it",
+    "report": "plots and all numbers; open it in a browser",
+    "results": "all samples; `flashir bench --show` reads it",
 }
 
 
@@ -33,7 +33,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="SYSTEM ...",
-            help=f"Zoo names, .fir files or checkpoint folders.  [default: {' '.join(SYSTEMS)}]",
+            help=f"Built-in models, .fir files or checkpoint folders.  [default: {' '.join(SYSTEMS)}]",
         ),
     ] = None,
     settings: options.Settings = None,
@@ -41,7 +41,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Size of zoo models: tiny, small, base, large, pg19.  [default: {SIZE}]",
+            help=f"Size of built-in models: tiny, small, base, large, pg19.  [default: {SIZE}]",
             rich_help_panel=options.MODEL,
         ),
     ] = None,
@@ -50,12 +50,12 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="BACKEND:DEVICE",
-            help="Where to run; repeat for more.  [default: onnx:cpu, or torch:cpu with --training]",
+            help="Target; repeatable.  [default: onnx:cpu, or torch:cpu with --training]",
             rich_help_panel=options.WORK,
         ),
     ] = None,
     lengths: Annotated[
-        str, typer.Option(metavar="N,N,..", help="Tokens a row.", rich_help_panel=options.WORK)
+        str, typer.Option(metavar="N,N,..", help="Tokens per row.", rich_help_panel=options.WORK)
     ] = "512,1024,2048,4096",
     batch: Annotated[
         int | None, typer.Option(metavar="N", help="Rows.  [default: 1]", rich_help_panel=options.WORK)
@@ -64,17 +64,17 @@ def bench(
         int | None,
         typer.Option(
             metavar="N",
-            help="Tokens of one batch instead, so that shorter rows come in more of them, as in the paper.",
+            help="Tokens per batch instead of --batch, as in the paper: shorter rows, more of them.",
             rich_help_panel=options.WORK,
         ),
     ] = None,
     training: options.Training = False,
-    rounds: Annotated[int, typer.Option(metavar="N", help="Samples of each case.", rich_help_panel=options.WORK)] = 7,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Samples per case.", rich_help_panel=options.WORK)] = 7,
     limit: Annotated[
         int | None,
         typer.Option(
             metavar="SECONDS",
-            help="How long a case has to compile, and for a sample.  [default: far longer than predicted]",
+            help="Time limit of a compilation and of a sample.  [default: far above the prediction]",
             rich_help_panel=options.WORK,
         ),
     ] = None,
@@ -85,7 +85,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME,..",
-            help="Compare these ways of summing up chunk states: scan, matmul, native.",
+            help="Compare these strategies of the running sum: scan, matmul, native.",
             rich_help_panel=options.CHOICES,
         ),
     ] = None,
@@ -95,15 +95,13 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Predict a published table instead, and run nothing: lm is the paper's Table 12.",
+            help="Only predict a published table: lm is Table 12 of the paper.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     show: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.json", help="Show an earlier run again, and run nothing.", rich_help_panel=options.OUTPUT
-        ),
+        typer.Option(metavar="FILE.json", help="Only show an earlier run.", rich_help_panel=options.OUTPUT),
     ] = None,
     out: Annotated[
         Path | None,
@@ -111,16 +109,16 @@ def bench(
             "-o",
             "--out",
             metavar="FOLDER",
-            help="Where the results and the report go.  [default: bench/ in the cache]",
+            help="Folder for the results and the report.  [default: bench/ in the cache]",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure systems side by side: time, memory, how far from the roofline, and from what was predicted.
+    """Compare systems: time, memory, fraction of the roofline, and error of the prediction.
 
-    Every case has a warm process of its own, and all are timed in turn, a sample a round. What does not fit the memory
-    at hand is left out, and named. Every sample goes into one JSON file, with a report of plots beside it.
+    Every case has its own warm process. All cases are timed in turn, one sample per round. Cases that do not fit in
+    memory are listed and skipped. Results are written as one JSON file with all samples, and a report with plots.
 
     Examples:
         flashir bench
@@ -165,13 +163,13 @@ def bench(
     grid = _grid(asked)
     draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
     cache = in_cache() if out is None else nullcontext()
-    with cache, kept(lambda: "what was measured until then is kept" if draft.measured else "nothing was measured yet"):
+    with cache, kept(lambda: "measurements so far are kept" if draft.measured else "nothing was measured yet"):
         _measure(grid, rounds, limit, draft)
         _finish(draft, as_json)
 
 
 def _grid(asked: dict[str, Any]) -> Grid:
-    """What was asked, checked. Raises SettingError with all that is wrong with it."""
+    """The validated grid of cases. Raises SettingError with all problems of the options."""
     from flashir.bench.case import Grid
     from flashir.cli import source
     from flashir.errors import SettingError, gathered
@@ -206,7 +204,7 @@ def _grid(asked: dict[str, Any]) -> Grid:
 
 
 def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
-    """The systems by name; settings are for those of the zoo, where there are any."""
+    """The systems by name. Settings apply to the built-in models, if there are any."""
     from flashir.cli import source
     from flashir.errors import gathered
 
@@ -215,16 +213,16 @@ def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
     only_files = not any(word in zoo for word in words)
     if not only_files:
         asked["size"] = asked["size"] or SIZE
-    given = (asked["settings"], asked["size"], asked["task"])
-    found = {}
+    settings = (asked["settings"], asked["size"], asked["task"])
+    models = {}
     for word in words:
         with gathered(problems):
-            found[word] = source.find(word, *(given if word in zoo or only_files else ())).model
-    return found
+            models[word] = source.find(word, *(settings if word in zoo or only_files else ())).model
+    return models
 
 
 def _measure(grid: Grid, rounds: int, limit: int | None, draft: Draft) -> None:
-    """Fill the draft; an interrupted one has what there was. KeyboardInterrupt where there was nothing."""
+    """Fill the draft, also if interrupted. Raises KeyboardInterrupt if nothing was measured."""
     from functools import partial
 
     from flashir.bench.process import Process
@@ -242,20 +240,20 @@ def _measure(grid: Grid, rounds: int, limit: int | None, draft: Draft) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Step]:
-    """On stderr: a bar on a terminal, a line for every step elsewhere."""
+    """Progress on stderr: a bar on a terminal, a line per step elsewhere."""
     from flashir.cli.meter import meter
 
     if console.err().is_terminal:
-        with meter(still=True) as step:  # nothing is drawn while a sample is taken
+        with meter(still=True) as step:  # do not draw during a sample
             yield step
     else:
-        yield lambda what, done, of: console.note(f"{what} ({done + 1} of {of})")
+        yield lambda what, done, total: console.note(f"{what} ({done + 1} of {total})")
 
 
 def _finish(draft: Draft, as_json: bool) -> None:
-    """Write the report, and print what it and the results say, whether they could be written or not.
+    """Write the report and print the results, also if files cannot be written.
 
-    Exit 1 where a case failed, 130 interrupted. Raises ArtefactError where a file is not written.
+    Exits with 1 if a case failed and with 130 if interrupted. Raises ArtefactError if a file cannot be written.
     """
     from flashir.cli.bench_table import show_record
     from flashir.errors import ArtefactError
@@ -286,7 +284,7 @@ def _finish(draft: Draft, as_json: bool) -> None:
 
 
 def _show_again(file: Path, out: Path | None, as_json: bool) -> None:
-    """An earlier run: its table, or its JSON; its report where a folder is given for it."""
+    """Show an earlier run as a table or JSON, and write its report if `out` is given."""
     from flashir.bench.record import read_record
     from flashir.cli.bench_table import show_record
 
@@ -300,7 +298,7 @@ def _show_again(file: Path, out: Path | None, as_json: bool) -> None:
     show_record(record)
     if report is not None:
         console.say()
-        console.say(f"{report}  plots and every number; open it in a browser")
+        console.say(f"{report}  {WRITTEN['report']}")
 
 
 def _write_page(record: Record, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""flashir eval: how well a trained model foresees a text that it has not seen."""
+"""flashir eval: how well a trained model predicts a text that it has not seen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def eval(
         list[str],
         typer.Option(
             metavar="PATH",
-            help="The text: a file, or a folder of .txt; repeat for more.",
+            help="Text: a file, or a folder of .txt; repeatable.",
             rich_help_panel=options.DATA,
         ),
     ],
@@ -32,7 +32,7 @@ def eval(
         int | None,
         typer.Option(
             metavar="N",
-            help=f"Tokens a row, whatever the model was trained at.  [default: as the run was, else {LENGTH}]",
+            help=f"Tokens per row.  [default: that of the run, else {LENGTH}]",
             rich_help_panel=options.WORK,
         ),
     ] = None,
@@ -44,13 +44,12 @@ def eval(
     strict: options.Strict = True,
     as_json: options.Json = False,
 ) -> None:
-    """Measure how well a model foresees a text that it was not trained on.
+    """Measure how well a model predicts a text that it was not trained on.
 
-    That is perplexity by token and by word, and bits per byte. The text is read in rows that do not overlap. Words are
-    what white space parts, so that models with different tokenizers can be compared. The first token of each document
-    is given: nothing comes before it, so it costs no bits, and its word and bytes count all the same. A model that sees
-    both ways (mlm) is asked for masked tokens, and has neither words nor bytes to be compared by. Documents end as they
-    did in training: where a token ends them, it is foreseen too.
+    Prints perplexity per token and per word, and bits per byte. The text is read in rows that do not overlap. Words are
+    separated by white space, so models with different tokenizers can be compared. The first token of each document is
+    not predicted, but its word and bytes count. A bidirectional model (mlm) predicts masked tokens, and has only
+    perplexity per token. Documents end as in training: if a token ends them, it is predicted too.
 
     Examples:
         flashir eval run/ --data valid.txt
@@ -88,12 +87,12 @@ def eval(
         "model": f"{model} on {target}, rows of {console.counted(length, 'token')}",
         "weights": weights.said,
         "text": f"{console.counted(result.bytes, 'byte')}, {console.counted(result.words, 'word')}, "
-        f"{console.counted(result.tokens, 'token')} foreseen",
-        "loss": f"{result.loss:.4f} nats a {unit}",
-        "perplexity": f"{console.large(result.perplexity)} by {unit}",
+        f"{console.counted(result.tokens, 'token')} predicted",
+        "loss": f"{result.loss:.4f} nats per {unit}",
+        "perplexity": f"{console.large(result.perplexity)} per {unit}",
     }
     if result.word_perplexity is not None and result.bits_per_byte is not None:
-        facts["perplexity"] += f", {console.large(result.word_perplexity)} by word"
+        facts["perplexity"] += f", {console.large(result.word_perplexity)} per word"
         facts["bits"] = f"{result.bits_per_byte:.4f} per byte"
     console.show(console.facts(facts))
 
@@ -108,20 +107,20 @@ def _refuse_untrained(found: Source, weights: Weights) -> None:
 
 
 def _length(path: Path) -> int:
-    """That of the run, where the path is one or a checkpoint in one; what else is read by is said."""
+    """The row length of the run at the path; otherwise a default, with a note."""
     from flashir.train.run_folder import RunFolder, run_around
 
     run = run_around(path)
     if run is not None:
         return RunFolder(run).recipe.seq_len
     console.note(
-        f"rows of {LENGTH} tokens, for {path} does not say what it was trained at; --seq-len N for others", "dim"
+        f"rows of {LENGTH} tokens, because {path} does not record its training length; --seq-len N changes it", "dim"
     )
     return LENGTH
 
 
 def _compiled(found: Source, target: str, arrays: Any, batch: int, length: int) -> Any:
-    """The model as a function: the artefact itself, or compiled now."""
+    """The model as a function: the artefact, or the compiled model."""
     from flashir.execution.compile import Runnable, compile
     from flashir.planning.plan import plan
 

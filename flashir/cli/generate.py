@@ -1,4 +1,4 @@
-"""flashir generate: text that goes on from a prompt, token by token."""
+"""flashir generate: continue a prompt, token by token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flashir.ir import Graph
 
 Prompt = tuple[str, str]
-"""What it is called where it is wrong, and the text."""
+"""The name of a prompt in errors, and its text."""
 
 SAMPLING = "Sampling"
 TEXT = "Text"
@@ -31,62 +31,63 @@ def generate(
     task: options.Task = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="What the text begins with; repeat for a batch.", rich_help_panel=TEXT),
+        typer.Option(metavar="TEXT", help="A prompt; repeat for a batch.", rich_help_panel=TEXT),
     ] = None,
     prompt_file: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A prompt in a file, without the line break at its end. Without any prompt: standard input.",
+            help="A file with a prompt; a final line break is removed.  [default: standard input]",
             rich_help_panel=TEXT,
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(metavar="N", help="How many tokens at most.", rich_help_panel=TEXT)] = 128,
+    tokens: Annotated[int, typer.Option(metavar="N", help="The most tokens to generate.", rich_help_panel=TEXT)] = 128,
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="STRING", help="End a text before this string; repeat for more.", rich_help_panel=TEXT),
+        typer.Option(metavar="STRING", help="End a text before this string; repeatable.", rich_help_panel=TEXT),
     ] = None,
     end_token: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TOKEN",
-            help="End a text at this token; repeat for more.  [default: those of the model and its tokenizer]",
+            help="End a text at this token; repeatable.  [default: those of the model and its tokenizer]",
             rich_help_panel=TEXT,
         ),
     ] = None,
     ignore_end: Annotated[
-        bool, typer.Option("--ignore-end", help="Go on after a token that ends a text.", rich_help_panel=TEXT)
+        bool, typer.Option("--ignore-end", help="Continue after end tokens.", rich_help_panel=TEXT)
     ] = False,
     special_tokens: Annotated[
         bool,
         typer.Option(
             "--special-tokens",
-            help="Read a special token where a prompt names one; without, its name is text.",
+            help="Read the names of special tokens in prompts as tokens, not as text.",
             rich_help_panel=TEXT,
         ),
     ] = False,
     temperature: Annotated[
-        float, typer.Option(metavar="X", help="0 takes the likeliest token.", rich_help_panel=SAMPLING)
+        float, typer.Option(metavar="X", help="0 takes the most likely token.", rich_help_panel=SAMPLING)
     ] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(metavar="N", help="Only the N likeliest tokens count.", rich_help_panel=SAMPLING)
+        int | None, typer.Option(metavar="N", help="Sample from the N most likely tokens.", rich_help_panel=SAMPLING)
     ] = None,
     top_p: Annotated[
         float,
         typer.Option(
-            metavar="X", help="Only the likeliest count, until they make up this share.", rich_help_panel=SAMPLING
+            metavar="X",
+            help="Sample from the most likely tokens up to this total probability.",
+            rich_help_panel=SAMPLING,
         ),
     ] = 1.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of what is drawn; the same gives the same.", rich_help_panel=SAMPLING)
+        int, typer.Option(metavar="N", help="Random seed; equal seeds give equal text.", rich_help_panel=SAMPLING)
     ] = 0,
     target: options.Target = "onnx:cpu",
     max_len: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Tokens of a text, with its prompt, that are kept where a layer attends to all of them."
-            "  [default: as many as come]",
+            help="Capacity of caches in tokens, including the prompt.  [default: prompt and --tokens]",
             rich_help_panel=options.WORK,
         ),
     ] = None,
@@ -94,8 +95,8 @@ def generate(
         int | None,
         typer.Option(
             metavar="N",
-            help="Where a model divides by the length of the whole text (qk_scale = length), that it was trained at."
-            "  [default: prompt and tokens]",
+            help="Text length for models that divide by it (qk_scale = length), as in training."
+            "  [default: prompt and --tokens]",
             rich_help_panel=options.WORK,
         ),
     ] = None,
@@ -105,11 +106,11 @@ def generate(
     strict: options.Strict = True,
     as_json: options.Json = False,
 ) -> None:
-    """Go on from a prompt, token by token, at the same cost for every token of a linear model.
+    """Continue a prompt, token by token, at constant cost per token for a linear model.
 
-    Text is written as it comes; several prompts are continued together, and written one below the other. A text ends
-    at the token that ended documents in training, or that its tokenizer has for that. Speed and memory are told at the
-    end, on standard error. Ctrl-C ends it with what there is.
+    Text is printed as it is generated. Several prompts are continued together, and printed one below the other. A text
+    ends at the token that ended documents in training, or at the end token of its tokenizer. Speed and memory are
+    printed on standard error. Ctrl-C ends the text early.
 
     Examples:
         flashir generate run/ --prompt "It is a truth"
@@ -160,12 +161,12 @@ def generate(
         raise typer.Exit(INTERRUPTED)
 
 
-def _refuse_numbers(given: dict[str, tuple[int | None, int]]) -> None:
-    """Raises SettingError for each number by name that is less than the least, or larger than any size."""
+def _refuse_numbers(options: dict[str, tuple[int | None, int]]) -> None:
+    """Raises SettingError for each number, by option, below its minimum or above the largest size."""
     from flashir.errors import SettingError
     from flashir.ir.limits import LARGEST_SIZE
 
-    numbers = {name: (number, least) for name, (number, least) in given.items() if number is not None}
+    numbers = {name: (number, least) for name, (number, least) in options.items() if number is not None}
     problems = [f"{name} must be at least {least}, got {n}" for name, (n, least) in numbers.items() if n < least]
     problems += [
         f"{name} must be at most {LARGEST_SIZE}, got {n}" for name, (n, _) in numbers.items() if n > LARGEST_SIZE
@@ -174,31 +175,31 @@ def _refuse_numbers(given: dict[str, tuple[int | None, int]]) -> None:
         raise SettingError(problems)
 
 
-def _prompts(given: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
-    """The texts to go on from. Raises InputError with all that is wrong with them."""
+def _prompts(texts: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
+    """The prompts. Raises InputError with all their problems."""
     from flashir.errors import InputError, gathered
     from flashir.files.foreign import read_bytes
 
-    found = [(f"prompt {number}", text) for number, text in enumerate(given, 1)]
-    contents = [] if given or files else [("standard input", _piped())]
+    prompts = [(f"prompt {number}", text) for number, text in enumerate(texts, 1)]
+    contents = [] if texts or files else [("standard input", _piped())]
     problems: list[str] = []
     for path in files:
         with gathered(problems):
             contents.append((str(path), read_bytes(path, InputError, streams=True)))
     for name, content in contents:
         try:
-            found.append((name, content.decode().removesuffix("\n").removesuffix("\r")))
+            prompts.append((name, content.decode().removesuffix("\n").removesuffix("\r")))
         except UnicodeDecodeError as error:
             problems.append(f"{name} is not UTF-8 text: see byte {error.start}")
-    problems += [f"{name} is empty" for name, text in found if not text]
-    problems += [f"{name} is not UTF-8 text" for name, text in found if _is_broken(text)]
+    problems += [f"{name} is empty" for name, text in prompts if not text]
+    problems += [f"{name} is not UTF-8 text" for name, text in prompts if _is_broken(text)]
     if problems:
         raise InputError(problems)
-    return found
+    return prompts
 
 
 def _piped() -> bytes:
-    """What was piped in. Raises InputError where nothing is."""
+    """The content of standard input. Raises InputError if there is none."""
     from flashir.cli.streams import piped
     from flashir.errors import InputError
     from flashir.files.foreign import guarded
@@ -211,12 +212,12 @@ def _piped() -> bytes:
 
 
 def _is_broken(text: str) -> bool:
-    """Whether an argument of the command line was no UTF-8: its bytes are lone surrogates then."""
+    """Whether an argument of the command line was not UTF-8: its bytes then are lone surrogates."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _refuse_model(found: Source, given: dict[str, Any], length: int | None) -> None:
-    """Raises SettingError where a model cannot continue a text, or is exported and what is given comes too late."""
+def _refuse_model(found: Source, options: dict[str, Any], length: int | None) -> None:
+    """Raises SettingError if a model cannot generate text, or options have no effect on an exported model."""
     from flashir.errors import SettingError
     from flashir.exporting.export import divides_by_length
     from flashir.reference.cross_entropy import logits_width
@@ -224,23 +225,23 @@ def _refuse_model(found: Source, given: dict[str, Any], length: int | None) -> N
 
     model, problems = OneDocument().apply(found.model), []
     if any(node.attrs.get("causal") is False for node in model.walk()):
-        problems.append(f"@{model.name} sees both ways, so it cannot go on from a prompt; a causal model (lm) can")
+        problems.append(f"@{model.name} is bidirectional, so it cannot continue a prompt; a causal model (lm) can")
     if len(model.inputs) != 1:
         names = ", ".join(value.name for value in model.inputs)
-        problems.append(f"@{model.name} takes {names}; only what takes tokens alone can go on from a prompt")
+        problems.append(f"@{model.name} takes {names}; only a model of tokens alone can continue a prompt")
     if logits_width(model) is None:
-        problems.append(f"@{model.name} does not end in logits over its tokens, so there is no next token")
+        problems.append(f"@{model.name} does not return logits over its vocabulary, so it predicts no token")
     if length is not None and length > 0 and not divides_by_length(model):
         problems.append(f"--length {length} does nothing: @{model.name} does not divide by the length")
-    late = [f"--{name}" for name, value in given.items() if value is not None]
+    late = [f"--{name}" for name, value in options.items() if value is not None]
     if found.main is not None and late:
-        problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are made")
+        problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are fixed")
     if problems:
         raise SettingError(problems)
 
 
 def _refuse_long(model: Graph, lengths: dict[str, int], max_len: int | None) -> None:
-    """Raises InputError where a prompt has no token, or more than the model can hold."""
+    """Raises InputError if a prompt has no tokens, or more than the model supports."""
     from flashir.errors import InputError, counted
     from flashir.generation.generate import longest
 
@@ -263,7 +264,7 @@ def _decoder(
     max_len: int | None,
     length: int | None,
 ) -> Decoder:
-    """The model as something that continues sequences. A cache holds as many tokens as come, unless that is said."""
+    """The decoder of the model. By default, caches hold the longest prompt and all new tokens."""
     from flashir.generation.generate import decoder, restored
 
     whole = max(lengths) + tokens
@@ -276,15 +277,15 @@ def _decoder(
 
 
 def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sampling: Sampling, seed: int) -> Pace:
-    """Write until every row has ended. Ctrl-C ends them all; what there is was written, or is now."""
+    """Generate until every row has ended. Ctrl-C ends all rows, and the text so far is printed."""
     from flashir.cli.rows import End, Pace
     from flashir.generation.generate import generate
 
     pace, why = Pace(), End.ERROR
     try:
-        coming = generate(decoder, [row.ids for row in rows], tokens=tokens, sampling=sampling, seed=seed)
+        steps = generate(decoder, [row.ids for row in rows], tokens=tokens, sampling=sampling, seed=seed)
         pace.read()
-        for picked in coming:
+        for picked in steps:
             pace.tick(sum(row.ended is None for row in rows))
             for row, token in zip(rows, picked, strict=True):
                 row.add(int(token))
@@ -304,11 +305,11 @@ def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sa
 
 
 def _tell(rows: list[Row], pace: Pace, about: dict[str, Any] | None) -> None:
-    """The outcome: one JSON value about it all, or a line on standard error."""
+    """Print the result as JSON, or the speed on standard error."""
     from flashir.machine.peak_memory import resident_memory
 
     memory = resident_memory()
-    if about is not None:  # pick refuses logits that are not finite, so text may come before it
+    if about is not None:  # a non-finite logit is an error that may come after some text
         figures = {**pace.as_dict(), "resident_bytes": memory}
         console.emit({**about, **figures, "results": [row.as_dict() for row in rows]})
         return

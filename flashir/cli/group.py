@@ -1,4 +1,4 @@
-"""The program around the verbs: one clear message for each error, plain warnings, quiet ends."""
+"""Runs the verbs: prints one message per error, warnings without source lines, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from flashir.arguments import translated_errors
 from flashir.cli import console
 from flashir.cli.help import group_help, verb_help
 from flashir.cli.streams import asides, result
-from flashir.cli.usage import told
+from flashir.cli.usage import usage_message
 from flashir.errors import FlashirError, command_line
 from flashir.interrupts import Ended, like_ctrl_c
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-ENDED = 128  # and the number of the signal
+ENDED = 128  # plus the number of the signal
 _UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives it no public name
 
 
 class Verb(TyperCommand):
-    """A verb, with the help of this house."""
+    """A verb with our own help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
@@ -34,7 +34,7 @@ class Verb(TyperCommand):
 
 
 class Cli(TyperGroup):
-    """All verbs. Whatever happens in one ends here, with an exit code."""
+    """All verbs. Every outcome of a verb becomes an exit code here."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
@@ -43,7 +43,7 @@ class Cli(TyperGroup):
     def main(self, args: Any = None, *_: Any, **extra: Any) -> NoReturn:
         """Run a command line and exit: 0 done, 1 a check failed, 2 an error of the user, 130 interrupted.
 
-        What a signal ends has 128 and its number, as 143 for SIGTERM.
+        The exit code after a signal is 128 plus its number, such as 143 for SIGTERM.
         """
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args or os.environ.get("FLASHIR_DEBUG", "") not in ("", "0", "false")
@@ -64,7 +64,7 @@ class Cli(TyperGroup):
 
 
 def _guarded(run: Callable[[], int], debug: bool) -> int:
-    """The exit code of a run; errors are told on the way."""
+    """Run and return the exit code. Errors are printed."""
     try:
         with translated_errors():
             return run()
@@ -75,14 +75,14 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
             console.warn("interrupted:", note, "bold yellow")
         return ENDED + stopped.number if isinstance(stopped, Ended) else INTERRUPTED
     except _UsageError as error:
-        hint = f"\n`{error.ctx.command_path} --help` says more" if error.ctx is not None else ""
-        return _fail(f"{told(error)}{hint}", MISUSED, debug)
+        hint = f"\n`{error.ctx.command_path} --help` shows the options" if error.ctx is not None else ""
+        return _fail(f"{usage_message(error)}{hint}", MISUSED, debug)
     except FlashirError as error:
         return _fail(error.message, MISUSED, debug)
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        report = "this is a bug in flashir; please report it with what `flashir --debug` shows"
-        return _fail(f"{what}\n{report}", FAILED, debug)
+        hint = "this is a bug in flashir; please report it with the output of `flashir --debug`"
+        return _fail(f"{what}\n{hint}", FAILED, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -1,4 +1,4 @@
-"""The help: a usage line, a description, options in groups, and examples. No boxes, so that it pipes well."""
+"""The help: a usage line, a description, options in groups, and examples, without boxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flashir.cli import console, tables
 
 EXAMPLES = "Examples:"
 HELP_WIDTH = 110
-NAMES = 10  # columns of the names of verbs
+NAMES = 10  # width of the column of verbs
 Row = tuple[str, str]
 
 
@@ -29,12 +29,12 @@ class Section(StrEnum):
 
 
 def verb_help(command: Any, ctx: Any) -> None:
-    """Print what a verb does, its arguments and options, and the examples of its docstring."""
+    """Print the description of a verb, its arguments and options, and the examples in its docstring."""
     description, _, examples = inspect.cleandoc(command.help or "").partition(EXAMPLES)
     params = command.get_params(ctx)
     arguments = [param for param in params if param.param_type_name == "argument"]
-    usage = " ".join([ctx.command_path, *(_argument(each)[0] for each in arguments), "[OPTIONS]"])
-    groups: dict[str, list[Row]] = {"Arguments": [_argument(each) for each in arguments]}
+    usage = " ".join([ctx.command_path, *(_argument(param)[0] for param in arguments), "[OPTIONS]"])
+    groups: dict[str, list[Row]] = {"Arguments": [_argument(param) for param in arguments]}
     for param in params:
         record = param.get_help_record(ctx)
         if record is not None and param not in arguments:
@@ -44,7 +44,7 @@ def verb_help(command: Any, ctx: Any) -> None:
 
 
 def group_help(group: Any, ctx: Any) -> None:
-    """Print the verbs, a line each, in their sections."""
+    """Print the verbs by section, one per line."""
     sections: dict[str, list[Row]] = {}
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)

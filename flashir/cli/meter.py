@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from flashir.cli import console
 
 Step = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""Called with what is being done, the amount done and the total amount."""
 
 
 @contextmanager
 def meter(*, still: bool = False) -> Iterator[Step]:
-    """A bar that the function moves: `step("measuring", 3, 25)`; a `still` one is drawn then and never in between."""
+    """A progress bar, advanced by `step("measuring", 3, 25)`. A `still` bar is drawn only in these calls."""
     errors = console.err()
     columns = (
         SpinnerColumn(),
@@ -28,7 +28,7 @@ def meter(*, still: bool = False) -> Iterator[Step]:
     with Progress(*columns, console=errors, transient=True, disable=disable, auto_refresh=not still) as progress:
         task = progress.add_task("", total=None)
 
-        def step(what: str, done: int, of: int) -> None:
-            progress.update(task, description=what, completed=done, total=of, refresh=still)
+        def step(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total, refresh=still)
 
         yield step

@@ -1,4 +1,4 @@
-"""The arguments and options that verbs share, each declared once."""
+"""The arguments and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MODEL, CHOICES, WORK, DATA, OUTPUT = "Model", "Choices", "Workload", "Parameters
 
 
 class Policy(StrEnum):
-    """How to choose among chunks."""
+    """The policies for choosing a chunk."""
 
     QUALITY = "quality"
     FASTEST = "fastest"
 
 
 class Compute(StrEnum):
-    """The compute types."""
+    """The compute dtypes."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -28,28 +28,30 @@ class Compute(StrEnum):
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, a checkpoint or run."),
+    typer.Argument(metavar="MODEL", help="A built-in model such as flash, a .fir file, a checkpoint or run."),
 ]
 ModelOrExport = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, a .fir file, a checkpoint or run, or what `flashir export` wrote.",
+        help="A built-in model, a .fir file, a checkpoint or run, or an exported model.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "-s", "--set", metavar="KEY=VALUE", help="Set something of a zoo model; repeat for more.", rich_help_panel=MODEL
+        "-s", "--set", metavar="KEY=VALUE", help="Setting of a built-in model; repeatable.", rich_help_panel=MODEL
     ),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Size of a zoo model: tiny, small, base, large, pg19.", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="NAME", help="Size of a built-in model: tiny, small, base, large, pg19.", rich_help_panel=MODEL
+    ),
 ]
 Task = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Task of a zoo model: lm (causal) or mlm.", rich_help_panel=MODEL),
+    typer.Option(metavar="NAME", help="Task of a built-in model: lm (causal) or mlm.", rich_help_panel=MODEL),
 ]
 
 Chunk = Annotated[
@@ -59,7 +61,7 @@ Cumsum = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Force how chunk states are summed up: scan, matmul or native; in performer, those of tokens unless "
+        help="Force the running sum of chunk states: scan, matmul or native; in performer over tokens unless "
         "--choose tile=N.",
         rich_help_panel=CHOICES,
     ),
@@ -69,11 +71,11 @@ Choose = Annotated[
     typer.Option(
         "--choose",
         metavar="NAME=VALUE",
-        help="Force any choice that the ops of the model have, such as tile=64; repeat for more.",
+        help="Force any choice of the ops of the model, such as tile=64; repeatable.",
         rich_help_panel=CHOICES,
     ),
 ]
-ComputeType = Annotated[Compute | None, typer.Option("--dtype", help="The compute type.", rich_help_panel=CHOICES)]
+ComputeType = Annotated[Compute | None, typer.Option("--dtype", help="Compute dtype.", rich_help_panel=CHOICES)]
 _POLICY = typer.Option(
     "--policy", help="Among chunks: the largest within 5% of the fastest, or the fastest.", rich_help_panel=CHOICES
 )
@@ -83,7 +85,7 @@ Rechunk = Annotated[
     bool,
     typer.Option(
         "--rechunk",
-        help="Let --chunk override the chunk that the parameters were made for; that changes what the model computes.",
+        help="Let --chunk override the chunk of the parameters, which changes the function of the model.",
         rich_help_panel=CHOICES,
     ),
 ]
@@ -95,16 +97,16 @@ Target = Annotated[
     ),
 ]
 Batch = Annotated[int, typer.Option(metavar="N", help="Rows, over all devices.", rich_help_panel=WORK)]
-SeqLen = Annotated[int, typer.Option(metavar="N", help="Tokens a row.", rich_help_panel=WORK)]
+SeqLen = Annotated[int, typer.Option(metavar="N", help="Tokens per row.", rich_help_panel=WORK)]
 Training = Annotated[
-    bool, typer.Option("--training", help="A training step instead of one run forward.", rich_help_panel=WORK)
+    bool, typer.Option("--training", help="A training step instead of a forward pass.", rich_help_panel=WORK)
 ]
 
 Params = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="The parameters: a safetensors file, a checkpoint or a run. Without: those of MODEL, else fresh ones.",
+        help="Parameters: a safetensors file, a checkpoint or a run.  [default: those of MODEL, else random ones]",
         rich_help_panel=DATA,
     ),
 ]
@@ -112,18 +114,18 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict/--no-strict",
-        help="Whether --params with more than the model has are refused; else what is more is left out.",
+        help="Reject --params with parameters that the model does not have, or ignore those.",
         rich_help_panel=DATA,
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(metavar="N", min=0, help="Seed of fresh parameters.  [default: 0]", rich_help_panel=DATA)
+    int | None, typer.Option(metavar="N", min=0, help="Seed of random parameters.  [default: 0]", rich_help_panel=DATA)
 ]
 Tokenizer = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="The tokenizer.json of the model.  [default: the one it brings, else bytes]",
+        help="A tokenizer.json.  [default: that of the model, else bytes]",
         rich_help_panel=DATA,
     ),
 ]
@@ -131,7 +133,7 @@ DocumentEnd = Annotated[
     str | None,
     typer.Option(
         metavar="TOKEN",
-        help="The token that each document ends with, or none.",
+        help="Token after each document, or none.",
         rich_help_panel=DATA,
     ),
 ]
@@ -139,10 +141,8 @@ SpecialTokens = Annotated[
     bool | None,
     typer.Option(
         "--special-tokens/--no-special-tokens",
-        help="Read a special token where a text names one.  [default: as in training]",
+        help="Read the names of special tokens as tokens.  [default: as in training]",
         rich_help_panel=DATA,
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON value for machines, and nothing else.", rich_help_panel=OUTPUT)
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.", rich_help_panel=OUTPUT)]

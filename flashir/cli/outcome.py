@@ -1,4 +1,4 @@
-"""What a run came to: for machines, and for people."""
+"""The result of a training run, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flashir.train.pace import Pace
 
 
 def summary(run: Run, pace: Pace) -> dict[str, Any]:
-    """A run for machines: where it is, how far it came, and how fast."""
+    """The JSON form of a run: its folder, its progress and its speed."""
     lines = list(run.folder.curve.lines())
     validated = [line.validation_loss for line in lines if isinstance(line.validation_loss, float)]
     last, best = (validated[-1], min(validated)) if validated else (None, None)
@@ -42,20 +42,20 @@ def summary(run: Run, pace: Pace) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
-    """A run for people."""
+def show(result: dict[str, Any]) -> None:
+    """Print a run."""
     facts = {
-        "run": found["run"],
-        "model": f"{found['model']} on {found['target']}, {console.many(found['parameters'])} parameters",
-        "steps": f"{found['steps']:,} of {found['of']:,}, {console.counted(found['tokens'], 'token')}",
-        "loss": "-" if found["loss"] is None else f"{found['loss']:.4f} nats",
+        "run": result["run"],
+        "model": f"{result['model']} on {result['target']}, {console.many(result['parameters'])} parameters",
+        "steps": f"{result['steps']:,} of {result['of']:,}, {console.counted(result['tokens'], 'token')}",
+        "loss": "-" if result["loss"] is None else f"{result['loss']:.4f} nats",
     }
-    if found["validation_loss"] is not None:
-        loss = f"{found['validation_loss']:.4f} nats, perplexity {console.large(found['validation_perplexity'])}"
-        facts["validation"] = f"{loss}, the best {found['best_validation_loss']:.4f}"
-    if found["tokens_per_second"] is not None:
-        facts["speed"] = f"{found['tokens_per_second']:,.0f} tokens/s, {found['roofline']:.0%} of the roofline"
-    if found["waiting"] is not None:
-        facts["data"] = f"{found['waiting']:.2%} of the time waiting for them"
+    if result["validation_loss"] is not None:
+        loss = f"{result['validation_loss']:.4f} nats, perplexity {console.large(result['validation_perplexity'])}"
+        facts["validation"] = f"{loss}, best {result['best_validation_loss']:.4f}"
+    if result["tokens_per_second"] is not None:
+        facts["speed"] = f"{result['tokens_per_second']:,.0f} tokens/s, {result['roofline']:.0%} of the roofline"
+    if result["waiting"] is not None:
+        facts["data"] = f"{result['waiting']:.2%} of the time spent waiting"
     console.show(console.facts(facts))
-    console.say(f"{found['checkpoint']}  (`flashir export`, `eval` and `run` take it)", "bold")
+    console.say(f"{result['checkpoint']}  (for `flashir export`, `eval` and `run`)", "bold")

@@ -1,4 +1,4 @@
-"""flashir plan: the chunk, tile and cumulative sum that a device wants, from its cost model."""
+"""flashir plan: choose the chunk, tile and cumulative sum for a device by its cost model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def plan(
 ) -> None:
     """Choose the chunk and the cumulative sum for a device, and predict time and memory.
 
-    The target's backend need not be installed, nor the device at hand. Where `flashir tune` has measured on this
-    machine, its measurements count.
+    The backend of the target need not be installed, nor the device available. Measurements by `flashir tune` on this
+    machine are used if there are any.
 
     Examples:
         flashir plan flash --size base --seq-len 4096
@@ -42,7 +42,7 @@ def plan(
 
     found = source.find(model, settings, size, task)
     refuse_unused(ctx, found, "batch", "seq_len")
-    made = planning.plan(
+    planned = planning.plan(
         found.model,
         target,
         batch,
@@ -53,5 +53,5 @@ def plan(
         params=None if rechunk and chunk is not None else found.params,
         **source.read_choices(choose, chunk=chunk, cumsum=cumsum),
     )
-    if not console.answer({**made.as_dict(), "model": model}, as_json):
-        show_plan(made, model)
+    if not console.answer({**planned.as_dict(), "model": model}, as_json):
+        show_plan(planned, model)

@@ -1,4 +1,4 @@
-"""How tuning is shown while it runs, on stderr: a live table on a terminal, a line an event elsewhere."""
+"""Displays tuning on stderr: a live table on a terminal, a line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ BAR = 40
 
 
 def progress() -> Progress:
-    """What suits standard error as it is now."""
+    """A live display if stderr is a terminal, otherwise lines."""
     errors = console.err()
     return LiveProgress(errors) if errors.is_terminal else PlainProgress(errors)
 
 
 class PlainProgress:
-    """A line for every candidate that is taken up, measured or left out."""
+    """Prints a line for every candidate that is started, measured or skipped."""
 
     def __init__(self, to: Console | None = None) -> None:
         self._to = to or console.err()
 
     def started(self, total: int) -> None:
-        """Says how many will be measured."""
+        """Print how many candidates will be measured."""
         self._say(f"measuring up to {total} {'candidate' if total == 1 else 'candidates'}")
 
     def measuring(self, candidate: Candidate, round: int) -> None:
-        """Says once that a candidate is taken up."""
+        """Print that a candidate is started, in its first round."""
         if not round:
             predicted = console.milliseconds(candidate.predicted_ms)
             self._say(f"{candidate_name(candidate)}: compiling and checking, {predicted} predicted")
 
     def measured(self, candidate: Candidate, spread_ms: float) -> None:
-        """Says what was measured."""
-        found, spread = console.milliseconds(candidate.ms), console.milliseconds(spread_ms)
-        self._say(f"{candidate_name(candidate)}: {found} measured, spread {spread}")
+        """Print the time of a candidate."""
+        time, spread = console.milliseconds(candidate.ms), console.milliseconds(spread_ms)
+        self._say(f"{candidate_name(candidate)}: {time} measured, spread {spread}")
 
     def skipped(self, candidate: Candidate, reason: str) -> None:
-        """Says why a candidate is left out."""
+        """Print why a candidate is skipped."""
         self._say(f"{candidate_name(candidate)}: left out, {reason}")
 
     def finished(self) -> None:
@@ -60,7 +60,7 @@ class PlainProgress:
 
 @dataclass
 class _Row:
-    """A candidate in the table, and how it is doing."""
+    """A candidate in the table, and its state."""
 
     candidate: Candidate
     state: str = ""
@@ -70,7 +70,7 @@ class _Row:
 
 @dataclass
 class LiveProgress:
-    """A table of the candidates taken up so far, drawn between two samples and never during one; gone at the end."""
+    """A table of the candidates started so far, drawn between samples and removed at the end."""
 
     to: Console
     total: int = 0
@@ -79,26 +79,26 @@ class LiveProgress:
     _drawn: float = 0.0
 
     def started(self, total: int) -> None:
-        """Begins to draw."""
+        """Start to draw."""
         self.total = total
         self._live = Live(self._table(), console=self.to, auto_refresh=False, transient=True)
         self._live.start()
 
     def measuring(self, candidate: Candidate, round: int) -> None:
-        """Shows the round."""
+        """Show the round."""
         state = f"round {round}" if round else "compiling and checking"
         self._set(_Row(candidate, state, "bold"), now=not round)
 
     def measured(self, candidate: Candidate, spread_ms: float) -> None:
-        """Shows the time."""
+        """Show the time."""
         self._set(_Row(candidate, "measured", "green", spread_ms), now=True)
 
     def skipped(self, candidate: Candidate, reason: str) -> None:
-        """Shows why a candidate is left out."""
+        """Show why a candidate is skipped."""
         self._set(_Row(candidate, f"left out: {reason}", "yellow"), now=True)
 
     def finished(self) -> None:
-        """Ends drawing, and gives the terminal back."""
+        """Stop drawing and restore the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -117,10 +117,10 @@ class LiveProgress:
             is_number = name not in (*words, "state")
             table.add_column(name, justify="right" if is_number else "left")
         for row in self._rows.values():
-            each, measured = row.candidate, row.candidate.measured_ms
+            candidate, measured = row.candidate, row.candidate.measured_ms
             table.add_row(
-                *(str(each.settings[name]) for name in settings),
-                console.milliseconds(each.predicted_ms),
+                *(str(candidate.settings[name]) for name in settings),
+                console.milliseconds(candidate.predicted_ms),
                 "" if measured is None else console.milliseconds(measured),
                 "" if row.spread_ms is None else console.milliseconds(row.spread_ms),
                 Text(row.state),
@@ -128,4 +128,4 @@ class LiveProgress:
             )
         done = sum(row.state == "measured" for row in self._rows.values())
         bar = ProgressBar(total=max(self.total, done, 1), completed=done, width=BAR)
-        return Group(table, bar, Text(f"{done} of about {self.total} measured; what is measured is kept", style="dim"))
+        return Group(table, bar, Text(f"{done} of about {self.total} measured; measurements are kept", style="dim"))

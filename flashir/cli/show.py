@@ -1,4 +1,4 @@
-"""flashir show: a model as text at any level, or as a page to explore."""
+"""flashir show: a model as text at any level, or as a web page."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def show(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="blocks (as written), attention, primitives, or lowered for --target; repeat for more.",
+            help="blocks (as written), attention, primitives, or lowered for --target; repeatable.",
             rich_help_panel=VIEW,
         ),
     ] = None,
     types: Annotated[
-        bool, typer.Option("--types", help="The type of every result beside it.", rich_help_panel=VIEW)
+        bool, typer.Option("--types", help="Print the type of every result.", rich_help_panel=VIEW)
     ] = False,
     params: Annotated[
-        bool, typer.Option("--params", help="The parameters and their shapes instead.", rich_help_panel=VIEW)
+        bool, typer.Option("--params", help="Print the parameters and their shapes instead.", rich_help_panel=VIEW)
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A page to explore in a browser: every stage drawn.", rich_help_panel=VIEW),
+        typer.Option(metavar="FILE", help="Write a web page with a drawing of every stage.", rich_help_panel=VIEW),
     ] = None,
     passes: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def show(
     ] = None,
     print_after: Annotated[
         list[str] | None,
-        typer.Option(metavar="PASS", help="Print after this pass, or after all.", rich_help_panel="Passes"),
+        typer.Option(metavar="PASS", help="Print the graph after this pass, or after all.", rich_help_panel="Passes"),
     ] = None,
     dump_ir: Annotated[
         Path | None,
@@ -67,14 +67,14 @@ def show(
     dtype: options.ComputeType = None,
     rechunk: options.Rechunk = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a page that exists.", rich_help_panel=options.OUTPUT)
+        bool, typer.Option("--force", help="Replace an existing page.", rich_help_panel=options.OUTPUT)
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Print a model as text, at any stage of its lowering, or draw it as a page.
 
-    What the model leaves open is planned for --target before it is lowered. The page needs no network: one file with
-    a graph for each stage, the cost of every node, and the text beside it.
+    Open choices are planned for --target before the model is lowered. The page is one file that needs no network, with
+    a graph per stage, the cost of every node, and the text.
 
     Examples:
         flashir show flash --size base
@@ -97,9 +97,9 @@ def show(
     if passes is not None:
         graph = Pipeline(parse_pipeline(passes)).run(graph)
     instruments = {"print_after": tuple(print_after or ()), "dump_ir": dump_ir, "fuel": fuel}
-    made = stages(graph, target, instruments, batch, seq_len)
+    views = stages(graph, target, instruments, batch, seq_len)
     if html is not None:
-        written = _write_page(html, model, made, batch, seq_len, force)
+        written = _write_page(html, model, views, batch, seq_len, force)
         if as_json:
             console.emit({"model": model, "html": str(html), "bytes": written})
         else:
@@ -107,26 +107,26 @@ def show(
         return
     lowered = bool(instruments["print_after"]) or dump_ir is not None or fuel is not None
     wanted = list(dict.fromkeys(stage or (["lowered"] if lowered else ["blocks"])))
-    graphs = {name: made.at(name) for name in wanted}
+    graphs = {name: views.at(name) for name in wanted}
     if as_json:
-        console.emit(_as_dict(model, graph, graphs, made, types))
+        console.emit(_as_dict(model, graph, graphs, views, types))
     elif params:
         _show_parameters(graph)
     else:
-        _print(graphs, made, types)
+        _print(graphs, views, types)
 
 
-def _print(graphs: dict[str, Graph], made: Stages, types: bool) -> None:
+def _print(graphs: dict[str, Graph], views: Stages, types: bool) -> None:
     from flashir.ir import dumps
 
-    for text in made.printed:
+    for text in views.printed:
         console.echo(f"{text}\n")
     for name, graph in graphs.items():
-        heading = f"// {name}{f' for {made.target}' if name == 'lowered' else ''}\n" if len(graphs) > 1 else ""
+        heading = f"// {name}{f' for {views.target}' if name == 'lowered' else ''}\n" if len(graphs) > 1 else ""
         console.echo(heading + dumps(graph, types=types) + ("\n" if len(graphs) > 1 else ""))
 
 
-def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, types: bool) -> dict[str, Any]:
+def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], views: Stages, types: bool) -> dict[str, Any]:
     from flashir.ir import dumps
     from flashir.ir.parameter_count import parameter_count
     from flashir.ir.parameter_names import parameters
@@ -136,10 +136,10 @@ def _as_dict(word: str, graph: Graph, graphs: dict[str, Graph], made: Stages, ty
         "parameters": parameter_count(graph),
         "shapes": {name: list(spec.shape) for name, spec in parameters(graph).items()},
         "stages": {
-            name: {"nodes": sum(1 for _ in each.walk()), "text": dumps(each, types=types)}
-            for name, each in graphs.items()
+            name: {"nodes": sum(1 for _ in lowered.walk()), "text": dumps(lowered, types=types)}
+            for name, lowered in graphs.items()
         },
-        "printed": made.printed,
+        "printed": views.printed,
     }
 
 
@@ -157,8 +157,8 @@ def _show_parameters(graph: Graph) -> None:
     console.say(f"{parameter_count(graph):,} numbers in {len(parameters(graph)):,} parameters", "bold")
 
 
-def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, force: bool) -> int:
-    """Write the page; how many bytes it has."""
+def _write_page(file: Path, word: str, views: Stages, batch: int, seq_len: int, force: bool) -> int:
+    """Write the page and return its size in bytes."""
     from flashir.cli.candidates import time_of
     from flashir.cli.page import Stage, page
     from flashir.cli.stages import STAGES
@@ -170,22 +170,22 @@ def _write_page(file: Path, word: str, made: Stages, batch: int, seq_len: int, f
 
     if file.exists() and not force:
         raise ArtefactError("the file exists", where=str(file), hint="--force replaces it")
-    planned = plan(made.settled, made.target, batch, seq_len)
+    planned = plan(views.settled, views.target, batch, seq_len)
     summary = {
         "parameters": console.many(planned.parameters),
         "chunk": "-" if planned.chunk is None else str(planned.chunk),
         **({} if planned.tile is None else {"tile": str(planned.tile)}),
         "cumsum": planned.cumsum or "-",
-        made.target: time_of(planned),
+        views.target: time_of(planned),
         "memory": console.size(planned.peak_bytes),
     }
-    record = find_target(made.target)
-    titles = {"lowered": f"lowered for {made.target}"}
+    record = find_target(views.target)
+    titles = {"lowered": f"lowered for {views.target}"}
     shown = []
     for name, about in STAGES.items():
-        graph = made.at(name)
-        shown.append(Stage(name, titles.get(name, name), about, graph, made.settled if name == "blocks" else graph))
-    sizes = Workload(batch, seq_len).sizes(made.settled, record.devices)
+        graph = views.at(name)
+        shown.append(Stage(name, titles.get(name, name), about, graph, views.settled if name == "blocks" else graph))
+    sizes = Workload(batch, seq_len).sizes(views.settled, record.devices)
     content = page(word, summary, shown, record, sizes).encode()
     atomic_write(file, lambda stream: stream.write(content))
     return len(content)

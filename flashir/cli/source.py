@@ -289,7 +289,7 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
         raise InputError("cannot read: there is no such file", where=word, hint=KINDS)
     if exports is None:
         raise InputError(
-            "this is an exported model; its choices are made",
+            "this is an exported model; its choices are fixed",
             where=word,
             hint="`flashir show`, `run` and `check` take it",
         )

@@ -1,4 +1,4 @@
-"""A model at every level: as written, its blocks opened once, down to primitives, and lowered for a target."""
+"""A model at every level: as written, with blocks decomposed once, as primitives, and lowered for a target."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from flashir.transforms.pipeline import Pass, Pipeline
 from flashir.transforms.settle_choices import has_open
 
 STAGES = {
-    "blocks": "the model as it is written",
-    "attention": "every block opened once: attention, projections, norms",
-    "primitives": "down to the ops that are made of no others",
-    "lowered": "what the target is given",
+    "blocks": "the model as written",
+    "attention": "blocks decomposed once: attention, projections, norms",
+    "primitives": "only ops without a decomposition",
+    "lowered": "the graph that the target runs",
 }
 
 
@@ -30,10 +30,10 @@ class Stages:
     """The stages of one model.
 
     Args:
-        model: at the level of blocks.
-        settled: the same with every choice made.
-        target: for `lowered`.
-        print_after, dump_ir, fuel: instruments of the pipeline; see `Pipeline`.
+        model: the model as written.
+        settled: the model with every choice settled.
+        target: the target of the stage `lowered`.
+        print_after, dump_ir, fuel: options of the pipeline; see `Pipeline`.
     """
 
     model: Graph
@@ -45,16 +45,16 @@ class Stages:
 
     @cached_property
     def printed(self) -> list[str]:
-        """What `print_after` gave."""
+        """The texts printed by `print_after`."""
         return []
 
     def at(self, stage: str) -> Graph:
-        """The model at a stage. Raises SettingError where there is no such stage, or no pass to print after."""
+        """The model at a stage. Raises SettingError for an unknown stage, or an unknown pass in `print_after`."""
         check_stage(stage)
         if stage == "blocks":
             return self.model
         passes = self._passes(stage)
-        names = [each.name for each in passes]
+        names = [step.name for step in passes]
         unknown = [name for name in self.print_after if name not in (*names, "all", "input")]
         if unknown:
             raise SettingError([f"no pass {name!r} runs for {stage}{suggest(name, names)}" for name in unknown])
@@ -70,18 +70,18 @@ class Stages:
 
 
 def check_stage(stage: str) -> None:
-    """Raises SettingError where there is no such stage."""
+    """Raises SettingError for an unknown stage."""
     if stage not in STAGES:
         raise SettingError(f"unknown stage {stage!r}{suggest(stage, STAGES)}")
 
 
 def no_block(node: Node) -> bool:
-    """Claims every op that owns no parameters, and `param` itself: what is left of blocks once they are opened."""
+    """Claim every op that owns no parameters, and `param` itself: the ops in the decompositions of blocks."""
     return OPS[node.op].params is None or node.op == "param"
 
 
 def stages(model: Graph, target: str, instruments: dict[str, Any], batch: int, seq_len: int) -> Stages:
-    """The stages of a model; what it leaves open is planned for the target."""
+    """The stages of a model. Open choices are planned for the target."""
     settled = model
     if has_open(model):
         from flashir.planning.plan import plan

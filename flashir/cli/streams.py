@@ -1,7 +1,7 @@
-"""The standard streams, whatever became of them: closed, full, without a reader, or unable to spell what is written.
+"""The standard streams, also if they are closed, full, without a reader, or have a narrow encoding.
 
-The result of a verb goes to standard output, so a verb that cannot write it fails. Standard error has asides, which are
-lost where it cannot be written. What an encoding lacks is spelled in ASCII.
+The result of a verb goes to standard output; a verb that cannot write it fails. Standard error is for messages, which
+are lost if they cannot be written. Characters that an encoding lacks are replaced by ASCII.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flashir.errors import ArtefactError, InputError
 from flashir.files.foreign import LARGE
 
 CLOSED_PIPE = 141
-"""The exit code of a program whose reader has gone: 128 and the number of SIGPIPE."""
+"""The exit code after the reader of a pipe has gone: 128 plus the number of SIGPIPE."""
 
 SPELLED = {
     **dict.fromkeys("█▉▊▋▌", "#"),
@@ -34,7 +34,7 @@ SPELLED = {
     "≤": "<=",
     "≥": ">=",
 }
-"""Signs in ASCII, for encodings that lack them; a sign of one column stays one, but for dots and arrows."""
+"""ASCII replacements of characters. All but dots and arrows have the same width."""
 
 _IN_ASCII = "flashir-in-ascii"
 _GONE = {errno.EPIPE, errno.ESHUTDOWN} | ({errno.EINVAL} if sys.platform == "win32" else set())
@@ -42,7 +42,7 @@ _GONE = {errno.EPIPE, errno.ESHUTDOWN} | ({errno.EINVAL} if sys.platform == "win
 
 @contextmanager
 def asides() -> Iterator[None]:
-    """Have a standard error that takes everything: what cannot be written is lost."""
+    """A standard error that never fails: what cannot be written is lost."""
     _fill_gaps()
     before = sys.stderr
     sys.stderr = cast(TextIO, _Aside(io.StringIO() if before is None else before))
@@ -54,22 +54,24 @@ def asides() -> Iterator[None]:
 
 @contextmanager
 def result() -> Iterator[None]:
-    """Have a standard output that fails in one way, and is written out at the end.
+    """A standard output with uniform errors, flushed at the end.
 
-    What is written raises ArtefactError where there is no room, and SystemExit with CLOSED_PIPE where nobody reads.
+    Writing raises ArtefactError if the disk is full, and SystemExit with CLOSED_PIPE if the reader has gone.
 
     Raises:
-        ArtefactError: it is closed from the start, so no result could be told.
+        ArtefactError: standard output is closed from the start.
     """
     before = sys.stdout
     if before is None:
-        raise ArtefactError("it is closed", where="standard output", hint="> /dev/null leaves out what is printed")
+        raise ArtefactError(
+            "it is closed", where="standard output", hint="redirect it to /dev/null to discard the output"
+        )
     sys.stdout = cast(TextIO, _Result(before))
     try:
         yield
         sys.stdout.flush()
     except BaseException:
-        with suppress(ArtefactError, SystemExit):  # what went wrong first is told
+        with suppress(ArtefactError, SystemExit):  # the first error is reported
             sys.stdout.flush()
         raise
     finally:
@@ -77,9 +79,9 @@ def result() -> Iterator[None]:
 
 
 def piped() -> bytes | None:
-    """What was piped in; None where standard input is a terminal, or closed.
+    """The content of standard input; None if it is a terminal or closed.
 
-    Raises OSError where it cannot be read, and InputError where it does not end.
+    Raises OSError if it cannot be read, and InputError if it is too long.
     """
     if sys.stdin is None or sys.stdin.isatty():
         return None
@@ -90,7 +92,7 @@ def piped() -> bytes | None:
 
 
 def can_spell(stream: TextIO, text: str) -> bool:
-    """Whether the encoding of a stream has all of a text."""
+    """Whether the encoding of a stream can represent a text."""
     try:
         text.encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -99,7 +101,7 @@ def can_spell(stream: TextIO, text: str) -> bool:
 
 
 class _Stream:
-    """A stream whose encoding holds every text; all but `write` and `flush` is the stream's own."""
+    """Wraps a stream so that any text can be written. Only `write` and `flush` are replaced."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -108,7 +110,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write a text, signs that the encoding lacks in ASCII."""
+        """Write a text, with ASCII for characters that the encoding lacks."""
         encoding = self._stream.encoding or "utf-8"
         with self._failing():
             self._stream.write(text.encode(encoding, _IN_ASCII).decode(encoding))
@@ -119,7 +121,7 @@ class _Stream:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Have all that was written where it belongs."""
+        """Flush the stream."""
         with self._failing():
             self._stream.flush()
 
@@ -129,7 +131,7 @@ class _Stream:
         yield
 
     def _silence(self) -> None:
-        """Nothing more can be said, not even what is left in buffers when Python shuts down."""
+        """Discard all further output, also what Python flushes at exit."""
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             try:
@@ -167,7 +169,7 @@ class _Aside(_Stream):
 
 
 def _fill_gaps() -> None:
-    """Open what is closed of the first three files, so that no other file is taken for a standard stream."""
+    """Open closed standard file descriptors, so that no other file is opened in their place."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""flashir train: from text to a trained model, and on from where a run was left."""
+"""flashir train: train a model on text, or resume a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from flashir.train.setup import Data
 
 GRACE_S = 5.0
-"""More than the first of several processes takes to end, and torchrun to end the others then."""
+"""Longer than the first of several processes needs to end, and torchrun to end the others."""
 RECIPE, RUN = "Recipe (Tables 5 and 6 of the paper)", "Run"
 
 
 def train(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, a checkpoint folder, or a run."),
+        typer.Argument(
+            metavar="MODEL", help="A built-in model such as flash, a .fir file, a checkpoint folder, or a run."
+        ),
     ] = None,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -36,7 +38,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="Text to learn from: a file, or a folder of .txt; repeatable.",
+            help="Training text: a file, or a folder of .txt; repeatable.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -45,7 +47,7 @@ def train(
         typer.Option(
             "--valid",
             metavar="PATH",
-            help="Text to measure the loss on.  [default: 1% of the data, which is held out]",
+            help="Validation text.  [default: hold out 1% of the data]",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -61,8 +63,8 @@ def train(
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="The token that each document ends with, or none; bytes and bpe:N are given it.  [default: the one of"
-            " the tokenizer, if any]",
+            help="Token after each document, or none; added to bytes and bpe:N.  [default: the one of the tokenizer, if"
+            " any]",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -70,35 +72,39 @@ def train(
         bool | None,
         typer.Option(
             "--special-tokens/--no-special-tokens",
-            help="Read a special token where a text names one.  [default: it is text]",
+            help="Read the names of special tokens as tokens.  [default: as text]",
             rich_help_panel=RUN,
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="BACKEND:DEVICE", help="Where to train.  [default: torch:cpu]", rich_help_panel=RUN),
+        typer.Option(metavar="BACKEND:DEVICE", help="Target to train on.  [default: torch:cpu]", rich_help_panel=RUN),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="FOLDER", help="Of the run.  [default: MODEL-run, RUN-next]", rich_help_panel=RUN
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Output folder for the run.  [default: MODEL-run, RUN-next]",
+            rich_help_panel=RUN,
         ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a run, bit for bit; with --target elsewhere. Other settings are as it began.",
+            help="Resume a run, bit for bit, or on another --target. Other settings stay as they were.",
             rich_help_panel=RUN,
         ),
     ] = None,
     save_every: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Steps between checkpoints.  [default: 50 in a run]", rich_help_panel=RUN),
+        typer.Option(metavar="N", help="Steps between checkpoints.  [default: 50 per run]", rich_help_panel=RUN),
     ] = None,
     validate_every: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Steps between validations.  [default: 50 in a run]", rich_help_panel=RUN),
+        typer.Option(metavar="N", help="Steps between validations.  [default: 50 per run]", rich_help_panel=RUN),
     ] = None,
     keep: Annotated[
         int | None, typer.Option(metavar="K", help="Keep the newest K checkpoints.  [default: 3]", rich_help_panel=RUN)
@@ -107,46 +113,46 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Settings by name, as a run writes them; options override it.",
+            help="A file of settings, such as the recipe.toml of a run; options override it.",
             rich_help_panel=RECIPE,
         ),
     ] = None,
     seq_len: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens a row.  [default: 1024]", rich_help_panel=RECIPE)
+        int | None, typer.Option(metavar="N", help="Tokens per row.  [default: 1024]", rich_help_panel=RECIPE)
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Tokens of the batch of a step.  [default: 262144]", rich_help_panel=RECIPE),
+        typer.Option(metavar="N", help="Tokens per batch.  [default: 262144]", rich_help_panel=RECIPE),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Rows of the batch of a step instead.", rich_help_panel=RECIPE)
+        int | None, typer.Option(metavar="N", help="Rows per batch, instead of --tokens.", rich_help_panel=RECIPE)
     ] = None,
     rows: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Rows that are computed together; gradients of the rest are added.  [default: as memory holds]",
+            help="Rows computed at once, with gradient accumulation.  [default: as many as fit in memory]",
             rich_help_panel=RECIPE,
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Of the optimiser.  [default: 125000]", rich_help_panel=RECIPE)
+        int | None, typer.Option(metavar="N", help="Optimiser steps.  [default: 125000]", rich_help_panel=RECIPE)
     ] = None,
     warmup: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Steps until the peak.  [default: 8% of the steps]", rich_help_panel=RECIPE),
+        typer.Option(metavar="N", help="Warm-up steps.  [default: 8% of the steps]", rich_help_panel=RECIPE),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="At the peak.  [default: 7e-4]", rich_help_panel=RECIPE)
+        float | None, typer.Option(metavar="X", help="Peak learning rate.  [default: 7e-4]", rich_help_panel=RECIPE)
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(metavar="X", help="Of AdamW.  [default: 0.01]", rich_help_panel=RECIPE)
+        float | None, typer.Option(metavar="X", help="Weight decay of AdamW.  [default: 0.01]", rich_help_panel=RECIPE)
     ] = None,
     clip: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Longest gradient of one parameter tensor; 0: none, as the paper has it for its vanilla Transformer."
+            help="Clip each tensor's gradient norm to X; 0 disables it, as in the paper for the vanilla Transformer."
             "  [default: 0.1]",
             rich_help_panel=RECIPE,
         ),
@@ -154,12 +160,12 @@ def train(
     remat: Annotated[
         bool | None,
         typer.Option(
-            "--remat/--no-remat", help="Compute activations twice instead of keeping them.", rich_help_panel=RECIPE
+            "--remat/--no-remat", help="Recompute activations instead of saving them.", rich_help_panel=RECIPE
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Of parameters and data order.  [default: 0]", rich_help_panel=RECIPE),
+        typer.Option(metavar="N", help="Seed of parameters and data order.  [default: 0]", rich_help_panel=RECIPE),
     ] = None,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
@@ -169,12 +175,12 @@ def train(
 ) -> None:
     """Train a model on text, by the recipe of the paper.
 
-    The chunk is planned for the target, then locked. The folder of the run has the recipe, the tokenizer, the curve
-    (metrics.jsonl, tensorboard/) and the newest checkpoints, each a model that every other verb takes. Ctrl-C saves
-    and stops; --resume goes on, also after a crash. Several processes, started by torchrun, train as one does.
+    The chunk is planned for the target, then fixed. The run folder contains the recipe, the tokenizer, the curve
+    (metrics.jsonl, tensorboard/) and the newest checkpoints; every other verb takes these as MODEL. Ctrl-C saves and
+    stops. --resume resumes a run, also after a crash. Several processes, started by torchrun, train together.
 
-    Documents are packed into rows. A model with segments is told which document each token is of: with
-    -s segments=token no document sees another, with -s segments=chunk those that share a chunk do.
+    Documents are packed into rows. With -s segments=token, tokens attend only to their own document; with
+    -s segments=chunk, documents that share a chunk also attend to each other.
 
     Examples:
         flashir train flash --size small --data books/ --steps 2000 --tokens 16384 -o run/
@@ -211,7 +217,7 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype and dtype.value}
-    with _one_voice() as meeting:
+    with _processes() as meeting:
         if resume is not None:
             fixed: dict[str, object] = {"MODEL": model, "-s": settings, "--size": size, "--task": task}
             fixed |= {"--tokenizer": tokenizer, "--document-end": document_end, "--special-tokens": special_tokens}
@@ -219,14 +225,14 @@ def train(
             fixed |= {"--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype, "--policy": policy}
             ended = _resumed(resume, given, batch, fixed, meeting)
         elif model is None:
-            hint = "a name of the zoo, a .fir file or a checkpoint; or --resume RUN"
+            hint = "give a built-in model, a .fir file or a checkpoint; or --resume RUN"
             raise SettingError("MODEL is missing", hint=hint)
         else:
             choices["policy"] = (policy or options.Policy.QUALITY).value
-            made = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
-            with kept(made.interrupted), _meter(meeting) as step:
-                folder, corpora = made.begun(meeting, step)
-            ended = _gone_on(folder, meeting, corpora)
+            new = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
+            with kept(new.interrupted), _meter(meeting) as step:
+                folder, corpora = new.begun(meeting, step)
+            ended = _trained(folder, meeting, corpora)
     if ended is not None:
         _tell(ended, as_json)
 
@@ -234,7 +240,7 @@ def train(
 def _resumed(
     path: Path, given: dict[str, Any], batch: int | None, fixed: dict[str, object], meeting: Meeting
 ) -> dict[str, Any] | None:
-    """A run that goes on, with what may change; as `_gone_on`."""
+    """Resume a run with changed settings; see `_trained`."""
     from flashir.cli.new_run import with_batch
     from flashir.errors import SettingError
     from flashir.train.run_folder import found_run
@@ -242,21 +248,21 @@ def _resumed(
     refused = [name for name, value in fixed.items() if value is not None]
     if refused:
         raise SettingError(
-            f"{', '.join(refused)} cannot be set: a run that goes on has its own, from when it began",
+            f"{', '.join(refused)} cannot change when a run is resumed",
             where=f"--resume {path}",
-            hint=f"leave it out; or begin another run from its newest checkpoint: flashir train {path} --data .. -o ..",
+            hint=f"leave it out; or start a new run from its newest checkpoint: flashir train {path} --data .. -o ..",
         )
     folder = found_run(path)
     recipe = folder.recipe
     meeting.join(given.get("target", recipe.target))
-    return _gone_on(folder, meeting, None, **with_batch(given, batch, recipe.seq_len))
+    return _trained(folder, meeting, None, **with_batch(given, batch, recipe.seq_len))
 
 
 @contextmanager
-def _one_voice() -> Iterator[Meeting]:
-    """The processes that train together. What all meet with, the first tells, and its launcher ends the others.
+def _processes() -> Iterator[Meeting]:
+    """The processes that train together. The first reports an error of all processes; the launcher ends the others.
 
-    One that nobody ends in a while has met with something of its own, and tells that.
+    A process that is not ended within a while has failed by itself, and reports its error.
     """
     from flashir.errors import FlashirError
     from flashir.machine.processes import Processes
@@ -274,14 +280,14 @@ def _one_voice() -> Iterator[Meeting]:
 
 @contextmanager
 def _silent_libraries() -> Iterator[None]:
-    """Standard output is for the result: what libraries write there, as gloo does when processes meet, is an aside."""
-    kept = os.dup(1)
+    """Redirect the standard output of libraries such as gloo to standard error: it is for the result only."""
+    stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
@@ -290,8 +296,8 @@ def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
     return meter() if meeting.processes.is_first else nullcontext(lambda *_: None)
 
 
-def _gone_on(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: Any) -> dict[str, Any] | None:
-    """What the steps that were left came to; nothing but in the first process."""
+def _trained(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: Any) -> dict[str, Any] | None:
+    """Run the remaining steps. Returns the summary of the run in the first process, None in the others."""
     from flashir.cli import outcome
     from flashir.cli.training import progress
     from flashir.interrupts import kept
@@ -304,17 +310,17 @@ def _gone_on(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: 
         with _meter(meeting) as step:
             run = held.enter_context(opened(folder, step, data, meeting, **changes))
         with stopping(alone=meeting.processes.count == 1) as stop:
-            meeting.together(lambda _: None)  # no step before every process can be asked to stop
+            meeting.together(lambda _: None)  # no step before every process handles interrupts
             pace = loop(run, progress(), stop)
     return outcome.summary(run, pace) if run.is_first else None
 
 
 def _tell(ended: dict[str, Any], as_json: bool) -> None:
-    """Print what a run came to. KeyboardInterrupt where somebody wanted to stop it."""
+    """Print the result of a run. Raises KeyboardInterrupt if it was interrupted."""
     from flashir.cli import outcome
 
     if not console.answer(ended, as_json):
         outcome.show(ended)
     if not ended["complete"]:
-        console.note(f"`flashir train --resume {ended['run']}` goes on")
+        console.note(f"`flashir train --resume {ended['run']}` resumes it")
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""How training is shown while it runs, on stderr: live on a terminal, now and then a line elsewhere."""
+"""Displays training on stderr: live on a terminal, as occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from flashir.train.open_run import Run
 from flashir.train.pace import Pace
 
 EVERY_S = 10.0
-"""Between two lines of a pipe, unless there is a validation to tell."""
+"""Seconds between two lines in a pipe, unless there is a validation."""
 REFRESH_S = 0.1
 BAR = 40
 
 
 def progress() -> Progress:
-    """What suits standard error as it is now."""
+    """A live display if stderr is a terminal, otherwise lines."""
     errors = console.err()
     return LiveTraining(errors) if errors.is_terminal else PlainTraining(errors)
 
 
 def about(run: Run) -> str:
-    """What is trained, and on what, in a line."""
+    """One line on the model, the target and the batch."""
     recipe, plan = run.recipe, run.plan
     parts = f"{recipe.accumulate} x " if recipe.accumulate > 1 else ""
     chosen = [f"{name} {value}" for name in ("chunk", "tile", "cumsum") if (value := getattr(plan, name)) is not None]
@@ -39,7 +39,7 @@ def about(run: Run) -> str:
         [
             f"{plan.model} on {recipe.target}: {console.many(plan.parameters)} parameters",
             *chosen,
-            f"{parts}{console.counted(recipe.rows or 1, 'row')} of {console.counted(recipe.seq_len, 'token')} a step",
+            f"{parts}{console.counted(recipe.rows or 1, 'row')} of {console.counted(recipe.seq_len, 'token')} per step",
         ]
     )
 
@@ -52,21 +52,21 @@ def forecast(run: Run) -> str:
 
 
 def numbers(line: Line, pace: Pace, steps: int) -> dict[str, str]:
-    """A step for people; what is not known yet is left out."""
-    found = {"loss": f"{line.loss:.4f}", "perplexity": f"{perplexity(line.loss):,.4g}"}
+    """The numbers of a step as text, as far as they are known."""
+    shown = {"loss": f"{line.loss:.4f}", "perplexity": f"{perplexity(line.loss):,.4g}"}
     if isinstance(line.validation_loss, float):
-        found["validation"] = f"{line.validation_loss:.4f}, perplexity {perplexity(line.validation_loss):,.4g}"
+        shown["validation"] = f"{line.validation_loss:.4f}, perplexity {perplexity(line.validation_loss):,.4g}"
     if pace.tokens_per_second is not None and pace.fraction is not None:
-        found |= {"tokens/s": f"{pace.tokens_per_second:,.0f}", "roofline": f"{pace.fraction:.0%}"}
+        shown |= {"tokens/s": f"{pace.tokens_per_second:,.0f}", "roofline": f"{pace.fraction:.0%}"}
     if pace.waiting is not None:
-        found["waiting for data"] = f"{pace.waiting:.2%}"
+        shown["waiting for data"] = f"{pace.waiting:.2%}"
     if pace.seconds is not None and steps > line.step:
-        found["left"] = duration(pace.seconds * (steps - line.step))
-    return found
+        shown["ETA"] = duration(pace.seconds * (steps - line.step))
+    return shown
 
 
 def duration(seconds: float) -> str:
-    """A time for people: `40 s`, `12 min`, `3 h 05 min`, `2 d 07 h`."""
+    """A duration as text: `40 s`, `12 min`, `3 h 05 min`, `2 d 07 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -78,29 +78,29 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class PlainTraining:
-    """A line for the first step, for every validation and checkpoint, and now and then."""
+    """Prints a line for the first step, for every validation and checkpoint, and every few seconds."""
 
     to: Console
     steps: int = 0
-    _told: float = -inf
+    _printed: float = -inf
 
     def started(self, run: Run) -> None:
-        """Says what is trained."""
+        """Print what is trained."""
         self.steps = run.recipe.steps
         self._say(about(run))
         if run.done:
-            self._say(f"goes on after step {run.done} of {self.steps}")
+            self._say(f"resumes after step {run.done} of {self.steps}")
         self._say(forecast(run))
 
     def stepped(self, line: Line, pace: Pace) -> None:
-        """Says how the step went, where it is time."""
-        if isinstance(line.validation_loss, float) or monotonic() - self._told >= EVERY_S:
-            self._told = monotonic()
+        """Print the step, if it is time."""
+        if isinstance(line.validation_loss, float) or monotonic() - self._printed >= EVERY_S:
+            self._printed = monotonic()
             shown = "  ".join(f"{name} {text}" for name, text in numbers(line, pace, self.steps).items())
             self._say(f"step {line.step}/{self.steps}  {shown}")
 
     def saved(self, checkpoint: Path) -> None:
-        """Says where."""
+        """Print the folder of the checkpoint."""
         self._say(f"saved {checkpoint}")
 
     def finished(self) -> None:
@@ -112,7 +112,7 @@ class PlainTraining:
 
 @dataclass
 class LiveTraining:
-    """A bar and the numbers of the latest step, drawn between two steps; gone at the end."""
+    """A bar and the numbers of the latest step, drawn between steps and removed at the end."""
 
     to: Console
     _run: Run | None = None
@@ -124,27 +124,27 @@ class LiveTraining:
     _drawn: float = 0.0
 
     def started(self, run: Run) -> None:
-        """Begins to draw."""
+        """Start to draw."""
         self._run, self._step = run, run.done
         self._live = Live(self._picture(), console=self.to, auto_refresh=False, transient=True)
         self._live.start(refresh=True)
 
     def stepped(self, line: Line, pace: Pace) -> None:
-        """Shows the step."""
+        """Show the step."""
         assert self._run is not None
         self._step, self._shown = line.step, numbers(line, pace, self._run.recipe.steps)
-        found = self._shown.pop("validation", None)
-        if found is not None:
-            self._validation = f"{found} after step {line.step}"
-        self._draw(now=found is not None)
+        validation = self._shown.pop("validation", None)
+        if validation is not None:
+            self._validation = f"{validation} after step {line.step}"
+        self._draw(now=validation is not None)
 
     def saved(self, checkpoint: Path) -> None:
-        """Shows where."""
+        """Show the folder of the checkpoint."""
         self._checkpoint = str(checkpoint)
         self._draw(now=True)
 
     def finished(self) -> None:
-        """Ends drawing, and gives the terminal back."""
+        """Stop drawing and restore the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None

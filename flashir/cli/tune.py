@@ -1,4 +1,4 @@
-"""flashir tune: the chunk, tile and cumulative sum that a device wants, measured."""
+"""flashir tune: choose the chunk, tile and cumulative sum for a device by measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tune(
     ctx: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A zoo name such as flash, a .fir file, or a checkpoint folder."),
+        typer.Argument(metavar="MODEL", help="A built-in model such as flash, a .fir file, or a checkpoint folder."),
     ] = None,
     settings: options.Settings = None,
     size: options.Size = None,
@@ -28,10 +28,10 @@ def tune(
     training: options.Training = False,
     budget: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Begin nothing more after that.", rich_help_panel=options.WORK),
+        typer.Option(metavar="SECONDS", help="Stop starting measurements after SECONDS.", rich_help_panel=options.WORK),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Measure whatever is known already.", rich_help_panel=options.WORK)
+        bool, typer.Option("--again", help="Re-measure known candidates.", rich_help_panel=options.WORK)
     ] = False,
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
@@ -41,21 +41,21 @@ def tune(
     rechunk: options.Rechunk = False,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write all measurements kept so far.", rich_help_panel=STORE),
+        typer.Option(metavar="FILE.json", help="Write all stored measurements to a file.", rich_help_panel=STORE),
     ] = None,
     import_: Annotated[
         Path | None,
-        typer.Option("--import", metavar="FILE.json", help="Add measurements from elsewhere.", rich_help_panel=STORE),
+        typer.Option("--import", metavar="FILE.json", help="Add measurements from a file.", rich_help_panel=STORE),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Choose the chunk and the cumulative sum by measuring on the device at hand.
+    """Choose the chunk and the cumulative sum by measuring on an available device.
 
-    Candidates are measured in the order of the cost model, interleaved: a third of them, or three where there are
-    fewer than nine, and one more where the choice would fall on it. The first of each chunk is checked against the
-    interpreter, the others of the chunk against the first; so are, with --training, their loss and gradients.
-    Measurements are kept as they come, `plan` uses them, and Ctrl-C loses none. Of several of one candidate the most
-    certain counts; where those kept are certain enough, nothing is measured but with --again.
+    Candidates are measured in the order of the cost model, interleaved: a third of them, but at least three, and one
+    more if it would be chosen. The first candidate of each chunk is verified against the reference, the others against
+    the first; with --training also their loss and gradients. Measurements are stored at once, so Ctrl-C loses none, and
+    `plan` uses them. The most certain measurement of a candidate counts. If the stored ones are certain enough, nothing
+    is measured without --again.
 
     Examples:
         flashir tune flash --size small --seq-len 4096
@@ -73,12 +73,12 @@ def tune(
     from flashir.planning.plan import by_hand
 
     if model is None:
-        raise SettingError("MODEL is missing", hint="without one, only --export and --import work")
+        raise SettingError("MODEL is missing", hint="only --export and --import work without MODEL")
     found = source.find(model, settings, size, task)
     refuse_unused(ctx, found, "batch", "seq_len")
     choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
-    made = measure(
+    tuned = measure(
         graph,
         target,
         batch,
@@ -89,12 +89,12 @@ def tune(
         again=again,
         progress=progress.progress(),
     )
-    if not console.answer({**made.as_dict(), "model": model}, as_json):
-        show_plan(made, model)
+    if not console.answer({**tuned.as_dict(), "model": model}, as_json):
+        show_plan(tuned, model)
 
 
 def _exchange(ctx: typer.Context, out: Path | None, into: Path | None, as_json: bool) -> None:
-    """Write the store to a file, or add a file to it."""
+    """Export the store to a file, or import a file."""
     from flashir.planning.measurements.store import export_json, import_json
 
     refuse_others(ctx, "--export" if out is not None else "--import", "--json")

@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in the words of this house, whatever the parser says of it."""
+"""Messages for errors of the command line, in the style of the other errors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _COMMAND = re.compile(r"No such command '([^']*)'")
 _NO_VALUE = re.compile(r"Option '(.+)' does not take a value")
 
 
-def told(error: Any) -> str:
-    """The sentence for an error of the parser."""
-    said, verb = str(error.message), getattr(error.ctx, "info_name", None) or "flashir"
+def usage_message(error: Any) -> str:
+    """The message for an error of the parser."""
+    message, verb = str(error.message), getattr(error.ctx, "info_name", None) or "flashir"
     kind = type(error).__name__
     if kind == "NoSuchOption":
         return f"{verb} has no option {error.option_name}{_near(error)}"
@@ -32,19 +32,19 @@ def told(error: Any) -> str:
         return f"{_name(error.param)} is missing"
     if getattr(error, "param", None) is not None:
         return f"{_name(error.param)} must be {_wanted(error)}"
-    if lacking := _LACKING.search(said):
+    if lacking := _LACKING.search(message):
         return f"{lacking[1]} needs a value"
-    if flag := _NO_VALUE.search(said):
+    if flag := _NO_VALUE.search(message):
         return f"{flag[1]} takes no value"
-    if extra := _EXTRA.search(said):
+    if extra := _EXTRA.search(message):
         return f"{verb} takes no {extra[1]!r}"
-    if command := _COMMAND.search(said):
+    if command := _COMMAND.search(message):
         return f"there is no verb {command[1]!r}{suggest(command[1], error.ctx.command.commands)}"
-    return said
+    return message
 
 
 def _name(param: Any) -> str:
-    """As it is typed: the longest of `-s` and `--set`, or what stands for an argument."""
+    """The name as typed: the longest spelling of an option, or the metavar of an argument."""
     return max(param.opts, key=len) if param.param_type_name == "option" else str(param.metavar or param.name).upper()
 
 
@@ -55,11 +55,11 @@ def _near(error: Any) -> str:
 
 
 def _wanted(error: Any) -> str:
-    """What the value of a parameter must be, and what it is."""
-    every: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
-    if not every:
+    """What the value of a parameter must be, and what was given."""
+    problems: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    if not problems:
         return f"another: {error.message}"
-    first = every[0]
+    first = problems[0]
     got = f", got {first['input']!r}"
     if choices := _CHOICES.search(first["msg"]):
         return f"one of {choices[1].replace(chr(39), '')}{got}"

@@ -1,4 +1,4 @@
-"""The parameters that a verb runs a model with, and where they come from: said in every output, for people and JSON."""
+"""The parameters that a verb uses, and their origin, which every output states."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Weights:
 
     Args:
         source: `file`, `checkpoint`, `artefact`, or `random`.
-        arrays: those of a file or checkpoint, or read from an artefact; None for what nobody gave, and for what an
-            artefact keeps to itself.
-        path: of the file, checkpoint or artefact.
-        seed: of random ones; None where they are not known to be random.
-        scale: `init`, as training starts, or `unit`, at which every term matters; of random ones.
+        arrays: the parameters of a file, checkpoint or artefact; None for random parameters, and for an artefact that
+            does not expose them.
+        path: the path of the file, checkpoint or artefact.
+        seed: the seed of random parameters; None if they are not known to be random.
+        scale: the scale of random parameters: `init`, as for training, or `unit`, at which every term matters.
     """
 
     source: str
@@ -36,11 +36,11 @@ class Weights:
 
     @property
     def are_random(self) -> bool:
-        """Whether nobody has given them, here or when an artefact was written."""
+        """Whether the parameters are random, also those of an artefact."""
         return self.seed is not None
 
     def of(self, model: Graph) -> dict[str, npt.NDArray[np.float32]]:
-        """The parameters of a model, checked; fresh ones where there are none. Raises ParameterError."""
+        """The validated parameters of a model, or random ones. Raises ParameterError."""
         from flashir.models.parameters import checked, init, unit
 
         if self.arrays is not None:
@@ -48,7 +48,7 @@ class Weights:
         return (unit if self.scale == "unit" else init)(model, self.seed or 0)
 
     def rechunked(self, chunk: int | None, rechunk: bool) -> Weights:
-        """These as they are after `--rechunk`; the same where it changes nothing."""
+        """The weights after `--rechunk`."""
         if self.arrays is None or chunk is None or not rechunk:
             return self
         from flashir.models.parameters import rechunked
@@ -56,11 +56,11 @@ class Weights:
         return replace(self, arrays=rechunked(self.arrays, chunk))
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
-        made: dict[str, Any] = {"source": self.source, "random": self.are_random}
+        """The JSON form."""
+        fields: dict[str, Any] = {"source": self.source, "random": self.are_random}
         if self.path:
-            made["path"] = self.path
-        return made | ({"seed": self.seed, "scale": self.scale} if self.are_random else {})
+            fields["path"] = self.path
+        return fields | ({"seed": self.seed, "scale": self.scale} if self.are_random else {})
 
     def __str__(self) -> str:
         """`random weights (seed 0)`, `the weights in out/`."""
@@ -71,7 +71,7 @@ class Weights:
 
     @property
     def said(self) -> str:
-        """What a verb prints about them: where they are from, or that nothing was learnt."""
+        """What a verb prints: the origin, or a warning that the weights are random."""
         if not self.are_random:
             return self.path
         exported = f"{self.path} was exported with those of " if self.path else ""

@@ -152,7 +152,7 @@ def test_all_that_is_wrong_is_told_at_once(cli: Cli) -> None:
         (("transformer++", "--chunks", "64"), "none of transformer++ has a chunk to set"),
         (("flash", "--cumsum", "skan"), "cumsum must be one of scan, matmul, native"),
         (("--show", "no.json"), "no.json"),
-        (("flash", "--show", "no.json"), "--show stands alone"),
+        (("flash", "--show", "no.json"), "--show runs nothing"),
         (("flash", "--cumsum", ""), "cumsum must be one of scan, matmul, native"),
         (("flash", "--chunks", ""), "--chunks must be whole numbers from 1"),
         (("flash", "--tokens", "10", "--lengths", "64"), "a batch of 10 tokens has no room for a row of 64"),

@@ -42,7 +42,7 @@ def test_a_model_that_divides_by_the_length_is_told_which(cli: Cli, tmp_path: Pa
 def test_what_is_refused(cli: Cli, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "out")
     said = cli.fails("export", *TINY, "--max-len", 64, *out)
-    assert "--max-len and --length are of what continues a text\ngive --decode too" in said
+    assert "--max-len and --length require --decode\ngive --decode too" in said
     assert "max-len 4096" in cli.fails("export", "transformer++", "--size", "tiny", "--decode", *out)
     assert "not causal" in cli.fails("export", *TINY, "--task", "mlm", "--decode", *out)
     said = cli.fails("export", *TINY, "--decode", "--target", "torch:cpu", *out)

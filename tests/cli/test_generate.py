@@ -206,7 +206,7 @@ class TestMistakes:
             ((*TINY, "--prompt", "x", "--stop", ""), "a string to stop at cannot be empty"),
             ((*TINY, "--prompt", "x", "--temperature", -1), "temperature must be at least 0"),
             ((*TINY, "--prompt", "x", "--seed", -1), "seed must lie in"),
-            ((*TINY, "--task", "mlm", "--prompt", "x"), "sees both ways"),
+            ((*TINY, "--task", "mlm", "--prompt", "x"), "is bidirectional"),
             ((*TINY, "-s", "vocab=300", "--prompt", "x"), "vocabulary of 300 is not that of bytes\n--tokenizer FILE"),
             (
                 ("transformer", "--size", "tiny", "-s", "max_len=4", "--prompt", "12345"),

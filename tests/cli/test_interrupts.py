@@ -71,7 +71,7 @@ def test_an_export_that_is_committed_says_so(
             signal.raise_signal(number)
 
     monkeypatch.setattr("flashir.files.atomic._put", disturbed)
-    assert stopped(cli, code, "export", *TINY, "--decode", "-o", out) == f"{out} has what was exported, whole"
+    assert stopped(cli, code, "export", *TINY, "--decode", "-o", out) == f"{out} has the complete exported model"
     monkeypatch.undo()
     cli.ok("generate", out, "--prompt", "x", "--tokens", 2)
 

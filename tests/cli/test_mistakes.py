@@ -55,10 +55,10 @@ Words = tuple[str, ...]
         (("calibrate", "torch:h200"), ("torch",)),
         (("tune",), ("MODEL is missing",)),
         (("tune", "--import", "no.json"), ("no.json",)),
-        (("tune", "flash", "--export", "x.json"), ("--export stands alone", "takes no MODEL")),
-        (("tune", "--export", "a", "--target", "x", "--seq-len", "0"), ("stands alone", "no --target, --seq-len")),
-        (("tune", "--export", "a", "--import", "b", "-s", "d=1"), ("stands alone", "no --set, --import")),
-        (("tune", "--import", "b", "--batch", "1", "--json"), ("--import stands alone", "no --batch\n")),
+        (("tune", "flash", "--export", "x.json"), ("--export runs nothing", "takes no MODEL")),
+        (("tune", "--export", "a", "--target", "x", "--seq-len", "0"), ("runs nothing", "no --target, --seq-len")),
+        (("tune", "--export", "a", "--import", "b", "-s", "d=1"), ("runs nothing", "no --set, --import")),
+        (("tune", "--import", "b", "--batch", "1", "--json"), ("--import runs nothing", "no --batch\n")),
     ],
     ids=lambda value: " ".join(value) if value and value[0] in ("plan",) else None,
 )
@@ -105,8 +105,8 @@ def test_the_chunk_of_a_model_with_parameters_is_locked(cli: Cli, checkpoint: Pa
 
 
 def test_the_choices_of_an_export_are_made(cli: Cli, artefact: Path) -> None:
-    assert "its choices are made" in cli.fails("run", artefact, "--chunk", 128)
-    assert "its choices are made" in cli.fails("plan", artefact)
+    assert "its choices are fixed" in cli.fails("run", artefact, "--chunk", 128)
+    assert "its choices are fixed" in cli.fails("plan", artefact)
 
 
 def test_there_is_one_set_of_parameters(cli: Cli, checkpoint: Path) -> None:

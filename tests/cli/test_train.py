@@ -161,7 +161,7 @@ class TestEval:
             assert found["bits_per_byte"] == pytest.approx(8 * 89 / 90, rel=1e-5)
             assert log(found["word_perplexity"]) == pytest.approx(89 * log(256) / 30, rel=1e-5)
         shown = cli.ok("eval", blind, "--data", text)
-        assert "7.9111 per byte" in shown and "256 by token" in shown
+        assert "7.9111 per byte" in shown and "256 per token" in shown
 
     def test_a_model_without_parameters_is_refused(self, cli: Cli, text: Path) -> None:
         assert "no parameters yet" in cli.fails("eval", "flash", "--data", text)
@@ -198,7 +198,7 @@ class TestMistakes:
             (("--resume", "TEXT"), "not the folder of a run"),
             (("--resume", "FOLDER/nope"), "nope: there is no such folder\n--resume takes the folder that the run"),
             (("flash", "--resume", "TEXT", "--chunk", 4), "MODEL, --chunk cannot be set"),
-            (("--resume", "RUN", "--policy", "fastest"), "--policy cannot be set: a run that goes on has its own"),
+            (("--resume", "RUN", "--policy", "fastest"), "--policy cannot change when a run is resumed"),
             (("flash", "--data", "TEXT", "-o", "FOLDER"), "already exists"),
         ],
     )

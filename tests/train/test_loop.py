@@ -318,7 +318,7 @@ def test_a_terminal_sees_the_numbers_of_the_latest_step_and_nothing_stays(folder
         loop.train(run, LiveTraining(Console(file=shown, force_terminal=True, width=200)))
     for part in (
         "chunk 16",
-        "4 x 1 row of 32 tokens a step",
+        "4 x 1 row of 32 tokens per step",
         "10 of 10",
         " a step by the cost model",
         "2.0000, perplexity 7.389 after step 9",

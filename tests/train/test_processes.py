@@ -109,17 +109,17 @@ def test_two_processes_killed_and_gone_on_with_are_the_run_of_one(tmp_path: Path
     assert [step_of(each) for each in RunFolder(two).checkpoints()] == [0, 7]
 
     running = start(1, "--resume", two)
-    wait_for(running, "goes on after step 7")
+    wait_for(running, "resumes after step 7")
     running.send_signal(signal.SIGTERM)
     assert end(running)[0] == 130
 
     running = start(2, "--resume", two)
-    wait_for(running, "goes on after step")
+    wait_for(running, "resumes after step")
     os.kill(workers(running)[1], signal.SIGTERM)
     code, _, told = end(running)
     assert code and "error:" not in told and told.count("--resume") == 1
 
-    assert "goes on after step" in ok(2, "--resume", two)
+    assert "resumes after step" in ok(2, "--resume", two)
     assert [line.step for line in curve(two)] == list(range(1, 21))
     for name in ("loss", "gradient_norm"):
         wanted, got = (np.array([getattr(line, name) for line in curve(run)]) for run in (one, two))
@@ -154,7 +154,7 @@ def test_a_full_disk_stops_two_processes_with_one_error(tmp_path: Path, books: P
     assert code and not out and told.count("error:") == 1 and "File too large" in told
     done = last_good(run)
     running = start(1, "--resume", run)
-    wait_for(running, f"goes on after step {done} ")
+    wait_for(running, f"resumes after step {done} ")
     running.send_signal(signal.SIGTERM)
     assert end(running)[0] == 130 and last_good(run) > done
 
