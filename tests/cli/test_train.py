@@ -61,7 +61,7 @@ def test_from_a_folder_of_text_to_an_exported_model(cli: Cli, data: Path, tmp_pa
     assert by_run["loss"] == pytest.approx(by_export["loss"], abs=1e-5)
     for model, told in ((run, False), (tmp_path / "out", True)):
         found = cli("eval", model, "--data", data / "one.txt", "--json")
-        assert ("rows of 1024 tokens, for" in found.stderr) is told
+        assert ("rows of 1024 tokens, because" in found.stderr) is told
         assert json.loads(found.stdout)["seq_len"] == (1024 if told else 32)
 
 
@@ -90,7 +90,7 @@ def test_a_run_goes_on_from_its_newest_checkpoint(cli: Cli, data: Path, tmp_path
     assert made["resumed_from"] == 6 and made["complete"] is True
     assert f"--resume {run}\n" in cli.fails("train", "--resume", made["checkpoint"])
     (run / "metrics.jsonl").unlink()
-    assert "metrics.jsonl: is missing\nbring the file back" in cli.fails("train", "--resume", run)
+    assert "metrics.jsonl: is missing\nrestore the file" in cli.fails("train", "--resume", run)
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ class TestMistakes:
             (("flash", "--data", "SHORT"), "text to validate on: --valid"),
             (("--resume", "TEXT"), "not the folder of a run"),
             (("--resume", "FOLDER/nope"), "nope: there is no such folder\n--resume takes the folder that the run"),
-            (("flash", "--resume", "TEXT", "--chunk", 4), "MODEL, --chunk cannot be set"),
+            (("flash", "--resume", "TEXT", "--chunk", 4), "MODEL, --chunk cannot change when a run is resumed"),
             (("--resume", "RUN", "--policy", "fastest"), "--policy cannot change when a run is resumed"),
             (("flash", "--data", "TEXT", "-o", "FOLDER"), "already exists"),
         ],
