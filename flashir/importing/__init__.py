@@ -1,1 +1,1 @@
-"""Models of other packages: read, recognised, built in the IR, and held against what they were."""
+"""Import models of other packages: read and recognise them, build them in the IR, and compare the results."""

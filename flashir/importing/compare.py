@@ -1,4 +1,4 @@
-"""Whether an imported model is the one it was imported from: in float64, at the lengths that tell most."""
+"""Compare an imported model with its source in float64, at critical lengths."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from flashir.reference.interpreter import interpret
 
 BATCH = 2
 WORK = 10**11
-"""Multiplications that a comparison may take: where a model takes more, the longest lengths are left out."""
+"""Most multiplications of a comparison; for a larger model, the longest lengths are left out."""
 
 
 def compare(graph: Graph, params: Arrays, structure: Structure, settings: Settings, others: dict[str, Forward]) -> str:
-    """Hold a model against others of the same tensors. Returns a line for people.
+    """Compare a model with other implementations. Returns a line of text.
 
     Args:
-        graph, params: the model, its choices open or not.
-        structure, settings: what it was made from.
-        others: by what they are called, such as `the numpy reference`.
+        graph, params: the model and its parameters.
+        structure, settings: the structure and settings that it was built from.
+        others: the other implementations by name, such as `the numpy reference`.
 
     Raises:
-        ParameterError: where results differ by more than `TOLERANCE`, relative to the largest.
+        ParameterError: results differ by more than `TOLERANCE`, relative to the largest value.
     """
     worst = dict.fromkeys(others, 0.0)
     lengths = _lengths(structure.lengths(settings), parameter_count(graph))
@@ -40,8 +40,8 @@ def compare(graph: Graph, params: Arrays, structure: Structure, settings: Settin
                 problems.append(f"at length {length} it is {error:.1e} off {name}, {TOLERANCE:.0e} allowed")
     if problems:
         raise ParameterError(problems, hint="the options may be others than those the model was trained with")
-    told = " and ".join(f"{error:.1e} off {name}" for name, error in worst.items())
-    return f"verified in float64 at lengths {', '.join(map(str, lengths))}, batch {BATCH}: {told}"
+    summary = " and ".join(f"{error:.1e} off {name}" for name, error in worst.items())
+    return f"verified in float64 at lengths {', '.join(map(str, lengths))}, batch {BATCH}: {summary}"
 
 
 def _cases(structure: Structure, settings: Settings, lengths: Sequence[int]) -> Iterator[tuple[int, Sequence[Array]]]:
@@ -51,7 +51,7 @@ def _cases(structure: Structure, settings: Settings, lengths: Sequence[int]) -> 
 
 
 def _lengths(wanted: Sequence[int], parameters: int) -> list[int]:
-    """The lengths from the shortest on, as far as the work allows; two at least."""
+    """The shortest lengths that stay within the work limit, at least two."""
     distinct = sorted(set(wanted))
     fits = [length for length in distinct if BATCH * length * parameters <= WORK]
     return fits if len(fits) > 1 else distinct[:2]

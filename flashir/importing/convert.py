@@ -1,4 +1,4 @@
-"""flashir.convert: a model of another package as one of the IR, with parameters by the names of the contract."""
+"""flashir.convert: convert a model of another package to the IR, with flashir's parameter names."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Converted:
-    """A model that was imported.
+    """An imported model.
 
     Args:
-        model: its chunk settled where it has one.
-        params: float32, by full name.
+        model: the model, with its chunk settled.
+        params: float32 parameters by full name.
         family: the importer, such as `flash-pytorch`.
-        structure: which of its models, such as `FLASHTransformer`.
-        options: all that it was made with, sizes too.
-        notes: what people should know: defaults that were taken, prefixes, how it was verified.
+        structure: the kind of model, such as `FLASHTransformer`.
+        options: all options and sizes of the model.
+        notes: notes for the user: assumed defaults, prefixes, and how it was verified.
     """
 
     model: Graph
@@ -48,7 +48,7 @@ class Converted:
     notes: tuple[str, ...]
 
     def save(self, folder: str | Path) -> Path:
-        """Write it as a checkpoint, whole or not at all. Raises as `save_checkpoint`."""
+        """Write it as a checkpoint, atomically. Raises the errors of `save_checkpoint`."""
         return save_checkpoint(self.model, self.params, folder)
 
 
@@ -56,22 +56,23 @@ class Converted:
 def convert(
     source: Any, *, family: str | None = None, prefix: str = "", verify: str = "auto", **options: Any
 ) -> Converted:
-    """A model of another package as one of flashir, verified.
+    """Convert a model of another package, and verify the result.
 
     Args:
-        source: a live module of PyTorch; a .safetensors file, or the .index.json of one in parts; a .pt, .pth, .ckpt or
-            .bin file, of which only tensors are read; a folder with one of them, and a config.json perhaps; or tensors
-            by name.
-        family: the package that it is of, such as `flash-pytorch`; recognised where it is not given.
-        prefix: what stands before the names that are meant, such as `net.encoder.`.
-        verify: `auto` compares with a numpy reference of the importer, with the module where one is given, and with
-            the package where it is installed; `package` wants that it is; `off` compares with nothing.
-        options: what no shape tells, such as `causal=True, group_size=256`; of a live module it tells itself.
+        source: a live PyTorch module; a .safetensors file, or the .index.json of a sharded one; a .pt, .pth, .ckpt or
+            .bin file, of which only tensors are read; a folder with one of these, and optionally a config.json; or
+            tensors by name.
+        family: the package of the model, such as `flash-pytorch`; recognised by default.
+        prefix: the prefix of the names to import, such as `net.encoder.`.
+        verify: `auto` compares with a NumPy reference of the importer, with the module if it is given, and with the
+            package if it is installed; `package` requires the package; `off` skips the comparison.
+        options: options that shapes do not determine, such as `causal=True, group_size=256`. A live module determines
+            them itself.
 
     Raises:
-        InputError: the source is of no kind or family that is known.
-        SettingError: options that are unknown, wrong or lacking; a module with hooks or foreign parts.
-        ParameterError: tensors that are missing, too many, misshapen, not finite or damaged; a result that differs.
+        InputError: the source is of an unknown kind or family.
+        SettingError: options are unknown, invalid or missing; a module has hooks or foreign parts.
+        ParameterError: tensors are missing, unexpected, misshapen, not finite or damaged; or results differ.
     """
     if verify not in VERIFY:
         raise SettingError(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
@@ -87,7 +88,7 @@ def convert(
 
 
 def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
-    """The importer and the kind of model. Raises where there is none."""
+    """The importer and the kind of model. Raises InputError if there is none."""
     if family is not None and family not in plugins(IMPORTERS):
         raise SettingError(f"unknown family {family!r}{suggest(family, plugins(IMPORTERS))}")
     known = importers() if family is None else {family: importer(family)}

@@ -1,7 +1,7 @@
-"""The protocol of an importer: which models of another package become models of the IR, and how.
+"""The protocol of an importer, which converts the models of another package to the IR.
 
-A package of importers is a plug-in, as a backend is: an entry point of `flashir.importers` names a class that follows
-`Importer`. What is common to all of them, reading files, asking for options, comparing, is here.
+An importer is a plug-in: an entry point of `flashir.importers` names a class that implements `Importer`. The shared
+parts are in this package: reading files, collecting options, comparing results.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 Shapes = Mapping[str, tuple[int, ...]]
 Settings = dict[str, Any]
-"""What a model is: sizes that its shapes tell, and options."""
+"""The sizes of a model, determined by its shapes, and its options."""
 
 Forward = Callable[..., Array]
-"""The inputs of a model, as numpy arrays -> its result in float64."""
+"""The inputs of a model as NumPy arrays -> its result in float64."""
 
 TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a source holds.
+    """The content of a source.
 
     Args:
-        arrays: the tensors by name, prefixes of wrappers taken off; floats in the type that they were stored in, a
-            bfloat16 in the float32 that equals it.
+        arrays: the tensors by name, without prefixes of wrappers, in their stored dtypes; bfloat16 becomes float32.
         where: the file, or the class of a module, for messages.
-        said: what a config.json beside them says.
-        module: the live module that they are of.
-        notes: what people should know of how it was read.
+        said: the content of config.json.
+        module: the live module of the tensors.
+        notes: notes for the user on how it was read.
     """
 
     arrays: Arrays
@@ -62,56 +61,56 @@ class Structure(Protocol):
 
     @property
     def name(self) -> str:
-        """As the package calls it."""
+        """The name in the package."""
         ...
 
     @property
     def options(self) -> Mapping[str, AttrSpec]:
-        """What no shape tells. One that is REQUIRED is asked for; others have the default of the package."""
+        """Options that shapes do not determine. REQUIRED ones must be given; others default to those of the package."""
         ...
 
     def recognise(self, shapes: Shapes) -> bool:
-        """Whether these are the tensors of such a model, as far as their names tell."""
+        """Whether the names of the tensors fit such a model."""
         ...
 
     def read_module(self, module: Any) -> Settings:
-        """The options of a live module. Raises SettingError with all that is foreign in it."""
+        """The options of a live module. Raises SettingError that lists its foreign parts."""
         ...
 
     def read_config(self, said: Mapping[str, Any]) -> Settings:
-        """The options that a config.json says."""
+        """The options in a config.json."""
         ...
 
     def sizes(self, shapes: Shapes) -> Settings:
-        """What the shapes tell. Raises ParameterError where they tell nothing."""
+        """The sizes that shapes determine. Raises ParameterError if they are inconsistent."""
         ...
 
     def layout(self, settings: Settings) -> Shapes:
-        """Every tensor that such a model has, and its shape."""
+        """The shape of every tensor of such a model."""
         ...
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """What else is wrong, such as frequencies that are not the model's, or settings that it cannot have."""
+        """Further problems, such as wrong frequencies, or unsupported settings."""
         ...
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
-        """The model, and its parameters by the names of the contract."""
+        """The model, and its parameters by flashir's names."""
         ...
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
-        """Inputs of a model, for a comparison."""
+        """Random inputs of a model for a comparison."""
         ...
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """The lengths at which a comparison tells most."""
+        """The critical lengths for a comparison."""
         ...
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """The model in numpy, written from the package and apart from `build`."""
+        """A NumPy implementation of the package's model, independent of `build`."""
         ...
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """The model of the package itself, in float64; None where the package is not installed."""
+        """The model of the package itself in float64; None if the package is not installed."""
         ...
 
     def live(self, module: Any, settings: Settings) -> Forward:
@@ -126,24 +125,24 @@ class Importer(Protocol):
     name: ClassVar[str]
 
     def structures(self) -> Sequence[Structure]:
-        """Its kinds of models; those that are more come first."""
+        """Its kinds of models; those that contain others come first."""
         ...
 
 
 @cache
 def importer(name: str) -> Importer:
-    """The importer of that name. Raises TargetError where it is unknown or does not load."""
+    """The importer of this name. Raises TargetError if it is unknown or does not load."""
     kind = load(IMPORTERS, name)
-    made = kind() if callable(kind) else kind
-    if not isinstance(made, Importer):
+    instance = kind() if callable(kind) else kind
+    if not isinstance(instance, Importer):
         raise TargetError(f"the plug-in {plugins(IMPORTERS)[name].value} is no Importer")
-    return made
+    return instance
 
 
 def importers() -> Mapping[str, Importer]:
     """Every importer that loads, by name."""
-    found: dict[str, Importer] = {}
+    loaded: dict[str, Importer] = {}
     for name in sorted(plugins(IMPORTERS)):
         with suppress(TargetError):
-            found[name] = importer(name)
-    return found
+            loaded[name] = importer(name)
+    return loaded

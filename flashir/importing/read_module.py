@@ -1,4 +1,4 @@
-"""Live modules of PyTorch, told by what they have: a class without hooks, and a table of tensors."""
+"""Read the tensors of a live PyTorch module."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from flashir.importing.importer import Array, Held
 from flashir.reference.arrays import as_array
 
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-"""Classes around a module, and the attribute under which they keep it."""
+"""Wrapper classes of modules, and the attribute of the wrapped module."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_module(source: Any) -> bool:
-    """Whether this is a module of PyTorch, which need not be imported to tell."""
+    """Whether this is a PyTorch module, without importing PyTorch."""
     return all(hasattr(source, name) for name in ("state_dict", "named_modules", "forward", "get_submodule"))
 
 
 def read_module(source: Any, prefix: str = "") -> Held:
-    """The tensors of a module, or of the part of it under a prefix.
+    """The tensors of a module, or of its submodule under a prefix.
 
-    Raises SettingError where hooks or a replaced `forward` make of it what its class does not say.
+    Raises SettingError if the module has hooks or a replaced `forward`, which may change what it computes.
     """
     notes = []
     while (inner := WRAPPERS.get(type(source).__name__)) is not None and hasattr(source, inner):
@@ -35,11 +35,11 @@ def read_module(source: Any, prefix: str = "") -> Held:
             raise SettingError(f"there is no module {prefix!r}: {error}", where=type(source).__name__) from None
     problems = []
     for name, module in source.named_modules():
-        told = f"{name or 'the module'} ({type(module).__name__})"
-        if hooks := [each for each in HOOKS if getattr(module, each, None)]:
-            problems.append(f"{told} has {' and '.join(hooks)}, which may change what it computes")
+        label = f"{name or 'the module'} ({type(module).__name__})"
+        if hooks := [hook for hook in HOOKS if getattr(module, hook, None)]:
+            problems.append(f"{label} has {' and '.join(hooks)}, which may change what it computes")
         if "forward" in vars(module):
-            problems.append(f"{told} has a forward of its own in place of its class's")
+            problems.append(f"{label} has a forward of its own in place of its class's")
     if problems:
         raise SettingError(problems, where=type(source).__name__, hint="remove them, or convert its state_dict")
     arrays: dict[str, Array] = {name: as_array(tensor) for name, tensor in source.state_dict().items()}

@@ -1,6 +1,6 @@
-"""PyTorch pickles, read as tensors alone: no code in them runs, and none of them takes more memory than its file has.
+"""Read only tensors from PyTorch pickles, without running code, and with no more memory than the size of the file.
 
-A file is looked through before PyTorch reads it, and PyTorch reads it with `weights_only`.
+A file is checked before PyTorch reads it with `weights_only`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ HINT = "save it as safetensors, where it is yours: safetensors.torch.save_file(m
 
 
 def read_pickle(path: Path) -> Any:
-    """What a file of `torch.save` holds: tensors, in lists and tables, and plain values.
+    """Read a file of `torch.save`: tensors in lists and dicts, and plain values.
 
     Raises:
         TargetError: PyTorch is not installed.
-        ParameterError: it is no such file, or not all of one; it would run code, or take more memory than there is.
+        ParameterError: it is not such a file, is truncated, would run code, or does not fit in memory.
     """
     try:
         import torch
@@ -37,13 +37,13 @@ def read_pickle(path: Path) -> Any:
             raise ParameterError(f"{PROBLEM}: it has {size:,} bytes, more than this machine's memory", where=str(path))
         _check_archive(path)
         with guarded(path, ParameterError, PROBLEM, HINT):
-            said = torch.load(file, map_location="cpu", weights_only=True)
-        _check_size(said, size, path)
-        return said
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_size(content, size, path)
+        return content
 
 
 def _check_archive(path: Path) -> None:
-    """Raises ParameterError where an archive is packed, which PyTorch never does, so that it could become anything."""
+    """Raise ParameterError for a compressed archive, whose content could have any size. PyTorch never writes one."""
     if not zipfile.is_zipfile(path):
         return
     with guarded(path, ParameterError, PROBLEM), zipfile.ZipFile(path) as archive:
@@ -52,21 +52,21 @@ def _check_archive(path: Path) -> None:
         raise ParameterError(f"{PROBLEM}: {packed[0]} in it is compressed, which PyTorch never does", where=str(path))
 
 
-def _check_size(said: Any, size: int, path: Path) -> None:
-    """Raises ParameterError where tensors claim more than the file holds, as by strides of 0."""
+def _check_size(content: Any, size: int, path: Path) -> None:
+    """Raise ParameterError if a tensor is larger than the file, for example by strides of 0."""
     import torch
 
-    for name, each in _leaves(said):
-        if isinstance(each, torch.Tensor) and each.numel() * each.element_size() > size:
-            raise ParameterError(f"{PROBLEM}: {name} has {each.numel():,} numbers, more than the file", where=str(path))
+    for name, leaf in _leaves(content):
+        if isinstance(leaf, torch.Tensor) and leaf.numel() * leaf.element_size() > size:
+            raise ParameterError(f"{PROBLEM}: {name} has {leaf.numel():,} numbers, more than the file", where=str(path))
 
 
-def _leaves(said: Any, name: str = "") -> Any:
-    if isinstance(said, Mapping):
-        for key, each in said.items():
-            yield from _leaves(each, f"{name}.{key}" if name else str(key))
-    elif isinstance(said, list | tuple):
-        for index, each in enumerate(said):
-            yield from _leaves(each, f"{name}[{index}]")
+def _leaves(content: Any, name: str = "") -> Any:
+    if isinstance(content, Mapping):
+        for key, item in content.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, list | tuple):
+        for index, item in enumerate(content):
+            yield from _leaves(item, f"{name}[{index}]")
     else:
-        yield name, said
+        yield name, content

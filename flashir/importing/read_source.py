@@ -1,4 +1,4 @@
-"""Where tensors of another package's model come from: a module, a file, a folder, or a table of them."""
+"""Read the tensors of another package's model from a module, a file, a folder, or a dict."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from flashir.reference.arrays import as_array
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 CONFIG = "config.json"
 AROUND = ("state_dict", "model_state_dict", "model")
-"""Under what a file may keep its tensors, beside other things."""
+"""Keys under which a file may store its tensors."""
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What `DataParallel` and `torch.compile` put before every name."""
+"""Prefixes that `DataParallel` and `torch.compile` add to every name."""
 
 KINDS = "a module of PyTorch, a .safetensors file or its .index.json, a .pt, .pth, .ckpt or .bin file, a folder of them"
 
@@ -33,11 +33,11 @@ def read_source(source: Any, prefix: str = "") -> Held:
 
     Args:
         source: a live module, a path, or tensors by name.
-        prefix: what stands before the names that are meant; others are left out.
+        prefix: the prefix of the names to read; others are left out.
 
     Raises:
-        InputError: it is none of these, or a folder with no file, or with several.
-        ParameterError: the file cannot be read, is damaged or not all there, would run code, or holds no tensors.
+        InputError: the source is something else, or a folder without exactly one file of tensors.
+        ParameterError: the file cannot be read, is damaged or truncated, would run code, or holds no tensors.
         SettingError: a module has hooks.
     """
     if is_module(source):
@@ -47,42 +47,44 @@ def read_source(source: Any, prefix: str = "") -> Held:
     if not isinstance(source, str | Path):
         raise InputError(f"a model is imported from {KINDS}, got {shown(source)}")
     path = Path(source)
-    said: Mapping[str, Any] = {}
+    config: Mapping[str, Any] = {}
     if path.is_dir():
-        path, said = _in_folder(path)
+        path, config = _in_folder(path)
     if path.suffix == ".safetensors" or path.name.endswith(INDEX):
-        return _named(read(path), str(path), prefix, said)
+        return _named(read(path), str(path), prefix, config)
     if path.suffix not in PICKLES:
         raise InputError(f"this is none of {KINDS}", where=str(path))
-    return _named(read_pickle(path), str(path), prefix, said)
+    return _named(read_pickle(path), str(path), prefix, config)
 
 
 def _in_folder(folder: Path) -> tuple[Path, Mapping[str, Any]]:
-    """The file of tensors in a folder, and what its config.json says."""
+    """The file of tensors in a folder, and the content of its config.json."""
     indices = sorted(folder.glob(f"*{INDEX}"))
     whole = [path for path in sorted(folder.glob("*.safetensors")) if not (indices and "-of-" in path.name)]
-    found = indices + whole or [path for kind in PICKLES for path in sorted(folder.glob(f"*{kind}"))]
-    if len(found) != 1:
-        several = f"several: {', '.join(path.name for path in found)}" if found else f"none of {KINDS}"
+    files = indices + whole or [path for kind in PICKLES for path in sorted(folder.glob(f"*{kind}"))]
+    if len(files) != 1:
+        several = f"several: {', '.join(path.name for path in files)}" if files else f"none of {KINDS}"
         raise InputError(f"the folder must have one file of tensors, it has {several}", where=str(folder))
     config = folder / CONFIG
     if not config.is_file():
-        return found[0], {}
+        return files[0], {}
     content = read_bytes(config, InputError, largest=SMALL)
-    return found[0], parse_json(content, config, InputError, dict[str, Any])
+    return files[0], parse_json(content, config, InputError, dict[str, Any])
 
 
-def _named(said: Any, where: str, prefix: str, config: Mapping[str, Any]) -> Held:
-    """Tensors by name, out of what is around them."""
+def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> Held:
+    """Extract the tensors by name from their containers."""
     notes = []
-    while isinstance(said, Mapping) and (key := next((each for each in AROUND if _is_table(said.get(each))), None)):
+    while isinstance(content, Mapping) and (
+        key := next((each for each in AROUND if _is_table(content.get(each))), None)
+    ):
         notes.append(f"the tensors are those under {key!r}")
-        said = said[key]
-    if not isinstance(said, Mapping) or not said:
-        raise ParameterError(f"it holds no tensors by name, but {shown(said)}", where=where)
+        content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise ParameterError(f"it holds no tensors by name, but {shown(content)}", where=where)
     arrays: dict[str, Array] = {}
     problems = []
-    for name, each in said.items():
+    for name, each in content.items():
         try:
             array = as_array(each)
             if array.dtype == object or array.dtype.kind in "US":
@@ -96,8 +98,8 @@ def _named(said: Any, where: str, prefix: str, config: Mapping[str, Any]) -> Hel
         inside = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         if not inside:
             begins = sorted({name.split(".")[0] for name in arrays})
-            told = f"no name begins with {prefix!r}; they begin with {', '.join(begins[:10])}"
-            raise ParameterError(told, where=where)
+            problem = f"no name begins with {prefix!r}; they begin with {', '.join(begins[:10])}"
+            raise ParameterError(problem, where=where)
         if left := len(arrays) - len(inside):
             notes.append(f"{left} tensors that do not begin with {prefix!r} are left out")
         arrays = inside
@@ -107,8 +109,8 @@ def _named(said: Any, where: str, prefix: str, config: Mapping[str, Any]) -> Hel
     return Held(arrays, where, config, notes=tuple(notes))
 
 
-def _is_table(said: Any) -> bool:
-    """Whether this is a table with a tensor in it."""
-    return isinstance(said, Mapping) and any(
-        hasattr(each, "shape") or isinstance(each, np.ndarray) for each in said.values()
+def _is_table(content: Any) -> bool:
+    """Whether this is a dict that contains a tensor."""
+    return isinstance(content, Mapping) and any(
+        hasattr(value, "shape") or isinstance(value, np.ndarray) for value in content.values()
     )
