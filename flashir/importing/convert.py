@@ -99,21 +99,21 @@ def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
     names = [structure.name for each in known.values() for structure in each.structures()]
     some = ", ".join(list(held.arrays)[:5])
     raise InputError(
-        f"these tensors are of no model that is known{f' in {family}' if family else ''}: {some}, ..",
+        f"these tensors belong to no known model{f' of {family}' if family else ''}: {some}, ..",
         where=held.where,
-        hint=f"known are {', '.join(names)}; where the model is a part of another, give its prefix",
+        hint=f"known models are {', '.join(names)}; if the model is part of another, give its prefix",
     )
 
 
 def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tuple[Settings, list[str]]:
-    """All that the model is, and notes. Raises with every problem of options and tensors at once."""
-    said = _said(held, structure)
-    options, notes, of_options = _completed(structure, {**said, **given})
+    """The sizes and options of the model, and notes. Raises with every problem of options and tensors at once."""
+    stated = _said(held, structure)
+    options, notes, of_options = _completed(structure, {**stated, **given})
     source = "the config.json" if held.module is None else "the module"
     of_options += [
-        f"{name} is {said[name]!r} in {source}, and {value!r} was given"
+        f"{name} is {stated[name]!r} in {source}, and {value!r} was given"
         for name, value in given.items()
-        if name in said and said[name] != value
+        if name in stated and stated[name] != value
     ]
     settings, of_tensors = options, list[str]()
     with gathered(of_tensors):
@@ -128,12 +128,12 @@ def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tupl
 
 
 def _said(held: Held, structure: Structure) -> Settings:
-    """The options that a config.json or a live module says. Raises SettingError where the module is another's."""
+    """The options in a config.json or a live module. Raises SettingError if the module has foreign parts."""
     return structure.read_config(held.said) if held.module is None else structure.read_module(held.module)
 
 
 def _completed(structure: Structure, known: Mapping[str, Any]) -> tuple[Settings, list[str], list[str]]:
-    """The options, notes on those that are the package's defaults, and what is wrong."""
+    """The options, notes on those that are the package's defaults, and problems."""
     name, specs = structure.name, structure.options
     options: Settings = {}
     notes: list[str] = []
@@ -144,10 +144,10 @@ def _completed(structure: Structure, known: Mapping[str, Any]) -> tuple[Settings
                 problems.append(problem)
             options[key] = known[key]
         elif spec.default is REQUIRED:
-            problems.append(f"no shape tells {key} of {name}, {spec.doc}: give it, as {key}={_example(spec)}")
+            problems.append(f"shapes do not determine {key} of {name}, {spec.doc}: give {key}={_example(spec)}")
         else:
             options[key] = spec.default
-            notes.append(f"{key} = {spec.default}, the default of {name}: no shape tells it")
+            notes.append(f"{key} = {spec.default}, the default of {name}: shapes do not determine it")
     return options, notes, problems
 
 
@@ -156,10 +156,10 @@ def _example(spec: AttrSpec) -> str:
 
 
 def _tensor_problems(held: Held, structure: Structure, settings: Settings) -> list[str]:
-    """Tensors that are missing, too many, misshapen or not finite."""
+    """Tensors that are missing, unexpected, misshapen or not finite."""
     wanted, shapes = structure.layout(settings), held.shapes
     problems = [f"{name} {shape} is missing" for name, shape in wanted.items() if name not in shapes]
-    problems += [f"{name} is none of {structure.name}'s" for name in shapes if name not in wanted]
+    problems += [f"{name} is not a tensor of {structure.name}" for name in shapes if name not in wanted]
     for name, shape in wanted.items():
         if name not in shapes:
             continue
@@ -174,7 +174,7 @@ def _tensor_problems(held: Held, structure: Structure, settings: Settings) -> li
 
 
 def _inexact(held: Held, structure: Structure, settings: Settings) -> list[str]:
-    """A note where float64 tensors hold more than the float32 that they become."""
+    """A note if float64 tensors lose precision in float32."""
     names = structure.layout(settings)
     wide = [name for name in names if held.arrays[name].dtype == np.float64]
     lost = [name for name in wide if np.any(held.arrays[name].astype(np.float32) != held.arrays[name])]
@@ -182,13 +182,13 @@ def _inexact(held: Held, structure: Structure, settings: Settings) -> list[str]:
 
 
 def _others(held: Held, structure: Structure, settings: Settings, verify: str) -> dict[str, Forward]:
-    """What the model is held against. Raises TargetError where the package is wanted and not installed."""
+    """The models for the comparison, by name. Raises TargetError if the package is required but not installed."""
     arrays = {name: np.asarray(array, np.float32) for name, array in held.arrays.items()}
-    others = {"the numpy reference": structure.reference(arrays, settings)}
+    models = {"the numpy reference": structure.reference(arrays, settings)}
     if held.module is not None:
-        others["the module"] = structure.live(held.module, settings)
+        models["the module"] = structure.live(held.module, settings)
     elif (package := structure.package(arrays, settings)) is not None:
-        others["the package"] = package
+        models["the package"] = package
     elif verify == "package":
         raise TargetError(f"the package of {structure.name} is not installed", where=held.where)
-    return others
+    return models

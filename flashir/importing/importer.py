@@ -77,7 +77,7 @@ class Structure(Protocol):
         """The options of a live module. Raises SettingError that lists its foreign parts."""
         ...
 
-    def read_config(self, said: Mapping[str, Any]) -> Settings:
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
         """The options in a config.json."""
         ...
 

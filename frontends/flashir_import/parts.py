@@ -1,4 +1,4 @@
-"""What importers share: tensors laid out anew, rates of positions, foreign parts of modules."""
+"""Helpers of the importers: weight layouts, rotary frequencies, foreign parts of modules."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ CLOSE = 1e-6
 
 
 def linear(weight: Array) -> Array:
-    """[out, in], or [out, in, 1] of a convolution over one token, -> [in, out]"""
+    """[out, in], or [out, in, 1] of a pointwise convolution, -> [in, out]"""
     return np.ascontiguousarray(weight.reshape(weight.shape[:2]).T)
 
 
 def rates(count: int, width: int) -> Array:
-    """10000^(-2i / width), the rates at which positions turn, in float64, [count]"""
+    """The rotary frequencies 10000^(-2i / width) in float64, [count]"""
     return THETA ** (-2.0 * np.arange(count) / width)
 
 
-def rate_problem(name: str, given: Array, width: int) -> str | None:
-    """What is wrong with rates of positions, or None. Those in a narrow type may be rounded to it."""
-    wanted = rates(len(given), width)
-    apart = np.abs(given.astype(np.float64) - wanted)
-    if np.all(apart <= _grain(given) * wanted + (1e-7 if given.dtype == np.float16 else 0)):
+def rate_problem(name: str, frequencies: Array, width: int) -> str | None:
+    """The problem of wrong frequencies, or None. The rounding of float16 and bfloat16 is allowed."""
+    wanted = rates(len(frequencies), width)
+    errors = np.abs(frequencies.astype(np.float64) - wanted)
+    if np.all(errors <= _tolerance(frequencies) * wanted + (1e-7 if frequencies.dtype == np.float16 else 0)):
         return None
-    return f"{name} are other frequencies than 10000^(-2i / {width}), {np.max(apart / wanted):.1e} off"
+    return (
+        f"{name} must be the frequencies 10000^(-2i / {width}), got a relative error of {np.max(errors / wanted):.1e}"
+    )
 
 
-def _grain(given: Array) -> float:
-    """By how much a number may be off that is the nearest of its type; of a bfloat16 that became a float32 too."""
-    if given.dtype == np.float16:
+def _tolerance(array: Array) -> float:
+    """The relative rounding error of the dtype. A float32 whose low bits are all zero counts as bfloat16."""
+    if array.dtype == np.float16:
         return 2.0**-11
-    whole = np.asarray(given, np.float32).view(np.uint32)
-    return 2.0**-8 if not np.any(whole & 0xFFFF) else CLOSE
+    bits = np.asarray(array, np.float32).view(np.uint32)
+    return 2.0**-8 if not np.any(bits & 0xFFFF) else CLOSE
 
 
 def foreign(module: Any, known: Collection[str]) -> Iterator[str]:
-    """What is wrong with the parts of a live module whose classes are none of those."""
+    """A problem for each part of a live module whose class is not known."""
     for name, part in module.named_modules():
         if type(part).__name__ not in known:
-            yield f"{name or 'the module'} is a {type(part).__name__}, which is no part of this model"
+            yield f"{name or 'the module'} is a {type(part).__name__}, which this model does not have"
 
 
 def same_of_all(values: list[Any], what: str, problems: list[str]) -> Any:
-    """The one value that all layers have; what is wrong where they differ is added."""
+    """The value that all layers share. Appends a problem if they differ."""
     distinct = list(dict.fromkeys(values))
     if len(distinct) > 1:
         problems.append(f"{what} must be the same in every layer, got {', '.join(map(str, distinct))}")

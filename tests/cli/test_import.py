@@ -16,7 +16,7 @@ def test_every_verb_takes_what_was_imported(cli: Cli, tmp_path: Path) -> None:
     save_file(flash_transformer(num_tokens=256), tmp_path / "m.safetensors")
     (tmp_path / "text.txt").write_text("It is a truth universally acknowledged. " * 20)
     folder, out = tmp_path / "made", tmp_path / "out"
-    assert "no shape tells causal" in cli.fails("import", tmp_path / "m.safetensors", "-o", folder)
+    assert "shapes do not determine causal" in cli.fails("import", tmp_path / "m.safetensors", "-o", folder)
     assert not folder.exists()
     told = cli.json("import", tmp_path / "m.safetensors", *GIVEN, "-o", folder)
     assert (told["family"], told["structure"], told["path"]) == ("flash-pytorch", "FLASHTransformer", str(folder))

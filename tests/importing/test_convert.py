@@ -100,10 +100,15 @@ def test_what_no_shape_tells_is_asked_for_or_said() -> None:
     with pytest.raises(SettingError) as caught:
         flashir.convert(flash_transformer(), shift=True, laplace_attn_fn="yes")
     told = caught.value.message
-    for part in ("no shape tells causal", "no shape tells group_size", "no option 'shift'", "laplace_attn_fn must be"):
+    for part in (
+        "shapes do not determine causal",
+        "shapes do not determine group_size",
+        "no option 'shift'",
+        "laplace_attn_fn must be",
+    ):
         assert part in told
     notes = wanted().notes
-    assert "shift_tokens = True, the default of FLASHTransformer: no shape tells it" in notes
+    assert "shift_tokens = True, the default of FLASHTransformer: shapes do not determine it" in notes
     assert any(note.startswith("verified in float64 at lengths 1, 4, 5, 6, 17, batch 2") for note in notes)
 
 
@@ -117,7 +122,7 @@ def test_other_options_make_another_model() -> None:
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "missing": (lambda s: s.pop("layers.1.to_out.bias"), r"layers\.1\.to_out\.bias \(16,\) is missing"),
-    "extra": (lambda s: s.update(head=np.zeros(3, np.float32)), "head is none of FLASHTransformer's"),
+    "extra": (lambda s: s.update(head=np.zeros(3, np.float32)), "head is not a tensor of FLASHTransformer"),
     "misshapen": (
         lambda s: s.update({"layers.0.to_out.bias": np.zeros(3, np.float32)}),
         r"layers\.0\.to_out\.bias must have shape \(16,\), got \(3,\)",
@@ -145,7 +150,7 @@ def test_damage_is_told_all_at_once(kinds: list[str]) -> None:
 def test_other_frequencies_are_refused(name: str) -> None:
     state = flash_transformer()
     state[name] = state[name] ** 1.01
-    with pytest.raises(ParameterError, match=f"{re.escape(name)} are other frequencies"):
+    with pytest.raises(ParameterError, match=f"{re.escape(name)} must be the frequencies"):
         flashir.convert(state, **OPTIONS)
 
 
@@ -183,7 +188,9 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     for source in (3, tmp_path / "m.h5", tmp_path / "empty"):
         with pytest.raises(InputError):
             flashir.convert(source, **OPTIONS)
-    with pytest.raises(InputError, match=r"(?s)of no model that is known: a, .*known are FLASHTransformer, FLASH, GAU"):
+    with pytest.raises(
+        InputError, match=r"(?s)belong to no known model: a, .*known models are FLASHTransformer, FLASH, GAU"
+    ):
         flashir.convert({"a": np.zeros(3, np.float32)})
     with pytest.raises(SettingError, match="unknown family 'flash-torch'; did you mean 'flash-pytorch'"):
         flashir.convert(flash_transformer(), family="flash-torch", **OPTIONS)

@@ -48,7 +48,7 @@ def test_padding_is_seen_by_nothing() -> None:
 
 def test_its_config_says_the_options(tmp_path: Path) -> None:
     save_file(drawn(FAMILY, NAME, SIZES), tmp_path / "model.safetensors")
-    with pytest.raises(SettingError, match="no shape tells normalization"):
+    with pytest.raises(SettingError, match="shapes do not determine normalization"):
         flashir.convert(tmp_path)
     said = {"normalization": "squared_relu", "attention_scale": False, "hidden_act": "swish", "pad_token_id": 0}
     (tmp_path / "config.json").write_text(json.dumps(said))

@@ -1,1 +1,1 @@
-"""What was measured of importers, against the packages themselves: see docs/results/import.md."""
+"""Measurements of importers against the packages: see docs/results/import.md."""

@@ -1,4 +1,4 @@
-"""Random models of a package, imported from the module and from its file, against the package in float64.
+"""Compares random models, imported from a module and from its file, with the package in float64.
 
 python -m flashir_import.experiments.agreement flash-pytorch --count 100
 """
@@ -22,23 +22,23 @@ LIMIT = 2e-5
 
 
 def agreement(family: str, seed: int, targets: Sequence[str]) -> dict[str, float]:
-    """How far the imported model is off the package on each target, at the lengths that tell most, batch 2.
+    """The relative error of the imported model on each target, at the critical lengths, batch 2.
 
-    Raises AssertionError where the file gives another model than the module.
+    Raises AssertionError if the file gives another model than the module.
     """
     from safetensors.torch import save_file
 
-    module, told = FAMILIES[family](seed)
+    module, options = FAMILIES[family](seed)
     live = flashir.convert(module, family=family)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_file({name: tensor.clone() for name, tensor in module.state_dict().items()}, path)
-        made = flashir.convert(path, family=family, **told)
-    assert flashir.dumps(made.model) == flashir.dumps(live.model), "the file and the module give two models"
-    assert all(np.array_equal(array, made.params[name]) for name, array in live.params.items())
-    structure = next(each for each in importers()[family].structures() if each.name == made.structure)
-    forward, settings = structure.live(module, dict(made.options)), dict(made.options)
-    runs = {target: flashir.compile(made.model, target=target, params=made.params) for target in targets}
+        imported = flashir.convert(path, family=family, **options)
+    assert flashir.dumps(imported.model) == flashir.dumps(live.model), "the file and the module give different models"
+    assert all(np.array_equal(array, imported.params[name]) for name, array in live.params.items())
+    structure = next(kind for kind in importers()[family].structures() if kind.name == imported.structure)
+    forward, settings = structure.live(module, dict(imported.options)), dict(imported.options)
+    runs = {target: flashir.compile(imported.model, target=target, params=imported.params) for target in targets}
     worst = dict.fromkeys(targets, 0.0)
     for length in structure.lengths(settings):
         inputs = structure.inputs(settings, 2, length, np.random.default_rng(seed + length))
@@ -50,23 +50,23 @@ def agreement(family: str, seed: int, targets: Sequence[str]) -> dict[str, float
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; 1 where a model is further off than the limit."""
+    """The command line. Returns 1 if an error exceeds the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("family", choices=list(FAMILIES))
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--limit", type=float, default=LIMIT)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
-    given = parser.parse_args(arguments)
-    seen: list[dict[str, float]] = []
-    for seed in range(given.first, given.first + given.count):
-        found = agreement(given.family, seed, given.targets)
-        seen.append(found)
-        print(seed, *(f"{target} {error:.1e}" for target, error in found.items()), flush=True)
-    for target in given.targets:
-        errors = [each[target] for each in seen]
+    options = parser.parse_args(arguments)
+    models: list[dict[str, float]] = []
+    for seed in range(options.first, options.first + options.count):
+        model = agreement(options.family, seed, options.targets)
+        models.append(model)
+        print(seed, *(f"{target} {error:.1e}" for target, error in model.items()), flush=True)
+    for target in options.targets:
+        errors = [model[target] for model in models]
         print(f"{target}: {len(errors)} models, median {np.median(errors):.1e}, worst {max(errors):.1e}")
-    return int(max(max(each.values()) for each in seen) > given.limit)
+    return int(max(max(model.values()) for model in models) > options.limit)
 
 
 if __name__ == "__main__":

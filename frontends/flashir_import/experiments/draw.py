@@ -1,4 +1,4 @@
-"""Models of the real packages, drawn at random: their settings, and weights at which every term matters."""
+"""Random models of the packages: random settings, and weights at which every term matters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 Drawn = tuple[Any, dict[str, Any]]
-"""A live module, and the options that no shape tells."""
+"""A live module, and the options that shapes do not determine."""
 
 
 def flash_pytorch(seed: int) -> Drawn:
@@ -30,26 +30,26 @@ def flash_pytorch(seed: int) -> Drawn:
     kind = pick("transformer", "transformer", "flash", "gau")
     width, keys = pick(16, 24, 34, 48), pick(4, 8, 20, 33, 40)
     shared = {"dim": width, "query_key_dim": keys, "expansion_factor": pick(1.0, 2.0, 1.5, 0.7, 3.1)}
-    told: dict[str, Any] = {"causal": pick(True, False), "laplace_attn_fn": pick(True, False)}
+    options: dict[str, Any] = {"causal": pick(True, False), "laplace_attn_fn": pick(True, False)}
     norm = pick(ScaleNorm, torch.nn.LayerNorm)
     if kind == "gau":
-        told |= {"add_residual": pick(True, False)}
-        return randomised(GAU(**shared, **told, norm_klass=norm), seed), told
-    told |= {
+        options |= {"add_residual": pick(True, False)}
+        return randomised(GAU(**shared, **options, norm_klass=norm), seed), options
+    options |= {
         "group_size": pick(1, 2, 8, 16, 20),
         "shift_tokens": pick(True, False),
         "reduce_group_non_causal_attn": pick(True, False),
     }
     if kind == "flash":
         rotary = RotaryEmbedding(dim=min(32, keys)) if pick(True, False) else None
-        return randomised(FLASH(**shared, **told, norm_klass=norm, rotary_pos_emb=rotary), seed), told
+        return randomised(FLASH(**shared, **options, norm_klass=norm, rotary_pos_emb=rotary), seed), options
     name = "scalenorm" if norm is ScaleNorm else "layernorm"
     sizes = {"num_tokens": pick(7, 101), "depth": pick(1, 2, 3), "norm_type": name}
-    return randomised(FLASHTransformer(**shared, **told, **sizes), seed), told
+    return randomised(FLASHTransformer(**shared, **options, **sizes), seed), options
 
 
 def gau_alpha(seed: int) -> Drawn:
-    """A GAUAlphaForMaskedLM. Of transformers, which it is built on, a few names are enough."""
+    """A GAUAlphaForMaskedLM. Stubs replace transformers if it is not installed."""
     stand_in_for_transformers()
     import gau_alpha as package
 
@@ -58,7 +58,7 @@ def gau_alpha(seed: int) -> Drawn:
     def pick(*choices: Any) -> Any:
         return choices[random.integers(len(choices))]
 
-    told = {"normalization": pick("softmax", "squared_relu", "softmax_plus"), "attention_scale": pick(True, False)}
+    options = {"normalization": pick("softmax", "squared_relu", "softmax_plus"), "attention_scale": pick(True, False)}
     width = pick(16, 24, 48)
     sizes = {
         "vocab_size": pick(7, 101),
@@ -68,23 +68,23 @@ def gau_alpha(seed: int) -> Drawn:
         "num_hidden_layers": pick(1, 2, 3),
         "use_bias": pick(True, False),
     }
-    return randomised(package.GAUAlphaForMaskedLM(package.GAUAlphaConfig(**sizes, **told)), seed), told
+    return randomised(package.GAUAlphaForMaskedLM(package.GAUAlphaConfig(**sizes, **options)), seed), options
 
 
 def stand_in_for_transformers() -> None:
-    """The names of transformers that gau_alpha takes, where that is not installed."""
+    """Stubs of the names that gau_alpha imports from transformers, unless it is installed."""
     if "transformers" in sys.modules or find_spec("transformers") is not None:
         return
     import torch
 
     class Config:
-        """Keeps what it is given."""
+        """Keeps its settings."""
 
-        def __init__(self, pad_token_id: int = 0, **given: Any) -> None:
+        def __init__(self, pad_token_id: int = 0, **settings: Any) -> None:
             self.pad_token_id = pad_token_id
             self.output_attentions = self.output_hidden_states = False
             self.use_return_dict = True
-            vars(self).update(given)
+            vars(self).update(settings)
 
     class Model(torch.nn.Module):
         """Keeps its config."""
@@ -94,10 +94,10 @@ def stand_in_for_transformers() -> None:
             self.config = config
 
         def post_init(self) -> None:
-            """Nothing."""
+            """Does nothing."""
 
     class Output(dict[Any, Any]):
-        """A table whose entries are attributes, or numbered."""
+        """A dict whose entries can be read by attribute or by index."""
 
         __getattr__ = dict.get
 
@@ -117,26 +117,26 @@ def stand_in_for_transformers() -> None:
 
 
 def _module(name: str, **content: Any) -> None:
-    made = ModuleType(f"transformers{name}")
-    vars(made).update(content)
-    sys.modules[f"transformers{name}"] = made
+    module = ModuleType(f"transformers{name}")
+    vars(module).update(content)
+    sys.modules[f"transformers{name}"] = module
 
 
 def mossformer2(seed: int) -> Drawn:
     """A small MossFormer2_SS, or the mask net of MossFormer2_SE in every third case."""
     clearvoice = find_spec("clearvoice")
     assert clearvoice is not None and clearvoice.submodule_search_locations is not None
-    sys.path.append(next(iter(clearvoice.submodule_search_locations)))  # its models know themselves as `models`
+    sys.path.append(next(iter(clearvoice.submodule_search_locations)))  # its modules import each other as `models`
     random = np.random.default_rng(seed)
     width, depth = int(random.choice([16, 32, 64])), int(random.integers(1, 3))
     if seed % 3 == 2:
         net = import_module("models.mossformer2_se.mossformer2").MossFormer_MaskNet
-        made = net(in_channels=18, out_channels=width, out_channels_final=61, num_blocks=depth)
+        module = net(in_channels=18, out_channels=width, out_channels_final=61, num_blocks=depth)
     else:
         model = import_module("models.mossformer2_ss.mossformer2").MossFormer
         speakers = int(random.integers(2, 4))
-        made = model(in_channels=width, out_channels=width, num_blocks=depth, num_spks=speakers)
-    return randomised(made, seed), {}
+        module = model(in_channels=width, out_channels=width, num_blocks=depth, num_spks=speakers)
+    return randomised(module, seed), {}
 
 
 FAMILIES: dict[str, Callable[[int], Drawn]] = {
@@ -147,7 +147,7 @@ FAMILIES: dict[str, Callable[[int], Drawn]] = {
 
 
 def randomised(module: Any, seed: int) -> Any:
-    """The module, its parameters drawn anew: matrices by the root of what they sum over, scales around 1."""
+    """The module with random parameters: matrices with std 1 / sqrt(fan in), scales around 1."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -155,11 +155,11 @@ def randomised(module: Any, seed: int) -> Any:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            summed = parameter.shape[-1] if parameter.ndim > 1 and "gamma" not in name and "emb" not in name else 1
-            made = torch.randn(parameter.shape, generator=generator) * summed**-0.5
+            fan_in = parameter.shape[-1] if parameter.ndim > 1 and "gamma" not in name and "emb" not in name else 1
+            values = torch.randn(parameter.shape, generator=generator) * fan_in**-0.5
             if name.endswith((".g", "scale", "norm.weight")):
-                made = 1 + 0.3 * made
+                values = 1 + 0.3 * values
             if "relative_attention_bias" in name:
-                made *= 0.05
-            parameter.copy_(made * 0.3 if name.endswith("bias") else made)
+                values *= 0.05
+            parameter.copy_(values * 0.3 if name.endswith("bias") else values)
     return module.eval()

@@ -1,10 +1,10 @@
-"""A model of a package as torch.onnx writes it, and as flashir does after importing it: time to export, size, speed.
+"""Compares a model exported by torch.onnx with the same model imported and exported by flashir: time, size, speed.
 
     python -m flashir_import.experiments.onnx_files --length 4096 --rounds 9
 
-Both files run in ONNX Runtime, one after the other, on the same ids. torch.onnx is given what it needs: the cache of
-rotary positions, which it cannot trace, is switched off, and its example is no multiple of the group, for else the file
-takes no other length.
+Both files run in ONNX Runtime in turn, on the same ids. For torch.onnx the rotary cache is off, since it cannot be
+traced, and the length of the example is not a multiple of the group size, since otherwise the file takes no other
+length.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SETTINGS = {"dim": 256, "depth": 2, "num_tokens": 256, "group_size": 256, "query
 EXAMPLE = 300
 
 
-def of_torch(module: Any, folder: Path) -> Path:
-    """The file of torch.onnx, any batch and length."""
+def export_torch(module: Any, folder: Path) -> Path:
+    """Exports with torch.onnx, for any batch and length. Returns the file."""
     import torch
 
     for part in module.modules():
@@ -46,8 +46,8 @@ def of_torch(module: Any, folder: Path) -> Path:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a model and of the data beside it."""
-    return sum(each.stat().st_size for each in path.parent.iterdir())
+    """The bytes of a model and its external data."""
+    return sum(file.stat().st_size for file in path.parent.iterdir())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,28 +58,30 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--length", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args(arguments)
+    settings = parser.parse_args(arguments)
     module = randomised(FLASHTransformer(**SETTINGS, norm_type="layernorm"), 0)
-    ids = np.random.default_rng(0).integers(0, SETTINGS["num_tokens"], (1, given.length))
+    ids = np.random.default_rng(0).integers(0, SETTINGS["num_tokens"], (1, settings.length))
     options = ort.SessionOptions()
-    options.intra_op_num_threads = given.threads
+    options.intra_op_num_threads = settings.threads
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "torch").mkdir()
         began = time.perf_counter()
-        made = flashir.convert(module)
+        imported = flashir.convert(module)
         converted = time.perf_counter()
-        flashir.export(made.model, folder / "flashir", target="onnx:cpu", params=made.params, seq_len=given.length)
+        flashir.export(
+            imported.model, folder / "flashir", target="onnx:cpu", params=imported.params, seq_len=settings.length
+        )
         exported = time.perf_counter()
-        theirs = of_torch(module, folder / "torch")
+        theirs = export_torch(module, folder / "torch")
         ended = time.perf_counter()
         files = {"flashir": folder / "flashir" / "model.onnx", "torch.onnx": theirs}
         sessions = {name: ort.InferenceSession(str(path), options) for name, path in files.items()}
         feeds = {name: {session.get_inputs()[0].name: ids} for name, session in sessions.items()}
         results = {name: session.run(None, feeds[name])[0] for name, session in sessions.items()}
         times: dict[str, list[float]] = {name: [] for name in sessions}
-        for _ in range(given.rounds):
+        for _ in range(settings.rounds):
             for name, session in sessions.items():
                 start = time.perf_counter()
                 session.run(None, feeds[name])

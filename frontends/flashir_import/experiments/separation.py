@@ -1,4 +1,4 @@
-"""MossFormer2_SS at its published size, random weights: flashir's file in ONNX Runtime against PyTorch, in turn.
+"""Compares MossFormer2_SS, exported by flashir to ONNX Runtime, with PyTorch: published size, random weights.
 
 python -m flashir_import.experiments.separation --samples 16000 79984 --rounds 5
 """
@@ -24,7 +24,7 @@ LOUDNESS = 0.1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; 1 where the lengths differ."""
+    """The command line. Returns 1 if the lengths differ."""
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -32,21 +32,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args(arguments)
+    settings = parser.parse_args(arguments)
     package = find_spec("clearvoice")
     assert package is not None and package.submodule_search_locations is not None
     sys.path.append(next(iter(package.submodule_search_locations)))
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    module = import_module("models.mossformer2_ss.mossformer2").MossFormer(num_blocks=given.layers).eval()
-    made = flashir.convert(module, verify="off")
+    module = import_module("models.mossformer2_ss.mossformer2").MossFormer(num_blocks=settings.layers).eval()
+    imported = flashir.convert(module, verify="off")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = given.threads
+    options.intra_op_num_threads = settings.threads
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "out"
-        flashir.export(made.model, out, target="onnx:cpu", params=made.params, seq_len=given.samples[0])
+        flashir.export(imported.model, out, target="onnx:cpu", params=imported.params, seq_len=settings.samples[0])
         session = ort.InferenceSession(str(out / "model.onnx"), options)
-    for samples in given.samples:
+    for samples in settings.samples:
         wave = (np.random.default_rng(0).standard_normal((1, samples)) * LOUDNESS).astype(np.float32)
         feed = {session.get_inputs()[0].name: wave}
         ours, theirs = [], []
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             if got.shape != wanted.shape:
                 print(f"wanted {wanted.shape}, got {got.shape}")
                 return 1
-            for _ in range(given.rounds):
+            for _ in range(settings.rounds):
                 start = time.perf_counter()
                 session.run(None, feed)
                 between = time.perf_counter()

@@ -17,7 +17,7 @@ class FlashPytorch:
     name: ClassVar[str] = "flash-pytorch"
 
     def structures(self) -> Sequence[Structure]:
-        """The language model, then its layers."""
+        """The language model first, since it contains the layers."""
         return Transformer(), FlashLayer(), Gau()
 
 

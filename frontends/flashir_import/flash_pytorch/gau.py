@@ -1,4 +1,4 @@
-"""The layer GAU of FLASH-pytorch, by itself: features [b, t, d] -> features."""
+"""The layer GAU of FLASH-pytorch: features [b, t, d] -> [b, t, d]."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ class Gau:
 
     name = "GAU"
     options: Mapping[str, AttrSpec] = {
-        "causal": flag(doc="whether a token sees none after it"),
-        "add_residual": flag(True, doc="whether what comes in is added to what goes out"),
+        "causal": flag(doc="whether attention is causal"),
+        "add_residual": flag(True, doc="whether the input is added to the output"),
         "laplace_attn_fn": LAPLACE,
         "norm_eps": NORM_EPS,
     }
 
     def recognise(self, shapes: Shapes) -> bool:
-        """The cheap heads of two at the root."""
+        """The offset and scale of two heads, at the root."""
         return f"{SCALES}.gamma" in shapes
 
     def read_module(self, module: Any) -> Settings:
         """The options of a live layer. Raises SettingError."""
         problems = list(foreign(module, PARTS))
         scale = float(module.to_qk[0].in_features) ** 0.5
-        found = {**read_unit(module, "", problems, scale), "add_residual": bool(module.add_residual)}
+        options = {**read_unit(module, "", problems, scale), "add_residual": bool(module.add_residual)}
         if problems:
             raise SettingError(problems, where=self.name)
-        return found
+        return options
 
-    def read_config(self, said: Mapping[str, Any]) -> Settings:
-        """The constructor's arguments that are there."""
-        return {name: said[name] for name in self.options if name in said}
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
+        """The constructor's arguments in the config."""
+        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
         """d, e, s and the norm."""
@@ -67,11 +67,11 @@ class Gau:
         return unit_layout(settings, "", SCALES, 2, OUT)
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """None."""
+        """No further problems."""
         return ()
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
-        """One block. The package divides its bias by the length too."""
+        """One GAU block. The package divides the bias by the length too."""
         b = Builder("gau_layer")
         x = b.input("x", f"f32[B, T, {settings['dim']}]")
         attrs = {**unit_attrs(settings), "residual": settings["add_residual"], "rope_dims": 0, "bias_scale": "length"}
@@ -83,17 +83,17 @@ class Gau:
         return (random.standard_normal((batch, length, settings["dim"])),)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """Before and after the distance from which on buckets are one."""
+        """Around the distances where the T5 buckets widen and end."""
         return 1, 15, 16, 17, 135
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """In numpy."""
+        """The NumPy reference."""
         return reference.forward(reference.gau, arrays, settings)
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """In PyTorch."""
+        """GAU of the package."""
         return package.gau(arrays, settings)
 
     def live(self, module: Any, settings: Settings) -> Forward:
-        """As it is."""
+        """The module in float64."""
         return package.wide(module)

@@ -1,4 +1,4 @@
-"""The layer FLASH of FLASH-pytorch, by itself: features [b, t, d] -> features."""
+"""The layer FLASH of FLASH-pytorch: features [b, t, d] -> [b, t, d]."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ PARTS = (
     *("Dropout", "Sequential", "Linear", "SiLU", "OffsetScale", "RotaryEmbedding"),
 )
 OPTIONS: dict[str, AttrSpec] = {
-    "causal": flag(doc="whether a token sees none after it"),
-    "group_size": integer(least=1, doc="tokens of a group, the chunk of flashir"),
+    "causal": flag(doc="whether attention is causal"),
+    "group_size": integer(least=1, doc="tokens per group, flashir's chunk"),
     "laplace_attn_fn": LAPLACE,
-    "reduce_group_non_causal_attn": flag(True, doc="whether, not causal, the linear part sees all groups"),
+    "reduce_group_non_causal_attn": flag(True, doc="whether linear attention sums over all groups, if not causal"),
     "norm_eps": NORM_EPS,
 }
 SCALES, OUT = "qk_offset_scale", "to_out"
 
 
 def flash_attrs(settings: Settings) -> dict[str, Any]:
-    """The settings of the block `flash`."""
+    """The attributes of the layer `flash`."""
     causal = settings["causal"]
     return {
         **unit_attrs(settings),
@@ -67,27 +67,27 @@ def flash_params(arrays: Arrays, settings: Settings, prefix: str = "") -> dict[s
 
 
 def rope_dims(shapes: Shapes, prefix: str = "") -> int:
-    """How many numbers positions turn; none where there are no frequencies."""
+    """The number of rotary channels; 0 without frequencies."""
     shape = shapes.get(f"{prefix}rotary_pos_emb.freqs", (0,))
     return 2 * shape[0] if len(shape) == 1 else 0
 
 
 def flash_problems(arrays: Arrays, settings: Settings, prefix: str = "") -> list[str]:
-    """Frequencies of a layer that are not the usual ones."""
+    """Problems of a layer's rotary frequencies."""
     name, rope = f"{prefix}rotary_pos_emb.freqs", settings["rope_dims"]
     problem = rate_problem(name, arrays[name], rope) if rope else None
     if rope > settings["query_key_dim"]:
-        return [f"{name} turn {rope} numbers of {settings['query_key_dim']}"]
+        return [f"{name} rotate {rope} channels, but heads have {settings['query_key_dim']}"]
     return [problem] if problem else []
 
 
 def read_flash(module: Any, name: str, problems: list[str]) -> Settings:
-    """The options of a live layer; what is foreign in it is added to the problems."""
+    """The options of a live layer. Appends its foreign parts to the problems."""
     rotary = module.rotary_pos_emb
     if rotary is not None and type(rotary).__name__ == "RotaryEmbedding":
-        odd = [each for each in ("use_xpos", "learned_freq") if getattr(rotary, each, False)]
-        odd += ["interpolate_factor"] if getattr(rotary, "interpolate_factor", 1.0) != 1.0 else []
-        problems += [f"{name}rotary_pos_emb has {each} set, which this model has not" for each in odd]
+        unsupported = [option for option in ("use_xpos", "learned_freq") if getattr(rotary, option, False)]
+        unsupported += ["interpolate_factor"] if getattr(rotary, "interpolate_factor", 1.0) != 1.0 else []
+        problems += [f"{name}rotary_pos_emb sets {option}, which is not supported" for option in unsupported]
     scale = float(module.to_qk[0].out_features) ** 0.5
     return {
         **read_unit(module, name, problems, scale),
@@ -101,23 +101,25 @@ class FlashLayer:
     """FLASH."""
 
     name = "FLASH"
-    options: Mapping[str, AttrSpec] = OPTIONS | {"shift_tokens": flag(False, doc="whether half the channels are late")}
+    options: Mapping[str, AttrSpec] = OPTIONS | {
+        "shift_tokens": flag(False, doc="whether half the channels come from the previous token")
+    }
 
     def recognise(self, shapes: Shapes) -> bool:
-        """The cheap heads of four at the root."""
+        """The offset and scale of four heads, at the root."""
         return f"{SCALES}.gamma" in shapes
 
     def read_module(self, module: Any) -> Settings:
         """The options of a live layer. Raises SettingError."""
         problems = list(foreign(module, PARTS))
-        found = read_flash(module, "", problems)
+        options = read_flash(module, "", problems)
         if problems:
             raise SettingError(problems, where=self.name)
-        return found
+        return options
 
-    def read_config(self, said: Mapping[str, Any]) -> Settings:
-        """The constructor's arguments that are there."""
-        return {name: said[name] for name in self.options if name in said}
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
+        """The constructor's arguments in the config."""
+        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
         """d, e, s, the norm and the rotary width."""
@@ -128,11 +130,11 @@ class FlashLayer:
         return flash_layout(settings)
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """Other frequencies."""
+        """Wrong frequencies."""
         return flash_problems(arrays, settings)
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
-        """One block."""
+        """One FLASH block."""
         b = Builder("flash_layer")
         x = b.input("x", f"f32[B, T, {settings['dim']}]")
         graph = b.finish(b.flash(x, **flash_attrs(settings)))
@@ -143,22 +145,22 @@ class FlashLayer:
         return (random.standard_normal((batch, length, settings["dim"])),)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """Around the borders of groups."""
+        """Around group boundaries."""
         return border_lengths(settings["group_size"])
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """In numpy."""
+        """The NumPy reference."""
         return reference.forward(reference.flash, arrays, settings)
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """In PyTorch."""
+        """FLASH of the package."""
         return package.flash(arrays, settings)
 
     def live(self, module: Any, settings: Settings) -> Forward:
-        """As it is."""
+        """The module in float64."""
         return package.wide(module)
 
 
 def border_lengths(group: int) -> list[int]:
-    """1, and where groups begin and end."""
+    """1, and lengths around group boundaries."""
     return [length for length in (1, group - 1, group, group + 1, 2 * group + 7) if length > 0]

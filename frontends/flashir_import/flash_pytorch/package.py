@@ -1,4 +1,4 @@
-"""The models of FLASH-pytorch themselves, in float64, where the package is installed."""
+"""The models of the package FLASH-pytorch in float64, if it is installed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SHARED = ("group_size", "query_key_dim", "causal", "shift_tokens", "laplace_attn
 def transformer(arrays: Arrays, settings: Settings) -> Forward | None:
     """FLASHTransformer."""
     norm = {"layer_norm": "layernorm", "scale_norm": "scalenorm"}[settings["norm"]]
-    named = {name: settings[name] for name in ("dim", "num_tokens", "depth", *SHARED)} | {"norm_type": norm}
-    return _loaded("FLASHTransformer", arrays, settings, **named)
+    arguments = {name: settings[name] for name in ("dim", "num_tokens", "depth", *SHARED)} | {"norm_type": norm}
+    return _loaded("FLASHTransformer", arrays, settings, **arguments)
 
 
 def flash(arrays: Arrays, settings: Settings) -> Forward | None:
@@ -32,7 +32,7 @@ def gau(arrays: Arrays, settings: Settings) -> Forward | None:
 
 
 def _loaded(kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forward | None:
-    """A model of the package with those tensors; None where it is not installed."""
+    """A model of the package with these tensors; None if the package is not installed."""
     try:
         import flash_pytorch.flash_pytorch as package
         import torch
@@ -51,22 +51,22 @@ def _loaded(kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forw
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact rates of positions, and nothing kept from call to call."""
+    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls."""
     import torch
 
     copied = deepcopy(module).cpu().double().eval()
     for part in copied.modules():
         for name in ("inv_freq", "freqs"):
-            if (given := getattr(part, name, None)) is not None:
-                exact = torch.from_numpy(rates(len(given), 2 * len(given)))
-                given.data.copy_(exact)
+            if (frequencies := getattr(part, name, None)) is not None:
+                exact = torch.from_numpy(rates(len(frequencies), 2 * len(frequencies)))
+                frequencies.data.copy_(exact)
         if hasattr(part, "cache_if_possible"):
             part.cache_if_possible = False
 
     def run(x: Array) -> Array:
         with torch.no_grad():
-            given = torch.from_numpy(x)
-            result: Array = copied(given.double() if given.is_floating_point() else given).numpy()
+            tensor = torch.from_numpy(x)
+            result: Array = copied(tensor.double() if tensor.is_floating_point() else tensor).numpy()
         return result
 
     return run

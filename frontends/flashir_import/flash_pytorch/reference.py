@@ -1,6 +1,6 @@
-"""FLASH-pytorch 0.1.9 in numpy float64, line by line after flash_pytorch.py, on tensors under the package's own names.
+"""FLASH-pytorch 0.1.9 in NumPy float64, after flash_pytorch.py, with the package's tensor names.
 
-Apart from flashir's ops on purpose: this is what an imported model is held against.
+Imported models are compared with it, so it uses none of flashir's ops.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ def flash(p: Tensors, settings: Settings, x: Array) -> Array:
     v, gate, qk = _projected(p, settings, x)
     cheap = [qk * gamma + beta for gamma, beta in zip(p("qk_offset_scale.gamma"), p("qk_offset_scale.beta"))]
     if settings["rope_dims"]:
-        cheap = [_rotated(each, settings["rope_dims"]) for each in cheap]
+        cheap = [_rotated(head, settings["rope_dims"]) for head in cheap]
     quad_q, lin_q, quad_k, lin_k = cheap
     bias = _bias(p, g, causal) * settings["query_key_dim"] ** 0.5
     out = np.zeros_like(v)
     linear = np.zeros((len(x), lin_k.shape[-1], v.shape[-1]))
-    whole = np.einsum("bnd,bne->bde", lin_k, v) / max(n, 1)
+    total = np.einsum("bnd,bne->bde", lin_k, v) / max(n, 1)
     for start in range(0, n, g):
-        at = slice(start, min(start + g, n))
-        length = at.stop - at.start
-        scores = _function(settings, quad_q[:, at] @ quad_k[:, at].swapaxes(1, 2) / g + bias[:length, :length])
-        out[:, at] = (np.tril(scores) if causal else scores) @ v[:, at]
-        own = np.einsum("bnd,bne->bde", lin_k[:, at], v[:, at])
+        group = slice(start, min(start + g, n))
+        length = group.stop - group.start
+        scores = _function(settings, quad_q[:, group] @ quad_k[:, group].swapaxes(1, 2) / g + bias[:length, :length])
+        out[:, group] = (np.tril(scores) if causal else scores) @ v[:, group]
+        own = np.einsum("bnd,bne->bde", lin_k[:, group], v[:, group])
         if causal:
-            out[:, at] += lin_q[:, at] @ linear
+            out[:, group] += lin_q[:, group] @ linear
             linear = linear + own / g
         else:
-            out[:, at] += lin_q[:, at] @ (whole if settings["reduce_group_non_causal_attn"] else own / n)
+            out[:, group] += lin_q[:, group] @ (total if settings["reduce_group_non_causal_attn"] else own / n)
     return (gate * out) @ p("to_out.weight").T + p("to_out.bias") + x
 
 
@@ -89,18 +89,18 @@ def _projected(p: Tensors, settings: Settings, x: Array) -> tuple[Array, Array, 
     else:
         normed = layer_norm(x, p("norm.weight"), p("norm.bias"), settings["norm_eps"])
     if settings.get("shift_tokens"):
-        half = -(-x.shape[-1] // 2)  # torch.chunk gives the first part what is odd
-        late = np.zeros_like(normed[..., :half])
-        late[:, 1:] = normed[:, :-1, :half]
-        normed = np.concatenate([late, normed[..., half:]], -1)
+        half = -(-x.shape[-1] // 2)  # torch.chunk makes the first part longer
+        shifted = np.zeros_like(normed[..., :half])
+        shifted[:, 1:] = normed[:, :-1, :half]
+        normed = np.concatenate([shifted, normed[..., half:]], -1)
     hidden = _silu(normed @ p("to_hidden.0.weight").T + p("to_hidden.0.bias"))
     v, gate = np.split(hidden, 2, axis=-1)
     return v, gate, _silu(normed @ p("to_qk.0.weight").T + p("to_qk.0.bias"))
 
 
 def _silu(x: Array) -> Array:
-    made: Array = x * 0.5 * (1 + np.tanh(x / 2))
-    return made
+    result: Array = x * 0.5 * (1 + np.tanh(x / 2))
+    return result
 
 
 def _function(settings: Settings, x: Array) -> Array:
@@ -115,18 +115,18 @@ def _function(settings: Settings, x: Array) -> Array:
 def _bias(p: Tensors, n: int, causal: bool) -> Array:
     """T5RelativePositionBias without its scale, [n, n]"""
     weights = p("rel_pos_bias.relative_attention_bias.weight")[:, 0]
-    back = np.arange(n)[:, None] - np.arange(n)
-    buckets, first = (32, 0) if causal else (16, 16 * (back < 0))
-    back = np.maximum(back, 0) if causal else np.abs(back)
+    distance = np.arange(n)[:, None] - np.arange(n)
+    buckets, offset = (32, 0) if causal else (16, 16 * (distance < 0))
+    distance = np.maximum(distance, 0) if causal else np.abs(distance)
     exact = buckets // 2
-    grown = np.log(np.maximum(back, 1).astype(np.float32) / exact) / np.log(128 / exact) * (buckets - exact)
-    far = np.minimum(exact + np.floor(grown + 1e-6).astype(int), buckets - 1)
-    bias: Array = weights[first + np.where(back < exact, back, far)]
+    log_bucket = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.log(128 / exact) * (buckets - exact)
+    far = np.minimum(exact + np.floor(log_bucket + 1e-6).astype(int), buckets - 1)
+    bias: Array = weights[offset + np.where(distance < exact, distance, far)]
     return bias
 
 
 def _rotated(x: Array, dims: int) -> Array:
-    """RotaryEmbedding.rotate_queries_or_keys: neighbours of the first `dims` numbers"""
+    """RotaryEmbedding.rotate_queries_or_keys: adjacent pairs of the first `dims` channels"""
     angle = np.arange(x.shape[1])[:, None] * 10000.0 ** (-np.arange(0, dims, 2) / dims)
     even, odd = x[..., 0:dims:2], x[..., 1:dims:2]
     out = x.copy()

@@ -36,10 +36,12 @@ class Transformer:
     """FLASHTransformer."""
 
     name = "FLASHTransformer"
-    options: Mapping[str, AttrSpec] = OPTIONS | {"shift_tokens": flag(True, doc="whether half the channels are late")}
+    options: Mapping[str, AttrSpec] = OPTIONS | {
+        "shift_tokens": flag(True, doc="whether half the channels come from the previous token")
+    }
 
     def recognise(self, shapes: Shapes) -> bool:
-        """Layers with cheap heads of four, and an embedding."""
+        """FLASH layers and an embedding."""
         return "token_emb.weight" in shapes and "layers.0.qk_offset_scale.gamma" in shapes
 
     def read_module(self, module: Any) -> Settings:
@@ -49,31 +51,31 @@ class Transformer:
         if problems:
             raise SettingError(problems, where=self.name)
         layers = [read_flash(layer, f"layers.{i}.", problems) for i, layer in enumerate(module.layers)]
-        found = {
+        options = {
             name: same_of_all([layer[name] for layer in layers], name, problems)
             for name in self.options
             if name != "norm_eps"
         }
-        found["norm_eps"] = same_of_all([layer["norm_eps"] for layer in layers], "the eps of norms", problems)
+        options["norm_eps"] = same_of_all([layer["norm_eps"] for layer in layers], "the eps of norms", problems)
         if (last := module.to_logits[0]).eps != 1e-5:
             problems.append(f"to_logits.0 has an eps of {last.eps}, wanted 1e-5")
         if problems:
             raise SettingError(problems, where=self.name)
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}
 
-    def read_config(self, said: Mapping[str, Any]) -> Settings:
-        """The constructor's arguments that are there."""
-        return {name: said[name] for name in self.options if name in said}
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
+        """The constructor's arguments in the config."""
+        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
-        """d, e, s, the vocabulary, the depth, the norm and the rotary width."""
+        """d, e, s, the vocabulary, the depth, the norm and the number of rotary channels."""
         embedding = shapes.get("token_emb.weight", ())
         if len(embedding) != 2:
             raise ParameterError(f"token_emb.weight must be a matrix, got shape {embedding}")
         numbers = {int(match[1]) for name in shapes if (match := _LAYER.match(name))}
-        found = unit_sizes(shapes, "layers.0.", OUT)
-        rotary = rope_dims(shapes, "layers.0.") or 2 * (min(MOST_ROTARY, found["query_key_dim"]) // 2)
-        return found | {
+        sizes = unit_sizes(shapes, "layers.0.", OUT)
+        rotary = rope_dims(shapes, "layers.0.") or 2 * (min(MOST_ROTARY, sizes["query_key_dim"]) // 2)
+        return sizes | {
             "dim": embedding[1],
             "num_tokens": embedding[0],
             "depth": max(numbers, default=-1) + 1,
@@ -94,16 +96,16 @@ class Transformer:
         return shapes | {f"to_logits.{name}": shape for name, shape in head.items()}
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """Other frequencies."""
+        """Wrong frequencies."""
         name = "abs_pos_emb.inv_freq"
         problem = rate_problem(name, arrays[name], settings["dim"])
-        found = [problem] if problem else []
+        problems = [problem] if problem else []
         for i in range(settings["depth"]):
-            found += flash_problems(arrays, settings, f"layers.{i}.")
-        return found
+            problems += flash_problems(arrays, settings, f"layers.{i}.")
+        return problems
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
-        """embed, positions, the layers, a last norm, a head with a bias."""
+        """The embedding with positions, the layers, a final norm, and a head with a bias."""
         b = Builder("flash_transformer")
         ids = b.input("ids", "i32[B, T]")
         x = b.scaled_sin(b.embed(ids, vocab=settings["num_tokens"], dim=settings["dim"]))
@@ -128,17 +130,17 @@ class Transformer:
         return (random.integers(0, settings["num_tokens"], (batch, length)),)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """Around the borders of groups."""
+        """Around group boundaries."""
         return border_lengths(settings["group_size"])
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """In numpy."""
+        """The NumPy reference."""
         return reference.forward(reference.transformer, arrays, settings)
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """In PyTorch."""
+        """FLASHTransformer of the package."""
         return package.transformer(arrays, settings)
 
     def live(self, module: Any, settings: Settings) -> Forward:
-        """As it is."""
+        """The module in float64."""
         return package.wide(module)

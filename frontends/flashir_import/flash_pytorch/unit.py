@@ -1,6 +1,6 @@
-"""What FLASH and GAU have in common: a norm, two projections in, cheap heads, a T5 bias, a projection out.
+"""The common part of FLASH and GAU: a norm, two input projections, offset and scale, a T5 bias, an output projection.
 
-Names of tensors are those of the package; d, e, s as in the paper.
+Tensors have the package's names; d, e and s are as in the paper.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from flashir_import.parts import linear
 
 BUCKETS = 32
 FARTHEST = 128
-LAPLACE = flag(False, doc="whether the Laplace function stands for relu squared")
-NORM_EPS = number(1e-5, least=0, doc="the eps of its norms")
+LAPLACE = flag(False, doc="whether the Laplace function replaces squared relu")
+NORM_EPS = number(1e-5, least=0, doc="the eps of the norms")
 NORMS = {"LayerNorm": "layer_norm", "ScaleNorm": "scale_norm"}
 FUNCTIONS = {"ReLUSquared": False, "LaplacianAttnFn": True}
 
 
 def unit_sizes(shapes: Shapes, prefix: str, out: str) -> Settings:
-    """d, e, s and the norm, from the shapes of one unit. Raises ParameterError where they do not tell."""
+    """d, e, s and the norm, from the shapes of one unit. Raises ParameterError if a shape is wrong."""
     hidden, keys = shapes.get(f"{prefix}to_hidden.0.weight", ()), shapes.get(f"{prefix}to_qk.0.weight", ())
     inner = shapes.get(f"{prefix}{out}.weight", ())
     if len(hidden) != 2 or len(keys) != 2 or len(inner) != 2:
@@ -55,30 +55,30 @@ def unit_layout(settings: Settings, prefix: str, scales: str, heads: int, out: s
 def unit_params(
     arrays: Arrays, settings: Settings, prefix: str, scales: str, out: str, root: float
 ) -> dict[str, Array]:
-    """The parameters of one unit by local name; the bias is times `root`, which the package multiplies it by."""
-    given = {name: arrays[f"{prefix}{name}"].astype(np.float32) for name in unit_layout(settings, "", scales, 1, out)}
+    """The parameters of one unit by local name. The bias is multiplied by `root`, as in the package."""
+    tensors = {name: arrays[f"{prefix}{name}"].astype(np.float32) for name in unit_layout(settings, "", scales, 1, out)}
     e = settings["expanded"]
-    hidden, inside = given["to_hidden.0.weight"], given["to_hidden.0.bias"]
+    hidden, inside = tensors["to_hidden.0.weight"], tensors["to_hidden.0.bias"]
     norm = (
-        {"norm.scale": given["norm.g"].reshape(())}
+        {"norm.scale": tensors["norm.g"].reshape(())}
         if settings["norm"] == "scale_norm"
-        else {"norm.scale": given["norm.weight"], "norm.bias": given["norm.bias"]}
+        else {"norm.scale": tensors["norm.weight"], "norm.bias": tensors["norm.bias"]}
     )
-    buckets = given["rel_pos_bias.relative_attention_bias.weight"][:, 0].astype(np.float64) * root
+    buckets = tensors["rel_pos_bias.relative_attention_bias.weight"][:, 0].astype(np.float64) * root
     return {
         **norm,
-        "proj_in.weight": linear(np.concatenate([hidden[e:], hidden[:e], given["to_qk.0.weight"]])),
-        "proj_in.bias": np.concatenate([inside[e:], inside[:e], given["to_qk.0.bias"]]),
-        "offset_scale.gamma": given[f"{scales}.gamma"],
-        "offset_scale.beta": given[f"{scales}.beta"],
+        "proj_in.weight": linear(np.concatenate([hidden[e:], hidden[:e], tensors["to_qk.0.weight"]])),
+        "proj_in.bias": np.concatenate([inside[e:], inside[:e], tensors["to_qk.0.bias"]]),
+        "offset_scale.gamma": tensors[f"{scales}.gamma"],
+        "offset_scale.beta": tensors[f"{scales}.beta"],
         "rel_bias.buckets": buckets.astype(np.float32),
-        "proj_out.weight": linear(given[f"{out}.weight"]),
-        "proj_out.bias": given[f"{out}.bias"],
+        "proj_out.weight": linear(tensors[f"{out}.weight"]),
+        "proj_out.bias": tensors[f"{out}.bias"],
     }
 
 
 def unit_attrs(settings: Settings) -> dict[str, Any]:
-    """The settings of the block that both share."""
+    """The attributes that both layers share."""
     d, e = settings["dim"], settings["expanded"]
     return {
         **({"expansion": e // d} if e % d == 0 else {"expanded": e}),
@@ -93,8 +93,8 @@ def unit_attrs(settings: Settings) -> dict[str, Any]:
 
 
 def read_unit(module: Any, name: str, problems: list[str], scale: float) -> Settings:
-    """The options of one live unit; what is foreign in it is added to the problems."""
-    norm, bias, function = (type(each).__name__ for each in (module.norm, module.rel_pos_bias, module.attn_fn))
+    """The options of one live unit. Appends its foreign parts to the problems."""
+    norm, bias, function = (type(part).__name__ for part in (module.norm, module.rel_pos_bias, module.attn_fn))
     if norm not in NORMS:
         problems.append(f"{name}norm is a {norm}, wanted one of {', '.join(NORMS)}")
     if function not in FUNCTIONS:
@@ -102,9 +102,9 @@ def read_unit(module: Any, name: str, problems: list[str], scale: float) -> Sett
     if bias != "T5RelativePositionBias":
         problems.append(f"{name}rel_pos_bias is a {bias}, wanted the T5RelativePositionBias of the package")
     else:
-        found = (module.rel_pos_bias.num_buckets, module.rel_pos_bias.max_distance, module.rel_pos_bias.causal)
-        if found != (BUCKETS, FARTHEST, module.causal) or abs(module.rel_pos_bias.scale - scale) > 1e-9 * scale:
-            problems.append(f"{name}rel_pos_bias has other buckets, or another scale, than the package gives it")
+        buckets = (module.rel_pos_bias.num_buckets, module.rel_pos_bias.max_distance, module.rel_pos_bias.causal)
+        if buckets != (BUCKETS, FARTHEST, module.causal) or abs(module.rel_pos_bias.scale - scale) > 1e-9 * scale:
+            problems.append(f"{name}rel_pos_bias has other buckets or another scale than in the package")
     return {
         "causal": bool(module.causal),
         "laplace_attn_fn": FUNCTIONS.get(function, False),

@@ -1,6 +1,6 @@
-"""GAUAlphaForMaskedLM: token ids [b, t] -> logits [b, t, vocab], gated attention units with norms after them.
+"""GAUAlphaForMaskedLM: token ids [b, t] -> logits [b, t, vocab]. A norm follows each gated attention unit.
 
-Names of tensors are those of the package; d, E, s are its hidden, intermediate and key widths.
+Tensors have the package's names; d, E and s are its hidden, intermediate and key widths.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LAYER = re.compile(r"gau_alpha\.encoder\.layer\.(\d+)\.")
 
 
 def layer(i: int) -> str:
-    """What stands before the names of a layer's tensors."""
+    """The name prefix of a layer's tensors."""
     return f"gau_alpha.encoder.layer.{i}.gau."
 
 
@@ -38,15 +38,15 @@ class MaskedLM:
 
     name = "GAUAlphaForMaskedLM"
     options: Mapping[str, AttrSpec] = {
-        "normalization": choice("softmax", "squared_relu", "softmax_plus", doc="what becomes of scores"),
+        "normalization": choice("softmax", "squared_relu", "softmax_plus", doc="the function of the scores"),
         "attention_scale": flag(True, doc="whether scores are divided by the root of the key width"),
-        "layer_norm_eps": number(1e-12, least=0, doc="the eps of its norms"),
-        "pad_token_id": integer(0, least=0, doc="the id of padding, which nothing sees"),
+        "layer_norm_eps": number(1e-12, least=0, doc="the eps of the norms"),
+        "pad_token_id": integer(0, least=0, doc="the id of padding, which is masked"),
         "hidden_act": text("swish", doc="the activation, swish or silu"),
     }
 
     def recognise(self, shapes: Shapes) -> bool:
-        """A unit with its projections in one, and a head."""
+        """A unit with a single input projection, and a head."""
         return f"{layer(0)}i_dense.weight" in shapes and HEAD in shapes
 
     def read_module(self, module: Any) -> Settings:
@@ -56,20 +56,20 @@ class MaskedLM:
             raise SettingError(problems, where=self.name)
         return self.read_config(vars(module.config))
 
-    def read_config(self, said: Mapping[str, Any]) -> Settings:
-        """Those of its config that are options."""
-        return {name: said[name] for name in self.options if name in said}
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
+        """The options in the config."""
+        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
-        """The vocabulary, the kinds of tokens, d, E, s, the depth, and whether there are biases."""
-        words, kinds = (shapes.get(f"{EMBED}.{name}_embeddings.weight", ()) for name in ("word", "token_type"))
+        """The vocabulary, the token types, d, E, s, the depth, and whether there are biases."""
+        words, types = (shapes.get(f"{EMBED}.{name}_embeddings.weight", ()) for name in ("word", "token_type"))
         out, scale = shapes.get(f"{layer(0)}o_dense.weight", ()), shapes.get(f"{layer(0)}q_scaleoffset.weight", ())
-        if (len(words), len(kinds), len(out), len(scale)) != (2, 2, 2, 1):
+        if (len(words), len(types), len(out), len(scale)) != (2, 2, 2, 1):
             raise ParameterError("the embeddings and o_dense.weight must be matrices, q_scaleoffset.weight a vector")
         numbers = [int(match[1]) for name in shapes if (match := _LAYER.match(name))]
         return {
             "vocab_size": words[0],
-            "type_vocab_size": kinds[0],
+            "type_vocab_size": types[0],
             "hidden_size": words[1],
             "intermediate_size": out[1],
             "attention_key_size": scale[0],
@@ -86,28 +86,29 @@ class MaskedLM:
             HEAD: (settings["vocab_size"], d),
         }
         for i in range(settings["num_hidden_layers"]):
-            one: Shapes = {
+            weights: Shapes = {
                 "i_dense.weight": (2 * wide + s, d),
                 "o_dense.weight": (d, wide),
                 "q_scaleoffset.weight": (s,),
                 "k_scaleoffset.weight": (s,),
             }
-            biases: Shapes = {name.replace("weight", "bias"): shape[:1] for name, shape in one.items()}
-            shapes |= {f"{layer(i)}{name}": shape for name, shape in one.items()}
+            biases: Shapes = {name.replace("weight", "bias"): shape[:1] for name, shape in weights.items()}
+            shapes |= {f"{layer(i)}{name}": shape for name, shape in weights.items()}
             shapes |= {f"{layer(i)}{name}": shape for name, shape in biases.items() if settings["use_bias"]}
         return shapes
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """Settings that the blocks have not."""
-        found = [] if settings["hidden_act"] in SWISH else [f"hidden_act must be swish, got {settings['hidden_act']!r}"]
+        """Unsupported settings."""
+        activation, vocab, pad = settings["hidden_act"], settings["vocab_size"], settings["pad_token_id"]
+        problems = [] if activation in SWISH else [f"hidden_act must be swish, got {activation!r}"]
         if settings["attention_key_size"] % 2:
-            found.append(f"the key width must be even, got {settings['attention_key_size']}")
-        if settings["pad_token_id"] >= settings["vocab_size"]:
-            found.append(f"pad_token_id must be less than {settings['vocab_size']}, got {settings['pad_token_id']}")
-        return found
+            problems.append(f"the key width must be even, got {settings['attention_key_size']}")
+        if pad >= vocab:
+            problems.append(f"pad_token_id must be less than {vocab}, got {pad}")
+        return problems
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
-        """embed, a norm; units and norms after them; a head of its own. Padding is told by its id."""
+        """The embedding and a norm, the units, and an untied head. Tokens with the padding id are masked."""
         d, wide, s = settings["hidden_size"], settings["intermediate_size"], settings["attention_key_size"]
         eps = settings["layer_norm_eps"]
         b = Builder("gau_alpha")
@@ -144,46 +145,46 @@ class MaskedLM:
         return graph, params
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
-        """Token ids, none of them padding."""
+        """Token ids without padding."""
         ids = random.integers(0, settings["vocab_size"] - 1, (batch, length))
         return (ids + (ids >= settings["pad_token_id"]),)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """Some."""
+        """Short and long, odd and even."""
         return 1, 2, 15, 64, 77
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """In numpy."""
+        """The NumPy reference."""
         return reference.masked_lm(arrays, settings)
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """In PyTorch."""
+        """The model of the package."""
         return package.masked_lm(arrays, settings)
 
     def live(self, module: Any, settings: Settings) -> Forward:
-        """As it is."""
+        """The module in float64."""
         return package.wide(module)
 
 
 def _params(arrays: Arrays, settings: Settings, prefix: str) -> dict[str, Array]:
-    """The parameters of one unit by local name; what scores are scaled by beside their length goes into the queries."""
+    """The parameters of one unit by local name. Constant scales of the scores are folded into the queries."""
     d, wide, s = settings["hidden_size"], settings["intermediate_size"], settings["attention_key_size"]
 
-    def given(name: str, width: int) -> Array:
+    def tensor(name: str, width: int) -> Array:
         return np.asarray(arrays.get(f"{prefix}{name}", np.zeros(width)), np.float32)
 
     root = s**-0.5 if settings["attention_scale"] else 1.0
     factor = root * (s**0.5 if settings["normalization"] == "softmax_plus" else 1.0)
     gamma, beta = (
-        np.stack([given(f"q_scaleoffset.{name}", s).astype(np.float64) * factor, given(f"k_scaleoffset.{name}", s)])
+        np.stack([tensor(f"q_scaleoffset.{name}", s).astype(np.float64) * factor, tensor(f"k_scaleoffset.{name}", s)])
         for name in ("weight", "bias")
     )
     return {
-        "proj_in.weight": linear(given("i_dense.weight", 0)),
-        "proj_in.bias": given("i_dense.bias", 2 * wide + s),
+        "proj_in.weight": linear(tensor("i_dense.weight", 0)),
+        "proj_in.bias": tensor("i_dense.bias", 2 * wide + s),
         "offset_scale.gamma": gamma.astype(np.float32),
         "offset_scale.beta": beta.astype(np.float32),
         "rel_bias.buckets": np.zeros(32, np.float32),
-        "proj_out.weight": linear(given("o_dense.weight", 0)),
-        "proj_out.bias": given("o_dense.bias", d),
+        "proj_out.weight": linear(tensor("o_dense.weight", 0)),
+        "proj_out.bias": tensor("o_dense.bias", d),
     }

@@ -1,4 +1,4 @@
-"""GAUAlphaForMaskedLM itself, in float64, where gau_alpha and transformers are installed."""
+"""GAUAlphaForMaskedLM of the package in float64, if gau_alpha and transformers are installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = (
 
 
 def masked_lm(arrays: Arrays, settings: Settings) -> Forward | None:
-    """The package's model with those tensors; None where it is not installed."""
+    """The package's model with these tensors; None if the package is not installed."""
     try:
         import gau_alpha
         import torch
@@ -29,7 +29,7 @@ def masked_lm(arrays: Arrays, settings: Settings) -> Forward | None:
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact tables of positions."""
+    """A copy of a live module in float64, with exact rotary tables."""
     import torch
 
     copied = deepcopy(module).cpu().double().eval()

@@ -1,4 +1,4 @@
-"""GAUAlphaForMaskedLM of gau-alpha 0.0.3 in numpy float64, after layer.py, on tensors under the package's own names."""
+"""GAUAlphaForMaskedLM of gau-alpha 0.0.3 in NumPy float64, after layer.py, with the package's tensor names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INF = 1e4
 
 
 def masked_lm(arrays: Arrays, settings: Settings) -> Forward:
-    """The model as a function of its ids."""
+    """The model as a function of token ids."""
 
     def p(name: str) -> Array:
         return np.asarray(arrays[name], np.float64)
@@ -38,13 +38,13 @@ def _unit(p: Forward, settings: Settings, prefix: str, x: Array, mask: Array) ->
     """GatedAttentionUnit.forward"""
     wide, s, bias = settings["intermediate_size"], settings["attention_key_size"], settings["use_bias"]
 
-    def plus(name: str) -> Array | float:
+    def bias_of(name: str) -> Array | float:
         return p(f"{prefix}{name}.bias") if bias else 0.0
 
-    h = x @ p(f"{prefix}i_dense.weight").T + plus("i_dense")
+    h = x @ p(f"{prefix}i_dense.weight").T + bias_of("i_dense")
     u, v, z = np.split(h / (1 + np.exp(-h)), [wide, 2 * wide], axis=-1)
     q, k = (
-        _turned(z * p(f"{prefix}{name}_scaleoffset.weight") + plus(f"{name}_scaleoffset"), s) for name in ("q", "k")
+        _rotated(z * p(f"{prefix}{name}_scaleoffset.weight") + bias_of(f"{name}_scaleoffset"), s) for name in ("q", "k")
     )
     scores = q @ k.swapaxes(1, 2) / (s**0.5 if settings["attention_scale"] else 1)
     scores = np.where(mask, scores, -INF)
@@ -52,16 +52,16 @@ def _unit(p: Forward, settings: Settings, prefix: str, x: Array, mask: Array) ->
     if settings["normalization"] == "squared_relu":
         weights = np.maximum(scores, 0) ** 2 / length
     else:
-        plain = settings["normalization"] == "softmax"
-        scores = scores * (1 if plain else np.log(length) / np.log(512))
+        softmax = settings["normalization"] == "softmax"
+        scores = scores * (1 if softmax else np.log(length) / np.log(512))
         powers = np.exp(scores - scores.max(-1, keepdims=True))
         weights = powers / powers.sum(-1, keepdims=True)
-    out: Array = (u * (weights @ v)) @ p(f"{prefix}o_dense.weight").T + plus("o_dense")
+    out: Array = (u * (weights @ v)) @ p(f"{prefix}o_dense.weight").T + bias_of("o_dense")
     return out
 
 
-def _turned(x: Array, s: int) -> Array:
-    """apply_rotary: even and odd numbers turned, then side by side"""
+def _rotated(x: Array, s: int) -> Array:
+    """apply_rotary: pairs of even and odd channels are rotated, then concatenated"""
     angle = np.arange(x.shape[1])[:, None] * 10000.0 ** (-2 * np.arange(s // 2) / s)
     even, odd = x[..., 0::2], x[..., 1::2]
     return np.concatenate([even * np.cos(angle) - odd * np.sin(angle), even * np.sin(angle) + odd * np.cos(angle)], -1)

@@ -1,4 +1,4 @@
-"""MossFormer2 of ClearVoice (modelscope/ClearerVoice-Studio): separation, and the mask net of enhancement."""
+"""MossFormer2 of ClearVoice (modelscope/ClearerVoice-Studio): speech separation, and the mask net of enhancement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flashir_import.mossformer2.structures import MaskNet, Separation
 
 
 class MossFormer2:
-    """The models of ClearVoice that are built of MossFormer2 blocks."""
+    """The MossFormer2 models of ClearVoice."""
 
     name: ClassVar[str] = "mossformer2"
 
     def structures(self) -> Sequence[Structure]:
-        """Separation end to end, then the mask net of enhancement."""
+        """Separation first, since it contains a mask net."""
         return Separation(), MaskNet()
 
 

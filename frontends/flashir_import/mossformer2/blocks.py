@@ -1,6 +1,6 @@
 """The blocks of MossFormer2 in the IR: feed-forward, shared attention, gated memory, mask net.
 
-All work on tokens first, [b, t, d], and name their tensors as the package does.
+All take [b, t, d], and their tensors have the package's names.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ BLOCK = "mdl.intra_mdl.mossformerM"
 def layer_norm(b: Builder, p: Parameters, x: Value, name: str, eps: float = EPS) -> Value:
     """LayerNorm over channels"""
     width: Any = x.type.shape[-1]
-    scale, bias = (p.take(b, f"{name}.{each}", (width,)) for each in ("weight", "bias"))
-    made: Value = b.layer_normalization(x, scale, bias, eps=eps)
-    return made
+    scale, bias = (p.take(b, f"{name}.{part}", (width,)) for part in ("weight", "bias"))
+    normed: Value = b.layer_normalization(x, scale, bias, eps=eps)
+    return normed
 
 
 def over_time(b: Builder, p: Parameters, x: Value, name: str, groups: int, eps: float) -> Value:
-    """GroupNorm of one group, or InstanceNorm, over channels and time"""
+    """GroupNorm or InstanceNorm, over the channels of a group and time"""
     width: Any = x.type.shape[-1]
-    scale, bias = (p.take(b, f"{name}.{each}", (width,)) for each in ("weight", "bias"))
-    made: Value = b.group_normalization(x, scale, bias, groups=groups, over_time=True, eps=eps)
-    return made
+    scale, bias = (p.take(b, f"{name}.{part}", (width,)) for part in ("weight", "bias"))
+    normed: Value = b.group_normalization(x, scale, bias, groups=groups, over_time=True, eps=eps)
+    return normed
 
 
 def depthwise(b: Builder, x: Value, kernel: Value, groups: int, dilation: int = 1) -> Value:
-    """A convolution that keeps the length, zeros around"""
+    """A grouped convolution with zero padding that keeps the length"""
     count: Any = kernel.type.shape[0]
     half = count // 2 * dilation
-    made: Value = b.conv1d(x, kernel, groups=groups, dilation=dilation, pads=(half, half))
-    return made
+    result: Value = b.conv1d(x, kernel, groups=groups, dilation=dilation, pads=(half, half))
+    return result
 
 
 def feed_forward(b: Builder, p: Parameters, x: Value, name: str, out: int, kernel: int, *, scale_norm: bool) -> Value:
-    """FFConvM: a norm, a projection, silu, and a depthwise convolution on top"""
+    """FFConvM: a norm, a projection, silu, and a residual depthwise convolution"""
     if scale_norm:
         gain = p.take(b, f"{name}.mdl.0.g", (1,), number)
         normed = b.scale_normalization(x, gain, eps=EPS, clamp=True)
@@ -50,49 +50,49 @@ def feed_forward(b: Builder, p: Parameters, x: Value, name: str, out: int, kerne
         normed = layer_norm(b, p, x, f"{name}.mdl.0")
     h = b.silu(p.dense(b, normed, f"{name}.mdl.1", out))
     weight = p.take(b, f"{name}.mdl.3.sequential.1.conv.weight", (out, 1, kernel), taps)
-    made: Value = b.add(h, depthwise(b, h, weight, out))
-    return made
+    result: Value = b.add(h, depthwise(b, h, weight, out))
+    return result
 
 
 def shared_attention(b: Builder, p: Parameters, x: Value, name: str, settings: Settings) -> Value:
-    """FLASH_ShareA_FFConvM: one attention for two values, each of which gates the other's result"""
+    """FLASH_ShareA_FFConvM: two values share one attention; each value gates the result of the other"""
     d, s, kernel = settings["dim"], settings["query_key_dim"], settings["kernel"]
-    late = b.token_shift(x)
-    values = feed_forward(b, p, late, f"{name}.to_hidden", 4 * d, kernel, scale_norm=True)
-    z = feed_forward(b, p, late, f"{name}.to_qk", s, kernel, scale_norm=True)
-    gamma, beta = (p.take(b, f"{name}.qk_offset_scale.{each}", (HEADS, s)) for each in ("gamma", "beta"))
+    shifted = b.token_shift(x)
+    values = feed_forward(b, p, shifted, f"{name}.to_hidden", 4 * d, kernel, scale_norm=True)
+    z = feed_forward(b, p, shifted, f"{name}.to_qk", s, kernel, scale_norm=True)
+    gamma, beta = (p.take(b, f"{name}.qk_offset_scale.{part}", (HEADS, s)) for part in ("gamma", "beta"))
     heads = b.offset_scale(z, gamma, beta)
-    turned = b.rope(heads, axis=2, dims=settings["rope_dims"], interleaved=True)
-    cut = b.results("split", turned, axis=1, sizes=(1,) * HEADS)
-    quad_q, lin_q, quad_k, lin_k = (b.reshape(each, shape=z.type.shape) for each in cut)
+    rotated = b.rope(heads, axis=2, dims=settings["rope_dims"], interleaved=True)
+    parts = b.results("split", rotated, axis=1, sizes=(1,) * HEADS)
+    quad_q, lin_q, quad_k, lin_k = (b.reshape(head, shape=z.type.shape) for head in parts)
     count = b.maximum(b.size(value=x.type.shape[1], dtype=x.type.dtype), 1.0)
     lin_q, quad_q = b.mul(lin_q, b.reciprocal(count)), b.mul(quad_q, 1 / GROUP)
-    how: dict[str, Any] = {"chunk": GROUP, "causal": False, "cumsum": "matmul", "lin_norm": "none"}
-    attended = b.chunked_recurrence(values, quad_q, quad_k, None, lin_q, lin_k, **how)
+    attrs: dict[str, Any] = {"chunk": GROUP, "causal": False, "cumsum": "matmul", "lin_norm": "none"}
+    attended = b.chunked_recurrence(values, quad_q, quad_k, None, lin_q, lin_k, **attrs)
     v, u = b.results("split", values, axis=-1, sizes=(2 * d, 2 * d))
-    of_v, of_u = b.results("split", attended, axis=-1, sizes=(2 * d, 2 * d))
-    gated = b.mul(b.mul(of_u, v), b.sigmoid(b.mul(of_v, u)))
-    made: Value = b.add(x, feed_forward(b, p, gated, f"{name}.to_out", d, kernel, scale_norm=True))
-    return made
+    attended_v, attended_u = b.results("split", attended, axis=-1, sizes=(2 * d, 2 * d))
+    gated = b.mul(b.mul(attended_u, v), b.sigmoid(b.mul(attended_v, u)))
+    result: Value = b.add(x, feed_forward(b, p, gated, f"{name}.to_out", d, kernel, scale_norm=True))
+    return result
 
 
 def memory(b: Builder, p: Parameters, x: Value, name: str, settings: Settings) -> Value:
-    """UniDeepFsmn: a projection, and a memory by a long depthwise convolution, or by two that are dilated"""
+    """UniDeepFsmn: a projection, and a long depthwise convolution, or two dilated ones, as memory"""
     wide, length = settings["inner"], settings["memory"]
     hidden = b.relu(p.dense(b, x, f"{name}.linear", wide))
     h = p.dense(b, hidden, f"{name}.project", wide, bias=False)
     if not settings["dilated"]:
         kernel = p.take(b, f"{name}.conv1.weight", (wide, 1, length, 1), taps)
-        made: Value = b.add(x, b.add(h, depthwise(b, h, kernel, wide)))
-        return made
-    seen, out = h, h
+        plain: Value = b.add(x, b.add(h, depthwise(b, h, kernel, wide)))
+        return plain
+    skip, out = h, h
     for i, dilation in ((1, 1), (2, 2)):
         kernel = p.take(b, f"{name}.conv.conv{i}.weight", (wide, i, length, 1), taps)
-        normed = over_time(b, p, depthwise(b, seen, kernel, wide, dilation), f"{name}.conv.norm{i}", wide, EPS)
+        normed = over_time(b, p, depthwise(b, skip, kernel, wide, dilation), f"{name}.conv.norm{i}", wide, EPS)
         out = b.prelu(normed, p.take(b, f"{name}.conv.prelu{i}.weight", (wide,)))
-        seen = b.concat(out, seen, axis=-1)
-    whole: Value = b.add(x, out)
-    return whole
+        skip = b.concat(out, skip, axis=-1)
+    dilated: Value = b.add(x, out)
+    return dilated
 
 
 def gated_memory(b: Builder, p: Parameters, x: Value, name: str, settings: Settings) -> Value:
@@ -102,12 +102,12 @@ def gated_memory(b: Builder, p: Parameters, x: Value, name: str, settings: Setti
     h = b.prelu(h, p.take(b, f"{name}.conv1.1.weight", (1,), number))
     h = layer_norm(b, p, h, f"{name}.norm1")
     u, v = (
-        feed_forward(b, p, h, f"{name}.gated_fsmn.to_{each}", wide, kernel, scale_norm=False) for each in ("u", "v")
+        feed_forward(b, p, h, f"{name}.gated_fsmn.to_{part}", wide, kernel, scale_norm=False) for part in ("u", "v")
     )
     u = memory(b, p, u, f"{name}.gated_fsmn.fsmn", settings)
     normed = layer_norm(b, p, b.add(b.mul(v, u), h), f"{name}.norm2")
-    made: Value = b.add(p.dense(b, normed, f"{name}.conv2", settings["dim"], taps=1), x)
-    return made
+    result: Value = b.add(p.dense(b, normed, f"{name}.conv2", settings["dim"], taps=1), x)
+    return result
 
 
 def mask_net(b: Builder, p: Parameters, x: Value, prefix: str, settings: Settings) -> list[Value]:

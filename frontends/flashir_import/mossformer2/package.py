@@ -1,4 +1,4 @@
-"""MossFormer2 itself, in float64, where the folder of clearvoice is on the path of python."""
+"""MossFormer2 of the package in float64, if the folder of clearvoice is on Python's path."""
 
 from __future__ import annotations
 
@@ -14,41 +14,49 @@ from flashir_import.parts import rates
 
 def separation(arrays: Arrays, settings: Settings) -> Forward | None:
     """MossFormer of models.mossformer2_ss."""
-    named = {"in_channels": settings["channels_in"], "out_channels": settings["dim"], "num_blocks": settings["depth"]}
+    arguments = {
+        "in_channels": settings["channels_in"],
+        "out_channels": settings["dim"],
+        "num_blocks": settings["depth"],
+    }
     more = {"kernel_size": settings["window"], "num_spks": settings["speakers"]}
-    return _loaded("models.mossformer2_ss.mossformer2", "MossFormer", arrays, settings, **named, **more)
+    return _loaded("models.mossformer2_ss.mossformer2", "MossFormer", arrays, settings, **arguments, **more)
 
 
 def enhancement(arrays: Arrays, settings: Settings) -> Forward | None:
     """MossFormer_MaskNet of models.mossformer2_se."""
-    named = {"in_channels": settings["channels_in"], "out_channels": settings["dim"], "num_blocks": settings["depth"]}
+    arguments = {
+        "in_channels": settings["channels_in"],
+        "out_channels": settings["dim"],
+        "num_blocks": settings["depth"],
+    }
     more = {"out_channels_final": settings["channels_out"], "num_spks": settings["speakers"]}
-    return _loaded("models.mossformer2_se.mossformer2", "MossFormer_MaskNet", arrays, settings, **named, **more)
+    return _loaded("models.mossformer2_se.mossformer2", "MossFormer_MaskNet", arrays, settings, **arguments, **more)
 
 
 def _loaded(module: str, kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forward | None:
-    """None where it is not there, or has other sizes than those tensors."""
+    """The package's model with these tensors; None if it is not installed or does not support the sizes."""
     try:
         import torch
 
-        made = getattr(import_module(module), kind)(**named)
+        model = getattr(import_module(module), kind)(**named)
     except ImportError:
         return None
     if settings["query_key_dim"] != 128 or settings["inner"] != 256:  # the package has no arguments for them
         return None
-    made.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in arrays.items()})
-    return wide(made)
+    model.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in arrays.items()})
+    return wide(model)
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact rates of positions, and nothing kept from call to call."""
+    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls."""
     import torch
 
     copied = deepcopy(module).cpu().double().eval()
     for part in copied.modules():
         for name in ("inv_freq", "freqs"):
-            if (given := getattr(part, name, None)) is not None:
-                given.data.copy_(torch.from_numpy(rates(len(given), 2 * len(given))))
+            if (frequencies := getattr(part, name, None)) is not None:
+                frequencies.data.copy_(torch.from_numpy(rates(len(frequencies), 2 * len(frequencies))))
         if hasattr(part, "cache_if_possible"):
             part.cache_if_possible = False
 

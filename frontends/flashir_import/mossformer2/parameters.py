@@ -1,4 +1,4 @@
-"""The tensors of a model, noted while it is built: under which name, in which shape, and laid out how."""
+"""Records the tensors of a model while it is built: name, shape and layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 
 def taps(weight: Array) -> Array:
-    """[o, c, k], or [o, c, k, 1] of a convolution in two dimensions, -> [k, c, o]"""
+    """[o, c, k], or [o, c, k, 1] of a Conv2d, -> [k, c, o]"""
     return np.ascontiguousarray(weight.reshape(weight.shape[:3]).transpose(2, 1, 0))
 
 
@@ -26,7 +26,7 @@ def transposed_taps(weight: Array) -> Array:
 
 
 def vector(weight: Array) -> Array:
-    """As it is."""
+    """[n] -> [n]"""
     return weight
 
 
@@ -37,38 +37,38 @@ def number(weight: Array) -> Array:
 
 @dataclass
 class Parameters:
-    """Makes parameters of the IR, and notes what they are made of.
+    """Adds parameters to a graph, and records the tensors for them.
 
     Args:
-        layers: how often a name with `{i}` in it stands for a tensor.
+        layers: the number of layers. A name with `{i}` stands for one tensor of each layer.
     """
 
     layers: int
-    noted: dict[str, tuple[Shape, Callable[[Array], Array]]] = field(default_factory=dict)
+    recorded: dict[str, tuple[Shape, Callable[[Array], Array]]] = field(default_factory=dict)
 
-    def take(self, b: Builder, name: str, shape: Shape, laid: Callable[[Array], Array] = vector) -> Value:
-        """The parameter that is made of a tensor of that name and shape."""
-        self.noted[name] = shape, laid
-        made: Value = b.param(name=name, shape=laid(np.empty(shape)).shape)
-        return made
+    def take(self, b: Builder, name: str, shape: Shape, layout: Callable[[Array], Array] = vector) -> Value:
+        """A parameter for the tensor of this name and shape."""
+        self.recorded[name] = shape, layout
+        parameter: Value = b.param(name=name, shape=layout(np.empty(shape)).shape)
+        return parameter
 
     def dense(self, b: Builder, x: Value, name: str, out: int, *, bias: bool = True, taps: int = 0) -> Value:
-        """x W + c, of a Linear or of a convolution over one token"""
+        """x W + c of a Linear or a pointwise convolution"""
         width = x.type.shape[-1]
         assert isinstance(width, int)
         weight = self.take(b, f"{name}.weight", (out, width, 1) if taps else (out, width), linear)
-        made: Value = b.dense(x, weight, self.take(b, f"{name}.bias", (out,))) if bias else b.matmul(x, weight)
-        return made
+        result: Value = b.dense(x, weight, self.take(b, f"{name}.bias", (out,))) if bias else b.matmul(x, weight)
+        return result
 
     def shapes(self) -> Shapes:
-        """Every tensor and its shape."""
-        return {name: shape for name, shape, _ in self._each()}
+        """The shape of each tensor."""
+        return {name: shape for name, shape, _ in self._entries()}
 
-    def arrays(self, given: Arrays) -> dict[str, Array]:
-        """The parameters, made of tensors."""
-        return {name: laid(np.asarray(given[name], np.float32)) for name, _, laid in self._each()}
+    def arrays(self, tensors: Arrays) -> dict[str, Array]:
+        """The parameters, from the tensors."""
+        return {name: layout(np.asarray(tensors[name], np.float32)) for name, _, layout in self._entries()}
 
-    def _each(self) -> Any:
-        for name, (shape, laid) in self.noted.items():
+    def _entries(self) -> Any:
+        for name, (shape, layout) in self.recorded.items():
             for i in range(self.layers if "{i}" in name else 1):
-                yield name.replace("{i}", str(i)), shape, laid
+                yield name.replace("{i}", str(i)), shape, layout

@@ -1,4 +1,4 @@
-"""MossFormer2 of clearvoice 0.1.2 in numpy float64, after its files, channels last."""
+"""MossFormer2 of clearvoice 0.1.2 in NumPy float64, after its source, channels last."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ GROUP = 256
 
 
 def separation(arrays: Arrays, settings: Settings) -> Forward:
-    """MossFormer.forward, the speakers on the last axis"""
+    """MossFormer.forward, with speakers on the last axis"""
     p, step = _tensors(arrays), settings["window"] // 2
 
     def run(wave: Array) -> Array:
         window, kernel = p("enc.conv1d.weight")[:, 0], p("dec.weight")[:, 0]
         frames = (wave.shape[1] - settings["window"]) // step + 1
-        cut = np.stack([wave[:, i * step : i * step + settings["window"]] for i in range(frames)], 1)
-        x = np.maximum(cut @ window.T, 0)
+        windows = np.stack([wave[:, i * step : i * step + settings["window"]] for i in range(frames)], 1)
+        x = np.maximum(windows @ window.T, 0)
         out = np.zeros((*wave.shape, settings["speakers"]))
         for speaker, mask in enumerate(_mask_net(p, settings, x, "mask_net.")):
             parts = (x * mask) @ kernel
@@ -33,7 +33,7 @@ def separation(arrays: Arrays, settings: Settings) -> Forward:
 
 
 def enhancement(arrays: Arrays, settings: Settings) -> Forward:
-    """MossFormer_MaskNet.forward of SE, the first speaker"""
+    """MossFormer_MaskNet.forward of MossFormer2_SE, the first speaker"""
     p = _tensors(arrays)
     return lambda x: _mask_net(p, settings, x, "")[0]
 
@@ -66,21 +66,21 @@ def _mask_net(p: Tensors, settings: Settings, x: Array, prefix: str) -> list[Arr
 def _attention(p: Tensors, settings: Settings, x: Array, name: str) -> Array:
     """FLASH_ShareA_FFConvM.forward"""
     n, half = x.shape[1], -(-x.shape[2] // 2)
-    late = x.copy()
-    late[:, 1:, :half], late[:, :1, :half] = x[:, :-1, :half], 0
-    v, u = np.split(_feed_forward(p, late, f"{name}to_hidden."), 2, axis=-1)
-    qk = _feed_forward(p, late, f"{name}to_qk.")
+    shifted = x.copy()
+    shifted[:, 1:, :half], shifted[:, :1, :half] = x[:, :-1, :half], 0
+    v, u = np.split(_feed_forward(p, shifted, f"{name}to_hidden."), 2, axis=-1)
+    qk = _feed_forward(p, shifted, f"{name}to_qk.")
     cheap = [
         qk * gamma + beta for gamma, beta in zip(p(f"{name}qk_offset_scale.gamma"), p(f"{name}qk_offset_scale.beta"))
     ]
-    quad_q, lin_q, quad_k, lin_k = (_rotated(each, settings["rope_dims"]) for each in cheap)
+    quad_q, lin_q, quad_k, lin_k = (_rotated(head, settings["rope_dims"]) for head in cheap)
 
     def attended(values: Array) -> Array:
         out: Array = lin_q @ (lin_k.swapaxes(1, 2) @ values) / n
         for start in range(0, n, GROUP):
-            at = slice(start, start + GROUP)
-            scores = np.maximum(quad_q[:, at] @ quad_k[:, at].swapaxes(1, 2) / GROUP, 0) ** 2
-            out[:, at] += scores @ values[:, at]
+            group = slice(start, start + GROUP)
+            scores = np.maximum(quad_q[:, group] @ quad_k[:, group].swapaxes(1, 2) / GROUP, 0) ** 2
+            out[:, group] += scores @ values[:, group]
         return out
 
     out = (attended(u) * v) * _sigmoid(attended(v) * u)
@@ -88,7 +88,7 @@ def _attention(p: Tensors, settings: Settings, x: Array, name: str) -> Array:
 
 
 def _feed_forward(p: Tensors, x: Array, name: str) -> Array:
-    """FFConvM.forward, with the norm that its tensors tell"""
+    """FFConvM.forward, with scale norm if there is a `g`, else layer norm"""
     try:
         gain = p(f"{name}mdl.0.g")
         length = np.linalg.norm(x, axis=-1, keepdims=True) * x.shape[-1] ** -0.5
@@ -101,7 +101,7 @@ def _feed_forward(p: Tensors, x: Array, name: str) -> Array:
 
 
 def _memory_block(p: Tensors, settings: Settings, x: Array, name: str) -> Array:
-    """Gated_FSMN_Block.forward, and that of the dilated one"""
+    """Gated_FSMN_Block.forward and Gated_FSMN_Block_Dilated.forward"""
     h = _prelu(_linear(p, x, f"{name}conv1.0"), p(f"{name}conv1.1.weight"))
     h = _normed(p, h, f"{name}norm1", (2,), 1e-5)
     u = _feed_forward(p, h, f"{name}gated_fsmn.to_u.")
@@ -134,19 +134,19 @@ def _convolved(x: Array, weight: Array, dilation: int) -> Array:
 
 def _linear(p: Tensors, x: Array, name: str) -> Array:
     weight = p(f"{name}.weight")
-    made: Array = x @ weight.reshape(weight.shape[:2]).T + p(f"{name}.bias")
-    return made
+    result: Array = x @ weight.reshape(weight.shape[:2]).T + p(f"{name}.bias")
+    return result
 
 
 def _normed(p: Tensors, x: Array, name: str, axes: Any, eps: float) -> Array:
     centred = x - x.mean(axes, keepdims=True)
-    made: Array = centred / np.sqrt(x.var(axes, keepdims=True) + eps) * p(f"{name}.weight") + p(f"{name}.bias")
-    return made
+    normed: Array = centred / np.sqrt(x.var(axes, keepdims=True) + eps) * p(f"{name}.weight") + p(f"{name}.bias")
+    return normed
 
 
 def _sigmoid(x: Array) -> Array:
-    made: Array = 0.5 * (1 + np.tanh(x / 2))
-    return made
+    result: Array = 0.5 * (1 + np.tanh(x / 2))
+    return result
 
 
 def _prelu(x: Array, slope: Array) -> Array:

@@ -30,7 +30,7 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 class Net:
-    """What both have: the mask net, under a prefix."""
+    """The mask net, under a prefix: the common part of both models."""
 
     name = ""
     prefix = ""
@@ -38,31 +38,31 @@ class Net:
     options: Mapping[str, AttrSpec] = {}
 
     def recognise(self, shapes: Shapes) -> bool:
-        """Shared attention with convolutions, and the memory that it has."""
+        """Shared attention with convolutions, and this model's kind of memory."""
         first = f"{self.prefix}{BLOCK}."
         memory = f"{first}fsmn.0.gated_fsmn.fsmn.{'conv.conv1' if self.dilated else 'conv1'}.weight"
         return f"{first}layers.0.{MARK}" in shapes and memory in shapes
 
     def read_module(self, module: Any) -> Settings:
-        """None. Raises SettingError where a part is foreign, or set to what the package never sets."""
+        """No options. Raises SettingError if a part is foreign, or its settings differ from ClearVoice's."""
         problems = list(foreign(module, PARTS))
         for name, part in module.named_modules():
             shares = type(part).__name__ == "FLASH_ShareA_FFConvM"
             if shares and (part.group_size, part.causal, part.shift_tokens) != (256, False, True):
-                problems.append(f"{name} has another group, or causality, or shift, than ClearVoice gives it")
+                problems.append(f"{name} has another group_size, causal or shift_tokens than in ClearVoice")
         if problems:
             raise SettingError(problems, where=self.name)
         return {}
 
-    def read_config(self, said: Mapping[str, Any]) -> Settings:
-        """None: shapes tell all."""
+    def read_config(self, config: Mapping[str, Any]) -> Settings:
+        """No options: shapes determine everything."""
         return {}
 
     def sizes(self, shapes: Shapes) -> Settings:
-        """Widths, the depth, the speakers, the lengths of kernels."""
+        """Widths, depth, number of speakers, kernel lengths."""
         block = f"{self.prefix}{BLOCK}."
         memory = f"{block}fsmn.0.gated_fsmn.fsmn.{'conv.conv1' if self.dilated else 'conv1'}.weight"
-        wanted = {
+        names = {
             "encoder": (f"{self.prefix}conv1d_encoder.weight", 3),
             "out": (f"{self.prefix}conv1d_out.weight", 3),
             "decoder": (f"{self.prefix}conv1_decoder.weight", 3),
@@ -71,34 +71,34 @@ class Net:
             "mark": (f"{block}layers.0.{MARK}", 3),
             "memory": (memory, 4),
         }
-        found = {key: shapes.get(name, ()) for key, (name, _) in wanted.items()}
-        if odd := [name for key, (name, rank) in wanted.items() if len(found[key]) != rank]:
-            raise ParameterError([f"{name} must have {wanted_rank(wanted, name)} axes" for name in odd])
+        sizes = {key: shapes.get(name, ()) for key, (name, _) in names.items()}
+        if wrong := [f"{name} must have {rank} axes" for key, (name, rank) in names.items() if len(sizes[key]) != rank]:
+            raise ParameterError(wrong)
         numbers = [int(match[1]) for name in shapes if (match := _LAYER.search(name))]
-        dim = found["encoder"][0]
+        dim = sizes["encoder"][0]
         return {
             "dim": dim,
-            "channels_in": found["encoder"][1],
-            "channels_out": found["decoder"][0],
-            "speakers": found["out"][0] // dim,
+            "channels_in": sizes["encoder"][1],
+            "channels_out": sizes["decoder"][0],
+            "speakers": sizes["out"][0] // dim,
             "depth": max(numbers) + 1,
-            "query_key_dim": found["keys"][1],
-            "rope_dims": 2 * found["rates"][0],
-            "kernel": found["mark"][2],
-            "inner": found["memory"][0],
-            "memory": found["memory"][2],
+            "query_key_dim": sizes["keys"][1],
+            "rope_dims": 2 * sizes["rates"][0],
+            "kernel": sizes["mark"][2],
+            "inner": sizes["memory"][0],
+            "memory": sizes["memory"][2],
             "dilated": self.dilated,
         }
 
     def layout(self, settings: Settings) -> Shapes:
-        """The tensors of the model, those of the frequencies too."""
-        _, parameters = self.made(settings)
+        """The tensors of the model, including the frequencies."""
+        _, parameters = self.graph(settings)
         block, half = f"{self.prefix}{BLOCK}.layers.", settings["rope_dims"] // 2
         rates = {f"{block}{i}.rotary_pos_emb.freqs": (half,) for i in range(settings["depth"])}
         return {**parameters.shapes(), **rates, f"{self.prefix}pos_enc.inv_freq": (settings["dim"] // 2,)}
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """Other frequencies."""
+        """Wrong frequencies."""
         names = {f"{self.prefix}pos_enc.inv_freq": settings["dim"]}
         for i in range(settings["depth"]):
             names[f"{self.prefix}{BLOCK}.layers.{i}.rotary_pos_emb.freqs"] = settings["rope_dims"]
@@ -106,21 +106,16 @@ class Net:
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
         """The model; its parameters have the package's names."""
-        graph, parameters = self.made(settings)
+        graph, parameters = self.graph(settings)
         return graph, parameters.arrays(arrays)
 
-    def made(self, settings: Settings) -> tuple[Graph, Parameters]:
-        """The model, and what its parameters are made of."""
+    def graph(self, settings: Settings) -> tuple[Graph, Parameters]:
+        """The model, and the tensors of its parameters."""
         raise NotImplementedError
 
     def live(self, module: Any, settings: Settings) -> Forward:
-        """As it is."""
+        """The module in float64."""
         return package.wide(module)
-
-
-def wanted_rank(wanted: Mapping[str, tuple[str, int]], name: str) -> int:
-    """How many axes the tensor of that name has."""
-    return next(rank for each, rank in wanted.values() if each == name)
 
 
 class Separation(Net):
@@ -130,23 +125,24 @@ class Separation(Net):
     prefix = "mask_net."
 
     def recognise(self, shapes: Shapes) -> bool:
-        """With the encoder of a wave."""
+        """A mask net and the encoder of a wave."""
         return super().recognise(shapes) and "enc.conv1d.weight" in shapes
 
     def sizes(self, shapes: Shapes) -> Settings:
-        """Those of the net, and the length of a window."""
+        """The sizes of the net, and the window length."""
         window = shapes.get("enc.conv1d.weight", ())
         if len(window) != 3:
             raise ParameterError(f"enc.conv1d.weight must be [n, 1, k], got shape {window}")
         return super().sizes(shapes) | {"window": window[2]}
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
-        """Other frequencies; a decoder of another width, which the package itself cannot run."""
-        odd = [] if settings["dim"] == settings["channels_in"] else ["the encoder and the net must be of one width"]
-        return [*odd, *super().problems(arrays, settings)]
+        """Wrong frequencies; an encoder of another width than the net, which the package cannot run."""
+        same_width = settings["dim"] == settings["channels_in"]
+        problems = [] if same_width else ["the encoder and the net must have the same width"]
+        return [*problems, *super().problems(arrays, settings)]
 
-    def made(self, settings: Settings) -> tuple[Graph, Parameters]:
-        """Windows of the wave, a mask of them for each speaker, and back; as long as what came in."""
+    def graph(self, settings: Settings) -> tuple[Graph, Parameters]:
+        """Encodes windows of the wave, and decodes them with a mask per speaker, to the length of the input."""
         p, window = Parameters(settings["depth"]), settings["window"]
         b = Builder("mossformer2_ss")
         wave = b.input("wave", "f32[B, L]")
@@ -155,11 +151,11 @@ class Separation(Net):
         x = b.relu(b.conv1d(b.reshape(wave, shape=(batch, length, 1)), encoder, stride=window // 2))
         kernel = p.take(b, "dec.weight", (settings["dim"], 1, window), transposed_taps)
 
-        def heard(mask: Value) -> Value:
-            long = b.conv_transpose1d(b.mul(x, mask), kernel, stride=window // 2)
-            return b.pad(long, axis=1, after=length - long.type.shape[1])
+        def decode(mask: Value) -> Value:
+            decoded = b.conv_transpose1d(b.mul(x, mask), kernel, stride=window // 2)
+            return b.pad(decoded, axis=1, after=length - decoded.type.shape[1])
 
-        waves = [heard(mask) for mask in mask_net(b, p, x, self.prefix, settings)]
+        waves = [decode(mask) for mask in mask_net(b, p, x, self.prefix, settings)]
         return b.finish(b.concat(*waves, axis=-1)), p
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
@@ -167,16 +163,16 @@ class Separation(Net):
         return (random.standard_normal((batch, length)),)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """One group of windows, around its border, and more; no multiples of a step."""
+        """Below, around and above one group of windows, with and without a partial step."""
         step = settings["window"] // 2
         return [step * frames + rest for frames, rest in ((4, 3), (256, 0), (257, 1), (519, step - 1))]
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """In numpy."""
+        """The NumPy reference."""
         return reference.separation(arrays, settings)
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """In PyTorch."""
+        """The model of the package."""
         return package.separation(arrays, settings)
 
 
@@ -186,8 +182,8 @@ class MaskNet(Net):
     name = "MossFormer2_SE"
     dilated = False
 
-    def made(self, settings: Settings) -> tuple[Graph, Parameters]:
-        """Features of a spectrum to the mask of the first speaker."""
+    def graph(self, settings: Settings) -> tuple[Graph, Parameters]:
+        """The features of a spectrum -> the mask of the first speaker."""
         p = Parameters(settings["depth"])
         b = Builder("mossformer2_se")
         x = b.input("features", f"f32[B, T, {settings['channels_in']}]")
@@ -198,13 +194,13 @@ class MaskNet(Net):
         return (random.standard_normal((batch, length, settings["channels_in"])),)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
-        """Around the borders of groups."""
+        """Around group boundaries."""
         return 2, 255, 256, 257, 519
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
-        """In numpy."""
+        """The NumPy reference."""
         return reference.enhancement(arrays, settings)
 
     def package(self, arrays: Arrays, settings: Settings) -> Forward | None:
-        """In PyTorch."""
+        """The model of the package."""
         return package.enhancement(arrays, settings)
