@@ -205,10 +205,10 @@ def _layer_normalization(scope: Scope, node: Node, x: str, scale: str, bias: str
 
 
 def _conv(scope: Scope, node: Node, x: str, weight: str) -> str:
-    """Channels come before tokens in ONNX. ONNX Runtime makes no empty result: where it may be, one more is made."""
+    """Conv with channels before tokens. ONNX Runtime fails on empty results, so one more token is computed and cut."""
     length, pads = node.output.type.shape[1], list(_attr(node, "pads"))
     certain = isinstance(length, int) and length > 0
-    made = scope.one(
+    result = scope.one(
         "Conv",
         scope.one("Transpose", x, perm=[0, 2, 1], stem="channels"),
         scope.one("Transpose", weight, perm=[2, 1, 0], stem="kernel"),
@@ -218,8 +218,8 @@ def _conv(scope: Scope, node: Node, x: str, weight: str) -> str:
         pads=pads if certain else [pads[0], pads[1] + _attr(node, "stride")],
     )
     if not certain:
-        made = scope.one("Slice", made, _numbers(scope, 0), scope.shape(length), _numbers(scope, 2))
-    return scope.one("Transpose", made, perm=[0, 2, 1])
+        result = scope.one("Slice", result, _numbers(scope, 0), scope.shape(length), _numbers(scope, 2))
+    return scope.one("Transpose", result, perm=[0, 2, 1])
 
 
 def _conv_transpose(scope: Scope, node: Node, x: str, weight: str) -> str:

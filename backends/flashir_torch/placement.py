@@ -78,7 +78,7 @@ class Sharded(Placement):
             self.mesh = _mesh(device, processes)
 
     def shard(self, module: nn.Module) -> None:
-        """Layer by layer, so that no more than one is whole at a time; then what is no layer's."""
+        """Shard each layer, so that at most one is gathered at a time, then the remaining parameters."""
         scalars = {parameter for parameter in module.parameters() if not parameter.ndim}
         for part in (*layers(module), module):
             sharded: FSDPModule = fully_shard(part, mesh=self.mesh, ignored_params=scalars)

@@ -90,10 +90,10 @@ class Scope(ABC):
 
     def tensor(self, value: Value) -> fx.Node:
         """The value as a tensor node; a constant becomes a tensor of shape []."""
-        made = self.values[value]
-        if not isinstance(made, fx.Node):
-            made = self.values[value] = self.full((), made, value.type.dtype, stem=value.name)
-        return made
+        emitted = self.values[value]
+        if not isinstance(emitted, fx.Node):
+            emitted = self.values[value] = self.full((), emitted, value.type.dtype, stem=value.name)
+        return emitted
 
     def stands_for(self, value: Value, made: Made) -> None:
         """Register the emitted form of a value; a node stores its type."""

@@ -37,9 +37,9 @@ class Settled:
     @staticmethod
     def of(model: Graph, target: str, workload: Workload, params: Mapping[str, Any] | None = None) -> Settled:
         """Plan a model. Raises the errors of `flashir.plan`."""
-        found = plan(model, target, workload.batch, workload.seq_len, params=params)
-        model = settle(model, same_function(model, found.settings))
-        return Settled(model, target, workload, found.graph)
+        best = plan(model, target, workload.batch, workload.seq_len, params=params)
+        model = settle(model, same_function(model, best.settings))
+        return Settled(model, target, workload, best.graph)
 
     def on(self, target: str) -> Graph:
         """The model planned for another target. Raises the errors of `flashir.plan`."""
@@ -126,13 +126,13 @@ def jax_function(
 
 
 def _native(
-    given: Graph | str | Path, params: Mapping[str, Any] | None, wanted: str, target: str, work: Workload
+    source: Graph | str | Path, params: Mapping[str, Any] | None, wanted: str, target: str, work: Workload
 ) -> Any:
-    found = backend_of(target)
-    if found.name != wanted or not isinstance(found, Native):
+    backend = backend_of(target)
+    if backend.name != wanted or not isinstance(backend, Native):
         raise TargetError(f"wanted a target of {wanted}, got {target}", hint=f"such as {wanted}:cpu")
-    if not isinstance(given, Graph):
-        loaded = load_checkpoint(given)
-        given, params = loaded.model, loaded.params if params is None else params
-    model = Settled.of(given, target, work, params)
-    return found.native(model, None if params is None else checked(model.model, params))
+    if not isinstance(source, Graph):
+        loaded = load_checkpoint(source)
+        source, params = loaded.model, loaded.params if params is None else params
+    model = Settled.of(source, target, work, params)
+    return backend.native(model, None if params is None else checked(model.model, params))

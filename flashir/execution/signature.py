@@ -55,7 +55,7 @@ class Signature:
             )
             for value in graph.inputs
         )
-        self.names = tuple(each.name for each in self.inputs)
+        self.names = tuple(spec.name for spec in self.inputs)
         self.longest = Extent.of(graph).longest
 
     def collected(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
@@ -77,16 +77,16 @@ class Signature:
         """All problems of the shapes of the inputs."""
         problems: list[str] = []
         sizes: dict[str, int] = {}
-        for shape, each in zip(shapes, self.inputs):
-            if len(shape) != len(each.axes):
+        for shape, spec in zip(shapes, self.inputs):
+            if len(shape) != len(spec.axes):
                 problems.append(
-                    f"{each.name} must have {len(each.axes)} axes, as {each.type}, got shape {tuple(shape)}"
+                    f"{spec.name} must have {len(spec.axes)} axes, as {spec.type}, got shape {tuple(shape)}"
                 )
                 continue
-            for axis, (wanted, got) in enumerate(zip(each.axes, shape)):
+            for axis, (wanted, got) in enumerate(zip(spec.axes, shape)):
                 expected = sizes.setdefault(wanted, got) if isinstance(wanted, str) else wanted
                 if expected is not None and expected != got:
-                    problems.append(f"axis {axis} of {each.name} ({each.type}) must be {expected}, got {got}")
+                    problems.append(f"axis {axis} of {spec.name} ({spec.type}) must be {expected}, got {got}")
         if self.longest is not None and shapes and len(shapes[0]) > 1 and shapes[0][1] > self.longest:
             problems.append(f"{self.names[0]} has {shapes[0][1]} tokens a row, the model takes at most {self.longest}")
         return problems

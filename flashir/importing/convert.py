@@ -24,7 +24,7 @@ from flashir.plugins import IMPORTERS, plugins
 
 VERIFY = ("auto", "package", "off")
 SHOWN = 20
-"""Problems that are told."""
+"""The most problems that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
     if family is not None and family not in plugins(IMPORTERS):
         raise SettingError(f"unknown family {family!r}{suggest(family, plugins(IMPORTERS))}")
     known = importers() if family is None else {family: importer(family)}
-    for name, each in known.items():
-        for structure in each.structures():
+    for name, kind in known.items():
+        for structure in kind.structures():
             if structure.recognise(held.shapes):
                 return name, structure
-    names = [structure.name for each in known.values() for structure in each.structures()]
+    names = [structure.name for kind in known.values() for structure in kind.structures()]
     some = ", ".join(list(held.arrays)[:5])
     raise InputError(
         f"these tensors belong to no known model{f' of {family}' if family else ''}: {some}, ..",

@@ -75,20 +75,18 @@ def _in_folder(folder: Path) -> tuple[Path, Mapping[str, Any]]:
 def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> Held:
     """Extract the tensors by name from their containers."""
     notes = []
-    while isinstance(content, Mapping) and (
-        key := next((each for each in AROUND if _is_table(content.get(each))), None)
-    ):
+    while isinstance(content, Mapping) and (key := next((k for k in AROUND if _is_table(content.get(k))), None)):
         notes.append(f"the tensors are those under {key!r}")
         content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ParameterError(f"it holds no tensors by name, but {shown(content)}", where=where)
     arrays: dict[str, Array] = {}
     problems = []
-    for name, each in content.items():
+    for name, tensor in content.items():
         try:
-            array = as_array(each)
+            array = as_array(tensor)
             if array.dtype == object or array.dtype.kind in "US":
-                raise ValueError(f"must be a tensor, got {shown(each)}")
+                raise ValueError(f"must be a tensor, got {shown(tensor)}")
             arrays[str(name)] = array
         except ValueError as error:
             problems.append(f"{name} {error}")
@@ -103,8 +101,8 @@ def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> 
         if left := len(arrays) - len(inside):
             notes.append(f"{left} tensors that do not begin with {prefix!r} are left out")
         arrays = inside
-    while wrapper := next((each for each in WRAPPERS if all(name.startswith(each) for name in arrays)), ""):
-        notes.append(f"the prefix {wrapper!r} of all names was taken off")
+    while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in arrays)), ""):
+        notes.append(f"the prefix {wrapper!r} of all names was removed")
         arrays = {name.removeprefix(wrapper): array for name, array in arrays.items()}
     return Held(arrays, where, config, notes=tuple(notes))
 

@@ -58,17 +58,17 @@ class Sizes:
         b, dtype = Builder("mixed"), DTYPES[self.dtype]
         keys = [b.input(f"x{i}", f"{dtype}[B, T, {self.keys}]") for i in range(4)]
         v, bias = b.input("v", f"{dtype}[B, T, {self.width}]"), b.input("bias", f"{dtype}[{self.chunk}, {self.chunk}]")
-        made = b.chunked_recurrence(v, *keys[:2], bias, *keys[2:], chunk=self.chunk, causal=self.causal, cumsum=cumsum)
-        return b.finish(made)
+        attrs: dict[str, Any] = {"chunk": self.chunk, "causal": self.causal, "cumsum": cumsum}
+        return b.finish(b.chunked_recurrence(v, *keys[:2], bias, *keys[2:], **attrs))
 
     def operands(self, device: str) -> list[Tensor]:
         """Random operands, scaled like those of a layer."""
         shapes = [(self.batch, self.seq_len, self.keys)] * 4
         shapes += [(self.batch, self.seq_len, self.width), (self.chunk, self.chunk)]  # type: ignore[list-item]
         random = torch.Generator(device).manual_seed(0)
-        made = [torch.randn(shape, generator=random, device=device) for shape in shapes]
-        made[0] /= self.chunk
-        return [x.to(TYPES[DTYPES[self.dtype]]).requires_grad_() for x in made]
+        operands = [torch.randn(shape, generator=random, device=device) for shape in shapes]
+        operands[0] /= self.chunk
+        return [x.to(TYPES[DTYPES[self.dtype]]).requires_grad_() for x in operands]
 
     def bound(self, card: Target, *, step: bool) -> float:
         """The roofline bound in milliseconds."""

@@ -63,8 +63,8 @@ def _backward(
     _check_device(v)
     sizes = _sizes(quad_q, v, chunk, causal, lin_norm)
     with torch.cuda.device(v.get_device()):  # Triton launches on the current one
-        made = sizes.backward(_prepared(*operands), states, _without_gaps(d_out.to(v.dtype)))
-    q, k, p, r, x, b = (gradient.to(operand.dtype) for gradient, operand in zip(made, operands, strict=True))
+        gradients = sizes.backward(_prepared(*operands), states, _without_gaps(d_out.to(v.dtype)))
+    q, k, p, r, x, b = (gradient.to(operand.dtype) for gradient, operand in zip(gradients, operands, strict=True))
     return q, k, p, r, x, b
 
 

@@ -77,9 +77,9 @@ class Layer(Adapter):
             InputError: a tensor has a wrong dtype or shape; on a CPU also if a row of the mask has no token.
         """
         code = self._codes[mask is not None]
-        given = (x,) if mask is None else (x, mask)
-        made: Tensor = code.call(self, *self._admitted(code.given, code.types, given, {}))
-        return made
+        inputs = (x,) if mask is None else (x, mask)
+        result: Tensor = code.call(self, *self._admitted(code.given, code.types, inputs, {}))
+        return result
 
     def _emit(self, place: Place) -> None:
         self._codes = [_code(self.layer, self._workload, self._target, place, masked) for masked in (False, True)]

@@ -54,9 +54,9 @@ class Model(Adapter):
     def _emit(self, place: Place) -> None:
         graph = code_graph(self._settled, place)
         own = {parameter_name(path): parameter for path, parameter in self.named_parameters()}
-        made = module(graph, own)
-        _graft(self, made)
-        self._code = type(made).forward
+        emitted = module(graph, own)
+        _graft(self, emitted)
+        self._code = type(emitted).forward
         self._types = [TYPES[value.type.dtype] for value in graph.inputs]
 
     def extra_repr(self) -> str:
@@ -65,12 +65,12 @@ class Model(Adapter):
         return f"@{self.model.name}, code for {self._place.target} in {self._place.dtype}"
 
 
-def _graft(root: nn.Module, made: nn.Module) -> None:
+def _graft(root: nn.Module, source: nn.Module) -> None:
     """Give a tree of modules the code of another tree with the same parameters. Existing modules stay in place.
 
     Layers become modules with code. Layers that already have code get the new code, and keep their hooks.
     """
-    for name, new in made.named_children():
+    for name, new in source.named_children():
         old = root._modules.get(name)
         if (
             isinstance(new, fx.GraphModule)

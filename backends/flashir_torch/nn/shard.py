@@ -13,13 +13,13 @@ from flashir_torch.remat import layers
 def fully_shard(module: nn.Module, **how: Any) -> nn.Module:
     """Shard a module of flashir layer by layer, by `torch.distributed.fsdp.fully_shard`.
 
-    Scalars are whole in every process, and their gradients are averaged as those of all others are.
+    Scalars are replicated, and their gradients are averaged like those of the other parameters.
 
     Args:
-        module: as `flashir.torch_module` gives it.
-        how: as for PyTorch's function, such as `mesh`, of one axis.
+        module: a module of `flashir.torch_module`.
+        how: arguments for the function of PyTorch, such as `mesh`, with one axis.
     """
-    scalars = {each for each in module.parameters() if not each.ndim}
+    scalars = {parameter for parameter in module.parameters() if not parameter.ndim}
     for part in (*layers(module), module):
         fsdp.fully_shard(part, ignored_params=scalars, **how)
     group = how["mesh"].get_group() if how.get("mesh") is not None else None
@@ -29,6 +29,6 @@ def fully_shard(module: nn.Module, **how: Any) -> nn.Module:
         distributed.all_reduce(parameter.grad, group=group)
         parameter.grad /= distributed.get_world_size(group)
 
-    for each in scalars:
-        each.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]
+    for scalar in scalars:
+        scalar.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]
     return module
