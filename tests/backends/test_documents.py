@@ -120,7 +120,8 @@ def test_padding_moves_no_gradient(target: str, name: str, task: str) -> None:
             wanted[key] = wanted.get(key, 0.0) + part
     errors = dict(differences(found, wanted))
     print(f"{target} {name} {task}: at most {max(errors.values()):.1e} off")
-    assert max(errors.values()) <= TOLERANCE
+    for key, error in errors.items():  # the gradient of a scalar is a sum over all tokens, in which most cancels
+        assert error <= (TOLERANCE if found[key].ndim else 10 * TOLERANCE), key
 
 
 @pytest.mark.parametrize(("target", "name", "task"), every(*QUICK))

@@ -155,7 +155,7 @@ def tokens_of_chunks(b: Builder, length: Size, n: int, chunks: Size) -> Value:
 
 def padding_mask(b: Builder, v: Value, chunk: int, causal: bool, kernel: str) -> Value | None:
     """bool [b, t], all true, if softmax needs a mask for the zeros that pad the last chunk; otherwise None"""
-    if kernel != "softmax" or causal or divides(chunk, v.type.shape[1]):
+    if kernel != "softmax" or causal or divides(chunk, v.type.shape[-2]):
         return None
     return b.broadcast(b.constant(True, DType.BOOL), shape=(v.type.shape[0], v.type.shape[-2]))
 
