@@ -198,7 +198,7 @@ def test_a_result_that_is_no_logits_is_described(cli: Cli, tmp_path: Path, text:
     assert "mean" in shown and "loss" not in shown and "logits" not in shown
     narrow = write(tmp_path / "narrow.fir", HIDDEN.replace("dim = 256", "dim = 64").replace("T, 256", "T, 64"))
     assert cli.json("run", narrow, "--text", text)["shape"] == [1, 225, 64]
-    assert "does not end in logits" in cli.fails("generate", model, "--prompt", "a")
+    assert "does not return logits" in cli.fails("generate", model, "--prompt", "a")
     cli.ok("export", model, "-o", tmp_path / "out")
     assert "is not logits over the tokens" in cli.fails("eval", tmp_path / "out", "--data", text)
 
