@@ -108,7 +108,7 @@ class TestTrain:
         assert cli.json("train", "--resume", run)["resumed_from"] == 1
         assert losses(run) == whole
         for option in (("--document-end", "none"), ("--special-tokens",)):
-            assert f"{option[0]} cannot be set" in cli.fails("train", "--resume", run, *option)
+            assert f"{option[0]} cannot change" in cli.fails("train", "--resume", run, *option)
 
     def test_a_run_from_before_there_was_a_choice_goes_on_without(
         self, cli: Cli, data: Path, gpt2: Path, tmp_path: Path

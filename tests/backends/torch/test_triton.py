@@ -331,7 +331,7 @@ def test_the_bench_says_that_it_needs_a_card(
     monkeypatch.setattr(sys, "argv", ["bench_kernel"])
     with pytest.raises(SystemExit):
         bench_kernel.main()
-    assert "on a CUDA card, and PyTorch finds none here" in capsys.readouterr().err
+    assert "needs a CUDA device, and PyTorch finds none" in capsys.readouterr().err
 
 
 def test_the_roofline_is_that_of_the_record() -> None:
