@@ -59,7 +59,7 @@ def closed() -> None:
     ("stdout", "code", "said"),
     [
         (full, 2, "error: standard output: cannot write: No space left on device\nfree some space\n"),
-        (closed, 2, "error: standard output: it is closed\n> /dev/null leaves out what is printed\n"),
+        (closed, 2, "error: standard output: it is closed\nredirect it to /dev/null to discard the output\n"),
         (left, 141, ""),
     ],
     ids=["full", "closed", "left"],
