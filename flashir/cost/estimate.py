@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from flashir.cost.backward import reached
-from flashir.cost.fusion import Kernel, Region, Sizes
+from flashir.cost.fusion import Kernel, Region
+from flashir.cost.node_cost import Sizes
 from flashir.cost.target import LARGE, Target
 from flashir.ir.cost import Contraction
 from flashir.ir.graph import Graph, Node, Value

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from flashir.cost.backward import kept_by, read_by_gradient
-from flashir.cost.node_cost import node_cost
+from flashir.cost.node_cost import Sizes, node_cost
 from flashir.ir.dims import Size, evaluate
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.types import TensorType
 from flashir.ops import OPS, Contraction, Cost
-
-Sizes = Mapping[str, int]
 
 SIDES = 2  # operands of a product; the gradient of each is a product
 

@@ -61,13 +61,13 @@ def test_a_number_that_cannot_explain_its_kernel_is_left_out(graphs):
 
 
 def test_calibrating_keeps_a_profile_that_later_plans_use(monkeypatch):
-    monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setattr(module, "ROUNDS", 3)  # of two samples, the lower quartile lies below both
     monkeypatch.setattr(module, "SWEEPS", 1)
     monkeypatch.setattr(module, "WIDEST_SPREAD", 1e9)
     found = calibrate("onnx:cpu")
     assert target("onnx:cpu").number("bandwidth") == pytest.approx(found.after.number("bandwidth"))
     assert "calibrated on this machine" in target("onnx:cpu").sources["peak.f32"]
-    assert all(timing.ms >= 0 for timing in found.timings)  # two rounds on a busy machine may lose one in noise
+    assert all(timing.ms > 0 for timing in found.timings)
     assert 0 < found.share <= 1
 
 

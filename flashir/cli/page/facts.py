@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 from flashir.cost import Target
-from flashir.cost.node_cost import node_cost
+from flashir.cost.node_cost import Sizes, node_cost
 from flashir.errors import FlashirError
 from flashir.ir import Node
 from flashir.ir.parameter_names import full_name
 from flashir.ir.text.printer import attr_text
 from flashir.ops import OPS, Cost
 
-Sizes = Mapping[str, int]
 UNSEEN = ("scope", "std", "mean", "valid")  # attributes that say nothing on a card
 TELLING = ("chunk", "tile", "cumsum", "expansion", "key_dim", "heads", "causal")
 """Those that a card has whatever they are."""

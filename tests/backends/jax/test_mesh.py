@@ -62,9 +62,7 @@ def check(one: dict[str, Any], ours: Path, several: dict[str, Any], theirs: Path
         wanted_arrays, arrays = (load_params(folder / f"{file}.safetensors") for folder in (ours, theirs))
         assert list(wanted_arrays) == list(arrays)
         for name, array in wanted_arrays.items():
-            # AdamW moves an element by about the learning rate, whatever the size of its gradient: rounding shows there
-            atol = 2e-4 if file == "params" else 1e-5
-            np.testing.assert_allclose(arrays[name], array, rtol=1e-5, atol=atol, err_msg=name)
+            np.testing.assert_allclose(arrays[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
