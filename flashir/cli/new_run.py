@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from flashir.cli import source
+from flashir.ir.graph import Attr
 from flashir.models.end_tokens import NONE, Reading
+from flashir.models.load import accepted
+from flashir.models.load import model as build
 from flashir.train.data import documents
 from flashir.train.distributed import Meeting, Report
 from flashir.train.recipe import Recipe, read_recipe, recipe_of
 from flashir.train.run_folder import RunFolder, run_around
 from flashir.train.setup import Data, begin, task_of, tokenizer_of
+
+PACKED: Mapping[str, Attr] = {"segments": "token"}
+"""The settings of a built-in model for packed rows, unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,11 @@ class NewRun:
         if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.given and found.tokenizer is not None:
             recipe = _reading_on(replace(recipe, tokenizer=str(found.tokenizer)), found.reading)
         used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, report), recipe.reading.document_end)
-        if found.kind == "zoo" and "vocab" not in source.read_settings(self.settings or ()):
+        if found.kind == "zoo":
             vocab = used.needs(task_of(found.model)) if used.is_bytes else used.vocab
-            found = source.find(self.model, [*(self.settings or ()), f"vocab={vocab}"], self.size, self.task)
+            defaults = {"vocab": vocab, **accepted(self.model, PACKED)}
+            stated = source.read_settings(self.settings or (), self.size, self.task)
+            found = replace(found, model=build(self.model, **(defaults | stated)))
         return begin(found.model, recipe, used, folder, found.params, report, **self.choices)[1]
 
 

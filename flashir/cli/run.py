@@ -42,12 +42,18 @@ def run(
     ] = None,
     segment_ids: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npy", help="Segment ids, for a model with segments.", rich_help_panel=options.DATA),
+        typer.Option(
+            metavar="FILE.npy",
+            help="Segment ids, for a model with segments.  [default: each row is one document]",
+            rich_help_panel=options.DATA,
+        ),
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.npy", help="True where there is a token, for a model with mask.", rich_help_panel=options.DATA
+            metavar="FILE.npy",
+            help="True where there is a token, for a model with mask.  [default: everywhere]",
+            rich_help_panel=options.DATA,
         ),
     ] = None,
     offset: Annotated[
@@ -130,7 +136,7 @@ def run(
     beside = {name: tokens.cut(tokens.read_array(file), offset, length) for name, file in told.items()}
     batch, width = (*given.shape, 1)[:2]
     compiled = _compiled(found, target, weights, {**choices, "batch": max(1, batch), "seq_len": max(1, width)})
-    named = _named(compiled.model, beside)
+    named = _named(compiled.model, given, beside)
     results, seconds = _timed(lambda: _each(compiled(given, **named)))
     used = found.weights() if found.run is not None else weights
     result = report.Report.of(model, compiled.plan, used, given, results, seconds, known, out, beside)
@@ -144,13 +150,12 @@ def run(
     result.stop_if_off()
 
 
-def _named(model: Graph, beside: dict[str, Any]) -> dict[str, Any]:
-    """What is given beside tokens, by the names of the model's inputs and in their order, where it has such inputs."""
-    from flashir.ir import DType
+def _named(model: Graph, first: Any, beside: dict[str, Any]) -> dict[str, Any]:
+    """The other inputs by name, in the order of the model. Each row is one document, unless others are given."""
+    from flashir.reference.inputs import masking_inputs, undivided
 
-    names = {"mask" if value.type.dtype is DType.BOOL else "segment_ids": value.name for value in model.inputs[1:]}
-    known = {name: beside[key] for key, name in names.items() if key in beside}
-    return known | {key: x for key, x in beside.items() if key not in names}
+    names = {role: value.name for role, value in masking_inputs(model).items()}
+    return undivided(model, first) | {names.get(role, role): array for role, array in beside.items()}
 
 
 def _place_of(output: str | None, model: Graph, out: Path | None) -> int:

@@ -179,8 +179,9 @@ def train(
     (metrics.jsonl, tensorboard/) and the newest checkpoints; every other verb takes these as MODEL. Ctrl-C saves and
     stops. --resume resumes a run, also after a crash. Several processes, started by torchrun, train together.
 
-    Documents are packed into rows. With -s segments=token, tokens attend only to their own document; with
-    -s segments=chunk, documents that share a chunk also attend to each other.
+    Documents are packed into rows, and tokens of a built-in model attend only to their own document. With
+    -s segments=chunk, documents that share a chunk also attend to each other; with -s segments=false, all of a row do.
+    Other models keep the inputs that they have.
 
     Examples:
         flashir train flash --size small --data books/ --steps 2000 --tokens 16384 -o run/

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flashir.arguments import shown, typed
+from flashir.backends.frontend import Described
 from flashir.backends.registry import frontends
 from flashir.errors import InputError, SettingError, suggest
 from flashir.files.foreign import read_text
 from flashir.files.kinds import given_as_model
 from flashir.ir import Auto, DType, Graph, loads
 from flashir.ir.dims import plain
+from flashir.ir.graph import Attr
 from flashir.ir.verify import verify
 
 HINT = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
@@ -37,6 +40,13 @@ def model(name: str, **settings: Any) -> Graph:
             return frontend.build(name, own)
     known = [known_name for frontend in frontends() for known_name in frontend.models()]
     raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
+
+
+def accepted(name: str, settings: Mapping[str, Attr]) -> dict[str, Attr]:
+    """Those of some settings that a named model accepts; none if its frontend does not describe its settings."""
+    described = (frontend for frontend in frontends() if isinstance(frontend, Described))
+    specs = next((each.settings(name) for each in described if name in each.models()), {})
+    return {key: value for key, value in settings.items() if key in specs and specs[key].problem(key, value) is None}
 
 
 @typed

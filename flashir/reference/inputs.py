@@ -16,6 +16,7 @@ from flashir.transforms import bind_sizes
 
 Array = npt.NDArray[Any]
 INT32 = np.iinfo(np.int32)
+SEGMENT_IDS, MASK = "segment_ids", "mask"
 
 
 def collect(model: Graph, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
@@ -68,8 +69,21 @@ def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
 
 def one_document(model: Graph, ids: Array) -> list[Array]:
     """All inputs of a model for token rows [b, t] without padding, each a single document."""
-    masks = (value.type.dtype is DType.BOOL for value in model.inputs[1:])
-    return [ids, *(np.ones(ids.shape, bool) if is_mask else np.zeros(ids.shape, np.int64) for is_mask in masks)]
+    return [ids, *undivided(model, ids).values()]
+
+
+def undivided(model: Graph, first: Array) -> dict[str, Array]:
+    """The masking inputs of a model by name, if each row [b, t, ..] of its first input is one document, unpadded."""
+    rows, one = first.shape[:2], {SEGMENT_IDS: np.zeros, MASK: np.ones}
+    types = {SEGMENT_IDS: np.int64, MASK: np.bool_}
+    return {value.name: one[role](rows, types[role]) for role, value in masking_inputs(model).items()}
+
+
+def masking_inputs(model: Graph) -> dict[str, Value]:
+    """The inputs [b, t] that separate tokens, by role: `segment_ids` holds whole numbers, `mask` is bool."""
+    rows = model.inputs[0].type.shape[:2] if model.inputs else ()
+    beside = [value for value in model.inputs[1:] if value.type.shape == rows and not value.type.dtype.is_float]
+    return {MASK if value.type.dtype is DType.BOOL else SEGMENT_IDS: value for value in beside}
 
 
 def _types(value: Value, x: Array) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from flashir.backends.optimizer_state import Moments
 from flashir.errors import InputError, SettingError, TargetError, option
 from flashir.execution.trainer import trainable
-from flashir.ir import DType, Graph
+from flashir.ir import Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import State
@@ -20,7 +20,7 @@ from flashir.models.parameters import checked, fitted, init
 from flashir.planning.plan import Plan, plan
 from flashir.planning.workload import Workload
 from flashir.reference.cross_entropy import is_causal
-from flashir.reference.inputs import vocabulary
+from flashir.reference.inputs import MASK, SEGMENT_IDS, masking_inputs, vocabulary
 from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
 from flashir.train.distributed import Report
 from flashir.train.recipe import Recipe
@@ -159,18 +159,14 @@ def mask_inputs(model: Graph) -> dict[str, bool]:
     Raises:
         InputError: the model takes other inputs, or in another order.
     """
-    shape = model.inputs[0].type.shape
-    dtypes = [value.type.dtype for value in model.inputs[1:] if value.type.shape == shape]
-    numbers = (DType.I32, DType.I64)
-    segments, mask = any(dtype in numbers for dtype in dtypes), DType.BOOL in dtypes
-    in_order = [dtype in numbers for dtype in dtypes] == [True] * segments + [False] * mask
-    if not in_order or len(dtypes) != len(model.inputs) - 1:
+    found = masking_inputs(model)
+    if tuple(found.values()) != model.inputs[1:] or list(found) == [MASK, SEGMENT_IDS]:
         taken = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
         raise InputError(
             f"the model takes ({taken}); wanted tokens, then optional segment ids, then an optional mask",
             where=f"@{model.name}",
         )
-    return {"segments": segments, "mask": mask}
+    return {"segments": SEGMENT_IDS in found, "mask": MASK in found}
 
 
 def _planned(model: Graph, recipe: Recipe, params: Mapping[str, Any] | None, choices: Mapping[str, Any]) -> Plan:

@@ -29,6 +29,11 @@ _EVERY_MODEL = {
 _MASK = AttrSpec((bool,), False, doc="an input, mask, true where there is a token: nothing sees the others")
 
 
+def specs_of(system: System) -> dict[str, AttrSpec]:
+    """The settings of a system besides its size and task."""
+    return {**_EVERY_MODEL, **_apart(system), **system.specs()}
+
+
 def _apart(system: System) -> dict[str, AttrSpec]:
     """The settings for segments and padding masks."""
     kinds = (*(("token",) if system.apart else ()), *((True, "chunk") if system.by_chunk else ()))
@@ -48,7 +53,7 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
     if model not in SYSTEMS:
         raise SettingError(f"unknown model {model!r}{suggest(model, SYSTEMS)}")
     system = SYSTEMS[model]
-    specs = {**_EVERY_MODEL, **_apart(system), **system.specs()}
+    specs = specs_of(system)
     causal = given.get("causal", True)
     size, task = given.get("size", "base"), given.get("task", "lm" if causal else "mlm")
     problems = [*_unknown("size", size, system.sizes), *_unknown("task", task, TASKS)]

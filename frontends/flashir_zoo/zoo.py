@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashir.ir import Attr, Builder, DType, Graph, Value
-from flashir.ops import OPS
-from flashir_zoo.settings import attrs_of, dtype_of, resolve
+from flashir.ops import OPS, AttrSpec
+from flashir_zoo.settings import attrs_of, dtype_of, resolve, specs_of
 from flashir_zoo.systems import SYSTEMS
 
 
@@ -19,6 +19,10 @@ class Zoo:
     def models(self) -> Mapping[str, str]:
         """The names of the models, each with a line of documentation."""
         return {name: system.doc for name, system in SYSTEMS.items()}
+
+    def settings(self, model: str) -> Mapping[str, AttrSpec]:
+        """The settings of a model besides its size and task."""
+        return specs_of(SYSTEMS[model])
 
     def build(self, model: str, settings: Mapping[str, Attr]) -> Graph:
         """tokens [b, t] -> logits [b, t, vocab]: embedding, positions, layers, an optional norm, the tied embedding.

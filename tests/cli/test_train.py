@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.cli.new_run import default_name
+from flashir.cli.new_run import NewRun, default_name
 from flashir.cli.train import GRACE_S
+from flashir.models.checkpoint import load_checkpoint
+from flashir.train.distributed import ALONE
 from tests.cli.conftest import TINY, Cli
 
 pytest.importorskip("torch")
@@ -137,10 +139,38 @@ def test_a_masked_model_is_trained_and_evaluated(cli: Cli, data: Path, tmp_path:
     assert "masked token" in cli.ok("eval", run, "--data", data)
 
 
-def test_a_model_with_segments_is_trained(cli: Cli, data: Path, tmp_path: Path) -> None:
-    made = cli.json("train", *TINY, "-s", "segments=true", "--data", data, *SHORT, "-o", tmp_path / "run")
-    assert made["complete"] is True
-    assert cli.json("eval", tmp_path / "run", "--data", data, "--target", "torch:cpu")["tokens"] > 1000
+def test_documents_in_a_row_are_trained_apart(cli: Cli, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli.json("train", *TINY, "--data", data, *SHORT, "-o", run)["complete"] is True
+    assert cli.json("eval", run, "--data", data, "--target", "torch:cpu")["tokens"] > 1000
+    assert cli.json("run", run, "--text", data / "one.txt", "--length", 40)["loss"] < 8  # a text is one document
+    named = cli.json("run", run, "--text", data / "one.txt", "--length", 40, "--target", "torch:cpu", "--verify")
+    assert named["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "told"),
+    [
+        ("flash", [], "token"),
+        ("transformer++", ["mask=true"], "token"),
+        ("flash", ["segments=chunk"], "chunk"),
+        ("flash", ["segments=false"], "nothing"),
+        ("model.fir", None, "nothing"),
+    ],
+    ids=str,
+)
+def test_rows_separate_documents_unless_told_otherwise(
+    model: str, settings: list[str] | None, told: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.fir").write_text(flashir.dumps(flashir.model("flash", size="tiny", chunk=16, vocab=256)))
+    given = {"data": (str(data),), "seq_len": 32, "tokens": 128, "rows": 4}
+    size = "tiny" if settings is not None else None
+    new = NewRun(model, settings, size, None, None, given, None, tmp_path / "run", {"policy": "quality"})
+    graph = load_checkpoint(new.begun(ALONE, lambda *_: None)[0].newest()).model
+    inputs, ops = [value.name for value in graph.inputs], {node.op for node in graph.walk()}
+    assert ("segment_ids" in inputs, "documents" in ops) == (told != "nothing", told == "token")
+    assert ("mask" in inputs) == ("mask=true" in (settings or []))
 
 
 class TestEval:

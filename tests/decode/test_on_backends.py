@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import flashir
 from flashir import interpret
 from flashir.backends.decoding import Decoding, decoding
 from flashir.backends.lowering import Lowering
@@ -14,6 +15,7 @@ from flashir.backends.protocols import StatefulBackend
 from flashir.backends.registry import backend_of
 from flashir.ir import Graph, dumps
 from flashir.models.parameters import unit
+from flashir.reference.inputs import one_document
 from tests.backends.support import at_hand
 from tests.decode.support import CHUNK, LENGTH, ROOM, STARTS, ZOO, Call, RandomCase, decoded, model, tokens, worst
 from tests.strategies import models
@@ -49,6 +51,17 @@ def test_steps_give_the_logits_of_the_whole(name: str, target: str) -> None:
     for starts, widths in ((STARTS[0], (1,)), (STARTS[1], (CHUNK + 2, 1))):
         calls = running(decoding(graph, tokens=max(widths), max_len=ROOM), target, params)
         assert worst(wanted, decoded(*calls, ids, starts, widths)) < TOLERANCE
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_prompt_of_a_model_with_documents_is_one_document(target: str) -> None:
+    if not at_hand(target.partition(":")[0]):
+        pytest.skip("not installed")
+    graph = flashir.model("flash", **{**ZOO["flash"][1], "cumsum": "scan"}, segments="token", mask=True)
+    params, ids = unit(graph), tokens(3, LENGTH)
+    wanted = interpret(graph, params, *one_document(graph, ids))[0]
+    calls = running(decoding(graph, max_len=ROOM), target, params)
+    assert worst(wanted, decoded(*calls, ids, STARTS[0], (1,))) < TOLERANCE
 
 
 ALL = list(HealthCheck)
