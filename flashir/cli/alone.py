@@ -21,12 +21,12 @@ def refuse_others(ctx: typer.Context, option: str, *fitting: str) -> None:
         raise SettingError(f"{option} runs nothing, so it takes no {', '.join(others)}")
 
 
-def refuse_unused(ctx: typer.Context, found: Source, *planned: str) -> None:
+def refuse_unused(ctx: typer.Context, model: Source, *planned: str) -> None:
     """Reject options that have no effect on a model.
 
     Args:
         ctx: the context of the verb.
-        found: the model. The choices of an exported model are fixed; others take the sizes that their types and ops
+        model: the model. The choices of an exported model are fixed; others take the sizes that their types and ops
             allow.
         planned: parameters of the verb only used for planning, in addition to `CHOICES`, such as `seq_len`.
 
@@ -36,21 +36,21 @@ def refuse_unused(ctx: typer.Context, found: Source, *planned: str) -> None:
     from flashir.errors import SettingError
     from flashir.planning.extent import Extent
 
-    given, problems = _given(ctx), []
-    if found.kind == "export":
-        late = [given[name] for name in (*CHOICES, *planned) if name in given]
+    spelling, problems = _given(ctx), []
+    if model.kind == "export":
+        late = [spelling[name] for name in (*CHOICES, *planned) if name in spelling]
         if late:
-            problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are fixed")
-    elif "rechunk" in given and "chunk" not in given:
+            problems.append(f"{', '.join(late)} cannot be set: {model.word} is exported, its choices are fixed")
+    elif "rechunk" in spelling and "chunk" not in spelling:
         problems.append("--rechunk does nothing without --chunk")
-    if "strict" in given and "params" not in given:
-        problems.append(f"{given['strict']} does nothing without --params")
-    if found.kind != "export":
-        extent = Extent.of(found.model)
+    if "strict" in spelling and "params" not in spelling:
+        problems.append(f"{spelling['strict']} does nothing without --params")
+    if model.kind != "export":
+        extent = Extent.of(model.model)
         fits = {"batch": extent.rows, "seq_len": extent.tokens}
         for name in planned:
-            if name in given and name in fits and fits[name](ctx.params[name]) != ctx.params[name]:
-                problems.append(f"{given[name]} {ctx.params[name]}: @{found.model.name} takes {extent}")
+            if name in spelling and name in fits and fits[name](ctx.params[name]) != ctx.params[name]:
+                problems.append(f"{spelling[name]} {ctx.params[name]}: @{model.model.name} takes {extent}")
     if problems:
         raise SettingError(problems)
 

@@ -1,4 +1,4 @@
-"""How a benchmark is shown on a terminal, or in a pipe: a line for every case."""
+"""Show a benchmark on a terminal or in a pipe, one line per case."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flashir.cli import console
 from flashir.cli.bench_page import title
 
 LEAST = ("tokens/s", "spread", "predicted", "memory")
-"""What is left out, in this order, where a terminal is too narrow for all."""
+"""The columns to drop, in this order, if the terminal is too narrow."""
 
 
 def show_record(record: Record) -> None:
-    """The table, one line a case; what all cases share stands above it."""
+    """Print the table, with a line per case. Values that all cases share are printed above it."""
     lines = [_cells(row) for row in record.rows]
     same = [name for name in ("target", "batch") if len({line[name] for line in lines}) == 1]
     console.say(title(record), "bold")
@@ -26,7 +26,7 @@ def show_record(record: Record) -> None:
     )
     console.show(_table(lines, (*same, *LEAST[:without])))
     if without:
-        console.say(f"a wider terminal, or a pipe, has {' and '.join(LEAST[:without])} too", "dim")
+        console.say(f"a wider terminal, or a pipe, also shows {' and '.join(LEAST[:without])}", "dim")
     for row in record.rows:
         if row.problem:
             state = "left out" if row.left_out else "failed"
@@ -34,7 +34,7 @@ def show_record(record: Record) -> None:
 
 
 def _table(lines: list[dict[str, str]], without: tuple[str, ...]) -> Table:
-    """The table of some of the columns."""
+    """The table without some of the columns."""
     shown = [name for name in lines[0] if name not in without] if lines else []
     table = console.table(*shown, right=tuple(name for name in shown if name not in ("system", "target", "chunk")))
     for column in table.columns:
@@ -45,12 +45,12 @@ def _table(lines: list[dict[str, str]], without: tuple[str, ...]) -> Table:
 
 
 def _width(table: Table) -> int:
-    """The columns of a terminal that a table wants."""
+    """The width of a table, in characters."""
     return console.out().measure(table, options=console.out().options.update(max_width=console.PIPE_WIDTH)).maximum
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """A line of the table by its columns; the reason in one word where nothing was measured."""
+    """The cells of a row by column. The median holds `left out` or `failed` if there is no measurement."""
     times = row.times
     lower, upper = times.quartiles if times else (0.0, 0.0)
     nothing = "left out" if row.left_out else "failed" if row.failed else "-"

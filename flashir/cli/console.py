@@ -1,4 +1,4 @@
-"""How the command line speaks: results on stdout, everything else on stderr; plain text where it is piped."""
+"""Output of the command line: results on stdout, everything else on stderr, and plain text in pipes."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from flashir.errors import counted as counted
 from flashir.reference.finite import check_numbers
 
 PIPE_WIDTH = 100_000
-"""Columns of a pipe: nothing is cut or wrapped for a program that reads it."""
+"""The width of a pipe: its lines are neither cut nor wrapped."""
 
 
 def out() -> Console:
-    """Standard output as it is now: a terminal with colours, or a pipe without."""
+    """The console of the current standard output; a pipe has no colours."""
     return _console(stderr=False)
 
 
 def err() -> Console:
-    """Standard error as it is now."""
+    """The console of the current standard error."""
     return _console(stderr=True)
 
 
 def say(text: str = "", style: str | None = None) -> None:
-    """A line of the result."""
+    """Print a line of the result."""
     _print(out(), text, style)
 
 
 def echo(text: str) -> None:
-    """A part of the result, as it is: text that programs read, such as IR."""
+    """Print a part of the result without changes, such as IR text that programs read."""
     sys.stdout.write(text)
 
 
 def stream(text: str) -> None:
-    """A piece of a result that comes bit by bit. What would control a terminal is not written to one."""
+    """Print a piece of a result that arrives in pieces. A terminal gets no control characters."""
     shown = text.translate(tables.CONTROLS) if sys.stdout.isatty() else text
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(shown.encode(encoding, "replace").decode(encoding))
@@ -50,17 +50,17 @@ def stream(text: str) -> None:
 
 
 def note(text: str, style: str | None = None) -> None:
-    """A line about the result, on stderr."""
+    """Print a note on stderr."""
     _print(err(), text, style)
 
 
 def warn(word: str, text: str, style: str) -> None:
-    """A text on stderr behind a word in colour, such as `error:`."""
+    """Print a text on stderr after a coloured word, such as `error:`."""
     _print(err(), f"{word} {text}", style, len(word))
 
 
 def emit(value: Any) -> None:
-    """The one JSON value of a verb with `--json`. Raises ResultError where a number in it is not finite."""
+    """Print the JSON value of a verb with `--json`. Raises ResultError if a number is not finite."""
     check_numbers(value)
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if not can_spell(sys.stdout, text):
@@ -69,10 +69,10 @@ def emit(value: Any) -> None:
 
 
 def answer(value: dict[str, Any], as_json: bool) -> bool:
-    """What a verb found, before anything of it is shown: printed with `--json`. Returns whether it was.
+    """Check the result of a verb, and print it if `as_json` is set. Returns `as_json`.
 
     Raises:
-        ResultError: a number in it is not finite; nothing is printed then.
+        ResultError: a number is not finite. Nothing is printed then.
     """
     check_numbers(value)
     if as_json:
@@ -81,39 +81,39 @@ def answer(value: dict[str, Any], as_json: bool) -> bool:
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An empty table: ruled on a terminal, bare in a pipe. `right` names the columns of numbers."""
+    """An empty table, with rules on a terminal. The columns in `right` are right-aligned."""
     return tables.table(*columns, right=right, terminal=out().is_terminal)
 
 
 def facts(pairs: dict[str, str]) -> Table:
-    """Names and what they are, in two columns."""
-    made = tables.pairs()
+    """A table of names and values."""
+    table = tables.pairs()
     for name, value in pairs.items():
-        made.add_row(name, value)
-    return made
+        table.add_row(name, value)
+    return table
 
 
-def show(*what: Any, width: int | None = None) -> None:
-    """Tables, or anything else that rich can draw, one below the other; not wider than `width`."""
+def show(*parts: Any, width: int | None = None) -> None:
+    """Print tables, or other renderables of rich, one below the other and at most `width` wide."""
     console = out()
     console.width = min(console.width, width or console.width)
     if console.is_terminal:
-        console.print(*what, sep="\n")
+        console.print(*parts, sep="\n")
         return
     with console.capture() as capture:
-        console.print(*what, sep="\n")
+        console.print(*parts, sep="\n")
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def milliseconds(value: float) -> str:
-    """A time for people: `0.042 ms`, `3.17 ms`, `2.41 s`."""
+    """Format a time: `0.042 ms`, `3.17 ms`, `2.41 s`."""
     if value >= 1e4:
         return f"{value / 1e3:,.1f} s"
     return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def size(count: float) -> str:
-    """Bytes for people: `812 B`, `3.4 MiB`, `1.21 GiB`."""
+    """Format bytes: `812 B`, `3.4 MiB`, `1.21 GiB`."""
     if count < 1024:
         return f"{count:.0f} B"
     power = min(int(math.log(count, 1024)), 5)
@@ -121,12 +121,12 @@ def size(count: float) -> str:
 
 
 def large(number: float | None, digits: int = 4) -> str:
-    """A number for people that may be larger than a float can be, as a perplexity."""
+    """Format a number that may exceed the range of floats, such as a perplexity."""
     return "more than 1e+308" if number is None or number == math.inf else f"{number:,.{digits}g}"
 
 
 def many(count: float) -> str:
-    """A count for people: `496M`, `1.2k`."""
+    """Format a count: `496M`, `1.2k`."""
     for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= limit:
             return f"{count / limit:.3g}{letter}"
@@ -134,15 +134,15 @@ def many(count: float) -> str:
 
 
 class _Clean(Console):
-    """A console to which strings are text: what would control a terminal is shown as such, in cells of tables, too."""
+    """A console that replaces control characters in strings, also in cells of tables."""
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """The string as rich draws it."""
+        """The string without control characters."""
         return super().render_str(text.translate(tables.CONTROLS), **how)
 
 
 def _print(to: Console, text: str, style: str | None = None, styled: int | None = None) -> None:
-    """A text, on a terminal broken at spaces; only its first characters may be `styled`."""
+    """Print a text, wrapped on a terminal. The style applies to the first `styled` characters."""
     text = text.translate(tables.CONTROLS)
     shown = Text("\n".join(tables.broken(text, to.width)) if to.is_terminal else text)
     shown.stylize(style or "", 0, styled)
@@ -150,9 +150,9 @@ def _print(to: Console, text: str, style: str | None = None, styled: int | None 
 
 
 def _console(*, stderr: bool) -> Console:
-    made = _Clean(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not made.is_terminal:
-        made.width = PIPE_WIDTH
-    elif made.is_dumb_terminal:  # rich takes any such for one of 80 columns
-        made.size = ConsoleDimensions(*shutil.get_terminal_size())
-    return made
+    console = _Clean(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    elif console.is_dumb_terminal:  # rich assumes 80 columns
+        console.size = ConsoleDimensions(*shutil.get_terminal_size())
+    return console

@@ -1,4 +1,4 @@
-"""flashir doctor: whether everything that flashir needs is there and works."""
+"""flashir doctor: check that everything flashir needs is installed and works."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LIBRARIES = (
     *("numpy", "networkx", "lark", "onnx", "onnxruntime", "safetensors", "msgspec", "typer", "rich", "platformdirs"),
 )
 EXTRAS = {"optax": "jax", "tokenizers": "train", "tensorboard": "train", "matplotlib": "train"}
-"""Libraries that only some verbs need, by the extra that brings them."""
+"""Optional libraries, and the extra that installs each."""
 
 
 class State(StrEnum):
-    """How something is: fine, missing but not needed, or broken."""
+    """The state of a part: working, missing but optional, or broken."""
 
     OK = "ok"
     ABSENT = "absent"
@@ -27,26 +27,26 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The state of one part of the installation."""
 
-    what: str
+    part: str
     state: State
     detail: str
     hint: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """Its fields; the key of the hint is `mend`."""
-        return {"what": self.what, "state": self.state, "detail": self.detail, "mend": self.hint}
+        """The JSON fields. The hint is called `mend` there, and the part `what`."""
+        return {"what": self.part, "state": self.state, "detail": self.detail, "mend": self.hint}
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Look at this installation and machine, and try a small export; exit 1 where something is broken.
+    """Check this installation and machine, and try a small export; exit 1 if something is broken.
 
     Examples:
         flashir doctor
         flashir doctor --json
     """
-    with console.err().status("looking around"):
+    with console.err().status("checking the installation"):
         findings = list(examine())
     broken = [finding for finding in findings if finding.state is State.BROKEN]
     if as_json:
@@ -54,31 +54,31 @@ def doctor(as_json: options.Json = False) -> None:
     else:
         _show(findings)
     if broken:
-        console.note(f"broken: {', '.join(finding.what for finding in broken)}", "bold red")
+        console.note(f"broken: {', '.join(finding.part for finding in broken)}", "bold red")
         raise typer.Exit(1)
 
 
 def examine() -> Iterator[Finding]:
-    """Everything that is looked at, in order."""
-    for what, look in (("python", _python), ("machine", _machine)):
-        yield _tried(what, look)
+    """Yield the findings in order."""
+    for part, check in (("python", _python), ("machine", _machine)):
+        yield _tried(part, check)
     yield from _libraries()
     yield from _backends()
     yield from examine_plugins()
-    for what, look in (("cache", _cache), ("tuning store", _store), ("self test", _self_test)):
-        yield _tried(what, look)
+    for part, check in (("cache", _cache), ("tuning store", _store), ("self test", _self_test)):
+        yield _tried(part, check)
 
 
-def _tried(what: str, look: Callable[[], str]) -> Finding:
-    """What a look finds; whatever it raises is the finding."""
+def _tried(part: str, check: Callable[[], str]) -> Finding:
+    """Run a check. An error becomes a finding."""
     from flashir.errors import FlashirError
 
     try:
-        return Finding(what, State.OK, look())
+        return Finding(part, State.OK, check())
     except FlashirError as error:
-        return Finding(what, State.BROKEN, "; ".join(error.problems), error.hint)
+        return Finding(part, State.BROKEN, "; ".join(error.problems), error.hint)
     except Exception as error:
-        return Finding(what, State.BROKEN, f"{type(error).__name__}: {error}")
+        return Finding(part, State.BROKEN, f"{type(error).__name__}: {error}")
 
 
 def _python() -> str:
@@ -120,17 +120,17 @@ def _backends() -> Iterator[Finding]:
     from flashir.cli.machine import Presence
 
     for name in backend_names():
-        found = Presence.of(name)
-        what = f"backend {name}"
-        if found.installed:
-            versions = ", ".join(f"{library} {number}" for library, number in found.versions)
-            yield Finding(what, State.OK, f"{versions}; at hand: {', '.join(found.devices) or 'no device'}")
+        presence = Presence.of(name)
+        part = f"backend {name}"
+        if presence.installed:
+            versions = ", ".join(f"{library} {number}" for library, number in presence.versions)
+            yield Finding(part, State.OK, f"{versions}; at hand: {', '.join(presence.devices) or 'no device'}")
         else:
-            yield Finding(what, State.ABSENT if found.is_optional else State.BROKEN, found.problem, found.hint)
+            yield Finding(part, State.ABSENT if presence.is_optional else State.BROKEN, presence.problem, presence.hint)
 
 
 def examine_plugins() -> Iterator[Finding]:
-    """What brings ops and target records from elsewhere."""
+    """Yield the findings on plug-ins with ops or target records."""
     from flashir.errors import TargetError
     from flashir.ir.op import EXTENSIONS
     from flashir.machine.targets import records_of
@@ -173,15 +173,15 @@ def _store() -> str:
 
 
 def _self_test() -> str:
-    """A tiny model, exported to a temporary folder, against the interpreter."""
+    """Export a tiny model to a temporary folder, and compare it with the interpreter."""
     from tempfile import TemporaryDirectory
 
     from flashir.exporting.export import export
     from flashir.models.load import model
 
     with TemporaryDirectory(prefix="flashir-") as folder:
-        made = export(model("flash", size="tiny"), folder, batch=1, seq_len=128)
-    return f"a tiny model exported for onnx:cpu; {made.checks[-1]}"
+        exported = export(model("flash", size="tiny"), folder, batch=1, seq_len=128)
+    return f"a tiny model exported for onnx:cpu; {exported.checks[-1]}"
 
 
 def _show(findings: list[Finding]) -> None:
@@ -190,5 +190,5 @@ def _show(findings: list[Finding]) -> None:
     table.show_header = False
     for finding in findings:
         detail = f"{finding.detail}; {finding.hint}" if finding.hint else finding.detail
-        table.add_row(finding.state.value, finding.what, detail, style=styles[finding.state])
+        table.add_row(finding.state.value, finding.part, detail, style=styles[finding.state])
     console.show(table)

@@ -1,4 +1,4 @@
-"""Gradients of a model on targets, against the float64 interpreter and against each other."""
+"""Compare the gradients of a model on targets with the float64 interpreter and with each other."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from flashir.execution.gradients import TOLERANCE, DirectionalDerivatives, diffe
 from flashir.planning.plan import compute_type
 
 Case = tuple[int, int]
-"""Rows and tokens."""
+"""A batch and a length."""
 
 
 @dataclass
 class Comparison:
-    """Targets that run one model, each compared with the interpreter and with the first of them.
+    """Compares the gradients of each target with those of the interpreter and of the first target.
 
     Args:
-        params: by full name.
-        lengths: tokens a row; without any, as many as the interpreter does in seconds, which runs twice a parameter.
+        params: parameters by full name.
+        lengths: tokens per row; None for the longest that the interpreter can run twice per parameter in seconds.
         batch: rows.
+        slopes: the derivatives of the interpreter by case, filled by `rows`.
+        first: the first target and its gradients by case, filled by `rows`.
     """
 
     params: Mapping[str, Any]
@@ -38,10 +40,10 @@ class Comparison:
     first: dict[Case, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def rows(self, run: Runnable, call: Gradients, step: Step) -> Iterator[Row]:
-        """One more target: the worst parameter of each comparison."""
+        """Yield the comparisons of one more target, each with its worst parameter."""
         limit = TOLERANCE[compute_type(run.model)]
-        found, _ = cases(run.plan, self.lengths, [self.batch], BUDGET / max(1, 2 * len(self.params)))
-        for case in found if self.lengths is not None else found[-1:]:
+        possible, _ = cases(run.plan, self.lengths, [self.batch], BUDGET / max(1, 2 * len(self.params)))
+        for case in possible if self.lengths is not None else possible[-1:]:
             try:
                 compared = list(self._compared(case, run, call, step))
             except FlashirError as error:
@@ -55,19 +57,19 @@ class Comparison:
         step(f"gradients on {target}", 0, len(self.params))
         arrays = inputs(run.model, *case)
         weights = np.random.default_rng(case).standard_normal(run(*arrays).shape).astype(np.float32)
-        got = call(arrays, weights)
+        actual = call(arrays, weights)
         if case not in self.slopes:
             self.slopes[case] = DirectionalDerivatives(run.model, self.params, arrays, weights)
         errors = []
-        for name, error in self.slopes[case].errors(got):
+        for name, error in self.slopes[case].errors(actual):
             errors.append((name, error))
             step(f"gradients on {target}", len(errors), len(self.params))
         yield "interpreter", *_worst(errors)
-        other, wanted = self.first.setdefault(case, (target, got))
+        other, wanted = self.first.setdefault(case, (target, actual))
         if other != target:
-            yield other, *_worst(differences(got, wanted))
+            yield other, *_worst(differences(actual, wanted))
 
 
 def _worst(errors: Iterable[tuple[str, float]]) -> tuple[float, str]:
-    """The largest error and whose it is; an error that is no number is the largest of all."""
+    """The largest error and its parameter. NaN counts as the largest."""
     return max(((inf if isnan(error) else error, name) for name, error in errors), default=(0.0, ""))

@@ -80,9 +80,9 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
     except FlashirError as error:
         return _fail(error.message, MISUSED, debug)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         hint = "this is a bug in flashir; please report it with the output of `flashir --debug`"
-        return _fail(f"{what}\n{hint}", FAILED, debug)
+        return _fail(f"{problem}\n{hint}", FAILED, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

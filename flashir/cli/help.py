@@ -88,5 +88,5 @@ def _examples(lines: Iterable[str]) -> list[Any]:
     return ["", Text("Examples", "bold yellow"), *map(_indented, shown)] if shown else []
 
 
-def _indented(what: Any) -> Padding:
-    return Padding(what, (0, 0, 0, 2))
+def _indented(part: Any) -> Padding:
+    return Padding(part, (0, 0, 0, 2))

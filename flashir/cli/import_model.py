@@ -1,4 +1,4 @@
-"""flashir import: a model of another package as a checkpoint."""
+"""flashir import: turn a model of another package into a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flashir.cli import console, options
 
 
 class Verify(StrEnum):
-    """What an imported model is held against."""
+    """What an imported model is compared with."""
 
     AUTO = "auto"
     PACKAGE = "package"
@@ -39,7 +39,7 @@ def import_model(
         typer.Option(
             "--from",
             metavar="FAMILY",
-            help="The package that it is of, such as flash-pytorch; recognised without.",
+            help="The package of the model, such as flash-pytorch. By default it is recognised.",
             rich_help_panel=options.MODEL,
         ),
     ] = None,
@@ -49,29 +49,29 @@ def import_model(
             "-s",
             "--set",
             metavar="KEY=VALUE",
-            help="What no shape tells, such as causal=true; repeat for more.",
+            help="A setting that no shape shows, such as causal=true; repeat for more.",
             rich_help_panel=options.MODEL,
         ),
     ] = None,
     prefix: Annotated[
         str,
-        typer.Option(
-            metavar="TEXT", help="What stands before the names that are meant.", rich_help_panel=options.MODEL
-        ),
+        typer.Option(metavar="TEXT", help="Prefix of the tensor names to import.", rich_help_panel=options.MODEL),
     ] = "",
     verify: Annotated[
         Verify,
         typer.Option(
-            help="Compare with a numpy reference, and the package where it is installed; want that it is; or nothing.",
+            help="auto compares with a numpy reference, and with the package if it is installed; package requires the "
+            "package; off compares with neither.",
             rich_help_panel=options.MODEL,
         ),
     ] = Verify.AUTO,
     as_json: options.Json = False,
 ) -> None:
-    """Import a model of another package as a checkpoint, which every other verb takes.
+    """Import a model of another package as a checkpoint, which every other verb accepts.
 
-    The package is recognised by the names of tensors, and sizes by their shapes. What no shape tells is asked for,
-    or is the package's default, and said. The result is compared with the model that it was before anything is written.
+    The names of the tensors identify the package, and their shapes give the sizes. For settings that no shape shows,
+    the import asks or takes the default of the package and says so. The result is compared with the original model
+    before anything is written.
 
     Examples:
         flashir import model.safetensors -s causal=true -s group_size=256 -o checkpoint/
@@ -84,14 +84,14 @@ def import_model(
     from flashir.ir.parameter_count import parameter_count
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ArtefactError("there is something already", where=str(out), hint="choose another folder")
-    given = words.read_settings(settings or ())
-    made = convert(source, family=family, prefix=prefix, verify=verify.value, **given)
-    written = str(made.save(out))
-    count = parameter_count(made.model)
-    about = {"family": made.family, "structure": made.structure, "options": dict(made.options)}
-    if console.answer({**about, "notes": list(made.notes), "parameters": count, "path": written}, as_json):
+        raise ArtefactError("the folder is not empty, or is a file", where=str(out), hint="choose another folder")
+    options_set = words.read_settings(settings or ())
+    converted = convert(source, family=family, prefix=prefix, verify=verify.value, **options_set)
+    written = str(converted.save(out))
+    count = parameter_count(converted.model)
+    about = {"family": converted.family, "structure": converted.structure, "options": dict(converted.options)}
+    if console.answer({**about, "notes": list(converted.notes), "parameters": count, "path": written}, as_json):
         return
-    for note in made.notes:
+    for note in converted.notes:
         console.say(f"note  {note}", "dim")
-    console.say(f"{written}  ({made.structure} of {made.family}, {console.many(count)} parameters)")
+    console.say(f"{written}  ({converted.structure} of {converted.family}, {console.many(count)} parameters)")

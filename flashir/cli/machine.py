@@ -1,4 +1,4 @@
-"""What this machine has: backends, devices, libraries, the cache."""
+"""Which backends and devices this machine has."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from flashir.errors import FlashirError
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a backend is there.
+    """Whether a backend is installed, and its devices.
 
     Args:
-        name: of the backend.
-        installed: whether it loads, and its framework with it.
-        devices: those at hand.
-        versions: of its libraries.
-        problem, hint: what is wrong, and what to do about it.
-        is_optional: whether the base install leaves out its framework.
+        name: the name of the backend.
+        installed: whether it loads together with its framework.
+        devices: the available devices.
+        versions: the versions of its libraries.
+        problem, hint: what is wrong and how to fix it.
+        is_optional: whether its framework is not part of the base install.
     """
 
     name: str
@@ -32,19 +32,19 @@ class Presence:
     @staticmethod
     @cache
     def of(name: str) -> Presence:
-        """Look for a backend; nothing is raised."""
+        """Look for a backend. Raises nothing."""
         from flashir.backends.registry import backend, backend_names
 
         if name not in backend_names():
             return Presence(name, False, problem="this version of flashir has no such backend", hint="not available")
         try:
-            found = backend(name)
+            loaded = backend(name)
         except FlashirError as error:
             return Presence(name, False, problem="; ".join(error.problems), hint=error.hint)
-        optional = bool(found.extra)
+        optional = bool(loaded.extra)
         try:
-            versions = tuple(found.versions().items())
-            return Presence(name, True, found.devices(), versions)
+            versions = tuple(loaded.versions().items())
+            return Presence(name, True, loaded.devices(), versions)
         except FlashirError as error:
             return Presence(name, False, (), (), "; ".join(error.problems), error.hint, optional)
         except ImportError as error:

@@ -28,7 +28,7 @@ def meter(*, still: bool = False) -> Iterator[Step]:
     with Progress(*columns, console=errors, transient=True, disable=disable, auto_refresh=not still) as progress:
         task = progress.add_task("", total=None)
 
-        def step(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total, refresh=still)
+        def step(work: str, done: int, total: int) -> None:
+            progress.update(task, description=work, completed=done, total=total, refresh=still)
 
         yield step

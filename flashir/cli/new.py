@@ -1,4 +1,4 @@
-"""flashir new: a model of the zoo as IR text."""
+"""flashir new: write a model of the zoo as IR text."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def new(
     dtype: options.ComputeType = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Where to write it.", rich_help_panel=options.OUTPUT),
+        typer.Option("-o", "--out", metavar="FILE", help="File to write the text to.", rich_help_panel=options.OUTPUT),
     ] = None,
     init: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Write a checkpoint with fresh parameters instead, the chunk planned for onnx:cpu.",
+            help="Write a checkpoint with random parameters instead. Its chunk is planned for onnx:cpu.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     seed: options.Seed = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a file that exists.", rich_help_panel=options.OUTPUT)
+        bool, typer.Option("--force", help="Replace an existing file.", rich_help_panel=options.OUTPUT)
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a model of the zoo as text, to read, edit and build on.
 
-    Without -o the text goes to standard output. What is not set stays open (`auto`), and is chosen for a device by
-    `plan`, `tune` or `export`.
+    Without -o the text goes to standard output. Choices that are not set stay open (`auto`); `plan`, `tune` and
+    `export` settle them for a device.
 
     Examples:
         flashir new flash --size base --task lm -o model.fir
@@ -55,7 +55,7 @@ def new(
     from flashir.planning.plan import by_hand, plan
 
     if model not in source.zoo_names() and (Path(model).exists() or Path(model).suffix):
-        raise InputError("this is no name of the zoo", where=model, hint="`flashir show` prints a model from a file")
+        raise InputError("this is not a name of the zoo", where=model, hint="`flashir show` prints a model from a file")
     if out is not None and init is not None:
         raise SettingError("give -o for the text or --init for a checkpoint, not both")
     if seed is not None and init is None:

@@ -71,16 +71,16 @@ class NewRun:
 
     def _create(self, recipe: Recipe, folder: Path, report: Report) -> Data:
         """Create the folder, after all checks."""
-        found = source.find(self.model, self.settings, self.size, self.task)
-        if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.given and found.tokenizer is not None:
-            recipe = _reading_on(replace(recipe, tokenizer=str(found.tokenizer)), found.reading)
+        loaded = source.find(self.model, self.settings, self.size, self.task)
+        if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.given and loaded.tokenizer is not None:
+            recipe = _reading_on(replace(recipe, tokenizer=str(loaded.tokenizer)), loaded.reading)
         used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, report), recipe.reading.document_end)
-        if found.kind == "zoo":
-            vocab = used.needs(task_of(found.model)) if used.is_bytes else used.vocab
+        if loaded.kind == "zoo":
+            vocab = used.needs(task_of(loaded.model)) if used.is_bytes else used.vocab
             defaults = {"vocab": vocab, **accepted(self.model, PACKED)}
             stated = source.read_settings(self.settings or (), self.size, self.task)
-            found = replace(found, model=build(self.model, **(defaults | stated)))
-        return begin(found.model, recipe, used, folder, found.params, report, **self.choices)[1]
+            loaded = replace(loaded, model=build(self.model, **(defaults | stated)))
+        return begin(loaded.model, recipe, used, folder, loaded.params, report, **self.choices)[1]
 
 
 def _reading_on(recipe: Recipe, before: Reading | None) -> Recipe:

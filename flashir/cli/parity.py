@@ -1,4 +1,4 @@
-"""Parity: a model on a target against the float64 interpreter, at the lengths where chunks begin and end."""
+"""Compare a model on a target with the float64 interpreter, at the lengths where chunks begin and end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from flashir.reference.compare import sample_inputs, worst_error
 from flashir.reference.finite import check_finite
 from flashir.reference.interpreter import interpret
 
-NO_CHUNK = 64  # what stands in for the chunk of a model without one, where its tile is no longer
-BUDGET = 2e11  # arithmetic of the interpreter, a few seconds of it: lengths beyond are left out
+NO_CHUNK = 64  # replaces the chunk of a model without one, unless its tile is longer
+BUDGET = 2e11  # flops of the interpreter, a few seconds; longer lengths are left out
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: a batch and a length on a target; `problem` where it could not be made.
+    """The comparison of one batch and length on a target.
 
-    `what` is `values` or `gradients`, `against` the interpreter or another target, `parameter` that of the worst
-    gradient.
+    Args:
+        target: the target.
+        batch, length: rows, and tokens per row.
+        error, limit: the relative error, None if there is no finite one, and its tolerance.
+        problem: why the comparison failed, if it did.
+        quantity: `values` or `gradients`.
+        against: the interpreter, or another target.
+        parameter: the parameter with the worst gradient.
     """
 
     target: str
@@ -36,7 +42,7 @@ class Row:
     error: float | None
     limit: float
     problem: str = ""
-    what: str = "values"
+    quantity: str = "values"
     against: str = "interpreter"
     parameter: str = ""
 
@@ -47,38 +53,43 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether both computed the same."""
+        """Whether the error is within the tolerance."""
         return self.error is not None and self.error <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
-        made: dict[str, Any] = {"target": self.target, "what": self.what, "against": self.against, "batch": self.batch}
-        made |= {"length": self.length, "relative_error": self.error, "tolerance": self.limit, "ok": self.ok}
+        """The JSON fields."""
+        fields: dict[str, Any] = {
+            "target": self.target,
+            "what": self.quantity,
+            "against": self.against,
+            "batch": self.batch,
+        }
+        fields |= {"length": self.length, "relative_error": self.error, "tolerance": self.limit, "ok": self.ok}
         optional = {"problem": self.problem, "parameter": self.parameter}
-        return {**made, **{name: text for name, text in optional.items() if text}}
+        return {**fields, **{name: text for name, text in optional.items() if text}}
 
 
 def compare(
     run: Runnable, params: Mapping[str, Any], cases: Sequence[tuple[int, int]], limit: float, step: Step
 ) -> Iterator[Row]:
-    """Each (batch, length), compared; `limit` is the largest error allowed."""
+    """Yield the comparison of each (batch, length) within the tolerance `limit`."""
     from flashir.errors import FlashirError
 
     for done, (batch, length) in enumerate(cases):
         step(f"{run.plan.target}  {batch} x {length}", done, len(cases))
         try:
             arrays = inputs(run.model, batch, length)
-            got = run(*arrays)
-            for each in got if isinstance(got, tuple) else (got,):
-                check_finite(each, "the results")
+            results = run(*arrays)
+            for result in results if isinstance(results, tuple) else (results,):
+                check_finite(result, "the results")
         except FlashirError as error:
             yield Row(run.plan.target, batch, length, None, limit, "; ".join(error.problems))
             continue
-        yield Row(run.plan.target, batch, length, worst_error(got, interpret(run.model, params, *arrays)), limit)
+        yield Row(run.plan.target, batch, length, worst_error(results, interpret(run.model, params, *arrays)), limit)
 
 
 def inputs(model: Graph, batch: int, length: int) -> list[Any]:
-    """Tokens and whatever else a model takes, always the same; none where a size is 0.
+    """The inputs of a model, always the same; empty if a size is 0.
 
     Raises:
         InputError: the types of the inputs fix another batch or length.
@@ -91,8 +102,8 @@ def inputs(model: Graph, batch: int, length: int) -> list[Any]:
 
 
 def batches(model: Graph) -> list[int]:
-    """The rows to compare with: one and two, or as many as the model takes."""
-    return list(dict.fromkeys(Extent.of(model).rows(each) for each in (1, 2)))
+    """The batches to compare: 1 and 2, or the batch that the model fixes."""
+    return list(dict.fromkeys(map(Extent.of(model).rows, (1, 2))))
 
 
 def cases(
@@ -100,21 +111,21 @@ def cases(
 ) -> tuple[list[tuple[int, int]], list[int]]:
     """The (batch, length) pairs to compare, and the lengths that would take too long.
 
-    Without `lengths`: one token, a chunk, one less, one more, and into the fourth chunk, as far as the model takes
-    them, and as many as the interpreter does in a few seconds; the one that crosses into a second chunk always.
+    By default the lengths are 1, C - 1, C, C + 1 and 3C + 2 for the chunk C, if the model and the budget allow them.
+    C + 1, which crosses into a second chunk, is always included.
     """
     if lengths is not None:
         return [(batch, length) for length in lengths for batch in batches], []
     chunk = max(plan.chunk or NO_CHUNK, plan.tile or 0)
     extent = Extent.of(plan.graph)
-    every = dict.fromkeys(extent.tokens(each) for each in (chunk + 1, 1, chunk, chunk - 1, 3 * chunk + 2) if each)
+    every = dict.fromkeys(extent.tokens(length) for length in (chunk + 1, 1, chunk, chunk - 1, 3 * chunk + 2) if length)
     spent = 0.0
-    kept: list[tuple[int, int]] = []
+    chosen: list[tuple[int, int]] = []
     for batch in batches:
         for length in every:
             work = 2.0 * plan.parameters * batch * length
-            if spent + work <= budget or not kept:
+            if spent + work <= budget or not chosen:
                 spent += work
-                kept.append((batch, length))
-    left_out = sorted(set(every) - {length for _, length in kept})
-    return sorted(set(kept), key=lambda case: (case[1], case[0])), left_out
+                chosen.append((batch, length))
+    left_out = sorted(set(every) - {length for _, length in chosen})
+    return sorted(set(chosen), key=lambda case: (case[1], case[0])), left_out

@@ -1,4 +1,4 @@
-"""What `flashir run` says of a run."""
+"""The report of `flashir run`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from flashir.train.data import Tokenizer
 
 @dataclass(frozen=True)
 class Result:
-    """One result of a run, in plain statistics; those of its numbers are None where it has none.
+    """The statistics of one result of a run. They are None for an empty result and for logits.
 
     Args:
-        name: of the value in the model.
-        shape: of the array.
-        mean, std, least, largest: of its numbers.
+        name: the name of the value in the model.
+        shape: the shape of the array.
+        mean, std, least, largest: the statistics of its elements.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Result:
 
     @staticmethod
     def of(name: str, array: npt.NDArray[Any], *, plain: bool = False) -> Result:
-        """That of an array; `plain`, without its statistics."""
+        """The statistics of an array; with `plain`, its name and shape alone."""
         none = plain or not array.size
         numbers = () if none else (array.mean(dtype=float), array.std(dtype=float), array.min(), array.max())
         mean, std, least, largest = map(float, numbers) if numbers else (None,) * 4
         return Result(name, array.shape, mean, std, least, largest)
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
+        """The JSON fields."""
         numbers = {"mean": self.mean, "std": self.std, "min": self.least, "max": self.largest}
         return {"name": self.name, "shape": list(self.shape), **numbers}
 
@@ -63,9 +63,9 @@ class Verdict:
     """A comparison with the float64 interpreter.
 
     Args:
-        shape: of the input.
-        weights: that the interpreter had.
-        error, limit: how far the results are apart, relative to the largest, and how far they may be.
+        shape: the shape of the input.
+        weights: the weights of the interpreter.
+        error, limit: the largest difference relative to the largest value, and its tolerance.
     """
 
     shape: tuple[int, ...]
@@ -75,27 +75,27 @@ class Verdict:
 
     @property
     def is_off(self) -> bool:
-        """Whether they are further apart than they may be."""
+        """Whether the error exceeds the tolerance."""
         return not self.error <= self.limit
 
 
 @dataclass(frozen=True)
 class Report:
-    """A run in numbers.
+    """The numbers of a run.
 
     Args:
         model: MODEL as typed.
-        target, chunk, cumsum, tile: where it ran, with which choices.
-        weights: that it ran with.
-        results: what came out, in the order of the model.
-        logits: whether the first of them is logits.
-        seconds: of one run.
-        count: how many tokens went in.
-        surprise: how well the model foresees its input, where it is causal and gives logits.
-        top: the likeliest tokens after the last, each with its probability.
-        tokenizer: of the model, where it is known.
-        out: the file that has the first result.
-        verdict: of the comparison with the interpreter; None where not compared.
+        target, chunk, cumsum, tile: the target and the choices of the run.
+        weights: the weights of the run.
+        results: the results, in the order of the model.
+        logits: whether the first result is logits.
+        seconds: the time of one run.
+        count: the number of input tokens.
+        surprise: the loss of the model on its input, if it is causal and returns logits.
+        top: the most likely next tokens with their probabilities.
+        tokenizer: the tokenizer of the model, if it is known.
+        out: the file with the first result.
+        verdict: the comparison with the interpreter; None if there was none.
     """
 
     model: str
@@ -126,9 +126,9 @@ class Report:
         out: Path | None,
         beside: Mapping[str, npt.NDArray[Any]],
     ) -> Report:
-        """The numbers of a run; beside the ids there may be `mask` and `segment_ids`, [b, t].
+        """The report of a run. `beside` may have `mask` and `segment_ids`, [b, t].
 
-        Raises ResultError where a result is not finite.
+        Raises ResultError if a result is not finite.
         """
         model, first = plan.graph, results[0]
         logits = logits_width(model) is not None
@@ -165,7 +165,7 @@ class Report:
         results: Sequence[npt.NDArray[Any]],
         limit: float,
     ) -> Report:
-        """The report with the distance of the results to the float64 interpreter's, and how large that may be."""
+        """The report with a comparison of the results with the float64 interpreter, within a tolerance."""
         from flashir.reference.compare import worst_error
         from flashir.reference.interpreter import interpret
 
@@ -175,8 +175,8 @@ class Report:
         return replace(self, verdict=Verdict(inputs[0].shape, weights, worst_error(tuple(results), wanted), limit))
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
-        made: dict[str, Any] = {
+        """The JSON fields."""
+        fields: dict[str, Any] = {
             "model": self.model,
             "target": self.target,
             "chunk": self.chunk,
@@ -185,7 +185,7 @@ class Report:
             "weights": self.weights.as_dict(),
             "logits": self.logits,
             "shape": list(self.results[0].shape),
-            "results": [each.as_dict() for each in self.results],
+            "results": [result.as_dict() for result in self.results],
             "ms": 1e3 * self.seconds,
             "tokens_per_second": self.rate,
             "loss": self.surprise and self.surprise.loss,
@@ -194,15 +194,19 @@ class Report:
             "top": [{"token": token, "probability": chance} for token, chance in self.top],
             "out": self.out,
         }
-        if (found := self.verdict) is not None:
-            made |= {"relative_error": found.error, "tolerance": found.limit, "ok": not found.is_off}
-            reference = {"against": "interpreter", "input_shape": list(found.shape), "weights": found.weights.as_dict()}
-            made["compared"] = reference
-        return made
+        if (verdict := self.verdict) is not None:
+            fields |= {"relative_error": verdict.error, "tolerance": verdict.limit, "ok": not verdict.is_off}
+            reference = {
+                "against": "interpreter",
+                "input_shape": list(verdict.shape),
+                "weights": verdict.weights.as_dict(),
+            }
+            fields["compared"] = reference
+        return fields
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.count / max(self.seconds, 1e-9)
 
     @property
@@ -210,7 +214,7 @@ class Report:
         return self.tokenizer is not None and self.tokenizer.is_bytes
 
     def show(self) -> None:
-        """Print it for people."""
+        """Print the report."""
         chosen = [f"chunk {self.chunk}"] if self.chunk else []
         chosen += [f"tile {self.tile}"] if self.tile else []
         chosen += [f"cumsum {self.cumsum}"] if self.cumsum else []
@@ -230,17 +234,17 @@ class Report:
             facts["next"] = "  ".join(
                 f"{tokens.shown(self.tokenizer, token)} {chance:.1%}" for token, chance in self.top
             )
-        if (found := self.verdict) is not None:
-            verdict = "too far from" if found.is_off else "as"
+        if (verdict := self.verdict) is not None:
+            relation = "differs from" if verdict.is_off else "agrees with"
             facts["verify"] = (
-                f"{verdict} the float64 interpreter on {list(found.shape)} with {found.weights}: "
-                f"{found.error:.1e} off, {found.limit:.0e} allowed"
+                f"{relation} the float64 interpreter on {list(verdict.shape)} with {verdict.weights}: "
+                f"relative error {verdict.error:.1e}, tolerance {verdict.limit:.0e}"
             )
         console.show(console.facts(facts))
 
     def _results(self) -> dict[str, str]:
-        """The shape of logits; of any other result its name, shape and statistics."""
-        shown = {each.name: str(each) for each in self.results}
+        """The results by name: the shape of logits, or the shape and statistics of another result."""
+        shown = {result.name: str(result) for result in self.results}
         if self.logits:
             shown = {"logits": f"{list(self.results[0].shape)}"} | dict([*shown.items()][1:])
         if self.out:
@@ -249,11 +253,11 @@ class Report:
         return shown
 
     def stop_if_off(self) -> None:
-        """Say on stderr what is wrong, and exit with 1, where a comparison failed."""
-        if (found := self.verdict) is not None and found.is_off:
+        """If the comparison failed, report it on stderr and exit with 1."""
+        if (verdict := self.verdict) is not None and verdict.is_off:
             console.note(
-                f"the results differ from the float64 interpreter by {found.error:.1e}, more than {found.limit:.0e}; "
-                "were the parameters the same?",
+                f"the results differ from the float64 interpreter by {verdict.error:.1e}, "
+                f"more than {verdict.limit:.0e}; were the parameters the same?",
                 "bold red",
             )
             raise typer.Exit(1)

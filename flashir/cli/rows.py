@@ -1,4 +1,4 @@
-"""Texts as a model writes them, a row for each prompt: when they end, how they are shown, how fast they came."""
+"""Generated texts, one row per prompt: why they end, how they are shown, and how fast they are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flashir.cli import console
 from flashir.train.data.spelling import Spelling, Stops
 from flashir.train.data.tokenizer import Tokenizer
 
-LABEL = 60  # characters of a prompt above its text
+LABEL = 60  # at most so many characters of a prompt are shown above its text
 
 
 class End(StrEnum):
-    """Why a text ends: a token or a string ends it, it is as long as wanted, the model holds no more, or it failed."""
+    """Why a text ends: an end token, a stop string, the wanted length, the limit of the model, or a failure."""
 
     END = "end"
     STOP = "stop"
@@ -30,10 +30,10 @@ class Row:
 
     Args:
         prompt: the text.
-        ids: its tokens.
-        tokenizer: of the model.
+        ids: the tokens of the prompt.
+        tokenizer: the tokenizer of the model.
         stops: the strings that end the text.
-        ends: the tokens that do; they have no text.
+        ends: the tokens that end the text; they have no text themselves.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Row:
         self._spelling, self._stops, self._ends = Spelling(tokenizer), Stops(stops), ends
 
     def add(self, token: int) -> None:
-        """The next token; nothing once the text has ended."""
+        """Append a token. Does nothing after the end."""
         if self.ended is None:
             self.tokens.append(token)
             if token in self._ends:
@@ -60,7 +60,7 @@ class Row:
                 self._tell(self._spelling.add(token))
 
     def end(self, why: End) -> None:
-        """No token comes any more; nothing once the text has ended."""
+        """End the text. Does nothing after the end."""
         if self.ended is None:
             self._tell(self._spelling.end())
         if self.ended is None:
@@ -68,7 +68,7 @@ class Row:
             self.ended = why
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines."""
+        """The JSON fields."""
         return {
             "prompt": self.prompt,
             "prompt_tokens": len(self.ids),
@@ -84,14 +84,14 @@ class Row:
 
 
 class Sheet:
-    """Rows on standard output, one below the other: of the first that has not ended, each piece as it comes."""
+    """Prints rows one after the other. The first unfinished row is printed piece by piece."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         self._at = self._shown = 0
 
     def update(self) -> None:
-        """Show what is new."""
+        """Print new pieces."""
         while self._at < len(self._rows):
             row = self._rows[self._at]
             if not self._shown and len(self._rows) > 1:
@@ -105,7 +105,7 @@ class Sheet:
 
 
 class Pace:
-    """How fast it goes, from now on: first the prompts are read, then tokens come."""
+    """Measures the speed of generation from now on: the prompts first, then the tokens."""
 
     def __init__(self) -> None:
         self._start = perf_counter()
@@ -114,24 +114,24 @@ class Pace:
         self._counts: list[int] = []
 
     def read(self) -> None:
-        """The prompts have been read."""
+        """Record that the prompts are read."""
         self.prompt_ms = 1e3 * (perf_counter() - self._start)
 
     def tick(self, count: int) -> None:
-        """A token has come, that of each of so many rows."""
+        """Record a new token in each of `count` rows."""
         self._times.append(perf_counter())
         self._counts.append(count)
 
     @property
     def tokens(self) -> int:
-        """How many have come of one row."""
+        """The number of tokens in a row."""
         return len(self._times)
 
     def as_dict(self) -> dict[str, float | None]:
-        """For machines; None where too little has come to tell.
+        """The JSON fields; None if there are too few tokens.
 
-        `ms_per_token` is from one token of a row to the next, `tokens_per_second` of all rows together. The first step
-        does not count where there are others, for it may compile.
+        `ms_per_token` is the time between two tokens of a row, and `tokens_per_second` counts all rows. The first step
+        does not count if there are others, because it may compile.
         """
         steps = min(self.tokens - 1, max(self.tokens - 2, 1))
         ms = rate = None
@@ -141,9 +141,9 @@ class Pace:
         return {"prompt_ms": self.prompt_ms, "ms_per_token": ms, "tokens_per_second": rate}
 
     def facts(self) -> list[str]:
-        """For people."""
-        found = self.as_dict()
-        ms, rate, prompt_ms = found["ms_per_token"], found["tokens_per_second"], found["prompt_ms"]
+        """The speed as texts for people."""
+        fields = self.as_dict()
+        ms, rate, prompt_ms = fields["ms_per_token"], fields["tokens_per_second"], fields["prompt_ms"]
         shown = [] if rate is None else [f"{rate:,.4g} tokens/s"]
         shown += [] if ms is None else [f"{console.milliseconds(ms)} a token"]
         return shown + ([] if prompt_ms is None else [f"prompt read in {console.milliseconds(prompt_ms)}"])

@@ -1,4 +1,4 @@
-"""flashir run: a model on text or token ids."""
+"""flashir run: run a model on text or token ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flashir.ir import Graph
     from flashir.train.data import Tokenizer
 
-QUICK = 1.0  # seconds; a run that takes less is repeated, as the first is slower
+QUICK = 1.0  # seconds; a shorter run is repeated, because the first run is slower
 REPEATS = 3
 
 
@@ -32,7 +32,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text for the model's tokenizer. Without: standard input.",
+            help="Text for the tokenizer of the model.  [default: standard input]",
             rich_help_panel=options.DATA,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE.npy",
-            help="True where there is a token, for a model with mask.  [default: everywhere]",
+            help="True for tokens and False for padding, for a model with a mask.  [default: all True]",
             rich_help_panel=options.DATA,
         ),
     ] = None,
@@ -77,7 +77,8 @@ def run(
         bool,
         typer.Option(
             "--verify",
-            help="Compare with the float64 interpreter; an export with the parameters in it, or of --params, --seed.",
+            help="Compare with the float64 interpreter. For an export it takes the stored parameters, or those of "
+            "--params or --seed.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -87,25 +88,25 @@ def run(
             "-o",
             "--out",
             metavar="FILE.npy",
-            help="Keep the first result, such as logits, or that of --output.",
+            help="Write the first result, such as the logits, or that of --output.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Which result -o keeps, by its name in the model.", rich_help_panel=options.OUTPUT
+            metavar="NAME", help="The result that -o writes, by its name in the model.", rich_help_panel=options.OUTPUT
         ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run a model, or an export of one, and say how fast it is and how well it foresees the text.
+    """Run a model or an export, and report its speed and how well it predicts the text.
 
-    Of a model whose result is no logits, it says the shape and plain statistics. An export has its parameters inside;
-    with --verify it can be compared with others.
+    For results that are not logits, it reports shapes and statistics. An export has its parameters inside; --verify can
+    compare it with others.
 
-    A run and what came of it bring their tokenizer; without one, and with a vocabulary of 256, tokens are the bytes of
-    the text. The loss is that of the next token, for causal models.
+    Runs, checkpoints and their exports have a tokenizer. Without one, and with a vocabulary of 256, tokens are the
+    bytes of the text. The loss is the next-token loss of causal models.
 
     Examples:
         flashir run flash --size tiny --text README.md --verify
@@ -120,30 +121,30 @@ def run(
 
     own = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     choices = {**own, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
-    found = source.find(model, settings, size, task, exports=target)
-    refuse_unused(ctx, found)
+    loaded = source.find(model, settings, size, task, exports=target)
+    refuse_unused(ctx, loaded)
     source.only_one("--text", text, "--ids", ids)
-    kept = _place_of(output, found.model, out)
-    weights = found.weights(params, seed, strict, reference=verify)
+    place = _place_of(output, loaded.model, out)
+    weights = loaded.weights(params, seed, strict, reference=verify)
     known: Tokenizer | None
     if ids is None:
-        known = tokens.reader_of(found, tokenizer).reads(tokens.reading_of(found, None, special_tokens))
+        known = tokens.reader_of(loaded, tokenizer).reads(tokens.reading_of(loaded, None, special_tokens))
         whole = tokens.text_ids(known, text)
     else:
-        known, whole = _reader_if_any(found, tokenizer), tokens.read_array(ids)
-    given = tokens.cut(whole, offset, length)
-    told = {name: file for name, file in (("segment_ids", segment_ids), ("mask", mask)) if file is not None}
-    beside = {name: tokens.cut(tokens.read_array(file), offset, length) for name, file in told.items()}
-    batch, width = (*given.shape, 1)[:2]
-    compiled = _compiled(found, target, weights, {**choices, "batch": max(1, batch), "seq_len": max(1, width)})
-    named = _named(compiled.model, given, beside)
-    results, seconds = _timed(lambda: _each(compiled(given, **named)))
-    used = found.weights() if found.run is not None else weights
-    result = report.Report.of(model, compiled.plan, used, given, results, seconds, known, out, beside)
+        known, whole = _reader_if_any(loaded, tokenizer), tokens.read_array(ids)
+    input_ids = tokens.cut(whole, offset, length)
+    files = {name: file for name, file in (("segment_ids", segment_ids), ("mask", mask)) if file is not None}
+    beside = {name: tokens.cut(tokens.read_array(file), offset, length) for name, file in files.items()}
+    batch, width = (*input_ids.shape, 1)[:2]
+    compiled = _compiled(loaded, target, weights, {**choices, "batch": max(1, batch), "seq_len": max(1, width)})
+    named = _named(compiled.model, input_ids, beside)
+    results, seconds = _timed(lambda: _as_tuple(compiled(input_ids, **named)))
+    used = loaded.weights() if loaded.run is not None else weights
+    result = report.Report.of(model, compiled.plan, used, input_ids, results, seconds, known, out, beside)
     if out is not None:
-        atomic_write(out, lambda file: np.save(file, results[kept]))
+        atomic_write(out, lambda file: np.save(file, results[place]))
     if verify:
-        inputs, limit = [given, *named.values()], found.tolerance(compiled.model)
+        inputs, limit = [input_ids, *named.values()], loaded.tolerance(compiled.model)
         result = result.verified(compiled.model, weights.rechunked(chunk, rechunk), inputs, results, limit)
     if not console.answer(result.as_dict(), as_json):
         result.show()
@@ -159,47 +160,47 @@ def _named(model: Graph, first: Any, beside: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_of(output: str | None, model: Graph, out: Path | None) -> int:
-    """Which of the results is to be kept. Raises InputError where there is none of that name, or nothing keeps it."""
+    """The index of the result to write. Raises InputError if there is none of that name, or no file for it."""
     from flashir.errors import InputError, suggest
 
     names = [value.name for value in model.outputs]
     if output is None:
         return 0
     problems = [] if output in names else [f"the model has no result {output!r}{suggest(output, names)}"]
-    problems += ["nothing keeps that result: give -o FILE.npy"] if out is None else []
+    problems += ["--output needs -o FILE.npy, which writes the result"] if out is None else []
     if problems:
         raise InputError(problems, where="--output")
     return names.index(output)
 
 
-def _each(results: Any) -> tuple[Any, ...]:
-    """The results of a model one by one: a model with several gives a tuple."""
+def _as_tuple(results: Any) -> tuple[Any, ...]:
+    """The results of a model as a tuple, also if there is only one."""
     return results if isinstance(results, tuple) else (results,)
 
 
-def _reader_if_any(found: Source, file: Path | None) -> Tokenizer | None:
-    """What reads text for a model; None where that is not known, for token ids do not need it."""
+def _reader_if_any(loaded: Source, file: Path | None) -> Tokenizer | None:
+    """The tokenizer of a model; None if it has none, because token ids do not need one."""
     from flashir.cli import tokens
     from flashir.errors import InputError
 
     try:
-        return tokens.reader_of(found, file)
+        return tokens.reader_of(loaded, file)
     except InputError:
         if file is None:
             return None
         raise
 
 
-def _compiled(found: Source, target: str, weights: Weights, choices: dict[str, Any]) -> Runnable:
-    """The model as a function: the artefact itself, or compiled now."""
+def _compiled(loaded: Source, target: str, weights: Weights, choices: dict[str, Any]) -> Runnable:
+    """The model as a function: the artefact itself, or the compiled model."""
     from flashir.execution.compile import Runnable, compile
     from flashir.planning.plan import plan
 
-    if found.run is not None:
-        made = plan(found.model, target, choices["batch"], choices["seq_len"], measured=False)
-        return Runnable(made, found.run)
-    with console.err().status(f"compiling {found.word} for {target}"):
-        return compile(found.model, target, weights.arrays, seed=weights.seed or 0, **choices)
+    if loaded.run is not None:
+        settled_plan = plan(loaded.model, target, choices["batch"], choices["seq_len"], measured=False)
+        return Runnable(settled_plan, loaded.run)
+    with console.err().status(f"compiling {loaded.word} for {target}"):
+        return compile(loaded.model, target, weights.arrays, seed=weights.seed or 0, **choices)
 
 
 def _timed(call: Any) -> tuple[Any, float]:

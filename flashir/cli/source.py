@@ -1,4 +1,4 @@
-"""What the word MODEL of a command line means: a model of the zoo, a file, a checkpoint or run, or an artefact."""
+"""Find the MODEL of a command line: a name of the zoo, a file, a checkpoint or run, or an exported model."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ KINDS = "MODEL is a name of the zoo, a .fir file, or the folder of a checkpoint 
 
 @dataclass(frozen=True)
 class Source:
-    """A model, and where it comes from.
+    """A model and its origin.
 
     Args:
-        word: MODEL as it was typed.
+        word: MODEL as typed.
         kind: `zoo`, `file`, `checkpoint` or `export`.
-        model: at the level of blocks.
-        params: those of a checkpoint.
-        tokenizer: the file of its tokenizer, where it has one.
-        reading: how training read texts, where a checkpoint or an artefact says so.
-        run: an artefact as something that runs, on `target`; None where it is `idle`.
-        target: of an artefact, `backend:device`.
+        model: the model at the level of blocks.
+        params: the parameters of a checkpoint.
+        run: the function of an artefact on `target`; None if it is `idle`.
+        target: the target of an artefact, `backend:device`.
+        tokenizer: the tokenizer file, if there is one.
+        reading: how training read texts, if a checkpoint or an artefact records it.
         main: the main file of an artefact.
-        metadata: what an artefact carries.
+        metadata: the metadata of an artefact.
     """
 
     word: str
@@ -53,28 +53,29 @@ class Source:
     def weights(
         self, file: Path | None = None, seed: int | None = None, strict: bool = True, *, reference: bool = False
     ) -> Weights:
-        """The parameters that the model runs with: those given, of the checkpoint, or inside the artefact, else fresh.
+        """The parameters of the model: from the options, the checkpoint or the artefact; otherwise random ones.
 
         Args:
             file: the safetensors file, checkpoint or run of `--params`.
-            seed: of `--seed`.
-            strict: whether what the model does not have is kept, to be refused.
+            seed: the value of `--seed`.
+            strict: keep parameters that the model does not have, so that they are refused.
+            reference: also return the parameters stored in an artefact, for the interpreter.
 
         Raises:
-            SettingError: two of them are given at once, or one for an artefact, which has its own.
-            ParameterError: those given do not fit the artefact.
+            SettingError: there is more than one set of parameters.
+            ParameterError: the parameters do not fit the artefact.
             FlashirError: they cannot be read, or are damaged.
         """
         from flashir.cli.weights import Weights
 
-        given = [name for name, value in (("--params", file), ("--seed", seed)) if value is not None]
-        if len(given) == 2 or (given and self.params is not None):
-            both = " and ".join(given) if len(given) == 2 else f"{given[0]} and the parameters of the checkpoint"
+        options = [name for name, value in (("--params", file), ("--seed", seed)) if value is not None]
+        if len(options) == 2 or (options and self.params is not None):
+            both = " and ".join(options) if len(options) == 2 else f"{options[0]} and the parameters of the checkpoint"
             raise SettingError(f"there can be only one set of parameters, got {both}")
-        if given and self.kind == "export" and not reference:
+        if options and self.kind == "export" and not reference:
             raise SettingError(
-                f"{given[0]} cannot be set: {self.word} is exported, its parameters are inside",
-                hint="`flashir check`, and `flashir run` with --verify, compare it with others",
+                f"{options[0]} cannot be set: {self.word} is exported, its parameters are inside",
+                hint="`flashir check` and `flashir run --verify` compare it with other parameters",
             )
         if file is not None:
             from flashir.models.checkpoint import read_params
@@ -90,17 +91,17 @@ class Source:
         return Weights("random", None, seed=seed or 0)
 
     def _stored(self) -> Mapping[str, npt.NDArray[Any]]:
-        """The parameters inside an artefact. Raises ArtefactError where they cannot be read back."""
+        """The parameters stored in an artefact. Raises ArtefactError if they cannot be read."""
         from flashir.backends.protocols import Exporter
         from flashir.backends.registry import backend_of
 
         assert self.main is not None and self.target is not None
-        found = backend_of(self.target)
-        assert isinstance(found, Exporter)
-        return found.stored(self.main)[1]
+        backend = backend_of(self.target)
+        assert isinstance(backend, Exporter)
+        return backend.stored(self.main)[1]
 
     def tolerance(self, model: Graph) -> float:
-        """By how much results may differ from the interpreter's; more, where an artefact has narrow weights."""
+        """The tolerance against the interpreter; larger for an artefact with narrow weights."""
         from flashir.backends.narrow_weights import WEIGHTS
         from flashir.planning.plan import compute_type
         from flashir.reference.compare import NARROW, TOLERANCE
@@ -119,98 +120,98 @@ def find(
     lean: bool = False,
     idle: bool = False,
 ) -> Source:
-    """The model that a word means.
+    """Find the model that MODEL means.
 
     Args:
-        word: MODEL as typed. A name of the zoo comes first; `./flash` is the folder of that name.
-        settings: each `key=value`, for a model of the zoo.
-        size, task: settings too.
-        exports: accept an exported artefact, and run it on the device of this target.
-        lean: an artefact is only looked at; take little memory.
-        idle: an artefact is not made to run at all.
+        word: MODEL as typed. A name of the zoo wins over a folder, which can be typed as `./flash`.
+        settings: `key=value` texts, for a model of the zoo.
+        size, task: further settings.
+        exports: accept an exported model, and load it on the device of this target.
+        lean: load an exported model with little memory.
+        idle: do not load the function of an exported model.
 
     Raises:
-        SettingError: the word means nothing, or settings are malformed, unknown, or given for what has none.
-        FlashirError: what stands behind the word cannot be read.
+        SettingError: the name is unknown; or settings are malformed, unknown, or not possible for this model.
+        FlashirError: the file or folder cannot be read.
     """
-    given = read_settings(settings or (), size, task)
+    own_settings = read_settings(settings or (), size, task)
     if word in (names := zoo_names()):
         from flashir.models.load import model
 
-        return Source(word, "zoo", model(word, **given))
+        return Source(word, "zoo", model(word, **own_settings))
     path = Path(word)
     if not (path.exists() or path.suffix or "/" in word or "\\" in word):
         kinds = f"{KINDS}, or what `flashir export` wrote" if exports else KINDS
         raise SettingError(f"unknown model {word!r}{suggest(word, names)}", hint=kinds)
-    if given:
+    if own_settings:
         raise SettingError(
-            f"{', '.join(given)} cannot be set: {word} is no name of the zoo, so its settings stand in the model",
+            f"{', '.join(own_settings)} cannot be set: {word} is not a name of the zoo, so its settings are fixed",
             hint="--chunk, --cumsum and --dtype work for every model",
         )
     return _read(word, path, exports, lean, idle)
 
 
 def random_seed(metadata: Mapping[str, str]) -> int | None:
-    """The seed of an artefact's parameters, where it was exported with fresh ones; see `flashir.export`."""
+    """The seed of the parameters of an artefact that was exported with random ones."""
     from flashir.exporting.export import SEED
 
     return int(text) if (text := metadata.get(SEED, "")).isdigit() else None
 
 
 def zoo_names() -> list[str]:
-    """Every model that a frontend has by name."""
+    """The names of all models of all frontends."""
     from flashir.backends.registry import frontends
 
     return [name for frontend in frontends() for name in frontend.models()]
 
 
 def read_settings(pairs: Iterable[str], size: str | None = None, task: str | None = None) -> dict[str, Any]:
-    """`depth=12 causal=true chunk=auto norm=scale_norm` as values. Raises SettingError with every problem."""
-    given: dict[str, Any] = {name: value for name, value in (("size", size), ("task", task)) if value is not None}
+    """Parse settings such as `depth=12 causal=true norm=scale_norm`. Raises SettingError with every problem."""
+    values: dict[str, Any] = {name: value for name, value in (("size", size), ("task", task)) if value is not None}
     problems = []
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name or not text:
-            problems.append(f"a setting is given as -s key=value, got {pair!r}")
-        elif name in given:
+            problems.append(f"a setting must be -s key=value, got {pair!r}")
+        elif name in values:
             problems.append(f"{name} is given twice")
         else:
-            given[name] = _value(text.strip())
+            values[name] = _value(text.strip())
     if problems:
         raise SettingError(problems)
-    return given
+    return values
 
 
 def read_choices(pairs: Iterable[str] | None, **options: Any) -> dict[str, Any]:
-    """`--choose tile=64` and the options that choices have of their own, as values; what is not given is left out.
+    """Parse `--choose tile=64`, and merge it with the options of choices, such as `--chunk`. None is left out.
 
     Raises:
         SettingError: a pair is malformed, or a choice is given twice.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    values = {name: value for name, value in options.items() if value is not None}
     problems = []
     for pair in pairs or ():
         name, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not name or not text:
-            problems.append(f"a choice is given as --choose name=value, got {pair!r}")
-        elif name in given:
+            problems.append(f"a choice must be --choose name=value, got {pair!r}")
+        elif name in values:
             problems.append(f"{name} is given twice")
         else:
-            given[name] = _value(text)
+            values[name] = _value(text)
     if problems:
         raise SettingError(problems)
-    return given
+    return values
 
 
 def only_one(name: str, value: object, other: str, second: object) -> None:
-    """Raises SettingError where two options that exclude each other are both given."""
+    """Raise SettingError if two options that exclude each other are both set."""
     if value is not None and second is not None:
         raise SettingError(f"give {name} or {other}, not both")
 
 
 def whole_numbers(name: str, text: str, least: int) -> list[int]:
-    """`1,2,3` as numbers. Raises SettingError."""
+    """Parse `1,2,3`. Raises SettingError."""
     from flashir.ir.limits import LARGEST_SIZE
 
     parts = [part.strip() for part in text.split(",")]
@@ -222,7 +223,7 @@ def whole_numbers(name: str, text: str, least: int) -> list[int]:
 
 
 def _value(text: str) -> int | float | bool | str:
-    """A number, true or false; else the text itself, as in `auto` or `layer_norm`."""
+    """Parse a number or a bool; other texts, such as `layer_norm`, stay texts."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -234,14 +235,14 @@ def _value(text: str) -> int | float | bool | str:
 
 
 def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
-    """The model in a file or folder that need not exist."""
+    """Read a model from a file or folder that may not exist."""
     if path.is_dir():
         from flashir.models.checkpoint import is_checkpoint, is_run, load_checkpoint
 
         if is_checkpoint(path) or is_run(path):
-            found = load_checkpoint(path)
-            model, params = found.model, found.params
-            return Source(word, "checkpoint", model, params, tokenizer=found.tokenizer, reading=found.reading)
+            checkpoint = load_checkpoint(path)
+            model, params = checkpoint.model, checkpoint.params
+            return Source(word, "checkpoint", model, params, tokenizer=checkpoint.tokenizer, reading=checkpoint.reading)
         artefact = next((path / name for name in artefact_files() if (path / name).is_file()), None)
         if artefact is None:
             raise InputError(
@@ -252,7 +253,7 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
             )
         return _artefact(word, artefact, exports, lean, idle)
     if path.name in _decoder_files():
-        raise InputError("this is a part of an exported model", where=word, hint=f"give its folder, {path.parent}")
+        raise InputError("this file is part of an exported model", where=word, hint=f"give its folder, {path.parent}")
     if path.suffix in _exporters():
         return _artefact(word, path, exports, lean, idle)
     from flashir.models.load import load
@@ -266,22 +267,22 @@ def artefact_files() -> tuple[str, ...]:
 
 
 def _exporters() -> dict[str, Exporter]:
-    """The backends that write artefacts, by the suffix of the main file."""
+    """The backends that write artefacts, by the suffix of their main file."""
     from flashir.backends.protocols import Exporter
     from flashir.backends.registry import backends
 
-    return {Path(each.main_file).suffix: each for each in backends() if isinstance(each, Exporter)}
+    return {Path(own.main_file).suffix: own for own in backends() if isinstance(own, Exporter)}
 
 
 def _decoder_files() -> list[str]:
-    """The other graphs of an artefact that `export --decode` wrote."""
+    """The files of an artefact that `export --decode` writes beside the main file."""
     from flashir.backends.protocols import DecoderExporter
 
-    return [name for each in _exporters().values() if isinstance(each, DecoderExporter) for name in each.decoder_files]
+    return [name for own in _exporters().values() if isinstance(own, DecoderExporter) for name in own.decoder_files]
 
 
 def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
-    """An artefact, the digests of what is read verified."""
+    """Read an artefact and verify its digests."""
     from flashir.ir import loads
     from flashir.models.tokenizer_file import beside, reading_of
 
@@ -293,15 +294,15 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
             where=word,
             hint="`flashir show`, `run` and `check` take it",
         )
-    found = _exporters()[path.suffix]
+    backend = _exporters()[path.suffix]
     wanted, _, device = exports.partition(":")
-    if wanted != (name := found.name):
+    if wanted != (name := backend.name):
         raise TargetError(
-            f"an artefact of {name} runs on {name}:.. only, got {exports!r}",
+            f"an artefact of {name} runs on {name} targets only, got {exports!r}",
             where=word,
             hint=f"--target {name}:{device}",
         )
-    metadata = found.metadata(path)
-    model, run = (loads(metadata["flashir.model"], word), None) if idle else found.load(path, device, lean=lean)
+    metadata = backend.metadata(path)
+    model, run = (loads(metadata["flashir.model"], word), None) if idle else backend.load(path, device, lean=lean)
     tokenizer, read = beside(path, metadata), reading_of(path, metadata)
     return Source(word, "export", model, None, run, exports, tokenizer, read, path, metadata)

@@ -1,4 +1,4 @@
-"""Tables that lose no text on a narrow terminal: prose is broken at spaces, and where that is too little, rows are."""
+"""Tables for narrow terminals: cells wrap at spaces, and if that is not enough, each row becomes a paragraph."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rich.text import Text
 
 INDENT = 2
 CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
-"""What would control a terminal, and what is shown in its place."""
+"""Control characters, and the character that is shown instead."""
 
-LEAST = 8  # columns that a text is broken to; what is called a terminal may have none
+LEAST = 8  # texts are wrapped to at least so many columns, because a terminal may report none
 EMPTY = ("", "-")
 
 
 class Fitted(Table):
-    """A table as wide as the terminal at most.
+    """A table that is at most as wide as the terminal.
 
-    Numbers and single words stay whole; cells with spaces may be broken. Where that is not enough, columns that only
-    picture others (texts of rich under no header) are left out; where that is not either, each row is a paragraph.
+    Numbers and single words stay whole; cells with spaces may wrap. If that is not enough, columns without a header
+    that only hold rich texts, such as bars, are left out. If that is not enough either, each row becomes a paragraph.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it."""
+        """Draw the table."""
         if not self._fit(console, options):
             self.columns = [column for column in self.columns if not (self.show_header and _is_picture(column))]
             if not self._fit(console, options):
@@ -38,8 +38,8 @@ class Fitted(Table):
         yield from super().__rich_console__(console, options)
 
     def _fit(self, console: Console, options: ConsoleOptions) -> bool:
-        """Set the widths of the columns; whether they fit beside each other."""
-        natural, least = [_natural(each) for each in self.columns], [_least(each) for each in self.columns]
+        """Set the widths of the columns. Returns whether they fit."""
+        natural, least = list(map(_natural, self.columns)), list(map(_least, self.columns))
         wide = options.update(max_width=sum(natural) + 1000)
         room = options.max_width - (Measurement.get(console, wide, self).maximum - sum(natural))
         if sum(least) > room:
@@ -60,8 +60,8 @@ class Fitted(Table):
 
 
 def table(*columns: str, right: Sequence[str] = (), terminal: bool) -> Table:
-    """An empty table: ruled on a terminal, bare in a pipe. `right` names the columns of numbers."""
-    made = Fitted(
+    """An empty table, with rules on a terminal. The columns in `right` are right-aligned."""
+    empty = Fitted(
         box=SIMPLE_HEAD if terminal else None,
         header_style="bold",
         pad_edge=False,
@@ -69,26 +69,26 @@ def table(*columns: str, right: Sequence[str] = (), terminal: bool) -> Table:
         show_edge=False,
     )
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left")
-    return made
+        empty.add_column(name, justify="right" if name in right else "left")
+    return empty
 
 
 def pairs(style: str = "dim", least: int = 0) -> Table:
-    """An empty table of names and what they are, without lines or a header."""
-    made = Fitted(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False, show_edge=False)
-    made.add_column(style=style, min_width=least or None)
-    made.add_column()
-    return made
+    """An empty table of names and values, without rules or a header."""
+    empty = Fitted(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False, show_edge=False)
+    empty.add_column(style=style, min_width=least or None)
+    empty.add_column()
+    return empty
 
 
 def broken(text: str, width: int, indent: int = 0, *, whole: bool = True) -> list[str]:
-    """A text as lines, broken at spaces.
+    """Wrap a text at spaces.
 
     Args:
-        text: lines, none of which are joined.
-        width: of a line, in columns.
-        indent: of every line but the first.
-        whole: leave words that are wider than that, such as paths, as they are.
+        text: the text. Its line breaks are kept.
+        width: the width of a line, in columns.
+        indent: the indent of every line but the first.
+        whole: keep wider words, such as paths, whole.
     """
     return [
         part
@@ -107,7 +107,7 @@ def broken(text: str, width: int, indent: int = 0, *, whole: bool = True) -> lis
 
 
 def shares(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths of columns that fit into a room: at least the least, and none shrinks while a wider one could."""
+    """Shrink the widths of columns, widest first, until they fit; none below its least width."""
     widths = list(natural)
     while sum(widths) > room:
         widest = max((width for width, low in zip(widths, least, strict=True) if width > low), default=0)
@@ -127,7 +127,7 @@ def _natural(column: Column) -> int:
 
 
 def _least(column: Column) -> int:
-    """The longest word; the whole of numbers, which have a unit behind a space."""
+    """The width of the longest word. Numbers stay whole, because their unit follows a space."""
     if column.justify == "right":
         return _natural(column)
     words = (cell_len(word) for text in _texts(column) for word in text.split())

@@ -1,4 +1,4 @@
-"""flashir targets: the devices that flashir knows, and every number it knows of them."""
+"""flashir targets: the known devices, and their numbers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def targets(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the devices that can be planned for, and which of them are at hand.
+    """List the devices that flashir can plan for, and show which of them are available.
 
-    A target is `backend:device`, with `xN` for N devices. `cpu` and `cuda` are the machine at hand. Planning needs
+    A target is `backend:device`, with `xN` for N devices. `cpu` and `cuda` mean this machine. Planning needs
     neither the backend nor the device.
 
     Examples:
@@ -53,15 +53,15 @@ def targets(
         else:
             _show_one(record)
         return
-    records = [target(each) for each in target_names()]
-    found = {backend: Presence.of(backend) for backend in sorted({record.backend for record in records})}
+    records = list(map(target, target_names()))
+    presences = {backend: Presence.of(backend) for backend in sorted({record.backend for record in records})}
     if as_json:
-        console.emit([_as_dict(record, found[record.backend]) for record in records])
+        console.emit([_as_dict(record, presences[record.backend]) for record in records])
         return
     right = ("peak f32", "best peak", "bandwidth", "memory")
     table = console.table("target", "", *right, "backend", "device", right=right)
     for record in records:
-        presence = found[record.backend]
+        presence = presences[record.backend]
         here = record.device in presence.devices
         best = max(record.peak, key=lambda dtype: record.peak[dtype])
         table.add_row(
@@ -79,28 +79,28 @@ def targets(
 
 
 def numbers(record: Target) -> dict[str, float]:
-    """Every number of a record by name, as `peak.f32`."""
+    """The numbers of a record by name, such as `peak.f32`."""
     from dataclasses import fields
 
-    found: dict[str, float] = {}
-    for each in fields(record):
-        value: Any = getattr(record, each.name)
-        if each.name in ("peak", "slowdown"):
-            found |= {f"{each.name}.{key}": number for key, number in value.items()}
-        elif each.name == "tile":
-            found |= {f"tile.{axis}": size for axis, size in zip("mnk", value, strict=True)}
-        elif each.name in (*record.sources, "devices"):
-            found[each.name] = value
-    return found
+    by_name: dict[str, float] = {}
+    for spec in fields(record):
+        value: Any = getattr(record, spec.name)
+        if spec.name in ("peak", "slowdown"):
+            by_name |= {f"{spec.name}.{key}": number for key, number in value.items()}
+        elif spec.name == "tile":
+            by_name |= {f"tile.{axis}": size for axis, size in zip("mnk", value, strict=True)}
+        elif spec.name in (*record.sources, "devices"):
+            by_name[spec.name] = value
+    return by_name
 
 
 def shown(name: str, value: float) -> str:
-    """One number with its unit."""
+    """A number with its unit."""
     return _number(name.partition(".")[0], value)
 
 
 def source_of(record: Target, name: str) -> str:
-    """Where one number comes from."""
+    """The source of a number."""
     return record.sources.get(name) or record.sources.get(name.partition(".")[0], "")
 
 
@@ -133,5 +133,5 @@ def _show_one(record: Target) -> None:
         table.add_row(name, shown(name, value), source_of(record, name))
     console.show(table)
     console.say()
-    joins = "do not join" if not record.fuses else "join" if record.epilogues else "join, products apart,"
-    console.say(f"elementwise ops {joins} their neighbours in one kernel")
+    fusion = "are not fused" if not record.fuses else "are fused" if record.epilogues else "are fused, except products,"
+    console.say(f"elementwise ops {fusion} with their neighbours")

@@ -60,10 +60,10 @@ def _wanted(error: Any) -> str:
     if not problems:
         return f"another: {error.message}"
     first = problems[0]
-    got = f", got {first['input']!r}"
+    actual = f", got {first['input']!r}"
     if choices := _CHOICES.search(first["msg"]):
-        return f"one of {choices[1].replace(chr(39), '')}{got}"
+        return f"one of {choices[1].replace(chr(39), '')}{actual}"
     if side := _SIDES.get(first["type"]):
-        return f"{side.format(**first['ctx'])}{got}"
+        return f"{side.format(**first['ctx'])}{actual}"
     wanted = _KINDS.get(first["type"].partition("_")[0]) or str(first["msg"]).lower()
-    return wanted + got
+    return wanted + actual

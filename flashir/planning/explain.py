@@ -113,7 +113,7 @@ def _against(slow: Candidate, fast: Candidate) -> str:
         times = f"{_time(slow.terms[term])} against {_time(fast.terms.get(term, 0.0))}"
         return f"{verdict}, most of it for {term} ({times})"
     corrected = not both and (slow.correction, fast.correction) != (1.0, 1.0)
-    return f"{verdict}, corrected by what was measured {_elsewhere(slow, fast)}" if corrected else verdict
+    return f"{verdict}, corrected by measurements {_elsewhere(slow, fast)}" if corrected else verdict
 
 
 def _reason(slow: Candidate, fast: Candidate) -> str | None:
@@ -127,7 +127,7 @@ def _reason(slow: Candidate, fast: Candidate) -> str | None:
 def _elsewhere(*candidates: Candidate) -> str:
     """Which measurements the corrections come from."""
     lengths = sorted({candidate.near for candidate in candidates if candidate.near is not None})
-    return f"at {' and '.join(map(str, lengths))} tokens" if lengths else "of others"
+    return f"at {' and '.join(map(str, lengths))} tokens" if lengths else "of other candidates"
 
 
 def _time(ms: float) -> str:

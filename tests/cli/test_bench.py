@@ -229,7 +229,7 @@ def test_a_narrow_terminal_has_fewer_columns(monkeypatch: pytest.MonkeyPatch) ->
     assert lines[1].startswith("onnx:cpu, batch 2, a processor x2")
     assert all(len(line) <= 70 for line in lines) and "…" not in screen.getvalue()
     assert not {"tokens/s", "spread"} & set(lines[3].split()) and "roofline" in lines[3]
-    assert lines[-1] == "a wider terminal, or a pipe, has tokens/s and spread too"
+    assert lines[-1] == "a wider terminal, or a pipe, also shows tokens/s and spread"
 
 
 def test_a_published_table_stands_beside_its_predictions(cli: Cli) -> None:

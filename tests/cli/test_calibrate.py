@@ -31,8 +31,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_what_was_not_told_is_said_and_stays_as_shipped(cli: Cli) -> None:
     shipped = cli.json("targets", "onnx:cpu")["numbers"]
     told = {line.split()[0]: line for line in cli.ok("calibrate", "onnx:cpu").splitlines() if line}
-    assert "not told" in told["vector"] and "not told" in told["fresh"]
-    assert "not told" not in told["peak.f32"] and "not told" not in told["bandwidth"]
+    assert "not measured" in told["vector"] and "not measured" in told["fresh"]
+    assert "not measured" not in told["peak.f32"] and "not measured" not in told["bandwidth"]
     after = cli.json("targets", "onnx:cpu")["numbers"]
     assert {name for name in after if after[name] != shipped.get(name)} == {"peak.f32", "bandwidth"}
     assert all("calibrated on this machine" in after[name]["source"] for name in ("peak.f32", "bandwidth"))

@@ -26,7 +26,7 @@ def test_three_models_and_their_weights(cli: Cli, tmp_path: Path) -> None:
     assert restored(tmp_path / "out").limit == 300
     for verb in (("generate", "--prompt", "x"), ("show",)):
         said = cli.fails(verb[0], tmp_path / "out" / "step.onnx", *verb[1:])
-        assert "this is a part of an exported model" in said
+        assert "this file is part of an exported model" in said
         assert f"give its folder, {tmp_path / 'out'}" in said
     names = {Path(file).name for file in cli.json("export", *TINY, "--force", "-o", tmp_path / "out")["files"]}
     assert names == {"model.onnx"}

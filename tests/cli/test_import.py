@@ -20,7 +20,7 @@ def test_every_verb_takes_what_was_imported(cli: Cli, tmp_path: Path) -> None:
     assert not folder.exists()
     told = cli.json("import", tmp_path / "m.safetensors", *GIVEN, "-o", folder)
     assert (told["family"], told["structure"], told["path"]) == ("flash-pytorch", "FLASHTransformer", str(folder))
-    assert "there is something already" in cli.fails("import", tmp_path / "m.safetensors", *GIVEN, "-o", folder)
+    assert "the folder is not empty" in cli.fails("import", tmp_path / "m.safetensors", *GIVEN, "-o", folder)
     assert cli.json("plan", folder)["chunk"] == 16
     cli.ok("check", folder, "--target", "onnx:cpu")
     cli.ok("export", folder, "--decode", "-o", out)

@@ -171,7 +171,7 @@ def test_token_ids_out_of_range(cli: Cli, artefact: Path, tmp_path: Path, ids: n
 
 
 def test_a_file_that_is_no_array(cli: Cli, fir: Path) -> None:
-    assert "no .npy file" in cli.fails("run", *TINY, "--ids", fir)
+    assert "not a .npy file" in cli.fails("run", *TINY, "--ids", fir)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_array(cli: Cli, fir: Path) -> None:
 )
 def test_a_file_that_another_reader_takes_is_no_array_either(cli: Cli, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ids.npy").write_bytes(content)
-    assert "no .npy file of numbers" in cli.fails("run", *TINY, "--ids", tmp_path / "ids.npy")
+    assert "not a .npy file of numbers" in cli.fails("run", *TINY, "--ids", tmp_path / "ids.npy")
 
 
 def test_missing_segments(cli: Cli) -> None:

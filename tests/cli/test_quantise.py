@@ -119,7 +119,7 @@ def test_a_text_of_another_tokenizer_is_refused(cli, text, tmp_path):
 def test_a_vocabulary_without_a_tokenizer_needs_one(cli, text, tmp_path):
     line = ("export", "flash", "-s", "vocab=999", "--quantize", "int8", "--text", text)
     message = cli.fails(*line, "-o", tmp_path / "out")
-    assert "brings no tokenizer" in message and "--tokenizer FILE" in message
+    assert "has no tokenizer" in message and "--tokenizer FILE" in message
 
 
 def test_too_much_lost_is_refused(cli, tmp_path):

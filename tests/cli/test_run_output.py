@@ -34,4 +34,4 @@ def test_a_result_that_there_is_not_or_that_nothing_keeps_is_refused(cli: Cli, t
     np.save(given, np.zeros((1, 2, 8), np.float32))
     told = cli.fails("run", model, "--ids", given, "--output", "bend")
     assert "no result 'bend'; did you mean 'bent'?" in told
-    assert "give -o FILE.npy" in told
+    assert "--output needs -o FILE.npy" in told

@@ -50,7 +50,7 @@ def test_run_reads_words(cli: Cli, worded: Path, text: Path, tmp_path: Path) -> 
 def test_run_of_words_wants_utf_8_and_of_bytes_anything(cli: Cli, worded: Path, artefact: Path, tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("été".encode("latin-1"))
-    assert f"{path}: this is no UTF-8 text: see byte 0" in cli.fails("run", worded, "--text", path)
+    assert f"{path}: this is not UTF-8 text: see byte 0" in cli.fails("run", worded, "--text", path)
     assert cli.json("run", artefact, "--text", path)["shape"] == [1, 3, 256]
 
 

@@ -179,7 +179,7 @@ def test_run_on_text_ids_and_standard_input_agrees(cli: Cli, artefact: Path, tex
 
 def test_run_prints_for_people(cli: Cli, text: Path) -> None:
     shown = cli.ok("run", *TINY, "--text", text, "--verify")
-    assert "bits per byte" in shown and "tokens/s" in shown and "as the float64 interpreter" in shown
+    assert "bits per byte" in shown and "tokens/s" in shown and "agrees with the float64 interpreter" in shown
 
 
 def test_run_of_nothing(cli: Cli, artefact: Path) -> None:

@@ -267,7 +267,7 @@ def test_a_plan_has_one_statement_of_its_time(cli: Cli, tmp_path: Path, fir: Pat
     assert f"measured on this machine ({made['measured_on']}) for 128 tokens" in shown and "predicted" not in shown
     assert json.loads(metadata(tmp_path / "out")["flashir.plan"])["measured_ms"] == made["measured_ms"]
     near = cli.ok("export", fir, "--seq-len", 120, *line[3:], "--force", "-o", tmp_path / "out")
-    assert "predicted for 120 tokens, corrected by what was measured at 128 tokens on this machine" in near
+    assert "predicted for 120 tokens, corrected by measurements at 128 tokens on this machine" in near
     page = tmp_path / "page.html"
     cli.ok("show", fir, "--chunk", 64, "--cumsum", "native", "--seq-len", 128, "--html", page)
     assert "measured on this machine" in page.read_text()

@@ -102,7 +102,7 @@ def test_what_cannot_be_is_told_before_any_work(cli: Cli, tmp_path: Path, ort: P
     out = tmp_path / "out"
     assert "--web too" in cli.fails("export", *BYTES, "--web-runtime", ort, "-o", out)
     assert "npm install" in cli.fails("export", *BYTES, "--web", "--web-runtime", tmp_path, "-o", out)
-    assert "brings no tokenizer" in cli.fails("export", *TINY, "-s", "vocab=999", "--web", "-o", out)
+    assert "has no tokenizer" in cli.fails("export", *TINY, "-s", "vocab=999", "--web", "-o", out)
     assert "not causal" in cli.fails("export", *BYTES, "--task", "mlm", "--web", "-o", out)
     assert not out.exists()
 

@@ -47,7 +47,7 @@ def test_a_term_that_says_the_opposite_is_not_named() -> None:
         NATIVE, settings=chosen(128, "native"), predicted_ms=4.0, terms={"matrix products": 3.9, "memory traffic": 0.1}
     )
     assert said(NATIVE, replace(dearer, correction=0.25, near=256)).endswith(
-        "chunk 128 takes 50.0% less, corrected by what was measured at 256 tokens."
+        "chunk 128 takes 50.0% less, corrected by measurements at 256 tokens."
     )
 
 
@@ -58,14 +58,14 @@ def test_of_what_takes_less_the_term_that_is_less_is_named() -> None:
 
 def test_corrections_by_other_candidates_are_said_to_be_that() -> None:
     slow = replace(NATIVE, settings=SCAN, correction=1.5)
-    assert said(NATIVE, slow).endswith("scan takes 50.0% longer, corrected by what was measured of others.")
+    assert said(NATIVE, slow).endswith("scan takes 50.0% longer, corrected by measurements of other candidates.")
 
 
 def test_a_plan_at_another_length_says_where_it_was_measured() -> None:
     for choice, ms in ((chosen(64, "native"), 1.0), (chosen(64, "matmul"), 3.0)):
         keep(choice, ms, seq_len=256)
     why = flashir.plan(MODEL, seq_len=200, chunk=64).why
-    assert "corrected by what was measured at 256 tokens" in why
+    assert "corrected by measurements at 256 tokens" in why
 
 
 @pytest.mark.parametrize("ms", [1e-300, 1e-200, 1e11])

@@ -1,4 +1,4 @@
-"""The page of `flashir bench`: one file that needs no network and no script, with plots and every number."""
+"""The page of `flashir bench`: one file with plots and a table. It needs no network and no script."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ COLUMNS = ("system", "target", "batch", "length", "chunk", "tile", "cumsum", *NU
 
 
 def page(record: Record) -> str:
-    """The whole page."""
+    """The page as HTML."""
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title(record)),
         version=escape(record.machine.versions.get("host", {}).get("flashir", "?")),
         style=theme() + (HERE / "bench.css").read_text(encoding="utf-8"),
         chips="".join(f"<span><b>{escape(name)}</b> {escape(text)}</span>" for name, text in about(record).items()),
-        figures="".join(_section(*each) for each in figures(record)),
+        figures="".join(_section(*section) for section in figures(record)),
         head="".join(f"<th{_number(name)}>{escape(name)}</th>" for name in COLUMNS),
         rows="".join(map(_row, record.rows)),
     )
 
 
 def title(record: Record) -> str:
-    """What was measured, in a few words."""
+    """A short title: the systems, and the kind of work."""
     work = "training step" if any(row.training for row in record.rows) else "one run forward"
     return f"{', '.join(dict.fromkeys(row.system for row in record.rows))}: {work}"
 
 
 def about(record: Record) -> dict[str, str]:
-    """How and where it was measured."""
+    """The settings and the machine of the measurement."""
     machine, settings = record.machine, record.settings
-    versions = {name: text for found in machine.versions.values() for name, text in found.items()}
+    packages = {name: text for versions in machine.versions.values() for name, text in versions.items()}
     shown = ("size", "task", "settings", "tokens", "policy", "dtype", "rounds")
     return {
         "date": record.date.replace("T", " ").removesuffix("+00:00") + " UTC",
         "processor": f"{machine.processor}, {console.size(machine.memory_bytes)}",
         **{name: _setting(settings[name]) for name in shown if settings.get(name)},
         **({"commit": machine.commit} if machine.commit else {}),
-        "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+        "versions": ", ".join(f"{name} {text}" for name, text in packages.items()),
         "system": machine.system,
         **({} if record.complete else {"interrupted": "not every round was run"}),
     }
@@ -57,10 +57,10 @@ def _setting(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _section(heading: str, text: str, found: Sequence[Figure]) -> str:
+def _section(heading: str, text: str, plots: Sequence[Figure]) -> str:
     cards = "".join(
-        f"<figure><figcaption><b>{escape(each.title)}</b>{_legend(each)}</figcaption>{each.svg}</figure>"
-        for each in found
+        f"<figure><figcaption><b>{escape(figure.title)}</b>{_legend(figure)}</figcaption>{figure.svg}</figure>"
+        for figure in plots
     )
     return f'<section><h2>{escape(heading)}</h2><p>{escape(text)}</p><div class="figures">{cards}</div></section>'
 
@@ -74,16 +74,16 @@ def _row(row: Row) -> str:
     names = (row.system, row.target, f"{row.batch:,}", f"{row.seq_len:,}", *chosen)
     left = "".join(f"<td{_number(column)}>{escape(text)}</td>" for column, text in zip(COLUMNS, names))
     if row.problem:
-        return f'<tr class="problem">{left}<td colspan="{len(NUMBERS)}">{escape(_said(row))}</td></tr>'
+        return f'<tr class="problem">{left}<td colspan="{len(NUMBERS)}">{escape(_problem(row))}</td></tr>'
     return f"<tr>{left}{''.join(f'<td{_number(name)}>{text}</td>' for name, text in zip(NUMBERS, _numbers(row)))}</tr>"
 
 
-def _said(row: Row) -> str:
+def _problem(row: Row) -> str:
     return f"left out: {row.left_out}" if row.left_out else f"failed: {row.failed}"
 
 
 def _numbers(row: Row) -> Iterator[str]:
-    """The cells of a row that was measured, or that nobody came to measure."""
+    """The cells of a row without a problem; `-` for values that were not measured."""
     times = row.times
     yield console.milliseconds(times.median) if times else "-"
     yield " to ".join(map(console.milliseconds, times.quartiles)) if times else "-"

@@ -1,4 +1,4 @@
-"""Plots as SVG, both axes logarithmic. Every text is escaped; colours are those of the page, light and dark."""
+"""Plots as SVG with logarithmic axes. Every text is escaped. Colours come from the page, light and dark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import ceil, floor, log, log10
 WIDTH, HEIGHT = 480.0, 330.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 14.0, 14.0, 48.0
 MARGIN = 1.18  # around the data, as a factor
-APART = 40.0  # between the labels of two ticks
+APART = 40.0  # distance between the labels of two ticks
 HUES = 8
 MARKS = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",  # circle
@@ -23,7 +23,7 @@ MARKS = (
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a plot; `low` and `high` are the ends of its whisker, `text` is shown where one points at it."""
+    """A point of a plot. `low` and `high` are the ends of its whisker, and `text` is its tooltip."""
 
     x: float
     y: float
@@ -44,46 +44,47 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """A logarithmic axis: what it shows, in which unit, and where its ticks are; without any, at round numbers."""
+    """A logarithmic axis: its title with the unit, and its ticks; round numbers by default."""
 
     title: str
     ticks: Sequence[float] = ()
 
 
 def plot(name: str, title: str, about: str, series: Sequence[Series], x: Axis, y: Axis, *, equal: bool = False) -> str:
-    """One plot.
+    """A plot as SVG.
 
     Args:
-        name: of the element, unlike any other of the page.
-        title, about: for those who do not see it.
-        series: with one point at least.
+        name: the name of the element, unique in the page.
+        title, about: the title and the description for screen readers.
+        series: the series, with at least one point.
         x, y: the axes.
-        equal: both axes have one range, and a line shows where they are the same.
+        equal: give both axes the same range, and draw the diagonal.
     """
-    points = [point for each in series for point in each.points]
+    points = [point for lines in series for point in lines.points]
     xs = [point.x for point in points]
     ys = [value for point in points for value in (point.y, point.low, point.high) if value]
     if equal:
         xs = ys = [*xs, *ys]
     across, up = _Scale.over(xs, LEFT, WIDTH - RIGHT), _Scale.over(ys, HEIGHT - BOTTOM, TOP)
-    drawn = [*_grid(across, up, x, y)]
+    elements = [*_grid(across, up, x, y)]
     if equal:
-        drawn.append(f'<path class="same" d="M{LEFT} {HEIGHT - BOTTOM}L{WIDTH - RIGHT} {TOP}"/>')
-    for each in sorted(series, key=lambda each: each.style != "dashes"):  # measurements over predictions
-        drawn += _series(each, across, up)
+        elements.append(f'<path class="same" d="M{LEFT} {HEIGHT - BOTTOM}L{WIDTH - RIGHT} {TOP}"/>')
+    for lines in sorted(series, key=lambda own: own.style != "dashes"):  # measurements over predictions
+        elements += _series(lines, across, up)
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(about)}</desc>{"".join(drawn)}</svg>'
+        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(about)}</desc>'
+        f"{''.join(elements)}</svg>"
     )
 
 
 def mark(number: int) -> str:
-    """The sign of a series, for a legend."""
+    """The mark of a series for a legend, as SVG."""
     return f'<svg class="key h{number % HUES}" viewBox="-8 -6 16 12" aria-hidden="true">{_mark(number, 0, 0)}</svg>'
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis: powers of ten, and 2 and 5 times those where there are few."""
+    """Ticks of a logarithmic axis: powers of ten, and for a short axis also 2 and 5 times those."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     steps = (1, 2, 5) if log10(high / low) < 2.6 else (1,)
     return [tick for d in decades for step in steps if low <= (tick := step * 10.0**d) <= high]
@@ -91,7 +92,7 @@ def round_numbers(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Numbers from `low` to `high` -> places from `begin` to `end`."""
+    """A logarithmic map from [low, high] to [begin, end]."""
 
     low: float
     high: float
@@ -107,10 +108,10 @@ class _Scale:
     def __call__(self, value: float) -> float:
         return self.begin + (self.end - self.begin) * log(value / self.low) / log(self.high / self.low)
 
-    def ticks(self, given: Sequence[float]) -> Iterator[tuple[float, bool]]:
-        """Every tick, and whether there is room for its label."""
+    def ticks(self, wanted: Sequence[float]) -> Iterator[tuple[float, bool]]:
+        """Yield every tick, and whether there is room for its label."""
         last: float | None = None
-        for tick in sorted(given) or round_numbers(self.low, self.high):
+        for tick in sorted(wanted) or round_numbers(self.low, self.high):
             room = last is None or abs(self(tick) - last) >= APART / 2 * (2 if self.end > self.begin else 1)
             last = self(tick) if room else last
             yield tick, room

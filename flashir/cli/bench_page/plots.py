@@ -1,4 +1,4 @@
-"""Which plots a benchmark has: time against length (Figures 5a, 6a), cost against chunk (Figure 8), predictions."""
+"""The plots of a benchmark: time against length (Figures 5a, 6a), cost against chunk (Figure 8), predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASHES = '<svg class="key" viewBox="-8 -6 16 12" aria-hidden="true"><path class=
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its title, and its legend as signs and names."""
+    """A plot with its title, and its legend as marks and names."""
 
     title: str
     svg: str
@@ -27,7 +27,7 @@ Section = tuple[str, str, list[Figure]]
 
 
 def figures(record: Record) -> Iterator[Section]:
-    """Heading, text and plots of every section that has something to show."""
+    """Yield the heading, the text and the plots of every section that has plots."""
     rows = [row for row in record.rows if row.times]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(row.system for row in record.rows))}
     targets = list(dict.fromkeys(row.target for row in rows))
@@ -35,14 +35,14 @@ def figures(record: Record) -> Iterator[Section]:
     sections: list[Section] = [
         (
             "Latency against length",
-            f"The median of {step} at each length, with quartiles; where chunks are compared, of the fastest.",
+            f"The median of {step} at each length, with quartiles. If chunks are compared, the fastest one is shown.",
             [figure for target in targets for figure in _lengths(target, rows, numbers)],
         ),
-        ("Cost against chunk size", "Time and memory for each way of summing up the chunks' states.", _sweeps(rows)),
+        ("Cost against chunk size", "Time and memory for each strategy of the cumulative sum.", _sweeps(rows)),
         (
             "Predicted against measured",
-            "The cost model's predictions; on the line they are right, above it reality is slower, or takes more.",
-            [each for target in targets for each in _predictions(target, rows, numbers)],
+            "The predictions of the cost model. Points on the line are exact; points above it took more.",
+            [figure for target in targets for figure in _predictions(target, rows, numbers)],
         ),
     ]
     yield from (section for section in sections if section[2])
@@ -51,9 +51,9 @@ def figures(record: Record) -> Iterator[Section]:
 def _lengths(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> Iterator[Figure]:
     here = sorted((row for row in rows if row.target == target), key=_median, reverse=True)
     best = {(row.system, row.seq_len): row for row in here}  # the fastest comes last
-    kept = sorted(best.values(), key=_seq_len)
-    groups = [(name, number, [row for row in kept if row.system == name]) for name, number in numbers.items()]
-    lengths = sorted({row.seq_len for row in kept})
+    fastest = sorted(best.values(), key=_seq_len)
+    groups = [(name, number, [row for row in fastest if row.system == name]) for name, number in numbers.items()]
+    lengths = sorted({row.seq_len for row in fastest})
     if len(lengths) < 2:
         return
     x = Axis("length, tokens", lengths)
@@ -61,26 +61,26 @@ def _lengths(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> Itera
 
 
 def _sweeps(rows: Sequence[Row]) -> list[Figure]:
-    found = []
+    plots = []
     for system, target, seq_len in dict.fromkeys((row.system, row.target, row.seq_len) for row in rows):
         here = [row for row in rows if (row.system, row.target, row.seq_len) == (system, target, seq_len)]
         here = sorted((row for row in here if row.chunk), key=_chunk)
         chunks = sorted({row.chunk for row in here if row.chunk})
         if len(chunks) < 2:
             continue
-        ways = dict.fromkeys(row.cumsum for row in here)
+        strategies = dict.fromkeys(row.cumsum for row in here)
         groups = [
-            (way or "no sums", STRATEGIES.index(way) if way in STRATEGIES else len(STRATEGIES), [
-                row for row in here if row.cumsum == way
+            (strategy or "no sums", STRATEGIES.index(strategy) if strategy in STRATEGIES else len(STRATEGIES), [
+                row for row in here if row.cumsum == strategy
             ])
-            for way in ways
+            for strategy in strategies
         ]  # fmt: skip
         place, x = f"{system} on {target}, {seq_len:,} tokens", Axis("chunk, tokens", chunks)
         name = f"{system}-{target}-{seq_len}"
-        found.append(_figure(f"{place}: time", f"time-{name}", groups, _chunk, x, Axis("milliseconds"), _time))
+        plots.append(_figure(f"{place}: time", f"time-{name}", groups, _chunk, x, Axis("milliseconds"), _time))
         if all(row.memory for row in here):
-            found.append(_figure(f"{place}: memory", f"memory-{name}", groups, _chunk, x, Axis("MiB"), _space))
-    return found
+            plots.append(_figure(f"{place}: memory", f"memory-{name}", groups, _chunk, x, Axis("MiB"), _space))
+    return plots
 
 
 def _predictions(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> Iterator[Figure]:
@@ -90,33 +90,33 @@ def _predictions(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> I
         ("time", "milliseconds", here, _time),
         ("memory", "MiB", spaced, _space),
     ]
-    for what, unit, kept, quantity in kinds:
+    for measure, unit, measured, quantity in kinds:
         series = [
             Series(
                 name,
                 number,
-                [_point(row, quantity.predicted(row) or 1.0, quantity) for row in kept if row.system == name],
+                [_point(row, quantity.predicted(row) or 1.0, quantity) for row in measured if row.system == name],
                 "marks",
             )
             for name, number in numbers.items()
-            if any(row.system == name for row in kept)
+            if any(row.system == name for row in measured)
         ]
         if series:
             svg = plot(
-                _name(f"{what}-predicted-{target}"),
-                f"{target}: {what}, predicted against measured",
+                _name(f"{measure}-predicted-{target}"),
+                f"{target}: {measure}, predicted against measured",
                 _about(series),
                 series,
                 Axis(f"predicted, {unit}"),
                 Axis(f"measured, {unit}"),
                 equal=True,
             )
-            yield Figure(f"{target}: {what}", svg, [(mark(each.number), each.name) for each in series])
+            yield Figure(f"{target}: {measure}", svg, [(mark(own.number), own.name) for own in series])
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """Something that is predicted and measured; both are None where it was not."""
+    """A quantity that is predicted and measured. Missing values are None."""
 
     measured: Callable[[Row], float | None]
     predicted: Callable[[Row], float | None]
@@ -133,35 +133,35 @@ def _figure(
     y: Axis,
     quantity: _Quantity,
 ) -> Figure:
-    """Measurements as lines, predictions of the same rows as dashes."""
+    """A plot of measurements as lines, and predictions of the same rows as dashes."""
     series = []
     groups = [group for group in groups if group[2]]
     for label, number, rows in groups:
-        foreseen = [Point(place(row), value) for row in rows if (value := quantity.predicted(row))]
+        predicted = [Point(place(row), value) for row in rows if (value := quantity.predicted(row))]
         series.append(Series(label, number, [_point(row, place(row), quantity) for row in rows]))
-        series += [Series(label, number, foreseen, "dashes")] if len(foreseen) > 1 else []
+        series += [Series(label, number, predicted, "dashes")] if len(predicted) > 1 else []
     legend = [(mark(number), label) for label, number, _ in groups]
-    if any(each.style == "dashes" for each in series):
+    if any(own.style == "dashes" for own in series):
         legend.append((DASHES, "predicted"))
     return Figure(title, plot(_name(name), title, _about(series), series, x, y), legend)
 
 
 def _point(row: Row, x: float, quantity: _Quantity) -> Point:
     value = quantity.measured(row) or 1.0
-    said = [f"{row.system} {row.choice.strip('-')}".strip(), f"{row.batch} x {row.seq_len:,}", quantity.text(value)]
-    foreseen = quantity.predicted(row)
-    said += [f"{quantity.text(foreseen)} predicted"] if foreseen else []
+    facts = [f"{row.system} {row.choice.strip('-')}".strip(), f"{row.batch} x {row.seq_len:,}", quantity.text(value)]
+    predicted = quantity.predicted(row)
+    facts += [f"{quantity.text(predicted)} predicted"] if predicted else []
     low, high = quantity.spread(row)
-    return Point(x, value, ", ".join(said), low, high)
+    return Point(x, value, ", ".join(facts), low, high)
 
 
 def _about(series: Sequence[Series]) -> str:
-    """The numbers in words, for those who do not see the plot."""
-    return " ".join(f"{point.text}." for each in series for point in each.points if point.text)
+    """The numbers as text, for screen readers."""
+    return " ".join(f"{point.text}." for own in series for point in own.points if point.text)
 
 
 def _name(text: str) -> str:
-    """A name that an element may have, whatever the text."""
+    """A valid name of an element for any text."""
     return "".join(letter if letter.isascii() and letter.isalnum() else f"_{ord(letter):x}" for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""The page of `flashir show --html`: one file that needs no network, with a graph to explore at every level."""
+"""The page of `flashir show --html`: one file that shows a graph at every level and needs no network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A tab of the page: its title, a line about it, the graph, and the same graph with every choice made."""
+    """A tab of the page.
+
+    Args:
+        key: the identifier of the tab.
+        title, about: the title, and a sentence about the graph.
+        graph: the graph.
+        settled: the same graph with every choice settled.
+    """
 
     key: str
     title: str
@@ -49,24 +56,24 @@ class Stage:
 def page(
     title: str, summary: Mapping[str, str], stages: Sequence[Stage], target: Target, sizes: Mapping[str, int]
 ) -> str:
-    """The whole page.
+    """The page as HTML.
 
     Args:
         title: MODEL as typed.
-        summary: facts about the model, for the head of the page.
-        stages: at least one.
-        target: where costs are shown for.
-        sizes: a number for each symbol, for costs.
+        summary: facts about the model, shown at the top.
+        stages: the tabs, at least one.
+        target: the target that costs are shown for.
+        sizes: the value of each symbolic size, for costs.
     """
     tabs, sections, data = [], [], {}
     for stage in stages:
-        numbers, found = _numbered(stage, sizes, target)
-        data[stage.key] = found
+        numbers, node_facts = _numbered(stage, sizes, target)
+        data[stage.key] = node_facts
         tabs.append(
             f'<button class="tab" data-stage="{escape(stage.key)}" title="{escape(stage.about)}">'
-            f"{escape(stage.title)}<small>{len(found)}</small></button>"
+            f"{escape(stage.title)}<small>{len(node_facts)}</small></button>"
         )
-        sections.append(_section(stage, numbers, found))
+        sections.append(_section(stage, numbers, node_facts))
     chips = "".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in summary.items())
     legend = "".join(
         f'<button class="{name}" data-family="{name}">{label}</button>' for name, label in FAMILIES.items()
@@ -86,21 +93,21 @@ def page(
 
 
 def theme() -> str:
-    """The style that all pages share: colours, light and dark, by name."""
+    """The style sheet that all pages share: named colours, light and dark."""
     return (HERE / "theme.css").read_text(encoding="utf-8")
 
 
-def _section(stage: Stage, numbers: dict[int, int], found: Sequence[dict[str, Any]]) -> str:
-    """A stage: its drawing and its text."""
-    made = scene(stage.graph, numbers)
-    times = [(each["cost"] or {}).get("ms", 0.0) for each in found]
-    whole = sum(ms for ms, each in zip(times, found) if not each["loop"]) or 1.0
-    shares = {number: ms / whole for number, ms in enumerate(times)}
-    for number, each in enumerate(found):
-        each["share"] = shares[number]
-    most = max((share for number, share in shares.items() if not found[number]["loop"]), default=1.0) or 1.0
-    drawing = "".join(Drawing({number: share / most for number, share in shares.items()}).scene(made))
-    width, height = made.layout.width + 2 * MARGIN, made.layout.height + 2 * MARGIN
+def _section(stage: Stage, numbers: dict[int, int], node_facts: Sequence[dict[str, Any]]) -> str:
+    """The HTML of a stage: its drawing and its text."""
+    laid_out = scene(stage.graph, numbers)
+    times = [(fact["cost"] or {}).get("ms", 0.0) for fact in node_facts]
+    total = sum(ms for ms, fact in zip(times, node_facts) if not fact["loop"]) or 1.0
+    shares = {number: ms / total for number, ms in enumerate(times)}
+    for number, fact in enumerate(node_facts):
+        fact["share"] = shares[number]
+    largest = max((share for number, share in shares.items() if not node_facts[number]["loop"]), default=1.0) or 1.0
+    drawing = "".join(Drawing({number: share / largest for number, share in shares.items()}).scene(laid_out))
+    width, height = laid_out.layout.width + 2 * MARGIN, laid_out.layout.height + 2 * MARGIN
     return (
         f'<section data-stage="{escape(stage.key)}" hidden>'
         f'<div class="canvas"><svg data-width="{width:.0f}" data-height="{height:.0f}" role="img" '
@@ -111,17 +118,17 @@ def _section(stage: Stage, numbers: dict[int, int], found: Sequence[dict[str, An
 
 
 def _numbered(stage: Stage, sizes: Mapping[str, int], target: Target) -> tuple[dict[int, int], list[dict[str, Any]]]:
-    """A number for each node, by its `id`, and what there is to know of each, in the order of numbers."""
+    """The number of each node by its `id`, and the facts of the nodes in the order of the numbers."""
     numbers: dict[int, int] = {}
-    found: list[dict[str, Any]] = []
+    node_facts: list[dict[str, Any]] = []
     for (node, times), settled in zip(_walk(stage.graph, 1), stage.settled.walk(), strict=True):
-        numbers[id(node)] = len(found)
-        found.append({**facts(node, settled, sizes, target, times), "loop": node.region is not None})
-    return numbers, found
+        numbers[id(node)] = len(node_facts)
+        node_facts.append({**facts(node, settled, sizes, target, times), "loop": node.region is not None})
+    return numbers, node_facts
 
 
 def _walk(graph: Graph, times: int) -> Iterator[tuple[Node, int]]:
-    """Every node, and how often it runs: once a round of each repeat around it."""
+    """Yield every node and how often it runs: a node in `repeat` runs once per round."""
     for node in graph.nodes:
         yield node, times
         if node.region is not None:

@@ -1,4 +1,4 @@
-"""A scene as SVG. Every text comes from a model's file, so every text is escaped."""
+"""Draw a scene as SVG. Texts come from a model file, so every text is escaped."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROUND = 9
 
 
 class Drawing:
-    """Draws the scenes of one stage; `shares` says how much of the whole time each node takes, from 0 to 1."""
+    """Draws the scenes of one stage. `shares` has the share of the total time of each node, from 0 to 1."""
 
     def __init__(self, shares: dict[int, float]) -> None:
         self.shares = shares
 
     def scene(self, scene: Scene, x: float = 0.0, y: float = 0.0) -> Iterator[str]:
-        """Frames first, then edges, then cards, so that edges run over frames and under cards."""
+        """Draw frames, then edges, then cards, so that edges run over frames and under cards."""
         for item in scene.items:
             if item.inside is not None:
                 yield from self._frame(item, x, y)
@@ -80,24 +80,24 @@ class Drawing:
 
 
 def _straight(x: float, top: float, bottom: float) -> str:
-    """From the rim of a frame to what is inside."""
+    """A line from the border of a frame to an item inside."""
     return f'<path class="edge" d="M{x:.1f} {top:.1f}V{bottom:.1f}"/>'
 
 
 def _edge(path: Sequence[Point], value: Value, source: Item, target: Item, x: float, y: float) -> str:
-    """A smooth line: curved between layers, straight through them."""
+    """A smooth line that is curved between layers and straight through them."""
     points = [(px + x, py + y) for px, py in path]
-    drawn = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-    for place, (one, other) in enumerate(pairwise(points)):
-        if place % 2 == 0 or abs(one[0] - other[0]) < 0.5:
-            drawn += f"L{other[0]:.1f} {other[1]:.1f}"
+    path_data = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
+    for place, (start, end) in enumerate(pairwise(points)):
+        if place % 2 == 0 or abs(start[0] - end[0]) < 0.5:
+            path_data += f"L{end[0]:.1f} {end[1]:.1f}"
         else:
-            bend = (other[1] - one[1]) * 0.55
-            drawn += (
-                f"C{one[0]:.1f} {one[1] + bend:.1f} {other[0]:.1f} {other[1] - bend:.1f} {other[0]:.1f} {other[1]:.1f}"
+            bend = (end[1] - start[1]) * 0.55
+            path_data += (
+                f"C{start[0]:.1f} {start[1] + bend:.1f} {end[0]:.1f} {end[1] - bend:.1f} {end[0]:.1f} {end[1]:.1f}"
             )
     ends = "".join(
         f' data-{n}="{item.number}"' for n, item in (("from", source), ("to", target)) if item.number is not None
     )
     light = " light" if source.family == "source" else ""
-    return f'<path class="edge{light}" d="{drawn}"{ends}><title>{escape(f"{value}: {value.type}")}</title></path>'
+    return f'<path class="edge{light}" d="{path_data}"{ends}><title>{escape(f"{value}: {value.type}")}</title></path>'

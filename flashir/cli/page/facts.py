@@ -1,4 +1,4 @@
-"""What there is to know of one node: types, attributes, parameters, and what it costs on a target."""
+"""The facts of a node: types, attributes, parameters, and its cost on a target."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from flashir.ir.parameter_names import full_name
 from flashir.ir.text.printer import attr_text
 from flashir.ops import OPS, Cost
 
-UNSEEN = ("scope", "std", "mean", "valid")  # attributes that say nothing on a card
+UNSEEN = ("scope", "std", "mean", "valid")
+"""Attributes that cards leave out."""
+
 TELLING = ("chunk", "tile", "cumsum", "expansion", "key_dim", "heads", "causal")
-"""Those that a card has whatever they are."""
+"""Attributes that cards show even at their defaults."""
 
 
 def family(node: Node) -> str:
-    """The kind of op, which decides its colour."""
+    """The family of an op, which decides its colour."""
     record = OPS[node.op]
     if node.op in ("param", "constant", "iota", "size"):
         return "source"
@@ -32,7 +34,7 @@ def family(node: Node) -> str:
 
 
 def level(node: Node) -> str:
-    """Where an op stands: among the blocks, the parts of attention, or the primitives."""
+    """The level of an op: block, composite or primitive."""
     record = OPS[node.op]
     if record.params is not None and node.op != "param":
         return "block"
@@ -40,7 +42,7 @@ def level(node: Node) -> str:
 
 
 def attributes(node: Node, *, every: bool = False) -> list[tuple[str, str]]:
-    """The attributes of a node as text; those at their default only where `every` is asked for."""
+    """The attributes of a node as text. Defaults are left out unless `every` is set."""
     specs = OPS[node.op].attrs
     return [
         (name, attr_text(value))
@@ -52,14 +54,14 @@ def attributes(node: Node, *, every: bool = False) -> list[tuple[str, str]]:
 
 
 def facts(node: Node, settled: Node, sizes: Sizes, target: Target, times: int) -> dict[str, Any]:
-    """Everything that the page shows of a node.
+    """The facts that the page shows about a node.
 
     Args:
-        node: as the page shows it.
-        settled: the same with every choice made, for the cost.
-        sizes: a number for each symbol.
-        target: where the cost is shown for.
-        times: how often it runs.
+        node: the node on the page.
+        settled: the same node with every choice settled, for its cost.
+        sizes: the value of each symbolic size.
+        target: the target that the cost is shown for.
+        times: how often the node runs.
     """
     record = OPS[node.op]
     names = [name.rstrip("?*") for name in record.operands]
@@ -81,7 +83,7 @@ def facts(node: Node, settled: Node, sizes: Sizes, target: Target, times: int) -
 
 
 def seconds(cost: Cost, target: Target) -> float:
-    """About how long an op takes alone: the longer of its arithmetic and its traffic, and its start."""
+    """Estimate the seconds of an op on its own: the larger of arithmetic and memory traffic, plus the launch."""
     if cost.steps == 0:
         return 0.0
     arithmetic = cost.matrix_flops / (target.peak["f32"] * target.efficiency) + cost.flops / target.vector
@@ -89,7 +91,7 @@ def seconds(cost: Cost, target: Target) -> float:
 
 
 def cost_of(node: Node, sizes: Sizes) -> Cost | None:
-    """What a node costs; None where a choice is still open."""
+    """The cost of a node; None if a choice is still open."""
     try:
         return node_cost(node, sizes)
     except (FlashirError, TypeError, KeyError):

@@ -1,8 +1,8 @@
-"""Where boxes and edges go: layers by the longest path, order by barycentres, places by least squares.
+"""Place boxes and route edges: layers by the longest path, order by barycentres, positions by least squares.
 
-Sugiyama's scheme: an edge over several layers passes through a point in each, so that edges bend around boxes; an
-order that crosses few edges comes from sweeps over the layers; within a layer, each box goes as near to the middle of
-its neighbours as the order allows, which is an isotonic regression.
+This is Sugiyama's scheme. An edge over several layers passes through a point in each of them, so that it bends around
+boxes. Sweeps over the layers find an order with few crossings. Within a layer, an isotonic regression moves each box
+as close to the centre of its neighbours as the order allows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ Point = tuple[float, float]
 
 @dataclass
 class Box:
-    """A rectangle to place. `x, y` is its top left corner, once placed.
+    """A rectangle.
 
     Args:
-        width, height: its size.
-        ins, outs: where edges end and begin along its top and bottom, as offsets from its left.
-        sinks: whether it goes as far down as it can: right above whoever reads it.
+        width, height: the size.
+        ins, outs: the ports along the top and the bottom, as offsets from the left.
+        sinks: whether the box goes as far down as possible, right above its reader.
+        x, y: the top left corner, set by `place`.
     """
 
     width: float
@@ -42,7 +43,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Edge:
-    """From the port `out` of a box to the port `into` of another, by their numbers."""
+    """An edge from the port `out` of the box `source` to the port `into` of the box `target`, by number."""
 
     source: int
     out: int
@@ -52,7 +53,7 @@ class Edge:
 
 @dataclass
 class Layout:
-    """The size of the whole, and a path for each edge: points that it goes through, two for each layer it crosses."""
+    """The size of a layout, and the path of each edge: its points, two for each layer that it crosses."""
 
     width: float
     height: float
@@ -61,7 +62,7 @@ class Layout:
 
 @dataclass
 class _Spot:
-    """A place in a layer: of a box, or of a point where a long edge passes."""
+    """A slot in a layer, for a box or for a point of a long edge."""
 
     width: float
     box: int | None = None
@@ -72,7 +73,7 @@ class _Spot:
 
 
 def place(boxes: Sequence[Box], edges: Sequence[Edge]) -> Layout:
-    """Place every box, and say where each edge goes. An edge must lead to a box of a higher number."""
+    """Place the boxes and route the edges. An edge must lead to a box with a higher number."""
     layer_of = _layers(boxes, edges)
     layers: list[list[_Spot]] = [[] for _ in range(max(layer_of, default=-1) + 1)]
     spots = [_Spot(box.width, number) for number, box in enumerate(boxes)]
@@ -97,7 +98,10 @@ def place(boxes: Sequence[Box], edges: Sequence[Edge]) -> Layout:
 
 
 def _layers(boxes: Sequence[Box], edges: Sequence[Edge]) -> list[int]:
-    """The layer of each box: below all it reads; what `sinks`, or is made of such alone, right above its reader."""
+    """The layer of each box, below all boxes that it reads.
+
+    A box that sinks, or that reads only such boxes, goes right above its reader.
+    """
     graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_nodes_from(range(len(boxes)))
     graph.add_edges_from((edge.source, edge.target) for edge in edges)
@@ -117,7 +121,7 @@ def _layers(boxes: Sequence[Box], edges: Sequence[Edge]) -> list[int]:
 def _route(
     edge: Edge, boxes: Sequence[Box], spots: list[_Spot], layer_of: list[int], layers: list[list[_Spot]]
 ) -> list[_Spot]:
-    """The points that an edge passes, one in each layer between its ends; links them all."""
+    """Insert and link the points of an edge, one in each layer between its ends."""
     points = [_Spot(POINT_WIDTH) for _ in range(layer_of[edge.source] + 1, layer_of[edge.target])]
     for depth, point in enumerate(points, layer_of[edge.source] + 1):
         layers[depth].append(point)
@@ -132,7 +136,7 @@ def _route(
 
 
 def _order(layers: list[list[_Spot]]) -> None:
-    """Sort every layer so that few edges cross: by the mean rank of the neighbours, downwards and upwards in turn."""
+    """Sort every layer so that few edges cross: by the mean rank of the neighbours, alternately down and up."""
     best, fewest = [list(layer) for layer in layers], None
     _rank(layers)
     for sweep in range(SWEEPS):
@@ -153,14 +157,14 @@ def _order(layers: list[list[_Spot]]) -> None:
 
 
 def _rank(layers: Sequence[list[_Spot]]) -> None:
-    """Number the spots of each layer, from -1 to 1 in the middle, so that layers of any size compare."""
+    """Number the spots of each layer from its middle, so that layers of different sizes compare."""
     for layer in layers:
         for number, spot in enumerate(layer):
             spot.rank = number - (len(layer) - 1) / 2
 
 
 def _crossings(layer: Sequence[_Spot]) -> int:
-    """How many edges to the layer below cross: inversions among their ends."""
+    """Count the crossings of edges to the layer below, as inversions of their ends."""
     from bisect import bisect_right, insort
 
     seen: list[float] = []
@@ -174,7 +178,7 @@ def _crossings(layer: Sequence[_Spot]) -> int:
 
 
 def _center(layers: list[list[_Spot]]) -> None:
-    """Give every spot its place: as near to its neighbours as the order and the gaps allow."""
+    """Move every spot as close to its neighbours as the order and the gaps allow."""
     for layer in layers:
         _spread(layer, [0.0] * len(layer))
     for sweep in range(2 * SWEEPS):
@@ -188,15 +192,15 @@ def _center(layers: list[list[_Spot]]) -> None:
 
 
 def _spread(layer: Sequence[_Spot], wanted: Sequence[float]) -> None:
-    """The places nearest to those wanted, by least squares, at which neighbours keep their distance.
+    """Move spots to the positions nearest to those wanted, by least squares, without overlaps.
 
-    Places less the least distances so far must not fall, so this is an isotonic regression: neighbours that are in
-    each other's way form a block, which goes where its members want it on average.
+    Positions minus the accumulated distances must not decrease, so this is an isotonic regression. Neighbours that
+    would overlap form a block, which goes to the average of what its members want.
     """
     offsets = [0.0]
-    for one, other in pairwise(layer):
-        gap = GAP_X if one.box is not None and other.box is not None else GAP_X / 2
-        offsets.append(offsets[-1] + (one.width + other.width) / 2 + gap)
+    for left, right in pairwise(layer):
+        gap = GAP_X if left.box is not None and right.box is not None else GAP_X / 2
+        offsets.append(offsets[-1] + (left.width + right.width) / 2 + gap)
     blocks: list[tuple[float, float, int]] = []  # mean, weight, members
     for spot, aim, offset in zip(layer, wanted, offsets):
         pull = BOX_PULL if spot.box is not None else POINT_PULL

@@ -1,4 +1,4 @@
-"""A graph as boxes and edges: a card for each node, a pill for each input, a frame for each region."""
+"""Turn a graph into boxes and edges: a card per node, a pill per input, a frame per region."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flashir.cli.page.facts import attributes, family
 from flashir.cli.page.layout import Box, Edge, Layout, place
 from flashir.ir import Graph, Node, Value
 
-TITLE, SMALL = 7.4, 6.35  # width of a character
+TITLE, SMALL = 7.4, 6.35  # widths of a character
 CARD_PAD, LINE, HEAD = 14.0, 15.0, 20.0
 LONGEST = 34
 MOST_LINES = 3
@@ -18,17 +18,17 @@ FRAME, FRAME_HEAD, FRAME_LOW = 26.0, 62.0, 34.0
 
 @dataclass
 class Item:
-    """Something on the page.
+    """An item of the page.
 
     Args:
         kind: `card`, `pill` (an input, output or source) or `frame` (a region).
-        family: decides the colour.
-        title, lines: its text.
-        node: the node that it stands for.
-        number: of the node in its page; None where it stands for none.
-        box: its place.
+        family: the family of ops, which decides the colour.
+        title, lines: the text.
+        box: the position.
+        node: the node, if it shows one.
+        number: the number of the node in the page.
+        inside: the scene in a frame.
         folds: the numbers of the constants that are written on it.
-        inside: what a frame holds.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Item:
 
 @dataclass
 class Scene:
-    """Everything of one graph, placed: items, the edges between them with the value that each carries."""
+    """The items of a graph, the edges between them, the value of each edge, and the layout."""
 
     items: list[Item] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
@@ -58,31 +58,31 @@ def scene(graph: Graph, numbers: dict[int, int], last: str = "return") -> Scene:
     Args:
         graph: the graph, or the body of a region.
         numbers: the number of each node, by its `id`.
-        last: the word for the outputs: `return`, or `yield` in a body.
+        last: the title of the outputs: `return`, or `yield` in a body.
     """
-    made = Scene()
+    result = Scene()
     homes: dict[Value, tuple[int, int]] = {}
     folded = {node.output: node for node in graph.nodes if node.op == "constant" and _foldable(graph, node)}
     for value in graph.inputs:
-        homes[value] = len(made.items), 0
-        made.items.append(_pill(str(value), str(value.type), "input"))
+        homes[value] = len(result.items), 0
+        result.items.append(_pill(str(value), str(value.type), "input"))
     for node in graph.nodes:
         if node.output not in folded:
-            homes |= {value: (len(made.items), port) for port, value in enumerate(node.outputs)}
-            made.items.append(_item(node, numbers, [folded[v] for v in node.operands if v in folded]))
+            homes |= {value: (len(result.items), port) for port, value in enumerate(node.outputs)}
+            result.items.append(_item(node, numbers, [folded[v] for v in node.operands if v in folded]))
     for value in graph.outputs:
-        made.items.append(_pill(last, str(value.type), "output"))
-    reads: Iterator[tuple[int, int, Value]] = _reads(graph, made, folded)
+        result.items.append(_pill(last, str(value.type), "output"))
+    reads: Iterator[tuple[int, int, Value]] = _reads(graph, result, folded)
     for target, port, value in reads:
         source, out = homes[value]
-        made.edges.append(Edge(source, out, target, port))
-        made.values.append(value)
-    made.layout = place([item.box for item in made.items], made.edges)
-    return made
+        result.edges.append(Edge(source, out, target, port))
+        result.values.append(value)
+    result.layout = place([item.box for item in result.items], result.edges)
+    return result
 
 
-def _reads(graph: Graph, made: Scene, folded: dict[Value, Node]) -> Iterator[tuple[int, int, Value]]:
-    """Who reads what: the number of the item, which of its ports, and the value."""
+def _reads(graph: Graph, result: Scene, folded: dict[Value, Node]) -> Iterator[tuple[int, int, Value]]:
+    """Yield each read of a value: the number of the item, its port, and the value."""
     number = len(graph.inputs)
     for node in graph.nodes:
         if node.output in folded:
@@ -97,7 +97,7 @@ def _reads(graph: Graph, made: Scene, folded: dict[Value, Node]) -> Iterator[tup
 
 
 def _foldable(graph: Graph, constant: Node) -> bool:
-    """Whether a constant can be written on the cards that read it: no region does, and it is no result."""
+    """Whether a constant can be written on the cards that read it: no region reads it, and it is not a result."""
     readers = [node for node in graph.nodes if constant.output in node.operands]
     return constant.output not in graph.outputs and all(node.region is None for node in readers)
 
@@ -145,7 +145,7 @@ def _pill(title: str, text: str, kind: str) -> Item:
 
 
 def _wrapped(shown: list[str]) -> list[str]:
-    """Attributes in lines that are not too long, few enough."""
+    """Join attributes into at most MOST_LINES lines of at most LONGEST characters."""
     lines: list[str] = []
     for text in shown:
         if lines and len(lines[-1]) + len(text) + 2 <= LONGEST:
@@ -167,5 +167,5 @@ def _short(text: str) -> str:
 
 
 def _ports(count: int, width: float) -> tuple[float, ...]:
-    """Where edges meet a card: spread evenly around its middle."""
+    """The ports of a card, spread evenly around its middle."""
     return tuple(width * (port + 1) / (count + 1) for port in range(count))

@@ -1,4 +1,4 @@
-"""IR text as HTML: coloured, a line each, every line knowing its node."""
+"""IR text as coloured HTML. Every line refers to its node."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TOKEN = re.compile(
 
 
 def html_lines(graph: Graph, numbers: dict[int, int]) -> str:
-    """The text of a graph; `numbers` has the number of each node by its `id`."""
+    """The text of a graph. `numbers` has the number of each node by its `id`."""
     lines = dumps(graph, types=True).splitlines()
     owners = [None, *_owners(graph, numbers), None, None]
     return "".join(_line(line, owner) for line, owner in zip(lines, owners, strict=True))
 
 
 def _owners(graph: Graph, numbers: dict[int, int]) -> Iterator[int | None]:
-    """The number of the node that each line of the body belongs to, in the order of printing."""
+    """Yield the number of the node of each line of the body, in printing order."""
     for node in graph.nodes:
         yield numbers[id(node)]
         if node.region is not None:
@@ -39,8 +39,8 @@ def _line(line: str, owner: int | None) -> str:
 
 def _coloured(line: str) -> Iterator[str]:
     end = 0
-    for found in _TOKEN.finditer(line):
-        yield escape(line[end : found.start()])
-        yield f'<i class="{found.lastgroup}">{escape(found.group())}</i>'
-        end = found.end()
+    for token in _TOKEN.finditer(line):
+        yield escape(line[end : token.start()])
+        yield f'<i class="{token.lastgroup}">{escape(token.group())}</i>'
+        end = token.end()
     yield escape(line[end:])

@@ -1,4 +1,4 @@
-"""The page of `flashir export --web`: it runs an exported decoder in a browser, by onnxruntime-web."""
+"""The page of `flashir export --web`: it runs an exported decoder in a browser with onnxruntime-web."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from flashir.train.data import Tokenizer
 
 HERE = Path(__file__).parent
-SAID = 1 << 16  # bytes of a page that are neither of its files nor of the tokenizer, at most
+FACTS_BYTES = 1 << 16  # at most so many bytes of a page are neither of its files nor of the tokenizer
 PAGE = "index.html"
 GRAPHS = ("prefill.onnx", "step.onnx")
-"""What the page runs, in the one format that it knows."""
+"""The graphs that the page runs."""
 
 WORKER = ("sampler.js", "tokenizer.js", "decoder.js", "files.js", "worker.js")
-"""What runs beside the page, as one script in this order."""
+"""The scripts of the worker, which are joined in this order."""
 
 
 @dataclass(frozen=True)
 class WebPage:
-    """The page of a model. What can be wrong with it is told before the model is exported.
+    """The page of a model. Problems are reported before the model is exported.
 
     Args:
-        title: MODEL, without the folders that it lies in.
-        tokenizer: the model's.
-        source: a folder with onnxruntime-web, to be copied beside the page; None to load it from where it is published.
-        ends: the tokens that end a text.
+        title: MODEL without its folder.
+        tokenizer: the tokenizer of the model.
+        source: a folder with onnxruntime-web, which is copied beside the page; None to load it from its host.
+        ends: the end tokens.
     """
 
     title: str
@@ -54,43 +54,43 @@ class WebPage:
     ends: frozenset[int] = frozenset()
 
     @staticmethod
-    def of(found: Source, source: Path | None) -> WebPage:
-        """The page of a model that is about to be exported.
+    def of(model: Source, source: Path | None) -> WebPage:
+        """The page of a model before its export.
 
         Raises:
-            InputError: the model takes no tokens, or has no tokenizer that is its own and that the page can read;
+            InputError: the model takes no tokens, has no tokenizer, or has one that the page cannot read; or
                 onnxruntime-web is not in `source`.
         """
-        tokenizer = reader_of(found, None)
+        tokenizer = reader_of(model, None)
         check(tokenizer)
         if source is not None:
             runtime.check(source)
-        return WebPage(Path(found.word).name, tokenizer, source, ends_of(found, tokenizer))
+        return WebPage(Path(model.word).name, tokenizer, source, ends_of(model, tokenizer))
 
     def write(self, folder: Path, export: Callable[[], Exported], max_len: int | None) -> tuple[Exported, list[Path]]:
-        """Export a model, and write the page into its folder: both or, where anything fails, neither.
+        """Export a model and write the page into its folder. If either fails, neither is written.
 
-        The page has the digests of the files beside it, and refuses others. It has its place on disk before there is
-        anything to say, so that a disk which becomes full meanwhile does not leave a model without its page.
+        The page has the digests of the files beside it and refuses others. Its space on disk is reserved before the
+        export, so that a full disk does not leave a model without its page.
 
         Args:
-            folder: of the model.
-            export: writes the model, as `flashir.export` does with `decode`.
-            max_len: as it is exported with.
+            folder: the folder of the model.
+            export: exports the model, as `flashir.export` does with `decode`.
+            max_len: the `max_len` of the export.
 
         Returns:
-            what `export` returned; the page, and what was copied beside it.
+            the result of `export`, and the files that were written: the page and the copied runtime.
 
         Raises:
-            ArtefactError: a file cannot be read or written; and what `export` raises.
+            ArtefactError: a file cannot be read or written. Errors of `export` pass through.
         """
-        page, made = folder / PAGE, []
+        page, exported = folder / PAGE, []
         place = runtime.published() if self.source is None else runtime.beside(self.source)
 
         def commit(unfinished: Path) -> None:
-            made.append(export())
+            exported.append(export())
             with writing(page), unfinished.open("r+b") as file:
-                file.write(self._page(made[0], place, max_len))
+                file.write(self._page(exported[0], place, max_len))
                 file.truncate()
                 os.fsync(file.fileno())
 
@@ -102,34 +102,35 @@ class WebPage:
             write()
         else:
             copied = runtime.copied(self.source, folder, write)
-        return made[0], [page, *copied]
+        return exported[0], [page, *copied]
 
     def _room(self) -> int:
-        """Bytes that a page takes at most."""
+        """An upper bound of the bytes of the page."""
         parts = ("page.html", "web.css", *WORKER, "page.js")
-        return len("".join([*map(_text, parts), theme(), _embedded(json.loads(self.tokenizer.text))]).encode()) + SAID
+        texts = [*map(_text, parts), theme(), _embedded(json.loads(self.tokenizer.text))]
+        return len("".join(texts).encode()) + FACTS_BYTES
 
-    def _page(self, made: Exported, ort: Runtime, max_len: int | None) -> bytes:
-        plan = made.plan
+    def _page(self, exported: Exported, onnxruntime: Runtime, max_len: int | None) -> bytes:
+        plan = exported.plan
         chips = {
             "parameters": console.many(plan.parameters),
             "chunk": str(plan.chunk or "-"),
             "tokens": "bytes" if self.tokenizer.is_bytes else f"{self.tokenizer.vocab:,}",
-            "runtime": ort.name,
+            "runtime": onnxruntime.name,
         }
-        files = [file for file in made.files if file.name in GRAPHS or file.suffix == ".data"]
+        files = [file for file in exported.files if file.name in GRAPHS or file.suffix == ".data"]
         model = {
             "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
             "tokenizer": json.loads(self.tokenizer.text),
             "ends": sorted(self.ends),
             "vocab": vocabulary(plan.graph, plan.graph.inputs[0]),
             "limit": longest(plan.graph, max_len),
-            "runtime": ort.as_dict(),
+            "runtime": onnxruntime.as_dict(),
         }
         text = Template(_text("page.html")).substitute(
             title=escape(self.title),
             version=escape(__version__),
-            origin=escape(ort.origin),
+            origin=escape(onnxruntime.origin),
             style=theme() + _text("web.css"),
             chips="".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in chips.items()),
             model=_embedded(model),
@@ -140,7 +141,7 @@ class WebPage:
 
 
 def _embedded(value: object) -> str:
-    """JSON that may stand in an element of a page."""
+    """JSON that is safe inside an HTML element."""
     return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026")
 
 

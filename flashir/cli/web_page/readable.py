@@ -1,4 +1,4 @@
-"""Whether the page can read a tokenizer: it knows byte-level BPE, as GPT-2 has it; bytes are one without merges."""
+"""Check that the page can read a tokenizer: byte-level BPE as in GPT-2, or bytes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def check(tokenizer: Tokenizer) -> None:
-    """Raises InputError with everything in a tokenizer that the page does not know."""
+    """Raise InputError with every part of a tokenizer that the page does not support."""
     problems = list(_strange(json.loads(tokenizer.text)))
     if problems:
-        hint = "export with --decode alone; the page reads byte-level BPE, as GPT-2 and `--tokenizer bpe:N` have it"
+        hint = "export with --decode alone; the page reads byte-level BPE, as of GPT-2 and `--tokenizer bpe:N`"
         raise InputError(problems, where="tokenizer", hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""onnxruntime-web: the two files of it that the page takes, from where they are published or from beside the page."""
+"""The two files of onnxruntime-web that the page loads, from a public host or from a folder beside the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORIGIN = "https://cdn.jsdelivr.net"
 SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 FILES = (SCRIPT, BINARY)
 FOLDER = "ort"
-PUBLISHED = {  # sha384 of the files of the package
+PUBLISHED = {  # the SHA-384 of the files of the package
     SCRIPT: "sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
     BINARY: "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
 }
@@ -26,13 +26,13 @@ PUBLISHED = {  # sha384 of the files of the package
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where the page finds onnxruntime-web.
+    """The onnxruntime-web that the page loads.
 
     Args:
-        name: what people should read.
-        place: a URL that ends in a slash, relative to the page.
-        integrity: the digest of each file, as browsers check it.
-        origin: what else than its own the page may load from.
+        name: the name for people.
+        place: the URL of the folder, relative to the page; it ends in a slash.
+        integrity: the digest of each file, in the format that browsers check.
+        origin: the other origin that the page may load from, if any.
     """
 
     name: str
@@ -41,32 +41,32 @@ class Runtime:
     origin: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As the page reads it."""
+        """The JSON object that the page reads."""
         script, binary = ({"name": name, "integrity": self.integrity[name]} for name in (SCRIPT, BINARY))
         return {"place": self.place, "script": script, "binary": binary}
 
 
 def published() -> Runtime:
-    """The release that this page was tested with, from a public host of packages."""
+    """The release that the page was tested with, on a public host."""
     return Runtime(f"onnxruntime-web {VERSION}", f"{ORIGIN}/npm/onnxruntime-web@{VERSION}/dist/", PUBLISHED, ORIGIN)
 
 
 def beside(source: Path) -> Runtime:
-    """The files of a folder as the page finds them once `copied`. Raises ArtefactError where one cannot be read."""
+    """The files of a folder after `copied`. Raises ArtefactError if one cannot be read."""
     return Runtime("onnxruntime-web", f"{FOLDER}/", {name: _integrity(source / name) for name in FILES})
 
 
 def copied(source: Path, folder: Path, commit: Callable[[], object]) -> list[Path]:
-    """Copy the files of a folder to `ort/` in that of the page, so that it needs no network.
+    """Copy the files of a folder to `ort/` beside the page, so that the page needs no network.
 
     Args:
-        source: such as `node_modules/onnxruntime-web/dist`.
-        folder: of the page.
-        commit: is called once they are on disk; where it raises, none is copied.
+        source: a folder such as `node_modules/onnxruntime-web/dist`.
+        folder: the folder of the page.
+        commit: called when the copies are on disk; if it raises, they are removed.
 
     Raises:
         InputError: a file is missing.
-        ArtefactError: one cannot be read or written; and what `commit` raises.
+        ArtefactError: a file cannot be read or written. Errors of `commit` pass through.
     """
     check(source)
     atomic_files(folder / FOLDER, {name: partial(_copy, source / name) for name in FILES}, lambda _: commit())
@@ -80,7 +80,7 @@ def _copy(path: Path, file: BinaryIO) -> None:
 
 
 def check(source: Path) -> None:
-    """Raises InputError where a folder lacks a file of onnxruntime-web."""
+    """Raise InputError if a folder lacks a file of onnxruntime-web."""
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
         raise InputError(
