@@ -36,6 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow the cases whose arguments have the values of `slow_where`."""
+    for item in items:
+        for mark in item.iter_markers("slow_where"):
+            arguments = item.callspec.params if isinstance(item, pytest.Function) else {}
+            if all(arguments[name] == value for name, value in mark.kwargs.items()):
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _files_need_not_survive_a_power_cut() -> Iterator[None]:
     """Waiting for the disk takes longer than most tests; those of full disks put in an `fsync` of their own."""

@@ -59,6 +59,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Comple
     return campaign("--kinds", "planted", "--cases", 8, "--workers", 1, "--out", out, code=1), out
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_found(planted: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     done, out = planted
     findings = {line["case"]: line for line in found(out)}
@@ -85,6 +86,7 @@ def test_it_goes_on_where_it_was(planted: tuple[subprocess.CompletedProcess[str]
     assert len(found(out)) == 7
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
     out = tmp_path / "out"
     line = [
@@ -112,6 +114,7 @@ def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert after["next"] == before + 4 == sum(after["outcomes"].values())
 
 
+@pytest.mark.slow
 def test_a_case_runs_again_to_the_same_end() -> None:
     told = json.loads(campaign("--replay", "planted:5:2", "--json", code=1).stdout)
     assert told["sign"] == "another number" and told["notes"] == {"number": "2"}

@@ -56,6 +56,7 @@ print(*flashir.interpret(graph, {}, [0.0]), *flashir.compile(graph)([0.0]))
     assert ran.stdout == "[0.5] 0.5\n", ran.stderr
 
 
+@pytest.mark.slow
 def test_a_backend_made_as_the_guide_says_runs_and_conforms(install, bare_folder):
     guide = (ROOT / "docs/guides/add-a-backend.md").read_text()
     module, entry, record = blocks(guide, "python")[0], *blocks(guide, "toml")[:2]
@@ -74,6 +75,7 @@ def test_a_backend_made_as_the_guide_says_runs_and_conforms(install, bare_folder
         case.check()
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flashir.export(flashir.model("flash", size="tiny", chunk=16), "out/", decode=True)
@@ -81,6 +83,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
         exec(compile(code, "README.md", "exec"), {})
 
 
+@pytest.mark.slow
 def test_two_libraries_suffice_to_drive_an_exported_decoder(tmp_path):
     """The loop of the README, in a process that has nothing else, gives the tokens of the model itself."""
     (code,) = (code for code in blocks(README, "python") if "prefill" in code)
@@ -169,6 +172,7 @@ def bare_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_walk_through_runs_and_prints_what_it_shows(bare_folder):
     page = (ROOT / "docs/how-it-works.md").read_text()
     (bare_folder / "small.fir").write_text(blocks(page, "text")[0])

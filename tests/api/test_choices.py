@@ -119,6 +119,7 @@ def test_an_op_with_nothing_to_choose_has_one_candidate() -> None:
     assert [each.settings for each in found.candidates] == [Settings()]
 
 
+@pytest.mark.slow
 def test_each_op_has_its_own_value_of_a_choice_that_both_have() -> None:
     graph = _model(("flash", {"key_dim": 8}), ("mc_mhsa", {"heads": 2}))
     assert [slot.name for slot in slots(graph)] == ["flash.chunk", "mc_mhsa.chunk", "flash.cumsum", "mc_mhsa.cumsum"]
@@ -130,6 +131,7 @@ def test_each_op_has_its_own_value_of_a_choice_that_both_have() -> None:
     assert found.chunk == found.settings["flash.chunk"]
 
 
+@pytest.mark.slow
 def test_searching_ops_one_by_one_finds_what_all_combinations_would() -> None:
     graph = _model(("flash", {"key_dim": 8}), ("performer", {"heads": 2}))
     predictor = Predictor(target("onnx:cpu"), Workload(1, 64), policy="fastest")

@@ -183,6 +183,7 @@ def test_sizes_come_from_the_workload():
     assert Workload(8, 100).sizes(graph, devices=3) == {"N": 3, "M": 100}
 
 
+@pytest.mark.slow
 def test_a_stack_of_a_users_own_is_planned_like_any_other():
     b = Builder("mixture")
     ids = b.input("ids", "i32[B, T]")
@@ -255,6 +256,7 @@ def test_a_cumulative_sum_by_hand_is_one_over_tokens(performer, cumsum):
         assert "Tile 1, because a cumulative sum set by hand sums over tokens, as in Table 10" in found.why
 
 
+@pytest.mark.slow
 def test_a_tile_by_hand_stays(performer):
     open_sum = plan(flashir.model("performer", size="tiny", tile=48))
     assert [(each.cumsum, each.tile) for each in open_sum.candidates] == [

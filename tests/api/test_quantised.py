@@ -80,6 +80,7 @@ def test_a_decoder_of_narrow_weights_continues_as_the_model_does_and_is_small(tm
         assert relative_error(logits, wanted[:, place]) < 2e-2
 
 
+@pytest.mark.slow
 def test_an_artefact_that_costs_too_much_does_not_replace_the_old_one(model, tmp_path, monkeypatch):
     flashir.export(model, tmp_path)
     old = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -90,6 +91,7 @@ def test_an_artefact_that_costs_too_much_does_not_replace_the_old_one(model, tmp
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
 
 
+@pytest.mark.slow
 def test_a_larger_tolerance_allows_it(model, tmp_path, monkeypatch):
     monkeypatch.setattr(import_module("flashir_onnx.blocks"), "LEVELS", 31)
     made = flashir.export(model, tmp_path, params=unit(model), quantize="int8", tolerance=2.0)

@@ -391,6 +391,7 @@ class TestNames:
         params = flashir.init(wrapped)
         assert set(params) == {"model.embed.weight"} == set(checked(wrapped, params))
 
+    @pytest.mark.slow
     def test_more_than_the_model_has_is_left_out_only_when_asked(self, tmp_path: Path) -> None:
         more = {**PARAMS, "head.weight": np.ones((64, 2), np.float32), "layers.7.rel_bias.w": np.ones(31, np.float32)}
         with pytest.raises(ParameterError, match=r"unexpected parameter head.weight[\s\S]*strict=False"):

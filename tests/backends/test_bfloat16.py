@@ -43,6 +43,7 @@ def test_pytorch_in_bfloat16_is_near_the_interpreter(name: str, task: str) -> No
     assert error(name, task, "torch:cpu") < TOLERANCE[DType.BF16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"), [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow) for each in ZOO]
 )

@@ -90,6 +90,7 @@ def texts() -> Iterator[tuple[int, Array]]:
     return ((row, ids[row : row + 1, :length]) for row, length in enumerate(LENGTHS))
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize(("target", "name", "task"), every(*QUICK))
 def test_padding_is_seen_by_nothing(target: str, name: str, task: str) -> None:
     ids, mask = ragged()
@@ -124,6 +125,7 @@ def test_padding_moves_no_gradient(target: str, name: str, task: str) -> None:
     assert max(errors.values()) <= TOLERANCE
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize(("target", "name", "task"), every(*QUICK))
 def test_documents_in_a_row_do_not_see_each_other(target: str, name: str, task: str) -> None:
     run = compiled(target, name, task, segments="token")

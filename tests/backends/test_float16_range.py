@@ -63,6 +63,7 @@ def test_decoders_of_long_texts_are_as_in_float32(target: str, name: str, settin
     assert relative_error(np.stack(found, axis=1), wanted) < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_export_is_run_at_the_length_that_was_planned_for(target: str, tmp_path: Path) -> None:
     model = small(*MODELS[2])

@@ -46,6 +46,7 @@ print("as before" if np.array_equal(run(ids), before) else "other numbers")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "in_fork"),
     [

@@ -64,6 +64,7 @@ def test_pytorch_has_the_gradients_of_the_interpreter(name: str, task: str) -> N
     check(case.slopes.errors(found), case.params, f"{name} {task}, PyTorch and the interpreter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"), [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow) for each in ZOO]
 )

@@ -40,13 +40,14 @@ def lengths(chunk: int) -> tuple[int, ...]:
 
 
 def every_setting() -> Iterator[Any]:
-    """Every setting on every backend at every length, of which the cover is quick; and that of JAX at one length."""
+    """Every setting on every backend: a few at one length, every pair of settings slow, and the whole grid."""
     for name, settings in product(HERE, EVERY):
-        slow = name == "jax" or settings not in COVER
+        marks = pytest.mark.slow if settings in COVER and name != "jax" else GRID
         shown = "-".join(map(str, settings))
-        yield pytest.param(name, settings, lengths(settings[0]), marks=GRID if slow else (), id=f"{name}-{shown}")
-    for settings in ONCE if "jax" in HERE else ():
-        yield pytest.param("jax", settings, lengths(settings[0])[:1], id=f"jax-once-{'-'.join(map(str, settings))}")
+        yield pytest.param(name, settings, lengths(settings[0]), marks=marks, id=f"{name}-{shown}")
+    for name, settings in product(HERE, ONCE):
+        shown = "-".join(map(str, settings))
+        yield pytest.param(name, settings, lengths(settings[0])[:1], id=f"{name}-once-{shown}")
 
 
 @pytest.mark.parametrize(("name", "settings", "lengths"), tuple(every_setting()))
@@ -59,6 +60,7 @@ def test_the_short_selection_covers_every_pair_of_settings() -> None:
         assert {(s[one], s[two]) for s in COVER} == {(s[one], s[two]) for s in EVERY}
 
 
+@pytest.mark.slow_where(name="jax")
 @on_every_backend
 @pytest.mark.parametrize("causal", [True, False])
 def test_every_length_of_a_chunk(name: str, causal: bool) -> None:
@@ -108,6 +110,7 @@ def test_gau_of_no_tokens(name: str) -> None:
     check(f"{name}:cpu", flashir.model("flash-quad", **SMALL, max_len=8, causal=False), (0,), batch=0)
 
 
+@pytest.mark.slow_where(name="jax")
 @in_narrow_types
 @grid(together=1, dtype=("bfloat16", "float16"), cumsum=CUMSUM)
 def test_flash_in_half_precision_is_near_the_interpreter(name: str, cumsum: str, dtype: str) -> None:
@@ -143,6 +146,7 @@ def test_the_past_is_untouched_bit_for_bit(name: str, cumsum: str, segments: boo
         assert not np.array_equal(before[:, t], after[:, t])
 
 
+@pytest.mark.slow_where(name="jax")
 @on_every_backend
 def test_layers_beside_loops_and_loops_in_loops(name: str) -> None:
     """One gau after every three flash layers, twice, with a layer before: names of parameters follow the layers."""

@@ -88,6 +88,7 @@ def run(count: int, number: int) -> Tally:
     return tally
 
 
+@pytest.mark.slow
 def test_a_few_models() -> None:
     run(4, 0)
 

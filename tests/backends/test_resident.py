@@ -17,6 +17,7 @@ from tests.backends.support import flash, session, tokens
 TARGETS = ("torch:cpu", "jax:cpu")
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_run_on_the_device_is_that_of_arrays(target):
     model = flash(chunk=4)

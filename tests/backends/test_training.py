@@ -89,6 +89,7 @@ def test_the_loss_counts_labels_alone_and_the_step_is_adamw(target: str, clip: f
     same(made.state(), {name: x.astype(made.state()[name].dtype) for name, x in state.items()}, 1e-5)
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @every_target
 def test_each_layer_is_clipped_by_itself(target: str) -> None:
     """After one step, the mean is a tenth of the gradient, clipped where it was long."""
@@ -106,6 +107,7 @@ def test_each_layer_is_clipped_by_itself(target: str) -> None:
     assert short > 5
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @in_turn(target=TARGETS, cuts=((0, 1, 2, 3, 4), (0, 1, 4), (0, 3, 4)))
 def test_a_batch_in_parts_is_the_batch(target: str, cuts: Sequence[int]) -> None:
     """Parts of several sizes, one of them without any label."""
@@ -121,6 +123,7 @@ def test_a_batch_in_parts_is_the_batch(target: str, cuts: Sequence[int]) -> None
     same(whole.params(), split.params(), 2e-4)
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @every_target
 def test_remat_gives_the_same_numbers(target: str) -> None:
     model = small()
@@ -131,6 +134,7 @@ def test_remat_gives_the_same_numbers(target: str) -> None:
     same(kept.params(), again.params(), 1e-6)
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @every_target
 def test_what_is_carried_on_is_bit_equal(target: str) -> None:
     model = small()
@@ -160,6 +164,7 @@ def test_the_same_bits_on_all_threads(target: str) -> None:
     same(one.params(), other.params())
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @in_turn(target=TARGETS, dtype=("bfloat16", "float16"))
 def test_parameters_stay_wide_where_the_model_is_narrow(target: str, dtype: str) -> None:
     """Steps that are lost in bfloat16 add up, and the first parameters are those given, to the bit."""
@@ -177,6 +182,7 @@ def test_parameters_stay_wide_where_the_model_is_narrow(target: str, dtype: str)
     assert first == pytest.approx(wide.step([drawn(model)], RATE).loss, rel=2e-2)
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @every_target
 def test_the_loss_alone_changes_nothing(target: str) -> None:
     model = small()

@@ -24,6 +24,7 @@ from tests.cli.test_page import HOSTILE, checked
 SMALL = ("--size", "tiny", "-s", "depth=1", "--lengths", "64", "--rounds", "2")
 
 
+@pytest.mark.slow
 def test_from_end_to_end(cli: Cli, tmp_path: Path) -> None:
     made = cli.json("bench", "flash", *SMALL, "--chunks", "32,64", "--cumsum", "scan", "-o", tmp_path)
     assert [(row["chunk"], row["cumsum"], len(row["samples_ms"])) for row in made["rows"]] == [

@@ -17,6 +17,7 @@ LAYER = (*TINY, "-s", "depth=1")
 SHORT = ("--chunk", 16, "--lengths", "0,17", "--batches", "1,2", "--grad")
 
 
+@pytest.mark.slow
 def test_gradients_on_every_target_that_has_them(cli: Cli) -> None:
     targets = ("--target", "onnx:cpu", "--target", "torch:cpu", "--target", "jax:cpu")
     made = cli.json("check", *LAYER, *SHORT, *targets)
@@ -35,12 +36,14 @@ def test_gradients_on_every_target_that_has_them(cli: Cli) -> None:
     assert all((row["relative_error"] == 0) == (row["length"] == 0) for row in rows)
 
 
+@pytest.mark.slow
 def test_without_lengths_the_gradients_are_taken_once(cli: Cli) -> None:
     made = cli.json("check", *LAYER, "--chunk", 16, "--target", "torch:cpu", "--grad")
     rows = [row for row in made["rows"] if row["what"] == "gradients"]
     assert [(row["batch"], row["length"]) for row in rows] == [(2, 50)]
 
 
+@pytest.mark.slow
 def test_people_see_the_worst_parameter_and_what_was_left_out(cli: Cli) -> None:
     shown = cli.ok("check", *LAYER, *SHORT, "--target", "torch:cpu", "--target", "onnx:cpu")
     assert "gradients against interpreter" in shown and "ok, worst layers." in shown
@@ -79,6 +82,7 @@ def test_what_a_model_cannot_do_is_a_row(cli: Cli) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_targets_share_the_chunk_of_the_first(cli: Cli) -> None:
     """One model, or there would be nothing to compare: by itself, each target would have another chunk."""
     line = ("check", *LAYER, "-s", "key_dim=128", "--seq-len", 512, "--batches", 1, "--target", "onnx:cpu")

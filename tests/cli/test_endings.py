@@ -165,6 +165,7 @@ class TestEval:
         params = {name: array * 0 for name, array in flashir.init(model).items()}
         return flashir.save_checkpoint(model, params, tmp_path / "blind", tokenizer=gpt2, reading=Reading(END))
 
+    @pytest.mark.slow
     def test_ends_are_foreseen_as_in_training(self, cli: Cli, blind: Path, data: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         cli.ok("export", blind, "-o", out)

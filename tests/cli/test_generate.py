@@ -136,6 +136,7 @@ def test_a_text_that_fills_the_model_ends(cli: Cli) -> None:
     assert made["results"][0]["stop"] == "length"
 
 
+@pytest.mark.slow
 def test_a_model_that_divides_by_the_length_is_told_one(cli: Cli) -> None:
     line = ("generate", "flash-quad", "--size", "tiny", "--prompt", "four", "--tokens", 6, "--temperature", 0)
     model = flashir.model("flash-quad", size="tiny")
@@ -325,6 +326,7 @@ def test_a_terminal_is_not_controlled(monkeypatch: pytest.MonkeyPatch, terminal:
     assert told == [shown.replace("\N{REPLACEMENT CHARACTER}", "?")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_ctrl_c_ends_a_process_with_what_it_wrote() -> None:
     line = (sys.executable, "-m", "flashir", "generate", *TINY, "--prompt", "x", "--tokens", "1000000000")
@@ -337,6 +339,7 @@ def test_ctrl_c_ends_a_process_with_what_it_wrote() -> None:
     assert b"(interrupted)" in errors and b"Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
 def test_a_reader_that_goes_away_ends_it() -> None:
     line = (sys.executable, "-m", "flashir", "generate", *TINY, "--prompt", "x", "--tokens", "1000000000")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from safetensors.numpy import save_file
 
 from tests.cli.conftest import Cli
@@ -12,6 +13,7 @@ from tests.importing.support import flash_transformer
 GIVEN = ("-s", "causal=true", "-s", "group_size=16")
 
 
+@pytest.mark.slow
 def test_every_verb_takes_what_was_imported(cli: Cli, tmp_path: Path) -> None:
     save_file(flash_transformer(num_tokens=256), tmp_path / "m.safetensors")
     (tmp_path / "text.txt").write_text("It is a truth universally acknowledged. " * 20)

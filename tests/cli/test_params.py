@@ -36,6 +36,7 @@ def test_a_file_a_checkpoint_and_a_run_are_the_same(cli: Cli, fir: Path, run: Pa
     assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.slow
 def test_more_than_the_model_has_is_refused_or_left_out(cli: Cli, fir: Path, text: Path, tmp_path: Path) -> None:
     more = {f"module.{name}": array for name, array in flashir.init(MODEL, 5).items()}
     more["module.head.bias"] = np.zeros(3, np.float32)

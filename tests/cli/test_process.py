@@ -18,6 +18,7 @@ def run(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run((*FLASHIR, *args), input=stdin, capture_output=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_streams_and_exit_codes() -> None:
     good = run("plan", "flash", "--size", "tiny", "--json")
     assert good.returncode == 0 and good.stdout.startswith(b"{") and good.stderr == b""
@@ -25,6 +26,7 @@ def test_streams_and_exit_codes() -> None:
     assert bad.returncode == 2 and bad.stdout == b"" and bad.stderr.startswith(b"error: unknown model 'flsh'")
 
 
+@pytest.mark.slow
 def test_text_from_a_pipe() -> None:
     made = run("run", "flash", "--size", "tiny", stdin=b"hello")
     assert made.returncode == 0 and b"[1, 5, 256]" in made.stdout and b"\x1b" not in made.stdout + made.stderr
@@ -66,6 +68,7 @@ def test_help_imports_nothing_slow() -> None:
     assert made.stdout.decode().splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="homes are elsewhere there")
 def test_without_a_home_a_run_says_nothing_of_that() -> None:
     """Libraries would warn that they cannot keep what they send to their makers."""

@@ -40,6 +40,7 @@ def test_it_says_what_narrow_weights_save_and_cost(cli, text, tmp_path, kind):
     assert f"{kind}  " in shown and " -> " in shown and f"on {found['tokens']:,} tokens of the text given" in shown
 
 
+@pytest.mark.slow
 def test_without_a_text_the_model_writes_one(cli, tmp_path):
     found = cli.json("export", *BYTES, "--quantize", "int8", "-o", tmp_path / "out")["quantised"]
     assert found["text"] == "of the float model itself" and found["tokens"] > 1000
@@ -49,6 +50,7 @@ def test_an_export_as_it_is_costs_nothing(cli, tmp_path):
     assert cli.json("export", *BYTES, "-o", tmp_path / "out")["quantised"] is None
 
 
+@pytest.mark.slow
 def test_other_verbs_take_what_it_wrote(cli, narrow, text):
     ran = cli.json("run", narrow, "--text", text, "--verify", "--seed", 0)
     assert ran["ok"] and ran["relative_error"] > 1e-4
@@ -69,6 +71,7 @@ def _fir(cli, narrow: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_int8_is_small(cli, text, tmp_path):
     wide = (*BYTES[:1], "-s", "d_model=128", "-s", "depth=2", "-s", "key_dim=64", "-s", "vocab=256", "--chunk", "16")
     made = cli.json("export", *wide, "--quantize", "int8", "--text", text, "-o", tmp_path / "out")
@@ -122,6 +125,7 @@ def test_a_vocabulary_without_a_tokenizer_needs_one(cli, text, tmp_path):
     assert "has no tokenizer" in message and "--tokenizer FILE" in message
 
 
+@pytest.mark.slow
 def test_too_much_lost_is_refused(cli, tmp_path):
     model = flashir.model("flash", size="tiny", chunk=16)
     save_params(unit(model), tmp_path / "unit.safetensors")

@@ -47,6 +47,7 @@ def curve(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_text_to_an_exported_model(cli: Cli, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     made = cli.json("train", *TINY, "--data", data, *SHORT, "-o", run)
@@ -67,6 +68,7 @@ def test_from_a_folder_of_text_to_an_exported_model(cli: Cli, data: Path, tmp_pa
         assert json.loads(found.stdout)["seq_len"] == (1024 if told else 32)
 
 
+@pytest.mark.slow
 def test_the_resolved_recipe_is_saved_and_read(cli: Cli, data: Path, tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     cli.ok("train", *TINY, "--data", data, *SHORT, "-o", run)
@@ -129,6 +131,7 @@ def test_another_run_begins_from_a_checkpoint_with_its_tokenizer(cli: Cli, data:
     assert (tuned / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_masked_model_is_trained_and_evaluated(cli: Cli, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     made = cli.json("train", *TINY, "--task", "mlm", "--data", data, *SHORT, "-o", run)
@@ -181,6 +184,7 @@ class TestEval:
         params = {name: array * 0 for name, array in flashir.init(model).items()}
         return flashir.save_checkpoint(model, params, tmp_path / "blind")
 
+    @pytest.mark.slow
     def test_perplexities_are_by_token_by_word_and_by_byte(self, cli: Cli, blind: Path, tmp_path: Path) -> None:
         text = tmp_path / "t.txt"
         text.write_text("ä b  cd\n" * 10)
@@ -282,6 +286,7 @@ class TestMistakes:
         flashir.load_checkpoint(tmp_path / "run/checkpoints" / f"step-00000{found[2]}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_is_saved_and_goes_on(cli: Cli, data: Path, tmp_path: Path, number: int) -> None:

@@ -74,6 +74,7 @@ def test_an_export_is_checked_with_the_parameters_inside_it(
     assert f"both with the weights in {tmp_path / 'out'}" in cli.ok(*asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_an_export_with_narrow_weights_is_checked_by_its_own_tolerance(
     cli: Cli, trained: Path, tmp_path: Path, kind: str
@@ -139,6 +140,7 @@ def test_what_does_nothing_is_an_error(cli: Cli, exported: Path, text: Path, tmp
         assert said in cli.fails(*line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weights_that_nobody_gave_are_said_to_be_random(
     cli: Cli, trained: Path, exported: Path, tmp_path: Path, text: Path, given: bool
@@ -232,6 +234,7 @@ def overflows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return flashir.save_checkpoint(model, params, tmp_path_factory.mktemp("overflows") / "ck")
 
 
+@pytest.mark.slow
 def test_no_verb_prints_what_is_not_finite(cli: Cli, overflows: Path, tmp_path: Path, text: Path) -> None:
     for line in (
         ("run", overflows, "--text", text, "-o", tmp_path / "x.npy"),
@@ -255,6 +258,7 @@ def test_an_answer_is_finite_or_an_error_that_names_what_is_not() -> None:
         console.answer({"loss": float("nan"), "of": [{"x": float("inf")}]}, as_json=False)
 
 
+@pytest.mark.slow
 def test_a_plan_has_one_statement_of_its_time(cli: Cli, tmp_path: Path, fir: Path) -> None:
     line = (fir, "--seq-len", 128, "--chunk", 64, "--cumsum", "native")
     assert "predicted for 128 tokens" in cli.ok("export", *line, "-o", tmp_path / "before")

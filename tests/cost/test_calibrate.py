@@ -25,6 +25,7 @@ def graphs():
     return {kernel.name: Lowering.of("onnx:cpu").run(kernel.graph()) for kernel in PROCESSOR}
 
 
+@pytest.mark.slow
 def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
     machine = with_numbers(
         target("onnx:cpu"),
@@ -53,6 +54,7 @@ def test_a_fit_finds_the_machine_that_made_the_timings(graphs):
         assert estimate(graphs[kernel.name], found, {}).ms == pytest.approx(timings[kernel.name], rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_number_that_cannot_explain_its_kernel_is_left_out(graphs):
     timings = {name: estimate(graph, target("onnx:cpu"), {}).ms for name, graph in graphs.items()}
     numbers = fit(target("onnx:cpu"), graphs, {**timings, "near_sums": 1e-9})
@@ -60,6 +62,7 @@ def test_a_number_that_cannot_explain_its_kernel_is_left_out(graphs):
     assert numbers["peak.f32"] == pytest.approx(target("onnx:cpu").peak["f32"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_calibrating_keeps_a_profile_that_later_plans_use(monkeypatch):
     monkeypatch.setattr(module, "ROUNDS", 3)  # of two samples, the lower quartile lies below both
     monkeypatch.setattr(module, "SWEEPS", 1)
@@ -100,6 +103,7 @@ def test_only_numbers_that_were_told_are_kept(monkeypatch, graphs):
         assert record.sources.get(name) == shipped.sources.get(name)
 
 
+@pytest.mark.slow
 def test_a_fit_starts_at_the_record_as_shipped(monkeypatch, graphs):
     _stub(monkeypatch, graphs, nothing=9.0)
     assert calibrate("onnx:cpu").after.call > 8e-3
@@ -127,6 +131,7 @@ def test_nothing_is_measured_where_the_profile_cannot_be_kept(monkeypatch, tmp_p
         calibrate("onnx:cpu")
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_told_so_with_every_timing_and_nothing_is_kept(monkeypatch):
     monkeypatch.setattr(module, "ROUNDS", 3)
     monkeypatch.setattr(module, "AGAIN", 0)

@@ -233,6 +233,7 @@ def test_several_devices_sum_up_their_gradients():
     assert many.terms[REDUCE] > 0
 
 
+@pytest.mark.slow
 @given(
     chunk=st.sampled_from((16, 64)),
     cumsum=st.sampled_from(("scan", "matmul", "native")),

@@ -98,6 +98,7 @@ def test_what_is_learned_or_held_limits_the_length() -> None:
     assert len(list(generate(made, [[1, 2]], tokens=9))) == 3
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize("target", ["onnx:cpu", pytest.param("torch:cpu", marks=pytest.mark.slow), "jax:cpu"])
 def test_an_export_of_the_model_alone_is_continued(target: str, tmp_path: Path) -> None:
     graph = model("flash")

@@ -41,6 +41,7 @@ CASES = [
 """By default every system on ONNX Runtime or PyTorch in turn, and one on all."""
 
 
+@pytest.mark.slow_where(name="flash", target="jax:cpu")
 @pytest.mark.parametrize(("name", "target"), CASES)
 def test_steps_give_the_logits_of_the_whole(name: str, target: str) -> None:
     if not at_hand(target.partition(":")[0]):
@@ -67,6 +68,7 @@ def test_a_prompt_of_a_model_with_documents_is_one_document(target: str) -> None
 ALL = list(HealthCheck)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=4, suppress_health_check=ALL)
 @given(drawn=models(causal=True))
 def test_random_models_are_continued(drawn: tuple[Graph, int, int, int]) -> None:

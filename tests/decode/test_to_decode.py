@@ -239,6 +239,7 @@ def check_random(drawn: tuple[Graph, int, int, int]) -> None:
 FAST = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @settings(FAST, max_examples=15)
 @given(drawn=models(causal=True))
 def test_random_models_are_continued(drawn: tuple[Graph, int, int, int]) -> None:

@@ -50,6 +50,7 @@ def test_a_transformer_is_what_it_was(sizes: dict[str, Any], options: dict[str, 
     agree("FLASHTransformer", flash_transformer(**sizes), options, ("onnx:cpu",), 2e-5)
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize("target", TARGETS[1:])
 def test_a_transformer_is_what_it_was_on_every_backend(target: str) -> None:
     agree("FLASHTransformer", flash_transformer(), {**OPTIONS, "causal": False}, (target,), 2e-5)

@@ -24,6 +24,7 @@ def weights(name: str) -> dict[str, Any]:
     return drawn(FAMILY, name, SIZES | NETS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_a_model_is_what_it_was(name: str) -> None:
     state = weights(name)

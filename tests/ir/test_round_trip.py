@@ -30,6 +30,7 @@ DESIGN = """model @flash_base(%ids: i32[B, T]) -> f32[B, T, 32000] {
 """
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(every_storey())
 def test_the_text_of_a_graph_reads_back_as_the_graph(graph: Graph) -> None:

@@ -73,6 +73,7 @@ def test_a_pass_keeps_the_meaning_of_primitives(each: Pass, graph: Graph, batch:
     check(graph, each.apply(graph), {"B": batch})
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(graph=blocks(), batch=BATCHES, length=LENGTHS)
 def test_the_whole_lowering_keeps_the_meaning(graph: Graph, batch: int, length: int) -> None:
@@ -100,6 +101,7 @@ def test_it_does_so_whatever_the_target_claims(claimed: str, graph: Graph, lengt
     check(graph, lowering.run(graph), {"B": 1, "T": length})
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(graph=st.sampled_from([3, 4, 6]).flatmap(lambda t: blocks(length=t)))
 def test_it_does_so_where_the_length_is_known(graph: Graph) -> None:
@@ -114,6 +116,7 @@ def test_it_does_so_where_every_chunk_is_known_to_be_whole(graph: Graph, rounds:
     check(by_length, Lowering("primitives").run(by_length), {"B": 1, "T": rounds})
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(graph=blocks(open_choices=True), chunk=st.integers(1, 5), cumsum=st.sampled_from(["scan", "matmul", "native"]))
 def test_a_model_whose_choices_are_made_lowers(graph: Graph, chunk: int, cumsum: str) -> None:
@@ -121,6 +124,7 @@ def test_a_model_whose_choices_are_made_lowers(graph: Graph, chunk: int, cumsum:
     check(chosen, Lowering("primitives").run(chosen), {"B": 1, "T": 5})
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(graph=blocks(), length=LENGTHS)
 def test_strategies_of_the_cumulative_sum_are_one_function(graph: Graph, length: int) -> None:

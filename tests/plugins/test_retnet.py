@@ -85,6 +85,7 @@ def test_candidates_are_the_tiles_and_the_sums_that_a_decay_can_have(target: str
     assert found.settings in [each.settings for each in found.candidates]
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("tile", "cumsum"), [(16, "scan"), (64, "matmul")])
 def test_values_are_those_of_the_reference(target: str, tile: int, cumsum: str) -> None:
@@ -96,6 +97,7 @@ def test_values_are_those_of_the_reference(target: str, tile: int, cumsum: str) 
         assert _off(run(ids), wanted) < 1e-4
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_reference(cli: Cli, fir: Path) -> None:
     targets = [word for name in TARGETS for word in ("--target", name)]
     made = cli.json("check", fir, *targets, "--lengths", "65", "--batches", "2", "--grad")
@@ -145,12 +147,14 @@ def test_a_decoder_of_onnx_chooses_the_tokens_that_the_model_would() -> None:
         text.append(int(token))
 
 
+@pytest.mark.slow
 def test_it_is_tuned(cli: Cli, fir: Path) -> None:
     made = cli.json("tune", fir, "--seq-len", 64, "--budget", 5)
     assert any(each.get("measured_ms", 0) > 0 for each in made["candidates"])
     assert {each["cumsum"] for each in made["candidates"]} == {"scan", "matmul"}
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_generates(cli: Cli, fir: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("It is a truth universally acknowledged. " * 50)
     short = ("--steps", 6, "--tokens", 128, "--rows", 2, "--seq-len", 64)

@@ -40,6 +40,7 @@ def test_a_table_compares_with_transformer_plus_plus() -> None:
     assert "against" not in table([ROW])
 
 
+@pytest.mark.slow
 def test_the_plot_is_svg_with_text_and_always_the_same() -> None:
     pytest.importorskip("matplotlib")
     made = draw([ROW, {**ROW, "name": "<other>"}])

@@ -216,6 +216,7 @@ for n in range(25):
 """
 
 
+@pytest.mark.slow
 def test_four_writers_at_once_lose_no_trial(cache: Path) -> None:
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": str(root)}

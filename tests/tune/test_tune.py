@@ -34,6 +34,7 @@ def tune(model: flashir.Graph = TINY, **changes: Any) -> flashir.Plan:
     return flashir.tune(model, **{"seq_len": 100, **changes})
 
 
+@pytest.mark.slow
 def test_tune_measures_some_and_plan_finds_them() -> None:
     log = Log()
     made = tune(progress=log)
@@ -51,6 +52,7 @@ def test_tune_measures_some_and_plan_finds_them() -> None:
     assert "measured_ms" in str(later.as_dict()["candidates"])
 
 
+@pytest.mark.slow
 def test_what_is_certain_is_not_measured_again_but_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
 
@@ -85,6 +87,7 @@ def test_nothing_to_choose_is_measured_once() -> None:
     assert "Measured on this machine" in made.why
 
 
+@pytest.mark.slow
 def test_tiles_are_measured_and_remembered_apart() -> None:
     model = flashir.model("performer", size="tiny", d_model=16, heads=2, vocab=32)
     made = tune(model, policy="fastest")
@@ -116,6 +119,7 @@ def test_a_deep_model_with_segments_whole_and_in_parts(whole_ms: float, monkeypa
     assert made.candidates[0].measured_ms is not None
 
 
+@pytest.mark.slow
 def test_training_steps_are_measured_and_kept_apart_from_runs(cache: Path) -> None:
     model = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32, cumsum="matmul")
     made = tune(model, target="torch:cpu", training=True, seq_len=100)
@@ -285,6 +289,7 @@ def test_where_all_candidates_fail_the_error_says_why(monkeypatch: pytest.Monkey
     assert raised.value.problems == ("differs from the interpreter on 65 tokens by inf, more than 1e-04",)
 
 
+@pytest.mark.slow
 def test_two_tuners_at_once_lose_no_trial(cache: Path) -> None:
     code = (
         "import flashir; flashir.tune(flashir.model('flash', size='tiny', d_model=16, key_dim=8, vocab=32), "

@@ -48,6 +48,7 @@ def test_numbers_drawn_are_the_same() -> None:
     assert node(draws=[{"seed": str(seed), "count": 100} for seed in SEEDS])["draws"] == wanted
 
 
+@pytest.mark.slow
 def test_tokens_picked_are_the_same() -> None:
     random = np.random.default_rng(0)
     cases, wanted = [], []

@@ -31,6 +31,7 @@ def test_a_head_has_scores_and_parameters_of_its_own(head: str, shape: str) -> N
     assert logits_width(model(head, labels=31)) is None  # they are no tokens, however many there are
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize("target", ["onnx:cpu", "torch:cpu", "jax:cpu"])
 @pytest.mark.parametrize("head", ["class", "tags"])
 def test_padding_has_no_part_in_a_result(head: str, target: str) -> None:

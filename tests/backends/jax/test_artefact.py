@@ -50,6 +50,7 @@ def test_it_is_an_exporter_that_knows_its_device() -> None:
     assert isinstance(BACKEND, PerDevice)
 
 
+@pytest.mark.slow
 def test_what_is_written_for_a_tpu_runs_here_too(written: Path) -> None:
     model, run = BACKEND.load(written, "cpu")
     assert model == MODEL
@@ -96,6 +97,7 @@ def test_what_is_slower_with_the_length_open_is_said(cumsum: str, said: bool) ->
     assert any("running sums are sequential" in note for note in notes) is said
 
 
+@pytest.mark.slow_where(target="jax:tpu-v4")
 @pytest.mark.parametrize("target", ["jax:tpu-v4", "jax:cuda", pytest.param("jax:cpu", marks=pytest.mark.slow)])
 def test_the_generic_export_checks_it_against_the_interpreter(target: str, tmp_path: Path) -> None:
     model = flash(4, "scan", depth=1, dtype="bfloat16")

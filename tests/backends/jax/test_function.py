@@ -109,6 +109,7 @@ def test_loops_in_loops_stack_on_two_axes() -> None:
     assert all(np.array_equal(again[name], params[name]) for name in params)
 
 
+@pytest.mark.slow
 def test_full_names_and_stacks_give_the_same() -> None:
     model = flash(depth=2, cumsum="native")
     apply, params, ids = deep(2), unit(model), tokens(model, 2, 3)
@@ -126,6 +127,7 @@ def test_parameters_that_do_not_fit_are_named() -> None:
         apply(wrong, np.zeros((1, 3), np.int32))
 
 
+@pytest.mark.slow
 def test_parameters_that_nothing_needs_are_left_out() -> None:
     """They stay in the gradient, which has every name that it was given."""
     apply, params = deep(2), {**flashir.init(flash()), "spare": np.ones(3, np.float32)}
@@ -147,6 +149,7 @@ def loss_of(logits: Any) -> Any:
     return (logits * np.cos(np.arange(logits.size)).reshape(logits.shape)).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cumsum", "remat"),
     [("native", False), ("scan", True), *(pytest.param(x, False, marks=pytest.mark.slow) for x in ("scan", "matmul"))],
@@ -201,6 +204,7 @@ def test_a_long_sequence_at_unit_scale() -> None:
     assert relative_error(np.asarray(logits), interpret(model, params, ids)[0]) < 1e-4
 
 
+@pytest.mark.slow
 def test_where_64_bits_are_enabled_nothing_changes() -> None:
     """And a graph in float64 computes in it. In a process of its own, for the setting is global."""
     program = """

@@ -38,6 +38,7 @@ def near(found: Any, wanted: Any, tolerance: float) -> None:
     assert abs(np.asarray(found) - wanted).max() <= tolerance * max(abs(wanted).max(), 1e-30)
 
 
+@pytest.mark.slow
 def test_apply_computes_what_the_model_means_under_jit_too() -> None:
     _, apply = flashir.jax_function(MODEL)
     wanted = interpret(MODEL, unit(MODEL), IDS)[0]
@@ -45,6 +46,7 @@ def test_apply_computes_what_the_model_means_under_jit_too() -> None:
     near(jax.jit(apply)(unit(MODEL), IDS), wanted, 1e-4)
 
 
+@pytest.mark.slow
 def test_init_draws_by_a_key_or_as_flashir_does_or_gives_what_there_is() -> None:
     init, _ = flashir.jax_function(MODEL)
     for name, array in flashir.init(MODEL, 3).items():
@@ -58,6 +60,7 @@ def test_init_draws_by_a_key_or_as_flashir_does_or_gives_what_there_is() -> None
     assert np.array_equal(kept(jax.random.key(0))["embed.weight"], unit(MODEL)["embed.weight"])
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_torch_module() -> None:
     init, apply = flashir.jax_function(MASKED, unit(MASKED))
     mask = np.arange(37) < np.array([[37], [20]])
@@ -68,6 +71,7 @@ def test_gradients_are_those_of_the_torch_module() -> None:
         near(slopes[name], parameter.grad, 1e-4)
 
 
+@pytest.mark.slow
 def test_rows_are_mapped() -> None:
     _, apply = flashir.jax_function(MODEL)
     mapped = jax.vmap(lambda row: apply(unit(MODEL), row[None])[0])(IDS)
@@ -138,6 +142,7 @@ X = np.random.default_rng(0).standard_normal((2, 11, 16)).astype(np.float32)
 MASK = np.arange(11) < np.array([[11], [6]])
 
 
+@pytest.mark.slow_where(library="nnx")
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 @pytest.mark.parametrize("name", QUICK)
 def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None:
@@ -155,6 +160,7 @@ def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None
     assert max(off.values()) < 1e-4
 
 
+@pytest.mark.slow_where(library="nnx")
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 def test_layers_compute_in_the_type_of_x_and_take_what_is_wrong_ill(library: str) -> None:
     layer, _, _ = made(library, "FLASH")

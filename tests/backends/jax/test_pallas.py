@@ -113,6 +113,7 @@ def test_bfloat16_keeps_its_state_in_float32() -> None:
     assert relative_error(np.asarray(got, np.float64), wanted) < 2e-2
 
 
+@pytest.mark.slow
 def test_a_state_in_bfloat16_would_stop_growing() -> None:
     """400 chunks, each of which adds 4 to every number of the state: bfloat16 would stay at 1024."""
     ones = jnp.ones((1, 400 * CHUNK, 1), jnp.bfloat16)
@@ -211,6 +212,7 @@ def test_a_model_lowered_for_a_tpu_computes_the_same_elsewhere() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_artefact_of_a_model_with_the_kernel(tmp_path: Path) -> None:
     found = flashir.export(model(), tmp_path, "jax:tpu-v4", seed=0)
     manifest = read_manifest(found.path)

@@ -307,6 +307,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("largest_inside", "kills"),
     [(0, 1), (2**27, 1), *(pytest.param(size, 5, marks=pytest.mark.slow) for size in (0, 2**27))],

@@ -79,6 +79,7 @@ def test_what_is_read_back_goes_on_as_the_model_does(written: Callable[[str], Pa
     assert (back.limit, back.model) == (made.limit, made.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [{"segments": True}, pytest.param({"mask": True}, marks=pytest.mark.slow)])
 def test_a_decoder_has_no_input_for_segments_or_a_mask(tmp_path: Path, told: dict[str, Any]) -> None:
     system, settings = ZOO["flash" if "segments" in told else "transformer++"]
@@ -139,6 +140,7 @@ def test_what_nothing_limits_has_no_max_len(tmp_path: Path) -> None:
     assert restored(tmp_path).limit is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_weights_are_there_once(tmp_path: Path, dtype: str) -> None:
     graph = flashir.model("flash", **SMALL | {"d_model": 128, "vocab": 256}, chunk=8, key_dim=32)
@@ -245,6 +247,7 @@ def killed(number: int, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
             export(out, seed=1)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_old_decoder_or_the_new_one(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def refused(path: Path) -> ArtefactError:
     return found.value
 
 
+@pytest.mark.slow
 def test_the_artefact_itself_is_read(whole: Path) -> None:
     model, run = BACKEND.load(whole.parent, "cpu")
     ids = tokens(MODEL, 2, 9)
@@ -130,6 +131,7 @@ def test_an_archive_cannot_say_two_things(whole: Path, tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.slow
 def test_the_same_files_sealed_again_are_read(whole: Path, tmp_path: Path) -> None:
     """So that the test above fails for what was changed, and for nothing else."""
     path = rebuilt(whole, tmp_path / "model.pt2", lambda files: None)
@@ -162,6 +164,7 @@ def test_files_that_are_missing_or_broken_are_refused(
         BACKEND.load(path, "cpu")
 
 
+@pytest.mark.slow
 def test_a_refusal_at_the_last_moment_leaves_the_old_one(whole: Path, tmp_path: Path) -> None:
     old = whole.read_bytes()
     (tmp_path / "model.pt2").write_bytes(old)
@@ -182,6 +185,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         BACKEND.export(MODEL, lowered(MODEL), unit(MODEL), tmp_path / "out", {})
 
 
+@pytest.mark.slow
 def test_the_model_is_readable_by_pytorch_alone(whole: Path) -> None:
     extra = {"flashir.model": ""}
     program = torch.export.load(whole, extra_files=extra)

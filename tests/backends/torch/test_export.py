@@ -42,6 +42,7 @@ MODELS = {
 QUICK = {"matmul", "scan"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in MODELS])
 def test_one_program_for_every_size(name: str) -> None:
     model = MODELS[name]()
@@ -64,6 +65,7 @@ def test_every_system_is_exported(name: str, task: str, tmp_path: Path) -> None:
     assert "run with B, T = 0, 1, 2" in made.checks
 
 
+@pytest.mark.slow
 def test_an_artefact_says_what_it_is(tmp_path: Path) -> None:
     model = flash(4, depth=1, use_global=False)
     made = flashir.export(model, tmp_path, target="torch:cpu")
@@ -94,6 +96,7 @@ def loop() -> Graph:
     return b.finish(b.results("scan", zeros, x, carries=1, axis=1, body=body.finish(total, body.add(total, item)))[1])
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_is_exported_as_one(tmp_path: Path) -> None:
     """With one round at least, which the checks say."""
     made = flashir.export(loop(), tmp_path, target="torch:cpu")

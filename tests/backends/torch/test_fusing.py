@@ -74,6 +74,7 @@ def test_a_model_without_layers_is_compiled_whole_where_it_is_small(
     assert counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.slow
 def test_a_long_loop_is_not_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "UNROLLED", 3)
     model = flashir.model("flash", use_local=False, d_model=16, depth=1, vocab=11, chunk=4, cumsum="scan")
@@ -87,6 +88,7 @@ def test_a_long_loop_is_not_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_layers_with_loops_are_compiled_once_too() -> None:
     """More of them than PyTorch compiles one code for."""
     model = flashir.model("flash", d_model=16, depth=12, vocab=11, chunk=4, cumsum="scan")
@@ -97,6 +99,7 @@ def test_layers_with_loops_are_compiled_once_too() -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_parameters_of_layers_stay_their_own() -> None:
     model = _planned("flash", depth=3)
     made, ids = net(model), torch.tensor(tokens(model, 1, 9)[0])
@@ -111,6 +114,7 @@ def test_parameters_of_layers_stay_their_own() -> None:
     torch.testing.assert_close(made(ids), before)
 
 
+@pytest.mark.slow
 @grid(together=1, dtype=("float32", "bfloat16"), remat=(False, True))
 def test_a_compiled_trainer_takes_the_same_steps(dtype: str, remat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _planned("flash", depth=2, dtype=dtype)

@@ -101,6 +101,7 @@ def test_types_are_those_that_models_have() -> None:
     assert {ScalarType[names[str(dtype)]]: TYPES[dtype].itemsize for dtype in ours} == ITEM_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["flash", *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer++", "combiner"))]
 )

@@ -91,6 +91,7 @@ def test_forward(causal: bool, lin_norm: str) -> None:
     assert relative_error(got.numpy(), reference(operands, causal, lin_norm)) < 1e-5
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.usefixtures("small_blocks")
 def test_backward(causal: bool, lin_norm: str) -> None:
@@ -196,6 +197,7 @@ def test_operands_of_several_types_are_taken_in_that_of_v() -> None:
 OPERATORS = torch.ops.flashir
 
 
+@pytest.mark.slow
 def test_the_operators_keep_the_rules() -> None:
     xs = [x.requires_grad_() for x in tensors(drawn(CHUNK + 1))]
     settings = (CHUNK, True, "chunk_mean")
@@ -284,6 +286,7 @@ def test_its_gradients_are_those_of_its_parts() -> None:
     torch.testing.assert_close(*made, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_its_module_compiles_whole_and_exports_with_open_sizes() -> None:
     net = module(Lowering.of("torch:h100").run(model()), unit(model()))
     ids = torch.tensor(tokens(model(), 2, 37)[0])
@@ -351,6 +354,7 @@ def compiling(cache_folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=chosen).stdout
 
 
+@pytest.mark.slow
 def test_tensors_that_are_not_on_a_card_are_named(tmp_path: Path) -> None:
     code = """
 import torch
