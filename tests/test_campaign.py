@@ -72,6 +72,7 @@ def test_every_planted_fault_is_found(planted: tuple[subprocess.CompletedProcess
     assert "ZeroDivisionError" in findings["planted:0:3"]["detail"]
 
 
+@pytest.mark.slow
 def test_what_is_right_is_counted_and_no_finding(planted: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     count = counts(planted[1])["planted"]
     assert count["outcomes"] == {"ok": 2, "refused: setting": 1, "found": 5}

@@ -39,6 +39,7 @@ def ids(length: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 61, (1, length))
 
 
+@pytest.mark.slow_where(name="flash-quad")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("name", "settings"), MODELS, ids=str)
 def test_long_texts_are_as_in_float32(target: str, name: str, settings: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ def test_every_length_of_a_chunk(name: str, causal: bool) -> None:
     check(f"{name}:cpu", flash(4, causal=causal, depth=1), lengths(4) if causal and name != "jax" else (3, 5))
 
 
+@pytest.mark.slow_where(name="jax")
 @on_every_backend
 @pytest.mark.parametrize(
     ("qk_scale", "segments", "parts"),
@@ -82,6 +83,7 @@ def test_parts_and_scales_of_flash(name: str, qk_scale: str, segments: bool, par
     check(f"{name}:cpu", flash(**parts, qk_scale=qk_scale, max_len=8, segments=segments), (11,))
 
 
+@pytest.mark.slow_where(name="jax")
 @on_every_backend
 @pytest.mark.parametrize(
     ("max_len", "qk_scale", "causal", "norm"),
@@ -130,6 +132,7 @@ def test_many_small_additions_are_not_lost_in_half_precision(name: str, cumsum: 
     assert relative_error(session(f"{name}:cpu", model, {})([ones]), interpret(model, {}, ones)[0]) < 5e-3
 
 
+@pytest.mark.slow_where(name="jax")
 @on_every_backend
 @pytest.mark.parametrize(("cumsum", "segments"), [("scan", False), ("native", False), ("matmul", True)])
 def test_the_past_is_untouched_bit_for_bit(name: str, cumsum: str, segments: bool) -> None:
@@ -163,6 +166,7 @@ def test_layers_beside_loops_and_loops_in_loops(name: str) -> None:
     check(f"{name}:cpu", b.finish(b.unembed(b.repeat(x, times=2, body=outer))), (9,))
 
 
+@pytest.mark.slow_where(name="jax")
 @on_every_backend
 @pytest.mark.parametrize("times", [0, 1])
 def test_few_layers(name: str, times: int) -> None:

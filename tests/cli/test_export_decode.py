@@ -16,6 +16,7 @@ from tests.cli.conftest import TINY, Cli
 FILES = {"model.onnx", "prefill.onnx", "step.onnx"}
 
 
+@pytest.mark.slow
 def test_three_models_and_their_weights(cli: Cli, tmp_path: Path) -> None:
     made = cli.json("export", *TINY, "--decode", "--max-len", 300, "-o", tmp_path / "out")
     written = {Path(file).name: size for file, size in made["files"].items()}

@@ -79,6 +79,7 @@ def test_without_a_home_a_run_says_nothing_of_that() -> None:
     assert (made.returncode, made.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="homes are elsewhere there")
 @pytest.mark.parametrize("verb", ["bench flash --size tiny --lengths 8 --rounds 1", "calibrate onnx:cpu"])
 def test_what_cannot_be_kept_in_the_cache_says_how_to_have_another(verb: str) -> None:

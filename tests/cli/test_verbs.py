@@ -262,6 +262,7 @@ def test_doctor_finds_a_cache_that_cannot_be_written(cli: Cli, tmp_path: Path, m
     assert result.exit_code == 1 and "broken: cache" in result.stderr
 
 
+@pytest.mark.slow
 def test_tune_measures_and_plan_finds_it(cli: Cli, tmp_path: Path) -> None:
     line = (*TINY, "--seq-len", 128, "--chunk", 64)
     made = cli.json("tune", *line, "--budget", 20)

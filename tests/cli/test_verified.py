@@ -180,6 +180,7 @@ def test_a_model_of_fixed_shape_is_verified_at_that_shape(cli: Cli, tmp_path: Pa
         assert row["problem"] == "the model takes 1 row of 24 tokens"
 
 
+@pytest.mark.slow
 def test_a_plan_is_for_lengths_that_the_model_takes(cli: Cli, tmp_path: Path) -> None:
     fixed = write(tmp_path / "fixed.fir", FIXED)
     assert "1 row of 24 tokens" in cli.ok("plan", fixed)

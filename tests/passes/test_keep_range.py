@@ -68,7 +68,13 @@ def test_layers_hand_on_float32_where_they_sum_over_tokens(target: str, every: i
             assert between_layers(lowering, narrow(name, settings)) == {wanted}, (name, settings)
 
 
-@pytest.mark.parametrize(("name", "settings"), [*GROWS, *STAYS], ids=shown)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if place % 4 else (), id="-".join(map(shown, case)))
+        for place, case in enumerate((*GROWS, *STAYS))
+    ],
+)
 def test_the_function_stays_the_same(name: str, settings: dict[str, Any]) -> None:
     model = narrow(name, settings)
     kept = Lowering("primitives")

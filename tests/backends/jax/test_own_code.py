@@ -142,7 +142,7 @@ X = np.random.default_rng(0).standard_normal((2, 11, 16)).astype(np.float32)
 MASK = np.arange(11) < np.array([[11], [6]])
 
 
-@pytest.mark.slow_where(library="nnx")
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 @pytest.mark.parametrize("name", QUICK)
 def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None:
@@ -160,7 +160,7 @@ def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None
     assert max(off.values()) < 1e-4
 
 
-@pytest.mark.slow_where(library="nnx")
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 def test_layers_compute_in_the_type_of_x_and_take_what_is_wrong_ill(library: str) -> None:
     layer, _, _ = made(library, "FLASH")

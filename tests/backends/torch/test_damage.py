@@ -47,6 +47,7 @@ def test_the_artefact_itself_is_read(whole: Path) -> None:
     np.testing.assert_allclose(run(ids), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_seen_wherever_it_is(whole: Path, tmp_path: Path) -> None:
     content, rng = whole.read_bytes(), random.Random(0)
     path = tmp_path / "model.pt2"

@@ -40,6 +40,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 QUICK = {"flash", "transformer++"}
 
 
+@pytest.mark.slow_where(name="flash")
 @pytest.mark.parametrize("name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in MODELS])
 def test_layers_of_one_text_are_compiled_once(name: str) -> None:
     model = _planned(name, depth=4)
