@@ -1,4 +1,4 @@
-"""Helpers of the importers: weight layouts, rotary frequencies, foreign parts of modules."""
+"""Helpers of the importers: weight layouts, rotary frequencies, foreign parts of modules, padding masks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from flashir.importing.importer import Array
+from flashir.importing.importer import Array, Forward, Settings
+from flashir.ir import Builder, Value
+from flashir.ir.op import flag
 
+MASK = flag(False, doc="whether the model takes a padding mask")
 THETA = 10000.0
 CLOSE = 1e-6
 
@@ -40,6 +43,31 @@ def _tolerance(array: Array) -> float:
         return 2.0**-11
     bits = np.asarray(array, np.float32).view(np.uint32)
     return 2.0**-8 if not np.any(bits & 0xFFFF) else CLOSE
+
+
+def mask_inputs(b: Builder, settings: Settings) -> tuple[Value, ...]:
+    """The input `mask`, true for tokens, if the option of that name is set."""
+    return (b.input("mask", "bool[B, T]"),) if settings["mask"] else ()
+
+
+def sample_masks(settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
+    """A mask [b, t], if the option is set: the first row is full, the others are padded on the right."""
+    lengths = [length, *random.integers(1, length + 1, batch - 1)]
+    return (np.arange(length) < np.array(lengths)[:, None],) if settings["mask"] else ()
+
+
+def each_alone(forward: Forward) -> Forward:
+    """A model of unpadded rows as one that takes a mask: each row is computed without its padding, which becomes 0."""
+
+    def run(x: Array, mask: Array | None = None) -> Array:
+        if mask is None:
+            return np.asarray(forward(x))
+        rows = [forward(row[None, real])[0] for row, real in zip(x, mask, strict=True)]
+        result = np.zeros((*mask.shape, *rows[0].shape[1:]))
+        result[mask] = np.concatenate(rows)
+        return result
+
+    return run
 
 
 def foreign(module: Any, known: Collection[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from flashir.ops.attention.documents import (
     ref_seen,
     ref_weights,
 )
-from flashir.ops.decode.context import DecodeContext
+from flashir.ops.decode.context import DecodeContext, under_heads
 from flashir.ops.decode.kv_cache import caches_after, caches_step
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _infer_quadratic(
         raise IRError(f"q and k must have the same type but for their number, got {q} and {k}")
     check_heads(k, k, v)
     n, m = q.shape[-2], k.shape[-2]
-    check_bias(bias, v, n, m)
+    check_bias(bias.with_shape(bias.shape[1:]) if bias.rank == 3 and bias.shape[0] == q.shape[0] else bias, v, n, m)
     check_keys(documents, k)
     if causal and isinstance(n, int) and isinstance(m, int) and n > m:
         raise IRError(f"causal attention must not have more queries than keys, got {q} and {k}")
@@ -87,6 +87,8 @@ def ref_quadratic(
     q: Any, k: Any, v: Any, bias: Any, documents: Any = None, *, causal: bool, kernel: str = "relu2"
 ) -> Any:
     """`quadratic_attention` in numpy."""
+    if np.ndim(bias) == 3:
+        bias = bias.reshape(len(bias), *[1] * (q.ndim - 3), *bias.shape[1:])
     scores = np.einsum("...ns,...ms->...nm", q, k) + bias
     if causal:
         n, m = scores.shape[-2:]
@@ -110,11 +112,11 @@ def _decompose_quadratic(
 ) -> Value:
     """kernel(q k^T + bias) v. The causal mask is in the bias, as -inf, so that it is applied once for all chunks"""
     if causal:
-        n, m = bias.type.shape
+        n, m = bias.type.shape[-2:]
         row = b.iota(length=n) if n == m else b.add(b.iota(length=n), b.size(value=m - n))
         visible = b.less_equal(b.reshape(b.iota(length=m), shape=(1, m)), b.reshape(row, shape=(n, 1)))
         bias = b.select(visible, bias, float("-inf"))
-    scores = b.add(b.matmul(q, k, transpose_y=True), bias)
+    scores = b.add(b.matmul(q, k, transpose_y=True), under_heads(b, bias, q.type.rank) if bias.type.rank == 3 else bias)
     if documents is None:
         (weights,) = b.results(kernel, scores)
         return b.matmul(weights, v)
@@ -147,7 +149,14 @@ def _samples() -> tuple[Any, ...]:
     empty = ("f32[2, 0, 6]", "f32[2, 0, 6]", "f32[2, 0, 4]", "f32[0, 0]")
     plain = tuple(sample(*case, causal=c, kernel=k) for case in (square, wide) for c in (True, False) for k in KERNELS)
     masked = tuple(sample(*case, causal=c, kernel=k) for case in masks for c in (True, False) for k in KERNELS)
-    return (*plain, *masked, sample(*empty, causal=True), sample(*empty, "bool[2, 0]", causal=False, kernel="softmax"))
+    own = sample(*square[:3], "f32[2, 4, 4]", "bool[2, 4]", causal=True, kernel="laplace")
+    return (
+        *plain,
+        *masked,
+        own,
+        sample(*empty, causal=True),
+        sample(*empty, "bool[2, 0]", causal=False, kernel="softmax"),
+    )
 
 
 quadratic_attention = define_op(
@@ -164,6 +173,6 @@ quadratic_attention = define_op(
         },
         decompose=_decompose_quadratic,
         stream=StreamingRule(_step_quadratic, caches_after),
-        doc="kernel(q k^T + bias) v, with a causal mask if causal",
+        doc="kernel(q k^T + bias) v, with a causal mask if causal; the bias is [n, m], or [b, n, m] of each row",
     )
 )

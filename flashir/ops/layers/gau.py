@@ -49,8 +49,6 @@ def _infer_gau(x: TensorType, documents: TensorType | None = None, *, max_len: i
         raise IRError(f"the relative bias spans max_len = {max_len} positions, the sequence has {length}: {x}")
     infer_gated(x, **attrs)
     check_documents(documents, *x.shape[:2])
-    if documents is not None and attrs["bias_scale"] == "length":
-        raise IRError("bias_scale = length divides by one length, and documents have one each")
     return x
 
 
@@ -116,7 +114,9 @@ def _decompose_gau(
             q = b.mul(q, 1 / max_len if qk_scale == "max_len" else root)
         bias = bias_of(b, p, attrs["rel_bias"], n, max_len, attrs["causal"])
         if bias_scale == "length":
-            bias = scaled(b, bias, b.reciprocal(token_count(b, None, n, valid, accumulation_dtype(bias.type.dtype))))
+            bias = scaled(
+                b, bias, b.reciprocal(token_count(b, documents, n, valid, accumulation_dtype(bias.type.dtype)))
+            )
         if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
             bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
         if heads == 1:
@@ -162,6 +162,8 @@ gau = define_op(
             sample("f32[2, 7, 4]", "i32[2, 7]", key_dim=4, max_len=7, attention="laplace", heads=2, causal=False),
             sample("f32[1, 0, 4]", "i32[1, 0]", key_dim=4, max_len=4, attention="softmax"),
             sample("f32[2, 5, 4]", key_dim=3, max_len=7, rope_dims=0, residual=False, bias_scale="length"),
+            sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, bias_scale="length", causal=False, heads=2),
+            sample("f32[2, 5, 4]", "i32[2, 5]", key_dim=4, max_len=7, bias_scale="length", attention="laplace"),
             sample("f32[2, 5, 4]", key_dim=4, max_len=7, norm="none", qk_scale="log_length", attention="softmax"),
             sample("f32[2, 5, 4]", "i32[2, 5]", key_dim=4, max_len=7, qk_scale="log_length", expanded=5),
             sample("f32[2, 5, 4]", "bool[2, 5]", key_dim=4, max_len=7, qk_scale="root_length", causal=False),

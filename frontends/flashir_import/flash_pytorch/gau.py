@@ -21,7 +21,7 @@ from flashir_import.flash_pytorch.unit import (
     unit_params,
     unit_sizes,
 )
-from flashir_import.parts import foreign
+from flashir_import.parts import MASK, foreign, mask_inputs, sample_masks
 
 SCALES, OUT = "offsetscale", "to_out.0"
 PARTS = (
@@ -39,6 +39,7 @@ class Gau:
         "add_residual": flag(True, doc="whether the input is added to the output"),
         "laplace_attn_fn": LAPLACE,
         "norm_eps": NORM_EPS,
+        "mask": MASK,
     }
 
     def recognise(self, shapes: Shapes) -> bool:
@@ -76,11 +77,13 @@ class Gau:
         x = b.input("x", f"f32[B, T, {settings['dim']}]")
         attrs = {**unit_attrs(settings), "residual": settings["add_residual"], "rope_dims": 0, "bias_scale": "length"}
         params = unit_params(arrays, settings, "", SCALES, OUT, settings["dim"] ** 0.5)
-        return b.finish(b.gau(x, **attrs)), {f"layers.0.{name}": array for name, array in params.items()}
+        graph = b.finish(*b.insert("gau", (x, *mask_inputs(b, settings)), attrs))
+        return graph, {f"layers.0.{name}": array for name, array in params.items()}
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
-        """Features."""
-        return (random.standard_normal((batch, length, settings["dim"])),)
+        """Features, and a mask."""
+        x = random.standard_normal((batch, length, settings["dim"]))
+        return x, *sample_masks(settings, batch, length, random)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
         """Around the distances where the T5 buckets widen and end."""

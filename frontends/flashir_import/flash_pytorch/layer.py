@@ -21,7 +21,7 @@ from flashir_import.flash_pytorch.unit import (
     unit_params,
     unit_sizes,
 )
-from flashir_import.parts import foreign, rate_problem
+from flashir_import.parts import MASK, foreign, mask_inputs, rate_problem, sample_masks
 
 HEADS = "quad_q lin_q quad_k lin_k"
 PARTS = (
@@ -34,6 +34,7 @@ OPTIONS: dict[str, AttrSpec] = {
     "laplace_attn_fn": LAPLACE,
     "reduce_group_non_causal_attn": flag(True, doc="whether linear attention sums over all groups, if not causal"),
     "norm_eps": NORM_EPS,
+    "mask": MASK,
 }
 SCALES, OUT = "qk_offset_scale", "to_out"
 
@@ -137,12 +138,13 @@ class FlashLayer:
         """One FLASH block."""
         b = Builder("flash_layer")
         x = b.input("x", f"f32[B, T, {settings['dim']}]")
-        graph = b.finish(b.flash(x, **flash_attrs(settings)))
+        graph = b.finish(*b.insert("flash", (x, None, *mask_inputs(b, settings)), flash_attrs(settings)))
         return graph, {f"layers.0.{name}": array for name, array in flash_params(arrays, settings).items()}
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
-        """Features."""
-        return (random.standard_normal((batch, length, settings["dim"])),)
+        """Features, and a mask."""
+        x = random.standard_normal((batch, length, settings["dim"]))
+        return x, *sample_masks(settings, batch, length, random)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
         """Around group boundaries."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flashir.importing.importer import Array, Arrays, Forward, Settings
-from flashir_import.parts import rates
+from flashir_import.parts import each_alone, rates
 
 SHARED = ("group_size", "query_key_dim", "causal", "shift_tokens", "laplace_attn_fn", "reduce_group_non_causal_attn")
 
@@ -51,7 +51,10 @@ def _loaded(kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forw
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls."""
+    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls.
+
+    With a mask, each row is computed without its padding. The package's own mask hides padding, but divisors count it.
+    """
     import torch
 
     copied = deepcopy(module).cpu().double().eval()
@@ -69,4 +72,4 @@ def wide(module: Any) -> Forward:
             result: Array = copied(tensor.double() if tensor.is_floating_point() else tensor).numpy()
         return result
 
-    return run
+    return each_alone(run)

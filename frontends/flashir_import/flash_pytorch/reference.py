@@ -11,17 +11,18 @@ from math import erf
 import numpy as np
 
 from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir_import.parts import each_alone
 
 Tensors = Callable[[str], Array]
 
 
 def forward(model: Callable[[Tensors, Settings, Array], Array], arrays: Arrays, settings: Settings) -> Forward:
-    """A model as a function of its input."""
+    """A model as a function of its input, and of a mask."""
 
     def tensor(name: str) -> Array:
         return np.asarray(arrays[name], np.float64)
 
-    return lambda x: model(tensor, settings, x)
+    return each_alone(lambda x: model(tensor, settings, x))
 
 
 def transformer(p: Tensors, settings: Settings, ids: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flashir.errors import ParameterError, SettingError
 from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
-from flashir.ir import Builder, Graph
+from flashir.ir import Builder, Graph, Value
 from flashir.ir.op import AttrSpec, flag
 from flashir_import.flash_pytorch import package, reference
 from flashir_import.flash_pytorch.layer import (
@@ -26,7 +26,7 @@ from flashir_import.flash_pytorch.layer import (
     rope_dims,
 )
 from flashir_import.flash_pytorch.unit import unit_sizes
-from flashir_import.parts import foreign, linear, rate_problem, same_of_all
+from flashir_import.parts import foreign, linear, mask_inputs, rate_problem, same_of_all, sample_masks
 
 MOST_ROTARY = 32
 _LAYER = re.compile(r"layers\.(\d+)\.")
@@ -51,12 +51,8 @@ class Transformer:
         if problems:
             raise SettingError(problems, where=self.name)
         layers = [read_flash(layer, f"layers.{i}.", problems) for i, layer in enumerate(module.layers)]
-        options = {
-            name: same_of_all([layer[name] for layer in layers], name, problems)
-            for name in self.options
-            if name != "norm_eps"
-        }
-        options["norm_eps"] = same_of_all([layer["norm_eps"] for layer in layers], "the eps of norms", problems)
+        named = {name: "the eps of norms" if name == "norm_eps" else name for name in self.options if name != "mask"}
+        options = {key: same_of_all([layer[key] for layer in layers], name, problems) for key, name in named.items()}
         if (last := module.to_logits[0]).eps != 1e-5:
             problems.append(f"to_logits.0 has an eps of {last.eps}, wanted 1e-5")
         if problems:
@@ -107,10 +103,14 @@ class Transformer:
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
         """The embedding with positions, the layers, a final norm, and a head with a bias."""
         b = Builder("flash_transformer")
-        ids = b.input("ids", "i32[B, T]")
+        ids, mask = b.input("ids", "i32[B, T]"), mask_inputs(b, settings)
         x = b.scaled_sin(b.embed(ids, vocab=settings["num_tokens"], dim=settings["dim"]))
         attrs = flash_attrs(settings)
-        x = b.repeat(x, times=settings["depth"], body=lambda b, h: b.flash(h, **attrs))
+
+        def layer(b: Builder, h: Value, *mask: Value) -> Value:
+            return b.insert("flash", (h, None, *mask), attrs)[0]
+
+        x = b.repeat(x, *mask, times=settings["depth"], body=layer)
         graph = b.finish(b.unembed(b.layer_norm(x), tied=False, bias=True))
         params = {
             "embed.weight": arrays["token_emb.weight"],
@@ -121,13 +121,14 @@ class Transformer:
             "unembed.bias": arrays["to_logits.1.bias"],
         }
         for i in range(settings["depth"]):
-            layer = flash_params(arrays, settings, f"layers.{i}.")
-            params |= {f"layers.{i}.{name}": array for name, array in layer.items()}
+            unit = flash_params(arrays, settings, f"layers.{i}.")
+            params |= {f"layers.{i}.{name}": array for name, array in unit.items()}
         return graph, params
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
-        """Token ids."""
-        return (random.integers(0, settings["num_tokens"], (batch, length)),)
+        """Token ids, and a mask."""
+        ids = random.integers(0, settings["num_tokens"], (batch, length))
+        return ids, *sample_masks(settings, batch, length, random)
 
     def lengths(self, settings: Settings) -> Sequence[int]:
         """Around group boundaries."""

@@ -16,7 +16,7 @@ from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
 from flashir.ir import Builder, DType, Graph, Value
 from flashir.ir.op import AttrSpec, choice, flag, integer, number, text
 from flashir_import.gau_alpha import package, reference
-from flashir_import.parts import foreign, linear
+from flashir_import.parts import MASK, foreign, linear, mask_inputs, sample_masks
 
 EMBED, HEAD = "gau_alpha.embeddings", "cls.predictions.decoder.weight"
 SWISH = ("swish", "silu")
@@ -43,6 +43,7 @@ class MaskedLM:
         "layer_norm_eps": number(1e-12, least=0, doc="the eps of the norms"),
         "pad_token_id": integer(0, least=0, doc="the id of padding, which is masked"),
         "hidden_act": text("swish", doc="the activation, swish or silu"),
+        "mask": MASK,
     }
 
     def recognise(self, shapes: Shapes) -> bool:
@@ -108,13 +109,12 @@ class MaskedLM:
         return problems
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
-        """The embedding and a norm, the units, and an untied head. Tokens with the padding id are masked."""
+        """The embedding and a norm, the units, and an untied head. Without a mask, the id of padding is masked."""
         d, wide, s = settings["hidden_size"], settings["intermediate_size"], settings["attention_key_size"]
         eps = settings["layer_norm_eps"]
         b = Builder("gau_alpha")
         ids = b.input("ids", "i32[B, T]")
-        pad = settings["pad_token_id"]
-        tokens = b.less(b.constant(0, DType.I32), b.maximum(b.sub(ids, pad), b.sub(b.constant(pad, DType.I32), ids)))
+        (tokens,) = mask_inputs(b, settings) or (_not_padding(b, ids, settings["pad_token_id"]),)
         attrs: dict[str, Any] = {
             **({"expansion": wide // d} if wide % d == 0 else {"expanded": wide}),
             "key_dim": s,
@@ -145,7 +145,10 @@ class MaskedLM:
         return graph, params
 
     def inputs(self, settings: Settings, batch: int, length: int, random: np.random.Generator) -> tuple[Array, ...]:
-        """Token ids without padding."""
+        """Token ids without padding; any ids, and a mask."""
+        if settings["mask"]:
+            ids = random.integers(0, settings["vocab_size"], (batch, length))
+            return ids, *sample_masks(settings, batch, length, random)
         ids = random.integers(0, settings["vocab_size"] - 1, (batch, length))
         return (ids + (ids >= settings["pad_token_id"]),)
 
@@ -164,6 +167,11 @@ class MaskedLM:
     def live(self, module: Any, settings: Settings) -> Forward:
         """The module in float64."""
         return package.wide(module)
+
+
+def _not_padding(b: Builder, ids: Value, pad: int) -> Value:
+    """Whether each id differs from that of padding, [b, t]."""
+    return b.less(b.constant(0, DType.I32), b.maximum(b.sub(ids, pad), b.sub(b.constant(pad, DType.I32), ids)))
 
 
 def _params(arrays: Arrays, settings: Settings, prefix: str) -> dict[str, Array]:

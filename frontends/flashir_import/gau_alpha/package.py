@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flashir.importing.importer import Array, Arrays, Forward, Settings
-from flashir_import.parts import rates
+from flashir_import.parts import each_alone, rates
 
 NAMES = (
     *("vocab_size", "type_vocab_size", "hidden_size", "intermediate_size", "attention_key_size", "use_bias"),
@@ -29,7 +29,10 @@ def masked_lm(arrays: Arrays, settings: Settings) -> Forward | None:
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact rotary tables."""
+    """A copy of a live module in float64, with exact rotary tables. With a mask, each row is computed alone.
+
+    The package's own mask hides no padding in a row of one token with `softmax_plus`: its scores are times log 1.
+    """
     import torch
 
     copied = deepcopy(module).cpu().double().eval()
@@ -38,9 +41,15 @@ def wide(module: Any) -> Forward:
     angles = torch.from_numpy(np.arange(length)[:, None] * rates(half, 2 * half))[None]
     encoder.sin_pos, encoder.cos_pos = angles.sin(), angles.cos()
 
-    def run(ids: Array) -> Array:
+    def model(ids: Array, mask: Array | None = None) -> Array:
+        tokens = None if mask is None else torch.from_numpy(mask)
         with torch.no_grad():
-            logits: Array = copied(torch.from_numpy(ids)).logits.numpy()
+            logits: Array = copied(torch.from_numpy(ids), attention_mask=tokens).logits.numpy()
         return logits
+
+    def run(ids: Array, mask: Array | None = None) -> Array:
+        if mask is None:
+            return model(ids)
+        return each_alone(lambda row: model(row, np.ones(row.shape, np.bool_)))(ids, mask)
 
     return run

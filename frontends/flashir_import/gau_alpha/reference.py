@@ -5,25 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir_import.parts import each_alone
 
 INF = 1e4
 
 
 def masked_lm(arrays: Arrays, settings: Settings) -> Forward:
-    """The model as a function of token ids."""
+    """The model as a function of token ids, in which those of padding are masked, or of any ids and a mask."""
 
     def p(name: str) -> Array:
         return np.asarray(arrays[name], np.float64)
 
-    def run(ids: Array) -> Array:
+    def model(ids: Array, mask: Array) -> Array:
         embeddings = "gau_alpha.embeddings."
         x = p(f"{embeddings}word_embeddings.weight")[ids] + p(f"{embeddings}token_type_embeddings.weight")[0]
         x = _norm(x, settings)
-        mask = (ids != settings["pad_token_id"])[:, None, :]
         for i in range(settings["num_hidden_layers"]):
-            x = _norm(x + _unit(p, settings, f"gau_alpha.encoder.layer.{i}.gau.", x, mask), settings)
+            x = _norm(x + _unit(p, settings, f"gau_alpha.encoder.layer.{i}.gau.", x, mask[:, None]), settings)
         logits: Array = x @ p("cls.predictions.decoder.weight").T
         return logits
+
+    def run(ids: Array, mask: Array | None = None) -> Array:
+        if mask is None:
+            return model(ids, ids != settings["pad_token_id"])
+        return each_alone(lambda row: model(row, np.ones(row.shape, np.bool_)))(ids, mask)
 
     return run
 
