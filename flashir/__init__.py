@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from flashir.exporting.export import Exported, export
     from flashir.generation.generate import Decoder, decoder, generate
     from flashir.generation.sampling import Sampling
-    from flashir.importing.convert import Converted, convert
+    from flashir.importing.convert import convert
+    from flashir.importing.converted import Converted
     from flashir.ir import AUTO, Builder, DType, Graph, TensorType, dumps, loads
     from flashir.models.checkpoint import load_checkpoint, save_checkpoint
     from flashir.models.load import load, model
@@ -43,7 +44,8 @@ _MODULES = {
     "execution.compile": ("Runnable", "compile"),
     "execution.native": ("jax_function", "torch_module"),
     "exporting.export": ("Exported", "export"),
-    "importing.convert": ("Converted", "convert"),
+    "importing.convert": ("convert",),
+    "importing.converted": ("Converted",),
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
     "models.checkpoint": ("load_checkpoint", "save_checkpoint"),
     "models.load": ("load", "model"),

@@ -98,6 +98,12 @@ class ArtefactError(FlashirError):
     code = "artefact"
 
 
+class ForeignError(ArtefactError):
+    """A file is intact, but flashir did not write it."""
+
+    code = "foreign"
+
+
 class TrainingError(FlashirError):
     """A training run diverged: its loss or its parameters are not finite, or grow without bound."""
 

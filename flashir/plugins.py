@@ -23,7 +23,7 @@ FRONTENDS = "flashir.frontends"
 """Classes that implement `flashir.backends.frontend.Frontend`: `mine = "my_package:MyModels"`."""
 
 IMPORTERS = "flashir.importers"
-"""Classes that follow `flashir.importing.importer.Importer`: `mine = "my_package:MyModels"`."""
+"""Classes that follow `Importer` or `FileImporter` of `flashir.importing.importer`: `mine = "my_package:MyModels"`."""
 
 TARGETS = "flashir.targets"
 """Paths of folders with target records `BACKEND-DEVICE.toml`: `mine = "my_package:TARGETS"`."""
@@ -81,7 +81,7 @@ def blamed(error: BaseException) -> TargetError | None:
 
 def _foreign() -> list[EntryPoint]:
     """The plug-ins of other distributions."""
-    entries = [entry for group in (OPS, BACKENDS, FRONTENDS, TARGETS) for entry in entry_points(group=group)]
+    entries = [entry for group in (OPS, BACKENDS, FRONTENDS, IMPORTERS, TARGETS) for entry in entry_points(group=group)]
     return [entry for entry in entries if entry.dist is None or entry.dist.name != "flashir"]
 
 

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]  # onnx's own dependency
 from onnx import ModelProto, TensorProto, helper
 
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, ForeignError
 from flashir.files.atomic import sha256
 from flashir.files.foreign import guarded, read_bytes
 
@@ -46,7 +46,7 @@ class Reader:
         """Verify both digests of a file, and return its metadata.
 
         Raises:
-            ArtefactError: a file is missing, cannot be read, was not written by flashir, or is damaged.
+            ArtefactError: a file is missing, cannot be read, or is damaged; ForeignError: flashir did not write it.
         """
         content = bytearray(read_bytes(path, ArtefactError, largest=LARGEST))
         model = parse(content, path)
@@ -54,8 +54,8 @@ class Reader:
             raise ArtefactError(f"its metadata have {twice[0]!r} twice", where=str(path), hint=EXPORT_AGAIN)
         metadata = properties(model)
         if MODEL not in metadata or DIGEST not in metadata:
-            raise ArtefactError(
-                "this ONNX model contains no flashir model", where=str(path), hint="export it with flashir"
+            raise ForeignError(
+                "this ONNX model contains no flashir model", where=str(path), hint="export it with flashir, or import it"
             )
         digest = metadata[DIGEST]
         _expect(digest, hashlib.sha256(_replaced(content, digest, _NO_DIGEST)).hexdigest(), path)
@@ -119,12 +119,12 @@ def _data_ends(model: ModelProto, path: Path) -> dict[str, int]:
                 hint=EXPORT_AGAIN,
             )
         ends[location] = max(ends.get(location, 0), int(offset) + int(length))
-    if _outside(model) != ours:
+    if external_entries(model) != ours:
         raise ArtefactError("it has external weights outside its graph", where=str(path), hint=EXPORT_AGAIN)
     return ends
 
 
-def _outside(part: Message) -> int:
+def external_entries(part: Message) -> int:
     """The number of external-data entries anywhere in a model, including nodes, functions and bodies."""
     count = 0
     pending = [part]

@@ -1,4 +1,4 @@
-"""flashir import: turn a model of another package into a checkpoint."""
+"""flashir import: turn a model of another package, or a file that holds all of it, into a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def import_model(
         typer.Argument(
             metavar="SOURCE",
             help="A .safetensors file, or the .index.json of one in parts; a .pt, .pth, .ckpt or .bin file, of which "
-            "only tensors are read; or a folder with one of them.",
+            "only tensors are read; a folder with one of them; an exported model; or an ONNX file.",
         ),
     ],
     out: Annotated[
@@ -39,7 +39,8 @@ def import_model(
         typer.Option(
             "--from",
             metavar="FAMILY",
-            help="The package of the model, such as flash-pytorch. By default it is recognised.",
+            help="The package of the model, such as flash-pytorch, or its format, onnx or artefact. By default it is "
+            "recognised.",
             rich_help_panel=options.MODEL,
         ),
     ] = None,
@@ -67,16 +68,21 @@ def import_model(
     ] = Verify.AUTO,
     as_json: options.Json = False,
 ) -> None:
-    """Import a model of another package as a checkpoint, which every other verb accepts.
+    """Import a model of another package, or an exported model, as a checkpoint, which every other verb accepts.
 
     The names of the tensors identify the package, and their shapes give the sizes. For settings that no shape shows,
     the import asks or takes the default of the package and says so. The result is compared with the original model
     before anything is written.
 
+    What `flashir export` wrote comes back exactly. An ONNX file of another exporter is raised to flash and gau layers
+    and compared with the file in ONNX Runtime; parts that are not recognised are listed with their places.
+
     Examples:
         flashir import model.safetensors -s causal=true -s group_size=256 -o checkpoint/
         flashir import lightning.ckpt --prefix net. --from flash-pytorch -s causal=true -s group_size=128 -o checkpoint/
         flashir export checkpoint/ --target onnx:cpu -o out/
+        flashir import out/ -o checkpoint-again/
+        flashir import torch.onnx -o checkpoint/
     """
     from flashir.cli import source as words
     from flashir.errors import ArtefactError

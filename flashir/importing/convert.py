@@ -1,24 +1,31 @@
-"""flashir.convert: convert a model of another package to the IR, with flashir's parameter names."""
+"""flashir.convert: convert a model of another package or file format to the IR, with flashir's parameter names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flashir.arguments import typed
+from flashir.arguments import shown, typed
 from flashir.errors import InputError, ParameterError, SettingError, TargetError, gathered, suggest
 from flashir.importing.compare import compare
-from flashir.importing.importer import Forward, Held, Settings, Structure, importer, importers
+from flashir.importing.converted import Converted
+from flashir.importing.importer import (
+    FileImporter,
+    Forward,
+    Held,
+    Importer,
+    Settings,
+    Structure,
+    file_importers,
+    importer,
+    importers,
+)
 from flashir.importing.read_source import read_source
-from flashir.ir import Graph
 from flashir.ir.dims import plain
 from flashir.ir.op import REQUIRED, AttrSpec
-from flashir.models.checkpoint import save_checkpoint
 from flashir.models.parameters import checked
 from flashir.plugins import IMPORTERS, plugins
 
@@ -27,45 +34,21 @@ SHOWN = 20
 """The most problems that an error lists."""
 
 
-@dataclass(frozen=True)
-class Converted:
-    """An imported model.
-
-    Args:
-        model: the model, with its chunk settled.
-        params: float32 parameters by full name.
-        family: the importer, such as `flash-pytorch`.
-        structure: the kind of model, such as `FLASHTransformer`.
-        options: all options and sizes of the model.
-        notes: notes for the user: assumed defaults, prefixes, and how it was verified.
-    """
-
-    model: Graph
-    params: Mapping[str, npt.NDArray[np.float32]]
-    family: str
-    structure: str
-    options: Mapping[str, Any]
-    notes: tuple[str, ...]
-
-    def save(self, folder: str | Path) -> Path:
-        """Write it as a checkpoint, atomically. Raises the errors of `save_checkpoint`."""
-        return save_checkpoint(self.model, self.params, folder)
-
-
 @typed
 def convert(
     source: Any, *, family: str | None = None, prefix: str = "", verify: str = "auto", **options: Any
 ) -> Converted:
-    """Convert a model of another package, and verify the result.
+    """Convert a model of another package, or of another file format, and verify the result.
 
     Args:
         source: a live PyTorch module; a .safetensors file, or the .index.json of a sharded one; a .pt, .pth, .ckpt or
-            .bin file, of which only tensors are read; a folder with one of these, and optionally a config.json; or
-            tensors by name.
-        family: the package of the model, such as `flash-pytorch`; recognised by default.
+            .bin file, of which only tensors are read; a folder with one of these, and optionally a config.json;
+            tensors by name; or a file or folder of a format that a `FileImporter` reads, such as an exported model.
+        family: the package of the model, or the file format, such as `flash-pytorch`; recognised by default.
         prefix: the prefix of the names to import, such as `net.encoder.`.
         verify: `auto` compares with a NumPy reference of the importer, with the module if it is given, and with the
-            package if it is installed; `package` requires the package; `off` skips the comparison.
+            package if it is installed; `package` requires the package; `off` skips the comparison. A file that holds
+            the function itself is what its model is compared with.
         options: options that shapes do not determine, such as `causal=True, group_size=256`. A live module determines
             them itself.
 
@@ -73,11 +56,19 @@ def convert(
         InputError: the source is of an unknown kind or family.
         SettingError: options are unknown, invalid or missing; a module has hooks or foreign parts.
         ParameterError: tensors are missing, unexpected, misshapen, not finite or damaged; or results differ.
+        ArtefactError: a file of another format is damaged, or holds no model that the IR can express.
     """
     if verify not in VERIFY:
         raise SettingError(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
-    held = read_source(source, prefix)
-    name, structure = _recognised(held, family)
+    packages, formats = _chosen(family)
+    if isinstance(source, str | Path) and (whole := _read_whole(Path(source), formats, verify != "off")) is not None:
+        if given := [*options, *(["prefix"] if prefix else [])]:
+            raise SettingError(f"{', '.join(given)} cannot be set: the file determines the model", where=str(source))
+        return whole
+    if not packages:
+        raise InputError(f"this is not {formats[0].reads}", where=shown(source))
+    held = read_source(source, prefix, [kind.reads for kind in formats])
+    name, structure = _recognised(held, packages)
     settings, notes = _settled(held, structure, {key: plain(value) for key, value in options.items()})
     graph, arrays = structure.build(held.arrays, settings)
     params = checked(graph, arrays)
@@ -87,19 +78,32 @@ def convert(
     return Converted(graph, params, name, structure.name, settings, tuple(notes))
 
 
-def _recognised(held: Held, family: str | None) -> tuple[str, Structure]:
-    """The importer and the kind of model. Raises InputError if there is none."""
-    if family is not None and family not in plugins(IMPORTERS):
+def _chosen(family: str | None) -> tuple[Mapping[str, Importer], Sequence[FileImporter]]:
+    """The importers to ask: all, or the one of this name. Raises SettingError for an unknown name."""
+    if family is None:
+        return importers(), list(file_importers().values())
+    if family not in plugins(IMPORTERS):
         raise SettingError(f"unknown family {family!r}{suggest(family, plugins(IMPORTERS))}")
-    known = importers() if family is None else {family: importer(family)}
-    for name, kind in known.items():
+    kind = importer(family)
+    return ({}, [kind]) if isinstance(kind, FileImporter) else ({family: kind}, [])
+
+
+def _read_whole(path: Path, formats: Sequence[FileImporter], verify: bool) -> Converted | None:
+    """The model in a file that holds all of it; None if no importer reads its format."""
+    return next((whole for kind in formats if (whole := kind.read(path, verify)) is not None), None)
+
+
+def _recognised(held: Held, packages: Mapping[str, Importer]) -> tuple[str, Structure]:
+    """The importer and the kind of model. Raises InputError if there is none."""
+    for name, kind in packages.items():
         for structure in kind.structures():
             if structure.recognise(held.shapes):
                 return name, structure
-    names = [structure.name for kind in known.values() for structure in kind.structures()]
+    names = [structure.name for kind in packages.values() for structure in kind.structures()]
     some = ", ".join(list(held.arrays)[:5])
+    of = f" of {next(iter(packages))}" if len(packages) == 1 else ""
     raise InputError(
-        f"these tensors belong to no known model{f' of {family}' if family else ''}: {some}, ..",
+        f"these tensors belong to no known model{of}: {some}, ..",
         where=held.where,
         hint=f"known models are {', '.join(names)}; if the model is part of another, give its prefix",
     )

@@ -1,7 +1,8 @@
-"""The protocol of an importer, which converts the models of another package to the IR.
+"""The protocols of an importer, which converts models to the IR.
 
-An importer is a plug-in: an entry point of `flashir.importers` names a class that implements `Importer`. The shared
-parts are in this package: reading files, collecting options, comparing results.
+An importer is a plug-in: an entry point of `flashir.importers` names a class that implements `Importer`, for the models
+of a package, or `FileImporter`, for a file format. The parts that importers of packages share are in this folder:
+reading tensors, collecting options, comparing results.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.errors import TargetError
+from flashir.importing.converted import Converted
 from flashir.ir.graph import Graph
 from flashir.ir.op import AttrSpec
 from flashir.plugins import IMPORTERS, load, plugins
@@ -120,7 +123,7 @@ class Structure(Protocol):
 
 @runtime_checkable
 class Importer(Protocol):
-    """The models of one package."""
+    """The models of one package, recognised by the names and shapes of their tensors."""
 
     name: ClassVar[str]
 
@@ -129,19 +132,49 @@ class Importer(Protocol):
         ...
 
 
+@runtime_checkable
+class FileImporter(Protocol):
+    """A file format that holds a whole model: its function, and its parameters."""
+
+    name: ClassVar[str]
+    reads: ClassVar[str]
+    """The files of this format, for messages, such as `an ONNX file`."""
+
+    def read(self, path: Path, verify: bool) -> Converted | None:
+        """The model in a file or folder; None if it is of another format.
+
+        Args:
+            path: the file or folder, which may not exist. It is untrusted.
+            verify: compare the result with the file before it is returned.
+
+        Raises:
+            FlashirError: the file is of this format, but is damaged, or no model of the IR computes the same.
+        """
+        ...
+
+
 @cache
-def importer(name: str) -> Importer:
+def importer(name: str) -> Importer | FileImporter:
     """The importer of this name. Raises TargetError if it is unknown or does not load."""
     kind = load(IMPORTERS, name)
     instance = kind() if callable(kind) else kind
-    if not isinstance(instance, Importer):
-        raise TargetError(f"the plug-in {plugins(IMPORTERS)[name].value} is no Importer")
+    if not isinstance(instance, Importer | FileImporter):
+        raise TargetError(f"the plug-in {plugins(IMPORTERS)[name].value} is no Importer, and no FileImporter")
     return instance
 
 
 def importers() -> Mapping[str, Importer]:
-    """Every importer that loads, by name."""
-    loaded: dict[str, Importer] = {}
+    """Every importer of a package that loads, by name."""
+    return {name: kind for name, kind in _loaded().items() if isinstance(kind, Importer)}
+
+
+def file_importers() -> Mapping[str, FileImporter]:
+    """Every importer of a file format that loads, by name."""
+    return {name: kind for name, kind in _loaded().items() if isinstance(kind, FileImporter)}
+
+
+def _loaded() -> Mapping[str, Importer | FileImporter]:
+    loaded: dict[str, Importer | FileImporter] = {}
     for name in sorted(plugins(IMPORTERS)):
         with suppress(TargetError):
             loaded[name] = importer(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ WRAPPERS = ("module.", "_orig_mod.")
 KINDS = "a module of PyTorch, a .safetensors file or its .index.json, a .pt, .pth, .ckpt or .bin file, a folder of them"
 
 
-def read_source(source: Any, prefix: str = "") -> Held:
+def read_source(source: Any, prefix: str = "", formats: Sequence[str] = ()) -> Held:
     """The tensors of a source.
 
     Args:
         source: a live module, a path, or tensors by name.
         prefix: the prefix of the names to read; others are left out.
+        formats: what else a model can be imported from, for messages.
 
     Raises:
         InputError: the source is something else, or a folder without exactly one file of tensors.
@@ -44,26 +45,29 @@ def read_source(source: Any, prefix: str = "") -> Held:
         return read_module(source, prefix)
     if isinstance(source, Mapping):
         return _named(source, "tensors by name", prefix, {})
+    kinds = ", ".join((KINDS, *formats))
     if not isinstance(source, str | Path):
-        raise InputError(f"a model is imported from {KINDS}, got {shown(source)}")
+        raise InputError(f"a model is imported from {kinds}, got {shown(source)}")
     path = Path(source)
+    if not path.exists():
+        raise InputError("there is no such file or folder", where=str(path))
     config: Mapping[str, Any] = {}
     if path.is_dir():
-        path, config = _in_folder(path)
+        path, config = _in_folder(path, kinds)
     if path.suffix == ".safetensors" or path.name.endswith(INDEX):
         return _named(read(path), str(path), prefix, config)
     if path.suffix not in PICKLES:
-        raise InputError(f"this is none of {KINDS}", where=str(path))
+        raise InputError(f"this is none of {kinds}", where=str(path))
     return _named(read_pickle(path), str(path), prefix, config)
 
 
-def _in_folder(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+def _in_folder(folder: Path, kinds: str) -> tuple[Path, Mapping[str, Any]]:
     """The file of tensors in a folder, and the content of its config.json."""
     indices = sorted(folder.glob(f"*{INDEX}"))
     whole = [path for path in sorted(folder.glob("*.safetensors")) if not (indices and "-of-" in path.name)]
     files = indices + whole or [path for kind in PICKLES for path in sorted(folder.glob(f"*{kind}"))]
     if len(files) != 1:
-        several = f"several: {', '.join(path.name for path in files)}" if files else f"none of {KINDS}"
+        several = f"several: {', '.join(path.name for path in files)}" if files else f"none of {kinds}"
         raise InputError(f"the folder must have one file of tensors, it has {several}", where=str(folder))
     config = folder / CONFIG
     if not config.is_file():

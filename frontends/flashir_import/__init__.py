@@ -1,1 +1,1 @@
-"""Importers of the models of this family that exist: FLASH-pytorch, GAU-alpha, MossFormer2."""
+"""Importers: models of FLASH-pytorch, GAU-alpha and MossFormer2, and artefacts of `flashir export`."""

@@ -26,7 +26,17 @@ def test_every_verb_takes_what_was_imported(cli: Cli, tmp_path: Path) -> None:
     assert cli.json("plan", folder)["chunk"] == 16
     cli.ok("check", folder, "--target", "onnx:cpu")
     cli.ok("export", folder, "--decode", "-o", out)
+    again = cli.json("import", out, "-o", tmp_path / "again")
+    assert (again["family"], again["structure"]) == ("artefact", "artefact of onnx")
+    assert (tmp_path / "again" / "params.safetensors").read_bytes() == (folder / "params.safetensors").read_bytes()
     cli.ok("eval", folder, "--data", tmp_path / "text.txt", "--seq-len", 64)
     assert cli.ok("generate", folder, "--prompt", "It is", "--tokens", 5, "--temperature", 0) == cli.ok(
         "generate", out, "--prompt", "It is", "--tokens", 5, "--temperature", 0
     )
+
+
+def test_a_file_that_is_not_recognised_is_one_error_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x07" * 9)
+    told = cli.fails("import", tmp_path / "m.onnx", "-o", tmp_path / "made")
+    assert str(tmp_path / "m.onnx") in told and "Traceback" not in told
+    assert not (tmp_path / "made").exists()

@@ -76,3 +76,22 @@ def test_an_exported_step_decodes_the_tokens_of_the_package(tmp_path: Path) -> N
         ids.append(token)
         states = dict(zip((each.name for each in step.get_inputs()[1:]), results[1:], strict=True))
         results = step.run(None, {"input_ids": np.array([token]), **states})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_file_of_torch_onnx_is_raised_and_runs_as_the_module(tmp_path: Path, seed: int) -> None:
+    need("flash_pytorch")
+    need("onnxscript")
+    import torch
+    from flash_pytorch import FLASHTransformer
+
+    settings = {"causal": seed == 0, "norm_type": ("layernorm", "scalenorm")[seed], "laplace_attn_fn": seed == 1}
+    module = FLASHTransformer(num_tokens=31, dim=16, depth=2, group_size=8, query_key_dim=12, **settings)
+    module = experiment("draw").randomised(module, seed)
+    raised = flashir.convert(experiment("onnx_files").export_torch(module, tmp_path))
+    ids = np.random.default_rng(0).integers(0, 31, (2, 19))
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(ids)).numpy()
+    got = flashir.compile(raised.model, target="onnx:cpu", params=raised.params)(ids)
+    assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max()

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,6 +50,25 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in path.parent.iterdir())
 
 
+def session(path: Path, threads: int) -> Any:
+    """A session of ONNX Runtime."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options)
+
+
+def alternately(sessions: Mapping[str, Any], ids: Any, rounds: int) -> dict[str, list[float]]:
+    """The times of sessions that run in turn, in milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(rounds):
+        for name, each in sessions.items():
+            start = time.perf_counter()
+            each.run(None, {each.get_inputs()[0].name: ids})
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
     from flash_pytorch import FLASHTransformer
@@ -61,9 +80,6 @@ def main(arguments: Sequence[str]) -> int:
     settings = parser.parse_args(arguments)
     module = randomised(FLASHTransformer(**SETTINGS, norm_type="layernorm"), 0)
     ids = np.random.default_rng(0).integers(0, SETTINGS["num_tokens"], (1, settings.length))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "torch").mkdir()
@@ -77,15 +93,9 @@ def main(arguments: Sequence[str]) -> int:
         theirs = export_torch(module, folder / "torch")
         ended = time.perf_counter()
         files = {"flashir": folder / "flashir" / "model.onnx", "torch.onnx": theirs}
-        sessions = {name: ort.InferenceSession(str(path), options) for name, path in files.items()}
-        feeds = {name: {session.get_inputs()[0].name: ids} for name, session in sessions.items()}
-        results = {name: session.run(None, feeds[name])[0] for name, session in sessions.items()}
-        times: dict[str, list[float]] = {name: [] for name in sessions}
-        for _ in range(settings.rounds):
-            for name, session in sessions.items():
-                start = time.perf_counter()
-                session.run(None, feeds[name])
-                times[name].append((time.perf_counter() - start) * 1e3)
+        sessions = {name: session(path, settings.threads) for name, path in files.items()}
+        results = {name: each.run(None, {each.get_inputs()[0].name: ids})[0] for name, each in sessions.items()}
+        times = alternately(sessions, ids, settings.rounds)
         wanted, got = results["torch.onnx"], results["flashir"]
         print(f"apart {np.abs(got - wanted).max() / np.abs(wanted).max():.1e}")
         print(f"import and verify {converted - began:.1f} s, export {exported - converted:.1f} s")

@@ -1,0 +1,120 @@
+"""Exported models come back as their text and their parameters, whatever wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import flashir
+from flashir.errors import ArtefactError, InputError, SettingError
+from flashir.files.foreign import read_bytes
+
+ROUNDED = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+KEEPS = ("jax:cpu",)
+"""Targets whose artefacts hold float32 weights, whatever they compute in."""
+
+
+def small(**settings: Any) -> flashir.Graph:
+    return flashir.model("flash", size="tiny", d_model=16, depth=2, key_dim=16, vocab=11, chunk=4, **settings)
+
+
+def exported(folder: Path, target: str = "onnx:cpu", **options: Any) -> tuple[flashir.Exported, dict[str, Any]]:
+    model = small()
+    params = flashir.init(model, seed=3)
+    return flashir.export(model, folder, target, params, seq_len=16, **options), params
+
+
+def slow(target: str, dtype: str) -> Any:
+    return pytest.param(target, dtype, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype"),
+    [
+        *(("onnx:cpu", "float32"), ("onnx:cpu", "float16")),
+        *(slow(target, dtype) for target in ("torch:cpu", "jax:cpu") for dtype in ("float32", "float16", "bfloat16")),
+    ],
+)
+def test_an_artefact_comes_back_exactly(tmp_path: Path, target: str, dtype: str) -> None:
+    made, params = exported(tmp_path / "out", target, dtype=dtype)
+    wide = dtype == "float32" or target in KEEPS
+    for source in (tmp_path / "out", made.path):
+        converted = flashir.convert(source)
+        assert flashir.dumps(converted.model) == flashir.dumps(made.plan.graph)
+        assert converted.params.keys() == params.keys()
+        for name, array in params.items():
+            narrow = not wide and array.ndim == 2
+            stored = array.astype(ROUNDED[dtype]).astype(np.float32) if narrow else array
+            if wide or narrow:
+                np.testing.assert_array_equal(converted.params[name], stored)
+        assert any("the float32 weights are not in it" in note for note in converted.notes) == (not wide)
+
+
+def test_narrow_weights_come_back_as_what_they_stand_for(tmp_path: Path) -> None:
+    made, params = exported(tmp_path / "out", quantize="int8", portable=True, tolerance=1.0)
+    converted = flashir.convert(tmp_path / "out")
+    assert any("its weights are int8" in note and "before rounding" in note for note in converted.notes)
+    assert any(np.any(converted.params[name] != array) for name, array in params.items())
+    ids = np.arange(10)[None]
+    session = flashir.convert(made.path)
+    wanted = flashir.interpret(session.model, session.params, ids)[0]
+    _, run = _backend().load(made.path, "cpu")
+    assert np.abs(run([ids]) - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def _backend() -> Any:
+    from flashir.backends.registry import backend
+
+    return backend("onnx")
+
+
+def test_the_chunk_of_what_comes_back_is_locked(tmp_path: Path) -> None:
+    exported(tmp_path / "out")
+    converted = flashir.convert(tmp_path / "out")
+    with pytest.raises(SettingError, match="chunk"):
+        flashir.plan(converted.model, "onnx:cpu", params=converted.params, chunk=8)
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(read_bytes(path, ArtefactError))
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "flipped": flipped,
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"\x08\x07" * 100),
+    "text": lambda path: path.write_text("model @m() {}"),
+}
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    made, _ = exported(tmp_path_factory.mktemp("artefact"))
+    return made.path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_an_error_that_names_the_file(tmp_path: Path, artefact: bytes, kind: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(artefact)
+    DAMAGE[kind](path)
+    for source in (path, tmp_path):
+        with pytest.raises(ArtefactError) as caught:
+            flashir.convert(source)
+        assert str(path) in caught.value.message
+
+
+def test_what_the_file_says_cannot_be_set(tmp_path: Path, artefact: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(artefact)
+    with pytest.raises(SettingError, match="causal, prefix cannot be set: the file determines the model"):
+        flashir.convert(tmp_path, prefix="net.", causal=True)
+    with pytest.raises(InputError, match="this is not an exported model of flashir"):
+        flashir.convert(tmp_path / "m.safetensors", family="artefact")
