@@ -55,7 +55,9 @@ class Reader:
         metadata = properties(model)
         if MODEL not in metadata or DIGEST not in metadata:
             raise ForeignError(
-                "this ONNX model contains no flashir model", where=str(path), hint="export it with flashir, or import it"
+                "this ONNX model contains no flashir model",
+                where=str(path),
+                hint="export it with flashir, or import it",
             )
         digest = metadata[DIGEST]
         _expect(digest, hashlib.sha256(_replaced(content, digest, _NO_DIGEST)).hexdigest(), path)

@@ -100,4 +100,4 @@ def import_model(
         return
     for note in converted.notes:
         console.say(f"note  {note}", "dim")
-    console.say(f"{written}  ({converted.structure} of {converted.family}, {console.many(count)} parameters)")
+    console.say(f"{written}  ({converted.family}: {converted.structure}, {console.many(count)} parameters)")

@@ -37,10 +37,9 @@ class Artefacts:
                 return None
             model, stored = exporter.stored(main)
             params = checked(model, stored)
-            notes = (f"the model and the parameters of an artefact of {exporter.name}", *_rounded(model, params, about))
+            notes = tuple(_rounded(model, params, about))
             tokenizer, reading = beside(main, about), reading_of(main, about)
-            structure = f"artefact of {exporter.name}"
-            return Converted(model, params, self.name, structure, {}, notes, tokenizer, reading)
+            return Converted(model, params, self.name, exporter.name, {}, notes, tokenizer, reading)
         return None
 
 

@@ -27,7 +27,7 @@ def test_every_verb_takes_what_was_imported(cli: Cli, tmp_path: Path) -> None:
     cli.ok("check", folder, "--target", "onnx:cpu")
     cli.ok("export", folder, "--decode", "-o", out)
     again = cli.json("import", out, "-o", tmp_path / "again")
-    assert (again["family"], again["structure"]) == ("artefact", "artefact of onnx")
+    assert (again["family"], again["structure"]) == ("artefact", "onnx")
     assert (tmp_path / "again" / "params.safetensors").read_bytes() == (folder / "params.safetensors").read_bytes()
     cli.ok("eval", folder, "--data", tmp_path / "text.txt", "--seq-len", 64)
     assert cli.ok("generate", folder, "--prompt", "It is", "--tokens", 5, "--temperature", 0) == cli.ok(

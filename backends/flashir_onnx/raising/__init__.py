@@ -32,7 +32,7 @@ class OnnxFiles:
             return None
         from flashir_onnx.raising.importer import raised_file
 
-        return raised_file(file, verify)
+        return raised_file(file, verify, self.name)
 
 
 def _only_file(folder: Path) -> Path | None:

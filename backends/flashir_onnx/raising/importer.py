@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import ArtefactError, FlashirError
+from flashir.errors import ArtefactError, FlashirError, counted
 from flashir.files.foreign import guarded
 from flashir.importing.compare import agree
 from flashir.importing.converted import Converted
 from flashir.ir import DType
 from flashir.ops.layers.relative_bias import FARTHEST_BUCKET
 from flashir.reference.compare import TOLERANCE
-from flashir_onnx.raising import OnnxFiles
 from flashir_onnx.raising.dataflow import HINT, dataflow
 from flashir_onnx.raising.foreign_model import read_foreign
 from flashir_onnx.raising.observed import Observed, Probe
@@ -33,20 +32,20 @@ VOCABULARY = 2
 """Token ids of the first run, when the size of the vocabulary is unknown, are below this."""
 
 
-def raised_file(path: Path, verify: bool) -> Converted | None:
+def raised_file(path: Path, verify: bool, family: str) -> Converted | None:
     """The model of an ONNX file; None if flashir wrote the file. See OnnxFiles."""
     if MODEL in properties(parsed_file(path)):
         return None
     try:
         with guarded(path, ArtefactError, "it is not recognised"):
-            return _raised(path, verify)
+            return _raised(path, verify, family)
     except FlashirError as error:
         if error.where:
             raise
         raise ArtefactError(error.problems, where=str(path), hint=HINT) from error
 
 
-def _raised(path: Path, verify: bool) -> Converted:
+def _raised(path: Path, verify: bool, family: str) -> Converted:
     foreign = read_foreign(path)
     flow = dataflow(foreign)
     matches, head = matched(flow)
@@ -55,15 +54,15 @@ def _raised(path: Path, verify: bool) -> Converted:
     length = inputs.critical(matches)
     reading = Reading(flow, Observed(probe, inputs.at(length)), length)
     raised = raise_model(reading, matches, head)
-    notes = [_summary(raised), *raised.notes]
+    notes = [f"recognised {_summary(raised)}", *raised.notes]
     if verify:
         notes += _verified(raised, inputs, length)
-    return Converted(raised.graph, raised.params, OnnxFiles.name, "ONNX file", {}, tuple(notes))
+    return Converted(raised.graph, raised.params, family, _summary(raised), {}, tuple(notes))
 
 
 def _summary(raised: Raised) -> str:
     ops = [layer.op for layer in raised.layers]
-    return "recognised " + " and ".join(f"{ops.count(op)} {op} layers" for op in dict.fromkeys(ops))
+    return " and ".join(counted(ops.count(op), f"{op} layer") for op in dict.fromkeys(ops))
 
 
 class Inputs:

@@ -1,6 +1,6 @@
 """Exports every model of the zoo, imports the artefact, and compares the text and the parameters exactly.
 
-    python -m flashir_import.experiments.round_trip --targets onnx:cpu torch:cpu jax:cpu
+python -m flashir_import.experiments.round_trip --targets onnx:cpu torch:cpu jax:cpu
 """
 
 from __future__ import annotations
