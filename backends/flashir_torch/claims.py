@@ -30,6 +30,12 @@ def compiled(node: Node, device: str) -> bool:
     return device in DEVICES
 
 
+def short_bias(node: Node, device: str) -> bool:
+    """If layers are compiled, for a known number of positions and weights: the gradient is a sum in a fixed order."""
+    known = isinstance(node.attrs["n"], int) and all(isinstance(size, int) for size in node.operands[0].type.shape)
+    return device in DEVICES and known and bool(node.attrs["n"])
+
+
 def flash_kernels(node: Node, device: str) -> bool:
     """If PyTorch has a flash kernel: from compute capability 8.0 on, without segments.
 
@@ -44,6 +50,7 @@ NATIVE: dict[str, Condition] = {
     "gelu": always,
     "layer_normalization": vectors,
     "offset_scale": always,
+    "rel_pos_bias": short_bias,
     "relu2": always,
     "silu": always,
     "softmax": always,

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.nn import functional
 
 from flashir.ir import DType, Node, TensorType
 from flashir.ops.primitive.elementwise import least_logged
+from flashir_torch.functions import relative_bias, turned
 from flashir_torch.kernels.claims import need_triton
 from flashir_torch.reuse import PRODUCT
 from flashir_torch.scope import Made, Scope
@@ -255,15 +256,8 @@ def _turn(scope: Scope, node: Node, x: fx.Node, sin: fx.Node, cos: fx.Node) -> f
     return scope.call(turned, x, sin, cos)
 
 
-def turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
-    """[x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin], for the halves of the last axis.
-
-    Written without `cat`, for which a fused kernel would compute both halves everywhere.
-    """
-    halves = x.view(*x.shape[:-1], 2, x.shape[-1] // 2)
-    sign = torch.arange(-1, 2, 2, dtype=x.dtype, device=x.device).unsqueeze(-1)
-    rotated = halves * cos.unsqueeze(-2) + halves.flip(-2) * (sign * sin.unsqueeze(-2))
-    return rotated.flatten(-2)
+def _rel_pos_bias(scope: Scope, node: Node, w: fx.Node) -> fx.Node:
+    return scope.call(relative_bias, w, _attr(node, "n"))
 
 
 def _softmax_attention(scope: Scope, node: Node, q: fx.Node, k: fx.Node, v: fx.Node) -> fx.Node:
@@ -342,7 +336,7 @@ EMITTERS: dict[str, Emitter] = {
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
     "turn": _turn, "conv1d": _conv, "conv_transpose1d": _conv_transpose,
-    "chunked_recurrence": _chunked_recurrence,
+    "chunked_recurrence": _chunked_recurrence, "rel_pos_bias": _rel_pos_bias,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),
 }  # fmt: skip

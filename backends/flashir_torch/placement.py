@@ -43,6 +43,12 @@ class Placement:
         """The rows of an array [b, ..] that this process computes."""
         return array
 
+    def sent(self, tensor: Tensor) -> Tensor:
+        """A tensor of the processor on the device; a GPU copies it while the processor goes on."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
     def laid(self, array: Array, like: Tensor) -> Tensor:
         """An array as a tensor with the placement of a parameter."""
         return torch.tensor(array, dtype=like.dtype, device=self.device)

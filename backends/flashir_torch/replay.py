@@ -19,11 +19,14 @@ from torch import Tensor
 Work = Callable[..., Tensor]
 """Tensors -> a tensor, with the same kernels for equal shapes and without synchronisation, which cannot be recorded."""
 
+Key = tuple[Work, tuple[torch.Size, ...]]
+"""Work, and the shapes of its inputs."""
+
 WARM_UP = 2
 """Calls per shape until code is compiled and gradients are allocated."""
 
 MOST = 8
-"""The most recordings; work on further shapes runs eagerly."""
+"""The most recordings of the same work; with further shapes it runs eagerly."""
 
 
 class Recorder(Protocol):
@@ -51,41 +54,50 @@ class Recording:
 
 
 class Replay:
-    """Work that is recorded at its third call with the same shapes. Its result is overwritten by the next call.
+    """Work that is recorded at its third call with the same shapes. Its result is overwritten by the next such call.
 
     Recordings are selected by shapes; the dtypes must always be the same. If recording fails, for example because
     memory runs out, it warns, and nothing more is recorded.
 
     Args:
-        work: see `Work`.
         recorder: the recorder of the device.
     """
 
-    def __init__(self, work: Work, recorder: Recorder) -> None:
-        self._work = work
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._most = MOST
-        self._calls: Counter[tuple[torch.Size, ...]] = Counter()
-        self._recordings: dict[tuple[torch.Size, ...], Recording] = {}
+        self._records = True
+        self._calls: Counter[Key] = Counter()
+        self._recordings: dict[Key, Recording] = {}
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, work: Work, *inputs: Tensor) -> Tensor:
         """Run the work."""
-        shapes = tuple(x.shape for x in inputs)
-        self._calls[shapes] += 1
-        if shapes not in self._recordings and self._calls[shapes] > WARM_UP and len(self._recordings) < self._most:
-            self._record(shapes, inputs)
-        if shapes not in self._recordings:
-            return self._recorder.warm_up(self._work, inputs)
-        return self._recordings[shapes](inputs)
+        key = (work, tuple(x.shape for x in inputs))
+        self._calls[key] += 1
+        if key not in self._recordings and self._calls[key] > WARM_UP and self._has_room(work):
+            self._record(key, inputs)
+        if key not in self._recordings:
+            return self._recorder.warm_up(work, inputs)
+        return self._recordings[key](inputs)
 
-    def _record(self, shapes: tuple[torch.Size, ...], inputs: tuple[Tensor, ...]) -> None:
+    def forget(self) -> bool:
+        """Free all recordings and record nothing more, with a warning. Returns whether there were any."""
+        freed, self._recordings = bool(self._recordings), {}
+        self._records = False
+        if freed:
+            warnings.warn("memory runs out beside recorded steps: they are freed, and steps stay slower", stacklevel=4)
+        return freed
+
+    def _has_room(self, work: Work) -> bool:
+        return self._records and sum(recorded is work for recorded, _ in self._recordings) < MOST
+
+    def _record(self, key: Key, inputs: tuple[Tensor, ...]) -> None:
         """Record the work. A failed recording is freed, and nothing more is recorded."""
         try:
             fixed = tuple(x.clone() for x in inputs)
-            self._recordings[shapes] = Recording(fixed, self._recorder.record(self._work, fixed))
+            self._recordings[key] = Recording(fixed, self._recorder.record(key[0], fixed))
         except RuntimeError as error:
             warnings.warn(f"a training step cannot be recorded, so it stays slower: {error}", stacklevel=3)
-            self._most = len(self._recordings)
+            self._records = False
 
 
 class CardRecorder:

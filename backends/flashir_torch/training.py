@@ -16,11 +16,19 @@ from flashir.transforms.drop_output_cast import DropOutputCast
 from flashir.transforms.master_weights import MasterWeights
 from flashir_torch.emit import module
 from flashir_torch.fusing import fuse, fuses, summed_loss
+from flashir_torch.late_casts import LateCasts
 from flashir_torch.names import parameter_name
-from flashir_torch.placement import placement
+from flashir_torch.placement import Placement, placement
 from flashir_torch.remat import rematerialise
 from flashir_torch.replay import CardRecorder, Replay
 from flashir_torch.session import Array, input_type, tensors
+
+
+def trained_graph(graph: Graph) -> Graph:
+    """A lowered graph with float32 weights and narrow logits, as it is trained."""
+    for each in (MasterWeights(), LateCasts(), DropOutputCast()):
+        graph = each.apply(graph)
+    return graph
 
 
 class TorchTrainer:
@@ -38,11 +46,8 @@ class TorchTrainer:
         moments = Moments.read(state, params)
         self._graph = graph
         self._types = [input_type(value, None) for value in graph.inputs]
-        self._clip = optimiser.clip
         self._place = placement(device)
-        self._module = (
-            module(DropOutputCast().apply(MasterWeights().apply(graph)), params).train().to(self._place.device)
-        )
+        self._module = module(trained_graph(graph), params).train().to(self._place.device)
         self._fuses = fuses(device) and self._place.processes.count == 1
         if self._fuses:
             fuse(self._module)
@@ -50,12 +55,16 @@ class TorchTrainer:
         if remat:
             rematerialise(self._module)
         self._place.shard(self._module)
-        self._replays = self._fuses and not remat
-        learn = partial(_learnt, self._loss)
-        self._learn = Replay(learn, CardRecorder()) if self._replays else learn
         self._parameters = {parameter_name(path): own for path, own in self._module.named_parameters()}
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
         self._adamw = self._optimiser(optimiser, moments)
+        replays = self._fuses and not remat
+        learn = partial(_learnt, self._loss)
+        update = partial(_updated, self._place, list(self._parameters.values()), self._adamw, optimiser.clip, replays)
+        self._replay = Replay(CardRecorder()) if replays else None
+        self._learn, self._update = (
+            (partial(self._replay, work) if self._replay else work) for work in (learn, update)
+        )
 
     def _optimiser(self, optimiser: AdamW, moments: Moments) -> torch.optim.AdamW:
         adamw = torch.optim.AdamW(
@@ -64,6 +73,7 @@ class TorchTrainer:
             eps=optimiser.epsilon,
             weight_decay=optimiser.weight_decay,
             fused=self._fuses or None,
+            capturable=self._fuses,
         )
         count_at = self._place.device if self._fuses else torch.device("cpu")
         for name, parameter in self._parameters.items():
@@ -76,23 +86,36 @@ class TorchTrainer:
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
         """See Trainer. Gradients are summed in float32, batch by batch."""
-        labels = torch.tensor(float(count_labels(self._graph, batches)), device=self._place.device)
-        loss = torch.zeros((), device=self._place.device)
+        labels = count_labels(self._graph, batches)
         with self._place.together():
-            for batch in batches:
-                loss += self._learn(labels, *self._laid(batch))
-            norm = self._clipped()
-            for group in self._adamw.param_groups:
-                group["lr"] = learning_rate
-            self._adamw.step()
-            self._adamw.zero_grad(set_to_none=not self._replays)
-            return Step(float(self._place.total(loss)), float(norm))
+            loss = self._with_room(partial(self._gradients, batches, labels))
+            norm = self._update(self._place.sent(torch.tensor(learning_rate)) if self._replay else learning_rate)
+            return Step(*torch.stack((self._place.total(loss), norm)).tolist())
 
     def loss(self, batch: Batch) -> tuple[float, int]:
         """See Trainer."""
         labels = count_labels(self._graph, [batch], least=0)
         with torch.no_grad(), self._place.together():
-            return float(self._place.total(self._loss(*self._laid(batch)))), labels
+            loss = self._with_room(lambda: self._loss(*self._laid(batch)))
+            return float(self._place.total(loss)), labels
+
+    def _gradients(self, batches: Sequence[Batch], labels: int) -> Tensor:
+        """The mean loss over so many labels, []; its gradients are added to those of the parameters."""
+        total = self._place.sent(torch.tensor(float(labels)))
+        loss = torch.zeros((), device=self._place.device)
+        for batch in batches:
+            loss += self._learn(total, *self._laid(batch))
+        return loss
+
+    def _with_room(self, work: Callable[[], Tensor]) -> Tensor:
+        """Do work, once more without recordings if they leave too little memory for it."""
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if self._replay is None or not self._replay.forget():
+                raise
+        self._adamw.zero_grad(set_to_none=False)  # the work may have failed between two gradients
+        return work()
 
     def agreed(self, wish: bool) -> bool:
         """See Trainer."""
@@ -115,20 +138,9 @@ class TorchTrainer:
     def _laid(self, batch: Batch) -> tuple[Tensor, ...]:
         """The labels and inputs of this process on its device."""
         arrays = [self._place.rows(array) for array in batch.inputs]
-        labels = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64, device=self._place.device)
-        return labels, *tensors(self._graph.inputs, arrays, self._types, self._place.device)
-
-    def _clipped(self) -> Tensor:
-        """Clip the gradient of each parameter, and return the norm of the whole gradient before clipping, []."""
-        for parameter in self._parameters.values():
-            if parameter.grad is None:  # the loss does not depend on it
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
-        squares = self._place.squares(gradients)
-        if self._clip is not None:
-            scales = (self._clip / squares.sqrt()).clamp(max=1.0)
-            torch._foreach_mul_([self._place.own(gradient) for gradient in gradients], list(scales))
-        return squares.sum().sqrt()
+        labels = torch.tensor(self._place.rows(batch.labels), dtype=torch.int64)
+        inputs = tensors(self._graph.inputs, arrays, self._types, torch.device("cpu"))
+        return tuple(map(self._place.sent, (labels, *inputs)))
 
     def _whole(self, laid: Mapping[str, Tensor], others: Mapping[str, Array]) -> dict[str, Array]:
         """Gathered tensors, with copies of the unused ones, in the first process; empty in the others."""
@@ -149,3 +161,30 @@ def _learnt(loss: Callable[..., Tensor], total: Tensor, labels: Tensor, *inputs:
     part = loss(labels, *inputs) / total
     part.backward()  # type: ignore[no-untyped-call]
     return part.detach()
+
+
+def _updated(
+    place: Placement,
+    parameters: Sequence[nn.Parameter],
+    adamw: torch.optim.AdamW,
+    clip: float | None,
+    keep: bool,
+    learning_rate: float | Tensor,
+) -> Tensor:
+    """Clip the gradient of each parameter, make a step of AdamW, and clear the gradients, in place if they are kept.
+
+    Returns the norm of the whole gradient before clipping, [].
+    """
+    for parameter in parameters:
+        if parameter.grad is None:  # the loss does not depend on it
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = place.squares(gradients)
+    if clip is not None:
+        scales = (clip / squares.sqrt()).clamp(max=1.0)
+        torch._foreach_mul_([place.own(gradient) for gradient in gradients], list(scales))
+    for group in adamw.param_groups:
+        group["lr"] = learning_rate
+    adamw.step()
+    adamw.zero_grad(set_to_none=not keep)
+    return squares.sum().sqrt()

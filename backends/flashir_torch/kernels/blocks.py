@@ -69,6 +69,8 @@ WIDE = {
     "score_gradients": Blocks(rows=64, columns=64, keys=32, features=32, warps=8, stages=2),
     "key_gradients": Blocks(rows=32, columns=32, keys=128, features=32, warps=4, stages=2),
 }
+HALF = {**NARROW, "attend": Blocks(rows=64, columns=32, keys=128, features=128, warps=4, stages=3)}
+"""For float16: squares of scores exceed its range, so `attend` needs a second accumulator."""
 
 
 def power_of_two(size: int) -> int:

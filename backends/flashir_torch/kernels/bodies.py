@@ -94,7 +94,7 @@ def attend(
         m = column + tl.arange(0, columns)
         scores = _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, mirrored, key_block)
         x_block = _block(x, x_row, m, e, left, width)
-        made = _product((scores * scores).to(x_block.dtype), x_block, made)
+        made = _squares_times(scores, x_block, made)
     linear += b * linear_batch + start * linear_row
     for key in range(0, keys, key_block):
         s = key + tl.arange(0, key_block)
@@ -203,6 +203,16 @@ def _scores(
         seen = m[None, :] >= n[:, None] if mirrored else m[None, :] <= n[:, None]
         scores = tl.where(seen, scores, 0.0)
     return scores
+
+
+@triton.jit
+def _squares_times(scores: tl.tensor, x: tl.tensor, onto: tl.tensor) -> tl.tensor:
+    """scores^2 x + onto. In float16 a square overflows from 256 on, so rows are divided by their largest score."""
+    if x.dtype == tl.float16:
+        largest = tl.maximum(tl.max(scores, 1), 1.0)
+        scaled = scores / largest[:, None]
+        return onto + (largest * largest)[:, None] * _product((scaled * scaled).to(x.dtype), x, tl.zeros_like(onto))
+    return _product((scores * scores).to(x.dtype), x, onto)
 
 
 @triton.jit

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from flashir_torch.kernels import bodies
-from flashir_torch.kernels.blocks import NARROW, WIDE, Blocks
+from flashir_torch.kernels.blocks import HALF, NARROW, WIDE, Blocks
 
+TABLES = {torch.float32: WIDE, torch.bfloat16: NARROW, torch.float16: HALF}
 Operands = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """quad_q, quad_k, lin_q, lin_k [b, t, s], v [b, t, e], bias [n, n]."""
 
@@ -128,8 +129,7 @@ class Mixed:
         return {"chunk": self.chunk, "keys": self.keys, "width": self.shape[2], "causal": self.causal}
 
     def _blocks(self, kernel: str) -> Blocks:
-        table = WIDE if self.dtype == torch.float32 else NARROW
-        return table[kernel].within(self.chunk, self.keys, self.shape[2])
+        return TABLES[self.dtype][kernel].within(self.chunk, self.keys, self.shape[2])
 
 
 def _options(blocks: Blocks) -> dict[str, int]:

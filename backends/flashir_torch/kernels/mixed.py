@@ -95,7 +95,7 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def _check_device(v: Tensor) -> None:
-    if not isinstance(bodies.attend, triton.JITFunction):  # Triton's interpreter runs on any device
+    if v.is_meta or not isinstance(bodies.attend, triton.JITFunction):  # counted only, or run by the interpreter
         return
     hint = "lower the model for torch:v100 or torch:cpu, which have no kernels"
     if not v.is_cuda:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import pytest
+import triton
 from torch import Tensor, fx
 
 from flashir.backends.lowering import Lowering
@@ -15,7 +21,19 @@ from flashir_torch.replay import Work
 from flashir_torch.session import Session, compiled
 from tests.backends.support import SMALL, TOLERANCE, Array, flash, tokens
 
-__all__ = ["SMALL", "TOLERANCE", "Array", "flash", "lowered", "net", "relative_error", "session", "tokens", "unit"]
+__all__ = [
+    "SMALL",
+    "TOLERANCE",
+    "Array",
+    "compiling",
+    "flash",
+    "lowered",
+    "net",
+    "relative_error",
+    "session",
+    "tokens",
+    "unit",
+]
 
 
 def lowered(graph: Graph) -> Graph:
@@ -51,3 +69,16 @@ class Again:
             return work(*inputs)
 
         return replay
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def compiling(cache_folder: Path, *arguments: str) -> str:
+    """What Python prints with Triton's compiler in place of its interpreter."""
+    if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
+        pytest.skip("this Triton has no ptxas")
+    chosen = {**os.environ, "TRITON_CACHE_DIR": str(cache_folder)}
+    chosen.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=chosen).stdout

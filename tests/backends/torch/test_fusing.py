@@ -17,7 +17,7 @@ from flashir.ir.op import Sample
 from flashir.ir.text.grammar import parse_type
 from flashir.ops import OPS
 from flashir_torch import fusing, loop, training
-from flashir_torch.emitters import turned
+from flashir_torch.functions import turned
 from flashir_torch.fusing import fuse, fuses
 from flashir_torch.training import TorchTrainer
 from tests.backends.torch.support import Again, net, tokens

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import flashir
 from flashir.backends.lowering import Lowering
@@ -25,7 +28,7 @@ on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CU
 
 def test_the_third_call_records_and_later_ones_replay() -> None:
     recorder = Again()
-    doubled = Replay(lambda x: 2 * x, recorder)
+    doubled = partial(Replay(recorder), lambda x: 2 * x)
     for number in range(5):
         assert doubled(torch.tensor([number])).item() == 2 * number
     assert (recorder.warmed, recorder.recorded, recorder.replayed) == (WARM_UP, 1, 5 - WARM_UP)
@@ -33,7 +36,7 @@ def test_the_third_call_records_and_later_ones_replay() -> None:
 
 def test_every_shape_has_its_own_recording_up_to_a_number() -> None:
     recorder = Again()
-    total = Replay(lambda x, y: x.sum() + y, recorder)
+    total = partial(Replay(recorder), lambda x, y: x.sum() + y)
     one = torch.tensor(1.0)
     for _ in range(WARM_UP + 2):
         for size in range(1, MOST + 3):
@@ -60,7 +63,7 @@ class Full(Again):
 
 def test_what_cannot_be_recorded_is_done_as_it_comes() -> None:
     recorder = Full()
-    doubled = Replay(lambda x: 2 * x, recorder)
+    doubled = partial(Replay(recorder), lambda x: 2 * x)
     calls = [torch.tensor([number]) for number in range(5)]
     assert [doubled(each).item() for each in calls[:WARM_UP]] == [0, 2]
     with pytest.warns(UserWarning, match="cannot be recorded, so it stays slower: no memory"):
@@ -71,7 +74,7 @@ def test_what_cannot_be_recorded_is_done_as_it_comes() -> None:
 
 def test_what_was_given_is_not_overwritten() -> None:
     given = [torch.tensor([number]) for number in range(4)]
-    same = Replay(lambda x: x + 0, Again())
+    same = partial(Replay(Again()), lambda x: x + 0)
     assert [same(each).item() for each in given] == [0, 1, 2, 3]
     assert [each.item() for each in given] == [0, 1, 2, 3]
 
@@ -95,6 +98,87 @@ def test_a_trainer_without_memory_to_record_takes_the_same_steps(monkeypatch: py
     with pytest.warns(UserWarning, match="cannot be recorded") as told:
         assert np.allclose(_steps(_model(), "cpu"), plain, rtol=1e-6)
     assert len(told) == 1
+
+
+class Filled(Again):
+    """Its recordings hold so much memory that work on other shapes fails after a part of its gradients."""
+
+    def warm_up(self, work: Work, inputs: tuple[Tensor, ...]) -> Tensor:
+        result = super().warm_up(work, inputs)
+        is_update = len(inputs) == 1  # which needs no activations
+        if not is_update and any(recording() is not None for recording in self.recordings):
+            raise torch.OutOfMemoryError("no memory beside the recordings")
+        return result
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recordings: list[weakref.ref[Callable[[], Tensor]]] = []
+
+    def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        made = super().record(work, inputs)
+        self.recordings.append(weakref.ref(made))
+        return made
+
+
+def test_recordings_make_room_for_other_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = (32, 32, 32, 17, 17)
+    plain = _steps(_model(), "cpu", lengths)
+    monkeypatch.setattr(training, "CardRecorder", Filled)
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    with pytest.warns(UserWarning, match="memory runs out beside recorded steps") as told:
+        assert np.allclose(_steps(_model(), "cpu", lengths), plain, rtol=1e-6)
+    assert len(told) == 1
+
+
+def test_without_recordings_there_is_no_room_to_make() -> None:
+    assert not Replay(Again()).forget()
+
+
+class Silent(Again):
+    """Replays nothing, so that a test sees what else a step does."""
+
+    def record(self, work: Work, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]:
+        result = super().record(work, inputs)()
+
+        def replay() -> Tensor:
+            self.replayed += 1
+            return result
+
+        return replay
+
+
+def test_outside_its_recordings_a_step_reads_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipping, AdamW and clearing gradients are recorded too."""
+    monkeypatch.setattr(training, "CardRecorder", lambda: recorder)
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    recorder = Silent()
+    trainer = TorchTrainer(Lowering.of("torch:cpu").run(_model()), flashir.init(_model()), "cpu", AdamW(clip=0.1))
+    ids = np.zeros((2, 32), np.int64)
+    for _ in range(WARM_UP + 1):
+        trainer.step([Batch((ids,), ids)], 1e-2)
+    with Operators() as seen:
+        trainer.step([Batch((ids,), ids)], 1e-2)
+    assert (
+        recorder.replayed == recorder.recorded + 4 == 6
+    )  # two works, each recorded by running it, then twice replayed
+    assert {name for name in seen.names if name.startswith("_foreach") or "adam" in name} == set()
+    assert len(seen.names) < 25, seen.names
+
+
+class Operators(TorchDispatchMode):
+    """The names of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 @on_a_card
@@ -144,13 +228,16 @@ def _model(target: str = "torch:cpu") -> Graph:
     return flashir.plan(model, target, 2, 32, training=True).graph
 
 
-def _steps(model: Graph, device: str) -> list[float]:
+LENGTHS = (17, 32, 32, 17, 32, 32, 17, 32)
+
+
+def _steps(model: Graph, device: str, lengths: tuple[int, ...] = LENGTHS) -> list[float]:
     """The losses of some steps of AdamW, and the norms of their gradients."""
     lowered = Lowering.of(f"torch:{device}").run(model)
     trainer = TorchTrainer(lowered, flashir.init(model), device, AdamW(clip=0.1))
     random, found = np.random.default_rng(0), []
-    for number in range(8):
-        shape = (2, 32 if number % 3 else 17)
+    for length in lengths:
+        shape = (2, length)
         batches = [Batch((random.integers(0, 11, shape),), random.integers(-1, 11, shape)) for _ in range(2)]
         step = trainer.step(batches, 1e-2)
         found += [step.loss, step.gradient_norm]

@@ -1,0 +1,245 @@
+"""The bytes that one layer moves in a training step on a GPU, counted from generated code, without a GPU.
+
+    python -m flashir_torch.experiments.traffic
+    python -m flashir_torch.experiments.traffic --model transformer++ --seq-len 1024 --batch 32 --json
+
+The layer is traced, and Inductor plans its kernels for an H100. Each pass counts what it reads and writes, each tensor
+once. Matrix products are left out, for their traffic overlaps with their arithmetic. Saved are the tensors that the
+backward pass reads, besides parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+from torch import Tensor, fx, nn
+from torch._functorch.aot_autograd import aot_module
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._guards import TracingContext, tracing
+from torch._inductor.virtualized import V
+from torch._library.custom_ops import OPDEFS
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import flashir
+from flashir.backends.lowering import Lowering
+from flashir.experiments.command import count, guarded
+from flashir.models.parameters import init
+from flashir_torch.emit import module
+from flashir_torch.experiments.pretended_card import pretend, recorded
+from flashir_torch.remat import layers
+from flashir_torch.training import trained_graph
+
+TARGET = "torch:h100"
+PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm"))
+MEGA = 1e6
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One kernel, or the kernels of one operator."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a layer moves forward and backward, and what it saves between."""
+
+    forward: tuple[Pass, ...]
+    backward: tuple[Pass, ...]
+    saved: int
+
+    @property
+    def bytes(self) -> int:
+        """Of all passes."""
+        return sum(each.bytes for each in (*self.forward, *self.backward))
+
+
+def layer_traffic(name: str, batch: int, seq_len: int, **settings: Any) -> Traffic:
+    """The traffic of a layer of a base model in bfloat16. From here on PyTorch believes in a card: see `pretend`."""
+    model = flashir.model(name, size="base", depth=1, **settings)
+    plan = flashir.plan(model, TARGET, batch=batch, seq_len=seq_len, training=True, dtype="bfloat16")
+    net = module(trained_graph(Lowering.of(TARGET).run(plan.graph)), init(plan.graph)).train()
+    forward, backward = _traced(net, torch.empty((batch, seq_len), dtype=torch.int64))
+    pretend()
+    saved = _saved(forward.graph, len(list(next(layers(net)).parameters())))
+    return Traffic(_passes(forward, is_backward=False), _passes(backward, is_backward=True), saved)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One direction of a layer: its graph, and its operands without content."""
+
+    graph: fx.GraphModule
+    operands: tuple[Any, ...]
+
+
+def _traced(net: nn.Module, ids: Tensor) -> tuple[Traced, Traced]:
+    """The forward and the backward graph of the first layer, as `torch.compile` would make them."""
+    from torch._inductor.decomposition import select_decomp_table
+
+    found: dict[str, Traced] = {}
+
+    def keep(direction: str) -> Callable[..., Any]:
+        def compiler(graph: fx.GraphModule, operands: Sequence[Any]) -> fx.GraphModule:
+            found[direction] = Traced(graph, tuple(operands))
+            return graph
+
+        return compiler
+
+    layer, seen = next(layers(net)), list[tuple[Any, ...]]()
+    hook = layer.register_forward_pre_hook(lambda _, operands: seen.append(operands))
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        net(fake.from_tensor(ids))
+        hook.remove()
+        operands = [x.detach() if isinstance(x, Tensor) else x for x in seen[0]]
+        operands[0].requires_grad_()
+        compiled = aot_module(
+            layer,
+            fw_compiler=keep("forward"),
+            bw_compiler=keep("backward"),
+            partition_fn=_partition,
+            decompositions=select_decomp_table(),
+        )
+        compiled(*operands).sum().backward()
+    return found["forward"], found["backward"]
+
+
+def _partition(joint: fx.GraphModule, operands: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """What runs forward and what backward, after Inductor's passes over both."""
+    from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+
+    joint_graph_passes(joint)
+    return min_cut_rematerialization_partition(joint, operands, **settings)
+
+
+def _passes(traced: Traced, *, is_backward: bool) -> tuple[Pass, ...]:
+    """The passes that Inductor would generate, and those of our own operators."""
+    from torch._inductor.fx_passes.post_grad import post_grad_passes, view_to_reshape
+    from torch._inductor.graph import GraphLowering
+
+    for node in traced.graph.graph.nodes:
+        if "device" in node.kwargs:
+            node.kwargs = {**node.kwargs, "device": torch.device("cuda:0")}
+    traced.graph.recompile()
+    with FakeTensorMode() as fake:
+        operands = [_on_card(x) if isinstance(x, Tensor) else x for x in traced.operands]
+        graph = make_fx(traced.graph)(*operands)
+    with V.set_fake_mode(fake), V.set_debug_handler(MagicMock()), tracing(TracingContext(fake)):
+        view_to_reshape(graph)  # type: ignore[no-untyped-call]
+        post_grad_passes(graph, is_inference=False)
+        lowering = GraphLowering(graph, example_inputs=operands, is_inference=False, is_backward=is_backward)
+        with V.set_graph_handler(lowering):
+            lowering.run(*operands)
+            lowering._update_scheduler()
+            fused = [Pass(_name(node), _moved(node, lowering)) for node in lowering.scheduler.nodes if _counts(node)]
+    return tuple(each for each in (*fused, *_operators(graph)) if each.bytes)
+
+
+def _on_card(x: Tensor) -> Tensor:
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda:0")
+
+
+def _counts(node: Any) -> bool:
+    """Whether a scheduled node is neither a matrix product nor one of our own operators."""
+    operator = getattr(node.node, "op_overload", None)
+    if operator is not None:
+        return bool(operator.namespace != "flashir" and operator._opname not in PRODUCTS)
+    return not node.is_extern()
+
+
+def _name(node: Any) -> str:
+    """The operators of a scheduled node, each once, in order."""
+    parts = [each.node for each in node.get_nodes() if each.node is not None]
+    names = [origin.name for part in parts for origin in sorted(part.origins, key=lambda x: x.name)]
+    return " ".join(dict.fromkeys(names)) or str(node.get_name())
+
+
+def _moved(node: Any, lowering: Any) -> int:
+    """The bytes of a scheduled node: of each buffer that stays, what its indices reach, at most the whole."""
+    inside = {id(each) for each in node.get_nodes()}
+    total = 0
+    for dependencies in (node.read_writes.reads, node.read_writes.writes):
+        reached = Counter[str]()
+        for each in dependencies:
+            reached[each.name] += each.numbytes_hint()
+        for name, size in reached.items():
+            buffer = lowering.scheduler.name_to_buf.get(name)
+            if buffer is not None and dependencies is node.read_writes.writes:
+                users = [user.node for user in buffer.users]
+                if users and all(any(id(n) in inside for n in getattr(u, "get_nodes", list)()) for u in users):
+                    continue
+            total += min(size, _size(name, lowering))
+    return total
+
+
+def _size(name: str, lowering: Any) -> int:
+    buffer = lowering.name_to_buffer.get(name) or lowering.graph_inputs.get(name)
+    if buffer is None:
+        return 0
+    try:
+        numbers = [int(size) for size in buffer.get_size()]
+    except (NotImplementedError, TypeError):
+        return 0
+    return prod(numbers) * int(buffer.get_dtype().itemsize)
+
+
+def _operators(graph: fx.GraphModule) -> list[Pass]:
+    """Our own operators: the tensors of each kernel that they launch."""
+    found = []
+    for node in graph.graph.nodes:
+        if getattr(node.target, "namespace", "") == "flashir":
+            operands = fx.map_arg((node.args, node.kwargs), lambda each: _without_content(each.meta["val"]))
+            with recorded() as launches:
+                OPDEFS[node.target.name()]._init_fn(*operands[0], **operands[1])
+            found += [Pass(launch.name, launch.bytes) for launch in launches]
+    return found
+
+
+def _without_content(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return value
+
+
+def _saved(forward: fx.GraphModule, parameters: int) -> int:
+    """The bytes of what the forward graph returns beside its result, without parameters, its first operands."""
+    nodes = list(forward.graph.nodes)
+    outputs, own = dict.fromkeys(nodes[-1].args[0][1:]), set(nodes[:parameters])
+    tensors = [each.meta["val"] for each in outputs if isinstance(each, fx.Node) and each not in own]
+    return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="flash", help="a model of the zoo")
+    parser.add_argument("--batch", type=count, default=4)
+    parser.add_argument("--seq-len", type=count, default=8192)
+    parser.add_argument("--chunk", type=count, help="default: the planned one")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    chunk = {} if args.chunk is None else {"chunk": args.chunk, "cumsum": "scan"}
+    found = layer_traffic(args.model, args.batch, args.seq_len, **chunk)
+    if args.json:
+        print(json.dumps({**asdict(found), "bytes": found.bytes}))
+        return
+    for direction, passes in (("forward", found.forward), ("backward", found.backward)):
+        print(f"{direction}, {sum(each.bytes for each in passes) / MEGA:.0f} MB")
+        for each in passes:
+            print(f"  {each.bytes / MEGA:8.1f} MB  {each.name[:100]}")
+    print(f"{found.bytes / MEGA:.0f} MB in all; {found.saved / MEGA:.0f} MB saved for the backward pass")
+
+
+if __name__ == "__main__":
+    guarded(main)
