@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from flashir.backends.optimizer_state import Moments
 from flashir.backends.protocols import AdamW, Batch, Params, Step, count_labels
 from flashir.ir import Graph
-from flashir.transforms.drop_output_cast import DropOutputCast
-from flashir.transforms.master_weights import MasterWeights
+from flashir.transforms.narrow_results import NarrowResults
+from flashir.transforms.wide_params import WideParams
 from flashir_torch.emit import module
 from flashir_torch.fusing import fuse, fuses, summed_loss
 from flashir_torch.late_casts import LateCasts
@@ -26,7 +26,7 @@ from flashir_torch.session import Array, input_type, tensors
 
 def trained_graph(graph: Graph) -> Graph:
     """A lowered graph with float32 weights and narrow logits, as it is trained."""
-    for each in (MasterWeights(), LateCasts(), DropOutputCast()):
+    for each in (WideParams(), LateCasts(), NarrowResults()):
         graph = each.apply(graph)
     return graph
 

@@ -9,11 +9,11 @@ from flashir.backends.protocols import Backend, Portable
 from flashir.errors import TargetError, either
 from flashir.ir import Graph
 from flashir.transforms.canonicalise import Canonicalise
-from flashir.transforms.hoist_invariants import Hoist
+from flashir.transforms.hoist import Hoist
 from flashir.transforms.keep_range import KeepRange
 from flashir.transforms.lower import Claims, EinsumToMatmul, Lower, primitives
 from flashir.transforms.name_parameters import NameParameters
-from flashir.transforms.pad_tokens import PadTokens
+from flashir.transforms.pad import Pad
 from flashir.transforms.pipeline import Pass, Pipeline
 
 
@@ -62,7 +62,7 @@ class Lowering:
 
     def passes(self) -> tuple[Pass, ...]:
         """The passes in order."""
-        lower = (NameParameters(), PadTokens(), Lower(self.target, self.claims), EinsumToMatmul())
+        lower = (NameParameters(), Pad(), Lower(self.target, self.claims), EinsumToMatmul())
         keep_range = KeepRange(self.target, self.claims, self.carried, self.lengths)
         return (*lower, keep_range, *self.extra, Hoist(), Canonicalise())
 

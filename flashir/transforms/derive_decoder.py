@@ -25,7 +25,7 @@ from flashir.ops import OPS
 from flashir.ops.decode.context import DecodeContext, take_rows
 from flashir.transforms.lower import own_parameters
 from flashir.transforms.one_document import OneDocument
-from flashir.transforms.pad_tokens import length_to_pad
+from flashir.transforms.pad import length_to_pad
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.rewriter import rewrite
 from flashir.transforms.token_analysis import Tokens

@@ -12,20 +12,20 @@ from flashir.errors import SettingError, suggest
 from flashir.ops import all_ops
 from flashir.transforms.canonicalise import Canonicalise
 from flashir.transforms.derive_decoder import ToPrefill, ToStep
-from flashir.transforms.drop_output_cast import DropOutputCast
-from flashir.transforms.fuse_into_scan import FuseIntoScan
-from flashir.transforms.hoist_invariants import Hoist
+from flashir.transforms.hoist import Hoist
 from flashir.transforms.keep_range import KeepRange
 from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
-from flashir.transforms.master_weights import MasterWeights
 from flashir.transforms.name_parameters import NameParameters
+from flashir.transforms.narrow_results import NarrowResults
 from flashir.transforms.one_document import OneDocument
-from flashir.transforms.pad_tokens import PadTokens
+from flashir.transforms.pad import Pad
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.set_dtype import SetDType
 from flashir.transforms.settle_choices import choose_passes
 from flashir.transforms.split_activations import SplitActivations
 from flashir.transforms.split_projections import SplitProjections
+from flashir.transforms.wide_params import WideParams
+from flashir.transforms.widen_scan import WidenScan
 
 PASSES: dict[str, type[Pass]] = {
     kind.name: kind
@@ -37,16 +37,16 @@ PASSES: dict[str, type[Pass]] = {
         KeepRange,
         Lower,
         NameParameters,
-        DropOutputCast,
+        NarrowResults,
         OneDocument,
-        PadTokens,
+        Pad,
         SetDType,
         SplitActivations,
         SplitProjections,
         ToPrefill,
         ToStep,
-        FuseIntoScan,
-        MasterWeights,
+        WidenScan,
+        WideParams,
     )
 } | choose_passes()
 _ONE = re.compile(r"\s*(?P<name>[a-z0-9-]+)\s*(?:\{(?P<options>[^{}]*)\})?\s*(?:,|\Z)")

@@ -92,10 +92,10 @@ class Slot:
     is_open: bool = False
     is_forced: bool = False
 
-    def said(self, value: Attr) -> str:
+    def text(self, value: Attr) -> str:
         """The value as text: `chunk 256`."""
         owner = f" of {self.op}" if self.name != attribute_of(self.name) else ""
-        return self.choice.said(value) + owner
+        return self.choice.text(value) + owner
 
 
 def attribute_of(name: str) -> str:
@@ -103,7 +103,7 @@ def attribute_of(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def said(name: str, value: Attr) -> str:
+def setting_text(name: str, value: Attr) -> str:
     """The value as text: `chunk 256`, or a string value without its name."""
     return str(value) if isinstance(value, str) else f"{name} {value}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flashir import Graph, loads
-from flashir.transforms.hoist_invariants import Hoist
+from flashir.transforms.hoist import Hoist
 from flashir.transforms.lower import Lower
 from tests.support import assert_same_function
 

@@ -8,7 +8,7 @@ from flashir import FlashirError, Graph, loads
 from flashir.backends.lowering import Lowering
 from flashir.ops import OPS
 from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
-from flashir.transforms.pad_tokens import PadTokens
+from flashir.transforms.pad import Pad
 from flashir.transforms.set_dtype import SetDType
 from flashir.transforms.split_projections import SplitProjections
 from tests.support import assert_same_function
@@ -73,7 +73,7 @@ def test_no_einsum_is_left_whatever_the_target_claims() -> None:
 
 def test_tokens_are_padded_once_and_the_layers_told() -> None:
     graph = loads(MODEL)
-    made = PadTokens().apply(graph)
+    made = Pad().apply(graph)
     assert ops(made) == ["pad", "embed", "repeat", "flash", "slice", "unembed"]
     (flash,) = (node for node in made.walk() if node.op == "flash")
     assert str(flash.attrs["valid"]) == "T"
@@ -85,7 +85,7 @@ def test_tokens_are_padded_once_and_the_layers_told() -> None:
 @pytest.mark.parametrize("length", ["T", "7"])
 def test_a_length_of_whole_chunks_is_not_padded(length: str) -> None:
     whole = MODEL.replace("T", f"3*{length}") if length == "7" else MODEL.replace("chunk = 3", "chunk = 1")
-    assert PadTokens().apply(loads(whole)) == loads(whole)
+    assert Pad().apply(loads(whole)) == loads(whole)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_length_of_whole_chunks_is_not_padded(length: str) -> None:
 )
 def test_a_model_with_another_op_between_its_tokens_is_not_padded(op: str, attrs: str) -> None:
     text = MODEL.replace("  %z = unembed(%y)", f"  %w = {op}(%y) {{{attrs}}}\n  %z = unembed(%w)")
-    assert PadTokens().apply(loads(text)) == loads(text)
+    assert Pad().apply(loads(text)) == loads(text)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_model_with_another_op_between_its_tokens_is_not_padded(op: str, attrs
 )
 def test_causal_heads_do_not_mind_the_padding(op: str, attrs: str) -> None:
     graph = loads(MODEL.replace("  %z = unembed(%y)", f"  %w = {op}(%y) {{{attrs}}}\n  %z = unembed(%w)"))
-    made = PadTokens().apply(graph)
+    made = Pad().apply(graph)
     assert ops(made).count("pad") == ops(made).count("slice") == 1
     for length in (0, 1, 3, 4, 7):
         assert_same_function(graph, made, {"B": 2, "T": length})

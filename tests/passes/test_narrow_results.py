@@ -7,7 +7,7 @@ from dataclasses import replace
 import flashir
 from flashir.backends.lowering import Lowering
 from flashir.ir import DType, loads
-from flashir.transforms.drop_output_cast import DropOutputCast
+from flashir.transforms.narrow_results import NarrowResults
 from flashir.transforms.set_dtype import SetDType
 from tests.support import assert_same_function
 
@@ -15,7 +15,7 @@ from tests.support import assert_same_function
 def test_logits_stay_narrow_and_the_function_the_same() -> None:
     model = flashir.model("flash", size="tiny", chunk=4, cumsum="scan")
     wide = Lowering("none").run(SetDType("bfloat16").apply(model))
-    narrow = DropOutputCast().apply(wide)
+    narrow = NarrowResults().apply(wide)
     assert [graph.outputs[0].type.dtype for graph in (wide, narrow)] == [DType.F32, DType.BF16]
     assert len(narrow.nodes) == len(wide.nodes) - 1
     assert_same_function(wide, narrow, {"B": 2, "T": 7})
@@ -28,8 +28,8 @@ def test_other_results_stay_as_they_are() -> None:
       %c = cast(%y) {dtype = bf16}
       return %a, %b, %c
     }""")
-    narrow = DropOutputCast().apply(graph)
+    narrow = NarrowResults().apply(graph)
     assert [str(value.type.dtype) for value in narrow.outputs] == ["bf16", "f32", "bf16"]
     assert len(narrow.nodes) == 3, "the sum still reads the cast"
     f32 = replace(graph, outputs=graph.outputs[1:])
-    assert DropOutputCast().apply(f32) == f32
+    assert NarrowResults().apply(f32) == f32

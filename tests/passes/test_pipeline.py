@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -175,6 +176,14 @@ def test_every_pass_is_in_the_table_under_its_name() -> None:
     ours = {each for each in ours if each.name in PASSES or not each.name.startswith("choose-")}  # of ops of tests
     assert set(PASSES.values()) == ours
     assert all(each.name == name for name, each in PASSES.items())
+
+
+def test_a_pass_is_named_as_its_class_and_as_its_file_if_it_has_one_alone() -> None:
+    plain = [kind for name, kind in PASSES.items() if not name.startswith("choose-")]
+    assert [kind.__name__.lower() for kind in plain] == [kind.name.replace("-", "") for kind in plain]
+    files = Counter(kind.__module__ for kind in plain)
+    alone = [kind for kind in plain if files[kind.__module__] == 1]
+    assert [kind.__module__.rpartition(".")[2] for kind in alone] == [kind.name.replace("-", "_") for kind in alone]
 
 
 def everything_below(kind: type[Pass]) -> set[type[Pass]]:

@@ -16,14 +16,14 @@ from flashir.ir.verify import verify
 from flashir.ops import opdef
 from flashir.transforms import Pass
 from flashir.transforms.canonicalise import Canonicalise
-from flashir.transforms.fuse_into_scan import FuseIntoScan
-from flashir.transforms.hoist_invariants import Hoist
+from flashir.transforms.hoist import Hoist
 from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
 from flashir.transforms.name_parameters import NameParameters
-from flashir.transforms.pad_tokens import PadTokens
+from flashir.transforms.pad import Pad
 from flashir.transforms.settle_choices import settle
 from flashir.transforms.split_activations import SplitActivations
 from flashir.transforms.split_projections import SplitProjections
+from flashir.transforms.widen_scan import WidenScan
 from tests.strategies import blocks, primitive_graphs
 from tests.support import assert_same_function
 
@@ -31,7 +31,7 @@ LENGTHS = st.integers(0, 13)
 BATCHES = st.integers(0, 2)
 EVERY_PASS = [
     NameParameters(),
-    PadTokens(),
+    Pad(),
     Lower(),
     Decompose(("flash", "gau", "chunked_recurrence")),
     EinsumToMatmul(),
@@ -39,7 +39,7 @@ EVERY_PASS = [
     Canonicalise(),
     SplitActivations(),
     SplitProjections(),
-    FuseIntoScan(),
+    WidenScan(),
 ]
 each_pass = pytest.mark.parametrize("each", EVERY_PASS, ids=str)
 

@@ -9,8 +9,8 @@ from torch import nn
 from flashir.backends.lowering import Lowering
 from flashir.execution.native import Settled
 from flashir.ir import DType, Graph
-from flashir.transforms.master_weights import MasterWeights
 from flashir.transforms.set_dtype import retyped
+from flashir.transforms.wide_params import WideParams
 from flashir_torch.types import TYPES
 
 KINDS = {dtype: kind for kind, dtype in TYPES.items()}
@@ -46,5 +46,5 @@ def code_graph(model: Settled, place: Place) -> Graph:
     """
     graph, lower = model.on(place.target), Lowering.of(place.target).run
     if place.dtype is DType.F32:
-        return MasterWeights().apply(lower(graph))
+        return WideParams().apply(lower(graph))
     return lower(retyped(graph, place.dtype))

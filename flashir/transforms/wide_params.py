@@ -15,7 +15,7 @@ NARROW = (DType.BF16, DType.F16)
 
 
 @dataclass(frozen=True)
-class MasterWeights(Pass):
+class WideParams(Pass):
     """`param() {dtype = bf16}` -> `cast(param() {dtype = f32}) {dtype = bf16}`; also for f16.
 
     bfloat16 has 8 bits of precision, so a change of 0.001 to a weight near 1 is lost. The optimiser updates the float32

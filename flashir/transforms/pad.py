@@ -15,7 +15,7 @@ from flashir.transforms.rewriter import rewrite
 
 
 @dataclass(frozen=True)
-class PadTokens(Pass):
+class Pad(Pass):
     """`embed(%ids)` .. `unembed(%x)` -> `embed(pad(%ids))` .. `unembed(slice(%x))`; layers get the length as `valid`.
 
     Applies if all ops of the model ignore padding, see `OpDef.is_padding_safe`. Otherwise each layer pads its operand.

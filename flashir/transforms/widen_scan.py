@@ -16,7 +16,7 @@ AXIS = 1  # the axis of chunks in [b, g, n, s]
 
 
 @dataclass(frozen=True)
-class FuseIntoScan(Pass):
+class WidenScan(Pass):
     """`%y = g(scan(f(%x)) (..) { .. })` -> `%y = scan(%x) (..) { g(.. f(..)) }`
 
     The values of one chunk stay in the cache from op to op, and only those of one chunk are alive. For targets that run

@@ -12,12 +12,12 @@ from flashir import Builder, Graph, interpret
 from flashir.backends.lowering import Lowering
 from flashir.ir import Node
 from flashir.reference.compare import relative_error
-from flashir.transforms.fuse_into_scan import FuseIntoScan
+from flashir.transforms.widen_scan import WidenScan
 from tests.support import random_inputs, random_parameters
 
 CHUNK = 4
 PLAIN = Lowering("test")
-WIDE = replace(PLAIN, extra=(FuseIntoScan(),))
+WIDE = replace(PLAIN, extra=(WidenScan(),))
 
 
 def tiny(name: str = "flash", **settings: Any) -> Graph:
@@ -110,7 +110,7 @@ def test_layers_of_other_chunks_have_loops_of_their_own() -> None:
 
 def test_a_graph_without_loops_is_left_alone() -> None:
     graph = PLAIN.run(tiny(cumsum="native"))
-    assert FuseIntoScan().apply(graph) is graph
+    assert WidenScan().apply(graph) is graph
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from flashir.ir.graph import Graph, Value
 from flashir.ir.types import DType
-from flashir.transforms.master_weights import NARROW
 from flashir.transforms.pipeline import Pass
+from flashir.transforms.wide_params import NARROW
 
 
 @dataclass(frozen=True)
-class DropOutputCast(Pass):
+class NarrowResults(Pass):
     """`y = cast(x: bf16) {dtype = f32}; return y` -> `return x`; also for f16.
 
     Logits are the largest tensor of a language model. The loss casts each number to float32 as it reads it.
