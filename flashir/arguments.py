@@ -125,7 +125,7 @@ class _Arguments:
         for name, parameter in self.signature.parameters.items():
             rule = _rule(hints.get(name, Any))
             if rule is not None and parameter.kind is not parameter.VAR_KEYWORD:  # the function checks those itself
-                rules[name] = _each(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
+                rules[name] = _repeated(rule) if parameter.kind is parameter.VAR_POSITIONAL else rule
         return rules
 
     def convert(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -215,7 +215,7 @@ def _first(takes: list[Take]) -> Take:
     return take
 
 
-def _each(rule: Rule) -> Rule:
+def _repeated(rule: Rule) -> Rule:
     """The rule for `*args`, from the rule of one of them."""
     take, words = rule
     return lambda values: tuple(map(take, values)), f"each {words.removeprefix('a ')}"

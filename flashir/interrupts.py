@@ -1,6 +1,6 @@
 """Interrupts by Ctrl-C or a signal: report what was saved, and leave nothing half-written.
 
-with kept("nothing was written"):
+with on_interrupt("nothing was written"):
     work()    # a KeyboardInterrupt gets this text as a note, which the command line shows
 """
 
@@ -63,7 +63,7 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def kept(message: str | Callable[[], str]) -> Iterator[None]:
+def on_interrupt(message: str | Callable[[], str]) -> Iterator[None]:
     """Add a note to a KeyboardInterrupt that says what was saved, unless it already has one."""
     try:
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flashir.files.atomic import atomic_files, atomic_write
-from flashir.interrupts import Ended, kept, like_ctrl_c, undisturbed
+from flashir.interrupts import Ended, like_ctrl_c, on_interrupt, undisturbed
 
 signals = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 ASKS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -53,11 +53,11 @@ def test_what_is_undisturbed_is_done_before_a_signal_is_heard(number: int) -> No
     assert done == ["first"]
 
 
-def test_an_interrupt_says_what_is_kept_where_that_is_known_best() -> None:
-    with pytest.raises(KeyboardInterrupt) as stopped, kept("all"), kept(lambda: "half"):
+def test_the_innermost_note_on_an_interrupt_wins() -> None:
+    with pytest.raises(KeyboardInterrupt) as stopped, on_interrupt("all"), on_interrupt(lambda: "half"):
         raise KeyboardInterrupt
     assert stopped.value.__notes__ == ["half"]
-    with pytest.raises(ValueError, match="no") as failed, kept("all"):
+    with pytest.raises(ValueError, match="no") as failed, on_interrupt("all"):
         raise ValueError("no")
     assert not hasattr(failed.value, "__notes__")
 

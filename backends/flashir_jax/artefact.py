@@ -25,7 +25,7 @@ from msgspec import Meta
 from safetensors.numpy import save
 
 from flashir.errors import ArtefactError
-from flashir.files.atomic import UNFINISHED, atomic_write, in_folder, locked, sha256
+from flashir.files.atomic import UNFINISHED, atomic_write, expect_digest, in_folder, locked, sha256
 from flashir.files.foreign import parse_json, read_bytes
 from flashir.ir import DType
 from flashir_jax.layout import Stack
@@ -134,7 +134,7 @@ def read_manifest(path: Path) -> Manifest:
         ArtefactError: a file is missing, cannot be read, was not written by flashir, or is damaged.
     """
     manifest = _manifest(path)
-    _expect(manifest.sha256, manifest.digest(), path)
+    expect_digest(manifest.sha256, manifest.digest(), path)
     if manifest.schema != SCHEMA:
         raise ArtefactError(
             f"it has schema {manifest.schema}, wanted {SCHEMA}", where=str(path), hint="export the model again"
@@ -143,7 +143,7 @@ def read_manifest(path: Path) -> Manifest:
         beside = path.with_name(name)
         if not beside.is_file():
             raise ArtefactError(f"its file {name} is missing", where=str(path), hint="move all of them together")
-        _expect(digest, sha256(beside), beside)
+        expect_digest(digest, sha256(beside), beside)
     return manifest
 
 
@@ -157,15 +157,6 @@ def _put(out: Path, kind: str, content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
     atomic_write(out / file_name(kind, digest), lambda file: file.write(content))
     return digest
-
-
-def _expect(expected: str, got: str, path: Path) -> None:
-    if got != expected:
-        raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {expected}",
-            where=str(path),
-            hint="export the model again",
-        )
 
 
 def _sweep(out: Path) -> None:

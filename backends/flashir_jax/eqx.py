@@ -1,4 +1,4 @@
-"""Layers of flashir as modules of Equinox, for models that people write themselves.
+"""Layers of flashir as Equinox modules, for custom models.
 
 from flashir_jax import eqx
 
@@ -26,20 +26,20 @@ except ImportError as error:
 class Layer(equinox.Module):
     """x [b, t, width] -> y [b, t, width], norm and residual included.
 
-    `params` are its arrays by the names that they have in a model of flashir, `norm.scale` or `proj_in.weight`.
+    `params` has its arrays by local name, such as `norm.scale` or `proj_in.weight`.
 
     Args:
         width: d of x.
-        key: of `jax.random`, draws the parameters.
-        target: what an open chunk is planned for, for parameters depend on it: without one, the accelerator that is
-            here, or the processor.
-        batch, seq_len: what is typical; other batches and lengths work too.
-        param_dtype: of the parameters; what is computed follows x.
-        settings: those of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
+        key: a key of `jax.random` for the parameters.
+        target: the target for planning an open chunk, which parameters depend on; by default the available
+            accelerator, or the CPU.
+        batch, seq_len: the typical workload; other batches and lengths work too.
+        param_dtype: the dtype of the parameters. The compute dtype is that of x.
+        settings: the settings of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
 
     Raises:
-        SettingError: every setting that is unknown or wrong, or that does not fit the width.
-        TargetError: as `flashir.plan`.
+        SettingError: lists every setting that is unknown, invalid, or does not fit the width.
+        TargetError: as for `flashir.plan`.
     """
 
     op: ClassVar[str]
@@ -65,9 +65,9 @@ class Layer(equinox.Module):
 
         Args:
             x: floats.
-            mask: bool [b, t], true where there is a token: nothing sees the others.
+            mask: bool [b, t], False for padding, which no token attends to.
 
-        Raises InputError: an array of another type or shape; where values are known, rows of a mask without a token.
+        Raises InputError for a wrong dtype or shape, and if values are known, for rows of the mask without a token.
         """
         return self.adapter(self.params, x, mask)
 
@@ -85,36 +85,36 @@ class GAU(Layer):
 
 
 class MixedChunkAttention(Layer):
-    """Mixed chunk attention in heads, as in MC-TFM++ (4.3)."""
+    """Multi-head mixed chunk attention, as in MC-TFM++ (4.3)."""
 
     op = LAYERS["MixedChunkAttention"]
 
 
 class Attention(Layer):
-    """Softmax attention in heads, with rotary positions."""
+    """Multi-head softmax attention with rotary positions."""
 
     op = LAYERS["Attention"]
 
 
 class Performer(Layer):
-    """Linear attention with the ReLU kernel, token by token."""
+    """Token-level linear attention with the ReLU kernel."""
 
     op = LAYERS["Performer"]
 
 
 class Combiner(Layer):
-    """Softmax over the own chunk and summaries of the others (Appendix A)."""
+    """Softmax attention to its own chunk and to summaries of the others (Appendix A)."""
 
     op = LAYERS["Combiner"]
 
 
 class MLP(Layer):
-    """Two dense layers with a GELU between them; each token by itself."""
+    """Two dense layers with a GELU between them, per token."""
 
     op = LAYERS["MLP"]
 
 
 class GLU(Layer):
-    """Gated linear units; each token by itself."""
+    """The gated linear unit, per token."""
 
     op = LAYERS["GLU"]

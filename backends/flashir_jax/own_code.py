@@ -24,7 +24,7 @@ from flashir_jax.functions import function
 def functions(model: Settled, params: Params | None) -> tuple[Callable[..., dict[str, Any]], Callable[..., Any]]:
     """`init(key)` and `apply(params, *inputs)`, see flashir.jax_function."""
     call = function(Lowering.of(model.target).run(model.planned))
-    given, specs = Given(model.model), parameters(model.model)
+    signature, specs = ArraySignature(model.model), parameters(model.model)
 
     def init(key: Any = 0) -> dict[str, Any]:
         """The existing parameters by full name, or new ones.
@@ -51,7 +51,7 @@ def functions(model: Settled, params: Params | None) -> tuple[Callable[..., dict
             InputError: inputs are missing, or have a wrong dtype or shape; if values are known, also token ids out of
                 range, and rows of a mask without a token.
         """
-        return call(params, *given.checked(given.collected(inputs, named)))
+        return call(params, *signature.checked(signature.collected(inputs, named)))
 
     return init, apply
 
@@ -68,7 +68,7 @@ def drawn(specs: Mapping[str, ParamSpec], key: Any, dtype: Any = jnp.float32) ->
     return {name: one(name, spec) for name, spec in specs.items()}
 
 
-class Given(Signature):
+class ArraySignature(Signature):
     """The inputs of a graph as JAX or NumPy arrays, traced or not."""
 
     def checked(self, arrays: Sequence[Any]) -> list[Any]:

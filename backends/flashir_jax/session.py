@@ -57,8 +57,8 @@ class Session:
         with enough_bits(self._wide):
             self._types = [element_type(value.type.dtype) for value in graph.inputs]
 
-        def run(params: Mapping[str, Any], kept: tuple[Any, ...], *feed: Any) -> Any:
-            return call(params, *feed, *kept)
+        def run(params: Mapping[str, Any], state: tuple[Any, ...], *feed: Any) -> Any:
+            return call(params, *feed, *state)
 
         self._call = jax.jit(run, donate_argnums=1)
         with enough_bits(self._wide):
@@ -84,12 +84,12 @@ class Session:
         results = self._run(arrays, ())
         return tuple(map(np.asarray, results if isinstance(results, (tuple, list)) else (results,)))
 
-    def continued(self, arrays: Sequence[Array], kept: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
+    def continued(self, arrays: Sequence[Array], state: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
         """Run once with device state as the last inputs, which is donated. The results after the first stay there.
 
         Raises the errors of a call.
         """
-        first, *others = self._run(arrays, kept)
+        first, *others = self._run(arrays, state)
         return np.asarray(first), others
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
@@ -101,21 +101,21 @@ class Session:
             feed = jax.device_put(self._fed(arrays), self._device)
         return lambda: self._called(feed, (), wait=True)
 
-    def _run(self, arrays: Sequence[Array], kept: Sequence[Any]) -> Any:
-        return self._called(self._fed(arrays, len(kept)), kept)
+    def _run(self, arrays: Sequence[Array], state: Sequence[Any]) -> Any:
+        return self._called(self._fed(arrays, len(state)), state)
 
-    def _fed(self, arrays: Sequence[Array], kept: int = 0) -> list[Array]:
+    def _fed(self, arrays: Sequence[Array], state: int = 0) -> list[Array]:
         """The first inputs in their dtypes; the last `kept` ones are device state."""
-        if len(arrays) + kept != len(self._inputs):
+        if len(arrays) + state != len(self._inputs):
             names = ", ".join(value.name for value in self._inputs)
-            raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays) + kept}")
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays) + state}")
         return [np.asarray(x, dtype) for x, dtype in zip(arrays, self._types)]
 
-    def _called(self, feed: Sequence[Any], kept: Sequence[Any], *, wait: bool = False) -> Any:
+    def _called(self, feed: Sequence[Any], state: Sequence[Any], *, wait: bool = False) -> Any:
         check_fork()
         try:
             with enough_bits(self._wide), jax.default_device(self._device):
-                results = self._call(self._params, tuple(kept), *feed)
+                results = self._call(self._params, tuple(state), *feed)
                 return jax.block_until_ready(results) if wait else results
         except jax.errors.JaxRuntimeError as error:
             raise TargetError(f"JAX fails: {error}", where="jax") from error

@@ -12,9 +12,9 @@ from flashir.backends.decoding import Decoding
 from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Verified
 from flashir.errors import ArtefactError
 from flashir.ir import Graph, Node, dumps, loads
-from flashir.transforms.fuse_into_scan import FuseIntoScan
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_projections import SplitProjections
+from flashir.transforms.widen_scan import WidenScan
 from flashir.version import __version__
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class OnnxBackend:
 
     def passes(self) -> tuple[Pass, ...]:
         """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies on split, and fuses little."""
-        return (SplitProjections(), FuseIntoScan())
+        return (SplitProjections(), WidenScan())
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """Compile a graph into a session."""

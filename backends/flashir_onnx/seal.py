@@ -16,7 +16,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]  # o
 from onnx import ModelProto, TensorProto, helper
 
 from flashir.errors import ArtefactError, ForeignError
-from flashir.files.atomic import sha256
+from flashir.files.atomic import expect_digest, sha256
 from flashir.files.foreign import guarded, read_bytes
 
 MODEL, DIGEST, DATA_DIGEST = "flashir.model", "flashir.sha256", "flashir.data.sha256"
@@ -60,14 +60,14 @@ class Reader:
                 hint="export it with flashir, or import it",
             )
         digest = metadata[DIGEST]
-        _expect(digest, hashlib.sha256(_replaced(content, digest, _NO_DIGEST)).hexdigest(), path)
+        expect_digest(digest, hashlib.sha256(_replaced(content, digest, _NO_DIGEST)).hexdigest(), path)
         for location, end in sorted(_data_ends(model, path).items()):
             data = path.with_name(location)
             if not data.is_file():
                 raise ArtefactError(f"its data file {location} is missing", where=str(path), hint="move both together")
             if data not in self._digests:
                 self._digests[data] = sha256(data)
-            _expect(metadata.get(DATA_DIGEST, "none"), self._digests[data], data)
+            expect_digest(metadata.get(DATA_DIGEST, "none"), self._digests[data], data)
             if (size := data.stat().st_size) < end:
                 raise ArtefactError(
                     f"it refers to byte {end} of {location}, which has {size}", where=str(path), hint=EXPORT_AGAIN
@@ -148,12 +148,3 @@ def _replaced(content: bytearray, old: str, new: str) -> bytearray:
         value = start + len(DIGEST) + 2
         content[value : value + len(new)] = new.encode()
     return content
-
-
-def _expect(expected: str, got: str, path: Path) -> None:
-    if got != expected:
-        raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {expected}",
-            where=str(path),
-            hint="export the model again",
-        )

@@ -25,6 +25,7 @@ from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive.constants import EXTRA_DIR
 
 from flashir.errors import ArtefactError
+from flashir.files.atomic import expect_digest
 from flashir.files.foreign import guarded, opened, parse_json
 from flashir_torch.program import TRUST, check_program
 from flashir_torch.schema import ITEM_BYTES, Nothings, Payload, Payloads
@@ -109,13 +110,8 @@ def check_seal(path: Path) -> None:
                 hint="export the model again",
             )
         file.seek(0)
-        got = _digest(file, end - DIGITS)
-    if got != expected:
-        raise ArtefactError(
-            f"the file is damaged, or was changed: its sha256 is {got}, wanted {expected}",
-            where=str(path),
-            hint="export the model again",
-        )
+        actual = _digest(file, end - DIGITS)
+    expect_digest(expected, actual, path)
 
 
 def extra_files(path: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from flashir.planning.candidates import Candidate
-from flashir.transforms.settle_choices import said
+from flashir.transforms.settle_choices import setting_text
 
 
 class Progress(Protocol):
@@ -53,4 +53,4 @@ class Silent:
 
 def candidate_name(candidate: Candidate) -> str:
     """A candidate as text: `chunk 256, native`."""
-    return ", ".join(said(name, value) for name, value in candidate.settings.items()) or "the model"
+    return ", ".join(setting_text(name, value) for name, value in candidate.settings.items()) or "the model"

@@ -14,7 +14,7 @@ from flashir.backends.registry import backend
 from flashir.cost import Target
 from flashir.errors import ArtefactError, SettingError, TargetError, counted
 from flashir.execution.trainer import trainable
-from flashir.interrupts import kept
+from flashir.interrupts import on_interrupt
 from flashir.ir import Graph
 from flashir.ir.graph import Attr
 from flashir.machine.peak_memory import free_memory
@@ -104,7 +104,7 @@ def tune(
             free_memory() if record.device == "cpu" else record.memory,
             {} if again else _earlier(expected),
         )
-        with kept(keep.message):
+        with on_interrupt(keep.message):
             results = contest.run()
         if keep.store is not None:
             results = with_measurements(predicted, graph, record, workload)  # the same as in `plan`

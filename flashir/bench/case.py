@@ -67,9 +67,9 @@ class Grid:
                 Workload(self.rows_of(seq_len), seq_len)
             if self.batch is None and 0 < self.tokens < seq_len:
                 problems.append(f"a batch of {self.tokens} tokens has no room for a row of {seq_len}")
-        for what, values in (("chunk", self.chunks), ("cumsum", self.cumsums)):
-            if values and self.models and not any(_has(model, what) for model in self.models.values()):
-                problems.append(f"none of {', '.join(self.models)} has a {what} to set")
+        for choice, values in (("chunk", self.chunks), ("cumsum", self.cumsums)):
+            if values and self.models and not any(_has(model, choice) for model in self.models.values()):
+                problems.append(f"{', '.join(self.models)}: no model has a {choice} to set")
         for name, model in self.models.items():
             if self.training and len(model.outputs[0].type.shape) != 3:
                 problems.append(f"{name} cannot be trained here: its result must be logits [b, t, v]")
@@ -84,7 +84,7 @@ class Grid:
         cumsums = self.cumsums if _has(model, "cumsum") else ()
         yield from product(chunks or (None,), cumsums or (None,))
 
-    def cases(self, told: Callable[[str, int, int], None] = lambda what, done, of: None) -> list[Case]:
+    def cases(self, report: Callable[[str, int, int], None] = lambda work, done, total: None) -> list[Case]:
         """Plan all cases, ordered by length.
 
         Choices that give the same graph, such as the strategies of a model without a cumulative sum, are one case.
@@ -98,7 +98,7 @@ class Grid:
         ]
         distinct: dict[tuple[object, ...], Case] = {}
         for done, (name, target, seq_len, chunk, cumsum) in enumerate(requests):
-            told(f"planning {name} on {target}, {seq_len} tokens", done, len(requests))
+            report(f"planning {name} on {target}, {seq_len} tokens", done, len(requests))
             case = self._case(name, target, seq_len, chunk, cumsum)
             distinct.setdefault((name, target, seq_len, case.row.chunk, case.row.cumsum, case.row.tile), case)
         return list(distinct.values())
@@ -165,7 +165,7 @@ def check_target(name: str, *, training: bool) -> None:
         trainable(name)
 
 
-def _has(model: Graph, what: str) -> bool:
+def _has(model: Graph, choice: str) -> bool:
     """Whether a model has an op with this choice and candidates for it."""
-    nodes = [node for node in choosers(model) if what in OPS[node.op].choices]
-    return any(OPS[node.op].choices[what].candidates(node) for node in nodes)
+    nodes = [node for node in choosers(model) if choice in OPS[node.op].choices]
+    return any(OPS[node.op].choices[choice].candidates(node) for node in nodes)

@@ -50,7 +50,7 @@ class Draft:
             self._write()
 
     @contextmanager
-    def kept(self, rows: Sequence[Row]) -> Iterator[None]:
+    def recording(self, rows: Sequence[Row]) -> Iterator[None]:
         """Inside, keep the file up to date, however the run ends. If nothing was measured, remove the file.
 
         Args:

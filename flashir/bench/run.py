@@ -29,16 +29,16 @@ class Bench:
     Args:
         cases: the planned cases.
         rounds: samples per case.
-        told: receives progress.
-        kept: called with the rows between samples, whenever they change.
+        progress: receives progress.
+        on_change: called with the rows between samples, whenever they change.
         start: starts a worker.
         free: returns the free main memory in bytes.
     """
 
     cases: Sequence[Case]
     rounds: int
-    told: Step = lambda what, done, of: None
-    kept: Callable[[Sequence[Row]], object] = lambda rows: None
+    progress: Step = lambda work, done, total: None
+    on_change: Callable[[Sequence[Row]], object] = lambda rows: None
     start: Callable[[Case], Worker] = Process
     free: Callable[[], int] = free_memory
     rows: list[Row] = field(init=False)
@@ -59,13 +59,13 @@ class Bench:
                     if not self._open:
                         break
                     group_text = f" of heat {group}" if group > 1 or pending else ""
-                    self.told(f"round {number + 1}{group_text}, {len(self._open)} cases", number, self.rounds)
+                    self.progress(f"round {number + 1}{group_text}, {len(self._open)} cases", number, self.rounds)
                     self._round()
-                    self.kept(self.rows)
+                    self.on_change(self.rows)
                 self._close_all()
         finally:
             self._close_all()
-            self.kept(self.rows)
+            self.on_change(self.rows)
         return self.rows
 
     def _admit(self, pending: deque[int], group: int) -> None:
@@ -79,13 +79,13 @@ class Bench:
             if lacking:
                 self.rows[index] = replace(case.row, left_out=lacking)
                 continue
-            self.told(f"compiling {case.row.name}", index, len(self.cases))
+            self.progress(f"compiling {case.row.name}", index, len(self.cases))
             self.rows[index] = replace(case.row, heat=group)
             with self._guarded(index):
                 self._open[index] = self.start(case)
                 baseline = self._open[index].ready()["baseline_bytes"]
                 self.rows[index] = replace(self.rows[index], baseline_bytes=baseline)
-            self.kept(self.rows)
+            self.on_change(self.rows)
 
     def _round(self) -> None:
         for index in tuple(self._open):

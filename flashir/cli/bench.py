@@ -140,7 +140,7 @@ def bench(
         return
     from flashir.bench.draft import Draft
     from flashir.bench.record import new_record
-    from flashir.interrupts import kept
+    from flashir.interrupts import on_interrupt
     from flashir.machine.profile import cache_folder, in_cache
 
     asked = {
@@ -163,7 +163,7 @@ def bench(
     grid = _grid(asked)
     draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
     cache = in_cache() if out is None else nullcontext()
-    with cache, kept(lambda: "measurements so far are kept" if draft.measured else "nothing was measured yet"):
+    with cache, on_interrupt(lambda: "measurements so far are kept" if draft.measured else "nothing was measured yet"):
         _measure(grid, rounds, limit, draft)
         _finish(draft, as_json)
 
@@ -231,7 +231,7 @@ def _measure(grid: Grid, rounds: int, limit: int | None, draft: Draft) -> None:
     try:
         with _progress() as step:
             run = Bench(grid.cases(step), rounds, step, draft.follow, partial(Process, limit=limit))
-            with draft.kept(run.rows):
+            with draft.recording(run.rows):
                 run.run()
     except KeyboardInterrupt:
         if not draft.measured:

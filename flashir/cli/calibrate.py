@@ -30,10 +30,10 @@ def calibrate(
     """
     from flashir.cli.meter import meter
     from flashir.cli.targets import shown
-    from flashir.interrupts import kept
+    from flashir.interrupts import on_interrupt
     from flashir.machine.calibrate import calibrate as measure
 
-    with kept("nothing was written, the old numbers stay"), meter() as step:
+    with on_interrupt("nothing was written, the old numbers stay"), meter() as step:
         calibration = measure(target, step)
     if calibration.share < WHOLE:
         console.note(

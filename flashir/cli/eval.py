@@ -64,20 +64,20 @@ def eval(
     from flashir.train.evaluate import evaluate
     from flashir.train.setup import mask_inputs, task_of, vocabulary_of
 
-    found = source.find(model, exports=target)
-    weights = found.weights(params, None, strict)
-    _refuse_untrained(found, weights)
-    task, vocab = task_of(found.model), vocabulary_of(found.model)
-    need_logits(found.model, "there is nothing to measure")
-    used = tokens.tokenizer_of(model, vocab, tokenizer, found.tokenizer)
-    used = used.reads(tokens.reading_of(found, document_end, special_tokens))
+    loaded = source.find(model, exports=target)
+    weights = loaded.weights(params, None, strict)
+    _refuse_untrained(loaded, weights)
+    task, vocab = task_of(loaded.model), vocabulary_of(loaded.model)
+    need_logits(loaded.model, "there is nothing to measure")
+    used = tokens.tokenizer_of(model, vocab, tokenizer, loaded.tokenizer)
+    used = used.reads(tokens.reading_of(loaded, document_end, special_tokens))
     used.check(task, vocab)
-    length = seq_len if seq_len is not None else Extent.of(found.model).tokens(_length(Path(model)))
+    length = seq_len if seq_len is not None else Extent.of(loaded.model).tokens(_length(Path(model)))
     with meter() as step:
         texts = documents(data, step)
         corpus = tokenised(texts, used, progress=step)
-        batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **mask_inputs(found.model))
-        run = _compiled(found, target, weights.arrays, batch, length)
+        batches = Batches(corpus, task, batch, length, 0, vocab=vocab, **mask_inputs(loaded.model))
+        run = _compiled(loaded, target, weights.arrays, batch, length)
         result = evaluate(run, batches, texts, step)
     about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
     if console.answer({**about, **result.as_dict()}, as_json):
@@ -85,7 +85,7 @@ def eval(
     unit = "token" if task == "lm" else "masked token"
     facts = {
         "model": f"{model} on {target}, rows of {console.counted(length, 'token')}",
-        "weights": weights.said,
+        "weights": weights.origin_text,
         "text": f"{console.counted(result.bytes, 'byte')}, {console.counted(result.words, 'word')}, "
         f"{console.counted(result.tokens, 'token')} predicted",
         "loss": f"{result.loss:.4f} nats per {unit}",
@@ -97,12 +97,12 @@ def eval(
     console.show(console.facts(facts))
 
 
-def _refuse_untrained(found: Source, weights: Weights) -> None:
+def _refuse_untrained(loaded: Source, weights: Weights) -> None:
     from flashir.errors import SettingError
 
     if weights.source == "random":
         raise SettingError(
-            f"{found.word} has no parameters yet", hint="give a run, a checkpoint, an export, or --params FILE"
+            f"{loaded.word} has no parameters yet", hint="give a run, a checkpoint, an export, or --params FILE"
         )
 
 
@@ -119,11 +119,11 @@ def _length(path: Path) -> int:
     return LENGTH
 
 
-def _compiled(found: Source, target: str, arrays: Any, batch: int, length: int) -> Any:
+def _compiled(loaded: Source, target: str, arrays: Any, batch: int, length: int) -> Any:
     """The model as a function: the artefact, or the compiled model."""
     from flashir.execution.compile import Runnable, compile
     from flashir.planning.plan import plan
 
-    if found.run is not None:
-        return Runnable(plan(found.model, target, batch, length, measured=False), found.run)
-    return compile(found.model, target, arrays, batch=batch, seq_len=length)
+    if loaded.run is not None:
+        return Runnable(plan(loaded.model, target, batch, length, measured=False), loaded.run)
+    return compile(loaded.model, target, arrays, batch=batch, seq_len=length)

@@ -161,7 +161,7 @@ def export(
     from flashir.exporting.export import export as write
     from flashir.exporting.quantise import TOLERANCE as GROWTH
     from flashir.files.atomic import inodes
-    from flashir.interrupts import kept
+    from flashir.interrupts import on_interrupt
     from flashir.models.checkpoint import TOKENIZER
 
     if (max_len is not None or length is not None) and not (decode or web):
@@ -209,11 +209,11 @@ def export(
     def state() -> str:
         return "nothing was written" if inodes(folder) == before else f"{folder} has the complete exported model"
 
-    with kept(state), console.err().status(f"exporting {model} for {target} and checking it"):
+    with on_interrupt(state), console.err().status(f"exporting {model} for {target} and checking it"):
         exported, others = page.write(folder, commit, max_len) if page else (commit(), [])
     written = [*exported.files, *others]
     files = {str(file): file.stat().st_size for file in written}
-    notes = [*([weights.said] if weights.are_random else []), *exported.notes]
+    notes = [*([weights.origin_text] if weights.are_random else []), *exported.notes]
     bytes_of_model = sum(files[str(file)] for file in exported.files if file.name != TOKENIZER)
     about = {
         "model": model,

@@ -132,31 +132,31 @@ def generate(
     faults.of(SplitMix64, seed)
     faults.of(Stops, stop or ())
     texts = faults.of(_prompts, prompt or (), prompt_file or ()) or []
-    found = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
+    loaded = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
     weights = reader = ends = None
     ids: list[list[int]] = []
-    if found is not None:
-        faults.of(_refuse_model, found, {"params": params, "dtype": dtype}, length)
-        weights = faults.of(found.weights, params if found.main is None else None, None, strict)
-        reader = faults.of(reader_of, found, tokenizer)
+    if loaded is not None:
+        faults.of(_refuse_model, loaded, {"params": params, "dtype": dtype}, length)
+        weights = faults.of(loaded.weights, params if loaded.main is None else None, None, strict)
+        reader = faults.of(reader_of, loaded, tokenizer)
         faults.of(source.only_one, "--end-token", end_token, "--ignore-end", ignore_end or None)
-    if found is not None and reader is not None:
-        ends = None if ignore_end else faults.of(ends_of, found, reader, end_token)
+    if loaded is not None and reader is not None:
+        ends = None if ignore_end else faults.of(ends_of, loaded, reader, end_token)
         reader = reader.reads(Reading(special_tokens=special_tokens))
         ids = [reader.encode(text).tolist() for _, text in texts]
         lengths = {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}
-        faults.of(_refuse_long, found.model, lengths, max_len)
+        faults.of(_refuse_long, loaded.model, lengths, max_len)
     faults.tell()
-    assert sampling is not None and found is not None and reader is not None and weights is not None
+    assert sampling is not None and loaded is not None and reader is not None and weights is not None
     rows = [Row(text, row, reader, stop or (), ends or ()) for (_, text), row in zip(texts, ids, strict=True)]
     with console.err().status(f"preparing {model} for {target}"):
-        decoder = _decoder(found, target, weights.arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
+        decoder = _decoder(loaded, target, weights.arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
     sheet = None if as_json else Sheet(rows)
     pace = _run(decoder, rows, sheet, tokens, sampling, seed)
     about = {"model": model, "target": target, "seed": seed, "weights": weights.as_dict()}
     _tell(rows, pace, about if as_json else None)
     if weights.are_random:
-        console.note(f"note: {weights.said}", "yellow")
+        console.note(f"note: {weights.origin_text}", "yellow")
     if any(row.ended is End.INTERRUPTED for row in rows):
         raise typer.Exit(INTERRUPTED)
 
@@ -216,14 +216,14 @@ def _is_broken(text: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _refuse_model(found: Source, options: dict[str, Any], length: int | None) -> None:
+def _refuse_model(loaded: Source, options: dict[str, Any], length: int | None) -> None:
     """Raises SettingError if a model cannot generate text, or options have no effect on an exported model."""
     from flashir.errors import SettingError
     from flashir.exporting.export import divides_by_length
     from flashir.reference.cross_entropy import logits_width
     from flashir.transforms.one_document import OneDocument
 
-    model, problems = OneDocument().apply(found.model), []
+    model, problems = OneDocument().apply(loaded.model), []
     if any(node.attrs.get("causal") is False for node in model.walk()):
         problems.append(f"@{model.name} is bidirectional, so it cannot continue a prompt; a causal model (lm) can")
     if len(model.inputs) != 1:
@@ -234,8 +234,8 @@ def _refuse_model(found: Source, options: dict[str, Any], length: int | None) ->
     if length is not None and length > 0 and not divides_by_length(model):
         problems.append(f"--length {length} does nothing: @{model.name} does not divide by the length")
     late = [f"--{name}" for name, value in options.items() if value is not None]
-    if found.main is not None and late:
-        problems.append(f"{', '.join(late)} cannot be set: {found.word} is exported, its choices are fixed")
+    if loaded.main is not None and late:
+        problems.append(f"{', '.join(late)} cannot be set: {loaded.word} is exported, its choices are fixed")
     if problems:
         raise SettingError(problems)
 
@@ -246,16 +246,16 @@ def _refuse_long(model: Graph, lengths: dict[str, int], max_len: int | None) -> 
     from flashir.generation.generate import longest
 
     limit = longest(model, max_len)
-    what = "--max-len is" if limit == max_len else "the model can hold"
+    bound = "--max-len is" if limit == max_len else "the model can hold"
     problems = [f"{name} has no tokens" for name, length in lengths.items() if not length]
     if limit is not None:
-        problems += [f"{name} has {counted(n, 'token')}, {what} {limit}" for name, n in lengths.items() if n > limit]
+        problems += [f"{name} has {counted(n, 'token')}, {bound} {limit}" for name, n in lengths.items() if n > limit]
     if problems:
         raise InputError(problems)
 
 
 def _decoder(
-    found: Source,
+    loaded: Source,
     target: str,
     arrays: Any,
     dtype: str | None,
@@ -269,11 +269,11 @@ def _decoder(
 
     whole = max(lengths) + tokens
     room = {"max_len": max_len or whole, "length": length or whole}
-    if found.main is None:
-        return decoder(found.model, target, arrays, **room, batch=len(lengths), seq_len=max(lengths), dtype=dtype)
-    if "flashir.parts" in found.metadata:
-        return restored(found.main, target, max_len=max_len, length=length)
-    return restored(found.main, target, **room)
+    if loaded.main is None:
+        return decoder(loaded.model, target, arrays, **room, batch=len(lengths), seq_len=max(lengths), dtype=dtype)
+    if "flashir.parts" in loaded.metadata:
+        return restored(loaded.main, target, max_len=max_len, length=length)
+    return restored(loaded.main, target, **room)
 
 
 def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sampling: Sampling, seed: int) -> Pace:

@@ -30,7 +30,7 @@ class NewRun:
         model: MODEL as typed.
         settings, size, task: options of a built-in model.
         recipe: a recipe file.
-        given: settings that override the file.
+        overrides: settings that override the file.
         batch: rows per batch, instead of tokens per batch.
         out: the folder of the run.
         choices: `policy`, `chunk`, `cumsum`, `dtype`.
@@ -41,7 +41,7 @@ class NewRun:
     size: str | None
     task: str | None
     recipe: Path | None
-    given: Mapping[str, Any]
+    overrides: Mapping[str, Any]
     batch: int | None
     out: Path | None
     choices: Mapping[str, Any]
@@ -50,7 +50,7 @@ class NewRun:
         """Create the run in the first process. Returns its folder, and in the first process its data."""
         read = {} if self.recipe is None or self.batch is None else read_recipe(self.recipe)
         length = read.get("seq_len", Recipe.seq_len)
-        recipe = recipe_of(self.recipe, with_batch(self.given, self.batch, length))
+        recipe = recipe_of(self.recipe, with_batch(self.overrides, self.batch, length))
         folder = self._folder
         meeting.join(recipe.target)
 
@@ -72,7 +72,7 @@ class NewRun:
     def _create(self, recipe: Recipe, folder: Path, report: Report) -> Data:
         """Create the folder, after all checks."""
         loaded = source.find(self.model, self.settings, self.size, self.task)
-        if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.given and loaded.tokenizer is not None:
+        if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.overrides and loaded.tokenizer is not None:
             recipe = _reading_on(replace(recipe, tokenizer=str(loaded.tokenizer)), loaded.reading)
         used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, report), recipe.reading.document_end)
         if loaded.kind == "zoo":
@@ -92,12 +92,12 @@ def _reading_on(recipe: Recipe, before: Reading | None) -> Recipe:
     return replace(recipe, document_end=end, special_tokens=special)
 
 
-def with_batch(given: Mapping[str, Any], batch: int | None, length: int) -> dict[str, Any]:
+def with_batch(settings: Mapping[str, Any], batch: int | None, length: int) -> dict[str, Any]:
     """The settings with tokens per batch computed from rows per batch; `length` is the default row length."""
     if batch is None:
-        return dict(given)
-    source.only_one("--batch", batch, "--tokens", given.get("tokens"))
-    return {**given, "tokens": batch * given.get("seq_len", length)}
+        return dict(settings)
+    source.only_one("--batch", batch, "--tokens", settings.get("tokens"))
+    return {**settings, "tokens": batch * settings.get("seq_len", length)}
 
 
 def default_name(model: str) -> str:

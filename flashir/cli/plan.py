@@ -40,17 +40,17 @@ def plan(
     from flashir.cli.candidates import show_plan
     from flashir.planning import plan as planning
 
-    found = source.find(model, settings, size, task)
-    refuse_unused(ctx, found, "batch", "seq_len")
+    loaded = source.find(model, settings, size, task)
+    refuse_unused(ctx, loaded, "batch", "seq_len")
     planned = planning.plan(
-        found.model,
+        loaded.model,
         target,
         batch,
         seq_len,
         training,
         policy.value,
         dtype=dtype,
-        params=None if rechunk and chunk is not None else found.params,
+        params=None if rechunk and chunk is not None else loaded.params,
         **source.read_choices(choose, chunk=chunk, cumsum=cumsum),
     )
     if not console.answer({**planned.as_dict(), "model": model}, as_json):

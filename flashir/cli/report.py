@@ -220,7 +220,7 @@ class Report:
         chosen += [f"cumsum {self.cumsum}"] if self.cumsum else []
         facts = {
             "model": " · ".join([f"{self.model} on {self.target}", *chosen]),
-            "weights": self.weights.said,
+            "weights": self.weights.origin_text,
             **self._results(),
             "time": f"{console.milliseconds(1e3 * self.seconds)}, {self.rate:,.0f} tokens/s",
         }

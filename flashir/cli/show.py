@@ -90,10 +90,10 @@ def show(
 
     for name in stage or ():
         check_stage(name)
-    found = source.find(model, settings, size, task, exports=target, lean=True)
+    loaded = source.find(model, settings, size, task, exports=target, lean=True)
     choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
-    refuse_unused(ctx, found, "batch", "seq_len")
-    graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
+    refuse_unused(ctx, loaded, "batch", "seq_len")
+    graph = by_hand(loaded.model, choices, dtype, locked=loaded.params is not None and not rechunk)
     if passes is not None:
         graph = Pipeline(parse_pipeline(passes)).run(graph)
     instruments = {"print_after": tuple(print_after or ()), "dump_ir": dump_ir, "fuel": fuel}

@@ -193,9 +193,9 @@ def train(
     """
     from flashir.cli.new_run import NewRun
     from flashir.errors import SettingError
-    from flashir.interrupts import kept
+    from flashir.interrupts import on_interrupt
 
-    given = {
+    own_settings = {
         "data": data and tuple(data),
         "validation": validation and tuple(validation),
         "tokenizer": tokenizer,
@@ -216,7 +216,7 @@ def train(
         "save_every": save_every,
         "keep": keep,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    own_settings = {name: value for name, value in own_settings.items() if value is not None}
     choices = {"chunk": chunk, "cumsum": cumsum, "dtype": dtype and dtype.value}
     with _processes() as meeting:
         if resume is not None:
@@ -224,14 +224,14 @@ def train(
             fixed |= {"--tokenizer": tokenizer, "--document-end": document_end, "--special-tokens": special_tokens}
             fixed |= {"-o": out, "--recipe": recipe}
             fixed |= {"--chunk": chunk, "--cumsum": cumsum, "--dtype": dtype, "--policy": policy}
-            ended = _resumed(resume, given, batch, fixed, meeting)
+            ended = _resumed(resume, own_settings, batch, fixed, meeting)
         elif model is None:
             hint = "give a built-in model, a .fir file or a checkpoint; or --resume RUN"
             raise SettingError("MODEL is missing", hint=hint)
         else:
             choices["policy"] = (policy or options.Policy.QUALITY).value
-            new = NewRun(model, settings, size, task, recipe, given, batch, out, choices)
-            with kept(new.interrupted), _meter(meeting) as step:
+            new = NewRun(model, settings, size, task, recipe, own_settings, batch, out, choices)
+            with on_interrupt(new.interrupted), _meter(meeting) as step:
                 folder, corpora = new.begun(meeting, step)
             ended = _trained(folder, meeting, corpora)
     if ended is not None:
@@ -239,7 +239,7 @@ def train(
 
 
 def _resumed(
-    path: Path, given: dict[str, Any], batch: int | None, fixed: dict[str, object], meeting: Meeting
+    path: Path, changes: dict[str, Any], batch: int | None, fixed: dict[str, object], meeting: Meeting
 ) -> dict[str, Any] | None:
     """Resume a run with changed settings; see `_trained`."""
     from flashir.cli.new_run import with_batch
@@ -255,8 +255,8 @@ def _resumed(
         )
     folder = found_run(path)
     recipe = folder.recipe
-    meeting.join(given.get("target", recipe.target))
-    return _trained(folder, meeting, None, **with_batch(given, batch, recipe.seq_len))
+    meeting.join(changes.get("target", recipe.target))
+    return _trained(folder, meeting, None, **with_batch(changes, batch, recipe.seq_len))
 
 
 @contextmanager
@@ -301,13 +301,13 @@ def _trained(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: 
     """Run the remaining steps. Returns the summary of the run in the first process, None in the others."""
     from flashir.cli import outcome
     from flashir.cli.training import progress
-    from flashir.interrupts import kept
+    from flashir.interrupts import on_interrupt
     from flashir.train.loop import train as loop
     from flashir.train.open_run import opened
     from flashir.train.signals import stopping
 
     with ExitStack() as held:
-        held.enter_context(kept(folder.interrupted))
+        held.enter_context(on_interrupt(folder.interrupted))
         with _meter(meeting) as step:
             run = held.enter_context(opened(folder, step, data, meeting, **changes))
         with stopping(alone=meeting.processes.count == 1) as stop:

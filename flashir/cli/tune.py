@@ -74,10 +74,10 @@ def tune(
 
     if model is None:
         raise SettingError("MODEL is missing", hint="only --export and --import work without MODEL")
-    found = source.find(model, settings, size, task)
-    refuse_unused(ctx, found, "batch", "seq_len")
+    loaded = source.find(model, settings, size, task)
+    refuse_unused(ctx, loaded, "batch", "seq_len")
     choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
-    graph = by_hand(found.model, choices, dtype, locked=found.params is not None and not rechunk)
+    graph = by_hand(loaded.model, choices, dtype, locked=loaded.params is not None and not rechunk)
     tuned = measure(
         graph,
         target,

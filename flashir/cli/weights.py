@@ -70,8 +70,8 @@ class Weights:
         return f"random weights ({'unit scale, ' if self.scale == 'unit' else ''}seed {self.seed})"
 
     @property
-    def said(self) -> str:
-        """What a verb prints: the origin, or a warning that the weights are random."""
+    def origin_text(self) -> str:
+        """The text that verbs print: the origin, or a warning that the weights are random."""
         if not self.are_random:
             return self.path
         exported = f"{self.path} was exported with those of " if self.path else ""

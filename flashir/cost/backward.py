@@ -56,11 +56,11 @@ def _passes_gradient(node: Node) -> bool:
     return OPS[node.op].gradient is not no_gradient
 
 
-def kept_by(graph: Graph, reached: Set[Value]) -> Iterator[Value]:
+def saved_by(graph: Graph, reached: Set[Value]) -> Iterator[Value]:
     """The values of a graph that its backward pass reads, including those that the bodies of loops read."""
     for node in graph.nodes:
         if node.region is None:
             yield from read_by_gradient(node, reached)
             continue
-        inside = set(kept_by(node.region, reached))
+        inside = set(saved_by(node.region, reached))
         yield from (outer for outer, inner in zip(node.operands, node.region.inputs, strict=True) if inner in inside)

@@ -67,10 +67,10 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
     logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
     held = weights * 4 * OPTIMISER_STATE + logits
     again, peak = 0.0, memory.peak
-    if target.recomputes and memory.kept and held + peak > target.memory:
+    if target.recomputes and memory.saved and held + peak > target.memory:
         least = _Walk(target, flows, recomputes=True).graph(graph, sizes, 1)
         peak = max(least.peak, target.memory - held)
-        again = (memory.peak - peak) / memory.kept
+        again = (memory.peak - peak) / memory.saved
     seconds: Seconds = defaultdict(float)
     for name in (*walk.forward, *walk.backward):
         seconds[name] = (1 + again) * walk.forward[name] + walk.backward[name]
@@ -96,11 +96,11 @@ class Memory:
 
     Args:
         peak: the most bytes alive at once, including the saved ones.
-        kept: bytes saved for the backward pass.
+        saved: bytes saved for the backward pass.
     """
 
     peak: float
-    kept: float = 0.0
+    saved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class _Walk:
         fuses, epilogues = self.target.fuses, self.target.epilogues
         region = Region(graph, sizes, fuses=fuses, epilogues=epilogues, reached=self.reached)
         pairs = zip(graph.inputs[:carried], graph.outputs)
-        region.kept |= {region.home(after) for before, after in pairs if before in region.kept}
+        region.saved |= {region.home(after) for before, after in pairs if before in region.saved}
         alive = _Lifetimes(region)
         for kernel in region.kernels:
             first = kernel.nodes[0]
@@ -145,7 +145,7 @@ class _Walk:
                 continue
             self._kernel(region, kernel, times)
             alive.run(kernel.read, kernel.written, Memory(kernel.bytes if kernel.gradients else 0.0))
-        return Memory(alive.peak, alive.kept)
+        return Memory(alive.peak, alive.saved)
 
     def _loop(self, region: Region, node: Node, times: int) -> Memory:
         body = node.region
@@ -163,10 +163,10 @@ class _Walk:
         inside = self.graph(body, region.sizes, times * rounds, carried)
         if not self.reached:
             return inside
-        kept = inside.kept
+        saved = inside.saved
         if node.op == "repeat" and self.recomputes:
-            kept = float(sum(v.type.bind(region.sizes).bytes for v in body.inputs[:carried]))
-        return Memory(inside.peak + kept * max(rounds - 1, 0), kept * rounds)
+            saved = float(sum(v.type.bind(region.sizes).bytes for v in body.inputs[:carried]))
+        return Memory(inside.peak + saved * max(rounds - 1, 0), saved * rounds)
 
     def _both(self, name: str, seconds: float) -> None:
         """Add seconds to the forward pass and, in training, to the backward pass."""
@@ -213,10 +213,10 @@ class _Lifetimes:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.peak = self.now = self.kept = 0.0
+        self.peak = self.now = self.saved = 0.0
         self._alive: dict[Value, float] = {}
         self._uses: Counter[Value] = Counter(region.home(value) for value in region.graph.outputs)
-        self._uses.update(region.kept)
+        self._uses.update(region.saved)
         for kernel in region.kernels:
             self._uses.update({region.home(value) for value in self._reads(kernel)})
 
@@ -227,9 +227,9 @@ class _Lifetimes:
         """Run one kernel: its results come alive, and values that it is the last to read die."""
         self._alive.update(written)
         self.now += sum(written.values())
-        self.kept += sum(size for value, size in written.items() if value in self.region.kept) + inside.kept
+        self.saved += sum(size for value, size in written.items() if value in self.region.saved) + inside.saved
         self.peak = max(self.peak, self.now + inside.peak)
-        self.now += inside.kept
+        self.now += inside.saved
         for value in {self.region.home(value) for value in read}:
             self._uses[value] -= 1
             if not self._uses[value]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from flashir.cost.backward import kept_by, read_by_gradient
+from flashir.cost.backward import read_by_gradient, saved_by
 from flashir.cost.node_cost import Sizes, node_cost
 from flashir.ir.dims import Size, evaluate
 from flashir.ir.graph import Graph, Node, Value
@@ -27,7 +27,7 @@ class Kernel:
     contractions: list[Contraction] = field(default_factory=list)
     read: dict[Value, float] = field(default_factory=dict)
     written: dict[Value, float] = field(default_factory=dict)
-    kept: float = 0.0
+    saved: float = 0.0
     """In training, the bytes of the saved values that its gradient reads."""
     gradients: int = 0
     """The number of gradient kernels: one per operand of a product that a gradient reaches, otherwise one or none."""
@@ -54,7 +54,7 @@ class Region:
     ) -> None:
         self.graph = graph
         self.reached = reached
-        self.kept: set[Value] = set()
+        self.saved: set[Value] = set()
         self._bound: set[Value] = set()
         self.sizes = dict(sizes)
         self._types: dict[Value, TensorType] = {}
@@ -94,7 +94,7 @@ class Region:
         """
         read = sum(size for value, size in kernel.read.items() if value in self.reached)
         written = sum(size for value, size in kernel.written.items() if value in self.reached)
-        return kernel.kept + read + kernel.gradients * written
+        return kernel.saved + read + kernel.gradients * written
 
     def _collect(self, fuses: bool, epilogues: bool) -> None:
         kernel_of: dict[Value, int] = {}
@@ -139,7 +139,7 @@ class Region:
 
         Values inside a fused kernel are recomputed: from its product if it has one, otherwise from its operands.
         """
-        self.kept = {self.home(value) for value in kept_by(self.graph, self.reached)}
+        self.saved = {self.home(value) for value in saved_by(self.graph, self.reached)}
         for kernel in self.kernels:
             if kernel.nodes[0].region is not None:
                 continue
@@ -147,11 +147,11 @@ class Region:
             inside = {value for value in again if value in kernel.written and value not in outside}
             if inside and len(kernel.nodes) > 1:
                 sources = {kernel.nodes[0].output} if kernel.contractions else set(kernel.read)
-                self.kept = (self.kept - inside) | sources
+                self.saved = (self.saved - inside) | sources
                 again = (again - inside) | sources
                 if kernel.contractions:
                     self._replay(kernel, outside)
-            kernel.kept = float(sum(self.type(value).bytes for value in again))
+            kernel.saved = float(sum(self.type(value).bytes for value in again))
             kernel.gradients = self._gradients(kernel)
 
     def _gradients(self, kernel: Kernel) -> int:
@@ -168,7 +168,7 @@ class Region:
             if value in self._bound or not readers:
                 continue
             del kernel.written[value]
-            self.kept.discard(value)
+            self.saved.discard(value)
             for reader in readers:
                 reader.read[source] = reader.read.get(source, 0.0) + reader.read.pop(value)
 
@@ -184,4 +184,4 @@ class Region:
         """Do not write values that only their own kernel reads, forward and backward."""
         for kernel in self.kernels:
             if len(kernel.nodes) > 1:
-                kernel.written = {v: size for v, size in kernel.written.items() if v in outside or v in self.kept}
+                kernel.written = {v: size for v, size in kernel.written.items() if v in outside or v in self.saved}

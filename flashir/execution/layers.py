@@ -19,16 +19,7 @@ from flashir.ops import OPS, AttrSpec
 from flashir.planning.workload import Workload
 from flashir.transforms.settle_choices import Settings
 
-LAYERS: Mapping[str, str] = {
-    "FLASH": "flash",
-    "GAU": "gau",
-    "MixedChunkAttention": "mc_mhsa",
-    "Attention": "mhsa",
-    "Performer": "performer",
-    "Combiner": "combiner",
-    "MLP": "mlp",
-    "GLU": "glu",
-}
+LAYERS: Mapping[str, str] = {record.layer: name for name, record in OPS.items() if record.layer}
 """The op of each layer class. Each maps x [b, t, d] to y [b, t, d], including norm and residual."""
 
 _FIXED = ("scope", "valid")  # attributes that only matter inside a model
@@ -49,7 +40,7 @@ class Layer:
     settings: Settings
 
     @staticmethod
-    def of(op: str, width: int, given: Mapping[str, Attr]) -> Layer:
+    def of(op: str, width: int, settings: Mapping[str, Attr]) -> Layer:
         """A layer from the settings of a user.
 
         Raises:
@@ -57,7 +48,7 @@ class Layer:
                 a width that is not a multiple of the heads.
         """
         known = settings_of(op)
-        values = {name: AUTO if value == "auto" else plain(value) for name, value in given.items()}
+        values = {name: AUTO if value == "auto" else plain(value) for name, value in settings.items()}
         problems = [f"there is no setting {name!r}{suggest(name, known)}" for name in values if name not in known]
         problems += [text for name, v in values.items() if name in known and (text := known[name].problem(name, v))]
         if isinstance(width := plain(width), bool) or not isinstance(width, int) or width < 1:
@@ -81,11 +72,6 @@ class Layer:
     def params(self) -> dict[str, ParamSpec]:
         """The parameters by local name: `norm.scale`, `proj_in.weight`, .."""
         return parameters(self.graph())
-
-    @property
-    def takes_mask(self) -> bool:
-        """Whether the op uses a mask."""
-        return "documents?" in OPS[self.op].operands
 
     def planned(self, target: str, batch: int, seq_len: int) -> Layer:
         """The layer with its chunk settled, because parameters depend on it. Strategies stay open.

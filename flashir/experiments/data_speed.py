@@ -43,8 +43,10 @@ class Stage:
         return f"{self.name:24}{self.seconds * 1e3:12.2f} ms{memory}"
 
 
-def measure(paths: Sequence[str], bpe: int | None, rows: int, seq_len: int, told: Callable[[Stage], object]) -> Corpus:
-    """Process a text like a training run, with a temporary cache, and report each stage to `told` when it ends.
+def measure(
+    paths: Sequence[str], bpe: int | None, rows: int, seq_len: int, report: Callable[[Stage], object]
+) -> Corpus:
+    """Process a text like a training run, with a temporary cache, and call `report` with each stage when it ends.
 
     Raises the errors of `documents`, `Tokenizer.trained` and `Batches`.
     """
@@ -53,7 +55,7 @@ def measure(paths: Sequence[str], bpe: int | None, rows: int, seq_len: int, told
         forget_peak()
         begin = perf_counter()
         result = do()
-        told(Stage(name, perf_counter() - begin, peak_memory()))
+        report(Stage(name, perf_counter() - begin, peak_memory()))
         return result
 
     with TemporaryDirectory() as cache:
@@ -64,7 +66,7 @@ def measure(paths: Sequence[str], bpe: int | None, rows: int, seq_len: int, told
         for name, task, segments in (("lm", "lm", False), ("lm, segments", "lm", True), ("mlm", "mlm", False)):
             batches = Batches(corpus, task, rows, seq_len, 0, segments, tokenizer.vocab)
             batches.at(0)
-            told(Stage(f"a batch, {name}", median(_seconds(batches, step) for step in range(ROUNDS)), None))
+            report(Stage(f"a batch, {name}", median(_seconds(batches, step) for step in range(ROUNDS)), None))
     return corpus
 
 

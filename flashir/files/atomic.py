@@ -231,6 +231,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def expect_digest(expected: str, actual: str, path: Path) -> None:
+    """Raise ArtefactError if the digest of an artefact is not the expected one."""
+    if actual != expected:
+        raise ArtefactError(
+            f"the file is damaged, or was changed: its sha256 is {actual}, wanted {expected}",
+            where=str(path),
+            hint="export the model again",
+        )
+
+
 def _unfinished(path: Path) -> Path:
     """A temporary path in the same folder; for a device, in the folder for temporary files."""
     folder = Path(tempfile.gettempdir()) if _is_device(path) else path.parent

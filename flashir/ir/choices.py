@@ -73,6 +73,6 @@ class Choice:
             return None
         return f"must be {' or '.join(map(str, candidates))} for this {node.op}, got {value!r}"
 
-    def said(self, value: Attr) -> str:
+    def text(self, value: Attr) -> str:
         """The value as text: `chunk 256`, `cumulative sum by scan`."""
         return self.phrase.format(value)

@@ -212,6 +212,8 @@ class OpDef:
         clips: whether each element of the result equals that of an operand within some bounds.
         rows: for an op that looks up rows of a table: operand types and attributes -> the operand with the indices,
             and the number of rows.
+        layer: for an op from x [b, t, d] to y [b, t, d] including norm and residual: the name of its class for custom
+            models, such as `FLASH`.
         ignores_padding: attributes -> whether rows after the last token leave all earlier rows unchanged. Always true
             for elementwise ops.
         doc: one line of documentation.
@@ -243,6 +245,7 @@ class OpDef:
     clips: bool = False
     rows: RowsRule | None = None
     ignores_padding: PaddingRule | None = None
+    layer: str = ""
     doc: str = ""
 
     @property

@@ -69,14 +69,14 @@ def _quality(slot: Slot, chosen: Candidate, candidates: Sequence[Candidate], pol
         return _fastest(slot, chosen, candidates, policy)
     fastest = min(candidates, key=lambda candidate: candidate.ms)
     larger = [candidate for candidate in others if _number(candidate.settings.get(slot.name)) > _number(value)]
-    claim = f"{_capital(slot.said(value))} is the largest within {QUALITY_SLACK - 1:.0%} of the fastest"
+    claim = f"{_capital(slot.text(value))} is the largest within {QUALITY_SLACK - 1:.0%} of the fastest"
     is_fastest = fastest.settings.get(slot.name) == value
     if not is_fastest:
-        claim += f", which is {slot.said(fastest.settings.get(slot.name))}"
+        claim += f", which is {slot.text(fastest.settings.get(slot.name))}"
     if not larger:
         return f"{claim}." if is_fastest else f"{claim}: it {_against(chosen, fastest)}."
     rival = min(larger, key=lambda candidate: candidate.ms)
-    return f"{claim}: {slot.said(rival.settings.get(slot.name))} {_against(rival, fastest)}."
+    return f"{claim}: {slot.text(rival.settings.get(slot.name))} {_against(rival, fastest)}."
 
 
 def _fastest(slot: Slot, chosen: Candidate, candidates: Sequence[Candidate], policy: str) -> str:
@@ -88,8 +88,8 @@ def _fastest(slot: Slot, chosen: Candidate, candidates: Sequence[Candidate], pol
     rival = min(others, key=lambda candidate: candidate.ms)
     other = rival.settings.get(slot.name)
     if slot.choice.is_length:
-        return f"{_capital(slot.said(value))} is the fastest: {slot.said(other)} {_against(rival, chosen)}."
-    return f"{_capital(slot.said(value))}: {other} {_against(rival, chosen)}."
+        return f"{_capital(slot.text(value))} is the fastest: {slot.text(other)} {_against(rival, chosen)}."
+    return f"{_capital(slot.text(value))}: {other} {_against(rival, chosen)}."
 
 
 def _capital(text: str) -> str:

@@ -90,5 +90,5 @@ def worst_error(got: Any, wanted: Sequence[Any]) -> float:
     results = got if isinstance(got, tuple) else (got,)
     if len(results) != len(wanted):
         return float("inf")
-    errors = [relative_error(each, right) for each, right in zip(results, wanted, strict=True)]
+    errors = [relative_error(array, right) for array, right in zip(results, wanted, strict=True)]
     return max(errors, key=lambda error: (error != error, error), default=0.0)

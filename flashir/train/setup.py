@@ -159,14 +159,14 @@ def mask_inputs(model: Graph) -> dict[str, bool]:
     Raises:
         InputError: the model takes other inputs, or in another order.
     """
-    found = masking_inputs(model)
-    if tuple(found.values()) != model.inputs[1:] or list(found) == [MASK, SEGMENT_IDS]:
-        taken = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
+    present = masking_inputs(model)
+    if tuple(present.values()) != model.inputs[1:] or list(present) == [MASK, SEGMENT_IDS]:
+        inputs = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
         raise InputError(
-            f"the model takes ({taken}); wanted tokens, then optional segment ids, then an optional mask",
+            f"the model takes ({inputs}); wanted tokens, then optional segment ids, then an optional mask",
             where=f"@{model.name}",
         )
-    return {"segments": SEGMENT_IDS in found, "mask": MASK in found}
+    return {"segments": SEGMENT_IDS in present, "mask": MASK in present}
 
 
 def _planned(model: Graph, recipe: Recipe, params: Mapping[str, Any] | None, choices: Mapping[str, Any]) -> Plan:

@@ -73,9 +73,9 @@ def test_all_problems_at_once() -> None:
 
 
 def test_a_choice_that_no_system_has_is_a_problem() -> None:
-    assert grid(models={"plain": PLAIN}, chunks=[16]).problems() == ["none of plain has a chunk to set"]
+    assert grid(models={"plain": PLAIN}, chunks=[16]).problems() == ["plain: no model has a chunk to set"]
     mlm = flashir.model("flash", size="tiny", task="mlm")
-    assert grid(models={"mlm": mlm}, cumsums=["scan"]).problems() == ["none of mlm has a cumsum to set"]
+    assert grid(models={"mlm": mlm}, cumsums=["scan"]).problems() == ["mlm: no model has a cumsum to set"]
 
 
 def test_what_does_not_fit_the_target_is_left_out_with_the_number() -> None:

@@ -29,7 +29,7 @@ def test_it_is_on_disk_from_the_first_and_complete_at_the_end(tmp_path: Path, mo
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     made = Draft(record(), tmp_path)
-    with made.kept([PLANNED]):
+    with made.recording([PLANNED]):
         assert rows_in(made) == (False, [0])
         made.follow([sampled(1)])
         assert rows_in(made) == (False, [0])  # it is too soon
@@ -45,7 +45,7 @@ def test_whatever_ends_it_what_was_measured_is_kept(tmp_path: Path, error: type[
     made = Draft(record(), tmp_path)
 
     def run() -> None:
-        with made.kept([PLANNED]):
+        with made.recording([PLANNED]):
             made.follow([sampled(1)])
             raise error
 
@@ -56,7 +56,7 @@ def test_whatever_ends_it_what_was_measured_is_kept(tmp_path: Path, error: type[
 
 def test_where_nothing_was_measured_there_is_no_file(tmp_path: Path) -> None:
     made = Draft(record(), tmp_path)
-    with pytest.raises(KeyboardInterrupt), made.kept([PLANNED]):
+    with pytest.raises(KeyboardInterrupt), made.recording([PLANNED]):
         raise KeyboardInterrupt
     assert not made.measured and not [*tmp_path.iterdir()]
 
@@ -64,14 +64,14 @@ def test_where_nothing_was_measured_there_is_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     made = Draft(record(), tmp_path / "file" / "folder")
-    with pytest.raises(ArtefactError, match="cannot write"), made.kept([PLANNED]):
+    with pytest.raises(ArtefactError, match="cannot write"), made.recording([PLANNED]):
         pytest.fail("it went on")
 
 
 def test_a_disk_that_is_full_for_a_while_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.0)
     made, folder = Draft(record(), tmp_path / "out"), tmp_path / "out"
-    with made.kept([PLANNED]):
+    with made.recording([PLANNED]):
         made.path.unlink()
         folder.rmdir()
         folder.touch()

@@ -85,7 +85,7 @@ def test_a_reason_is_short_enough_for_a_record() -> None:
 def test_no_round_is_run_when_nobody_is_left() -> None:
     told: list[str] = []
     made, _ = bench(case("a"), fails="a 1")
-    made.rounds, made.told = 5, lambda what, done, of: told.append(what)
+    made.rounds, made.progress = 5, lambda work, done, total: told.append(work)
     made.run()
     assert sum("round" in what for what in told) == 1
 

@@ -23,16 +23,16 @@ examples:
   python -m tests.campaign                                  two minutes of every kind, seed 0
   python -m tests.campaign --minutes 240 --seed 7 --out night/
   python -m tests.campaign --resume night/ --minutes 60     go on, also after a kill
-  python -m tests.campaign --kinds texts,api --cases 500    so many cases of these kinds
-  python -m tests.campaign --minutes 2 --seed daily         another seed every day, which is printed
-  python -m tests.campaign --replay texts:7:123             one case again, with all that is in it
+  python -m tests.campaign --kinds texts,api --cases 500    500 cases of each of these kinds
+  python -m tests.campaign --minutes 2 --seed daily         a new seed every day, which is printed
+  python -m tests.campaign --replay texts:7:123             one case again, with its details
 
-exit codes: 0 nothing found, 1 something found, 2 the campaign was asked for something it cannot do, 130 interrupted
+exit codes: 0 no findings, 1 findings, 2 invalid arguments, 130 interrupted
 """
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line. Returns the exit code."""
     try:
         return _run(_options(words))
     except UsageError as error:
@@ -47,18 +47,18 @@ def _options(words: list[str] | None) -> argparse.Namespace:
     about = "\n".join(f"  {name:{width}}  {KINDS[name].about}" for name in SHOWN)
     parser = argparse.ArgumentParser(
         prog="python -m tests.campaign",
-        description="Hunt for faults of flashir: wrong numbers, exceptions that are no FlashirError, crashes, hangs.",
+        description="Hunt for faults of flashir: wrong numbers, exceptions other than FlashirError, crashes, hangs.",
         epilog=f"kinds:\n{about}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, metavar="M", help="how long [default: 2]")
-    parser.add_argument("--cases", type=int, metavar="N", help="so many cases of each kind instead")
-    parser.add_argument("--seed", metavar="S", help="a whole number, or `daily` for that of today [default: 0]")
+    parser.add_argument("--minutes", type=float, metavar="M", help="duration [default: 2]")
+    parser.add_argument("--cases", type=int, metavar="N", help="run N cases of each kind instead")
+    parser.add_argument("--seed", metavar="S", help="a whole number, or `daily` for the date of today [default: 0]")
     parser.add_argument("--kinds", metavar="NAME,..", help="only these kinds")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where findings go [default: campaign-SEED-TIME]")
-    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with what is in this folder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of findings [default: campaign-SEED-TIME]")
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="continue the campaign in this folder")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes at a time [default: 2]")
-    parser.add_argument("--replay", metavar="KIND:SEED:NUMBER", help="run one case, and show what is in it")
+    parser.add_argument("--replay", metavar="KIND:SEED:NUMBER", help="run one case and show its details")
     parser.add_argument("--json", action="store_true", help="one JSON value on standard output")
     return parser.parse_args(words)
 
@@ -94,7 +94,7 @@ def _kinds(ledger: Ledger) -> dict[str, object]:
 def _ledger(options: argparse.Namespace) -> Ledger:
     if options.resume is not None:
         if options.seed is not None or options.out is not None:
-            raise UsageError("--resume goes on with the seed and the folder of before; leave --seed and --out out")
+            raise UsageError("--resume keeps the seed and the folder; leave out --seed and --out")
         return Ledger.read(options.resume, None if options.kinds is None else chosen(options.kinds))
     seed = _seed(options.seed)
     out = options.out or Path(f"campaign-{seed}-{time.strftime('%Y%m%d-%H%M%S')}")

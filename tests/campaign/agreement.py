@@ -1,4 +1,4 @@
-"""Comparison with the float64 interpreter, as closely as the numbers of a model allow."""
+"""Compare results with the float64 interpreter, within what rounding explains."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.campaign.verdict import WrongError
 Array = npt.NDArray[Any]
 ROUNDING = {DType.F64: 2.0**-24, DType.F32: 2.0**-24, DType.BF16: 2.0**-8, DType.F16: 2.0**-11}
 LEAST = {DType.F64: 1e-4, DType.F32: 1e-4, DType.BF16: 4e-2, DType.F16: 2e-2}
-"""What is always allowed, relative to the largest result."""
+"""Errors that are always allowed, relative to the largest result."""
 GROWTH = 100.0
-"""And so many times what the parameters' own rounding moves."""
+"""The allowed multiple of the change by rounding the parameters."""
 
 
 class Reference:
-    """What a model gives for its inputs, in float64."""
+    """The results of a model in float64."""
 
     def __init__(self, drawn: Drawn) -> None:
         self.drawn = drawn
@@ -35,13 +35,13 @@ class Reference:
 
     @property
     def usable(self) -> bool:
-        """Whether the numbers are ones that the compute type can hold."""
+        """Whether the results are in the range of the compute dtype."""
         most = 6e4 if self.drawn.dtype is DType.F16 else 1e30
         floats = [array for array in self.wanted if array.dtype.kind == "f"]
         return all(np.all(np.abs(array) < most) for array in floats)
 
     def compare(self, got: Sequence[Array], what: str) -> float:
-        """The largest error. Raises WrongError where it is more than rounding explains."""
+        """The largest error. Raises WrongError if rounding does not explain it."""
         if len(got) != len(self.wanted):
             raise WrongError(f"{what}: another number of results", f"{len(got)}, wanted {len(self.wanted)}")
         worst = 0.0
@@ -64,11 +64,11 @@ class Reference:
         return error
 
     def allowed(self, number: int) -> float:
-        """The error that rounding explains in a result, relative to the largest of it."""
+        """The error of a result that rounding explains, relative to its largest element."""
         return max(LEAST[self.drawn.dtype], GROWTH * self._sensitivity()[number])
 
     def _sensitivity(self) -> list[float]:
-        """How far each result moves where every parameter and every number given moves by its rounding."""
+        """The change of each result if every parameter and input changes by its rounding."""
         random, by = np.random.default_rng(0), ROUNDING[self.drawn.dtype]
         worst = [0.0] * len(self.wanted)
 
@@ -86,7 +86,7 @@ class Reference:
 
 
 def inputs_of(graph: Graph, batch: int, length: int, seed: int) -> list[Array]:
-    """Inputs for so many rows and tokens, none of either too."""
+    """Inputs with `batch` rows of `length` tokens; both may be 0."""
     made = sample_inputs(graph, Workload(max(1, batch), max(1, length)).sizes(graph), seed)
     cut = []
     for value, array in zip(graph.inputs, made, strict=True):
@@ -98,5 +98,5 @@ def inputs_of(graph: Graph, batch: int, length: int, seed: int) -> list[Array]:
 
 
 def several(result: Any) -> tuple[Array, ...]:
-    """The results of a run: one, or a tuple of them."""
+    """The results of a run as a tuple."""
     return tuple(result) if isinstance(result, tuple) else (np.asarray(result),)

@@ -1,4 +1,4 @@
-"""Public functions with arguments that are wrong: they do their work, or refuse it with a FlashirError.
+"""Call public functions with wrong arguments: they must work, or raise a FlashirError.
 
 Each function of `flashir.__all__` has a call that is right, by the names of its signature; one argument of it, or two,
 is replaced. So are those of the methods of what these functions return.
@@ -24,7 +24,7 @@ from tests.campaign.weird import place, shown, weird
 
 TEXT = "model @m(%x: f32[B, 4]) -> f32[B, 4] { %y = relu(%x) return %y }"
 RECORDS = ("Candidate", "Decoding", "Exported", "Graph", "Plan", "Runnable", "Decoder", "AUTO", "DType", "FlashirError")
-"""What is public to be read, not called."""
+"""Public names that are not called."""
 
 
 @cache
@@ -49,7 +49,7 @@ def _decoder() -> flashir.Decoder:
 
 @dataclass(frozen=True)
 class Subject:
-    """Something public to call.
+    """A public function to call.
 
     Args:
         call: what is called.
@@ -64,7 +64,7 @@ class Subject:
     writes: tuple[str, ...] = ()
 
     def names(self) -> Iterator[str]:
-        """The arguments that it can be given by name."""
+        """The arguments that can be passed by name."""
         for parameter in inspect.signature(self.call).parameters.values():
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name != "self":
                 yield parameter.name
@@ -157,7 +157,7 @@ SUBJECTS: dict[str, Subject] = {
 
 
 def case(case: Case) -> str:
-    """One call with one wrong argument, or two."""
+    """A call with one or two wrong arguments."""
     random = case.random
     name = random.choice(list(SUBJECTS))
     subject = SUBJECTS[name]

@@ -1,4 +1,4 @@
-"""Files of strangers that mean harm, several changes at once and sealed again: refused by name, and they do nothing."""
+"""Hostile files with several changes and valid seals: they must be refused by name, and have no effect."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.campaign.verdict import WrongError, found
 from tests.hostile import onnx_models, tokenizer_files, torch_archives
 
 MANY = 0.3
-"""The share of cases in which one change follows another."""
+"""The share of cases with more than one change."""
 
 
 def case(case: Case) -> str:
-    """One file."""
+    """A hostile file."""
     random, trace = case.random, case.folder / "trace"
     kind = random.choice(["onnx", "tokenizer", "tokenizer", "tokenizer", "pt2"])
     path, must_fail = _MAKERS[kind](case, trace, random)
@@ -46,7 +46,7 @@ def case(case: Case) -> str:
 
 
 def _drawn(case: Case, names: list[str], random: random.Random) -> list[str]:
-    """One change or several, in their order."""
+    """The names of one or more changes, in order."""
     count = 1 if random.random() > MANY else random.choice([2, 3])
     chosen = random.sample(names, min(count, len(names)))
     case.note("changes", ", then ".join(chosen))
@@ -54,7 +54,7 @@ def _drawn(case: Case, names: list[str], random: random.Random) -> list[str]:
 
 
 def _whole(case: Case, kind: str) -> Path:
-    """A good one, in a folder of this case."""
+    """A valid file, copied to the folder of the case."""
     path = case.once(f"good/{kind}", lambda path: good(path, kind))
     shutil.copytree(path, case.folder / "work")
     return case.folder / "work"
@@ -85,7 +85,7 @@ def _pt2(case: Case, trace: Path, random: random.Random) -> tuple[Path, bool]:
 
 
 def _tokenizer(case: Case, trace: Path, random: random.Random) -> tuple[Path, bool]:
-    """A hostile one; in some cases another part of it is changed too, so that it may be harmless after all."""
+    """A hostile tokenizer. Some cases change another part too, and may become harmless."""
     folder = _whole(case, "tokenizer")
     (name,) = _drawn(case, list(tokenizer_files.FILES), random)[:1]
     text, end = tokenizer_files.FILES[name]

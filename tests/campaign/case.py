@@ -1,4 +1,4 @@
-"""One case: its random numbers, its folders, its notes; and running it."""
+"""A case with its random numbers, folders and notes, and how to run it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.campaign.kinds import KINDS, Kind
 from tests.campaign.verdict import Reply, UsageError, found, sign_of
 
 TALK = "CAMPAIGN_TALK"
-"""An environment variable: notes are written to standard error as they come."""
+"""The environment variable to print notes to standard error immediately."""
 
 
 @dataclass
 class Case:
-    """One case. Everything in it follows from the kind, the seed and the number.
+    """A case, which the kind, the seed and the number determine.
 
     Args:
         kind, seed, number: which case.
@@ -42,14 +42,14 @@ class Case:
         self.random = random.Random(f"{self.kind.name}:{self.seed}:{self.number}")
 
     def note(self, name: str, value: object) -> None:
-        """Keep what the case is made of, for whoever reads a finding."""
+        """Record a fact about the case, for the reader of a finding."""
         text = value if isinstance(value, str) else repr(value)
         self.notes[name] = text if len(text) <= 20_000 else f"{text[:10_000]}\n... {len(text)} characters ...\n"
         if os.environ.get(TALK):
             print(f"--- {name}\n{self.notes[name]}", file=sys.stderr, flush=True)
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
-        """A path that all cases of this worker share; `make` fills it the first time it is asked for."""
+        """A path that all cases of this worker share. `make` fills it on first use."""
         path = self.shared / name
         if not path.exists():
             unfinished = self.shared / f"{name}.unfinished"
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """`texts:7:12`, by which it can be run again."""
+        """The name to replay the case by, such as `texts:7:12`."""
         return f"{self.kind.name}:{self.seed}:{self.number}"
 
 

@@ -1,4 +1,4 @@
-"""Causal models: another token changes what comes at it and later, and not one bit of what comes before."""
+"""Causal models: a changed token must not change any bit of earlier results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.campaign.verdict import WrongError
 
 
 def case(case: Case) -> str:
-    """Other tokens from a place on, in one causal model on one target."""
+    """Change the tokens after a position, in a causal model on a target."""
     random, target = case.random, case.random.choice(TARGETS)
     model = settled(drawn(random, causal=True), target)
     note(case, model, target)

@@ -1,4 +1,4 @@
-"""Command lines with right and wrong options, values and files, run in this process.
+"""Run command lines with valid and invalid options, values and files in this process.
 
 A verb ends with 0, or with 1 where a check failed, or with 2 and one message; its JSON is one that machines can read.
 """
@@ -23,9 +23,9 @@ from tests.campaign.verdict import WrongError, found, sign_of
 from tests.campaign.weird import WORDS
 
 FAILING = ("check", "doctor")
-"""Verbs that may find that something is broken, and end with 1."""
+"""Verbs that may find a problem and exit with 1."""
 SLOW = ("calibrate", "doctor", "bench", "tune", "train")
-"""Verbs that are given something to do seldom: they take seconds at least."""
+"""Verbs that take seconds and are drawn rarely."""
 ALWAYS: dict[str, tuple[str, ...]] = {
     "bench": ("--lengths", "8", "--rounds", "1", "--limit", "60", "-s", "d_model=8", "-s", "depth=1", "--size", "tiny"),
     "train": ("--steps", "2", "--batch", "2", "--seq-len", "8", "--data", "text.txt"),
@@ -34,7 +34,7 @@ ALWAYS: dict[str, tuple[str, ...]] = {
     "eval": ("--data", "text.txt"),
     "generate": ("--tokens", "3"),
 }
-"""What keeps a verb short; what is drawn comes behind it, and wins."""
+"""Options that keep a verb short. Drawn options follow and override them."""
 SMALL = ("flash", "--size", "tiny")
 MODELS: tuple[tuple[str, ...], ...] = (
     SMALL, SMALL, ("flash", "-s", "d_model=8", "-s", "depth=1", "-s", "vocab=256", "-s", "key_dim=4", "--chunk", "4"),
@@ -86,7 +86,7 @@ ENDLESS = (
     "size",
     "budget",
 )
-"""Options whose large values are no mistake, but ask for more than a campaign has time for."""
+"""Options whose large values are valid, but take too long for a campaign."""
 LARGE = re.compile(r"\d{3,}|^(base|small|large|pg19)$")
 NUMBER = re.compile(r"(?<![\w.])-?(nan|inf|infinity)(?![\w])", re.IGNORECASE)
 
@@ -98,7 +98,7 @@ def _verbs() -> dict[str, Any]:
 
 
 def case(case: Case) -> str:
-    """One command line."""
+    """A command line."""
     props = case.once("props", make)
     shutil.copytree(props, case.folder, dirs_exist_ok=True, symlinks=True)
     line = drawn(case.random)
@@ -111,7 +111,7 @@ def case(case: Case) -> str:
 
 
 def drawn(random: random.Random) -> list[str]:
-    """A line: a verb, a model where it takes one, options with values."""
+    """A verb with a model if it takes one, and options with values."""
     verb = random.choice(sorted(_verbs()))
     if verb in SLOW and random.random() < 0.7:
         verb = random.choice(["plan", "run", "show", "new", "export", "generate", "eval"])
@@ -149,7 +149,7 @@ def _option(option: Any, random: random.Random, wrong: float) -> list[str]:
 
 
 def judge(line: list[str], result: Result) -> None:
-    """Raises WrongError where a line ended as none may."""
+    """Raise WrongError if a verb ended in an invalid way."""
     verb = line[0]
     error = result.exception
     if error is not None and not isinstance(error, SystemExit):
@@ -184,6 +184,6 @@ def _check_json(verb: str, text: str) -> None:
 
 
 def _cause(stderr: str) -> str:
-    """The line that names the exception."""
+    """The line of the traceback that names the exception."""
     lines = [line for line in stderr.splitlines() if line.startswith("error:")]
     return lines[0] if lines else stderr

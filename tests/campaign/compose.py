@@ -21,7 +21,7 @@ from tests.campaign.drawing import example
 from tests.strategies import VALUES, models, primitive_graphs
 
 BLOCKS = ("flash", "flash", "gau", "mhsa", "mlp", "glu", "performer", "combiner", "mc_mhsa", "token_shift")
-"""What a layer may be; flash twice, for it is what flashir is about."""
+"""The ops of layers. flash is listed twice, because it matters most."""
 SEGMENTED = ("flash",)
 VOCAB = 11
 OWN: dict[str, list[Any]] = {
@@ -39,7 +39,7 @@ ATTENTION = ("quadratic_attention", "chunked_recurrence", "linear_attention", "r
 
 @dataclass(frozen=True)
 class Drawn:
-    """A model with what to run it on.
+    """A model with the sizes to run it on.
 
     Args:
         graph: at any level.
@@ -80,12 +80,12 @@ def drawn(random: random.Random, *, causal: bool | None = None, narrow: bool = T
 
 
 def is_open(graph: Graph) -> bool:
-    """Whether something is still to be chosen."""
+    """Whether the model has open choices."""
     return any(value is AUTO for node in graph.walk() for value in node.attrs.values())
 
 
 def a_length(graph: Graph, random: random.Random) -> int:
-    """Tokens at which chunks begin and end, or any."""
+    """A length near the border of a chunk, or any length."""
     chunks = [n for node in graph.walk() for name in ("chunk", "tile") if isinstance(n := node.attrs.get(name), int)]
     n = random.choice(chunks or [5])
     near = [n - 1, n, n + 1, 2 * n, 3 * n + 2, random.randrange(40), 1, 0]
@@ -93,7 +93,7 @@ def a_length(graph: Graph, random: random.Random) -> int:
 
 
 def lowered(graph: Graph, random: random.Random) -> Graph:
-    """The same function at a lower level, and read back from its text."""
+    """The model at a lower level, or read back from its text."""
     named = with_scopes(graph)
     how: list[Callable[[Graph], Graph]] = [
         Lower("attention", lambda node: node.op in ATTENTION or primitives(node)).apply,
@@ -105,7 +105,7 @@ def lowered(graph: Graph, random: random.Random) -> Graph:
 
 
 def composed(random: random.Random, causal: bool | None, dtype: DType) -> Graph:
-    """A stack of layers, drawn anew where what was drawn is refused."""
+    """A stack of layers. Invalid stacks are drawn again."""
     for _ in range(100):
         try:
             return _Stack(random, causal, dtype).graph()
@@ -115,7 +115,7 @@ def composed(random: random.Random, causal: bool | None, dtype: DType) -> Graph:
 
 
 class _Stack:
-    """One stack while it is drawn."""
+    """A stack while it is drawn."""
 
     def __init__(self, random: random.Random, causal: bool | None, dtype: DType) -> None:
         self.random, self.causal, self.dtype = random, causal, dtype
@@ -144,7 +144,7 @@ class _Stack:
         return b.finish(*heads)
 
     def part(self, b: Builder, x: Value, segments: list[Value]) -> Value:
-        """One layer, several in a loop, loops in a loop, a residual around them, or something of open sizes."""
+        """A layer, a loop of layers, nested loops, a residual around them, or an op with open sizes."""
         random = self.random
         match random.randrange(8):
             case 0 | 1:
@@ -165,7 +165,7 @@ class _Stack:
                 return self.layer()(b, x, *segments)
 
     def layer(self) -> Callable[..., Value]:
-        """A block with its settings drawn; what is refused is drawn again with the whole stack."""
+        """A block with random settings. If they are invalid, the whole stack is drawn again."""
         op = self.random.choice(BLOCKS)
         attrs = self.attrs(op)
         takes = op in SEGMENTED
@@ -176,7 +176,7 @@ class _Stack:
         return insert
 
     def attrs(self, op: str) -> dict[str, Any]:
-        """Some of an op's attributes drawn, the others at their default."""
+        """Random values of some attributes of an op; the others keep their defaults."""
         random = self.random
         made: dict[str, Any] = {}
         for name, spec in OPS[op].attrs.items():
@@ -197,7 +197,7 @@ class _Stack:
         return b.insert(op, (x,), {"max_len": 90} if op == "learned_position" else {})[0]
 
     def reshaped(self, b: Builder, x: Value) -> Value:
-        """Something whose attributes hold open sizes, and that keeps the past from the future."""
+        """A causal op whose attributes have open sizes."""
         random, width = self.random, self.width
         batch, length, _ = x.type.shape
         match random.randrange(4):

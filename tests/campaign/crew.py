@@ -1,4 +1,4 @@
-"""A worker as its parent sees it: cases go in, replies come out; one that hangs, dies or grows is ended."""
+"""A worker seen from its parent: it takes cases and returns replies. One that hangs, dies or grows is ended."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.campaign.tree import kill_tree, usage_of
 from tests.campaign.verdict import LONGEST, ROOT, Reply, sign_of
 
 LOOK = 0.25
-"""Seconds between two looks at a worker."""
+"""Seconds between two checks of a worker."""
 PATIENCE = 6
-"""By the clock a case may take so many times what it may take of the processor."""
+"""The wall-clock limit of a case, as a multiple of its processor time limit."""
 LIGHT = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 class AbandonedError(Exception):
-    """The campaign's time was over before the case was."""
+    """The time of the campaign ended before the case did."""
 
 
 class Worker:
-    """A process that runs cases of one kind, with a home, a cache and temporary files of its own."""
+    """A process that runs cases of one kind, with its own home, cache and temporary files."""
 
     def __init__(self, kind: Kind, seed: int, *, shared: Path | None = None, talk: bool = False) -> None:
-        """Start it; `shared` is where its cases keep what is slow to make, also for the workers after it."""
+        """Start the process. Its cases keep files that are slow to make in `shared`, also for later workers."""
         self.kind = kind
         self.scratch = Path(tempfile.mkdtemp(prefix=f"flashir-{kind.name}-"))
         self._log: IO[bytes] = (self.scratch / "log").open("w+b")
@@ -57,11 +57,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another case."""
+        """Whether the worker can run another case."""
         return not self._broken and self.process.poll() is None
 
     def run(self, number: int, abandon: Callable[[], bool] = lambda: False) -> Reply:
-        """Run one case. A worker that hangs, dies or grows meanwhile is a finding, and ended.
+        """Run a case. A worker that hangs, dies or grows is a finding, and is ended.
 
         Raises:
             AbandonedError: `abandon`, which is asked again and again, said so.
@@ -96,7 +96,7 @@ class Worker:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _ended(self, started: float, sign: str, what: str) -> Reply:
-        """End it, having asked where it is."""
+        """End the process after asking for its position."""
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGUSR1)
         time.sleep(1.0)
@@ -127,7 +127,7 @@ class Worker:
 
 
 def _where(trace: str) -> str:
-    """The innermost line of flashir in what faulthandler wrote last."""
+    """The innermost line of flashir in the last output of faulthandler."""
     ours = [line for line in trace.rpartition("most recent call first")[2].splitlines() if str(ROOT) in line]
     ours = [line for line in ours if f"{ROOT}/tests" not in line]
     if not ours:
@@ -137,7 +137,7 @@ def _where(trace: str) -> str:
 
 
 def _environment(scratch: Path, talk: bool) -> dict[str, str]:
-    """One thread, light compilation, and a home of its own."""
+    """The environment: one thread, light compilation, and its own home."""
     folders = {"HOME": "home", "FLASHIR_CACHE": "cache", "TMPDIR": "tmp"}
     for name in folders.values():
         (scratch / name).mkdir()

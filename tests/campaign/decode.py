@@ -1,4 +1,4 @@
-"""Decoders of random causal models: prompts of several lengths and steps give the logits of the whole text."""
+"""Decoders of random causal models: prompts and steps must give the logits of the whole text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS = ("onnx:cpu", "onnx:cpu", "onnx:cpu", "torch:cpu", "torch:cpu", "torch:
 
 
 def case(case: Case) -> str:
-    """Prompts, then steps to the end, of one model on one target."""
+    """Prompts, then steps to the end, of a model on a target."""
     random, target = case.random, case.random.choice(TARGETS)
     model = settled(drawn(random, causal=True), target)
     model = replace(model, batch=max(1, model.batch), length=max(2, model.length))

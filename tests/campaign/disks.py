@@ -1,4 +1,4 @@
-"""Verbs that write to a disk that is full after some bytes: one message, exit code 2, what was there is whole."""
+"""Verbs that write to a full disk: one message, exit code 2, and existing files stay whole."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.campaign.writers import NEW, OLD, WRITERS, finish, state, wanted
 
 BYTES = (0, 1, 10, 100, 1000, 4096, 10_000, 20_000, 50_000, 100_000, 300_000)
 WARNING_ONLY = ("tune",)
-"""What these write is a cache: they go on without it, and say so."""
+"""Verbs that write a cache. They continue without it, with a warning."""
 
 
 def case(case: Case) -> str:
-    """One line on a full disk, then again on one with room."""
+    """A command line on a full disk, then on one with space."""
     random = case.random
     props = case.once("props", make)
     name = random.choice(list(WRITERS))

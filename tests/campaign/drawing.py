@@ -1,4 +1,4 @@
-"""Examples of hypothesis' strategies that follow from a seed alone."""
+"""Draw examples of hypothesis strategies from a seed alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 T = TypeVar("T")
 DRAWS = 6
-"""The first that hypothesis draws are simple; the last of these is taken."""
+"""The number of examples to draw. The first ones are simple, so the last one is used."""
 
 
 def example(strategy: st.SearchStrategy[T], random: random.Random) -> T:
-    """One value of the strategy."""
+    """A value of the strategy."""
     found: list[T] = []
     options = settings(
         max_examples=DRAWS,

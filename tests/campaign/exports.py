@@ -1,4 +1,4 @@
-"""Exports of random models, loaded and run in another process by the runtime of their format alone."""
+"""Exports of random models, run in another process with the runtime of their format only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TARGETS = ("onnx:cpu", "onnx:cpu", "onnx:cpu", "onnx:cpu", "torch:cpu", "torch:c
 
 
 def case(case: Case) -> str:
-    """One export of one model; with a decoder where that is asked for."""
+    """An export of a model, in some cases with a decoder."""
     random, target = case.random, case.random.choice(TARGETS)
     decode = target == "onnx:cpu" and random.random() < 0.3
     model = settled(drawn(random, causal=True if decode else None), target)
@@ -52,7 +52,7 @@ def case(case: Case) -> str:
 
 
 def run_elsewhere(kind: str, folder: Path, arrays: list[Array], scratch: Path) -> list[Array]:
-    """The results of an artefact in a process that has no flashir. Raises WrongError where it ends in an error."""
+    """The results of an artefact in a process without flashir. Raises WrongError if it fails."""
     given, out = scratch / "given.npz", scratch / "results.npz"
     np.savez(given, **{f"x{n}": array for n, array in enumerate(arrays)})  # type: ignore[arg-type]
     reader = _reader(kind)
@@ -69,7 +69,7 @@ def run_elsewhere(kind: str, folder: Path, arrays: list[Array], scratch: Path) -
 
 @cache
 def _reader(kind: str) -> subprocess.Popen[str]:
-    """The process; it is fresh with regard to flashir, and serves many cases."""
+    """The process, which never imports flashir and serves many cases."""
     environment = {name: value for name, value in os.environ.items() if kind == "jax" or name != "PYTHONPATH"}
     line = [sys.executable, str(Path(__file__).with_name("reader.py")), kind]
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Malformed files of every format that flashir reads: they are read, or refused by an error that names the file."""
+"""Malformed files of every format: they must be read, or refused with an error that names the file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TOML = (
 
 
 def case(case: Case) -> str:
-    """One malformed file."""
+    """A malformed file."""
     random = case.random
     name = random.choice(SLOW if random.random() < 0.1 else FAST)
     path = case.once(f"good/{name}", lambda path: good(path, name))
@@ -69,7 +69,7 @@ def case(case: Case) -> str:
 
 
 def malform(file: Path, random: random.Random) -> str:
-    """Change a file, or what stands in its place; what was done."""
+    """Damage or replace a file. Returns a description."""
     ways = [_damaged, _damaged, _foreign, _other_thing]
     if _is_json(file):
         ways += [_structured] * 8
@@ -109,7 +109,7 @@ def _foreign(file: Path, random: random.Random) -> str:
 
 
 def _other_thing(file: Path, random: random.Random) -> str:
-    """A folder, a link to nowhere or to itself, nothing, in place of the file."""
+    """Replace the file by a folder, a broken link, a link to itself, or nothing."""
     file.unlink()
     match random.randrange(4):
         case 0:
@@ -126,7 +126,7 @@ def _other_thing(file: Path, random: random.Random) -> str:
 
 
 def _structured(file: Path, random: random.Random) -> str:
-    """A JSON value with some of its parts replaced, left out, wrapped or repeated."""
+    """A JSON value with parts replaced, removed, wrapped or repeated."""
     value = json.loads(file.read_bytes())
     told = []
     for _ in range(random.choice([1, 1, 2, 4])):
@@ -174,7 +174,7 @@ def _places(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _worded(file: Path, random: random.Random) -> str:
-    """A text with tokens changed, or a TOML value replaced."""
+    """A text with changed tokens, or with a replaced TOML value."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".toml" and random.random() < 0.7:
         lines = text.splitlines()
@@ -189,7 +189,7 @@ def _worded(file: Path, random: random.Random) -> str:
 
 
 def _header(file: Path, random: random.Random) -> str:
-    """The JSON header of a safetensors file changed, its length right or wrong."""
+    """A safetensors file with a changed JSON header, whose length may be wrong."""
     content = file.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header, what = json.loads(content[8 : 8 + size]), []

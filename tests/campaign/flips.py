@@ -1,4 +1,4 @@
-"""Damage in files that flashir wrote: a flipped bit, a cut end, a lost block is noticed, or makes no difference."""
+"""Damaged files of flashir: a flipped bit, a cut or a lost block must be noticed, or make no difference."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.campaign.verdict import WrongError
 FAST = tuple(name for name, each in FORMATS.items() if each.guarded and not each.slow)
 SLOW = tuple(name for name, each in FORMATS.items() if each.guarded and each.slow)
 _good: dict[str, object] = {}
-"""What was read from the good files, by format."""
+"""The content of the valid files by format."""
 
 
 def case(case: Case) -> str:
-    """One damage in one file of one format."""
+    """A damaged file."""
     random = case.random
     name = random.choice(SLOW if random.random() < 0.1 else FAST)
     path = case.once(f"good/{name}", lambda path: good(path, name))
@@ -53,7 +53,7 @@ def case(case: Case) -> str:
 
 
 def damage(content: bytes, random: random.Random) -> tuple[bytes, str]:
-    """The content with one damage, and what it is."""
+    """The damaged content, and a description."""
     data = bytearray(content)
     if not data:
         return b"\0", "a byte in an empty file"
@@ -74,14 +74,14 @@ def damage(content: bytes, random: random.Random) -> tuple[bytes, str]:
 
 
 def is_of(name: str, file: Path) -> bool:
-    """Whether a file holds what is read: text that people wrote, pages, boards and locks do not."""
+    """Whether a file is guarded: texts of people, pages, boards and locks are not."""
     if name == "shards":
         return file.parts[0] == "shards"
     return not (name == "run" and (file.parts[0] in ("tensorboard", "metrics.jsonl") or "log" in file.name))
 
 
 def sign_of_file(file: Path) -> str:
-    """The name of a file without what is different every time."""
+    """The name of a file without its varying parts."""
     stem = file.name
     return stem if len(stem) < 24 and not any(c.isdigit() for c in file.stem) else f"*{file.suffix}"
 

@@ -1,4 +1,4 @@
-"""The files that flashir writes or reads: how a good one is made, and what is read from it, to be compared."""
+"""The file formats of flashir: how to make a valid file, and what to compare of its content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IDS = np.arange(20)[None] % 7
 
 @dataclass(frozen=True)
 class Format:
-    """One format.
+    """A format.
 
     Args:
         make: fills a folder.
@@ -65,7 +65,7 @@ def _run(target: str) -> Callable[[Path], object]:
 
 
 def _decoded(folder: Path) -> object:
-    """The logits of prompts and of a step, by what the folder has for that."""
+    """The logits of prompts and of a step of the decoder in the folder."""
     from flashir.generation.generate import restored
 
     decoder = restored(folder)
@@ -109,7 +109,7 @@ def _checkpoint(folder: Path) -> object:
 
 
 def _make_run(folder: Path) -> None:
-    """A run of two steps, as `train` leaves it."""
+    """A training run of two steps."""
     beside = folder.with_name("run-props")
     if not beside.exists():
         props.make(beside)
@@ -117,7 +117,7 @@ def _make_run(folder: Path) -> None:
 
 
 def _read_run(folder: Path) -> object:
-    """The newest checkpoint with its state, the recipe, the tokenizer; the curve is for people."""
+    """The newest checkpoint with its state, the recipe and the tokenizer, without the curve."""
     from flashir.train.data.tokenizer import Tokenizer
     from flashir.train.run_folder import RunFolder
 
@@ -145,7 +145,7 @@ def _make_store(folder: Path) -> None:
 
 
 def _settled(path: Path) -> None:
-    """One file, without the journal beside it."""
+    """The file without its journal."""
     import sqlite3
 
     connection = sqlite3.connect(path)
@@ -162,7 +162,7 @@ def _store(folder: Path) -> object:
 
 
 def _in_cache(folder: Path, name: str) -> Path:
-    """A file of the folder where this user's cache has it."""
+    """A file at its place in the user's cache."""
     place = Path(os.environ["FLASHIR_CACHE"]) / name
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / Path(name).name, place)
@@ -209,7 +209,7 @@ def _make_profile(folder: Path) -> None:
 
 
 def _profile(folder: Path) -> object:
-    """The target as it is planned for; a profile that is left out with a warning gives the shipped one."""
+    """The target of a plan. If a profile is left out with a warning, it is the default one."""
     from flashir.machine.targets import target
 
     place = _in_cache(folder, "profiles/onnx-cpu.json")
@@ -233,7 +233,7 @@ def _bench(folder: Path) -> object:
 
 
 def _make_corpus(folder: Path) -> None:
-    """Text with its shards, as `train` tokenised it."""
+    """A text with its shards."""
     (folder / "text").mkdir()
     (folder / "text" / "a.txt").write_text(props.TEXT, encoding="utf-8")
     (folder / "text" / "b.txt").write_text("The cat sat on the mat.\n" * 90, encoding="utf-8")
@@ -321,11 +321,11 @@ FORMATS: dict[str, Format] = {
     "npy": Format(_make_npy, _npy, guarded=False),
     "record": Format(_make_record, _read_record, guarded=False),
 }
-"""By name. Files that people write or edit are not guarded: nothing says what they were."""
+"""Formats by name. Files that people write or edit have no digest."""
 
 
 def good(folder: Path, name: str) -> Path:
-    """A good one in a folder that is made."""
+    """Make a valid file in a new folder."""
     folder.mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

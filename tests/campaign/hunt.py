@@ -1,4 +1,4 @@
-"""The campaign: kinds take turns, each in a worker that stays warm for its turn, until the time is over."""
+"""The campaign: kinds take turns until the time is over, and a worker runs the cases of a turn."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.campaign.ledger import Ledger
 from tests.campaign.progress import Progress
 
 TURN = 120.0
-"""Seconds of a kind's turn at most: a worker does not grow old, and every kind has its turn soon."""
+"""The longest turn in seconds. Short turns keep workers fresh and kinds alternating."""
 GRACE = 20.0
-"""Seconds that the last cases have after the time is over."""
+"""Seconds for the last cases after the time is over."""
 
 
 @dataclass
 class Hunt:
-    """One run of a campaign.
+    """A run of a campaign.
 
     Args:
         ledger: where what is found goes.
@@ -43,7 +43,7 @@ class Hunt:
     _failed: list[BaseException] = field(default_factory=list, init=False)
 
     def run(self) -> None:
-        """Run until the time is over, or every kind has had its cases. Raises KeyboardInterrupt after Ctrl-C."""
+        """Run until the time is over or all cases are done. Raises KeyboardInterrupt after Ctrl-C."""
         self._deadline = None if self.seconds is None else time.monotonic() + self.seconds
         counts = self.ledger.counts
         self._last = {k.name: None if self.cases is None else counts[k.name].next + self.cases for k in self.kinds}
@@ -81,7 +81,7 @@ class Hunt:
             self._stop.set()
 
     def _take(self) -> Kind | None:
-        """The kind that had the least time so far and is in no other hands; None where there is nothing to do."""
+        """The free kind with the least time so far; None if there is nothing to do."""
         while not self._over():
             with self._lock:
                 due = [kind for kind in self.kinds if not self._done(kind)]
@@ -96,7 +96,7 @@ class Hunt:
         return None
 
     def _turn(self, kind: Kind) -> None:
-        """Cases of one kind in one worker, which is replaced where it ends."""
+        """Run cases of one kind in a worker, which is replaced if it ends."""
         started = time.monotonic()
         fair = TURN if self.seconds is None else min(TURN, self.seconds * self.workers / len(self.kinds))
         until = started + fair

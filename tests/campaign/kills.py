@@ -1,4 +1,4 @@
-"""Verbs that write, ended at a random moment: what is there is old or new, and the same line then works."""
+"""Verbs that write, killed at a random moment: the output must be old or new, and the verb must work again."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CODES = {
     signal.SIGTERM: (0, -15, 143, 130),
     signal.SIGINT: (0, 130, -2),
 }
-"""How a process may end that was sent a signal: by it, quietly, or it was done already."""
+"""The allowed exit codes after a signal: by the signal, quietly, or already done."""
 AT_MOST = 20.0
-"""Seconds until a process is ended that has written nothing."""
+"""Seconds after which a process that has written nothing is ended."""
 
 
 def case(case: Case) -> str:
-    """One line, ended once, then run to its end."""
+    """A command line that is killed once and then run to its end."""
     random = case.random
     props = case.once("props", make)
     name = random.choice(list(WRITERS))
@@ -60,7 +60,7 @@ def case(case: Case) -> str:
 
 
 def _seen(folder: Path) -> list[tuple[str, int]]:
-    """The names and sizes of all files, which change as soon as something is written."""
+    """The names and sizes of all files, to notice the first write."""
     seen = []
     for path in folder.rglob("*"):
         try:

@@ -1,4 +1,4 @@
-"""The kinds of cases: what each looks for, and the limits of one case."""
+"""The kinds of cases, what they look for, and the limits of a case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of cases.
+    """A kind of cases.
 
     Args:
         name: as on the command line.
@@ -57,7 +57,7 @@ SHOWN = tuple(kind.name for kind in _ALL if not kind.hidden)
 
 
 def chosen(names: str | None) -> tuple[Kind, ...]:
-    """The kinds of a list such as `texts,api`; all but the hidden ones without a list. Raises UsageError."""
+    """The kinds in a list such as `texts,api`; by default all but the hidden ones. Raises UsageError."""
     wanted = SHOWN if names is None else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     if unknown := [name for name in wanted if name not in KINDS]:
         raise UsageError(f"unknown kinds {', '.join(map(repr, unknown))}; known: {', '.join(SHOWN)}")

@@ -1,4 +1,4 @@
-"""What a campaign has done so far, in a folder: counts that are replaced whole, findings that are added at once."""
+"""The results of a campaign in a folder: counts, which are replaced as a whole, and findings, which are appended."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.campaign.verdict import Reply, UsageError
 COUNTS, FINDINGS = "counts.json", "findings.jsonl"
 FORMAT = 1
 ALIKE = 20
-"""So many findings of one sign are kept; the others are counted."""
+"""The most findings to keep per sign; further ones are only counted."""
 SIGNS = 200
-"""So many signs of refusals are counted."""
+"""The most signs of refusals to count."""
 OFTEN = 1.0
-"""Seconds between two writings of the counts."""
+"""Seconds between two writes of the counts."""
 
 
 @dataclass
 class Count:
-    """One kind: the next number, seconds of its cases, outcomes; findings, and refusals of whole cases, by sign."""
+    """The counts of a kind: next number, seconds, outcomes, and findings and refusals by sign."""
 
     next: int = 0
     seconds: float = 0.0
@@ -35,17 +35,17 @@ class Count:
 
     @property
     def cases(self) -> int:
-        """How many were run."""
+        """The number of cases."""
         return sum(self.outcomes.values())
 
     @property
     def found(self) -> int:
-        """How many of them were findings."""
+        """The number of findings."""
         return sum(self.findings.values())
 
 
 class Ledger:
-    """The folder of a campaign. After a kill it is at most a second old, and no case counts twice."""
+    """The folder of a campaign. After a kill it is at most a second old, and no case is counted twice."""
 
     def __init__(self, folder: Path, seed: int, kinds: tuple[Kind, ...]) -> None:
         self.folder, self.seed = folder, seed
@@ -55,7 +55,7 @@ class Ledger:
 
     @staticmethod
     def new(folder: Path, seed: int, kinds: tuple[Kind, ...]) -> Ledger:
-        """A fresh one. Raises UsageError where the folder has something in it."""
+        """A new ledger. Raises UsageError if the folder is not empty."""
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty; choose another folder, or --resume {folder}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class Ledger:
 
     @staticmethod
     def read(folder: Path, kinds: tuple[Kind, ...] | None) -> Ledger:
-        """One to go on with; the kinds are its own where none are given. Raises UsageError."""
+        """Read a ledger to continue, by default with its own kinds. Raises UsageError."""
         from tests.campaign.kinds import chosen
 
         try:
@@ -82,13 +82,13 @@ class Ledger:
         return ledger
 
     def findings(self) -> list[dict[str, Any]]:
-        """Those that are kept; a line that was cut short by a kill is left out."""
+        """The kept findings. A truncated last line is skipped."""
         path = self.folder / FINDINGS
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
     def add(self, kind: Kind, number: int, reply: Reply) -> None:
-        """What came of a case; a finding is on disk before this returns."""
+        """Record a reply. A finding is on disk when this returns."""
         count = self.counts[kind.name]
         count.next = number + 1
         count.seconds += reply.seconds
@@ -102,7 +102,7 @@ class Ledger:
             self.write()
 
     def close(self) -> None:
-        """Remove what the workers shared; the next ones make it again."""
+        """Remove the shared files of the workers."""
         shutil.rmtree(self.folder / "shared", ignore_errors=True)
 
     def write(self) -> None:
@@ -136,5 +136,5 @@ class Ledger:
 
 
 def replay(case: str) -> str:
-    """The command that runs a case again."""
+    """The command to replay a case."""
     return f"python -m tests.campaign --replay {case}"

@@ -1,4 +1,4 @@
-"""Faults on purpose, by the number of the case: what a campaign must notice, and what it must let pass."""
+"""Planted faults, by the number of the case, that a campaign must notice or let pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.campaign.verdict import WrongError
 
 
 def case(case: Case) -> str:
-    """ok, refused, a wrong number, an exception that leaks, a crash, memory without end, a hang."""
+    """ok, refused, a wrong number, a leaking exception, a crash, unbounded memory, or a hang."""
     case.note("number", case.number)
     match case.number % 7:
         case 0:

@@ -1,4 +1,4 @@
-"""flashir as users start it: a process of its own, with limits, signals and streams of the case's choice."""
+"""Start flashir as users do, in a process with chosen limits, signals and streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.campaign.tree import kill_tree
 from tests.campaign.verdict import WrongError, sign_of
 
 LONGEST = 180.0
-"""Seconds that a process may take, by the clock of a machine that is busy."""
+"""The most seconds of a process on a busy machine."""
 BAD = ("Traceback", "this is a bug in flashir", "Exception ignored", "Fatal Python error", "terminate called")
 
 
@@ -63,7 +63,7 @@ def start(
 
 
 def ended(process: subprocess.Popen[bytes], line: Sequence[str]) -> Ended:
-    """Wait for the end. Raises WrongError where there is none."""
+    """Wait for the end. Raises WrongError if the process does not end."""
     try:
         out, err = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
@@ -74,7 +74,7 @@ def ended(process: subprocess.Popen[bytes], line: Sequence[str]) -> Ended:
 
 
 def judge(verb: str, done: Ended, codes: Sequence[int]) -> None:
-    """Raises WrongError for an exit code that is not among those, a traceback, or what is called a bug."""
+    """Raise WrongError for another exit code, a traceback, or a message about a bug."""
     said = done.stdout + done.stderr
     for words in BAD:
         if words in said:
@@ -85,14 +85,14 @@ def judge(verb: str, done: Ended, codes: Sequence[int]) -> None:
 
 
 def wait_for(look: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait until something is so, the process ends, or the time is over."""
+    """Wait for a condition, the end of the process, or the end of the time."""
     end = time.monotonic() + seconds
     while not look() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.001)
 
 
 def clear(path: Path) -> None:
-    """Remove what there is of a path."""
+    """Remove a path of any kind."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""What people see of a campaign: a line that is renewed on a terminal, plain lines now and then in a pipe."""
+"""The progress of a campaign: an updated line on a terminal, and occasional lines in a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN = 30.0
 
 
 class Progress:
-    """Writes to standard error: each sign once, as it is found, and how far the campaign is."""
+    """Writes each new sign and the progress to standard error."""
 
     def __init__(self, ledger: Ledger, seconds: float | None) -> None:
         self.ledger = ledger
@@ -28,11 +28,11 @@ class Progress:
 
     @property
     def cases(self) -> int:
-        """How many were run, before a --resume too."""
+        """The number of cases, including those before --resume."""
         return sum(count.cases for count in self.ledger.counts.values())
 
     def saw(self, kind: Kind, number: int, reply: Reply) -> None:
-        """A case is done; the first finding of a sign is told at once."""
+        """Record a case, and print the first finding of each sign."""
         if reply.is_finding and (kind.name, reply.sign) not in self._known:
             self._known.add((kind.name, reply.sign))
             self._clear()
@@ -40,7 +40,7 @@ class Progress:
             print(f"  {replay(f'{kind.name}:{self.ledger.seed}:{number}')}", file=sys.stderr, flush=True)
 
     def tick(self) -> None:
-        """Time goes by."""
+        """Update the line."""
         if time.monotonic() - self._last < (RENEWED if self.terminal else PLAIN):
             return
         self._last = time.monotonic()
@@ -49,7 +49,7 @@ class Progress:
         print(self._line()[: 110 if self.terminal else None], end=end, file=sys.stderr, flush=True)
 
     def done(self) -> None:
-        """The last line makes room for what follows."""
+        """Clear the line."""
         self._clear()
 
     def _line(self) -> str:
@@ -75,7 +75,7 @@ def _clock(seconds: float) -> str:
 
 
 def summary(ledger: Ledger) -> str:
-    """A table of what was run, then each sign with its count and the command of its first case."""
+    """A table of the counts, then each sign with its count and a command to replay its first case."""
     lines = [f"{'kind':12} {'cases':>9} {'a minute':>9} {'findings':>9}  outcomes"]
     for name, count in ledger.counts.items():
         rate = 60 * count.cases / count.seconds if count.seconds else 0.0

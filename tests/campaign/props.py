@@ -1,4 +1,4 @@
-"""What command lines may name: models of every form, parameters, texts, and what is none of it."""
+"""Files that command lines may name: models of every form, parameters, texts, and invalid files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TEXT = "It is a truth universally acknowledged, that a single man in possession 
 
 
 def small() -> flashir.Graph:
-    """A model over bytes that every verb takes at once."""
+    """A byte-level model that every verb accepts."""
     return flashir.model("flash", d_model=8, depth=1, key_dim=4, vocab=256, chunk=4, cumsum="native")
 
 
 def make(folder: Path) -> None:
-    """Fill a folder with them."""
+    """Fill a folder with the files."""
     folder.mkdir()
     model = small()
     params = flashir.init(model, seed=3)
@@ -61,7 +61,7 @@ def _tokenizer(path: Path) -> None:
 
 
 def _run(folder: Path) -> None:
-    """A run of two steps, by the command line, as a user has it."""
+    """A training run of two steps, made by the command line."""
     import os
 
     from typer.testing import CliRunner

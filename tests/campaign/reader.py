@@ -1,4 +1,4 @@
-"""A process that runs artefacts by the runtime of their format alone: it never imports flashir, but for .jax.
+"""A process that runs artefacts with the runtime of their format only. It imports flashir only for .jax.
 
 python reader.py FORMAT
 
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def run_onnx(folder: Path, arrays: list[Any]) -> list[Any]:
-    """The results of model.onnx by ONNX Runtime."""
+    """The results of model.onnx in ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -30,7 +30,7 @@ def run_onnx(folder: Path, arrays: list[Any]) -> list[Any]:
 
 
 def run_torch(folder: Path, arrays: list[Any]) -> list[Any]:
-    """The results of model.pt2 by PyTorch."""
+    """The results of model.pt2 in PyTorch."""
     import torch
 
     program = torch.export.load(folder / "model.pt2")
@@ -41,7 +41,7 @@ def run_torch(folder: Path, arrays: list[Any]) -> list[Any]:
 
 
 def run_jax(folder: Path, arrays: list[Any]) -> list[Any]:
-    """The results of model.jax, whose parameters only flashir knows how to stack."""
+    """The results of model.jax. Only flashir can stack its parameters."""
     from flashir.backends.registry import backend_of
 
     _, run = backend_of("jax:cpu").load(folder, "cpu")  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ RUN = {"onnx": run_onnx, "torch": run_torch, "jax": run_jax}
 
 
 def main() -> None:
-    """Run what is asked for, until standard input ends."""
+    """Serve requests until standard input ends."""
     kind = sys.argv[1]
     for line in sys.stdin:
         folder, given, out = map(Path, line.rstrip("\n").split("\t"))

@@ -1,4 +1,4 @@
-"""Gradients of random models: those of PyTorch and JAX against the interpreter's directional derivatives."""
+"""Gradients of random models in PyTorch and JAX against directional derivatives of the interpreter."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.campaign.verdict import WrongError
 TARGETS = ("torch:cpu", "torch:cpu", "torch:cpu", "jax:cpu")
 TOLERANCE = 1e-3
 NOISE = 20.0
-"""So many times what the parameters' rounding to float32 moves a slope."""
+"""The allowed multiple of the change of a slope by rounding parameters to float32."""
 
 
 def case(case: Case) -> str:
-    """The gradients of every parameter of one model on one target."""
+    """The gradients of a model on a target."""
     target = case.random.choice(TARGETS)
     model = settled(drawn(case.random, narrow=False), target)
     note(case, model, target)

@@ -1,4 +1,4 @@
-"""Command lines with streams that are closed, full or cut short, and in odd environments."""
+"""Command lines with closed, full or interrupted streams, and in unusual environments."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ STDERR = ("pipe", "pipe", "pipe", "pipe", "closed", "full", "out")
 
 
 def case(case: Case) -> str:
-    """One line with streams and an environment."""
+    """A command line with streams and an environment."""
     random = case.random
     props = case.once("props", make)
     shutil.copytree(props, case.folder, symlinks=True, dirs_exist_ok=True)
@@ -97,7 +97,7 @@ def case(case: Case) -> str:
 
 
 def codes_of(line: list[str], stdout: str) -> tuple[int, ...]:
-    """How it may end: well, refused, by a broken pipe; `doctor` and `check` may find something."""
+    """The allowed exit codes: success, refusal, a broken pipe, and findings of `doctor` and `check`."""
     codes = [0, 2]
     if line[0] in ("doctor", "check"):
         codes.append(1)
@@ -107,7 +107,7 @@ def codes_of(line: list[str], stdout: str) -> tuple[int, ...]:
 
 
 def run(line: list[str], folder: Path, env: Mapping[str, str | None], stdin: str, stdout: str, stderr: str) -> Ended:
-    """Run it with these streams."""
+    """Run the command line with these streams."""
     streams: dict[str, Any] = {}
     closed = [number for number, how in enumerate((stdin, stdout, stderr)) if how == "closed"]
     if stdin in ("text", "bytes"):
@@ -134,7 +134,7 @@ def run(line: list[str], folder: Path, env: Mapping[str, str | None], stdin: str
 def _without(
     closed: list[int], line: list[str], folder: Path, env: Mapping[str, str | None], streams: dict[str, Any]
 ) -> Ended:
-    """With streams that are not open at all, which a shell does best."""
+    """Run with closed streams, through a shell."""
     import shlex
     import sys
 
@@ -150,7 +150,7 @@ def _without(
 
 
 def _on_a_terminal(line: list[str], folder: Path, env: Mapping[str, str | None], streams: dict[str, Any]) -> Ended:
-    """With standard output, and error where nothing else is said, on a terminal of 20 columns."""
+    """Run on a terminal of 20 columns."""
     import fcntl
     import struct
     import termios

@@ -1,4 +1,4 @@
-"""Mutated IR texts: what is read is printed and read again to the same graph; all else is refused, soon."""
+"""Mutated IR texts: they must parse and print to the same graph, or be refused quickly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECONDS = 5.0
 
 
 def case(case: Case) -> str:
-    """One text, mutated a few times."""
+    """A mutated text."""
     text = mutated(seed_text(case), case.random)
     case.note("text", text)
     started = time.process_time()
@@ -47,7 +47,7 @@ def case(case: Case) -> str:
 
 
 def _read(graph: Graph) -> str:
-    """What was read is whole: printed and read again it is the same; it can be planned, or is refused."""
+    """Check that a parsed graph prints and parses to the same graph, and plans or is refused."""
     printed = dumps(graph)
     try:
         again = loads(printed)
@@ -65,7 +65,7 @@ def _read(graph: Graph) -> str:
 
 
 def seed_text(case: Case) -> str:
-    """A valid text: of a random model, of an op, or of a file of the tests."""
+    """A valid text of a random model, of an op, or of a test file."""
     random = case.random
     if random.random() < 0.3:
         files = sorted((ROOT / "tests" / "filecheck").rglob("*.fir"))
@@ -89,14 +89,14 @@ def _of_an_op(random: random.Random) -> str:
 
 
 def mutated(text: str, random: random.Random) -> str:
-    """Some changes of tokens and characters, one after the other."""
+    """Apply a few random changes."""
     for _ in range(random.choice([1, 1, 1, 1, 1, 1, 2, 2, 3, 6])):
         text = random.choice(CHANGES)(text, random)
     return text[:200_000]
 
 
 def _token(text: str, random: random.Random) -> str:
-    """A token is replaced by another of the text, by a word, or by a number near it."""
+    """Replace a token by another one, a word, or a nearby number."""
     tokens = TOKEN.findall(text)
     if not tokens:
         return random.choice(WORDS)
@@ -110,7 +110,7 @@ def _token(text: str, random: random.Random) -> str:
 
 
 def _gone(text: str, random: random.Random) -> str:
-    """Tokens are left out."""
+    """Remove tokens."""
     tokens = TOKEN.findall(text)
     at = random.randrange(len(tokens) + 1)
     del tokens[at : at + random.choice([1, 1, 2, 5])]
@@ -118,7 +118,7 @@ def _gone(text: str, random: random.Random) -> str:
 
 
 def _twice(text: str, random: random.Random) -> str:
-    """A piece comes again, elsewhere or many times."""
+    """Repeat a piece, elsewhere or many times."""
     a, b = sorted((random.randrange(len(text) + 1), random.randrange(len(text) + 1)))
     piece = text[a : min(b, a + 300)]
     at = random.randrange(len(text) + 1)
@@ -126,7 +126,7 @@ def _twice(text: str, random: random.Random) -> str:
 
 
 def _line(text: str, random: random.Random) -> str:
-    """Two lines change places, or one is gone or comes twice."""
+    """Exchange two lines, remove one, or repeat one."""
     lines = text.splitlines(keepends=True) or [""]
     a, b = random.randrange(len(lines)), random.randrange(len(lines))
     match random.randrange(3):
@@ -140,14 +140,14 @@ def _line(text: str, random: random.Random) -> str:
 
 
 def _character(text: str, random: random.Random) -> str:
-    """Characters are changed, put in or left out."""
+    """Replace, insert or remove characters."""
     at = random.randrange(len(text) + 1)
     new = random.choice(CHARACTERS) * random.choice([0, 1, 1, 1, 2, 400])
     return text[:at] + new + text[at + random.choice([0, 1, 1]) :]
 
 
 def _cut(text: str, random: random.Random) -> str:
-    """The end is missing, or the beginning."""
+    """Cut off the end or the beginning."""
     at = random.randrange(len(text) + 1)
     return text[:at] if random.random() < 0.7 else text[at:]
 

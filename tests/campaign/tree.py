@@ -1,4 +1,4 @@
-"""A process and its descendants, by /proc: what they use together, and their end."""
+"""A process and its descendants in /proc: their total usage, and how to end them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds of processor time, and bytes of memory that is held."""
+    """Seconds of processor time, and bytes of memory."""
 
     seconds: float
     memory: int
@@ -33,7 +33,7 @@ def tree(pid: int) -> list[int]:
 
 
 def usage_of(pid: int) -> Usage:
-    """What the process and its descendants use; those that ended count by their time."""
+    """The usage of the process and its descendants, including the time of those that ended."""
     seconds, memory = 0.0, 0
     for each in tree(pid):
         stat = _stat(each)
@@ -44,7 +44,7 @@ def usage_of(pid: int) -> Usage:
 
 
 def kill_tree(pid: int) -> None:
-    """End the process and its descendants by SIGKILL, parents first, so that none makes another."""
+    """Kill the process and its descendants, parents first, so that none starts another."""
     for each in tree(pid):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(each, signal.SIGKILL)
@@ -57,7 +57,7 @@ def _all() -> Iterator[tuple[int, list[str]]]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields after the name: state, parent, ..; None where the process is gone."""
+    """The fields after the name: state, parent, ..; None if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Random models on every backend: the numbers are those of the float64 interpreter."""
+"""Random models on every backend: the results must be those of the float64 interpreter."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.campaign.compose import Drawn, drawn, is_open
 from tests.campaign.verdict import WrongError
 
 TARGETS = ("onnx:cpu", "onnx:cpu", "torch:cpu", "torch:cpu", "jax:cpu")
-"""JAX takes seconds to compile what the others run at once."""
+"""JAX is rare because it takes seconds to compile."""
 
 
 def case(case: Case) -> str:
-    """One model on one target."""
+    """A model on a target."""
     target = case.random.choice(TARGETS)
     model = settled(drawn(case.random), target)
     note(case, model, target)
@@ -31,7 +31,7 @@ def case(case: Case) -> str:
 
 
 def results_of(run: Runnable, arrays: Sequence[Array], target: str) -> tuple[Array, ...]:
-    """What a compiled model gives. Raises WrongError where it refuses inputs that the interpreter takes."""
+    """The results of a compiled model. Raises WrongError if it refuses inputs of the interpreter."""
     try:
         return several(run(*arrays))
     except FlashirError as error:
@@ -46,12 +46,12 @@ def settled(model: Drawn, target: str) -> Drawn:
 
 
 def workload(model: Drawn) -> dict[str, Any]:
-    """What a plan is told."""
+    """The workload of a plan."""
     return {"batch": max(1, model.batch), "seq_len": max(1, model.length)}
 
 
 def note(case: Case, model: Drawn, target: str) -> None:
-    """Keep what the case is made of."""
+    """Record the model and its sizes."""
     case.note("target", target)
     case.note("sizes", f"{model.batch} x {model.length}, seed {model.seed}, {model.dtype}")
     case.note("model", dumps(model.graph))

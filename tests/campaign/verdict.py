@@ -1,4 +1,4 @@
-"""What comes of a case: an outcome that is counted, or a finding with a sign by which its like are known."""
+"""The reply of a case: an outcome, or a finding with a sign that similar findings share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBERS = re.compile(r"\d+")
 
 
 class UsageError(Exception):
-    """The campaign itself was asked for something that it cannot do."""
+    """The arguments of the campaign are invalid."""
 
 
 class WrongError(Exception):
@@ -33,7 +33,7 @@ class WrongError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one case.
+    """The reply of a case.
 
     Args:
         outcome: such as `ok` or `refused`; `found` for a finding.
@@ -51,12 +51,12 @@ class Reply:
 
     @property
     def is_finding(self) -> bool:
-        """Whether something is wrong."""
+        """Whether the case found a fault."""
         return self.outcome == "found"
 
 
 def found(error: BaseException) -> Reply:
-    """The finding that an exception is: one that the case raised itself, or one that left flashir."""
+    """The finding for an exception, either a WrongError or one that leaked from flashir."""
     detail = "".join(traceback.format_exception(error))[-LONGEST:]
     if isinstance(error, WrongError):
         return Reply("found", error.sign, error.what, detail)
@@ -65,7 +65,7 @@ def found(error: BaseException) -> Reply:
 
 
 def place(trace: TracebackType | None) -> str:
-    """Where in the source of flashir an exception passed last: `flashir/files/atomic.py, reading`."""
+    """The innermost function of flashir in a traceback: `flashir/files/atomic.py, reading`."""
     frames = [frame for frame in traceback.extract_tb(trace) if is_ours(frame.filename)]
     if not frames:
         return "the campaign"
@@ -74,13 +74,13 @@ def place(trace: TracebackType | None) -> str:
 
 
 def is_ours(filename: str) -> bool:
-    """Whether a file is source of flashir or its plug-ins, not of the tests."""
+    """Whether a file is source of flashir or of its plug-ins."""
     path = Path(filename)
     return path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("flashir", "backends", "frontends")
 
 
 def sign_of(text: str) -> str:
-    """A message without its numbers, so that those of one kind look alike."""
+    """A message without numbers, so that similar messages are equal."""
     return _NUMBERS.sub("N", text.strip().splitlines()[-1] if text.strip() else "")[:120]
 
 

@@ -1,4 +1,4 @@
-"""Values that are of the wrong type, out of range, or just unusual."""
+"""Values of wrong types, out of range, or unusual."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flashir import AUTO, DType, Graph, Sampling
 
 
 class Hostile:
-    """An object that answers every question with an exception of its own."""
+    """An object that raises in conversions."""
 
     def __repr__(self) -> str:
         return "<Hostile>"
@@ -112,7 +112,7 @@ MAKERS: tuple[Callable[[], Any], ...] = (
 
 
 def weird(random: random.Random) -> Any:
-    """One of them."""
+    """A random unusual value."""
     way = random.random()
     if way < 0.35:
         return random.choice(NUMBERS)
@@ -120,7 +120,7 @@ def weird(random: random.Random) -> Any:
 
 
 def is_inside(value: Any) -> bool:
-    """Whether something that is written to that path lands in the working folder: a campaign harms no machine."""
+    """Whether a path is inside the working folder, so that writing there is harmless."""
     try:
         text = os.fsdecode(value)
     except (TypeError, ValueError):
@@ -129,7 +129,7 @@ def is_inside(value: Any) -> bool:
 
 
 def place(random: random.Random, folder: Path) -> Any:
-    """A path, or none at all, where something shall be written, inside the folder whatever it is."""
+    """A path to write to, or an unusual value, always inside the folder."""
     (folder / "there").mkdir(exist_ok=True)
     (folder / "there" / "file").write_text("x")
     (folder / "link").symlink_to("nowhere")
@@ -141,7 +141,7 @@ def place(random: random.Random, folder: Path) -> Any:
 
 
 def shown(value: Any) -> str:
-    """The value for people, short, whatever it is."""
+    """A short text of any value."""
     if isinstance(value, Graph):
         return "<a graph>"
     try:

@@ -1,4 +1,4 @@
-"""A worker process: runs the cases whose numbers it reads from standard input, and replies on a descriptor.
+"""A worker process: it reads numbers of cases from standard input, runs them, and replies on a descriptor.
 
 python -m tests.campaign.worker KIND SEED SCRATCH SHARED DESCRIPTOR
 """

@@ -1,4 +1,4 @@
-"""Verbs that write: a command line, what it leaves, and how that is read to be compared."""
+"""Verbs that write: a command line, its output, and how to read the output for comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.campaign.verdict import WrongError
 
 @dataclass(frozen=True)
 class Writer:
-    """One verb that writes.
+    """A verb that writes.
 
     Args:
         line: its words; `{seed}` is another in what is there already.
@@ -37,7 +37,7 @@ class Writer:
 
     @property
     def verb(self) -> str:
-        """Its first word."""
+        """The first word of the line."""
         return self.line.split()[0]
 
     def words(self, seed: int) -> list[str]:
@@ -109,11 +109,11 @@ WRITERS: dict[str, Writer] = {
     ),
 }
 OLD, NEW = 1, 2
-"""Seeds of what is there, and of what is written over it."""
+"""The seeds of the old and of the new output."""
 
 
 def state(writer: Writer, folder: Path) -> object:
-    """What is there: None for nothing, else what is read. Raises WrongError where it is neither whole nor refused.
+    """The content of the output; None if there is none. Raises WrongError if it is damaged.
 
     A folder that has nothing of the kind in it, or an unfinished file, is nothing.
     """
@@ -131,7 +131,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def finish(writer: Writer, folder: Path, seed: int) -> object:
-    """Run the line undisturbed, and read what it made. Raises WrongError where it fails."""
+    """Run the line undisturbed and read its output. Raises WrongError if it fails."""
     line = writer.words(seed)
     done = ended(start(line, folder), line)
     if done.code != 0:
@@ -141,7 +141,7 @@ def finish(writer: Writer, folder: Path, seed: int) -> object:
 
 @cache
 def wanted(name: str, seed: int, props: Path) -> object:
-    """What an undisturbed run of the line makes."""
+    """The content after an undisturbed run."""
     folder = props.parent / f"wanted-{name.replace(' ', '')}-{seed}"
     if not folder.exists():
         shutil.copytree(props, folder, symlinks=True)

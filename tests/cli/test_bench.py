@@ -150,7 +150,7 @@ def test_all_that_is_wrong_is_told_at_once(cli: Cli) -> None:
     ("line", "said"),
     [
         (("flash", "--lengths", "many"), "--lengths must be whole numbers from 1"),
-        (("transformer++", "--chunks", "64"), "none of transformer++ has a chunk to set"),
+        (("transformer++", "--chunks", "64"), "transformer++: no model has a chunk to set"),
         (("flash", "--cumsum", "skan"), "cumsum must be one of scan, matmul, native"),
         (("--show", "no.json"), "no.json"),
         (("flash", "--show", "no.json"), "--show runs nothing"),

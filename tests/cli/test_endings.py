@@ -21,7 +21,7 @@ from tests.train.data.test_endings import END, saved
 
 pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
-SHORT = ("--chunk", 16, "--batch", 2, "--seq-len", 16, "--steps", 2, "--save-every", 1, "--cumsum", "native")
+SHORT = ("--chunk", 16, "--batch", 2, "--seq-len", 16, "--steps", 2, "--save-every", 1, "--cumsum", "matmul")
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ class TestTrain:
         ("options", "said"),
         [
             (("--tokenizer", "GPT2", "--document-end", "<eos>"), f"no token '<eos>'\nits special tokens are {END}"),
-            (("--document-end", "a"), "a name that no text has as a token, got 'a'"),
+            (("--document-end", "a"), "that no other token has, got 'a'"),
             (("--document-end", ""), "document_end"),
             (("--tokenizer", "bpe:257", "--document-end", END), "at least 258"),
             (("-s", "vocab=256", "--document-end", END), "the tokenizer 258 ids, of which lm needs 257"),

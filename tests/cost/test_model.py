@@ -140,7 +140,7 @@ def test_a_fusing_target_keeps_what_a_kernel_reads_not_what_stays_inside():
     x, w = b.input("x", "f32[64, 64]"), b.input("w", "f32[64, 64]")
     h = b.tanh(b.mul(x, x))
     graph = b.finish(b.matmul(b.tanh(b.matmul(h, w)), w))
-    names = [value.name for value in Region(graph, {}, fuses=True, reached=reached(graph)).kept]
+    names = [value.name for value in Region(graph, {}, fuses=True, reached=reached(graph)).saved]
     assert sorted(names) == ["tanh_0", "tanh_1", "w", "x"]
 
 
@@ -159,7 +159,7 @@ def test_what_no_gradient_reaches_has_none_and_is_kept_for_others_alone():
     ids = b.input("ids", "i64[64, 64]")
     angles = b.sin(b.cast(ids, dtype=DType.F32))
     graph = b.finish(b.add(b.mul(x, angles), b.matmul(x, b.mul(angles, angles))))
-    names = [value.name for value in Region(graph, {}, fuses=False, reached=reached(graph)).kept]
+    names = [value.name for value in Region(graph, {}, fuses=False, reached=reached(graph)).saved]
     assert sorted(names) == ["mul_1", "sin_0"]
 
 

@@ -279,7 +279,7 @@ def test_attending_summaries_tell_no_documents_apart_both_ways() -> None:
     b = Builder()
     x, documents = b.input("x", "f32[2, 7, 8]"), b.input("documents", "i32[2, 7]")
     b.flash(x, documents=documents, summaries="attend")
-    with pytest.raises(IRError, match="attending summaries"):
+    with pytest.raises(IRError, match="summaries = attend cannot separate"):
         b.flash(x, documents=documents, summaries="attend", causal=False)
 
 

@@ -50,10 +50,14 @@ def test_a_document_in_a_row_is_as_if_alone(op: str, settings: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("op", "settings", "problem"),
     [
-        ("flash", {"causal": True, "lin_norm": "length"}, "lin_norm = length divides by what no causal token knows"),
-        ("flash", {"causal": True, "reduce_groups": False}, "reduce_groups = false is of a global part"),
-        ("flash", {"use_global": False, "reduce_groups": False}, "reduce_groups = false is of a global part"),
-        ("flash", {"norm_clamp": True}, "norm_clamp is a matter of scale_norm, the norm is layer_norm"),
+        ("flash", {"causal": True, "lin_norm": "length"}, "lin_norm = length needs the whole length"),
+        ("flash", {"causal": True, "reduce_groups": False}, "reduce_groups = false needs a bidirectional global part"),
+        (
+            "flash",
+            {"use_global": False, "reduce_groups": False},
+            "reduce_groups = false needs a bidirectional global part",
+        ),
+        ("flash", {"norm_clamp": True}, "norm_clamp needs scale_norm, the norm is layer_norm"),
         ("flash", {"expanded": 0}, "expanded must be at least 1"),
         ("gau", {"key_dim": 3}, "key_dim must be even"),
         ("gau", {"rope_dims": -2}, "rope_dims must be at least 0"),
@@ -65,7 +69,7 @@ def test_settings_that_contradict_each_other_are_refused(op: str, settings: dict
 
 
 def test_a_bias_that_is_divided_by_the_length_takes_no_documents() -> None:
-    with pytest.raises(FlashirError, match="divides by one length, and documents have one each"):
+    with pytest.raises(FlashirError, match="needs one length, but each document has its own"):
         block("gau", 5, True, bias_scale="length")
 
 

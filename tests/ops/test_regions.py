@@ -66,9 +66,15 @@ def test_scan_of_whole_numbers_stays_whole_even_without_steps() -> None:
 
 def test_a_scan_needs_something_to_walk_over_along_an_axis_that_exists() -> None:
     for text, problem in (
-        ("%a = scan(%x) {carries = 1} (%s) { yield %s }", "at least one operand to walk over beside its 1 carries"),
+        (
+            "%a = scan(%x) {carries = 1} (%s) { yield %s }",
+            "at least one operand to walk over in addition to its 1 carries",
+        ),
         ("%a = scan(%x) {carries = 0, axis = 2} (%s) { yield %s }", "axis 2 is out of range"),
-        ("%a = scan(%x) {carries = 0, invariants = 1} (%s) { yield %s }", "beside its 0 carries and 1 invariants"),
+        (
+            "%a = scan(%x) {carries = 0, invariants = 1} (%s) { yield %s }",
+            "to its 0 carries and 1 invariants",
+        ),
     ):
         with pytest.raises(FlashirError, match=problem):
             loads(f"model @m(%x: f32[2, 3]) {{ {text} return %a }}")

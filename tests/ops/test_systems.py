@@ -153,7 +153,7 @@ def test_the_feed_forward_blocks() -> None:
 def test_learned_positions_are_added_and_end() -> None:
     graph, p, x = block("learned_position", 5, max_len=7)
     is_both(graph, p, x, x + p["pos.weight"][:5])
-    with pytest.raises(FlashirError, match="max_len = 4, the sequence has 5"):
+    with pytest.raises(FlashirError, match="max_len = 4 learned positions, the sequence has 5"):
         block("learned_position", 5, max_len=4)
     b = Builder()
     free = b.finish(b.learned_position(b.input("x", "f32[B, T, 8]"), max_len=4))
@@ -167,9 +167,9 @@ def test_learned_positions_are_added_and_end() -> None:
     [
         ("mhsa", {"heads": 3}, "heads must divide the width, got 3 heads"),
         ("mhsa", {"heads": 8}, "heads must have an even width, got 1"),
-        ("mlp", {"expansion": 0.3}, "no whole width"),
-        ("mlp", {"expansion": 0}, "gives no width"),
-        ("glu", {"expansion": 0}, "gives no width"),
+        ("mlp", {"expansion": 0.3}, "not a whole number"),
+        ("mlp", {"expansion": 0}, "gives a hidden width of 0"),
+        ("glu", {"expansion": 0}, "gives a hidden width of 0"),
         ("combiner", {"chunk": 0}, "chunk must be at least 1"),
         ("mhsa", {"attention": "laplace"}, "attention must be one of 'softmax', 'relu2'"),
         ("performer", {"tile": 0}, "tile must be at least 1"),

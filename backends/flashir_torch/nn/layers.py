@@ -19,36 +19,36 @@ class GAU(Layer):
 
 
 class MixedChunkAttention(Layer):
-    """Mixed chunk attention in heads, as in MC-TFM++ (4.3)."""
+    """Multi-head mixed chunk attention, as in MC-TFM++ (4.3)."""
 
     op = LAYERS["MixedChunkAttention"]
 
 
 class Attention(Layer):
-    """Softmax attention in heads, with rotary positions."""
+    """Multi-head softmax attention with rotary positions."""
 
     op = LAYERS["Attention"]
 
 
 class Performer(Layer):
-    """Linear attention with the ReLU kernel, token by token."""
+    """Token-level linear attention with the ReLU kernel."""
 
     op = LAYERS["Performer"]
 
 
 class Combiner(Layer):
-    """Softmax over the own chunk and summaries of the others (Appendix A)."""
+    """Softmax attention to its own chunk and to summaries of the others (Appendix A)."""
 
     op = LAYERS["Combiner"]
 
 
 class MLP(Layer):
-    """Two dense layers with a GELU between them; each token by itself."""
+    """Two dense layers with a GELU between them, per token."""
 
     op = LAYERS["MLP"]
 
 
 class GLU(Layer):
-    """Gated linear units; each token by itself."""
+    """The gated linear unit, per token."""
 
     op = LAYERS["GLU"]

@@ -29,24 +29,24 @@ class Former:
     now: Now
 
 
-def _recurrence(given: Operands, attrs: dict[str, Any]) -> tuple[str, list[Value | None], dict[str, Any]]:
+def _recurrence(operands: Operands, attrs: dict[str, Any]) -> tuple[str, list[Value | None], dict[str, Any]]:
     names = ("v", "quad_q", "quad_k", "bias", "lin_q", "lin_k", "decay", "segment_ids", "documents")
-    return "chunked_recurrence", [given.get(name) for name in names], attrs
+    return "chunked_recurrence", [operands.get(name) for name in names], attrs
 
 
-def _chunks(b: Builder, given: Operands, attrs: Mapping[str, Any]) -> Any:
-    return _recurrence(given, dict(attrs))
+def _chunks(b: Builder, operands: Operands, attrs: Mapping[str, Any]) -> Any:
+    return _recurrence(operands, dict(attrs))
 
 
-def _heads(b: Builder, given: Operands, attrs: Mapping[str, Any]) -> Any:
+def _heads(b: Builder, operands: Operands, attrs: Mapping[str, Any]) -> Any:
     settings = {**attrs, "kernel": "softmax"}
-    k, q = given.get("k"), b.mul(given.get("q"), settings.pop("scale", 1.0))
-    return _recurrence({**given, "quad_q": q, "quad_k": k, "lin_q": q, "lin_k": k}, settings)
+    k, q = operands.get("k"), b.mul(operands.get("q"), settings.pop("scale", 1.0))
+    return _recurrence({**operands, "quad_q": q, "quad_k": k, "lin_q": q, "lin_k": k}, settings)
 
 
-def _tokens(b: Builder, given: Operands, attrs: Mapping[str, Any]) -> Any:
+def _tokens(b: Builder, operands: Operands, attrs: Mapping[str, Any]) -> Any:
     settings = {"tile": AUTO, **attrs, "lin_norm": "none"}
-    return _recurrence({**given, "lin_q": given.get("q"), "lin_k": given.get("k")}, settings)
+    return _recurrence({**operands, "lin_q": operands.get("q"), "lin_k": operands.get("k")}, settings)
 
 
 _HEADS = ("q", "k", "v", "documents?")

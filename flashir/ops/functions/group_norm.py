@@ -1,4 +1,4 @@
-"""Normalisation of channels in groups (Wu & He 2018), of each token alone or over the whole length.
+"""Normalisation of channels in groups (Wu & He 2018), per token or over the whole length.
 
 Axes: b batch, t length, g groups of channels, d channels of all groups.
 """
@@ -54,7 +54,7 @@ def _decompose(
     over_time: bool,
     eps: float,
 ) -> Value:
-    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias, in float32 at least"""
+    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias, in float32 or wider"""
     batch, t, d = x.type.shape
     h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     whole = over_time and groups in (1, d)  # the groups need no axis of their own
@@ -70,7 +70,7 @@ def _decompose(
 
 
 def _mean(b: Builder, x: Value, axes: tuple[int, ...]) -> Value:
-    """The mean over some axes, which stay; over no tokens a number all the same"""
+    """The mean over some axes, which are kept; finite even over 0 tokens."""
     if 1 not in axes:
         return b.reduce_mean(x, axes=axes, keepdims=True)
     count = prod((x.type.shape[axis] for axis in axes), start=1)
@@ -83,8 +83,8 @@ def _each_token(attrs: Mapping[str, Any]) -> bool:
 
 
 GROUPED: dict[str, AttrSpec] = {
-    "groups": integer(least=1, doc="groups of as many channels each"),
-    "over_time": flag(False, doc="one mean and variance for all tokens, instead of one for each"),
+    "groups": integer(least=1, doc="number of groups of channels"),
+    "over_time": flag(False, doc="one mean and variance for all tokens instead of one per token"),
     "eps": number(EPS, least=0),
 }
 
@@ -106,7 +106,7 @@ group_normalization = define_op(
         attrs=GROUPED,
         decompose=_decompose,
         ignores_padding=_each_token,
-        doc="zero mean and unit variance of each group of channels, [b, t, d], then scale and bias where given",
+        doc="zero mean and unit variance of each group of channels, [b, t, d], then optional scale and bias",
     )
 )
 
@@ -146,6 +146,6 @@ instance_norm = define_op(
         ),
         params=lambda x, **_: norm_params("layer_norm", width_of(x)),
         scope="final_norm",
-        doc="each channel by itself, over the whole length (Ulyanov et al. 2016), with its own scale and bias",
+        doc="each channel normalised over the whole length (Ulyanov et al. 2016), with its own scale and bias",
     )
 )

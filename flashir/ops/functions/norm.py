@@ -1,4 +1,4 @@
-"""Normalisation over the last axis (Code 5), in float32 at least, rounded once."""
+"""Normalisation over the last axis (Code 5), computed in float32 or wider and rounded once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 EPS = 1e-5
-CLAMP = flag(False, doc="eps is the least root mean square, where otherwise it is added under the root")
+CLAMP = flag(False, doc="use eps as the least root mean square instead of adding it under the root")
 
 
 def as_dtype(b: Builder, x: Value, dtype: DType) -> Value:
-    """The value in that element type; itself where it has it."""
+    """The value cast to an element type; the value itself if it has that type."""
     return x if x.type.dtype is dtype else b.cast(x, dtype=dtype)
 
 
@@ -31,7 +31,7 @@ def accumulation_dtype(dtype: DType) -> DType:
 
 
 def scaled(b: Builder, x: Value, factor: Value) -> Value:
-    """x * factor, rounded once: a factor rounded by itself is wrong by the same share everywhere, and sums keep that"""
+    """x * factor, rounded once. A rounded factor would give all elements the same relative error, and so their sums."""
     return as_dtype(b, b.mul(as_dtype(b, x, factor.type.dtype), factor), x.type.dtype)
 
 
@@ -45,7 +45,7 @@ def _infer_norm(x: TensorType, *affine: TensorType, **_: Any) -> TensorType:
 
 
 def ref_layer(x: Any, scale: Any, bias: Any, eps: float) -> Any:
-    """As `layer_normalization`, in numpy."""
+    """`layer_normalization` in numpy."""
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * scale + bias
 
 
@@ -55,7 +55,7 @@ def _decompose_layer(b: Builder, x: Value, scale: Value, bias: Value, eps: float
     centred = b.sub(h, b.reduce_mean(h, axes=(-1,), keepdims=True))
     variance = b.reduce_mean(b.mul(centred, centred), axes=(-1,), keepdims=True)
     normed = b.mul(centred, b.reciprocal(b.sqrt(b.add(variance, eps))))
-    scale, bias = (as_dtype(b, each, h.type.dtype) for each in (scale, bias))
+    scale, bias = (as_dtype(b, operand, h.type.dtype) for operand in (scale, bias))
     return as_dtype(b, b.add(b.mul(normed, scale), bias), x.type.dtype)
 
 
@@ -76,21 +76,21 @@ layer_normalization = define_op(
 
 
 def ref_scale(x: Any, scale: Any, eps: float, clamp: bool = False) -> Any:
-    """As `scale_normalization`, in numpy."""
+    """`scale_normalization` in numpy."""
     if clamp:
         return x / np.maximum(np.sqrt(np.mean(x * x, -1, keepdims=True)), eps) * scale
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * scale
 
 
 def _decompose_scale(b: Builder, x: Value, scale: Value, eps: float, clamp: bool) -> Value:
-    """x / sqrt(mean(x^2) + eps) * scale, the scale applied to one number a row"""
+    """x / sqrt(mean(x^2) + eps) * scale, where a scalar scale is multiplied into the one factor per row"""
     h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     square = b.reduce_mean(b.mul(h, h), axes=(-1,), keepdims=True)
     root = b.maximum(b.sqrt(square), eps) if clamp else b.sqrt(b.add(square, eps))
     inverse = b.reciprocal(root)
     scale = as_dtype(b, scale, h.type.dtype)
-    made = b.mul(b.mul(h, inverse), scale) if scale.type.rank else b.mul(h, b.mul(inverse, scale))
-    return as_dtype(b, made, x.type.dtype)
+    scaled_x = b.mul(b.mul(h, inverse), scale) if scale.type.rank else b.mul(h, b.mul(inverse, scale))
+    return as_dtype(b, scaled_x, x.type.dtype)
 
 
 scale_normalization = define_op(

@@ -34,16 +34,16 @@ def _infer_sinusoid(length: Size, half: int, dtype: DType) -> tuple[TensorType, 
 
 
 def ref_sinusoid(length: int, half: int, dtype: DType) -> tuple[Any, Any]:
-    """As `sinusoid`, in numpy."""
+    """`sinusoid` in numpy."""
     angles = np.arange(length)[:, None] * MAX_PERIOD ** (-np.arange(half) / half)[None, :]
     return np.sin(angles), np.cos(angles)
 
 
 def _decompose_sinusoid(b: Builder, length: Size, half: int, dtype: DType) -> tuple[Value, Value]:
-    """Position 64 i + j turns by the angle of 64 i, then by that of j: two short tables of sines, not one long one.
+    """Rotate by the angle of 64 i and then of j for position 64 i + j: two short tables of sines replace a long one.
 
-    The short tables are taken in float64: in float32 a position of 10^5 is off by 10^-2 radians, and every layer
-    sees it.
+    The short tables are computed in float64. In float32, position 10^5 is off by 10^-2 radians, and every layer
+    depends on it.
     """
     rounds = ceildiv(length, TABLE)
     (sin_i, cos_i), (sin_j, cos_j) = _turns(b, rounds, TABLE, half, dtype), _turns(b, TABLE, 1, half, dtype)
@@ -89,18 +89,18 @@ sinusoid = define_op(
 def _infer_sinusoid_at(positions: TensorType, half: int, dtype: DType) -> tuple[TensorType, TensorType]:
     if positions.dtype not in (DType.I32, DType.I64):
         raise IRError(f"positions must be whole numbers, got {positions}")
-    made = TensorType(dtype, (*positions.shape, half))
-    return made, made
+    table = TensorType(dtype, (*positions.shape, half))
+    return table, table
 
 
 def ref_sinusoid_at(positions: Any, half: int, dtype: DType) -> tuple[Any, Any]:
-    """As `sinusoid_at`, in numpy."""
+    """`sinusoid_at` in numpy."""
     angles = np.multiply.outer(positions, MAX_PERIOD ** (-np.arange(half) / half))
     return np.sin(angles), np.cos(angles)
 
 
 def _decompose_sinusoid_at(b: Builder, positions: Value, half: int, dtype: DType) -> tuple[Value, Value]:
-    """In float64, for in float32 a position of 10^5 is off by 10^-2 radians; steps have few positions"""
+    """Compute in float64, because in float32 position 10^5 is off by 10^-2 radians. A step has few positions."""
     rates = b.exp(b.mul(b.iota(length=half, dtype=DType.F64), -log(MAX_PERIOD) / half))
     angles = b.mul(column(b, b.cast(positions, dtype=DType.F64)), rates)
     return as_dtype(b, b.sin(angles), dtype), as_dtype(b, b.cos(angles), dtype)
@@ -116,19 +116,21 @@ sinusoid_at = define_op(
         (sample("i32[2, 3]", half=4, high=200000), sample("i32[]", half=2)),
         attrs={"half": integer(least=1), "dtype": dtype(DType.F32)},
         decompose=_decompose_sinusoid_at,
-        doc="sin and cos of position * 10000^(-i / half) at the positions given, [.., half] each",
+        doc="sin and cos of position * 10000^(-i / half) at given positions, [.., half] each",
     )
 )
 
 
 def _infer_rope(x: TensorType, axis: int, dims: int | None, interleaved: bool) -> TensorType:
     if axis_of(x, axis) == x.rank - 1:
-        raise IRError(f"rope turns pairs of the last axis, so positions need an axis before it, got axis {axis} of {x}")
+        raise IRError(
+            f"rope rotates pairs of the last axis, so positions need an axis before it, got axis {axis} of {x}"
+        )
     last = x.shape[-1]
     if isinstance(last, Dim) or (last if dims is None else dims) % 2 or not x.dtype.is_float:
-        raise IRError(f"rope turns pairs of the last axis, so it must be even, got {x}" + _of(dims))
+        raise IRError(f"rope rotates pairs of the last axis, so it must be even, got {x}" + _of(dims))
     if dims is not None and dims > last:
-        raise IRError(f"rope cannot turn more than there is, got {x}" + _of(dims))
+        raise IRError(f"rope cannot rotate more than the last axis, got {x}" + _of(dims))
     return x
 
 
@@ -137,7 +139,7 @@ def _of(dims: int | None) -> str:
 
 
 def ref_rope(x: Any, axis: int, dims: int | None = None, interleaved: bool = False) -> Any:
-    """As `rope`, in numpy, by turning complex numbers."""
+    """`rope` in numpy, by rotating complex numbers."""
     width = x.shape[-1] if dims is None else dims
     first, second = (
         (slice(0, width, 2), slice(1, width, 2)) if interleaved else (slice(width // 2), slice(width // 2, width))
@@ -152,7 +154,7 @@ def ref_rope(x: Any, axis: int, dims: int | None = None, interleaved: bool = Fal
 
 
 def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleaved: bool) -> Value:
-    """Turned in float32 at least, by tables of sin and cos spread along the axis; what comes after `dims` stays"""
+    """Rotate in float32 or wider, by tables of sin and cos along the axis. Elements from `dims` on stay."""
     head, rest = _head(b, x, dims)
     if rest is not None:
         return b.concat(b.rope(head, axis=axis, interleaved=interleaved), rest, axis=-1)
@@ -164,18 +166,18 @@ def _decompose_rope(b: Builder, x: Value, axis: int, dims: int | None, interleav
 def _step_rope(
     now: DecodeContext, states: States, x: Value, axis: int, dims: int | None, interleaved: bool
 ) -> tuple[Value, States]:
-    """By the positions of the new tokens, each row's own"""
+    """Rotate by the positions of the new tokens in each row."""
     b = now.b
     head, rest = _head(b, x, dims)
     tables = b.results("sinusoid_at", now.positions(), half=_half(head), dtype=accumulation_dtype(x.type.dtype))
     spread: list[Size] = [1] * x.type.rank
     spread[0], spread[axis], spread[-1] = now.batch, now.length, _half(head)
-    made = _turned_by(b, head, tables, tuple(spread), interleaved)
-    return made if rest is None else b.concat(made, rest, axis=-1), {}
+    rotated = _turned_by(b, head, tables, tuple(spread), interleaved)
+    return rotated if rest is None else b.concat(rotated, rest, axis=-1), {}
 
 
 def _head(b: Builder, x: Value, dims: int | None) -> tuple[Value, Value | None]:
-    """What is turned, and what stays, if anything does."""
+    """The part to rotate, and the rest or None."""
     last = x.type.shape[-1]
     if dims is None or dims == last:
         return x, None
@@ -191,20 +193,20 @@ def _half(x: Value) -> int:
 
 
 def _turned_by(b: Builder, x: Value, tables: Sequence[Value], spread: Shape, interleaved: bool) -> Value:
-    """x turned by sin and cos, which are given the shape `spread`"""
+    """x rotated by sin and cos, which are reshaped to `spread`."""
     h = as_dtype(b, x, accumulation_dtype(x.type.dtype))
     sin, cos = (b.reshape(table, shape=spread) for table in tables)
     if not interleaved:
         return as_dtype(b, b.turn(h, sin, cos), x.type.dtype)
-    pairs = b.reshape(h, shape=(*x.type.shape[:-1], _half(x), 2))  # the two of a pair on an axis of their own
-    out = b.turn(pairs, *(b.reshape(each, shape=(*each.type.shape, 1)) for each in (sin, cos)))
+    pairs = b.reshape(h, shape=(*x.type.shape[:-1], _half(x), 2))  # each pair on its own axis
+    out = b.turn(pairs, *(b.reshape(table, shape=(*table.type.shape, 1)) for table in (sin, cos)))
     return as_dtype(b, b.reshape(out, shape=x.type.shape), x.type.dtype)
 
 
 def _infer_turn(x: TensorType, sin: TensorType, cos: TensorType) -> TensorType:
     last = x.shape[-1] if x.rank else 1
     if isinstance(last, Dim) or last % 2 or not x.dtype.is_float:
-        raise IRError(f"turn turns pairs of the last axis, so it must be even, got {x}")
+        raise IRError(f"turn rotates pairs of the last axis, so it must be even, got {x}")
     pairs = x.with_shape((*x.shape[:-1], last // 2))
     if sin != cos or sin.dtype is not x.dtype or broadcast_shapes(pairs.shape, sin.shape) != pairs.shape:
         raise IRError(f"sin and cos must broadcast to {pairs}, got {sin} and {cos}")
@@ -240,7 +242,7 @@ turn = define_op(
         ),
         decompose=_decompose_turn,
         axes=Axes.ALIGNED,
-        doc="the halves of the last axis, as the two numbers of a complex one, turned by an angle given by sin and cos",
+        doc="the halves of the last axis as complex numbers, rotated by the angle with this sin and cos",
     )
 )
 
@@ -262,9 +264,11 @@ rope = define_op(
             sample("f32[2, 5, 7]", axis=1, dims=4, interleaved=True),
         ),
         attrs={
-            "axis": integer(1, least=0, doc="the axis that counts positions"),
-            "dims": integer(None, least=2, doc="how many of the last axis are turned, the first ones; all where none"),
-            "interleaved": flag(False, doc="pairs are neighbours, (0, 1), (2, 3), .., instead of one of each half"),
+            "axis": integer(1, least=0, doc="the axis of positions"),
+            "dims": integer(None, least=2, doc="rotate the first `dims` elements of the last axis; all if none"),
+            "interleaved": flag(
+                False, doc="pairs are neighbours, (0, 1), (2, 3), .., instead of one element of each half"
+            ),
         },
         decompose=_decompose_rope,
         stream=StreamingRule(_step_rope),
@@ -282,9 +286,9 @@ def _infer_bias(w: TensorType, n: Size) -> TensorType:
 
 
 def ref_bias(w: Any, n: int) -> Any:
-    """As `rel_pos_bias`, in numpy."""
+    """`rel_pos_bias` in numpy."""
     if 2 * n - 1 > len(w):
-        raise InputError(f"a length of {n} is more than the {(len(w) + 1) // 2} positions that the relative bias spans")
+        raise InputError(f"a length of {n} exceeds the {(len(w) + 1) // 2} positions that the relative bias spans")
     position = np.arange(n)
     return w[position[None, :] - position[:, None] + (len(w) - 1) // 2]
 
@@ -299,7 +303,7 @@ def _decompose_bias(b: Builder, w: Value, n: Size) -> Value:
 
 
 def _step_bias(now: DecodeContext, states: States, w: Value, n: Size) -> tuple[Value, States]:
-    """The weights from the middle back, the farthest for what the span does not reach, which nothing sees"""
+    """The weights from the middle back. Distances beyond the span get the last weight; they are masked."""
     span = w.type.shape[0]
     assert isinstance(span, int)
     middle = (span - 1) // 2
@@ -334,22 +338,22 @@ def _infer_rope_bias(a: TensorType, b: TensorType, n: Size) -> TensorType:
 
 
 def ref_rope_bias(a: Any, b: Any, n: int) -> Any:
-    """As `rope_rel_pos_bias`, in numpy: both vectors turned, all n^2 products taken."""
+    """`rope_rel_pos_bias` in numpy, by all n^2 products of the rotated vectors."""
     return ref_rope(np.tile(a, (n, 1)), 0) @ ref_rope(np.tile(b, (n, 1)), 0).T
 
 
 def _decompose_rope_bias(builder: Builder, a: Value, b: Value, n: Size) -> Value:
-    """Both vectors at every position, turned by it; then all products"""
+    """Rotate both vectors by every position, and take all products."""
     turned_a, turned_b = (builder.rope(builder.broadcast(x, shape=(n, *x.type.shape)), axis=0) for x in (a, b))
     return builder.matmul(turned_a, turned_b, transpose_y=True)
 
 
 def _step_rope_bias(now: DecodeContext, states: States, x: Value, y: Value, n: Size) -> tuple[Value, States]:
-    """Only the distance counts, so the last row of so many positions holds the weights, the farthest first"""
+    """Only the distance matters, so the last row of the bias holds the weights, the farthest first."""
 
     def near(count: int) -> Value:
         b = now.b
-        turned_x, turned_y = (b.rope(b.broadcast(each, shape=(count, *each.type.shape)), axis=0) for each in (x, y))
+        turned_x, turned_y = (b.rope(b.broadcast(v, shape=(count, *v.type.shape)), axis=0) for v in (x, y))
         last = b.slice(turned_x, axis=0, start=count - 1, stop=count)
         return b.reverse(b.reshape(b.matmul(last, turned_y, transpose_y=True), shape=(count,)), axis=0)
 

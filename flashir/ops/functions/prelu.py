@@ -1,4 +1,4 @@
-"""prelu: a rectifier whose slope below 0 is learned (He et al. 2015)."""
+"""prelu: a rectifier with a learned slope below 0 (He et al. 2015)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Blocks that own parameters: embed, the positions, the norms, unembed; and repeat, which stacks blocks.
+"""Blocks that own parameters: embed, positions, norms, unembed; and repeat, which stacks blocks.
 
-A block's `ref` and `decompose` find their parameters in `p` under the names of the contract.
+`ref` and `decompose` of a block get its parameters in `p` by local name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Params = Mapping[str, Any]
 
 
 def check_tokens(x: TensorType) -> None:
-    """Raises IRError unless x is float [b, t, d] with d known."""
+    """Raise IRError unless x is float [b, t, d] with a known d."""
     if x.rank != 3 or not x.dtype.is_float or isinstance(x.shape[-1], Dim):
         raise IRError(f"the operand must be float [b, t, d] with d known, got {x}")
 
@@ -130,13 +130,13 @@ scaled_sin = define_op(
 def _infer_learned(x: TensorType, max_len: int, **_: Any) -> TensorType:
     check_tokens(x)
     if isinstance(x.shape[1], int) and x.shape[1] > max_len:
-        raise IRError(f"the positions learned are max_len = {max_len}, the sequence has {x.shape[1]}: {x}")
+        raise IRError(f"there are max_len = {max_len} learned positions, the sequence has {x.shape[1]} tokens: {x}")
     return x
 
 
 def _ref_learned(x: Any, p: Params, max_len: int, **_: Any) -> Any:
     if x.shape[1] > max_len:
-        raise InputError(f"a length of {x.shape[1]} is more than the {max_len} positions that are learned")
+        raise InputError(f"a length of {x.shape[1]} exceeds the {max_len} learned positions")
     return x + p["weight"][: x.shape[1]]
 
 
@@ -152,7 +152,7 @@ learned_position = define_op(
         _ref_learned,
         elementwise(1),
         (sample("f32[2, 3, 4]", max_len=5), sample("f32[2, 0, 4]", max_len=1)),
-        attrs={"max_len": integer(1024, least=1, doc="positions learned, and so the longest sequence")},
+        attrs={"max_len": integer(1024, least=1, doc="learned positions, and so the longest sequence")},
         decompose=lambda b, x, p, **_: b.add(x, b.gather(p["weight"], b.iota(length=x.type.shape[1]))),
         params=lambda x, max_len, **_: {"weight": ParamSpec((max_len, width_of(x)), std=WEIGHT_STD)},
         stream=StreamingRule(_step_learned),
@@ -163,7 +163,7 @@ learned_position = define_op(
 
 
 def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]:
-    """The parameters of a norm of that kind; `none` has none."""
+    """The parameters of a norm; the norm `none` has no parameters."""
     if norm == "none":
         return {}
     if norm == "scale_norm":
@@ -174,7 +174,7 @@ def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]
 def apply_norm(
     b: Builder, x: Value, p: Params, norm: str, prefix: str = "", eps: float = EPS, clamp: bool = False
 ) -> Value:
-    """That norm of x, with its parameters under `prefix`; x itself where it is `none`."""
+    """Normalise x, with the parameters under `prefix`. The norm `none` returns x."""
     if norm == "none":
         return x
     if norm == "scale_norm":
@@ -183,7 +183,7 @@ def apply_norm(
 
 
 def ref_norm(x: Any, p: Params, norm: str, prefix: str = "", eps: float = EPS, clamp: bool = False) -> Any:
-    """As `apply_norm`, in numpy."""
+    """`apply_norm` in numpy."""
     if norm == "none":
         return x
     if norm == "scale_norm":
@@ -219,8 +219,8 @@ def _infer_unembed(x: TensorType, vocab: int, **_: Any) -> TensorType:
     return TensorType(DType.F32, (*x.shape[:-1], vocab))
 
 
-def _vocab_of_embed(given: Mapping[str, Attr], before: tuple[Node, ...]) -> dict[str, Attr]:
-    if "vocab" in given:
+def _vocab_of_embed(attrs: Mapping[str, Attr], before: tuple[Node, ...]) -> dict[str, Attr]:
+    if "vocab" in attrs:
         return {}
     vocab = next((node.attrs["vocab"] for node in before if node.op == "embed"), None)
     return {} if vocab is None else {"vocab": vocab}
@@ -254,8 +254,8 @@ unembed = define_op(
         ),
         attrs={
             "vocab": integer(least=1),
-            "tied": flag(True, doc="the embedding's own weight, transposed"),
-            "bias": flag(False, doc="a number for each token of the vocabulary is added"),
+            "tied": flag(True, doc="use the transposed weight of the embedding"),
+            "bias": flag(False, doc="add a bias per token of the vocabulary"),
         },
         decompose=_decompose_unembed,
         params=_params_unembed,
@@ -294,6 +294,6 @@ repeat = define_op(
         axes=Axes.MIXED,
         gradient=reads_operands,
         ignores_padding=each_row_alone,
-        doc="layers with parameters of their own: x = body(x, *invariants), so many times",
+        doc="stacked layers, each with its own parameters: x = body(x, *invariants), `times` times",
     )
 )

@@ -1,6 +1,6 @@
-"""combiner: chunks attend to themselves and to one summary of each other chunk, under one softmax (Appendix A).
+"""combiner: a chunk attends to itself and to a summary of each other chunk, under one softmax (Appendix A).
 
-V_g = softmax(Q [K_g; K^sum]) [V_g; V^sum]. What the paper leaves open is settled in decision 030.
+V_g = softmax(Q [K_g; K^sum]) [V_g; V^sum]. Decision 030 settles what the paper leaves open.
 Axes: b batch, h heads, t length, g and c chunks, n and m within a chunk, s key, e value.
 """
 
@@ -65,21 +65,21 @@ def _ref_combiner(
     k_sums: list[Any] = []
     v_sums: list[Any] = []
     for first in (False, True) if packed and not causal else (False,):
-        for name, each, sums in (("summary_k", k, k_sums), ("summary_v", v, v_sums)):
-            means = _ref_means(each, documents, chunk, first)
+        for name, x_all, sums in (("summary_k", k, k_sums), ("summary_v", v, v_sums)):
+            means = _ref_means(x_all, documents, chunk, first)
             sums.append(ref_cut_heads(means @ p[f"{name}.weight"] + p[f"{name}.bias"], heads))
-    if rope:  # each at every position of its chunk; the middle one is kept
-        k_sums = [ref_rope(np.repeat(each, chunk, axis=2), 2)[:, :, chunk // 2 :: chunk] for each in k_sums]
-    q, k, v = (ref_cut_heads(each, heads) for each in (q, k, v))
+    if rope:  # rotate each summary at every position of its chunk, and take the middle one
+        k_sums = [ref_rope(np.repeat(sums, chunk, axis=2), 2)[:, :, chunk // 2 :: chunk] for sums in k_sums]
+    q, k, v = (ref_cut_heads(operand, heads) for operand in (q, k, v))
     if rope:
         q, k = ref_rope(q, 2), ref_rope(k, 2)
-    k_sum, v_sum = (np.concatenate(each, axis=2) for each in (k_sums, v_sums))
+    k_sum, v_sum = (np.concatenate(sums, axis=2) for sums in (k_sums, v_sums))
     how: dict[str, Any] = {"chunk": chunk, "causal": causal, "scale": 1 / q.shape[-1] ** 0.5}
     return ref_merged(x, p, ref_summary_attention(q, k, v, k_sum, v_sum, documents, **how))
 
 
 def _ref_means(x: Any, documents: Any, chunk: int, first: bool) -> Any:
-    """[b, t, d] -> [b, g, d], each over the tokens of its chunk, of one document where there are several."""
+    """[b, t, d] -> [b, g, d], the mean over each chunk, or over one document in it if there are several."""
     if documents is not None:
         return ref_document_means(x, documents, chunk, first=first)
     means = [x[:, at : at + chunk].mean(1) for at in range(0, x.shape[1], chunk)]
@@ -99,19 +99,19 @@ def _decompose_combiner(
     chunk: int,
     scope: str | None,
 ) -> Value:
-    """Means of keys and values over each chunk, projected; keys of summaries turned to the middle of their chunk."""
+    """Project the mean keys and values of each chunk, and rotate the keys to the middle of their chunk."""
     q, k, v = projected(b, x, p, norm)
     sides = sides_of(None if documents is None else documents.type, causal)
 
-    def summaries(name: str, each: Value) -> list[Value]:
-        means = (b.chunk_means(each, documents, chunk=chunk, causal=causal, first=first) for first in sides)
+    def summaries(name: str, tokens: Value) -> list[Value]:
+        means = (b.chunk_means(tokens, documents, chunk=chunk, causal=causal, first=first) for first in sides)
         return [cut_heads(b, b.dense(mean, p[f"{name}.weight"], p[f"{name}.bias"]), heads) for mean in means]
 
     k_sums, v_sums = summaries("summary_k", k), summaries("summary_v", v)
-    q, k, v = (cut_heads(b, each, heads) for each in (q, k, v))
+    q, k, v = (cut_heads(b, operand, heads) for operand in (q, k, v))
     if rope:
         q, k, k_sums = b.rope(q, axis=2), b.rope(k, axis=2), [b.rope_of_chunks(x, chunk=chunk) for x in k_sums]
-    k_sum, v_sum = (each[0] if len(each) == 1 else b.concat(*each, axis=2) for each in (k_sums, v_sums))
+    k_sum, v_sum = (sums[0] if len(sums) == 1 else b.concat(*sums, axis=2) for sums in (k_sums, v_sums))
     how = {"chunk": chunk, "causal": causal, "scale": inverse_root(q)}
     return merged(b, x, p, b.summary_attention(q, k, v, k_sum, v_sum, documents, **how))
 
@@ -138,6 +138,7 @@ combiner = define_op(
         params=_params_combiner,
         scope=SCOPE,
         ignores_padding=where_causal,
-        doc="x + softmax attention of norm(x) to the own chunk and to a summary of each other (Appendix A)",
+        layer="Combiner",
+        doc="x + softmax attention of norm(x) to its own chunk and to a summary of each other chunk (Appendix A)",
     )
 )

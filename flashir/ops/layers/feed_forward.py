@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 FFN: dict[str, AttrSpec] = {
-    "expansion": number(4, least=0, doc="h = expansion * d; in glu two thirds of that, for as many parameters"),
+    "expansion": number(4, least=0, doc="h = expansion * d; glu has two thirds of that, and so as many parameters"),
     "norm": NORM,
 }
 SCOPE = "layers/ffn"
@@ -28,10 +28,10 @@ Hidden = Callable[[TensorType, float], int]
 
 
 def mlp_width(x: TensorType, expansion: float) -> int:
-    """h = expansion * d. Raises IRError where it is not a whole number."""
+    """h = expansion * d. Raises IRError if it is not a whole number."""
     width = width_of(x) * expansion
     if width != int(width):
-        raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is no whole width")
+        raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is not a whole number")
     return int(width)
 
 
@@ -44,22 +44,24 @@ def _infer(hidden: Hidden) -> Callable[..., TensorType]:
     def infer(x: TensorType, expansion: float, **_: Any) -> TensorType:
         check_tokens(x)
         if not 1 <= width_of(x) * expansion <= LARGEST_SIZE or not hidden(x, expansion):
-            raise IRError(f"expansion {expansion} of width {width_of(x)} gives no width")
+            raise IRError(
+                f"expansion {expansion} of width {width_of(x)} gives a hidden width of 0, or one that is too large"
+            )
         return x
 
     return infer
 
 
 def _params(hidden: Hidden, *inner: str) -> Callable[..., dict[str, ParamSpec]]:
-    """The norm, `up` and its like [d, h], and `down` [h, d]."""
+    """The parameters: the norm, the inner layers [d, h], and `down` [h, d]."""
 
     def params(x: TensorType, expansion: float, norm: str, **_: Any) -> dict[str, ParamSpec]:
         d, h = width_of(x), hidden(x, expansion)
-        made = norm_params(norm, d, "norm.")
+        specs = norm_params(norm, d, "norm.")
         for name, shape in (*((name, (d, h)) for name in inner), ("down", (h, d))):
-            made[f"{name}.weight"] = ParamSpec(shape, std=WEIGHT_STD)
-            made[f"{name}.bias"] = ParamSpec(shape[1:])
-        return made
+            specs[f"{name}.weight"] = ParamSpec(shape, std=WEIGHT_STD)
+            specs[f"{name}.bias"] = ParamSpec(shape[1:])
+        return specs
 
     return params
 
@@ -111,6 +113,7 @@ mlp = define_op(
         params=_params(mlp_width, "up"),
         scope=SCOPE,
         ignores_padding=each_row_alone,
+        layer="MLP",
         doc="x + two dense layers of norm(x) with GELU between, h = 4 d",
     )
 )
@@ -128,6 +131,7 @@ glu = define_op(
         params=_params(glu_width, "gate", "up"),
         scope=SCOPE,
         ignores_padding=each_row_alone,
+        layer="GLU",
         doc="x + the gated linear unit of norm(x) with GELU (Eq. 1, 2), h = 8 d / 3",
     )
 )

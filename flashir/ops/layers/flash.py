@@ -46,14 +46,14 @@ LIN_NORM_OF_FLASH = choice(
     *LIN_NORMS,
     "length",
     default="chunk_mean",
-    doc="global part: plain sum (Eq. 8), divided by the chunk (none, chunk), averaged over visible chunks (Code 8), or "
-    "divided by the length where both ways are seen",
+    doc="global part: plain sum (none, Eq. 8), divided by the chunk (chunk), averaged over visible chunks (chunk_mean, "
+    "Code 8), or divided by the length (length, for bidirectional models)",
 )
 HEADS = ("quad_q", "quad_k", "lin_q", "lin_k", "sum_q", "sum_k")
 
 
 def cheap_heads(use_local: bool, use_global: bool, summaries: str, head_order: str, **_: Any) -> list[str]:
-    """The cheap heads that the parts need, as the rows of gamma and beta stand. Raises IRError where one lacks."""
+    """The cheap heads that the parts need, in the order of `head_order`. Raises IRError if one is missing."""
     if not (use_local or use_global):
         raise IRError("flash needs its local part, its global part, or both")
     if summaries == "attend" and not use_global:
@@ -66,7 +66,7 @@ def cheap_heads(use_local: bool, use_global: bool, summaries: str, head_order: s
 
 
 def _span(chunk: Any, overlap: bool) -> int:
-    """How many positions the bias spans: those that a chunk sees."""
+    """The number of positions that the bias spans: those that a chunk sees."""
     return (PAPER_CHUNK if chunk is AUTO else chunk) * (2 if overlap else 1)
 
 
@@ -82,9 +82,9 @@ def _params_flash(
     **attrs: Any,
 ) -> dict[str, ParamSpec]:
     cheap = cheap_heads(use_local, summaries=summaries, **attrs)
-    made = gated_params(x, len(cheap), _span(chunk, overlap) if use_local else None, **attrs)
-    between = {f"sum_bias.{name}": ParamSpec((BIAS_WIDTH,), std=WEIGHT_STD) for name in "ab"}
-    return {**made, **(between if summaries == "attend" else {})}
+    own_params = gated_params(x, len(cheap), _span(chunk, overlap) if use_local else None, **attrs)
+    summary_bias = {f"sum_bias.{name}": ParamSpec((BIAS_WIDTH,), std=WEIGHT_STD) for name in "ab"}
+    return {**own_params, **(summary_bias if summaries == "attend" else {})}
 
 
 def _infer_flash(
@@ -96,7 +96,7 @@ def _infer_flash(
     check_told(segment_ids, documents, x, x.shape[1] if attrs["valid"] is None else attrs["valid"])
     packed = documents is not None and are_packed(documents)
     if packed and attrs["summaries"] == "attend" and not attrs["causal"]:
-        raise IRError("attending summaries of chunks cannot keep documents apart where both ways are seen")
+        raise IRError("summaries = attend cannot separate documents in a bidirectional model")
     return x
 
 
@@ -111,13 +111,16 @@ def _check_parts(
     summaries: str,
     **_: Any,
 ) -> None:
-    """Raises IRError where settings of the parts contradict each other."""
+    """Raise IRError if the settings of the parts contradict each other."""
     if overlap and not use_local:
         raise IRError("chunks overlap in the local part, which is off")
     if causal and lin_norm == "length":
-        raise IRError("lin_norm = length divides by what no causal token knows", hint="use chunk or chunk_mean")
+        raise IRError(
+            "lin_norm = length needs the whole length, which a causal model does not see",
+            hint="use chunk or chunk_mean",
+        )
     if not reduce_groups and (causal or summaries == "attend" or not use_global):
-        raise IRError("reduce_groups = false is of a global part that sees both ways, and all chunks alike")
+        raise IRError("reduce_groups = false needs a bidirectional global part with summaries = sum")
 
 
 def _divisor(qk_scale: str, chunk: int, key_dim: int, max_len: int, **_: Any) -> float:
@@ -168,7 +171,7 @@ def _ref_flash(x: Any, segment_ids: Any = None, documents: Any = None, *, p: Par
 
 
 def _ref_weights(q: Any, k: Any, documents: Any, p: Params, chunk: int, causal: bool) -> Any:
-    """How much chunks count for each other, [b, g, h]."""
+    """The weights of chunks for each other, [b, g, h]."""
     length = q.shape[1]
     bias = ref_rope_bias(p["sum_bias.a"], p["sum_bias.b"], -(-length // chunk))
     q, k = _ref_chunked(q, chunk, length), _ref_chunked(k, chunk, length)
@@ -177,7 +180,7 @@ def _ref_weights(q: Any, k: Any, documents: Any, p: Params, chunk: int, causal: 
 
 
 def _ref_chunked(x: Any, chunk: int, length: int) -> Any:
-    """[b, t, *] -> [b, g, chunk, *], zeros after the last row"""
+    """[b, t, *] -> [b, g, chunk, *], padded with zeros"""
     chunks = -(-length // chunk)
     whole = np.zeros((x.shape[0], chunks * chunk, *x.shape[2:]), x.dtype)
     whole[:, : x.shape[1]] = x[:, :length]
@@ -196,7 +199,7 @@ def _decompose_flash(
 ) -> Value:
     chunk, causal, valid, t = attrs["chunk"], attrs["causal"], attrs["valid"], x.type.shape[1]
     whole = t if valid is None or causal else ceildiv(valid, chunk) * chunk
-    if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream; average over no empty chunk
+    if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream, and leave out empty chunks
         settings = {**attrs, "scope": scope, "valid": t if valid is None else valid}
         padded = pad_to_multiple(b, x, 1, chunk) if whole == t else b.slice(x, axis=1, stop=whole)
         out = b.flash(padded, segment_ids, documents, **settings)
@@ -217,28 +220,28 @@ def _decompose_flash(
             heads |= _divided(b, heads["lin_q"], heads["lin_k"], count)
         if attrs["lin_norm"] == "length":
             sums |= {"lin_norm": "none"}
-        told = documents
+        visible_tokens = documents
         if attrs["attention"] == "softmax" and not causal and valid is not None and documents is None:
-            token = b.less(b.iota(length=t), b.size(value=valid))  # zeros that pad would count in its sum
-            told = b.broadcast(token, shape=x.type.shape[:2])
+            token = b.less(b.iota(length=t), b.size(value=valid))  # padded zeros would count in the sum
+            visible_tokens = b.broadcast(token, shape=x.type.shape[:2])
         if attrs["summaries"] == "attend":
-            return _attended(b, heads, v, bias, segment_ids, told, p, attrs | sums)
+            return _attended(b, heads, v, bias, segment_ids, visible_tokens, p, attrs | sums)
         if not attrs["reduce_groups"]:
             own = own_part(b, heads["lin_q"], heads["lin_k"], v, documents, chunk, sums["lin_norm"])
             heads = {name: head for name, head in heads.items() if not name.startswith("lin")}
             if not attrs["use_local"]:
                 return own
         quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
-        parts = (quad_q, quad_k, bias, lin_q, lin_k, None, segment_ids if "lin_q" in heads else None, told)
+        parts = (quad_q, quad_k, bias, lin_q, lin_k, None, segment_ids if "lin_q" in heads else None, visible_tokens)
         out = b.chunked_recurrence(v, *parts, **sums, overlap=attrs["overlap"])
         return out if attrs["reduce_groups"] else b.add(out, own)
 
-    kept = {name: attrs[name] for name in GATED}
-    return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **kept)
+    gated_attrs = {name: attrs[name] for name in GATED}
+    return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **gated_attrs)
 
 
 def _divided(b: Builder, q: Value, k: Value, count: Value) -> dict[str, Value]:
-    """The heads of the global part, divided by how many tokens there are; a float16 takes but the root on each side"""
+    """The heads of the global part divided by the number of tokens. In float16 each head is divided by its root."""
     if q.type.dtype is not DType.F16:
         return {"lin_q": scaled(b, q, b.reciprocal(count))}
     share = b.reciprocal(b.sqrt(count))
@@ -255,7 +258,7 @@ def _attended(
     p: Params,
     attrs: dict[str, Any],
 ) -> Value:
-    """The parts, where summaries of chunks weigh their states (Appendix A)."""
+    """Both parts, where summaries of chunks weigh their states (Appendix A)."""
     chunk, causal = attrs["chunk"], attrs["causal"]
     parts = {name: chunked(b, head, chunk) for name, head in heads.items()}
     values = chunked(b, v, chunk)
@@ -273,7 +276,7 @@ def _attended(
 
 
 def _weights(b: Builder, parts: dict[str, Value], documents: Value | None, p: Params, attrs: dict[str, Any]) -> Value:
-    """How much chunks count for each other by their summaries (Appendix A), [b, g, h]."""
+    """The weights of chunks for each other by their summaries (Appendix A), [b, g, h]."""
     bias = b.rope_rel_pos_bias(p["sum_bias.a"], p["sum_bias.b"], n=parts["sum_q"].type.shape[1])
     heads = (parts["sum_q"], parts["sum_k"], bias, documents)
     return b.summary_weights(*heads, causal=attrs["causal"], tokens=attrs["valid"])
@@ -346,22 +349,23 @@ flash = define_op(
             "qk_scale": QK_SCALE,
             "use_local": flag(True, doc="quadratic attention within chunks"),
             "use_global": flag(True, doc="linear attention between chunks"),
-            "overlap": flag(False, doc="each chunk also sees the one before (section 3.2.1)"),
+            "overlap": flag(False, doc="each chunk also sees the previous chunk (section 3.2.1)"),
             "summaries": choice(
                 "sum",
                 "attend",
                 default="sum",
-                doc="states of chunks: summed up, or weighed by their summaries (Appendix A)",
+                doc="states of chunks: summed, or weighted by their summaries (Appendix A)",
             ),
             "head_order": text(" ".join(HEADS), doc="the cheap heads in the order of the rows of gamma and beta"),
             "max_len": integer(8192, least=1, doc="the divisor of qk_scale = max_len"),
             "attention": KERNEL,
-            "reduce_groups": flag(True, doc="both ways, the global part sees all chunks; where not, its own alone"),
+            "reduce_groups": flag(True, doc="the bidirectional global part sees all chunks; if false, only its own"),
         },
         decompose=_decompose_flash,
         params=_params_flash,
         scope="layers",
         ignores_padding=each_row_alone,
+        layer="FLASH",
         doc="gated attention unit with mixed chunk attention (Code 8)",
     )
 )

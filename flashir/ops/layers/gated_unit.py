@@ -58,7 +58,7 @@ offset_scale = define_op(
         elementwise(2),
         (sample("f32[2, 3, 4]", "f32[5, 4]", "f32[5, 4]"),),
         decompose=_decompose_offset_scale,
-        doc="cheap heads of one z: each scaled and shifted by vectors of its own, [b, t, s] -> [b, h, t, s] (Code 1)",
+        doc="cheap heads of z, each with its own scale and offset, [b, t, s] -> [b, h, t, s] (Code 1)",
     )
 )
 
@@ -150,7 +150,7 @@ def expanded_width(x: TensorType, expansion: float, expanded: int | None = None,
         return expanded
     width = width_of(x) * expansion
     if not 1 <= width <= LARGEST_SIZE or width != int(width):
-        raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is no whole width")
+        raise IRError(f"expansion {expansion} of width {width_of(x)} gives {width}, which is not a whole number")
     return int(width)
 
 
@@ -165,7 +165,7 @@ def gated_params(
     gating: bool = True,
     **attrs: Any,
 ) -> dict[str, ParamSpec]:
-    """The parameters of a gated block with that many cheap heads, and a bias where there is a span."""
+    """The parameters of a gated block with `cheap` heads, and with a relative bias if `span` is not None."""
     d, e = width_of(x), expanded_width(x, **attrs)
     inside = 2 * e + key_dim
     return {
@@ -181,7 +181,7 @@ def gated_params(
 
 
 def token_count(b: Builder, documents: Value | None, n: Size, valid: Size | None, dtype: DType) -> Value:
-    """[], or [b, t, 1] or [b, 1, 1]: how many tokens there are, in the document of each, 1 at least"""
+    """The number of tokens [], or of those in the document of each token [b, t, 1] or [b, 1, 1]; at least 1."""
     if documents is None:
         return b.maximum(b.size(value=n if valid is None else valid, dtype=dtype), 1.0)
     return column(b, document_lengths(b, documents, n, dtype))
@@ -218,20 +218,20 @@ def gated(
 
     Args:
         b, x, p: the builder, the tokens [b, t, d], the parameters of the block.
-        attend: the cheap heads [b, t, s], in a list, and v [b, t, e] -> [b, t, e].
+        attend: maps the list of cheap heads [b, t, s] and v [b, t, e] to [b, t, e].
         documents: which tokens see each other; see `flashir.ops.attention.documents`.
         expansion, expanded, key_dim, norm, norm_eps, norm_clamp, causal, valid, token_shift, rope_dims,
             rope_interleaved, rel_bias, residual: as in `GATED`.
-        cheap: how many cheap heads.
-        heads: how many parts each is cut in; positions turn each part by itself.
-        gating: where not, u stands beside what is attended to instead of multiplying it.
+        cheap: the number of cheap heads.
+        heads: the number of parts that each cheap head is split into; RoPE applies to each part.
+        gating: multiply the result of attention by u; if false, concatenate them.
     """
     e, t = expanded_width(x.type, expansion, expanded), x.type.shape[1]
     normed = apply_norm(b, x, p, norm, "norm.", norm_eps, norm_clamp)
     normed = b.token_shift(normed, documents) if token_shift else normed
     h = b.dense(normed, p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
-    if valid is not None and not causal:  # rows that pad come after all tokens, so a causal token never sees them
+    if valid is not None and not causal:  # padding comes after all tokens, so a causal token never sees it
         token = b.reshape(b.less(b.iota(length=t), b.size(value=valid)), shape=(t, 1))
         v = b.select(token, v, 0.0)
     queries = b.offset_scale(z, p["offset_scale.gamma"], p["offset_scale.beta"])
@@ -265,7 +265,7 @@ def ref_gated(
     residual: bool,
     **_: Any,
 ) -> Any:
-    """As `gated`, in numpy."""
+    """`gated` in numpy."""
     tokens = x if valid is None else x[:, :valid]
     e = int(x.shape[-1] * expansion) if expanded is None else expanded
     normed = ref_norm(tokens, p, norm, "norm.", norm_eps, norm_clamp)
@@ -287,16 +287,16 @@ def ref_gated(
 def infer_gated(
     x: TensorType, key_dim: int, heads: int = 1, rope_dims: int | None = None, norm: str = "", **attrs: Any
 ) -> TensorType:
-    """The type of x. Raises IRError where the widths do not fit."""
+    """The type of x. Raises IRError if the widths do not fit."""
     check_tokens(x)
     e = expanded_width(x, **attrs)
     if attrs["norm_clamp"] and norm != "scale_norm":
-        raise IRError(f"norm_clamp is a matter of scale_norm, the norm is {norm}")
+        raise IRError(f"norm_clamp needs scale_norm, the norm is {norm}")
     if heads > 1 and (key_dim % heads or e % heads):
         raise IRError(f"heads must divide key_dim and the expanded width, got {heads} for {key_dim} and {e}")
     if key_dim // heads % 2 and rope_dims is None:
-        each = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
-        raise IRError(f"key_dim must be even, for rope turns pairs, got {each}")
+        width = f"key_dim / heads = {key_dim // heads}" if heads > 1 else str(key_dim)
+        raise IRError(f"key_dim must be even, because rope rotates pairs, got {width}")
     if rope_dims is not None and (rope_dims % 2 or rope_dims > key_dim // heads):
         raise IRError(f"rope_dims must be even, and at most the width of a head, {key_dim // heads}, got {rope_dims}")
     return x

@@ -38,7 +38,7 @@ QK_SCALE_OF_GAU = choice(
     "log_length",
     "root_length",
     default="length",
-    doc="scores divided by: the length (Code 6); nothing (Eq. 5); max_len; sqrt(s); sqrt(s) ln 512 / ln(length), or "
+    doc="divisor of the scores: the length (Code 6); 1 (Eq. 5); max_len; sqrt(s); sqrt(s) ln 512 / ln(length), or "
     "sqrt(length) (GAU-alpha)",
 )
 
@@ -80,7 +80,7 @@ def _ref_gau(
         if divisor is None:
             divisor = np.sqrt(length) if qk_scale == "root_length" else width**0.5 * LOG_BASE / np.log(length + 1e-300)
         bias = ref_bias_of(p, attrs["rel_bias"], n, max_len, causal) / (length if bias_scale == "length" else 1)
-        parts = zip(*(np.split(each, heads, axis=-1) for each in (*cheap, v)), strict=True)
+        parts = zip(*(np.split(head, heads, axis=-1) for head in (*cheap, v)), strict=True)
         how: dict[str, Any] = {"causal": causal, "kernel": attention}
         return np.concatenate([ref_quadratic(q / divisor, k, v_h, bias, documents, **how) for q, k, v_h in parts], -1)
 
@@ -117,11 +117,11 @@ def _decompose_gau(
             bias = scaled(
                 b, bias, b.reciprocal(token_count(b, documents, n, valid, accumulation_dtype(bias.type.dtype)))
             )
-        if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in its sum
+        if valid is not None and not attrs["causal"] and attention == "softmax":  # values of 0 still count in the sum
             bias = b.select(b.less(b.iota(length=n), b.size(value=valid)), bias, float("-inf"))
         if heads == 1:
             return b.quadratic_attention(q, k, v, bias, numbers, causal=attrs["causal"], kernel=attention)
-        q, k, values = (cut_heads(b, each, heads) for each in (q, k, v))
+        q, k, values = (cut_heads(b, x, heads) for x in (q, k, v))
         out = b.quadratic_attention(q, k, values, bias, numbers, causal=attrs["causal"], kernel=attention)
         return b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=v.type.shape)
 
@@ -129,7 +129,7 @@ def _decompose_gau(
 
 
 def _by_length(b: Builder, qk_scale: str, count: Value, root: float) -> Value:
-    """What scores are multiplied by, from how many tokens there are"""
+    """The factor of the scores, from the number of tokens."""
     if qk_scale == "log_length":
         return b.mul(b.log(count), root / LOG_BASE)
     return b.reciprocal(b.sqrt(count) if qk_scale == "root_length" else count)
@@ -174,13 +174,14 @@ gau = define_op(
             "qk_scale": QK_SCALE_OF_GAU,
             "max_len": integer(8192, least=1, doc="span of the relative bias"),
             "attention": KERNEL,
-            "heads": integer(1, least=1, doc="parts that attend by themselves, of width s / heads (Table 1)"),
-            "gating": flag(True, doc="u times what is attended to; where not, both side by side (Table 1)"),
-            "bias_scale": choice("none", "length", default="none", doc="what the relative bias is divided by"),
+            "heads": integer(1, least=1, doc="parts that attend separately, of width s / heads (Table 1)"),
+            "gating": flag(True, doc="multiply the result of attention by u; if false, concatenate them (Table 1)"),
+            "bias_scale": choice("none", "length", default="none", doc="divisor of the relative bias"),
         },
         decompose=_decompose_gau,
         params=_params_gau,
         scope="layers",
+        layer="GAU",
         doc="gated attention unit with quadratic attention (Code 6)",
     )
 )

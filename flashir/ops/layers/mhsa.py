@@ -77,12 +77,12 @@ def _decompose_mhsa(
 
 
 def _ignores_padding(attrs: Mapping[str, Any]) -> bool:
-    """Under relu2 attention is a mean over all rows, padding among them."""
+    """With relu2, attention is a mean over all rows including padding."""
     return attrs["causal"] is True and attrs["attention"] == "softmax"
 
 
 def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, documents: Value | None, causal: bool) -> Value:
-    """relu2(q k^T / sqrt(s)) v / t, the mean for the sum: 1 / t goes under the square as 1 / sqrt(t)"""
+    """relu2(q k^T / sqrt(s)) v / t. The factor 1 / t of the mean goes under the square as 1 / sqrt(t)."""
     length, dtype = q.type.shape[2], q.type.dtype
     if documents is None:
         tokens = b.maximum(b.size(value=length, dtype=accumulation_dtype(dtype)), 1.0)
@@ -120,14 +120,15 @@ mhsa = define_op(
         attrs={
             **HEADS,
             "attention": choice(
-                "softmax", "relu2", default="softmax", doc="what becomes of scores; relu2 over the mean (Table 2)"
+                "softmax", "relu2", default="softmax", doc="function of the scores; relu2 takes the mean (Table 2)"
             ),
-            "gating": flag(False, doc="what is attended to times silu(norm(x) W_gate) (Table 2)"),
+            "gating": flag(False, doc="multiply the result of attention by silu(norm(x) W_gate) (Table 2)"),
         },
         decompose=_decompose_mhsa,
         params=head_params,
         scope=SCOPE,
         ignores_padding=_ignores_padding,
+        layer="Attention",
         doc="x + multi-head softmax attention of norm(x) (Vaswani et al. 2017), with RoPE",
     )
 )

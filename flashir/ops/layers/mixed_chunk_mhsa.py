@@ -1,4 +1,4 @@
-"""mc_mhsa: mixed chunk attention in many heads, that of MC-TFM++ (Section 4.3): softmax within chunks, linear between.
+"""mc_mhsa: multi-head mixed chunk attention of MC-TFM++ (Section 4.3): softmax within chunks, linear between.
 
 Axes: b batch, h heads, t length, g chunks, n and m within a chunk, s key, e value.
 """
@@ -80,6 +80,7 @@ mc_mhsa = define_op(
         params=head_params,
         scope=SCOPE,
         ignores_padding=where_causal,
-        doc="x + mixed chunk attention of norm(x) in many heads, the same queries and keys for both parts (MC-TFM++)",
+        layer="MixedChunkAttention",
+        doc="x + multi-head mixed chunk attention of norm(x), with the same queries and keys for both parts (MC-TFM++)",
     )
 )

@@ -1,7 +1,7 @@
-"""Many heads: one projection to queries, keys and values, attention in each head, one projection back.
+"""Multi-head blocks: a projection to queries, keys and values, attention in each head, and a projection back.
 
-x + attend(q, k, v) W_out, with [q, k, v] = norm(x) W_qkv cut into heads of s = d / h. The attention is what sets the
-blocks apart: mhsa, performer, combiner, mc_mhsa.
+x + attend(q, k, v) W_out, with [q, k, v] = norm(x) W_qkv split into heads of s = d / h. The blocks mhsa, performer,
+combiner and mc_mhsa differ in their attention.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 NORM = choice("layer_norm", "scale_norm", default="layer_norm")
-CAUSAL = flag(True, doc="a token sees none after it")
+CAUSAL = flag(True, doc="a token does not see later tokens")
 HEADS: dict[str, AttrSpec] = {
     "heads": integer(12, least=1, doc="h, which divides d; the paper's 12 are for d = 768"),
     "causal": CAUSAL,
     "norm": NORM,
-    "rope": flag(True, doc="queries and keys turned by their position (Code 3)"),
+    "rope": flag(True, doc="rotate queries and keys by their position (Code 3)"),
 }
 SCOPE = "layers/attn"
 
@@ -36,13 +36,13 @@ Attend = Callable[[Any, Any, Any], Any]
 
 
 def infer_heads(x: TensorType, documents: TensorType | None = None, *, heads: int, rope: bool, **_: Any) -> TensorType:
-    """The type of x. Raises IRError where the heads do not divide its width, or rope has no pairs to turn."""
+    """The type of x. Raises IRError if the heads do not divide its width, or a head has an odd width under rope."""
     check_tokens(x)
     check_documents(documents, *x.shape[:2])
     if width_of(x) % heads:
         raise IRError(f"heads must divide the width, got {heads} heads of {x}")
     if rope and head_width(x, heads) % 2:
-        raise IRError(f"rope turns pairs, so heads must have an even width, got {head_width(x, heads)} of {x}")
+        raise IRError(f"rope rotates pairs, so heads must have an even width, got {head_width(x, heads)} of {x}")
     return x
 
 
@@ -54,7 +54,7 @@ def head_width(x: TensorType, heads: int) -> int:
 def head_params(
     x: TensorType, documents: TensorType | None = None, *, norm: str, gating: bool = False, **_: Any
 ) -> dict[str, ParamSpec]:
-    """The norm and the two projections, and that of the gate where there is one."""
+    """The parameters of the norm, the two projections, and the gate if there is one."""
     d = width_of(x)
     gate = {"gate.weight": ParamSpec((d, d), std=WEIGHT_STD), "gate.bias": ParamSpec((d,))}
     return {
@@ -68,15 +68,15 @@ def head_params(
 
 
 def multi_head(b: Builder, x: Value, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool) -> Value:
-    """x + merged(attend(q, k, v)) W_out, where q, k, v are [b, h, t, s]; q and k turned where `rope` says so."""
-    q, k, v = (cut_heads(b, each, heads) for each in projected(b, x, p, norm))
+    """x + merged(attend(q, k, v)) W_out, where q, k, v are [b, h, t, s]. With `rope`, q and k are rotated."""
+    q, k, v = (cut_heads(b, operand, heads) for operand in projected(b, x, p, norm))
     if rope:
         q, k = b.rope(q, axis=2), b.rope(k, axis=2)
     return merged(b, x, p, attend(q, k, v))
 
 
 def projected(b: Builder, x: Value, p: Params, norm: str) -> tuple[Value, ...]:
-    """q, k, v of all heads side by side, [b, t, d] each"""
+    """q, k, v of all heads concatenated, [b, t, d] each"""
     d = width_of(x.type)
     qkv = b.dense(apply_norm(b, x, p, norm, "norm."), p["qkv.weight"], p["qkv.bias"])
     return b.results("split", qkv, axis=-1, sizes=(d, d, d))
@@ -102,30 +102,30 @@ def rows_of_heads(b: Builder, x: Value) -> Value:
 
 
 def inverse_root(q: Value) -> float:
-    """1 / sqrt(s) of [b, h, t, s], what MHSA scales its scores by."""
+    """1 / sqrt(s) of [b, h, t, s], the scale of the scores."""
     s = q.type.shape[-1]
     assert isinstance(s, int)
     return float(s**-0.5)
 
 
 def ref_multi_head(x: Any, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool, **_: Any) -> Any:
-    """As `multi_head`, in numpy."""
-    q, k, v = (ref_cut_heads(each, heads) for each in ref_projected(x, p, norm))
+    """`multi_head` in numpy."""
+    q, k, v = (ref_cut_heads(operand, heads) for operand in ref_projected(x, p, norm))
     if rope:
         q, k = ref_rope(q, 2), ref_rope(k, 2)
     return ref_merged(x, p, attend(q, k, v))
 
 
 def ref_projected(x: Any, p: Params, norm: str) -> list[Any]:
-    """As `projected`, in numpy."""
+    """`projected` in numpy."""
     return np.split(ref_norm(x, p, norm, "norm.") @ p["qkv.weight"] + p["qkv.bias"], 3, axis=-1)
 
 
 def ref_merged(x: Any, p: Params, out: Any) -> Any:
-    """As `merged`, in numpy."""
+    """`merged` in numpy."""
     return x + np.concatenate(list(np.moveaxis(out, 1, 0)), axis=-1) @ p["out.weight"] + p["out.bias"]
 
 
 def ref_cut_heads(x: Any, heads: int) -> Any:
-    """As `cut_heads`, in numpy."""
+    """`cut_heads` in numpy."""
     return np.stack(np.split(x, heads, axis=-1), axis=1)

@@ -49,23 +49,23 @@ def _decompose_performer(
     kernel_eps: float,
     scope: str | None,
 ) -> Value:
-    """f(q_t) sum f(k_m)^T v_m / f(q_t) sum f(k_m)^T, f(x) = relu(x) + eps; sums of many, so in float32 at least
+    """f(q_t) sum f(k_m)^T v_m / f(q_t) sum f(k_m)^T with f(x) = relu(x) + eps, summed in float32 or wider.
 
-    A column of ones beside v makes the sum below the line come with the one above it.
+    A column of ones beside v gives the denominator along with the numerator.
     """
 
     def attend(q: Value, k: Value, v: Value) -> Value:
         dtype = v.type.dtype
-        q, k, v = (as_dtype(b, each, accumulation_dtype(dtype)) for each in (q, k, v))
-        q, k = (b.add(b.relu(each), kernel_eps) for each in (q, k))
+        q, k, v = (as_dtype(b, x, accumulation_dtype(dtype)) for x in (q, k, v))
+        q, k = (b.add(b.relu(x), kernel_eps) for x in (q, k))
         ones_beside = b.pad(v, axis=3, after=1, value=1.0)
         sums = b.chunked_recurrence(
             ones_beside, lin_q=q, lin_k=k, documents=documents, causal=causal, cumsum=cumsum, tile=tile, lin_norm="none"
         )
-        above, below = b.results("split", sums, axis=3, sizes=(v.type.shape[3], 1))
-        if documents is not None:  # the sums of padding are nothing
-            return as_dtype(b, b.divide_no_nan(above, below), dtype)
-        return as_dtype(b, b.mul(above, b.reciprocal(below)), dtype)
+        numerator, denominator = b.results("split", sums, axis=3, sizes=(v.type.shape[3], 1))
+        if documents is not None:  # sums over padding alone are 0
+            return as_dtype(b, b.divide_no_nan(numerator, denominator), dtype)
+        return as_dtype(b, b.mul(numerator, b.reciprocal(denominator)), dtype)
 
     return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
 
@@ -90,12 +90,13 @@ performer = define_op(
             **HEADS,
             "cumsum": CUMSUM,
             "tile": TILE,
-            "kernel_eps": number(1e-3, least=0, doc="added to the kernel, so that no row sums up to nothing"),
+            "kernel_eps": number(1e-3, least=0, doc="added to the kernel, so that no row sums to 0"),
         },
         decompose=_decompose_performer,
         params=head_params,
         scope=SCOPE,
         ignores_padding=where_causal,
+        layer="Performer",
         doc="x + multi-head linear attention of norm(x) with the kernel relu(x) + eps",
     )
 )

@@ -1,6 +1,6 @@
-"""The relative biases of the gated blocks: the paper's (Code 4), or T5's buckets.
+"""The relative biases of the gated blocks: Code 4 of the paper, or the buckets of T5.
 
-A bias has a span: the most positions that attend to each other. Parameters stand under `rel_bias.`.
+The span of a bias is the largest number of positions that attend to each other. Parameters are named `rel_bias.*`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from flashir.ir.builder import Builder
     from flashir.ir.graph import Value
 
-SHORT_SPAN = 512  # below it the bias has one weight a distance (Code 4)
+SHORT_SPAN = 512  # a bias with a shorter span has one weight per distance (Code 4)
 BIAS_WIDTH = 128
 BUCKETS = 32  # T5: Raffel et al. 2020
-FARTHEST_BUCKET = 128  # positions from which on all are in the last bucket
+FARTHEST_BUCKET = 128  # from this distance on, all positions share the last bucket
 REL_BIAS = choice("paper", "t5", default="paper", doc="relative bias of Code 4, or by T5's buckets")
 
 
 def bias_params(kind: str, span: int) -> dict[str, ParamSpec]:
-    """The parameters of a bias over `span` positions; the paper's have a weight a distance where it is short."""
+    """The parameters of a bias over `span` positions."""
     if kind == "t5":
         return {"rel_bias.buckets": ParamSpec((BUCKETS,), std=WEIGHT_STD)}
     if span < SHORT_SPAN:
@@ -51,7 +51,7 @@ def bias_of(b: Builder, p: Params, kind: str, n: Size, span: int, causal: bool) 
 
 
 def ref_bias_of(p: Params, kind: str, n: int, span: int, causal: bool) -> Any:
-    """As `bias_of`, in numpy."""
+    """`bias_of` in numpy."""
     if kind == "t5":
         return ref_bucket_bias(p["rel_bias.buckets"], n, causal)
     return ref_bias(p["rel_bias.w"], n) if span < SHORT_SPAN else ref_rope_bias(p["rel_bias.a"], p["rel_bias.b"], n)
@@ -64,8 +64,8 @@ def _infer_bucket_bias(w: TensorType, n: Size, causal: bool) -> TensorType:
 
 
 def ref_bucket_bias(w: Any, n: int, causal: bool) -> Any:
-    """As `bucket_rel_pos_bias`, in numpy, by the logarithm."""
-    distance = np.arange(n)[:, None] - np.arange(n)[None, :]  # how far the key stands before the query
+    """`bucket_rel_pos_bias` in numpy, by the logarithm."""
+    distance = np.arange(n)[:, None] - np.arange(n)[None, :]  # distance of the key before the query
     count = len(w) if causal else len(w) // 2
     far = np.maximum(distance, 0) if causal else np.abs(distance)
     exact = count // 2
@@ -82,7 +82,7 @@ def _decompose_bucket_bias(b: Builder, w: Value, n: Size, causal: bool) -> Value
         return b.broadcast(b.constant(0.0, w.type.dtype), shape=(0, 0))
     count = buckets if causal else buckets // 2
     bucket = _buckets(b, n, count)
-    near = b.gather(w, bucket)  # of keys 0, 1, .. before the query
+    near = b.gather(w, bucket)  # weights of keys 0, 1, .. before the query
     own = b.slice(w, axis=0, stop=1)
     after = b.broadcast(own, shape=(n,)) if causal else b.gather(w, b.add(bucket, count))
     before = b.reverse(near, axis=0)
@@ -90,7 +90,7 @@ def _decompose_bucket_bias(b: Builder, w: Value, n: Size, causal: bool) -> Value
 
 
 def _step_bucket_bias(now: DecodeContext, states: States, w: Value, n: Size, causal: bool) -> tuple[Value, States]:
-    """By the buckets of keys before the query"""
+    """The weights of the keys before the query, by their buckets."""
     buckets = w.type.shape[0]
     assert isinstance(buckets, int)
     count = buckets if causal else buckets // 2
@@ -98,12 +98,12 @@ def _step_bucket_bias(now: DecodeContext, states: States, w: Value, n: Size, cau
 
 
 def _buckets(b: Builder, n: Size, count: int) -> Value:
-    """i32 [n]: the bucket of each distance 0 .. n - 1: how many of the others begin at or below it."""
+    """i32 [n]: the bucket of each distance 0 .. n - 1, which is the number of buckets that begin at or below it."""
     exact = count // 2
     rate = log(FARTHEST_BUCKET / exact) / exact
     index = b.add(b.iota(length=count - 1, dtype=DType.F32), 1.0)
     grown = b.mul(b.exp(b.mul(b.sub(index, float(exact)), rate)), float(exact))
-    # less a little, for 16 may come out as 16.000001
+    # subtract a little, because 16 may come out as 16.000001
     begins = b.select(b.less_equal(index, float(exact)), index, b.sub(grown, 1e-3))
     distance = b.reshape(b.iota(length=n, dtype=DType.F32), shape=(n, 1))
     reached = b.less_equal(b.reshape(begins, shape=(1, count - 1)), distance)

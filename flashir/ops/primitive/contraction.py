@@ -75,7 +75,7 @@ matmul = define_op(
         axes=Axes.MATMUL,
         growth=grows_by_contraction,
         gradient=reads_other_side,
-        doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be given transposed",
+        doc="[.., m, k] x [.., k, n] -> [.., m, n]; either operand may be transposed",
     )
 )
 
@@ -108,7 +108,7 @@ dense = define_op(
 
 
 def einsum_letters(equation: str, types: Sequence[TensorType]) -> tuple[list[str], str, dict[str, Size]]:
-    """The letters of each operand, of the result, and their sizes. Raises IRError where they do not fit."""
+    """The letters of each operand and of the result, and their sizes. Raises IRError if they do not fit."""
     sides = equation.replace(" ", "").split("->")
     if len(sides) != 2:
         raise IRError(f"an equation must look like 'bns,bms->bnm', got {equation!r}")
@@ -141,17 +141,17 @@ def _cost_einsum(ins: Types, outs: Types, equation: str) -> Cost:
     def count(letters: str) -> int:
         return prod(n for n in (sizes[letter] for letter in letters) if isinstance(n, int))
 
-    both, kept = set(x) & set(y), set(out)
-    batch, k = "".join(both & kept), "".join(both - kept)
-    m, n = "".join((set(x) - both) & kept), "".join((set(y) - both) & kept)
-    summed = sum(t.count for t, term, other in zip(present, (x, y), (y, x)) if set(term) - set(other) - kept)
+    both, in_result = set(x) & set(y), set(out)
+    batch, k = "".join(both & in_result), "".join(both - in_result)
+    m, n = "".join((set(x) - both) & in_result), "".join((set(y) - both) & in_result)
+    summed = sum(t.count for t, term, other in zip(present, (x, y), (y, x)) if set(term) - set(other) - in_result)
     traffic = moved(ins, outs)
     product = Contraction(count(batch), count(m), count(k), count(n))
     return Cost(float(summed), traffic.read, traffic.written, contractions=(product,))
 
 
 def _grouped(b: Builder, x: Value, term: str, groups: Sequence[str]) -> Value:
-    """[axes of term] -> one axis a group, the letters of a group in its order; views where it can."""
+    """Transpose and reshape x to one axis per group of letters."""
     order = "".join(groups)
     if order != term:
         x = b.transpose(x, perm=tuple(term.index(letter) for letter in order))
@@ -169,7 +169,7 @@ def _product(sizes: dict[str, Size], letters: str) -> Size:
 
 
 def _decompose_einsum(b: Builder, x: Value, y: Value, equation: str) -> Value:
-    """Sum what only one operand has, then [batch, m, k] x [batch, k, n], then the result's order of axes."""
+    """Sum over axes of one operand alone, multiply [batch, m, k] x [batch, k, n], and transpose to the result."""
     (left, right), out, sizes = einsum_letters(equation, (x.type, y.type))
     x, left = _sum_out(b, x, left, set(right) | set(out))
     y, right = _sum_out(b, y, right, set(left) | set(out))
@@ -177,7 +177,7 @@ def _decompose_einsum(b: Builder, x: Value, y: Value, equation: str) -> Value:
     m = "".join(c for c in out if c in left and c not in right)
     n = "".join(c for c in out if c in right and c not in left)
     k = "".join(c for c in left if c in right and c not in out)
-    if len(left) == len(batch) + 2 and left[-2:] == k + m:  # the product can read it transposed: no copy
+    if len(left) == len(batch) + 2 and left[-2:] == k + m:  # matmul reads it transposed, without a copy
         xs, transpose_x = _grouped(b, x, left, (*batch, k, m)), True
     else:
         xs, transpose_x = _grouped(b, x, left, (*batch, m, k)), False
@@ -186,17 +186,17 @@ def _decompose_einsum(b: Builder, x: Value, y: Value, equation: str) -> Value:
     else:
         ys, transpose_y = _grouped(b, y, right, (*batch, k, n)), False
     product = b.matmul(xs, ys, transpose_x=transpose_x, transpose_y=transpose_y)
-    made = batch + m + n
+    order = batch + m + n
     if len(m) != 1 or len(n) != 1:
-        product = b.reshape(product, shape=tuple(sizes[letter] for letter in made))
-    return b.transpose(product, perm=tuple(made.index(c) for c in out)) if made != out else product
+        product = b.reshape(product, shape=tuple(sizes[letter] for letter in order))
+    return b.transpose(product, perm=tuple(order.index(c) for c in out)) if order != out else product
 
 
-def _sum_out(b: Builder, x: Value, term: str, kept: set[str]) -> tuple[Value, str]:
-    lost = tuple(axis for axis, letter in enumerate(term) if letter not in kept)
+def _sum_out(b: Builder, x: Value, term: str, needed: set[str]) -> tuple[Value, str]:
+    lost = tuple(axis for axis, letter in enumerate(term) if letter not in needed)
     if not lost:
         return x, term
-    return b.reduce_sum(x, axes=lost), "".join(letter for letter in term if letter in kept)
+    return b.reduce_sum(x, axes=lost), "".join(letter for letter in term if letter in needed)
 
 
 einsum = define_op(
@@ -213,7 +213,7 @@ einsum = define_op(
             sample("f32[2, 3]", "f32[4]", equation="bn,e->bne"),
             sample("f32[2, 3]", "f32[3, 5]", equation="bn,ne->e"),
         ),
-        attrs={"equation": text(doc="as in numpy, two operands, no dots")},
+        attrs={"equation": text(doc="as in numpy, for two operands, without dots")},
         decompose=_decompose_einsum,
         doc="sums of products over the axes that the result does not name",
     )
@@ -262,7 +262,7 @@ def _reduction(
 
 
 def _extreme(function: Any, bound: str) -> Callable[..., Any]:
-    """`np.max` or `np.min`, which of no elements is the infinity, or the whole number, at that bound."""
+    """`np.max` or `np.min`; over no elements it is the bound of the type, which is infinite for floats."""
 
     def reduce(x: Any, axis: Any, keepdims: bool) -> Any:
         first = getattr(np.iinfo(x.dtype), bound) if x.dtype.kind == "i" else {"min": -np.inf, "max": np.inf}[bound]
@@ -274,8 +274,8 @@ def _extreme(function: Any, bound: str) -> Callable[..., Any]:
 reduce_sum = _reduction("reduce_sum", np.sum, "the sum over some axes", growth=grows_by_axes)
 reduce_mean = _reduction("reduce_mean", np.mean, "the mean over some axes", infer=_infer_mean, empty=False)
 reduce_max = _reduction(
-    "reduce_max", _extreme(np.max, "min"), "the largest over some axes; of none, -inf", gradient=reads_operands
+    "reduce_max", _extreme(np.max, "min"), "the largest over some axes; -inf over no elements", gradient=reads_operands
 )
 reduce_min = _reduction(
-    "reduce_min", _extreme(np.min, "max"), "the smallest over some axes; of none, inf", gradient=reads_operands
+    "reduce_min", _extreme(np.min, "max"), "the smallest over some axes; inf over no elements", gradient=reads_operands
 )

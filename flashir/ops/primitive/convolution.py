@@ -1,4 +1,4 @@
-"""Convolutions over tokens, [b, t, c] -> [b, t', o], and the transposed one, which makes sequences longer.
+"""Convolution over tokens, [b, t, c] -> [b, t', o], and transposed convolution, which lengthens sequences.
 
 Axes: b batch, t length, k the taps of a kernel, c channels in, o channels out.
 """
@@ -17,18 +17,18 @@ from flashir.ir.op import OpDef, define_op, integer, listing, sample
 from flashir.ir.traits import Axes, grows_as_product, reads_other_side
 from flashir.ir.types import TensorType
 
-PADS = listing((0, 0), doc="zeros before the first token, and after the last")
+PADS = listing((0, 0), doc="zeros before the first token and after the last")
 NARROW = 8
-"""Channels of a group below which its products are no matter of matrix units."""
+"""Groups with fewer channels do not use matrix units."""
 
 
 def _check(x: TensorType, weight: TensorType, pads: tuple[int, ...]) -> None:
-    """Raises IRError unless x is float [b, t, c], weight [k, *, *] with a tap, and pads are two numbers from 0."""
+    """Raise IRError unless x is float [b, t, c], weight [k, *, *] has a tap, and pads are two numbers from 0."""
     known = not any(isinstance(size, Dim) for size in (*weight.shape, *x.shape[2:]))
     if x.rank != 3 or weight.rank != 3 or not known or not x.dtype.is_float or x.dtype is not weight.dtype:
         raise IRError(f"x must be float [b, t, c] and weight [k, c, o] of its type, both known, got {x} and {weight}")
     if not weight.shape[0]:
-        raise IRError(f"a kernel has one tap at least, got {weight}")
+        raise IRError(f"a kernel needs at least one tap, got {weight}")
     if len(pads) != 2 or min(pads) < 0:
         raise IRError(f"pads must be two numbers from 0, before and after, got {pads}")
 
@@ -46,7 +46,9 @@ def _infer_conv(
     (batch, t, c), (k, inner, out) = x.shape, weight.shape
     assert isinstance(k, int) and isinstance(inner, int) and isinstance(out, int)
     if inner * groups != c or out % groups:
-        raise IRError(f"weight must be [k, c / groups, o], groups a part of o, got {weight} for {x}, groups = {groups}")
+        raise IRError(
+            f"weight must be [k, c / groups, o], groups must divide o, got {weight} for {x}, groups = {groups}"
+        )
     return x.with_shape((batch, _length(x, ceildiv(t + (sum(pads) - dilation * (k - 1)), stride)), out))
 
 
@@ -56,11 +58,11 @@ def _ref_conv(x: Any, weight: Any, groups: int, dilation: int, stride: int, pads
     count = max(-(-(padded.shape[1] - dilation * (k - 1)) // stride), 0)
     parts = padded.reshape(*padded.shape[:2], groups, inner)
     kernels = weight.reshape(k, inner, groups, out // groups)
-    made = np.zeros((len(x), count, groups, out // groups))
+    result = np.zeros((len(x), count, groups, out // groups))
     for tap in range(k):
         seen = parts[:, tap * dilation :: stride][:, :count]
-        made += np.einsum("btgc,cgo->btgo", seen, kernels[tap])
-    return made.reshape(len(x), count, out)
+        result += np.einsum("btgc,cgo->btgo", seen, kernels[tap])
+    return result.reshape(len(x), count, out)
 
 
 def _cost_conv(ins: Types, outs: Types, groups: int, **attrs: Any) -> Cost:
@@ -88,7 +90,7 @@ conv1d = define_op(
             sample("f32[1, 0, 3]", "f32[3, 1, 3]", groups=3, pads=(1, 1)),
         ),
         attrs={
-            "groups": integer(1, least=1, doc="parts of the channels that do not see each other"),
+            "groups": integer(1, least=1, doc="groups of channels that do not mix"),
             "dilation": integer(1, least=1, doc="tokens from one tap to the next"),
             "stride": integer(1, least=1, doc="tokens from one result to the next"),
             "pads": PADS,

@@ -1,4 +1,4 @@
-"""Elementwise ops: arithmetic, functions, comparison, choice. Shapes broadcast as in numpy."""
+"""Elementwise ops: arithmetic, functions, comparison, selection. Shapes broadcast as in numpy."""
 
 from __future__ import annotations
 
@@ -39,52 +39,53 @@ if TYPE_CHECKING:
 
 F64 = np.ndarray[Any, np.dtype[np.float64]]
 
-# Operations that one element of a function costs, beside 1 for an addition.
 TRANSCENDENTAL = 10
+"""The cost of a transcendental function of one element, in additions."""
+
 LEAST_LOGGED = 2.0**-126
 GELU_RATE, GELU_CUBE = sqrt_of(2 / pi), 0.044715
-LAPLACE_MEAN, LAPLACE_DEVIATION = sqrt_of(1 / 2), sqrt_of(1 / (4 * pi))  # where value and slope are those of relu2
+LAPLACE_MEAN, LAPLACE_DEVIATION = sqrt_of(1 / 2), sqrt_of(1 / (4 * pi))  # value and slope of relu2 at the mean
 
 
 def least_logged(dtype: DType) -> float:
-    """The least number whose logarithm is taken in that type: 2^-126, or the least that is normal."""
+    """The smallest argument of a logarithm in an element type: 2^-126, or the smallest normal number."""
     return 2.0**-14 if dtype is DType.F16 else LEAST_LOGGED
 
 
 def broadcast(*types: TensorType) -> TensorType:
-    """Operands of one element type, shapes as numpy broadcasts them."""
+    """The type of operands with one element type, broadcast as in numpy."""
     if len({t.dtype for t in types}) != 1:
         raise IRError(f"operands must have one element type, got {' and '.join(str(t.dtype) for t in types)}")
     return types[0].with_shape(broadcast_shapes(*(t.shape for t in types)))
 
 
 def numeric(*types: TensorType) -> TensorType:
-    """As `broadcast`, of numbers: a bool is none."""
+    """`broadcast` for numbers; bool is rejected."""
     if any(t.dtype is DType.BOOL for t in types):
         raise IRError(f"operands must be numbers, got {' and '.join(map(str, types))}", hint="cast a bool first")
     return broadcast(*types)
 
 
 def compared(*types: TensorType) -> TensorType:
-    """As `numeric`, the result is bool."""
+    """`numeric` with a bool result."""
     return numeric(*types).with_dtype(DType.BOOL)
 
 
 def divided(*types: TensorType) -> TensorType:
-    """As `broadcast`, of a floating-point type."""
+    """`broadcast` for floating-point types."""
     floating(types[0])
     return broadcast(*types)
 
 
 def floating(x: TensorType) -> TensorType:
-    """One operand of a floating-point type."""
+    """The type of one floating-point operand."""
     if not x.dtype.is_float:
         raise IRError(f"the operand must be of a floating-point type, got {x}")
     return x
 
 
 def logical(*types: TensorType) -> TensorType:
-    """Operands of type bool."""
+    """`broadcast` for bools."""
     if any(t.dtype is not DType.BOOL for t in types):
         raise IRError(f"operands must be bool, got {' and '.join(map(str, types))}")
     return broadcast(*types)
@@ -104,7 +105,7 @@ def _unary(
 
 
 def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **facts: Any) -> OpDef:
-    """An op of two operands; `facts` are traits of its record, and `infer` where it is not `numeric`."""
+    """Define an op of two operands. `facts` are traits of its record, and `infer` if it is not `numeric`."""
     infer = facts.pop("infer", numeric)
     cases: tuple[Sample, ...] = (
         sample("f32[2, 3]", "f32[3]"),
@@ -154,7 +155,7 @@ log = define_op(
         axes=Axes.ELEMENTWISE,
         gradient=reads_operands,
         growth=grows_bounded,
-        doc="natural logarithm; of what is below 2^-126, the logarithm of that, so that none is infinite",
+        doc="natural logarithm of max(x, 2^-126), which is always finite",
     )
 )
 reciprocal = _unary("reciprocal", lambda x: 1 / x, 4, "1 / x", reads_result, grows_as_inverse)
@@ -203,7 +204,7 @@ floor_div = define_op(
         attrs={"divisor": integer(least=1)},
         axes=Axes.ELEMENTWISE,
         gradient=no_gradient,
-        doc="the whole part of x / divisor, x whole numbers from 0 up",
+        doc="the whole part of x / divisor, for whole numbers x from 0",
     )
 )
 
@@ -324,7 +325,7 @@ gelu = define_op(
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_gelu,
         axes=Axes.ELEMENTWISE,
-        doc="x times the normal distribution up to x, by its tanh form (Hendrycks & Gimpel 2016)",
+        doc="x times the normal cumulative distribution at x, in its tanh form (Hendrycks & Gimpel 2016)",
     )
 )
 

@@ -33,7 +33,7 @@ def _ref_cumsum(x: Any, axis: int, exclusive: bool) -> Any:
 
 
 def _sum_before(x: Any, axis: int) -> Any:
-    """The sums one place on: to subtract the element from its own sum would round, and look at it."""
+    """The inclusive sums shifted by one. Subtracting the element from its own sum would round, and depend on it."""
     sums = np.roll(np.cumsum(x, axis=axis), 1, axis)
     np.moveaxis(sums, axis, 0)[:1] = 0
     return sums
@@ -58,36 +58,36 @@ cumsum = define_op(
 
 
 def cut_scan(operands: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[Sequence[Operand], ...]:
-    """The operands of a scan: those that it carries, walks over, and sees whole in every step."""
+    """Split the operands of a scan into carries, operands that it walks over, and invariants."""
     carries, last = int(attrs.get("carries", 1)), len(operands) - int(attrs.get("invariants", 0))
     return operands[:carries], operands[carries:last], operands[last:]
 
 
 def _infer_scan(*operands: TensorType, body: Graph, **attrs: Any) -> tuple[TensorType, ...]:
-    """carries + xs -> final carries + stacked ys; the body sees each x without the axis."""
+    """carries + xs -> final carries + stacked ys. The body gets each x without the axis."""
     carried, walked, _ = cut_scan(operands, attrs)
     if not walked:
         kinds = f"{attrs['carries']} carries" + (f" and {attrs['invariants']} invariants" * bool(attrs["invariants"]))
-        raise IRError(f"scan needs at least one operand to walk over beside its {kinds}")
+        raise IRError(f"scan needs at least one operand to walk over in addition to its {kinds}")
     axis = attrs["axis"]
     lengths = {x.shape[axis_of(x, axis)] for x in walked}
     if len(lengths) != 1:
         raise IRError(f"the operands walked over must agree on axis {axis}, got sizes {sorted(map(str, lengths))}")
     check_body("scan", body, _scan_arguments(list(operands), attrs), list(carried))
     length = lengths.pop()
-    made = body.outputs[len(carried) :]
-    return (*carried, *(y.type.with_shape((*y.type.shape[:axis], length, *y.type.shape[axis:])) for y in made))
+    stacked = body.outputs[len(carried) :]
+    return (*carried, *(y.type.with_shape((*y.type.shape[:axis], length, *y.type.shape[axis:])) for y in stacked))
 
 
 def _scan_arguments(operands: list[TensorType], attrs: Mapping[str, Any]) -> list[TensorType]:
-    """The body sees carries and invariants as they are, and what it walks over without the axis."""
+    """The types of the inputs of the body: carries, xs without the axis, and invariants."""
     axis = attrs.get("axis", 0)
     carried, walked, invariants = cut_scan(operands, attrs)
     return [*carried, *(x.with_shape((*x.shape[:axis], *x.shape[axis + 1 :])) for x in walked), *invariants]
 
 
 def check_body(op: str, body: Graph, inputs: list[TensorType], outputs: list[TensorType]) -> None:
-    """Raises IRError unless the body takes those types, and yields those types first."""
+    """Raise IRError unless the body takes the types `inputs` and first yields the types `outputs`."""
     takes, yields = [v.type for v in body.inputs], [v.type for v in body.outputs]
     if takes != inputs:
         raise IRError(f"the body of {op} must take ({_types(inputs)}), it takes ({_types(takes)})")
@@ -103,7 +103,7 @@ def _ref_scan(*operands: Any, body: Callable[..., tuple[Any, ...]], **attrs: Any
     axis = attrs["axis"]
     state, walked, invariants = cut_scan(operands, attrs)
     carries, walked = len(state), [np.moveaxis(x, axis, 0) for x in walked]
-    if not len(walked[0]):  # one step on zeros tells the shapes of the results
+    if not len(walked[0]):  # one step on zeros shows the shapes of the results
         ys = body(*state, *(np.zeros(x.shape[1:], x.dtype) for x in walked), *invariants, index=0)[carries:]
         return (*state, *(np.empty((*y.shape[:axis], 0, *y.shape[axis:]), y.dtype) for y in ys))
     stacked = []
@@ -133,14 +133,13 @@ scan = define_op(
         rounds=lambda types, attrs: cut_scan(types, attrs)[1][0].shape[int(attrs["axis"])],
         axes=Axes.LOOP,
         gradient=reads_operands,
-        doc="a loop along one axis that carries a state: carries, xs and what every step sees whole in; "
-        "last carries and stacked ys out",
+        doc="a loop along one axis that carries a state: (carries, xs, invariants) -> (last carries, stacked ys)",
     )
 )
 
 
 def strictly_lower(b: Builder, count: Any, dtype: DType) -> Value:
-    """[g, g], 1 where the column stands before the row."""
+    """[g, g], 1 where the column is before the row."""
     index = b.iota(length=count)
     column, row = b.reshape(index, shape=(1, count)), b.reshape(index, shape=(count, 1))
     return b.cast(b.less(column, row), dtype=dtype)
@@ -182,6 +181,6 @@ prefix_sum = define_op(
         tuple(sample("f32[2, 3, 4, 5]", cumsum=kind) for kind in ("scan", "matmul", "native")),
         attrs={"cumsum": choice("scan", "matmul", "native")},
         decompose=_decompose_prefix_sum,
-        doc="exclusive running sum over axis 1 (Eq. 8), by the strategy named",
+        doc="exclusive running sum over axis 1 (Eq. 8), by a strategy",
     )
 )

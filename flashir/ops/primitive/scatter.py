@@ -1,4 +1,4 @@
-"""put_rows: tables with some of their rows replaced, each row of a batch at places of its own."""
+"""put_rows: replace rows of tables, at different places for each row of a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _infer(table: TensorType, rows: TensorType, ids: TensorType) -> TensorType:
         raise IRError(f"the table must be [b, .., n, d] and ids [b, t], got {table}, {ids}")
     wanted = table.with_shape((*table.shape[:-2], ids.shape[1], table.shape[-1]))
     if rows != wanted:
-        raise IRError(f"rows must be {wanted}, one for each of the ids, got {rows}")
+        raise IRError(f"rows must be {wanted}, one per id, got {rows}")
     return table
 
 
@@ -28,10 +28,10 @@ def _ref(table: Any, rows: Any, ids: Any) -> Any:
     last = table.shape[-2] - 1
     if ids.size and not 0 <= ids.min() <= ids.max() <= last:
         raise InputError(f"ids must lie between 0 and {last}, got {ids.min()} .. {ids.max()}")
-    made = np.array(table)
-    for of_row, new, places in zip(made, rows, ids, strict=True):
+    result = np.array(table)
+    for of_row, new, places in zip(result, rows, ids, strict=True):
         of_row[..., places, :] = new
-    return made
+    return result
 
 
 put_rows = define_op(
@@ -47,6 +47,6 @@ put_rows = define_op(
         ),
         axes=Axes.MIXED,
         gradient=reads_operand(2),
-        doc="the table [b, .., n, d] with rows [b, .., t, d] in place of those that ids [b, t] number, each once",
+        doc="the table [b, .., n, d] with rows [b, .., t, d] written at the distinct ids [b, t]",
     )
 )

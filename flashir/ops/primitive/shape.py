@@ -1,4 +1,4 @@
-"""Ops that move, cut and join elements."""
+"""Ops that move, split and join elements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ref = Any
 
 
 def axis_of(x: TensorType, axis: int) -> int:
-    """The axis counted from the front. Raises IRError where there is none."""
+    """The axis counted from the front. Raises IRError if it is out of range."""
     if not -x.rank <= axis < x.rank:
         raise IRError(f"axis {axis} is out of range for {x}")
     return axis % x.rank
@@ -52,14 +52,14 @@ def _fold_reshape(b: Builder, node: Node) -> Value | None:
 
 
 def _fold_transpose(b: Builder, node: Node) -> Value | None:
-    """`transpose(x)` in the order it has -> `x`"""
+    """`transpose(x)` that keeps the order -> `x`"""
     perm = node.attrs["perm"]
     assert isinstance(perm, tuple)
     return node.inputs[0] if perm == tuple(range(len(perm))) else None
 
 
 def _fold_slice(b: Builder, node: Node) -> Value | None:
-    """The whole axis -> `x`; of its own padding -> what was padded."""
+    """`slice(x)` of the whole axis -> `x`; `slice(pad(x))` that removes the padding -> `x`"""
     before = b.producer(node.inputs[0])
     padding = before is not None and before.op == "pad" and before.attrs["axis"] == node.attrs["axis"]
     if padding and before is not None and before.attrs["before"] == 0 and node.attrs["start"] == 0:
@@ -83,7 +83,7 @@ reshape = define_op(
         lambda x, shape: x.reshape(shape),
         free,
         (sample("f32[2, 6]", shape=(2, 2, 3)), sample("f32[0, 4]", shape=(0, 2, 2))),
-        attrs={"shape": sizes(doc="row-major order kept")},
+        attrs={"shape": sizes(doc="in row-major order")},
         axes=Axes.RESHAPE,
         moves=True,
         gradient=reads_nothing,
@@ -136,7 +136,7 @@ broadcast_to = define_op(
         moves=True,
         gradient=reads_nothing,
         fold=fold_identity,
-        doc="repeated along axes that are new or of size 1",
+        doc="repeats elements along axes that are new or of size 1",
     )
 )
 
@@ -219,7 +219,7 @@ split = define_op(
         moves=True,
         gradient=reads_nothing,
         fold=fold_single,
-        doc="cut along one axis into parts of those sizes",
+        doc="splits one axis into parts of these sizes",
     )
 )
 
@@ -251,7 +251,7 @@ concat = define_op(
         gradient=reads_nothing,
         fold=fold_single,
         fuses=False,
-        doc="joined along one axis",
+        doc="joins operands along one axis",
     )
 )
 
@@ -280,7 +280,7 @@ reverse = define_op(
 
 
 def rows(table: Ref, ids: Ref) -> Ref:
-    """As `gather`, in numpy. Raises InputError where there is no such row: numpy would count negative ones back."""
+    """`gather` in numpy. Raises InputError for a missing row, because numpy would count negative ids from the end."""
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise InputError(f"ids must lie between 0 and {len(table) - 1}, got {ids.min()} .. {ids.max()}")
     return np.take(table, ids, axis=0)
@@ -312,7 +312,7 @@ gather = define_op(
 
 
 def pad_to_multiple(b: Builder, x: Value, axis: int, multiple: int, value: float = 0.0) -> Value:
-    """[.., t, ..] -> [.., multiple * ceildiv(t, multiple), ..]; the operand itself where it divides already."""
+    """[.., t, ..] -> [.., multiple * ceildiv(t, multiple), ..]; the operand itself if it divides."""
     length = x.type.shape[axis]
     if divides(multiple, length):
         return x
@@ -320,12 +320,12 @@ def pad_to_multiple(b: Builder, x: Value, axis: int, multiple: int, value: float
 
 
 def bind_attrs(attrs: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """The attributes with every symbolic size as a number. Raises IRError where a symbol has none."""
+    """The attributes with every symbolic size as a number. Raises IRError for an unknown symbol."""
     return {name: _each_size(value, lambda size: evaluate(size, sizes)) for name, value in attrs.items()}
 
 
 def substitute_attrs(attrs: Mapping[str, Any], sizes: Mapping[str, Size]) -> dict[str, Any]:
-    """The attributes with symbols replaced by other sizes, in lists too; a symbol that has none stays."""
+    """The attributes with symbols replaced by other sizes, also in lists. Unknown symbols stay."""
     return {name: _each_size(value, lambda size: substitute(size, sizes)) for name, value in attrs.items()}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 MOST_LITERAL = 1024
-"""Numbers of a literal: what is more is a parameter."""
+"""The most numbers of a literal; a larger array is a parameter."""
 
 
 def _fold_size(b: Builder, node: Node) -> Value | None:
@@ -82,7 +82,7 @@ def _infer_literal(values: tuple[float, ...], shape: tuple[int, ...], dtype: DTy
 
 
 def _decompose_literal(b: Builder, values: tuple[float, ...], shape: tuple[int, ...], dtype: DType) -> Value:
-    """Runs of equal numbers, joined"""
+    """Concatenate runs of equal numbers."""
     runs = [(value, len(list(run))) for value, run in groupby(values)]
     parts = [b.broadcast(b.constant(float(value), dtype), shape=(count,)) for value, count in runs]
     return b.reshape(b.concat(*parts, axis=0), shape=shape)
@@ -108,7 +108,7 @@ literal = define_op(
         decompose=_decompose_literal,
         axes=Axes.SOURCE,
         growth=lambda node, growth, power: 0.0,
-        doc="a small array whose numbers stand in the text",
+        doc="a small array with its numbers in the text",
     )
 )
 

@@ -379,8 +379,8 @@ def _renewed(trial: Any) -> Any:
     if not isinstance(trial, dict) or "choices" in trial:
         return trial
     values = {name: trial[name] for name in COLUMNS_BEFORE if trial.get(name) is not None}
-    kept = {name: value for name, value in trial.items() if name not in COLUMNS_BEFORE}
-    return {**kept, "choices": choices_text(values)}
+    others = {name: value for name, value in trial.items() if name not in COLUMNS_BEFORE}
+    return {**others, "choices": choices_text(values)}
 
 
 def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:

@@ -1,4 +1,4 @@
-"""Data: from text files to batches. Text -> documents -> token shards -> a corpus -> packed rows, masked or shifted."""
+"""Training data: text files -> documents -> token shards -> a corpus -> packed rows, shifted or masked."""
 
 from flashir.train.data.batches import Batches, ahead
 from flashir.train.data.corpus import Corpus

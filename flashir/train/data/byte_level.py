@@ -1,4 +1,4 @@
-"""Byte-level encodings of our own, as the library `tokenizers` has them in a tokenizer.json; no library is needed."""
+"""Byte-level encodings as a tokenizer.json in the format of the library `tokenizers`, without that library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, 
 
 
 def of_bytes(ends: Sequence[str]) -> str:
-    """A tokenizer.json whose ids are bytes, then ends of texts, then the mask. Raises SettingError as `add_own`."""
+    """A tokenizer.json whose ids are bytes, end tokens, and the mask, in this order. Raises as `add_own`."""
     content: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
@@ -45,27 +45,27 @@ def of_bytes(ends: Sequence[str]) -> str:
 
 
 def add_own(content: dict[str, Any], ends: Sequence[str]) -> None:
-    """Adds ends of texts and the mask as the last ids of a byte-level BPE.
+    """Add end tokens and the mask as the last ids of a byte-level BPE.
 
     Raises:
-        SettingError: the name of an end is no name, or that of another token.
+        SettingError: an end token has an invalid name, or the name of another token.
     """
     vocab = content["model"]["vocab"]
     for end in ends:
         if not end or not end.isprintable() or end == MASK or end in vocab or len(end.encode()) < 2:
             raise SettingError(
-                f"an end of documents must be a name that no text has as a token, got {end!r}",
+                f"an end token must have a printable name of two bytes or more that no other token has, got {end!r}",
                 where="document_end",
                 hint=f"such as {USUAL[0]}",
             )
         content["added_tokens"].append({"id": len(vocab), "content": end, **_ADDED})
         vocab[end] = len(vocab)
-    vocab[MASK] = len(vocab)  # no added token: no text reads as it, for no merge makes it
+    vocab[MASK] = len(vocab)  # not an added token, so that no text encodes to it
 
 
 def byte_names() -> list[str]:
-    """The character that stands for each byte in files of the library: itself where it can be seen."""
-    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(BYTES) if byte not in seen]
-    names = {**{byte: chr(byte) for byte in seen}, **{byte: chr(BYTES + n) for n, byte in enumerate(hidden)}}
+    """The character for each byte in a tokenizer.json: the byte itself if it is printable."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(BYTES) if byte not in printable]
+    names = {**{byte: chr(byte) for byte in printable}, **{byte: chr(BYTES + n) for n, byte in enumerate(hidden)}}
     return [names[byte] for byte in range(BYTES)]

@@ -1,4 +1,4 @@
-"""A corpus: the tokens of many documents as one stream, read where they lie."""
+"""A corpus: the tokens of many documents as one stream, mapped from disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Span:
-    """A document, or a part of one: its tokens [t], mapped from the file they lie in, and the digest of its text."""
+    """A document or a part of one: its tokens [t], mapped from a file, and the digest of its text."""
 
     tokens: Ids
     digest: str
@@ -28,12 +28,12 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Documents one after the other. None of them is read before it is asked for.
+    """A sequence of documents, which are read when they are needed.
 
     Args:
-        tokenizer: makes the tokens.
-        spans: the documents that have tokens.
-        name: of the text, in messages.
+        tokenizer: the tokenizer of the tokens.
+        spans: the documents with at least one token.
+        name: the name of the text in messages.
     """
 
     tokenizer: Tokenizer
@@ -41,22 +41,22 @@ class Corpus:
     name: str = "data"
 
     def __len__(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return int(self.borders[-1]) if self.spans else 0
 
     @cached_property
     def borders(self) -> Places:
-        """Where each document ends, in tokens."""
+        """The end of each document, in tokens."""
         return np.cumsum([len(span.tokens) for span in self.spans], dtype=np.int64)
 
     @cached_property
     def digest(self) -> str:
-        """What the stream is, in hexadecimal: the tokenizer, and the text and length of each document, in order."""
-        said = [self.tokenizer.digest, *(f"{span.digest} {len(span.tokens)}" for span in self.spans)]
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+        """The SHA-256 of the tokenizer, and of the text and length of each document in order, in hexadecimal."""
+        lines = [self.tokenizer.digest, *(f"{span.digest} {len(span.tokens)}" for span in self.spans)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def read(self, start: int, stop: int) -> Places:
-        """The tokens from `start` to `stop`, at most those that there are."""
+        """The tokens from `start` to `stop`, or to the end."""
         stop = min(stop, len(self))
         out = np.empty(max(stop - start, 0), np.int64)
         done, number = 0, int(np.searchsorted(self.borders, start, side="right"))
@@ -69,15 +69,15 @@ class Corpus:
         return out
 
     def documents_at(self, places: Places) -> Places:
-        """The number of the document at each place of the stream; beyond its end, how many there are."""
+        """The number of the document at each position; beyond the end, the number of documents."""
         return np.searchsorted(self.borders, places, side="right")
 
     @typed
     def split(self, share: float) -> tuple[Corpus, Corpus]:
-        """What to train on and what to hold out: about `share` of the tokens, the same ones on every call.
+        """Split into a part to train on and a held-out part with about `share` of the tokens. It is deterministic.
 
-        Whole documents are held out, in the order of their digests, which has to do with neither name nor content, and
-        equal texts together. Where they come to less than half of the share, the end of the largest document is.
+        Whole documents are held out in the order of their digests, and equal texts together. If they have less than
+        half of the share, the end of the largest document is held out instead.
 
         Raises:
             SettingError: the share is not between 0 and 1.
@@ -85,9 +85,9 @@ class Corpus:
         """
         if not 0 < share < 1:
             raise SettingError(
-                f"the share that is held out must be between 0 and 1, got {share}",
+                f"the held-out share must be between 0 and 1, got {share}",
                 where="held_out",
-                hint=f"without any, give text to validate on: {option('validation', '', flag='--valid')}",
+                hint=f"to hold nothing out, give text to validate on: {option('validation', '', flag='--valid')}",
             )
         wanted = share * len(self)
         parts = self._whole(wanted)
@@ -100,27 +100,28 @@ class Corpus:
                 hint=f"give more text, or text to validate on: {option('validation', '', flag='--valid')}",
             )
         full = [tuple(span for span in part if len(span.tokens)) for part in parts]
-        train, valid = (replace(self, spans=each) for each in full)
+        train, valid = (replace(self, spans=spans) for spans in full)
         return train, valid
 
     def _whole(self, wanted: float) -> tuple[list[Span], list[Span]]:
-        """Without, and with documents that together have at most so many tokens."""
+        """Split off whole documents with at most `wanted` tokens."""
         held, room = set(), wanted
         for digest, equal in groupby(sorted(self.spans, key=_digest), key=_digest):
             tokens = _tokens(list(equal))
             if tokens <= room:
                 held.add(digest)
                 room -= tokens
-        return [each for each in self.spans if each.digest not in held], [
-            each for each in self.spans if each.digest in held
-        ]
+        parts: tuple[list[Span], list[Span]] = [], []
+        for span in self.spans:
+            parts[span.digest in held].append(span)
+        return parts
 
     def _end_of_largest(self, tokens: int) -> tuple[list[Span], list[Span]]:
-        """Without, and with so many tokens of the largest document."""
+        """Split off the last `tokens` tokens of the largest document."""
         largest = max(self.spans, key=lambda span: len(span.tokens))
         cut = max(len(largest.tokens) - tokens, 0)
-        kept = [Span(each.tokens[:cut], each.digest) if each.digest == largest.digest else each for each in self.spans]
-        return kept, [Span(largest.tokens[cut:], largest.digest)]
+        rest = [Span(span.tokens[:cut], span.digest) if span.digest == largest.digest else span for span in self.spans]
+        return rest, [Span(largest.tokens[cut:], largest.digest)]
 
 
 def _digest(span: Span) -> str:

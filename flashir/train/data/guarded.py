@@ -1,7 +1,7 @@
-"""The library `tokenizers` behind a guard: what a tokenizer.json asks for is bounded, what the library raises is told.
+"""A guard around the library `tokenizers`: a tokenizer.json is checked first, and errors become InputErrors.
 
-It is written in Rust. Where it does not foresee what a file says it panics, which is no Exception in Python and is
-printed to stderr as well, or it takes all memory. Of what does so, a file is searched first.
+The library is written in Rust. On an unexpected file it may panic, which is not an Exception in Python and is printed
+to stderr as well, or it may take all memory. The guard looks for the causes before it calls the library.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import tokenizers
 
 SPARE_IDS = 1 << 16
-"""Ids that a vocabulary may leave out, beside as many as it has: memory is taken for every id up to the largest."""
+"""A vocabulary may leave out this many ids, plus as many as it has. The library allocates all ids up to the largest."""
 
 GROWTH = 1 << 14
-"""How many times as long a text may become before it is cut into tokens."""
+"""The largest factor by which a tokenizer may lengthen a text."""
 
 _SHOWN = 5
 _PROBES = (
@@ -43,7 +43,7 @@ _CAPTURING = threading.Lock()
 
 
 def need_library() -> Any:
-    """The library. Raises TargetError where it is not installed."""
+    """The library. Raises TargetError if it is not installed."""
     try:
         import tokenizers
     except ImportError:
@@ -53,35 +53,35 @@ def need_library() -> Any:
     return tokenizers
 
 
-def opened_library(text: str, said: Mapping[str, Any], file: Path | None) -> tokenizers.Tokenizer:
-    """The tokenizer of the library that a tokenizer.json describes, tried on a few texts.
+def opened_library(text: str, content: Mapping[str, Any], file: Path | None) -> tokenizers.Tokenizer:
+    """Create the tokenizer of a tokenizer.json, and try it on a few texts.
 
     Args:
-        text: of the file.
-        said: the same, parsed.
-        file: where it comes from.
+        text: the text of the file.
+        content: the parsed text.
+        file: the path of the file.
 
     Raises:
-        InputError: it asks for too much, or the library cannot make or use it.
+        InputError: the file is excessive, or the library cannot create or use the tokenizer.
         TargetError: the library is not installed.
     """
     library = need_library()
-    if problems := list(_excesses(said)):
-        raise InputError(problems, where=_where(file), hint="get the file from who made it")
-    with guarded_library(file, "is no tokenizer"):
-        made: tokenizers.Tokenizer = library.Tokenizer.from_str(text)
-        made.no_truncation()
-        made.no_padding()
+    if problems := list(_excesses(content)):
+        raise InputError(problems, where=_where(file), hint="get the file from its source again")
+    with guarded_library(file, "is not a tokenizer"):
+        tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_str(text)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
     with guarded_library(file, "is a tokenizer that cannot be used"):
-        for each in _PROBES:
-            _tried(made, each)
-    return made
+        for probe in _PROBES:
+            _tried(tokenizer, probe)
+    return tokenizer
 
 
 @contextmanager
 def guarded_library(file: Path | None, problem: str) -> Iterator[None]:
-    """Whatever the library raises becomes an InputError that names the file; what it prints of a panic is left out."""
-    with guarded(_where(file), InputError, problem, "mend the file, or get it from who made it"), _without_panics():
+    """Turn errors of the library into an InputError that names the file, and suppress the output of a panic."""
+    with guarded(_where(file), InputError, problem, "fix the file, or get it from its source again"), _without_panics():
         yield
 
 
@@ -90,23 +90,23 @@ def _where(file: Path | None) -> str:
 
 
 def _tried(library: tokenizers.Tokenizer, text: str) -> None:
-    """Encode and decode a text, so that a panic comes now. That it has no token for some text is another matter."""
+    """Encode and decode a text, so that a panic happens now. An unknown token is not an error."""
     try:
         ids = library.encode(text, add_special_tokens=False).ids
-    except Exception:  # no unknown token: it may be meant for texts that need none
+    except Exception:  # there is no unknown token; its texts may not need one
         return
     library.decode(ids, skip_special_tokens=False)
 
 
 @contextmanager
 def _without_panics() -> Iterator[None]:
-    """Holds back what is written to stderr meanwhile, by Rust too, and passes it on after, unless there was a panic."""
+    """Buffer stderr, also of Rust, and write it afterwards unless there was a panic."""
     with _CAPTURING, ExitStack() as open_files:
         try:
-            kept = open_files.enter_context(tempfile.TemporaryFile())
-            real = os.dup(2)
-            os.dup2(kept.fileno(), 2)
-        except OSError:  # there is no stderr, or no place for a file: then nothing is held back
+            buffer = open_files.enter_context(tempfile.TemporaryFile())
+            stderr = os.dup(2)
+            os.dup2(buffer.fileno(), 2)
+        except OSError:  # there is no stderr, or no space for a file, so nothing is buffered
             yield
             return
         panicked = False
@@ -116,24 +116,24 @@ def _without_panics() -> Iterator[None]:
             panicked = not isinstance(error, (Exception, KeyboardInterrupt))
             raise
         finally:
-            os.dup2(real, 2)
-            os.close(real)
-            kept.seek(0)
-            if (held := kept.read()) and not panicked:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            buffer.seek(0)
+            if (content := buffer.read()) and not panicked:
                 with suppress(OSError):
-                    os.write(2, held)
+                    os.write(2, content)
 
 
-def _excesses(said: Mapping[str, Any]) -> Iterator[str]:
-    """What a file asks for that no tokenizer needs."""
-    ids = token_ids(said)
+def _excesses(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parts of a file that are excessive or make the library fail."""
+    ids = token_ids(content)
     bound = 2 * len(ids) + SPARE_IDS
     outside = sorted((token, name) for name, token in ids.items() if not 0 <= token < bound)
     for token, name in outside[-_SHOWN:]:
-        yield f"the id of {name!r} must be from 0 to {bound - 1}, for there are {len(ids)} tokens, got {token}"
+        yield f"the id of {name!r} must be from 0 to {bound - 1}, because there are {len(ids)} tokens, got {token}"
     growth = {"normalizer": 1.0, "post_processor": 1.0, "decoder": 1.0}
     for place in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
-        for part in _parts(said.get(place)):
+        for part in _parts(content.get(place)):
             yield from (f"its {place} {problem}" for problem in _faults(part))
             growth[place] = growth.get(place, 1.0) * _growth(part)
     for place, times in growth.items():
@@ -142,29 +142,29 @@ def _excesses(said: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(part: object) -> Iterator[dict[str, Any]]:
-    """A part of a tokenizer and those it is a sequence of."""
+    """Yield a part of a tokenizer, and all parts inside it."""
     waiting = [part]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            yield each
-            waiting += each.values()
-        elif isinstance(each, list):
-            waiting += each
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
 
 
 def _faults(part: Mapping[str, Any]) -> Iterator[str]:
-    """What makes the library panic, or end the process."""
+    """Yield the faults that make the library panic or end the process."""
     if part.get("type") == "Replace" and "" in _pattern(part).values():
         yield "replaces an empty pattern"
     if part.get("type") == "Prepend" and part.get("prepend") == "":
-        yield "prepends nothing"
+        yield "prepends an empty text"
     if part.get("type") == "Precompiled" and not _is_charsmap(part.get("precompiled_charsmap")):
-        yield "has a precompiled_charsmap that is none"
+        yield "has an invalid precompiled_charsmap"
 
 
 def _is_charsmap(content: object) -> bool:
-    """Whether this begins with the size in bytes of a table that is there: the library takes memory for it unseen."""
+    """Whether the content begins with a valid size of its table. The library allocates that size without a check."""
     try:
         data = base64.b64decode(content, validate=True) if isinstance(content, str) else b""
     except ValueError:
@@ -174,7 +174,7 @@ def _is_charsmap(content: object) -> bool:
 
 
 def _growth(part: Mapping[str, Any]) -> float:
-    """How many times as long it makes a text at most."""
+    """The largest factor by which a part lengthens a text."""
     content = part.get("content")
     if part.get("type") == "Replace" and isinstance(content, str):
         pattern = _pattern(part)

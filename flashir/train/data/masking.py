@@ -1,4 +1,4 @@
-"""Masking: what a masked language model is asked for, as BERT has it (Devlin et al. 2019, §3.1)."""
+"""Masking for masked language models, as in BERT (Devlin et al. 2019, §3.1)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from flashir.backends.protocols import NO_LABEL
 from flashir.train.data.corpus import Places
 from flashir.train.data.tokenizer import Tokenizer
 
-CHOSEN = 0.15  # of the tokens of a row
-MASKED = 0.8  # of these, hidden by the mask
-REPLACED = 0.1  # of these, replaced by any other token; the rest are kept
+CHOSEN = 0.15  # share of the tokens of a row
+MASKED = 0.8  # share of the chosen tokens that the mask replaces
+REPLACED = 0.1  # share of the chosen tokens that a random token replaces; the rest stay
 
 
 def mask(ids: Places, tokenizer: Tokenizer, draw: np.random.Generator) -> tuple[Places, Places]:
-    """The tokens of one row [t] as a model sees them, and the labels [t]: the chosen tokens, NO_LABEL elsewhere.
+    """Mask one row [t]. Returns the input tokens [t] and the labels [t]: the chosen tokens, and NO_LABEL elsewhere.
 
-    The number of chosen tokens is not left to chance: 15 % of the row, at least one. A replacement may be any id but
-    the mask, also the token itself.
+    The number of chosen tokens is fixed: 15% of the row, and at least one. A random token may be any id but the mask,
+    also the token itself.
     """
     count = max(round(CHOSEN * len(ids)), 1) if len(ids) else 0
     chosen = draw.permutation(len(ids))[:count]

@@ -1,4 +1,4 @@
-"""Packing: the stream of a corpus cut into rows of equal length, as many documents in a row as there is room for."""
+"""Packing: split the stream of a corpus into rows of equal length, each with as many documents as fit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy.typing as npt
 from flashir.backends.protocols import NO_LABEL
 from flashir.train.data.corpus import Corpus, Places
 
-PAD = 0  # at the end of the last row; nothing is wanted there
+PAD = 0  # fills the last row; it has no labels
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a stream, cut where the length says.
+    """Rows of a stream.
 
     Args:
-        ids: [b, t]; PAD beyond the end of the stream.
-        following: the token after each, [b, t]; NO_LABEL where the document ends there.
-        segment_ids: which document of the row a token is of, from 0, [b, t]; PAD counts as one more.
-        real: whether there is a token, [b, t].
+        ids: the tokens [b, t]; PAD beyond the end of the stream.
+        following: the next tokens [b, t]; NO_LABEL at the end of a document.
+        segment_ids: the number of the document within the row, from 0, [b, t]; padding counts as one more.
+        real: [b, t], False for padding.
     """
 
     ids: Places
@@ -31,17 +31,17 @@ class Rows:
 
 
 def rows_of(corpus: Corpus, seq_len: int) -> int:
-    """How many rows there are; the last one may be padded."""
+    """The number of rows. The last one may be padded."""
     return -(-len(corpus) // seq_len)
 
 
 def pack(corpus: Corpus, numbers: Places, seq_len: int) -> Rows:
-    """The rows of those numbers: row i has the tokens from i t on, and reads one more, which follows its last."""
+    """The rows with these numbers. Row i has the tokens from i t on, and one more token as the last label."""
     starts = numbers * seq_len
     read = np.full((len(numbers), seq_len + 1), PAD, np.int64)
     for row, start in zip(read, starts.tolist()):
-        found = corpus.read(start, start + seq_len + 1)
-        row[: len(found)] = found
+        tokens = corpus.read(start, start + seq_len + 1)
+        row[: len(tokens)] = tokens
     documents = corpus.documents_at(starts[:, None] + np.arange(seq_len + 1))
     real = documents < len(corpus.spans)
     border = documents[:, 1:] != documents[:, :-1]
@@ -55,7 +55,7 @@ def pack(corpus: Corpus, numbers: Places, seq_len: int) -> Rows:
 
 
 def _ends(corpus: Corpus, ids: Places) -> npt.NDArray[np.bool_]:
-    """Where a document ends within a file, by a token that the text has: only a tokenizer that reads such finds it."""
+    """Where documents end within a file: at end tokens in its text, if the tokenizer reads special tokens."""
     tokenizer = corpus.tokenizer
     if tokenizer.document_end is None or not tokenizer.reading.special_tokens:
         return np.zeros(ids.shape, np.bool_)

@@ -1,7 +1,7 @@
 """The digest in a tokenizer.json that flashir wrote.
 
-The library takes no entry at the top that it does not know, but ignores one in a decoder of bytes. So the digest stands
-there, and is that of the text without it. Any other tokenizer is written as it is.
+The library rejects unknown entries at the top level but ignores them in a byte-level decoder. So the digest, which is
+that of the text without it, is stored there. Other tokenizers have no digest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SEAL = re.compile(rf'(?<={{)"([^"\\]{{{len(KEY)}}})":"([^"\\]{{64}})",(?=\s*"ty
 
 
 def with_digest(text: str) -> str:
-    """The text of a tokenizer.json with its digest, where there is one place for it."""
+    """The text of a tokenizer.json with its digest, if there is exactly one place for it."""
     places = list(_PLACE.finditer(text))
     if len(places) != 1:
         return text
@@ -27,17 +27,17 @@ def with_digest(text: str) -> str:
 
 
 def without_digest(text: str, path: Path) -> str:
-    """The text as it was before `with_digest`, verified; one without a digest is the same.
+    """Verify and remove the digest. A text without a digest stays the same.
 
     Raises:
-        InputError: it is not what was written.
+        InputError: the text has changed since it was written.
     """
     seal = _SEAL.search(text)
     if seal is None:
         return text
     rest = text[: seal.start()] + text[seal.end() :]
     if seal[1] != KEY or seal[2] != _digest(rest):
-        hint = f"bring it back as it was; if you changed it yourself, take the entry {KEY!r} out of its decoder"
+        hint = f"restore the file; if you changed it yourself, remove the entry {KEY!r} from its decoder"
         raise InputError("is damaged, or was changed since flashir wrote it", where=str(path), hint=hint)
     return rest
 

@@ -1,4 +1,4 @@
-"""Text as it comes, token by token: whole characters, up to where one of some strings ends it."""
+"""Decode text token by token: whole characters only, up to a stop string."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from flashir.errors import InputError, SettingError
 from flashir.train.data.tokenizer import Tokenizer
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-CONTEXT = 5  # tokens: one before, and as many as a character has bytes at most
+CONTEXT = 5  # tokens: one before, and at most as many as a character has bytes
 
 
 class Spelling:
-    """Tokens to text. What they say together is what `Tokenizer.decode` says of them.
+    """Decodes tokens one by one. The pieces join to the result of `Tokenizer.decode`.
 
-        spelling.add(token)     # the characters that are whole with it, perhaps none
-        spelling.end()          # what is left; the next token begins a text of its own
+        spelling.add(token)     # the characters that this token completes, perhaps none
+        spelling.end()          # the rest; the next token begins another text
 
-    A token that the tokenizer does not have, as a padded vocabulary may, is U+FFFD.
+    A token that the tokenizer does not have, as in a padded vocabulary, is U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._tokens: list[int] = []
-        self._told = ""
+        self._emitted = ""
 
     def add(self, token: int) -> str:
-        """The text that is certain once the token has come. Raises InputError where it is no whole number."""
+        """The text that is complete after this token. Raises InputError if it is not a whole number."""
         if not isinstance(token, Integral):
             raise InputError(f"a token must be a whole number, got {shown(token)}")
         if not 0 <= token < self._tokenizer.vocab:
@@ -39,39 +39,39 @@ class Spelling:
         return self._decoded(token) if spelled is None else self._bytes.decode(spelled[token])
 
     def end(self) -> str:
-        """The rest: U+FFFD for a character that is not whole."""
-        text = self._tokenizer.decode(self._tokens)[len(self._told) :]
-        self._tokens, self._told = [], ""
+        """The rest of the text. An incomplete character is U+FFFD."""
+        text = self._tokenizer.decode(self._tokens)[len(self._emitted) :]
+        self._tokens, self._emitted = [], ""
         return text + self._bytes.decode(b"", final=True)
 
     def _decoded(self, token: int) -> str:
-        """Where the text of a token depends on those around it: it is read with the one before."""
+        """Decode a token whose text depends on its neighbours, together with the token before it."""
         self._tokens.append(token)
         text = self._tokenizer.decode(self._tokens)
         whole = text if len(self._tokens) > CONTEXT else text.rstrip(UNKNOWN)
-        new = whole[len(self._told) :]
-        self._told += new
+        new = whole[len(self._emitted) :]
+        self._emitted += new
         if whole == text:
             self._tokens = [token]
-            self._told = self._tokenizer.decode(self._tokens)
+            self._emitted = self._tokenizer.decode(self._tokens)
         return new
 
 
 class Stops:
-    """Strings that end a text, wherever they fall in the pieces that it comes in.
+    """Ends a text before the first stop string, wherever it falls in the pieces of the text.
 
-    The one that is whole first ends the text, before its own beginning; of two at once the longer.
+    The string that is complete first ends the text. If two are complete at once, the longer one does.
 
     Args:
-        strings: none of them empty; there may be none.
+        strings: the stop strings; there may be none.
 
     Raises:
-        SettingError: one is empty, or is no string.
+        SettingError: a stop string is empty, or not a string.
     """
 
     @typed
     def __init__(self, strings: Sequence[str]) -> None:
-        if not all(isinstance(each, str) for each in strings):
+        if not all(isinstance(string, str) for string in strings):
             raise SettingError(f"strings to stop at must be a list of strings, got {shown(strings)}")
         if not all(strings):
             raise SettingError("a string to stop at cannot be empty")
@@ -80,23 +80,23 @@ class Stops:
         self.met = False
 
     def add(self, piece: str) -> str:
-        """What can be told once the piece has come: all but what may be the beginning of a string. Then `met` says."""
+        """The text that is certain after this piece: all but a possible beginning of a stop string. Sets `met`."""
         held = self._held + piece
-        ends = [(at + len(each), at) for each in self._strings if (at := held.find(each)) >= 0]
+        ends = [(at + len(string), at) for string in self._strings if (at := held.find(string)) >= 0]
         if ends:
             self.met, self._held = True, ""
             return held[: min(ends)[1]]
-        kept = max((_overlap(held, each) for each in self._strings), default=0)
-        self._held = held[len(held) - kept :]
-        return held[: len(held) - kept]
+        overlap = max((_overlap(held, string) for string in self._strings), default=0)
+        self._held = held[len(held) - overlap :]
+        return held[: len(held) - overlap]
 
     def end(self) -> str:
-        """What was held back, where no string has come."""
+        """The text that was held back."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, string: str) -> int:
-    """How many characters at the end of a text begin a string."""
+    """The number of characters at the end of a text that begin a string."""
     longest = min(len(text), len(string) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(string[:size])), 0)

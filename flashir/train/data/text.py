@@ -1,4 +1,4 @@
-"""Documents: text files, checked before anything is made of them, and read in pieces, so that no size needs memory."""
+"""Documents: text files that are checked first, and read in pieces to save memory."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from flashir.files.foreign import opened
 SUFFIX = ".txt"
 BLOCK = 1 << 20
 PIECE = 1 << 16
-LISTED = 20  # problems that are shown
+LISTED = 20  # at most so many problems are shown
 
 Paths = str | Path | Iterable[str | Path]
 
 Progress = Callable[[str, int, int], object]
-"""Is told what is done (`checking`, `tokenising`), how many bytes of text are, and of how many."""
+"""Called with the kind of work (`checking`, `tokenising`), the bytes of text done, and their total."""
 
 _BORDER = re.compile(r"[ \n](?=\S)")
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text file as it was when it was checked.
+    """A checked text file.
 
     Args:
-        path: where it is.
+        path: the path.
         digest: the SHA-256 of its bytes, in hexadecimal.
-        size: its bytes.
+        size: its size in bytes.
     """
 
     path: Path
@@ -46,67 +46,67 @@ class Document:
 
 @typed
 def documents(paths: Paths, progress: Progress = lambda *_: None) -> tuple[Document, ...]:
-    """Every text file that is named, and every `.txt` file in the folders that are, sorted; each file once.
+    """The text files among the paths, and the `.txt` files in folders among them, sorted and without duplicates.
 
     Raises:
-        InputError: every file that is missing, empty, binary, not UTF-8 or unreadable; a folder without text, or one
-            that cannot be read; what is no path.
+        InputError: lists the files that are missing, empty, binary, not UTF-8 or unreadable, the folders that are
+            unreadable or have no text, and arguments that are not paths.
     """
     problems: list[str] = []
     files = _files(_paths(paths), problems)
-    found, done, total = [], 0, sum(map(_size, files))
+    checked, done, total = [], 0, sum(map(_size, files))
     for file in files:
         size = _size(file)
         try:
-            found.append(_checked(file))
+            checked.append(_checked(file))
         except InputError as error:
             problems += [f"{file} {problem}" for problem in error.problems]
         done += size
         progress("checking", done, total)
     if not files and not problems:
-        problems.append("no text is given")
+        problems.append("there are no texts")
     if problems:
         shown = problems[:LISTED] + [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
         raise InputError(shown, where="data", hint="give files of UTF-8 text, or folders with .txt files")
-    return tuple(found)
+    return tuple(checked)
 
 
 def pieces(document: Document, size: int = PIECE, unbroken: Sequence[str] = ()) -> Iterator[str]:
-    """The text of a document in order, in pieces of about `size` bytes.
+    """Yield the text of a document in pieces of about `size` bytes.
 
-    A piece ends before a space or a new line that follows a word, where tokenizers begin a token anyway; only a text
-    without any is cut inside a word.
+    A piece ends before a space or a new line after a word, where tokenizers begin a token anyway. A text without spaces
+    is split inside words.
 
     Args:
-        document: the text.
-        size: of a piece.
-        unbroken: strings that are never cut, however long the pieces become.
+        document: the document.
+        size: the size of a piece in bytes.
+        unbroken: strings that are never split, even if pieces become long.
 
     Raises:
-        InputError: the file is not what it was when it was checked.
+        InputError: the file has changed since it was checked.
     """
-    digest, kept = hashlib.sha256(), ""
+    digest, rest = hashlib.sha256(), ""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with opened(document.path, InputError) as file:
             for block in _blocks(file, size):
                 digest.update(block)
-                kept += decoder.decode(block)
-                end = _before(unbroken, kept, _last_border(kept))
+                rest += decoder.decode(block)
+                end = _before(unbroken, rest, _last_border(rest))
                 if end:
-                    yield kept[:end]
-                kept = kept[end:]
+                    yield rest[:end]
+                rest = rest[end:]
         same = digest.hexdigest() == document.digest
-    except InputError:  # whatever reading it raises: it was whole, and was text
+    except InputError:  # it was a whole text when it was checked, so it has changed
         same = False
     if not same:
         raise InputError("has changed since it was checked", where=str(document.path), hint="start again")
-    if kept:
-        yield kept
+    if rest:
+        yield rest
 
 
 def words(document: Document, size: int = PIECE) -> int:
-    """How many words a document has, split at white space: what a perplexity by word is over. Reads as `pieces`."""
+    """Count the words of a document, split at white space, for the perplexity per word. Raises like `pieces`."""
     count, inside = 0, False
     for piece in pieces(document, size):
         count += len(piece.split()) - (inside and not piece[0].isspace())
@@ -114,28 +114,28 @@ def words(document: Document, size: int = PIECE) -> int:
     return count
 
 
-def _paths(given: Paths) -> list[Path]:
-    """One path, or several, each as a path. Raises InputError."""
-    each = [given] if isinstance(given, str | PathLike) else list(given)
-    strange = [path for path in each if not isinstance(path, str | Path) or not str(path)]
+def _paths(paths: Paths) -> list[Path]:
+    """The paths as a list. Raises InputError for other arguments."""
+    listed = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    strange = [path for path in listed if not isinstance(path, str | Path) or not str(path)]
     if strange:
-        raise InputError([f"a text must be given by its path, got {path!r}" for path in strange], where="data")
-    return [Path(path) for path in each]
+        raise InputError([f"a text must be a path, got {path!r}" for path in strange], where="data")
+    return [Path(path) for path in listed]
 
 
 def _files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
-    """The files to read; what is wrong with a path is added to the problems."""
+    """The files to read. Problems of paths are added to `problems`."""
     files: dict[Path, Path] = {}
     for path in paths:
         try:
             inside = _inside(path, problems) if path.is_dir() else [path]
             if not inside:
-                problems.append(f"{path} holds no {SUFFIX} file")
+                problems.append(f"{path} has no {SUFFIX} file")
             for file in inside:
                 if not file.exists():
                     problems.append(f"{file} does not exist")
                 elif not file.is_file():
-                    problems.append(f"{file} is no file")
+                    problems.append(f"{file} is not a file")
                 else:
                     files.setdefault(file.resolve(), file)
         except OSError as error:
@@ -144,8 +144,9 @@ def _files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 
 def _inside(folder: Path, problems: list[str]) -> list[Path]:
-    """Whatever has the name of a text in a folder and those in it, sorted, except folders; links to those are not gone
-    along. A folder that cannot be read is added to the problems.
+    """The files in a folder and its subfolders that are named as texts, sorted. Links to folders are not followed.
+
+    Unreadable folders are added to `problems`.
     """
 
     def refused(error: OSError) -> None:
@@ -160,7 +161,7 @@ def _unread(path: object, error: OSError) -> str:
 
 
 def _size(path: Path) -> int:
-    """In bytes; 0 of a file that has gone, which is told where it is read."""
+    """The size in bytes; 0 for a missing file, which is reported when it is read."""
     try:
         return path.stat().st_size
     except OSError:
@@ -168,7 +169,7 @@ def _size(path: Path) -> int:
 
 
 def _checked(path: Path) -> Document:
-    """The document at a path. Raises InputError where it cannot be read, or is no text."""
+    """Check a file. Raises InputError if it cannot be read, or is not text."""
     digest, size = hashlib.sha256(), 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     with opened(path, InputError) as file:
@@ -195,21 +196,21 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _last_border(text: str) -> int:
-    """Where the last space or new line after a word is, else the end of the text."""
-    found = _BORDER.search(text[::-1])
-    return len(text) - found.end() if found else len(text)
+    """The position of the last space or new line after a word, or the end of the text."""
+    border = _BORDER.search(text[::-1])
+    return len(text) - border.end() if border else len(text)
 
 
 def _before(unbroken: Sequence[str], text: str, end: int) -> int:
-    """The end, or where a string begins that the text up to there ends with, whole or in part.
+    """The end, or the start of an unbroken string that the text up to the end ends with, whole or in part.
 
-    White space before it goes with it, as that after it does: a special token may take in what is on either side.
+    White space before it stays with it, because a special token may absorb white space on either side.
     """
-    begins = [at for each in unbroken if (at := _begins(each, text, end)) is not None]
+    begins = [at for string in unbroken if (at := _begins(string, text, end)) is not None]
     return len(text[: min(begins)].rstrip()) if begins else end
 
 
 def _begins(string: str, text: str, end: int) -> int | None:
-    """Where the longest beginning of a string is that the text ends with at `end`; None where there is none."""
+    """The position of the longest beginning of a string that the text ends with at `end`; None if there is none."""
     sizes = range(min(end, len(string)), 0, -1)
     return next((end - size for size in sizes if text.startswith(string[:size], end - size)), None)

@@ -141,7 +141,7 @@ class TestOwn:
             made = Tokenizer.trained(found, 300, END)
             with pytest.raises(SettingError, match="at least 258, all bytes, the end and the mask"):
                 Tokenizer.trained(found, 257, END)
-            with pytest.raises(InputError, match=r"ask for a vocabulary of \d+"):
+            with pytest.raises(InputError, match=r"use a vocabulary of \d+"):
                 Tokenizer.trained(found, 30000, END)
         assert (made.vocab, made.mask, made.token(END), made.ends) == (300, 299, 298, (END,))
         assert made.encode(f"the{END}").tolist() == train(text, 299).encode(f"the{END}").tolist()
@@ -150,7 +150,7 @@ class TestOwn:
 
     @pytest.mark.parametrize("name", ["", "a", "é", "<mask>", "two\nlines", "\0\0"])
     def test_an_end_cannot_be_what_texts_have(self, name: str) -> None:
-        with pytest.raises(SettingError, match="an end of documents must be a name that no text has as a token"):
+        with pytest.raises(SettingError, match="an end token must have a printable name"):
             Tokenizer.bytes(name)
 
     def test_without_an_end_nothing_has_changed(self) -> None:

@@ -71,7 +71,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     assert sorted(caught.value.problems) == sorted(
         [
             f"{tmp_path / 'absent.txt'} does not exist",
-            f"{tmp_path / 'none'} holds no .txt file",
+            f"{tmp_path / 'none'} has no .txt file",
             f"{tmp_path / 'empty.txt'} is empty",
             f"{tmp_path / 'zero.txt'} is binary: byte 4 is zero",
             f"{tmp_path / 'latin.txt'} is not UTF-8 text: see byte 0",
@@ -97,7 +97,7 @@ def test_no_more_than_a_page_of_problems_is_shown(tmp_path: Path) -> None:
 
 
 def test_no_path_at_all_is_an_error() -> None:
-    with pytest.raises(InputError, match="no text is given"):
+    with pytest.raises(InputError, match="there are no texts"):
         documents([])
 
 

@@ -123,7 +123,7 @@ def test_a_model_may_pad_its_vocabulary_but_not_have_another(task: str, tokenize
 
 def test_only_a_masked_model_needs_the_mask() -> None:
     Tokenizer.bytes().check("lm", 256)
-    with pytest.raises(InputError, match="make the model with vocab=257"):
+    with pytest.raises(InputError, match="create the model with vocab=257"):
         Tokenizer.bytes().check("mlm", 256)
     first = Tokenizer(another("[MASK]").to_str())
     assert (first.vocab, first.needs("lm")) == (4, 4)
@@ -148,8 +148,8 @@ def test_bytes_that_are_no_text_are_shown_as_such() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"{", "is no tokenizer"),
-        (b"[]", "is no tokenizer"),
+        (b"{", "is not a tokenizer"),
+        (b"[]", "is not a tokenizer"),
         (b"\xff", "cannot be read"),
         (json.dumps({"model": {"type": "BPE", "vocab": {}, "merges": []}}).encode(), "no tokens but"),
     ],
@@ -171,7 +171,7 @@ def test_a_vocabulary_has_room_for_bytes_and_no_more_than_the_text() -> None:
     assert train("a", 257).vocab == 257
     with pytest.raises(SettingError, match="at least 257"):
         train("a", 256)
-    with pytest.raises(InputError, match="ask for a vocabulary of 259"):
+    with pytest.raises(InputError, match="use a vocabulary of 259"):
         train("ab ab", 1000)
 
 
