@@ -51,12 +51,8 @@ def test_a_document_in_a_row_is_as_if_alone(op: str, settings: dict[str, Any]) -
     ("op", "settings", "problem"),
     [
         ("flash", {"causal": True, "lin_norm": "length"}, "lin_norm = length needs the whole length"),
-        ("flash", {"causal": True, "reduce_groups": False}, "reduce_groups = false needs a bidirectional global part"),
-        (
-            "flash",
-            {"use_global": False, "reduce_groups": False},
-            "reduce_groups = false needs a bidirectional global part",
-        ),
+        ("flash", {"causal": True, "reduce_groups": False}, "reduce_groups = false needs a bidirectional"),
+        ("flash", {"use_global": False, "reduce_groups": False}, "reduce_groups = false needs a bidirectional"),
         ("flash", {"norm_clamp": True}, "norm_clamp needs scale_norm, the norm is layer_norm"),
         ("flash", {"expanded": 0}, "expanded must be at least 1"),
         ("gau", {"key_dim": 3}, "key_dim must be even"),
@@ -66,11 +62,6 @@ def test_a_document_in_a_row_is_as_if_alone(op: str, settings: dict[str, Any]) -
 def test_settings_that_contradict_each_other_are_refused(op: str, settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(FlashirError, match=problem):
         block(op, 5, False, **({"chunk": CHUNK, "cumsum": "matmul"} if op == "flash" else {}), **settings)
-
-
-def test_a_bias_that_is_divided_by_the_length_takes_no_documents() -> None:
-    with pytest.raises(FlashirError, match="needs one length, but each document has its own"):
-        block("gau", 5, True, bias_scale="length")
 
 
 @pytest.mark.parametrize("length", [1, 3, 7])
