@@ -19,12 +19,12 @@ Sizes = Mapping[str, int]
 
 
 def node_cost(node: Node, sizes: Sizes, type_of: Callable[[Value], TensorType] | None = None) -> Cost:
-    """What a node costs, its body included.
+    """The cost of a node, including its body.
 
     Args:
-        node: its choices made.
-        sizes: a number for each symbol of its types and attributes.
-        type_of: the types of values with these sizes, where they are known already.
+        node: a node with settled choices.
+        sizes: the value of each symbol in its types and attributes.
+        type_of: the types of values with these sizes, if they are already known.
     """
     known = type_of or (lambda value: value.type.bind(sizes))
     attrs: dict[str, Any] = bind_attrs(dict(node.attrs), dict(sizes))

@@ -130,7 +130,7 @@ def profile_path(name: str) -> Path:
 
 
 def profile_key(record: Target) -> dict[str, str]:
-    """What a profile is valid for: the device, and the versions of its libraries."""
+    """The key of a profile: the device, and the versions of its libraries."""
     from flashir.backends.registry import backend as find
 
     return {"device": device_identity(record.device), **find(record.backend).versions()}

@@ -43,7 +43,7 @@ def model(name: str, **settings: Any) -> Graph:
 
 
 def accepted(name: str, settings: Mapping[str, Attr]) -> dict[str, Attr]:
-    """Those of some settings that a named model accepts; none if its frontend does not describe its settings."""
+    """The settings that a named model accepts; none if its frontend does not describe its settings."""
     described = (frontend for frontend in frontends() if isinstance(frontend, Described))
     specs = next((frontend.settings(name) for frontend in described if name in frontend.models()), {})
     return {key: value for key, value in settings.items() if key in specs and specs[key].problem(key, value) is None}

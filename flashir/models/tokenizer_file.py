@@ -46,7 +46,7 @@ class Beside:
             InputError: it lacks the token that ends documents, or a configuration file belongs to another tokenizer.
         """
         content = read_bytes(path, ArtefactError)
-        tokenizer = parse_json(content, path, ArtefactError, dict[str, object], problem="is no tokenizer")
+        tokenizer = parse_json(content, path, ArtefactError, dict[str, object], problem="is not a tokenizer")
         trained = [how.document_end] if how is not None and how.document_end is not None else []
         ids = token_ids(tokenizer)
         missing = [name for name in trained if name not in ids]

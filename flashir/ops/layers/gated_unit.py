@@ -83,7 +83,7 @@ def _decompose_shift(b: Builder, x: Value, documents: Value | None = None) -> Va
     late, now = _halves(b, x)
     length = x.type.shape[1]
     late = b.slice(b.pad(late, axis=1, before=1), axis=1, stop=length)
-    if documents is not None:  # the first token of a document has none before it
+    if documents is not None:  # the first token of a document has no token before it
         numbers = document_numbers(b, documents, length)
         before = b.slice(b.pad(numbers, axis=1, before=1), axis=1, stop=length)
         late = b.select(column(b, b.logical_and(are_tokens(b, numbers), equal(b, numbers, before))), late, 0.0)
@@ -96,7 +96,7 @@ def _halves(b: Builder, x: Value) -> tuple[Value, ...]:
 
 
 def _shift_after(now: DecodeContext, x: Value) -> States:
-    """`late`, the first half of each row's last token, [b, 1, d / 2]"""
+    """The state `late`: the first half of the last token of each row, [b, 1, d / 2]."""
     return {"late": take_rows(now.b, _halves(now.b, x)[0], now.b.sub(column(now.b, now.seen), 1))}
 
 
@@ -121,31 +121,29 @@ token_shift = define_op(
         ),
         decompose=_decompose_shift,
         stream=StreamingRule(_shift_step, _shift_after),
-        doc="[b, t, d], the first half of the channels one token on, zeros in the first token of a document",
+        doc="[b, t, d] with the first half of the channels shifted by one token; zeros at the start of a document",
     )
 )
 
 GATED: dict[str, AttrSpec] = {
     "expansion": number(2, least=0, doc="e = expansion * d"),
-    "key_dim": integer(128, least=1, doc="s, width of queries and keys; even, for rope"),
-    "causal": flag(True, doc="a token sees none after it"),
-    "norm": choice("layer_norm", "scale_norm", "none", default="layer_norm", doc="of the tokens, before all else"),
+    "key_dim": integer(128, least=1, doc="s, the width of queries and keys; even, because of rope"),
+    "causal": flag(True, doc="a token does not see later tokens"),
+    "norm": choice("layer_norm", "scale_norm", "none", default="layer_norm", doc="norm of the tokens at the input"),
     "rel_bias": REL_BIAS,
-    "rope_dims": integer(
-        None, least=0, doc="how many numbers of q and k positions turn, the first ones, or 0; all where none"
-    ),
-    "rope_interleaved": flag(False, doc="positions turn neighbours, (0, 1), (2, 3), .., instead of halves"),
-    "token_shift": flag(False, doc="half the channels, the first, are those of the token before"),
-    "valid": size(None, doc="how many rows are tokens, where the rest is padding"),
-    "expanded": integer(None, least=1, doc="e itself, where given, whatever the expansion"),
+    "rope_dims": integer(None, least=0, doc="rotate the first `rope_dims` elements of q and k; all if none"),
+    "rope_interleaved": flag(False, doc="rotate neighbours, (0, 1), (2, 3), .., instead of one element of each half"),
+    "token_shift": flag(False, doc="the first half of the channels comes from the previous token"),
+    "valid": size(None, doc="number of rows that are tokens; the rest is padding"),
+    "expanded": integer(None, least=1, doc="e itself; overrides the expansion"),
     "norm_eps": number(EPS, least=0, doc="eps of the norm"),
     "norm_clamp": CLAMP,
-    "residual": flag(True, doc="what comes in is added to what goes out"),
+    "residual": flag(True, doc="add the input to the output"),
 }
 
 
 def expanded_width(x: TensorType, expansion: float, expanded: int | None = None, **_: Any) -> int:
-    """e, the expanded width. Raises IRError where it is not a whole number."""
+    """e, the expanded width. Raises IRError if it is not a whole number."""
     if expanded is not None:
         return expanded
     width = width_of(x) * expansion
