@@ -45,6 +45,19 @@ def random_parameters(graph: Graph) -> dict[str, Array]:
     return {name: np.random.default_rng(1000 + i).normal(size=spec.shape) for i, (name, spec) in enumerate(specs)}
 
 
+def scan_of(shape: str, axis: int) -> Graph:
+    """A scan along an axis that carries a sum, and yields it doubled and as it was before."""
+    b = Builder("loop")
+    x = b.input("x", shape)
+    step = x.type.with_shape((*x.type.shape[:axis], *x.type.shape[axis + 1 :]))
+    body = b.subgraph()
+    state, item = body.input("state", step), body.input("item", step)
+    total = body.add(state, item)
+    zeros = b.broadcast(b.constant(0.0), shape=step.shape)
+    loop = body.finish(total, body.add(total, item), state)
+    return b.finish(*b.results("scan", zeros, x, carries=1, axis=axis, body=loop))
+
+
 def lowered(graph: Graph) -> Graph:
     """The graph at the lowest level, by the lowering that every target runs."""
     return Lowering("primitives").run(graph)

@@ -1,4 +1,4 @@
-"""Layers of flashir as modules of flax.nnx, for models that people write themselves.
+"""Layers of flashir as flax.nnx modules, for custom models.
 
 from flashir_jax import nnx as layers
 
@@ -26,20 +26,20 @@ except ImportError as error:
 class Layer(nnx.Module):
     """x [b, t, width] -> y [b, t, width], norm and residual included.
 
-    Its parameters have the names that they have in a model of flashir, `norm.scale` or `proj_in.weight`.
+    Its parameters have local names, such as `norm.scale` or `proj_in.weight`.
 
     Args:
         width: d of x.
-        rngs: draws the parameters, from the stream `params`.
-        target: what an open chunk is planned for, for parameters depend on it: without one, the accelerator that is
-            here, or the processor.
-        batch, seq_len: what is typical; other batches and lengths work too.
-        param_dtype: of the parameters; what is computed follows x.
-        settings: those of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
+        rngs: the random streams; parameters are drawn from the stream `params`.
+        target: the target for planning an open chunk, which parameters depend on; by default the available
+            accelerator, or the CPU.
+        batch, seq_len: the typical workload; other batches and lengths work too.
+        param_dtype: the dtype of the parameters. The compute dtype is that of x.
+        settings: the settings of the op, such as `key_dim=128`; `chunk=256` sets the chunk by hand.
 
     Raises:
-        SettingError: every setting that is unknown or wrong, or that does not fit the width.
-        TargetError: as `flashir.plan`.
+        SettingError: lists every setting that is unknown, invalid, or does not fit the width.
+        TargetError: as for `flashir.plan`.
     """
 
     op: ClassVar[str]

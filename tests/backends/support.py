@@ -21,6 +21,17 @@ from flashir.reference.compare import relative_error
 Array = npt.NDArray[Any]
 SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "key_dim": 8, "vocab": 11}
 TOLERANCE = 1e-4
+LAYER_SETTINGS: dict[str, dict[str, Any]] = {
+    "FLASH": {"key_dim": 8, "chunk": 4, "cumsum": "matmul"},
+    "GAU": {"key_dim": 8},
+    "MixedChunkAttention": {"heads": 2, "chunk": 4, "cumsum": "matmul"},
+    "Performer": {"heads": 2, "tile": 4, "cumsum": "matmul"},
+    "Attention": {"heads": 2},
+    "Combiner": {"heads": 2, "chunk": 4},
+    "MLP": {},
+    "GLU": {},
+}
+"""Small settings of every layer class of a framework."""
 
 
 def flash(chunk: int = 4, cumsum: str = "scan", **settings: Any) -> Graph:

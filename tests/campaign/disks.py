@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-
 from tests.campaign.case import Case
 from tests.campaign.processes import ended, judge, start
-from tests.campaign.props import make
 from tests.campaign.verdict import WrongError
-from tests.campaign.writers import NEW, OLD, WRITERS, finish, state, wanted
+from tests.campaign.writers import NEW, drawn, finish, state
 
 BYTES = (0, 1, 10, 100, 1000, 4096, 10_000, 20_000, 50_000, 100_000, 300_000)
 WARNING_ONLY = ("tune",)
@@ -17,14 +14,8 @@ WARNING_ONLY = ("tune",)
 
 def case(case: Case) -> str:
     """A command line on a full disk, then on one with space."""
-    random = case.random
-    props = case.once("props", make)
-    name = random.choice(list(WRITERS))
-    writer = WRITERS[name]
-    folder = case.folder / "work"
-    shutil.copytree(props, folder, symlinks=True)
-    new = wanted(name, NEW, props) if writer.repeats else None
-    before = finish(writer, folder, OLD) if writer.replaces and random.random() < 0.6 else None
+    random, folder = case.random, case.folder / "work"
+    name, writer, before, new = drawn(case, folder)
     room = random.choice([random.choice(BYTES), random.randrange(60_000)])
     line = writer.words(NEW)
     case.note("disk", f"{' '.join(line)}: {room} bytes a file, something there: {before is not None}")

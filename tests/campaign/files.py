@@ -6,16 +6,13 @@ import json
 import random
 import re
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
-from flashir.errors import FlashirError
 from tests.campaign.case import Case
 from tests.campaign.flips import damage, sign_of_file
-from tests.campaign.formats import FORMATS, good
+from tests.campaign.formats import FORMATS, good, reading
 from tests.campaign.texts import mutated
-from tests.campaign.verdict import WrongError, found
 
 FAST = tuple(name for name, each in FORMATS.items() if not each.slow)
 SLOW = tuple(name for name, each in FORMATS.items() if each.slow)
@@ -54,18 +51,7 @@ def case(case: Case) -> str:
     if file.is_file():
         case.note("content", repr(file.read_bytes()[:4000]))
     place = f"{name}, {sign_of_file(file)}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            FORMATS[name].read(work)
-    except FlashirError as error:
-        if len(error.message) > 20_000:
-            raise WrongError(f"{place}: an endless message", f"{len(error.message)} characters") from error
-        return f"{name}: refused"
-    except BaseException as error:
-        leak = found(error)
-        raise WrongError(f"{place}: {leak.sign}", leak.what) from error
-    return f"{name}: read"
+    return f"{name}: {reading(name, work, place)}"
 
 
 def malform(file: Path, random: random.Random) -> str:

@@ -15,7 +15,9 @@ import numpy as np
 
 import flashir
 from flashir.backends.registry import backend_of
+from flashir.errors import FlashirError
 from tests.campaign import props
+from tests.campaign.verdict import WrongError, found
 
 IDS = np.arange(20)[None] % 7
 
@@ -331,3 +333,19 @@ def good(folder: Path, name: str) -> Path:
         warnings.simplefilter("ignore")
         FORMATS[name].make(folder)
     return folder
+
+
+def reading(name: str, path: Path, place: str) -> str:
+    """Read a file that may be malformed: `read` or `refused`. Raises WrongError with the sign `place` if it fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            FORMATS[name].read(path)
+    except FlashirError as error:
+        if len(error.message) > 20_000:
+            raise WrongError(f"{place}: an endless message", f"{len(error.message)} characters") from error
+        return "refused"
+    except BaseException as error:
+        leak = found(error)
+        raise WrongError(f"{place}: {leak.sign}", leak.what) from error
+    return "read"

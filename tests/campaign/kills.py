@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from pathlib import Path
 
 from tests.campaign.case import Case
 from tests.campaign.processes import ended, judge, start, wait_for
-from tests.campaign.props import make
 from tests.campaign.verdict import WrongError
-from tests.campaign.writers import NEW, OLD, WRITERS, finish, state, wanted
+from tests.campaign.writers import NEW, drawn, finish, state
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {
@@ -26,14 +24,8 @@ AT_MOST = 20.0
 
 def case(case: Case) -> str:
     """A command line that is killed once and then run to its end."""
-    random = case.random
-    props = case.once("props", make)
-    name = random.choice(list(WRITERS))
-    writer = WRITERS[name]
-    folder = case.folder / "work"
-    shutil.copytree(props, folder, symlinks=True)
-    new = wanted(name, NEW, props) if writer.repeats else None
-    before = finish(writer, folder, OLD) if writer.replaces and random.random() < 0.6 else None
+    random, folder = case.random, case.folder / "work"
+    name, writer, before, new = drawn(case, folder)
     sent, line = random.choice(SIGNALS), writer.words(NEW)
     process = start(line, folder)
     if random.random() < 0.7:

@@ -13,7 +13,9 @@ import numpy as np
 import flashir
 from flashir.errors import FlashirError
 from tests.campaign import formats
+from tests.campaign.case import Case
 from tests.campaign.processes import ended, start
+from tests.campaign.props import make
 from tests.campaign.verdict import WrongError
 
 
@@ -110,6 +112,21 @@ WRITERS: dict[str, Writer] = {
 }
 OLD, NEW = 1, 2
 """The seeds of the old and of the new output."""
+
+
+def drawn(case: Case, folder: Path) -> tuple[str, Writer, object, object]:
+    """Draw a writer and prepare its folder.
+
+    Returns:
+        the name, the writer, the old content or None, and the content after an undisturbed run or None.
+    """
+    props = case.once("props", make)
+    name = case.random.choice(list(WRITERS))
+    writer = WRITERS[name]
+    shutil.copytree(props, folder, symlinks=True)
+    new = wanted(name, NEW, props) if writer.repeats else None
+    before = finish(writer, folder, OLD) if writer.replaces and case.random.random() < 0.6 else None
+    return name, writer, before, new
 
 
 def state(writer: Writer, folder: Path) -> object:

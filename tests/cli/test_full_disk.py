@@ -51,21 +51,8 @@ SLOW: dict[str, Line] = {
     "bench": lambda at, out: ["bench", *MODEL[:-4], "--chunks", 8, "--lengths", 16, "--rounds", 1, "-o", out / "bench"],
     "bench --show": lambda at, out: ["bench", "--show", at.folder / "bench.json", "-o", out / "again"],
 }
-KEEPING: dict[str, Line] = {
-    "train": lambda at, out: [
-        "train",
-        *MODEL,
-        "--data",
-        at.folder / "text.txt",
-        "--steps",
-        2,
-        *ROWS,
-        "-o",
-        out / "run",
-    ],
-    "bench": lambda at, out: ["bench", *MODEL[:-4], "--chunks", 8, "--lengths", 16, "--rounds", 1, "-o", out / "bench"],
-}
-"""What keeps what it has so far: a run that goes on, samples of a benchmark."""
+KEEPING = {name: SLOW[name] for name in ("train", "bench")}
+"""Verbs that keep what they have so far: the checkpoints of a run, the samples of a benchmark."""
 
 ALL = [*WRITERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 

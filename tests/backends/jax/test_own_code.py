@@ -16,21 +16,12 @@ from flashir.errors import FlashirError, InputError, ParameterError, SettingErro
 from flashir.execution.layers import LAYERS
 from flashir.models.parameters import unit
 from flashir_torch import nn as torch_layers
+from tests.backends.support import LAYER_SETTINGS
 
 SETTINGS: dict[str, Any] = {"size": "tiny", "vocab": 31, "chunk": 16, "cumsum": "matmul"}
 MODEL = flashir.model("flash", **SETTINGS)
 MASKED = flashir.model("flash", **SETTINGS, task="mlm", mask=True)
 IDS = np.random.default_rng(0).integers(0, 31, (2, 37))
-QUICK: dict[str, dict[str, Any]] = {
-    "FLASH": {"key_dim": 8, "chunk": 4, "cumsum": "matmul"},
-    "GAU": {"key_dim": 8},
-    "MixedChunkAttention": {"heads": 2, "chunk": 4, "cumsum": "matmul"},
-    "Performer": {"heads": 2, "tile": 4, "cumsum": "matmul"},
-    "Attention": {"heads": 2},
-    "Combiner": {"heads": 2, "chunk": 4},
-    "MLP": {},
-    "GLU": {},
-}
 
 
 def near(found: Any, wanted: Any, tolerance: float) -> None:
@@ -108,7 +99,7 @@ def test_other_mistakes() -> None:
 
 def made(library: str, name: str, width: int = 16, **settings: Any) -> tuple[Any, Any, Any]:
     """A layer; its parameters, as something to differentiate by; and a function of those and the inputs."""
-    settings = {**QUICK[name], **settings}
+    settings = {**LAYER_SETTINGS[name], **settings}
     if library == "nnx":
         nnx = pytest.importorskip("flax.nnx")
         from flashir_jax import nnx as layers
@@ -144,11 +135,11 @@ MASK = np.arange(11) < np.array([[11], [6]])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", LAYER_SETTINGS)
 def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None:
     _, params, call = made(library, name)
     found = by_name(jax.jit(jax.grad(lambda params: jnp.mean(call(params, X, MASK)[:, :6] ** 2)))(params))
-    layer = getattr(torch_layers, name)(16, **QUICK[name])
+    layer = getattr(torch_layers, name)(16, **LAYER_SETTINGS[name])
     layer.load_state_dict({key: torch.tensor(np.asarray(array)) for key, array in by_name(params).items()})
     layer(torch.tensor(X), torch.tensor(MASK))[:, :6].square().mean().backward()
     assert found.keys() == dict(layer.named_parameters()).keys()

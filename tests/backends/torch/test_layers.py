@@ -15,22 +15,13 @@ from flashir.execution.layers import LAYERS
 from flashir.models.parameters import unit
 from flashir_torch import nn as layers
 from flashir_torch.nn import Layer
+from tests.backends.support import LAYER_SETTINGS
 
 HEADS = ("MixedChunkAttention", "Attention", "Performer", "Combiner")
-QUICK: dict[str, dict[str, Any]] = {
-    "FLASH": {"key_dim": 8, "chunk": 4, "cumsum": "matmul"},
-    "GAU": {"key_dim": 8},
-    "MixedChunkAttention": {"heads": 2, "chunk": 4, "cumsum": "matmul"},
-    "Performer": {"heads": 2, "tile": 4, "cumsum": "matmul"},
-    "Attention": {"heads": 2},
-    "Combiner": {"heads": 2, "chunk": 4},
-    "MLP": {},
-    "GLU": {},
-}
 
 
 def layer(name: str = "FLASH", width: int = 16, **more: Any) -> Layer:
-    made: Layer = getattr(layers, name)(width, **{**QUICK[name], **more})
+    made: Layer = getattr(layers, name)(width, **{**LAYER_SETTINGS[name], **more})
     made.load_state_dict({key: torch.tensor(array) for key, array in unit(made.layer.graph()).items()})
     return made
 
@@ -40,18 +31,18 @@ def drawn(rows: int = 2, length: int = 11, width: int = 16) -> Tensor:
 
 
 def test_every_layer_has_a_class() -> None:
-    assert LAYERS.keys() == QUICK.keys() == set(layers.__all__) - {"Layer", "Model", "fully_shard"}
+    assert LAYERS.keys() == LAYER_SETTINGS.keys() == set(layers.__all__) - {"Layer", "Model", "fully_shard"}
     assert all(getattr(layers, name).op == op for name, op in LAYERS.items())
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", LAYER_SETTINGS)
 def test_a_layer_computes_what_its_op_means(name: str) -> None:
     made, x = layer(name), drawn()
     wanted = flashir.interpret(made.layer.graph(), unit(made.layer.graph()), x.numpy())[0]
     torch.testing.assert_close(made(x), torch.tensor(wanted).float(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", LAYER_SETTINGS)
 @pytest.mark.parametrize("causal", [True, False])
 def test_padding_is_seen_by_nothing(name: str, causal: bool) -> None:
     made = layer(name, **({"causal": causal} if name not in ("MLP", "GLU") else {}))
@@ -82,9 +73,9 @@ def test_a_stack_of_layers_has_the_parameters_of_a_model() -> None:
 
 def test_layers_start_as_the_generator_of_pytorch_says() -> None:
     torch.manual_seed(3)
-    one, other = (layers.FLASH(16, **QUICK["FLASH"]) for _ in range(2))
+    one, other = (layers.FLASH(16, **LAYER_SETTINGS["FLASH"]) for _ in range(2))
     torch.manual_seed(3)
-    again = layers.FLASH(16, **QUICK["FLASH"])
+    again = layers.FLASH(16, **LAYER_SETTINGS["FLASH"])
     assert torch.equal(one.proj_in.weight, again.proj_in.weight)
     assert not torch.equal(one.proj_in.weight, other.proj_in.weight)
     assert torch.equal(one.norm.scale, torch.ones(16))
@@ -105,7 +96,7 @@ def test_layers_go_to_another_type(dtype: torch.dtype) -> None:
     moved = made.to(dtype)
     assert moved(drawn().to(dtype), mask).dtype == dtype
     assert (moved(drawn().to(dtype), mask) - wanted).abs().max() < 0.1 * wanted.abs().max()
-    assert layers.FLASH(16, **QUICK["FLASH"], dtype=dtype)(drawn().to(dtype)).dtype == dtype
+    assert layers.FLASH(16, **LAYER_SETTINGS["FLASH"], dtype=dtype)(drawn().to(dtype)).dtype == dtype
 
 
 def test_autocast_takes_any_floats() -> None:

@@ -15,7 +15,7 @@ from flashir_torch.emit import STRUCTURED
 from flashir_torch.emitters import EMITTERS, NUMBERS
 from tests.backends.torch.support import Array, session
 from tests.cover import quick_samples
-from tests.support import graph_of, random_array, random_inputs, random_parameters
+from tests.support import graph_of, random_array, random_inputs, random_parameters, scan_of
 
 CASES = [
     pytest.param(record, case, id=f"{record.name}-{i}", marks=() if quick else pytest.mark.slow)
@@ -91,15 +91,8 @@ def test_constants_alone_and_on_either_side() -> None:
 
 @pytest.mark.parametrize(("shape", "axis"), [("f32[3, 4]", 0), ("f32[3, 4]", 1), ("f32[2, 3, 4]", 2), ("f32[2, 0]", 1)])
 def test_scan_along_every_axis(shape: str, axis: int) -> None:
-    b = Builder("loop")
-    x = b.input("x", shape)
-    step = x.type.with_shape((*x.type.shape[:axis], *x.type.shape[axis + 1 :]))
-    body = b.subgraph()
-    state, item = body.input("state", step), body.input("item", step)
-    total = body.add(state, item)
-    zeros = b.broadcast(b.constant(0.0), shape=step.shape)
-    loop = body.finish(total, body.add(total, item), state)
-    check(b.finish(*b.results("scan", zeros, x, carries=1, axis=axis, body=loop)), random_array(x.type, 1))
+    graph = scan_of(shape, axis)
+    check(graph, random_array(graph.inputs[0].type, 1))
 
 
 def test_an_op_without_emitter_is_named() -> None:
