@@ -191,6 +191,7 @@ READERS = {
     "flashir.train.data.tokenizer": "what the library says of a tokenizer that it just made",
     "flashir.models.weight_file": "guarded",
     "flashir_jax.export": "guarded",
+    "flashir_onnx.experiments.consumers": "files that it wrote",
     "flashir_onnx.experiments.decode": "files that it wrote",
     "flashir_onnx.seal": "guarded",
     "flashir_onnx.stored": "a file whose digest and places were verified",

@@ -16,6 +16,7 @@ from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_projections import SplitProjections
 from flashir.transforms.widen_scan import WidenScan
 from flashir.version import __version__
+from flashir_onnx.form import FORM, Form
 
 if TYPE_CHECKING:
     from flashir_onnx.artefact import Part
@@ -26,8 +27,8 @@ class OnnxBackend:
     """ONNX models, run by ONNX Runtime.
 
     Args:
-        runtime_ops: whether to use non-standard operators of ONNX Runtime.
         weights: the type of quantised weights, such as `int8`; None for the compute dtype.
+        form: how models are written.
     """
 
     name: ClassVar[str] = "onnx"
@@ -35,8 +36,8 @@ class OnnxBackend:
     records: ClassVar[Path] = Path(__file__).parent / "targets"
     main_file: ClassVar[str] = "model.onnx"
     decoder_files: ClassVar[tuple[str, ...]] = ("prefill.onnx", "step.onnx")
-    runtime_ops: bool = True
     weights: str | None = None
+    form: Form = FORM
 
     def versions(self) -> dict[str, str]:
         """The versions of onnx and onnxruntime."""
@@ -53,16 +54,23 @@ class OnnxBackend:
         return tuple(name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers())
 
     def claims(self, node: Node) -> bool:
-        """Every op with an emitter, and with `runtime_ops` the non-standard operators of ONNX Runtime."""
-        from flashir_onnx import contrib
+        """Every op with an emitter, and operators of ONNX Runtime, or of the opset in a portable model."""
+        from flashir_onnx import contrib, newer
         from flashir_onnx.emit import STRUCTURED
         from flashir_onnx.emitters import EMITTERS
 
-        return node.op in EMITTERS or node.op in STRUCTURED or (self.runtime_ops and contrib.claims(node))
+        if node.op in EMITTERS or node.op in STRUCTURED:
+            return True
+        return newer.claims(node, self.form.opset) if self.form.portable else contrib.claims(node)
 
     def portable(self) -> OnnxBackend:
-        """This backend with operators of the ONNX standard only. See Portable."""
-        return replace(self, runtime_ops=False)
+        """This backend with models that use only what every runtime supports. See Portable."""
+        return replace(self, form=replace(self.form, portable=True))
+
+    def formatted(self, opset: int | None, ids: str | None) -> OnnxBackend:
+        """This backend with models of this opset, and of this type of token ids. See Versioned."""
+        form = replace(self.form, opset=opset or self.form.opset, ids=ids or self.form.ids)
+        return replace(self, form=form)
 
     def quantised(self, kind: str) -> OnnxBackend:
         """This backend with quantised weights in its artefacts. See Quantising."""
@@ -80,7 +88,7 @@ class OnnxBackend:
         from flashir_onnx.emit import emit
         from flashir_onnx.session import Session
 
-        return Session(emit(graph, params), device)
+        return Session(emit(graph, params, form=self.form), device)
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
         """Sessions with bound results, so that states are not copied. See StatefulBackend."""
@@ -106,7 +114,7 @@ class OnnxBackend:
             if check is not None:
                 check(Session(files[MODEL_FILE], lean=self._lean))
 
-        part = Part(emit(graph, params, result_names(model)), self._about(model, metadata))
+        part = Part(emit(graph, params, result_names(model), form=self.form), self._about(model, metadata))
         return write(self._narrowed({MODEL_FILE: part}), out, examine)
 
     def export_decoder(
@@ -123,7 +131,7 @@ class OnnxBackend:
         from flashir_onnx.artefact import write
         from flashir_onnx.decoder import examining, parts
 
-        models = parts(graph, decoding, params, self._about(model, metadata))
+        models = parts(graph, decoding, params, self._about(model, metadata), form=self.form)
         return write(self._narrowed(models), out, examining(check, lean=self._lean))
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
@@ -176,7 +184,7 @@ class OnnxBackend:
 
         if self.weights is None:
             return parts
-        narrow = quantiser(self.weights, runtime_ops=self.runtime_ops)
+        narrow = quantiser(self.weights, runtime_ops=not self.form.portable)
         return {name: replace(part, emitted=narrow(part.emitted)) for name, part in parts.items()}
 
     def _about(self, model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -92,9 +92,11 @@ def in_blocks(flat: ModelProto, tables: Mapping[str, Blocks]) -> ModelProto:
     changed = ModelProto()
     changed.CopyFrom(flat)
     _rewrite(changed.graph, tables)
-    changed.functions.append(ROWS)
-    known = {opset.domain for opset in changed.opset_import}
-    for domain in {contrib.DOMAIN, ROWS.domain} - known:
+    known = {opset.domain: opset.version for opset in changed.opset_import}
+    rows = changed.functions.add()
+    rows.CopyFrom(ROWS)
+    rows.opset_import[0].version = known[""]
+    for domain in {contrib.DOMAIN, ROWS.domain} - known.keys():
         changed.opset_import.append(helper.make_opsetid(domain, 1))
     return changed
 

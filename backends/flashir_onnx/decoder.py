@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flashir.ir import Graph, loads
 from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
 from flashir_onnx.continuing import Continued, renewed
 from flashir_onnx.emit import emit, rename
+from flashir_onnx.form import FORM, Form
 from flashir_onnx.seal import MODEL
 from flashir_onnx.session import Session
 from flashir_onnx.types import numpy_type
@@ -29,23 +31,28 @@ STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
 
 
 def parts(
-    graph: Graph, decoding: Decoding, params: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]
+    graph: Graph,
+    decoding: Decoding,
+    params: Mapping[str, npt.NDArray[Any]],
+    about: Mapping[str, str],
+    *,
+    form: Form = FORM,
 ) -> dict[str, Part]:
-    """The three models of the artefact. Raises the TargetError of `emit`."""
+    """The three models of the artefact; `form` as for `emit`. Raises the TargetError of `emit`."""
     states = [state.name for state in decoding.state]
     results = ["logits", *map(_after, states)]
     vocab = decoding.step.outputs[0].type.shape[-1]
     more = {**about, VOCAB: str(vocab), STATE: json.dumps([_described(state) for state in decoding.state])}
     if decoding.max_len is not None:
         more[MAX_LEN] = str(decoding.max_len)
-    prefill = emit(decoding.prefill, params, results, inputs=("input_ids", "lengths"), same_rows=True)
-    step = emit(decoding.step, params, results, inputs=("input_ids", *states), same_rows=True)
+    hosted = partial(emit, params=params, results=results, same_rows=True, form=form)
+    prefill = hosted(decoding.prefill, inputs=("input_ids", "lengths"))
+    step = hosted(decoding.step, inputs=("input_ids", *states))
     for name, in_place in zip(states, renewed(decoding.step), strict=True):
         if not in_place:
             _read_first(step.model.graph, name)
-    return {
-        MODEL_FILE: Part(emit(graph, params), about), PREFILL_FILE: Part(prefill, more), STEP_FILE: Part(step, more)
-    }  # fmt: skip
+    model = Part(emit(graph, params, form=form), about)
+    return {MODEL_FILE: model, PREFILL_FILE: Part(prefill, more), STEP_FILE: Part(step, more)}
 
 
 def examining(

@@ -1,4 +1,4 @@
-"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once per layer."""
+"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once per layer, or flat nodes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,30 @@ from flashir.ir import DType, Graph, Node, TensorType, Value
 from flashir.ir.dims import Size, symbol_of
 from flashir.ir.parameter_names import round_symbol
 from flashir.ops.primitive.scan import cut_scan
-from flashir_onnx import contrib
+from flashir.version import __version__
+from flashir_onnx import contrib, newer
 from flashir_onnx.emitters import EMITTERS
-from flashir_onnx.scope import FunctionScope, MainScope, Need, Scope, SubgraphScope
+from flashir_onnx.form import FORM, WIDE, Form
+from flashir_onnx.scope import ClosedScope, MainScope, Need, RoundScope, Scope, SubgraphScope
 from flashir_onnx.static import StaticValues
-from flashir_onnx.types import ELEMENT_TYPES, numpy_type, value_info
+from flashir_onnx.types import ELEMENT_TYPES, element_type, numpy_type, value_info
 from flashir_onnx.weights import Weights
 
-OPSET = 17  # the first with LayerNormalization; nothing here needs a newer one
-IR_VERSION = 8  # the first with functions that belong to a model
 DOMAIN = "flashir"
+PRODUCER = "flashir"
+ABOUT = "written by flashir, which keeps the text of the model in the metadata `flashir.model`"
+MEANINGS = {
+    "input_ids": "token ids, from 0 to below the vocabulary",
+    "segment_ids": "the document that each token belongs to",
+    "mask": "true for real tokens, false for padding",
+    "lengths": "the number of real tokens in each row",
+    "logits": "scores of every token of the vocabulary, before softmax",
+}
+"""The doc_strings of inputs and outputs by name."""
+
 STRUCTURED = frozenset(("repeat", "scan", "param"))
-_ALL = {**EMITTERS, **contrib.EMITTERS}
+TOKENS = ("input_ids", "segment_ids")
+"""Inputs that hold token or segment ids."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ def emit(
     *,
     inputs: Sequence[str] = (),
     same_rows: bool = False,
+    form: Form = FORM,
 ) -> Emitted:
     """The ONNX model of a lowered graph.
 
@@ -53,12 +66,13 @@ def emit(
         results, inputs: their ONNX names; empty for the default names.
         same_rows: reject a second input [b] whose number of rows differs from the first, instead of broadcasting. The
             node that checks this is called `as_many_rows_as_ids`.
+        form: the opset, and what else does not change results.
 
     Raises:
         TargetError: ONNX Runtime does not support a dtype.
     """
     _check_types(graph)
-    main = MainScope(params)
+    main = MainScope(params, form.opset)
     names = interface_names(graph) | dict(zip(graph.inputs, inputs))
     symbols = _dimension_names(graph, names)
     for value in graph.inputs:
@@ -67,19 +81,32 @@ def emit(
         first, second = graph.inputs[:2]
         rows = main.one("Shape", names[first], start=0, end=1, stem="rows")
         main.names[second] = main.one("Reshape", names[second], rows, stem="as_many_rows_as_ids")
+    narrow = {names[value] for value in graph.inputs if names[value] in TOKENS} if form.ids != WIDE else frozenset()
+    for value in graph.inputs:
+        if names[value] in narrow:
+            main.names[value] = main.one("Cast", main.names[value], to=element_type(value.type.dtype))
     outputs = list(results) or _output_names(graph, names)
     main.taken.update(outputs)
-    emitter = _Emitter(_opsets(graph))
+    emitter = _Emitter(_opsets(graph, form), form)
     emitter.nodes(main, graph, 0)
     _call(main.nodes, [emitter.name(main, value) for value in graph.outputs], outputs)
 
     def infos(values: tuple[Value, ...], called: Sequence[str]) -> list[ValueInfoProto]:
-        return [value_info(name, value.type, symbols) for value, name in zip(values, called, strict=True)]
+        described = [value_info(name, value.type, symbols) for value, name in zip(values, called, strict=True)]
+        for info in described:
+            info.doc_string = MEANINGS.get(info.name, "")
+        return described
 
     weights = Weights(main.initializers)
     taken = infos(graph.inputs, [names[value] for value in graph.inputs])
+    for info in taken:
+        if info.name in narrow:
+            info.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(form.ids))
     body = helper.make_graph(main.nodes, graph.name, taken, infos(graph.outputs, outputs), weights.stand_ins())
-    model = helper.make_model(body, opset_imports=emitter.opsets, functions=emitter.functions, ir_version=IR_VERSION)
+    model = helper.make_model(
+        body, opset_imports=emitter.opsets, functions=emitter.functions, ir_version=form.ir_version,
+        producer_name=PRODUCER, producer_version=__version__, doc_string=f"{graph.name}, {ABOUT}",
+    )  # fmt: skip
     return Emitted(model, weights)
 
 
@@ -105,11 +132,11 @@ def rename(nodes: Iterable[NodeProto], new: Mapping[str, str]) -> None:
             rename(attribute.g.node, new)
 
 
-def _opsets(graph: Graph) -> list[OperatorSetIdProto]:
+def _opsets(graph: Graph, form: Form) -> list[OperatorSetIdProto]:
     """The opsets that the model uses: the standard, its own functions, and ONNX Runtime's operators."""
     ops = {node.op for node in graph.walk()}
-    used = {"": OPSET} | ({DOMAIN: 1} if "repeat" in ops else {})
-    used |= {} if ops.isdisjoint(contrib.EMITTERS) else {contrib.DOMAIN: contrib.VERSION}
+    used = {"": form.opset} | ({DOMAIN: 1} if "repeat" in ops and not form.portable else {})
+    used |= {} if form.portable or ops.isdisjoint(contrib.EMITTERS) else {contrib.DOMAIN: contrib.VERSION}
     return [helper.make_opsetid(domain, version) for domain, version in used.items()]
 
 
@@ -167,8 +194,9 @@ def _check_types(graph: Graph) -> None:
 class _Emitter:
     """Walks a graph and its regions, and collects the functions."""
 
-    def __init__(self, opsets: list[OperatorSetIdProto]) -> None:
-        self.opsets = opsets
+    def __init__(self, opsets: list[OperatorSetIdProto], form: Form) -> None:
+        self.opsets, self.form = opsets, form
+        self.table = {**EMITTERS, **(newer.EMITTERS if form.portable else contrib.EMITTERS)}
         self.functions: list[FunctionProto] = []
         self._static: dict[int, StaticValues] = {}
 
@@ -179,11 +207,12 @@ class _Emitter:
             if any(value in static for value in node.outputs):
                 continue
             if node.op == "repeat":
-                results: str | tuple[str, ...] = self._repeat(scope, node, depth)
+                repeat = self._in_place if self.form.portable else self._repeat
+                results: str | tuple[str, ...] = repeat(scope, node, depth)
             elif node.op == "scan":
                 results = self._scan(scope, node, depth)
             else:
-                results = _ALL[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
+                results = self.table[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
             named = (results,) if isinstance(results, str) else results
             scope.names.update(zip(node.outputs, named, strict=True))
 
@@ -196,7 +225,7 @@ class _Emitter:
     def _repeat(self, scope: Scope, node: Node, depth: int) -> str:
         body, times = node.region, node.attrs["times"]
         assert body is not None and isinstance(times, int)
-        inside = FunctionScope()
+        inside = ClosedScope(self.form.opset)
         for value in body.inputs:
             inside.names[value] = inside.fresh(value.name)
         self.nodes(inside, body, depth + 1)
@@ -213,6 +242,17 @@ class _Emitter:
             x = scope.one(kind, x, *invariants, *captured, domain=DOMAIN, stem=f"{kind}s.{index}")
         return x
 
+    def _in_place(self, scope: Scope, node: Node, depth: int) -> str:
+        body, times = node.region, node.attrs["times"]
+        assert body is not None and isinstance(times, int)
+        x, *invariants = (self.name(scope, value) for value in node.operands)
+        for index in range(times):
+            inside = RoundScope(scope, round_symbol(depth), index)
+            inside.names.update(zip(body.inputs, (x, *invariants), strict=True))
+            self.nodes(inside, body, depth + 1)
+            x = self.name(inside, body.outputs[0])
+        return x
+
     def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
         body, axis = node.region, node.attrs["axis"]
         assert body is not None and isinstance(axis, int)
@@ -220,24 +260,35 @@ class _Emitter:
         stacked_values = node.outputs[len(carried) :]
         if sliced[0].type.shape[axis] == 0:  # ONNX Runtime fails on an empty loop
             return (*(self.name(scope, value) for value in carried), *(_nothing(scope, v.type) for v in stacked_values))
-        own, seen = body.inputs[: len(carried) + len(sliced)], body.inputs[len(carried) + len(sliced) :]
-        inside = SubgraphScope(scope)
+        count = len(carried) + len(sliced)
+        own, seen = body.inputs[:count], dict(zip(body.inputs[count:], invariants, strict=True))
+        inside = ClosedScope(self.form.opset, scope.taken) if self.form.portable else SubgraphScope(scope)
         inside.names.update({value: inside.fresh(value.name) for value in own})
-        inside.names.update({value: self.name(scope, outer) for value, outer in zip(seen, invariants, strict=True)})
+        if isinstance(inside, SubgraphScope):
+            inside.names.update({value: self.name(scope, outer) for value, outer in seen.items()})
+        else:
+            inside.names.update({value: inside.fresh(value.name) for value in seen})
         self.nodes(inside, body, depth)
         outputs = [inside.one("Identity", self.name(inside, value), stem=value.name) for value in body.outputs]
         inputs = [value_info(inside.names[value], value.type, {}) for value in own]
         results = [value_info(name, value.type, {}) for name, value in zip(outputs, body.outputs, strict=True)]
+        starts = [self.name(scope, value) for value in carried]
+        if isinstance(inside, ClosedScope):  # what the loop only reads is carried unchanged
+            read = [(self.name(scope, outer), inside.names[value], value.type) for value, outer in seen.items()]
+            read += [(scope.resolve(need), name, need.type) for need, name in inside.captured.items()]
+            starts = [*(outer for outer, _, _ in read), *starts]
+            inputs = [*(value_info(name, type_, {}) for _, name, type_ in read), *inputs]
+            same = [(inside.one("Identity", name), type_) for _, name, type_ in read]
+            results = [*(value_info(name, type_, {}) for name, type_ in same), *results]
         walked = [_to_front(scope, self.name(scope, value), value.type.rank, axis) for value in sliced]
         steps = sliced[0].type.shape[axis]
         may_be_none = symbol_of(steps) is not None  # a number of chunks is 1 at least, see Scope
         if may_be_none:
             walked = [_one_row_at_least(scope, name, value.type.rank, steps) for name, value in zip(walked, sliced)]
         scanned = scope.op(
-            "Scan", *(self.name(scope, value) for value in carried), *walked,
-            body=helper.make_graph(inside.nodes, "body", inputs, results), num_scan_inputs=len(sliced),
-            outputs=len(node.outputs),
-        )  # fmt: skip
+            "Scan", *starts, *walked, body=helper.make_graph(inside.nodes, "body", inputs, results),
+            num_scan_inputs=len(sliced), outputs=len(results),
+        )[len(results) - len(node.outputs) :]  # fmt: skip
         rows = scanned[len(carried) :]
         if may_be_none:
             rows = tuple(_first_rows(scope, name, steps) for name in rows)

@@ -1,6 +1,7 @@
-"""The table of emitters, one per supported op. Opset 17, the first with LayerNormalization.
+"""The table of emitters, one per supported op.
 
-An emitter takes the scope, the node and the names of its operands, and returns the names of its results.
+An emitter takes the scope, the node and the names of its operands, and returns the names of its results. It writes what
+the opset of the scope has, from 17 on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from flashir_onnx.scope import Scope
 from flashir_onnx.types import element_type, numpy_type
 
 Emitter = Callable[..., str | tuple[str, ...]]
+
+AXES_AS_INPUT = 18
+"""The opset in which the axes of mean, largest and smallest became an input. Those of a sum had been one before."""
 
 
 def _as(kind: str, **fixed: Any) -> Emitter:
@@ -123,7 +127,10 @@ def _transpose(scope: Scope, node: Node, x: str) -> str:
 
 def _reduce(kind: str) -> Emitter:
     def emit(scope: Scope, node: Node, x: str) -> str:
-        return scope.one(kind, x, axes=list(_attr(node, "axes")), keepdims=int(_attr(node, "keepdims")))
+        axes, keepdims = _attr(node, "axes"), int(_attr(node, "keepdims"))
+        if scope.opset < AXES_AS_INPUT:
+            return scope.one(kind, x, axes=list(axes), keepdims=keepdims)
+        return scope.one(kind, x, _numbers(scope, *axes), keepdims=keepdims)
 
     return emit
 

@@ -1,7 +1,7 @@
-"""Scopes for emitting nodes: the main graph, a function (the body of a `repeat`), or a subgraph (the body of a `scan`).
+"""Scopes for emitting nodes: the main graph, the body of a `repeat` as a function or in place, the body of a `scan`.
 
 A function cannot see the graph around it. A shape or weight that it needs from there becomes a further input, which
-every call provides for its layer.
+every call provides for its layer. The body of a loop in a flat model is closed in the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from onnx import NodeProto, helper, numpy_helper
 
 from flashir.errors import TargetError
-from flashir.ir import Size, Value
+from flashir.ir import DType, Size, TensorType, Value
 from flashir.ir.dims import CeilDiv, Symbol, symbol_of
 from flashir_onnx.static import Rounds, StaticValues
 
@@ -32,15 +32,21 @@ class Need:
     value: Value | None = None
     rounds: Rounds = ()
 
+    @property
+    def type(self) -> TensorType:
+        """The type of the value."""
+        return self.value.type if self.value is not None else TensorType(DType.I64, (len(self.dims or ()),))
+
     def in_round(self, symbol: str, index: int) -> Need:
         """The same need for one round of the `repeat` that `symbol` counts."""
         return self if self.static is None else replace(self, rounds=(*self.rounds, (symbol, index)))
 
 
 class Scope(ABC):
-    """Collects nodes, and the ONNX names of IR values."""
+    """Collects nodes of an opset, and the ONNX names of IR values."""
 
-    def __init__(self, taken: set[str]) -> None:
+    def __init__(self, opset: int, taken: set[str]) -> None:
+        self.opset = opset
         self.nodes: list[NodeProto] = []
         self.names: dict[Value, str] = {}
         self.taken = taken
@@ -89,8 +95,8 @@ class Scope(ABC):
 class MainScope(Scope):
     """The main graph. Constants and weights are its initializers."""
 
-    def __init__(self, params: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(set())
+    def __init__(self, params: Mapping[str, npt.NDArray[Any]], opset: int) -> None:
+        super().__init__(opset, set())
         self.params = params
         self.symbols: dict[str, tuple[str, int]] = {}
         self.initializers: dict[str, tuple[npt.NDArray[Any], Any]] = {}
@@ -171,11 +177,16 @@ class MainScope(Scope):
         return total
 
 
-class FunctionScope(Scope):
-    """The body of a function. Values from outside become further inputs."""
+class ClosedScope(Scope):
+    """A body that does not see the graph around it, such as a function. Values from outside become further inputs.
 
-    def __init__(self) -> None:
-        super().__init__(set())
+    Args:
+        opset: the opset of its nodes.
+        taken: the names that it must not use; a function has names of its own.
+    """
+
+    def __init__(self, opset: int, taken: set[str] | None = None) -> None:
+        super().__init__(opset, set() if taken is None else taken)
         self.captured: dict[Need, str] = {}
 
     def constant(self, array: npt.NDArray[Any]) -> str:
@@ -186,7 +197,7 @@ class FunctionScope(Scope):
         return known
 
     def resolve(self, need: Need) -> str:
-        """An input of the function."""
+        """A further input."""
         if need not in self.captured:
             stem = "shape" if need.value is None else _local_name(need)
             self.captured[need] = self.fresh(stem)
@@ -197,7 +208,7 @@ class SubgraphScope(Scope):
     """The body of a `scan`, which sees the graph around it."""
 
     def __init__(self, outer: Scope) -> None:
-        super().__init__(outer.taken)
+        super().__init__(outer.opset, outer.taken)
         self.outer = outer
 
     def constant(self, array: npt.NDArray[Any]) -> str:
@@ -207,6 +218,23 @@ class SubgraphScope(Scope):
     def resolve(self, need: Need) -> str:
         """A value of the outer graph."""
         return self.outer.resolve(need)
+
+
+class RoundScope(SubgraphScope):
+    """One round of a `repeat`, emitted in place among the nodes of the graph around it."""
+
+    def __init__(self, outer: Scope, symbol: str, index: int) -> None:
+        super().__init__(outer)
+        self.nodes = outer.nodes
+        self.symbol, self.index = symbol, index
+
+    def resolve(self, need: Need) -> str:
+        """A value of the outer graph, in this round."""
+        return self.outer.resolve(need.in_round(self.symbol, self.index))
+
+    def fresh(self, stem: str) -> str:
+        """An unused name that tells the round, such as `layers.3/matmul`."""
+        return self.outer.fresh(f"layers.{self.index}/{stem}")
 
 
 def _local_name(need: Need) -> str:

@@ -116,5 +116,5 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 _TYPES: dict[str, Any] = {
     "tensor(double)": np.float64, "tensor(float)": np.float32, "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64, "tensor(bool)": np.bool_,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_,
 }  # fmt: skip

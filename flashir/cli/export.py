@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 LENGTH, TOKENS = 1024, 2**14  # row length, and number of tokens, of the text for perplexity
 
 
+class Ids(StrEnum):
+    """The types of token ids."""
+
+    INT64 = "int64"
+    INT32 = "int32"
+
+
 class Narrow(StrEnum):
     """The formats of quantised weights."""
 
@@ -52,7 +59,23 @@ def export(
         bool,
         typer.Option(
             "--portable",
-            help="Use only standard operators, for runtimes other than ONNX Runtime.",
+            help="Use only what every runtime supports: no functions, no operators of ONNX Runtime.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    opset: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Version of ONNX operators.  [default: 17]", rich_help_panel=options.OUTPUT),
+    ] = None,
+    ids: Annotated[
+        Ids | None,
+        typer.Option(help="Type of token ids.  [default: int64]", rich_help_panel=options.OUTPUT),
+    ] = None,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static",
+            help="Fix the shape at --batch rows of --length (or --seq-len) tokens, for devices such as NPUs.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -78,7 +101,7 @@ def export(
         typer.Option(
             metavar="N",
             min=1,
-            help="With --decode: text length, for models that divide by it (qk_scale = length).",
+            help="With --static: text length. With --decode: the same, for models that divide by it.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
@@ -141,13 +164,14 @@ def export(
 ) -> None:
     """Write a model for a target, verified before it replaces an earlier one.
 
-    The exported model takes any batch size and length. It contains the model text and the choices, and is verified
-    against the float64 reference. The folder must be empty; --force replaces an exported model in it.
+    The exported model takes any batch size and length, unless --static. It contains the model text and the choices,
+    and is verified against the float64 reference. The folder must be empty; --force replaces an exported model in it.
 
     Examples:
         flashir export flash --size small -o out/
         flashir export model.fir --target onnx:cpu --params p.safetensors -o out/
-        flashir export flash --portable -o out/
+        flashir export flash --portable --opset 23 -o out/
+        flashir export flash --portable --batch 1 --length 128 --static --ids int32 -o out/
         flashir export transformer++ --decode --max-len 4096 -o out/
         flashir export checkpoint/ -o out/
         flashir export run/ --decode --quantize int8 --text valid.txt -o out/
@@ -164,8 +188,15 @@ def export(
     from flashir.interrupts import on_interrupt
     from flashir.models.checkpoint import TOKENIZER
 
-    if (max_len is not None or length is not None) and not (decode or web):
-        raise SettingError("--max-len and --length require --decode", hint="give --decode too")
+    decode = decode or web
+    if static:
+        if decode:
+            raise SettingError("a decoder has no fixed shape", hint="leave out --static, or --decode and --web")
+        seq_len, length = length or seq_len, None
+    if (max_len is not None or length is not None) and not decode:
+        raise SettingError("--max-len and --length require --decode", hint="give --decode too, or --static")
+    if web and ids is not None:
+        raise SettingError("the page passes int64 ids", hint="leave out --ids or --web")
     if web_runtime is not None and not web:
         raise SettingError("--web-runtime requires --web", hint="give --web too")
     if quantize is None and (text is not None or tolerance is not None):
@@ -189,7 +220,10 @@ def export(
         seed=weights.seed or 0,
         rechunk=rechunk,
         portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
-        decode=decode or web,
+        opset=opset,
+        ids=ids and ids.value,
+        static=static,
+        decode=decode,
         max_len=max_len,
         length=length,
         tokenizer=found.tokenizer,

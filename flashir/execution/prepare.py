@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,11 @@ class Prepared:
     def lowered(self) -> Graph:
         """The lowered model."""
         return self.lowering.run(self.plan.graph)
+
+    def on(self, backend: Backend) -> Prepared:
+        """The same model for another form of the backend."""
+        lowering = replace(self.lowering, claims=backend.claims, extra=backend.passes())
+        return replace(self, backend=backend, lowering=lowering)
 
 
 def prepare(

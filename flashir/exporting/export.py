@@ -11,9 +11,10 @@ from typing import Any
 
 from flashir.arguments import typed
 from flashir.backends.decoding import decoding, lowered
-from flashir.backends.protocols import Batch, DecoderExporter, Exporter, Verified
+from flashir.backends.protocols import Backend, Batch, DecoderExporter, Exporter, Verified
 from flashir.backends.registry import having
-from flashir.errors import ArtefactError, TargetError, either, option
+from flashir.backends.versioned import Versioned
+from flashir.errors import ArtefactError, SettingError, TargetError, either, option
 from flashir.execution.prepare import Prepared, prepare
 from flashir.exporting.checks import Check, DecoderCheck, NarrowCheck
 from flashir.exporting.quantise import TOLERANCE as GROWTH
@@ -27,7 +28,9 @@ from flashir.models.end_tokens import Reading
 from flashir.models.tokenizer_file import Beside
 from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan
+from flashir.planning.workload import Workload
 from flashir.reference.compare import Compared
+from flashir.transforms import specialise
 from flashir.version import __version__
 
 LISTED = 3  # at most so many files of a folder are named in a message
@@ -72,6 +75,9 @@ def export(
     rechunk: bool = False,
     strict: bool = True,
     portable: bool = False,
+    opset: int | None = None,
+    ids: str | None = None,
+    static: bool = False,
     decode: bool = False,
     max_len: int | None = None,
     length: int | None = None,
@@ -95,7 +101,11 @@ def export(
         params: parameters by full name; None for `init(model, seed)` after the chunk is chosen.
         seed: the seed of the parameters if `params` is None.
         rechunk, strict: as for `compile`.
-        portable: use only operators that every runtime of the format supports.
+        portable: use only what every runtime of the format supports: standard operators, no functions, and no values
+            that loops capture.
+        opset: the version of the standard operators; None for the oldest that suffices.
+        ids: the type of token ids, `int64` or `int32`; None for `int64`.
+        static: fix the sizes of the inputs at `batch` rows of `seq_len` tokens, for devices that take no other.
         decode: also write a decoder, `prefill` and `step`; see docs/decisions/051.
         max_len, length: as for `decoder`.
         tokenizer: a tokenizer file, copied to the artefact as tokenizer.json. Its end tokens go into the metadata.
@@ -115,7 +125,13 @@ def export(
     check_folder(Path(out))
     if not force:
         check_free(Path(out))
+    if static:
+        if decode:
+            raise SettingError("a decoder has no fixed sizes", hint="leave out static or decode")
+        model = _fixed(model, choices)
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
+    if opset is not None or ids is not None:
+        ready = ready.on(_formatted(ready.backend, target, opset, ids))
     comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
     weights = "the exported weights" if params is not None else f"random weights (seed {seed})"
     check = Check(ready, weights) if comparison is None else NarrowCheck(ready, weights, comparison)
@@ -140,6 +156,23 @@ def export(
     files = (path, *verified.beside, *(() if beside is None else (path.with_name(TOKENIZER),)))
     checks, compared = (*verified.checks, *check.verdicts), tuple(check.compared)
     return Exported(path, ready.plan, checks, _notes(ready.plan), cost, files, compared)
+
+
+def _fixed(model: Graph, choices: Mapping[str, Any]) -> Graph:
+    """The model with the sizes of the planned workload. Raises SettingError, InputError."""
+    workload = Workload(**{name: choices[name] for name in ("batch", "seq_len") if name in choices})
+    return specialise(model, workload.sizes(model))
+
+
+def _formatted(backend: Backend, target: str, opset: int | None, ids: str | None) -> Backend:
+    """The backend with artefacts of another form. Raises TargetError if it has none, SettingError."""
+    if not isinstance(backend, Versioned):
+        raise TargetError(
+            f"the artefacts of the backend {backend.name!r} have no opset and no other type of token ids",
+            where=target,
+            hint=f"leave out opset and ids, or choose a target of {either(having(Versioned))}",
+        )
+    return backend.formatted(opset, ids)
 
 
 def check_folder(out: Path) -> None:

@@ -16,6 +16,7 @@ from flashir.ir import Graph
 from flashir.models.parameters import Params, checked, unit
 from flashir_onnx import seal
 from flashir_onnx.emit import emit
+from flashir_onnx.form import Form
 from flashir_onnx.quantise import quantiser
 from flashir_onnx.stored import stored
 from tests.cover import in_turn
@@ -43,7 +44,7 @@ OFF = {None: 0.0, "float16": 2**-11, "int8": 1 / 127}
 
 def written(path: Path, model: Graph, params: Params, kind: str | None, *, portable: bool) -> Path:
     """An artefact as the backend emits it, without the checks of `export`."""
-    emitted = emit(Lowering.of("onnx:cpu", portable=portable).run(model), params)
+    emitted = emit(Lowering.of("onnx:cpu", portable=portable).run(model), params, form=Form(portable=portable))
     if kind is not None:
         emitted = quantiser(kind, runtime_ops=not portable)(emitted)
     whole = emitted.weights.fill(emitted.model)
