@@ -62,8 +62,8 @@ def convert(
         raise SettingError(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
     packages, formats = _chosen(family)
     if isinstance(source, str | Path) and (whole := _read_whole(Path(source), formats, verify != "off")) is not None:
-        if given := [*options, *(["prefix"] if prefix else [])]:
-            raise SettingError(f"{', '.join(given)} cannot be set: the file determines the model", where=str(source))
+        if surplus := [*options, *(["prefix"] if prefix else [])]:
+            raise SettingError(f"{', '.join(surplus)} cannot be set: the file determines the model", where=str(source))
         return whole
     if not packages:
         raise InputError(f"this is not {formats[0].reads}", where=shown(source))

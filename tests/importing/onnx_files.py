@@ -108,15 +108,19 @@ def flash(w: Writer, x: str, p: Tensors, options: Mapping[str, Any]) -> str:
 
 
 def gau(w: Writer, x: str, p: Tensors, options: Mapping[str, Any]) -> str:
-    """GAU.forward, at the length `n` of the options"""
+    """GAU.forward at the length `n` of the options; without a bias if that is None, for any length"""
     n = options["n"]
     v, gate, qk = _projected(w, x, p, options)
     q, k = _offset_scale(w, qk, p, "offsetscale", 2)
-    bias = _bias(w, p, n, options["causal"], len(p["to_out.0.bias"]) ** 0.5)
-    scores = w.op("Add", w.op("Einsum", q, k, equation="b i d, b j d -> b i j"), bias)
-    weights = _function(w, w.op("Div", scores, np.float32(n)), options)
+    scores = w.op("Einsum", q, k, equation="b i d, b j d -> b i j")
+    if n is not None:
+        scores = w.op("Add", scores, _bias(w, p, n, options["causal"], len(p["to_out.0.bias"]) ** 0.5))
+    length = w.op("Squeeze", _size(w, x, 1))
+    weights = _function(w, w.op("Div", scores, w.op("Cast", length, to=FLOAT)), options)
     if options["causal"]:
-        weights = w.op("Where", np.triu(np.ones((n, n), bool), 1), np.float32(0), weights)
+        at = w.op("Range", np.int64(0), length, np.int64(1))
+        after = w.op("Less", w.op("Unsqueeze", at, np.array([1])), at)
+        weights = w.op("Where", after, np.float32(0), weights)
     out = w.op("Mul", w.op("Einsum", weights, v, equation="b i j, b j d -> b i d"), gate)
     out = _linear(w, out, p, "to_out.0")
     return w.op("Add", out, x) if options["add_residual"] else out

@@ -77,6 +77,16 @@ def test_a_flash_layer_takes_features(tmp_path: Path, rope: int) -> None:
     same(flashir.convert(path), wanted, np.random.default_rng(0).standard_normal((1, 19, 16)))
 
 
+def test_a_gau_layer_of_any_length_is_raised(tmp_path: Path) -> None:
+    state = drawn(FAMILY, "GAU", UNIT)
+    state["rel_pos_bias.relative_attention_bias.weight"] *= 0
+    options = {"causal": True, "add_residual": True, "laplace_attn_fn": False}
+    whole = onnx_files.layer(onnx_files.gau, state, options | {"n": None})
+    converted = flashir.convert(saved(whole, tmp_path / "m.onnx"))
+    wanted = flashir.convert(state, verify="off", **options)
+    same(converted, wanted, np.random.default_rng(0).standard_normal((1, 19, 16)))
+
+
 @pytest.mark.parametrize(("causal", "residual"), [(True, True), (False, False)])
 def test_a_gau_layer_is_raised(tmp_path: Path, causal: bool, residual: bool) -> None:
     state = drawn(FAMILY, "GAU", UNIT)
@@ -134,9 +144,9 @@ def renamed(kind: str) -> Callable[[onnx.NodeProto], None]:
 
 UNKNOWN: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "operator": (lambda m: edited(m, "Sigmoid", renamed("Sinh")), "Sinh at 'Sigmoid_.*' is no part of a flash or gau"),
-    "gate": (lambda m: edited(m, "Sigmoid", renamed("Tanh")), "layer 0: the values v of .*, which are not silu of"),
+    "gate": (lambda m: edited(m, "Sigmoid", renamed("Tanh")), "layer 0: the product 'v.*: its values are not silu of"),
     "kernel": (lambda m: edited(m, "Relu", renamed("Abs")), "layer 0: the function of the scores between 'v.*' and 'v"),
-    "positions": (lambda m: edited(m, "Cos", renamed("Sin")), "the positions that 'v.*' adds, .* scaled sinusoids"),
+    "positions": (lambda m: edited(m, "Cos", renamed("Sin")), "the sum 'v.*: it adds other positions than scaled"),
     "sum": (lambda m: edited(m, "CumSum", alone("Identity")), "layer 0: the sum of states between 'v.*' and 'v"),
     "norm": (lambda m: edited(m, "LayerNormalization", alone("Softmax")), "layer 0: the norm between 'v.*' and 'v"),
 }  # fmt: skip

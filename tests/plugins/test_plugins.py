@@ -88,7 +88,7 @@ def test_a_plug_in_that_fails_is_named_with_its_op_and_harms_no_other(install: I
         flashir.loads(MODEL.format("cube"))
     assert len(caught.value.problems) == 1 and told in str(caught.value)
     assert "cube" not in OPS
-    broken = {finding.what: finding for finding in examine_plugins() if finding.state is State.BROKEN}
+    broken = {finding.part: finding for finding in examine_plugins() if finding.state is State.BROKEN}
     assert list(broken) == ["ops of bad"] and told in broken["ops of bad"].detail
 
 
@@ -136,7 +136,7 @@ def test_a_plug_in_whose_records_cannot_be_found_harms_no_other(install: Install
     install("boards", code, targets="boards:TARGETS")
     assert target("torch:h200").name == "torch:h200"
     (finding,) = (each for each in examine_plugins() if each.state is State.BROKEN)
-    assert finding.what == "targets of boards" and "'boards'" in finding.detail
+    assert finding.part == "targets of boards" and "'boards'" in finding.detail
 
 
 def test_a_backend_that_fails_harms_no_other(install: Install) -> None:

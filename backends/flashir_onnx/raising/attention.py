@@ -59,7 +59,7 @@ def read_attention(reading: Reading, match: Match) -> Attention:
     raw = reading.seen[scores.result.name]
     wanted = arranged(reading, weights, local.own(weights), local.summed)
     if raw.ndim != (4 if match.op == "flash" else 3) or wanted.shape != raw.shape:
-        raise unrecognised(f"the shape {raw.shape} of the scores {scores.result.name!r}")
+        raise unrecognised(f"the product {scores.result.name!r}", f"its shape {raw.shape} is not that of scores")
     attrs, table = _scores(reading, match, raw, wanted, weights.name, q.shape[-1])
     kind, bias = _bias(table, attrs["causal"], match)
     attrs["rel_bias"] = kind
@@ -84,7 +84,7 @@ def _scores(
 ) -> tuple[dict[str, Any], Array]:
     """The attributes of the function of the scores, and the bias [n, n]. Raises ArtefactError."""
     n, t = raw.shape[-1], reading.length
-    raw, wanted = (each[0].reshape(-1, n, n)[: -(-t // n)] for each in (raw, wanted))
+    raw, wanted = (scores[0].reshape(-1, n, n)[: -(-t // n)] for scores in (raw, wanted))
     rows = np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
     valid = np.arange(n) < (t - n * np.arange(len(raw)))[:, None]
     constants = reading.constants(match.roles["scores"], name)
@@ -129,7 +129,7 @@ def _bias(table: Array, causal: bool, match: Match) -> tuple[str, Array]:
         weights[index[seen]] = table[seen]
         if np.array_equal(weights[index][seen], table[seen]):
             return kind, weights
-    raise unrecognised(f"the bias of the scores {match.roles['scores']!r}, which depends on more than the distance,")
+    raise unrecognised(f"the bias of the scores {match.roles['scores']!r}", "it depends on more than the distance")
 
 
 def _absent(n: int, causal: bool) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ def _key(reading: Reading, states: Product, position: str, v: Array) -> Any:
         value = states.other(key)
         if states.own(key) and states.own(value) and close(arranged(reading, value, position, states.own(value)), v):
             return key
-    raise unrecognised(f"the product {states.result.name!r}, which has no operand v,")
+    raise unrecognised(f"the product {states.result.name!r}", "it has no operand v")
 
 
 def _sums(state: Array, causal: bool, n: int, chunks: int, t: int) -> Iterator[tuple[dict[str, Any], Array]]:

@@ -50,6 +50,11 @@ class Dataflow:
         """The operands of the node of a value that do not vary."""
         return [operand for operand in self.nodes[name].input if operand and operand not in self.values]
 
+    def varying(self, name: str) -> str:
+        """The first operand of the node of a value that varies."""
+        operands: list[str] = [operand for operand in self.nodes[name].input if operand in self.values]
+        return operands[0]
+
     def between(self, start: str, end: str) -> list[str]:
         """The values on all paths from one to another, in order; without the first."""
         inside = nx.descendants(self.values, start) & (nx.ancestors(self.values, end) | {end})

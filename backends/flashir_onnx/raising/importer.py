@@ -95,8 +95,8 @@ class Inputs:
         if first is None:
             tried = f"its own length {self.fixed}" if self.fixed else f"lengths {', '.join(map(str, LENGTHS))}"
             raise ArtefactError(f"ONNX Runtime does not run it at {tried}", where=str(self.probe.path))
-        scores = [match.roles["scores"] for each in matches for match in each if match.op == "flash"]
-        shapes = [array.shape for array in self.probe.run(self.at(first), scores)]
+        scores = [match.roles["scores"] for possible in matches for match in possible if match.op == "flash"]
+        shapes = [array.shape for array in self.probe.run(self.at(first), scores)] if scores else []
         chunk = max((shape[-1] for shape in shapes if shape[-2:] == 2 * shape[-1:]), default=FARTHEST_BUCKET)
         return next((length for length in (2 * chunk + 7, 3 * chunk, 2 * chunk) if self.runs(length)), first)
 
@@ -113,16 +113,16 @@ class Inputs:
 def _verified(raised: Raised, inputs: Inputs, length: int) -> list[str]:
     """A line on the comparison with the file. Raises ParameterError if they differ."""
     chunk = max((layer.attrs.get("chunk", 1) for layer in raised.layers), default=1)
-    wanted = {1, chunk - 1, chunk, chunk + 1, 2 * chunk + 7, length} - {0}
-    lengths = sorted(each for each in wanted if inputs.runs(each))
+    critical = {1, chunk - 1, chunk, chunk + 1, 2 * chunk + 7, length} - {0}
+    lengths = sorted(length for length in critical if inputs.runs(length))
     flow = inputs.probe.flow
 
     def file(x: Array) -> Array:
         return np.asarray(inputs.probe.run(x, [flow.output])[0], np.float64)
 
-    cases = [(each, [inputs.at(each)]) for each in lengths]
+    cases = [(length, [inputs.at(length)]) for length in lengths]
     line = agree(raised.graph, raised.params, cases, {"the file in ONNX Runtime": file}, TOLERANCE[DType.F32])
-    left = sorted(wanted - set(lengths))
+    left = sorted(critical - set(lengths))
     if not left:
         return [line]
     which = f"only at length {inputs.fixed}" if inputs.fixed else f"not at lengths {', '.join(map(str, left))}"

@@ -48,10 +48,10 @@ def read_layer(reading: Reading, match: Match, x: str) -> Layer:
     problems: list[str] = []
     norm = Norm({}, {})
     with gathered(problems):
-        normed = _operand(reading, roles["hidden"])
+        normed = reading.flow.varying(roles["hidden"])
         norm = find_norm(reading, x, normed, shift=True)
-        if not np.array_equal(reading.seen[_operand(reading, match.keys)], reading.seen[normed]):
-            raise unrecognised(f"the input of {match.keys!r}, which differs from that of {roles['hidden']!r},")
+        if not np.array_equal(reading.seen[reading.flow.varying(match.keys)], reading.seen[normed]):
+            raise unrecognised(f"the multiplication {match.keys!r}", f"its input is not that of {roles['hidden']!r}")
     with gathered(problems):
         attention = read_attention(reading, match)
         gate, v, base = _columns(reading, match, (hidden, keys), attention)
@@ -83,12 +83,6 @@ def read_layer(reading: Reading, match: Match, x: str) -> Layer:
     return Layer(match.op, attrs, params, result, attention.notes)
 
 
-def _operand(reading: Reading, name: str) -> str:
-    """The varying operand of a multiplication by a constant."""
-    operands: list[str] = [operand for operand in reading.flow.nodes[name].input if operand in reading.flow.values]
-    return operands[0]
-
-
 def _residual(reading: Reading, x: str, out: Linear) -> tuple[bool, str]:
     """Whether the input is added to the output projection, and the name of the result."""
     for name in reading.flow.values.successors(out.name):
@@ -106,19 +100,18 @@ def _columns(
     e, s = attention.v.shape[-1], attention.heads["quad_q"].shape[-1]
     v = columns_of(wide, attention.v, e, (0, e, s, s + e))
     if v is None:
-        raise unrecognised(f"the values v of {match.roles['local']!r}, which are not silu of {hidden.name!r},")
-    joined = reading.seen[_operand(reading, match.roles["out"])]
+        raise unrecognised(f"the product {match.roles['local']!r}", f"its values are not silu of {hidden.name!r}")
+    joined = reading.seen[reading.flow.varying(match.roles["out"])]
     gate = columns_of(wide, joined, e, (0, e, s, s + e), factor=attention.attended)
     if gate is None:
-        raise unrecognised(
-            f"the input of {match.roles['out']!r}, which is not silu of {hidden.name!r} times attention,"
-        )
+        wanted = f"its input is not silu of {hidden.name!r} times attention"
+        raise unrecognised(f"the multiplication {match.roles['out']!r}", wanted)
     if keys.name != hidden.name:
         return gate, v, slice(0, s)
     free = (slice(at, at + s) for at in (0, e, 2 * e))
     base = next((b for b in free if all(b.stop <= p.start or b.start >= p.stop for p in (v, gate))), None)
     if base is None:
-        raise unrecognised(f"the columns of {hidden.name!r}")
+        raise unrecognised(f"the projection {hidden.name!r}", "its columns are not those of gate, v and keys")
     return gate, v, base
 
 
@@ -142,9 +135,8 @@ def _heads(
         if rope is not None:
             gammas, betas = zip(*fits)
             return (np.stack(gammas), np.stack(betas)), rope
-    raise unrecognised(
-        f"the heads of {match.roles['scores']!r}, which are not {match.keys!r} scaled, shifted and turned,"
-    )
+    wanted = f"its operands are not silu of {match.keys!r} scaled, shifted and turned"
+    raise unrecognised(f"the product {ends[0]!r}", wanted)
 
 
 def _fit(base: Array, head: Array, rows: list[Array], factors: Sequence[float]) -> tuple[Array, Array] | None:

@@ -18,7 +18,8 @@ from flashir_onnx.raising.unit import Reading, close, find_linear, find_norm, no
 
 Array = npt.NDArray[Any]
 
-SINKS = ("Identity", "Cast")
+COPIES = ("Identity", "Cast")
+"""Operators that keep token ids and results as they are. A cast that does not shows in the comparison with the file."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,15 @@ def matched(flow: Dataflow) -> tuple[list[Matches], list[str]]:
     Raises ArtefactError that lists what is neither.
     """
     multiplications = flow.multiplications()
-    found = list(layers(multiplications))
-    matches = [each for each in found if isinstance(each, tuple)]
-    problems = [
-        f"the multiplications {', '.join(sorted(each))} are those of no flash or gau layer"
-        for each in found
-        if not isinstance(each, tuple)
-    ]
-    if not found:
+    matches, problems = list[Matches](), list[str]()
+    for part in layers(multiplications):
+        if isinstance(part, tuple):
+            matches.append(part)
+        else:
+            problems.append(f"the multiplications {', '.join(sorted(part))} are those of no flash or gau layer")
+    if not (matches or problems):
         problems.append("it has no product of two values, so no attention")
-    inside = {name for each in matches for match in each for name in match.roles.values()}
+    inside = {name for possible in matches for match in possible for name in match.roles.values()}
     head = [name for name in multiplications if name not in inside]
     if len(head) > 1 and not problems:
         problems.append(f"the multiplications {', '.join(head)} belong to no layer; a head has one")
@@ -107,10 +107,10 @@ def _layer(reading: Reading, possible: Matches, x: str) -> Layer:
 def _embedding(reading: Reading, b: Builder, params: dict[str, Array]) -> tuple[Value, str]:
     """The embedding and its positions, and the name of their value. Raises ArtefactError."""
     flow, name = reading.flow, reading.flow.input
-    while len(after := list(flow.values.successors(name))) == 1 and flow.nodes[after[0]].op_type in SINKS:
+    while len(after := list(flow.values.successors(name))) == 1 and flow.nodes[after[0]].op_type in COPIES:
         name = after[0]
     if len(after) != 1 or flow.nodes[after[0]].op_type != "Gather" or flow.nodes[after[0]].input[1] != name:
-        raise unrecognised(f"what the token ids {name!r} are used for, other than a single embedding,")
+        raise unrecognised(f"the use of the token ids {name!r}", "it is not a single embedding")
     name = after[0]
     table = reading.seen[flow.nodes[name].input[0]]
     if table.ndim != 2:
@@ -127,7 +127,7 @@ def _embedding(reading: Reading, b: Builder, params: dict[str, Array]) -> tuple[
     angles = np.arange(reading.length)[:, None] * 10000.0 ** (-np.arange(half) / half)
     scale = positions[0, half]  # cos(0) is 1
     if not close(np.concatenate([np.sin(angles), np.cos(angles)], -1) * scale, positions):
-        raise unrecognised(f"the positions that {at!r} adds, which are not scaled sinusoids,")
+        raise unrecognised(f"the sum {at!r}", "it adds other positions than scaled sinusoids")
     params["pos.scale"] = np.array(scale)
     return b.scaled_sin(value), at
 
@@ -147,13 +147,11 @@ def _head(reading: Reading, b: Builder, value: Value, x: str, head: list[str], p
     flow = reading.flow
     linear = find_linear(reading, head[0]) if head else None
     end = flow.output
-    while flow.nodes[end].op_type in SINKS and end != x:
+    while flow.nodes[end].op_type in COPIES and end != x:
         end = flow.nodes[end].input[0]
     if linear is not None and linear.name != end:
         raise unrecognised(f"what follows the head {linear.name!r}")
-    norm = find_norm(
-        reading, x, end if linear is None else next(n for n in flow.nodes[head[0]].input if n in flow.values)
-    )
+    norm = find_norm(reading, x, flow.varying(head[0]) if head else end)
     if norm.params:
         value = getattr(b, norm.attrs["norm"])(value, **norm_attrs(norm))
         params |= {f"final_norm.{name}": array for name, array in norm.params.items()}

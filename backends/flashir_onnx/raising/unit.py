@@ -74,9 +74,9 @@ def close(got: Array, wanted: Array) -> bool:
     return bool(np.max(np.abs(got - wanted), initial=0.0) <= CLOSE * np.max(np.abs(wanted), initial=1e-30))
 
 
-def unrecognised(what: str) -> ArtefactError:
-    """The error for a part of a graph."""
-    return ArtefactError(f"{what} is not recognised")
+def unrecognised(part: str, why: str = "") -> ArtefactError:
+    """The error for a part of a graph, and what it lacks."""
+    return ArtefactError(f"{part} is not recognised{': ' * bool(why)}{why}")
 
 
 def find_norm(reading: Reading, start: str, end: str, *, shift: bool = False) -> Norm:
@@ -177,7 +177,7 @@ class Product:
 
     def other(self, operand: Operand) -> Operand:
         """The other operand."""
-        return next(each for each in self.operands if each is not operand)
+        return next(side for side in self.operands if side is not operand)
 
     def own(self, operand: Operand) -> str:
         """The last label that an operand shares with the result alone, so after an axis of chunks; "" if none."""
@@ -197,13 +197,13 @@ def find_product(reading: Reading, name: str) -> Product:
     node = reading.flow.nodes[name]
     names = (node.input[0], node.input[1], name)
     reading.seen.load(names)
-    ranks = [reading.seen[each].ndim for each in names]
+    ranks = [reading.seen[value].ndim for value in names]
     if node.op_type == "Einsum":
         sides, result = equation(node)
         labels = [_spelled(text, rank) for text, rank in zip((*sides, result), ranks)]
     else:
         labels = [_spelled(f"...{text}", rank) for text, rank in zip(("ij", "jk", "ik"), ranks)]
-    first, second, whole = (Operand(each, text) for each, text in zip(names, labels))
+    first, second, whole = (Operand(value, text) for value, text in zip(names, labels))
     return Product((first, second), whole)
 
 

@@ -58,13 +58,18 @@ def session(path: Path, threads: int) -> Any:
     return ort.InferenceSession(str(path), options)
 
 
+def results(session: Any, ids: Any) -> Any:
+    """The only result of a session."""
+    return session.run(None, {session.get_inputs()[0].name: ids})[0]
+
+
 def alternately(sessions: Mapping[str, Any], ids: Any, rounds: int) -> dict[str, list[float]]:
     """The times of sessions that run in turn, in milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(rounds):
-        for name, each in sessions.items():
+        for name, one in sessions.items():
             start = time.perf_counter()
-            each.run(None, {each.get_inputs()[0].name: ids})
+            results(one, ids)
             times[name].append((time.perf_counter() - start) * 1e3)
     return times
 
@@ -94,9 +99,9 @@ def main(arguments: Sequence[str]) -> int:
         ended = time.perf_counter()
         files = {"flashir": folder / "flashir" / "model.onnx", "torch.onnx": theirs}
         sessions = {name: session(path, settings.threads) for name, path in files.items()}
-        results = {name: each.run(None, {each.get_inputs()[0].name: ids})[0] for name, each in sessions.items()}
+        logits = {name: results(one, ids) for name, one in sessions.items()}
         times = alternately(sessions, ids, settings.rounds)
-        wanted, got = results["torch.onnx"], results["flashir"]
+        wanted, got = logits["torch.onnx"], logits["flashir"]
         print(f"apart {np.abs(got - wanted).max() / np.abs(wanted).max():.1e}")
         print(f"import and verify {converted - began:.1f} s, export {exported - converted:.1f} s")
         print(f"torch.onnx {ended - exported:.1f} s, {(ended - exported) / (exported - converted):.1f} times as long")

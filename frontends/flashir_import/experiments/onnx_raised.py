@@ -20,7 +20,7 @@ import numpy as np
 
 import flashir
 from flashir_import.experiments.draw import randomised
-from flashir_import.experiments.onnx_files import alternately, export_torch, session
+from flashir_import.experiments.onnx_files import alternately, export_torch, results, session
 
 
 def settings(seed: int) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             flashir.export(raised.model, out, target="onnx:cpu", params=raised.params, seq_len=options.length)
             files = {"torch.onnx": theirs, "flashir": out / "model.onnx"}
             sessions = {name: session(path, options.threads) for name, path in files.items()}
-            wanted, got = (each.run(None, {each.get_inputs()[0].name: ids})[0] for each in sessions.values())
+            wanted, got = (results(one, ids) for one in sessions.values())
             times = alternately(sessions, ids, options.rounds)
         errors.append(float(np.abs(got - wanted).max() / np.abs(wanted).max()))
         ratios.append(median(slow / fast for slow, fast in zip(times["torch.onnx"], times["flashir"])))
