@@ -1,7 +1,7 @@
 """Call public functions with wrong arguments: they must work, or raise a FlashirError.
 
-Each function of `flashir.__all__` has a call that is right, by the names of its signature; one argument of it, or two,
-is replaced. So are those of the methods of what these functions return.
+Each function of `flashir.__all__` has a valid call by the names of its signature, of which one or two arguments are
+replaced. Methods of the returned objects are called in the same way.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Subject:
     """A public function to call.
 
     Args:
-        call: what is called.
-        right: a folder of this case -> arguments by name that are right.
-        more: further arguments that it takes by `**`, with values that are right.
-        writes: arguments that say where it writes.
+        call: the function.
+        right: the folder of the case -> valid arguments by name.
+        more: further arguments for `**`, with valid values.
+        writes: the arguments that are output paths.
     """
 
     call: Callable[..., Any]

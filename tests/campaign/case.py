@@ -25,9 +25,9 @@ class Case:
     """A case, which the kind, the seed and the number determine.
 
     Args:
-        kind, seed, number: which case.
-        folder: of its own, empty, gone afterwards.
-        shared: of all cases of this worker, for what is slow to make.
+        kind, seed, number: the identity of the case.
+        folder: its own empty folder, which is removed afterwards.
+        shared: a folder that all cases of this worker share, for files that are slow to make.
     """
 
     kind: Kind
@@ -76,9 +76,9 @@ def run(kind: Kind, seed: int, number: int, scratch: Path, shared: Path) -> Repl
     """Run a case in this process.
 
     Args:
-        kind, seed, number: which case.
+        kind, seed, number: the identity of the case.
         scratch: a folder of this worker.
-        shared: a folder of all workers of this kind, of which there is one at a time.
+        shared: a folder that all workers of this kind use, one at a time.
     """
     from flashir.errors import FlashirError
 
@@ -86,7 +86,7 @@ def run(kind: Kind, seed: int, number: int, scratch: Path, shared: Path) -> Repl
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shared.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)  # what is written beside nothing else is gone with the case
+    os.chdir(folder)  # files with relative paths are removed with the case
     case = Case(kind, seed, number, folder, shared)
     started = time.monotonic()
     try:

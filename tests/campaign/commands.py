@@ -1,6 +1,6 @@
 """Run command lines with valid and invalid options, values and files in this process.
 
-A verb ends with 0, or with 1 where a check failed, or with 2 and one message; its JSON is one that machines can read.
+A verb must exit with 0, with 1 if a check failed, or with 2 and one message. Its JSON must be valid.
 """
 
 from __future__ import annotations

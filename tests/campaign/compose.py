@@ -1,6 +1,6 @@
 """Random models: stacks of every block with every setting, side results, open sizes, lower levels, narrow types.
 
-A model here is valid by construction, or refused while it is built and drawn again.
+Models are valid by construction, or refused while they are built and drawn again.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Drawn:
     """A model with the sizes to run it on.
 
     Args:
-        graph: at any level.
-        batch, length: rows and tokens.
-        seed: of parameters and inputs.
-        dtype: what it computes in.
+        graph: the model at any level.
+        batch, length: rows, and tokens per row.
+        seed: the seed of parameters and inputs.
+        dtype: the compute dtype.
     """
 
     graph: Graph
@@ -55,26 +55,26 @@ class Drawn:
     dtype: DType = DType.F32
 
 
-def drawn(random: random.Random, *, causal: bool | None = None, narrow: bool = True, storeys: bool = True) -> Drawn:
-    """A random model: of the zoo, of the strategies of the tests, or a stack that is composed here.
+def drawn(random: random.Random, *, causal: bool | None = None, narrow: bool = True, levels: bool = True) -> Drawn:
+    """A random model: of the zoo, of the strategies of the tests, or a stack of random layers.
 
     Args:
-        random: where chance comes from.
-        causal: whether every layer must be, or must not; None for either.
-        narrow: whether it may compute in float16 or bfloat16.
-        levels: whether it may be lowered, or be no stack of layers at all.
+        random: the source of random numbers.
+        causal: whether the model must be causal, or must not be; None for either.
+        narrow: whether the compute dtype may be float16 or bfloat16.
+        levels: whether the model may be lowered, or not be a stack of layers.
     """
     way = random.random()
     if way < 0.35:
         graph, batch, length, seed = example(models(causal=causal), random)
         dtype = DType.F32
-    elif way < 0.45 and storeys and causal is None:
+    elif way < 0.45 and levels and causal is None:
         return Drawn(example(primitive_graphs(), random), random.randrange(4), 1, random.getrandbits(32))
     else:
         dtype = random.choice([DType.F32] * 6 + [DType.F16, DType.BF16]) if narrow else DType.F32
         graph = composed(random, causal, dtype)
         batch, length, seed = random.choice([1, 2, 2, 3, 0]), a_length(graph, random), random.getrandbits(32)
-    if storeys and random.random() < 0.35 and not is_open(graph):
+    if levels and random.random() < 0.35 and not is_open(graph):
         graph = lowered(graph, random)
     return Drawn(graph, batch, length, seed, dtype)
 

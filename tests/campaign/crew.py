@@ -64,7 +64,7 @@ class Worker:
         """Run a case. A worker that hangs, dies or grows is a finding, and is ended.
 
         Raises:
-            AbandonedError: `abandon`, which is asked again and again, said so.
+            AbandonedError: `abandon`, which is called repeatedly, returned True.
         """
         started, before = time.monotonic(), usage_of(self.process.pid).seconds
         assert self.process.stdin is not None

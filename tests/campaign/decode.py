@@ -36,9 +36,9 @@ def case(case: Case) -> str:
 
 
 def steps_of(made: Decoder, reference: Reference, random: random.Random) -> float:
-    """How far prompts of random lengths and the steps after them are from the whole, relative to its largest logit.
+    """The largest difference of prompts and steps from the whole text, relative to its largest logit.
 
-    Raises WrongError where the decoder refuses them.
+    Raises WrongError if the decoder refuses valid tokens.
     """
     ids, logits = reference.arrays[0], reference.wanted[0]
     rows, length = np.arange(len(ids)), ids.shape[1]

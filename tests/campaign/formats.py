@@ -27,10 +27,10 @@ class Format:
     """A format.
 
     Args:
-        make: fills a folder.
-        read: a folder -> all that matters of what is read from it, comparable.
-        guarded: whether damage must be noticed: numbers depend on it, and people do not edit it.
-        slow: whether reading takes a second and more.
+        make: writes a valid file into a folder.
+        read: a folder -> the content that matters, comparable.
+        guarded: whether damage must be noticed, because numbers depend on it and people do not edit it.
+        slow: whether reading takes a second or more.
     """
 
     make: Callable[[Path], object]

@@ -22,12 +22,12 @@ class Hunt:
     """A run of a campaign.
 
     Args:
-        ledger: where what is found goes.
-        kinds: in the order of their first turns.
-        seconds: how long to run; None where `cases` says how many.
-        workers: how many processes at a time.
-        progress: is told what happens.
-        cases: of each kind, in this run.
+        ledger: the ledger of the findings.
+        kinds: the kinds in the order of their first turns.
+        seconds: the duration; None if `cases` is set.
+        workers: the number of processes at a time.
+        progress: receives the progress.
+        cases: the number of cases of each kind.
     """
 
     ledger: Ledger

@@ -14,12 +14,12 @@ class Kind:
     """A kind of cases.
 
     Args:
-        name: as on the command line.
-        module: where `case(case) -> str` is; imported by the worker alone.
-        about: a line for people.
-        seconds: of processor time that one case may take; six times that by the clock, for the machine may be busy.
-        memory: bytes that the worker and its children may hold together.
-        hidden: run only where its name is given.
+        name: the name on the command line.
+        module: the module with `case(case) -> str`, which only the worker imports.
+        about: a line of help.
+        seconds: the limit of processor time of a case. The limit of wall time is six times as long.
+        memory: the limit of memory of the worker and its children, in bytes.
+        hidden: run only if it is named.
     """
 
     name: str
@@ -35,22 +35,24 @@ _ALL = (
     Kind("gradients", "tests.campaign.slopes", "gradients of torch and jax against directional derivatives", 240),
     Kind("causality", "tests.campaign.causality", "later tokens change no earlier logit, bit for bit"),
     Kind("decode", "tests.campaign.decode", "prompts and steps give the logits of the whole text"),
-    Kind("exports", "tests.campaign.exports", "exports run elsewhere by the runtime of their format alone", 180),
+    Kind(
+        "exports", "tests.campaign.exports", "exports run in another process with the runtime of their format only", 180
+    ),
     Kind("texts", "tests.campaign.texts", "mutated IR texts are read as they are printed, or refused", 20),
     Kind("api", "tests.campaign.api", "public functions with arguments of wrong types and ranges", 60),
     Kind("commands", "tests.campaign.commands", "command lines with wrong options, values and files", 120),
-    Kind("flips", "tests.campaign.flips", "damage in every file that flashir writes is noticed, or harmless"),
+    Kind("flips", "tests.campaign.flips", "damaged files of flashir are noticed, or harmless"),
     Kind("files", "tests.campaign.files", "malformed files of every format that flashir reads are refused", 60),
-    Kind("archives", "tests.campaign.archives", "files of strangers that mean harm are refused, and do nothing", 180),
-    Kind("kills", "tests.campaign.kills", "verbs that write, ended at a random moment: old or new, never half", 300),
+    Kind("archives", "tests.campaign.archives", "hostile files are refused, and have no effect", 180),
+    Kind("kills", "tests.campaign.kills", "verbs that write, killed at a random moment: old or new, never half", 300),
     Kind(
         "disks",
         "tests.campaign.disks",
-        "verbs that write on a full disk: one message, and what was there is whole",
+        "verbs that write to a full disk: one message, and existing files stay whole",
         300,
     ),
-    Kind("streams", "tests.campaign.streams", "streams that are closed, full or cut short; odd environments", 200),
-    Kind("planted", "tests.campaign.planted", "faults on purpose, which must be found", 3, GIB // 4, hidden=True),
+    Kind("streams", "tests.campaign.streams", "closed, full or interrupted streams; unusual environments", 200),
+    Kind("planted", "tests.campaign.planted", "planted faults, which must be found", 3, GIB // 4, hidden=True),
 )
 KINDS = {kind.name: kind for kind in _ALL}
 SHOWN = tuple(kind.name for kind in _ALL if not kind.hidden)

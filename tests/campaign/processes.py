@@ -43,11 +43,11 @@ def start(
     """Start `python -m flashir` in a folder.
 
     Args:
-        line: the words behind flashir.
-        folder: where it runs; its HOME and cache are there too.
-        env: variables that are other than here; None takes one away.
-        options: of python.
-        largest_file: bytes that a file may have, beyond which writing fails as on a full disk.
+        line: the arguments of flashir.
+        folder: the working folder, which also has its HOME and cache.
+        env: changed environment variables; None removes one.
+        options: options of Python.
+        largest_file: the largest size of a file in bytes; writing more fails as on a full disk.
         streams: as for `subprocess.Popen`.
     """
     own: dict[str, str | None] = {"FLASHIR_CACHE": str(folder / ".cache"), **(env or {})}

@@ -2,7 +2,7 @@
 
 python reader.py FORMAT
 
-Each line of standard input: a folder, a file of inputs, a file for results. Each answer: `ok`, or an error.
+Each line of standard input has a folder, a file of inputs and a file for results. The answer is `ok` or an error.
 """
 
 from __future__ import annotations

@@ -47,9 +47,9 @@ def case(case: Case) -> str:
 
 
 def _noise(slopes: DirectionalDerivatives, name: str, got: Mapping[str, Array]) -> float:
-    """How far the slope along the same direction moves where parameters move by their rounding, as `errors` has it.
+    """The relative change of a slope if the parameters change by their rounding, normalised as in `errors`.
 
-    Where a relu or a largest element changes sides nearby, this is large, and a comparison says nothing.
+    It is large near a kink, such as that of relu, where a comparison means nothing.
     """
     direction, slope = slopes.along(name)
     random = np.random.default_rng(1)

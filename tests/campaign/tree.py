@@ -27,7 +27,7 @@ def tree(pid: int) -> list[int]:
     for other, stat in _all():
         children.setdefault(int(stat[1]), []).append(other)
     found = [pid]
-    for each in found:  # grows meanwhile
+    for each in found:  # the list grows during the loop
         found += children.get(each, [])
     return found
 

@@ -24,11 +24,11 @@ class Writer:
     """A verb that writes.
 
     Args:
-        line: its words; `{seed}` is another in what is there already.
-        out: what it makes, beside the props.
-        read: the folder that has it -> all that matters of it.
-        replaces: whether it replaces what is there, when told so by `--force` or by itself.
-        repeats: whether the same line gives the same result: measurements do not.
+        line: the command line, with `{seed}`.
+        out: the output file or folder.
+        read: the folder of the output -> its content that matters.
+        replaces: whether the verb replaces an old output, with `--force` or by default.
+        repeats: whether the same line gives the same result, unlike measurements.
     """
 
     line: str
@@ -132,7 +132,7 @@ def drawn(case: Case, folder: Path) -> tuple[str, Writer, object, object]:
 def state(writer: Writer, folder: Path) -> object:
     """The content of the output; None if there is none. Raises WrongError if it is damaged.
 
-    A folder that has nothing of the kind in it, or an unfinished file, is nothing.
+    A folder with only hidden or unfinished files has no content.
     """
     path = folder / writer.out
     if not path.exists() or (path.is_dir() and not _visible(path)):
