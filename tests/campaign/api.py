@@ -23,8 +23,6 @@ from tests.campaign.verdict import WrongError, found
 from tests.campaign.weird import place, shown, weird
 
 TEXT = "model @m(%x: f32[B, 4]) -> f32[B, 4] { %y = relu(%x) return %y }"
-RECORDS = ("Candidate", "Decoding", "Exported", "Graph", "Plan", "Runnable", "Decoder", "AUTO", "DType", "FlashirError")
-"""Public names that are not called."""
 
 
 @cache

@@ -152,11 +152,6 @@ def _renamed(program: Json, new: str) -> str:
     return text.replace(json.dumps(first_input(program)), json.dumps(new))
 
 
-def _signature(program: Json) -> Json:
-    made: Json = program["graph_module"]["module_call_graph"][0]["signature"]
-    return made
-
-
 def _spec(kind: str) -> str:
     leaf = {"type": None, "context": None, "children_spec": []}
     odd = {
