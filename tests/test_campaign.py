@@ -138,7 +138,7 @@ def test_a_case_follows_from_its_name_alone(tmp_path: Path) -> None:
         (["--replay", "texts:1"], "KIND:SEED:NUMBER"),
         (["--resume", "/nonexistent"], "is no campaign"),
         (["--out", str(ROOT / "tests")], "is not empty"),
-        (["--resume", "x", "--seed", "1"], "leave --seed and --out out"),
+        (["--resume", "x", "--seed", "1"], "leave out --seed and --out"),
     ],
 )
 def test_misuse_is_one_message(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,14 +204,14 @@ def test_a_few_cases_find_nothing(kind: str, tmp_path: Path, monkeypatch: pytest
 def test_a_file_that_means_harm_and_is_read_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here one that was changed in nothing."""
     pytest.importorskip("torch")
-    from tests.campaign import archives
+    from tests.campaign import archives, formats
 
     monkeypatch.setattr(archives, "_MAKERS", dict.fromkeys(archives._MAKERS, archives._onnx))
-    monkeypatch.setattr(archives, "FORMATS", dict.fromkeys(archives._MAKERS, archives.FORMATS["onnx"]))
+    monkeypatch.setattr(formats, "FORMATS", dict.fromkeys(archives._MAKERS, formats.FORMATS["onnx"]))
     monkeypatch.setattr(archives.onnx_models, "CHANGES", {"none": lambda model: None})
     reply = a_case("archives", 0, tmp_path)
     assert reply.sign.endswith("what means harm is read") and reply.what == "none"
     monkeypatch.undo()
     monkeypatch.setattr(archives, "_MAKERS", dict.fromkeys(archives._MAKERS, archives._onnx))
-    monkeypatch.setattr(archives, "FORMATS", dict.fromkeys(archives._MAKERS, archives.FORMATS["onnx"]))
+    monkeypatch.setattr(formats, "FORMATS", dict.fromkeys(archives._MAKERS, formats.FORMATS["onnx"]))
     assert a_case("archives", 0, tmp_path).outcome.endswith("refused")
