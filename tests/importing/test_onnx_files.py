@@ -61,6 +61,11 @@ def test_a_transformer_is_raised_to_what_its_weights_are_imported_as(
     same(converted, wanted, np.arange(19)[None] % VOCAB)
 
 
+def test_what_a_file_of_one_chunk_leaves_open_is_said(tmp_path: Path) -> None:
+    path = saved(onnx_files.transformer(flash_transformer(), OPTIONS, length=4), tmp_path / "m.onnx")
+    assert "at length 4 the file has one chunk: how it would sum up several is assumed" in flashir.convert(path).notes
+
+
 def test_a_file_of_one_length_becomes_a_model_of_all(tmp_path: Path) -> None:
     state = flash_transformer()
     path = saved(onnx_files.transformer(state, OPTIONS, length=13), tmp_path / "m.onnx")
@@ -69,11 +74,11 @@ def test_a_file_of_one_length_becomes_a_model_of_all(tmp_path: Path) -> None:
     same(converted, flashir.convert(state, verify="off", **OPTIONS), np.arange(19)[None] % VOCAB)
 
 
-@pytest.mark.parametrize("rope", [0, 6])
-def test_a_flash_layer_takes_features(tmp_path: Path, rope: int) -> None:
+@pytest.mark.parametrize(("rope", "more"), [(0, {}), (6, {"group_size": 1, "causal": False})])
+def test_a_flash_layer_takes_features(tmp_path: Path, rope: int, more: dict[str, Any]) -> None:
     state = drawn(FAMILY, "FLASH", {**FLASH, "rope_dims": rope, "query_key_dim": 7})
-    path = saved(onnx_files.layer(onnx_files.flash, state, OPTIONS), tmp_path / "m.onnx")
-    wanted = flashir.convert(state, verify="off", **OPTIONS)
+    path = saved(onnx_files.layer(onnx_files.flash, state, OPTIONS | more), tmp_path / "m.onnx")
+    wanted = flashir.convert(state, verify="off", **OPTIONS | more)
     same(flashir.convert(path), wanted, np.random.default_rng(0).standard_normal((1, 19, 16)))
 
 

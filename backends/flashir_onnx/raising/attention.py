@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from flashir.ir.op import opdef
 from flashir.ops.attention.quadratic import KERNELS
-from flashir.ops.layers.relative_bias import BUCKETS, SHORT_SPAN, ref_bucket_bias
+from flashir.ops.layers.relative_bias import BUCKETS, FARTHEST_BUCKET, SHORT_SPAN, ref_bucket_bias
 from flashir_onnx.raising.templates import Match
 from flashir_onnx.raising.unit import Product, Reading, arranged, close, find_product, unrecognised
 
@@ -70,6 +70,8 @@ def read_attention(reading: Reading, match: Match) -> Attention:
         heads, attended, attrs = heads | more, attended + far, attrs | sums
     flat = {name: _flat(head, reading) for name, head in heads.items()}
     notes = _absent(len(table), attrs["causal"]) if match.op == "gau" and bias.any() else ()
+    if match.op == "flash" and v.shape[1] == 1:
+        notes = (f"at length {reading.length} the file has one chunk: how it would sum up several is assumed",)
     return Attention(flat, _flat(v, reading), _flat(attended, reading), attrs, bias, notes)
 
 
@@ -134,10 +136,11 @@ def _bias(table: Array, causal: bool, match: Match) -> tuple[str, Array]:
 
 def _absent(n: int, causal: bool) -> tuple[str, ...]:
     """A note if a file of a fixed length has no weight for longer distances."""
-    absent = BUCKETS - len(np.unique(ref_bucket_bias(np.arange(BUCKETS), n, causal)))
-    return (
-        f"{absent} buckets of the relative bias, of distances from {n} on, are not in the file: they are 0",
-    ) * bool(absent)
+    here, anywhere = (
+        len(np.unique(ref_bucket_bias(np.arange(BUCKETS), length, causal))) for length in (n, n + FARTHEST_BUCKET)
+    )
+    note = f"{anywhere - here} buckets of the relative bias, of distances from {n} on, are not in the file: they are 0"
+    return (note,) if here < anywhere else ()
 
 
 def _global(reading: Reading, match: Match, v: Array, causal: bool) -> tuple[dict[str, Array], Array, dict[str, Any]]:
@@ -152,9 +155,11 @@ def _global(reading: Reading, match: Match, v: Array, causal: bool) -> tuple[dic
     q = arranged(reading, query, far.own(query), far.summed)
     used = arranged(reading, carried, far.summed, far.own(carried))
     result = arranged(reading, far.result, far.own(query), far.own(carried))
-    for attrs, got in _sums(state, causal, k.shape[-2], v.shape[1], reading.length):
-        if close(got, used):
-            return {"lin_q": q, "lin_k": k}, result, attrs
+    n, chunks = k.shape[-2], v.shape[1]
+    for way in (causal,) if n > 1 else (True, False):  # the scores of single tokens do not tell
+        for attrs, got in _sums(state, way, n, chunks, reading.length):
+            if close(got, used):
+                return {"lin_q": q, "lin_k": k}, result, attrs | {"causal": way}
     raise unrecognised(f"the sum of states between {states.result.name!r} and {carried.name!r}")
 
 
