@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 from onnx import NodeProto, helper
@@ -58,7 +59,11 @@ class Dataflow:
     def between(self, start: str, end: str) -> list[str]:
         """The values on all paths from one to another, in order; without the first."""
         inside = nx.descendants(self.values, start) & (nx.ancestors(self.values, end) | {end})
-        return [name for name in nx.topological_sort(self.values) if name in inside]
+        return sorted(inside, key=self._order.__getitem__)
+
+    @cached_property
+    def _order(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(nx.topological_sort(self.values))}
 
     def kind(self, name: str) -> str | None:
         """Whether a value is a multiplication by a constant (WEIGHT), of two varying values (PRODUCT), or neither."""
@@ -127,7 +132,7 @@ def dataflow(foreign: ForeignModel) -> Dataflow:
             nodes[result] = node
     if not problems:
         output = graph.output[0].name
-        values = values.subgraph(nx.ancestors(values, output) | {output} if output in values else ())
+        values = values.subgraph(nx.ancestors(values, output) | {output} if output in values else ()).copy()
         foreign_ops = {id(nodes[name]): nodes[name] for name in values if name in nodes}.values()
         odd = [node for node in foreign_ops if node.op_type not in MULTIPLIES | OTHERS]
         problems += [f"{node.op_type} at {label(node)} is no part of a flash or gau layer" for node in odd[:SHOWN]]
