@@ -93,6 +93,7 @@ def test_a_few_models() -> None:
     run(4, 0)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_many_models(part: int) -> None:

@@ -151,6 +151,7 @@ def test_what_is_carried_on_is_bit_equal(target: str) -> None:
     same(second.state(), straight.state())
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @every_target
 def test_the_same_bits_on_all_threads(target: str) -> None:
@@ -241,6 +242,7 @@ def losses(made: Trainer, model: Graph, seeds: Sequence[int]) -> list[Step]:
     return [made.step([drawn(model, seed)], RATE) for seed in seeds]
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(("system", "settings"), SYSTEMS, ids=str)
 def test_backends_learn_alike_and_carry_each_other_on(system: str, settings: dict[str, Any]) -> None:

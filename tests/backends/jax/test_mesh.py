@@ -65,6 +65,7 @@ def check(one: dict[str, Any], ours: Path, several: dict[str, Any], theirs: Path
             np.testing.assert_allclose(arrays[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "system", "settings", "how"),
@@ -89,6 +90,7 @@ def test_a_step_of_a_mesh_is_the_step_of_one_device(
     check(one, tmp_path / "one", several, tmp_path / "several")
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_mesh(tmp_path: Path) -> None:
     model = small(chunk=CHUNK)
@@ -117,6 +119,7 @@ def test_what_devices_send(tmp_path: Path) -> None:
     assert ["transpose" in line for line in weights] == [False, True]
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 def test_several_processes_train_as_one(tmp_path: Path) -> None:
     """Two, of two devices each, by jax.distributed: rows over processes, states between them."""

@@ -14,12 +14,13 @@ from flashir_jax.claims import COMPOSITES
 from flashir_jax.functions import STRUCTURED
 from flashir_jax.rules import RULES
 from tests.backends.jax.support import applied
+from tests.cover import GRID
 from tests.support import graph_of, random_array, random_inputs, random_parameters, scan_of
 
 
 def marks(record: OpDef) -> tuple[pytest.MarkDecorator, ...]:
     """What only decomposes is made of ops that are cases themselves."""
-    return () if record.is_primitive or record.name in COMPOSITES else (pytest.mark.slow,)
+    return () if record.is_primitive or record.name in COMPOSITES else GRID
 
 
 CASES = [

@@ -116,6 +116,7 @@ def test_a_copy_computes_the_same_with_and_without_a_mask() -> None:
     assert torch.equal(twin(drawn(), mask), again(drawn(), mask))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own compiler
 def test_layers_compile_as_one_graph() -> None:
