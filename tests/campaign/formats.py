@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,24 +164,25 @@ def _store(folder: Path) -> object:
         return [str(trial) for trial in store.all()]
 
 
-def _in_cache(folder: Path, name: str) -> Path:
-    """A file at its place in the user's cache."""
+@contextmanager
+def _in_cache(folder: Path, name: str) -> Iterator[None]:
+    """A file, or what is in its place, at its place in the user's cache."""
     place = Path(os.environ["FLASHIR_CACHE"]) / name
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / Path(name).name, place)
-    return place
+    shutil.move(folder / Path(name).name, place)
+    try:
+        yield
+    finally:
+        shutil.move(place, folder / Path(name).name)
 
 
 def _make_store_json(folder: Path) -> None:
     from flashir.planning.measurements.store import export_json
 
     _make_store(folder)
-    place = _in_cache(folder, "tune.sqlite")
-    try:
+    with _in_cache(folder, "tune.sqlite"):
         export_json(folder / "store.json")
-    finally:
-        place.unlink()
-        (folder / "tune.sqlite").unlink()
+    (folder / "tune.sqlite").unlink()
 
 
 def _store_json(folder: Path) -> object:
@@ -214,11 +216,8 @@ def _profile(folder: Path) -> object:
     """The target of a plan. If a profile is left out with a warning, it is the default one."""
     from flashir.machine.targets import target
 
-    place = _in_cache(folder, "profiles/onnx-cpu.json")
-    try:
+    with _in_cache(folder, "profiles/onnx-cpu.json"):
         found = target("onnx:cpu")
-    finally:
-        place.unlink()
     return repr((found.bandwidth, dict(found.peak), {k: v for k, v in vars(found).items() if isinstance(v, float)}))
 
 
