@@ -131,6 +131,7 @@ def test_autocast_computes_products_in_bfloat16() -> None:
     assert ((found - wanted).abs().max() / wanted.abs().max()) < 0.1
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own compiler
 @pytest.mark.parametrize(("backend", "lengths"), [("aot_eager", (37, 5, 64)), ("inductor", (37,))])

@@ -40,6 +40,7 @@ def found(count: int, given: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads((Path(given["out"]) / f"found-{rank}.json").read_text()) for rank in range(count)]
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "system", "settings", "how"),
@@ -74,6 +75,7 @@ def test_a_step_of_several_is_the_step_of_one(
             np.testing.assert_allclose(theirs[name], array, rtol=0, atol=1e-3, err_msg=name)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 def test_two_go_on_from_where_one_stopped_and_one_from_where_two_did(tmp_path: Path) -> None:
     model = small()

@@ -106,6 +106,7 @@ def test_a_few_steps_learn_something() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("cumsum", ["scan", "matmul"])
