@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flashir.autotune.tune import tune
-    from flashir.backends.decoding import Decoding, decoding
+    from flashir.backends.decoding import Decoding, Extending, decoding, extending
     from flashir.errors import FlashirError
     from flashir.execution.compile import Runnable, compile
     from flashir.execution.native import jax_function, torch_module
-    from flashir.exporting.export import Exported, export
+    from flashir.exporting.export import export
+    from flashir.exporting.exported import Exported
     from flashir.generation.generate import Decoder, decoder, generate
     from flashir.generation.sampling import Sampling
     from flashir.importing.convert import convert
@@ -37,13 +38,14 @@ from flashir.version import __version__
 
 _MODULES = {
     "autotune.tune": ("tune",),
-    "backends.decoding": ("Decoding", "decoding"),
+    "backends.decoding": ("Decoding", "Extending", "decoding", "extending"),
     "generation.generate": ("Decoder", "decoder", "generate"),
     "generation.sampling": ("Sampling",),
     "errors": ("FlashirError",),
     "execution.compile": ("Runnable", "compile"),
     "execution.native": ("jax_function", "torch_module"),
-    "exporting.export": ("Exported", "export"),
+    "exporting.export": ("export",),
+    "exporting.exported": ("Exported",),
     "importing.convert": ("convert",),
     "importing.converted": ("Converted",),
     "ir": ("AUTO", "Builder", "DType", "Graph", "TensorType", "dumps", "loads"),
@@ -57,10 +59,11 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "AUTO", "Builder", "Candidate", "Converted", "DType", "Decoder", "Decoding", "Exported", "FlashirError", "Graph",
-    "Plan", "Runnable", "Sampling", "TensorType", "__version__", "compile", "convert", "decoder", "decoding", "dumps",
-    "export", "generate", "init", "interpret", "jax_function", "load", "load_checkpoint", "load_params", "loads",
-    "model", "plan", "save_checkpoint", "save_params", "torch_module", "tune",
+    "AUTO", "Builder", "Candidate", "Converted", "DType", "Decoder", "Decoding", "Exported", "Extending",
+    "FlashirError", "Graph", "Plan", "Runnable", "Sampling", "TensorType", "__version__", "compile", "convert",
+    "decoder", "decoding", "dumps", "export", "extending", "generate", "init", "interpret", "jax_function", "load",
+    "load_checkpoint", "load_params", "loads", "model", "plan", "save_checkpoint", "save_params", "torch_module",
+    "tune",
 ]  # fmt: skip
 
 

@@ -186,8 +186,8 @@ def _continue(folder: Path) -> object:
     from flashir.models.tokenizer_file import beside
 
     decoder = restored(folder)
-    logits, state = decoder.prefill([[1, 2, 3], [4]])
-    after, _ = decoder.step([5, 6], state)
+    state, logits = decoder.start([[1, 2, 3], [4]])
+    _, after = decoder.extend(state, [5, 6])
     backend: Any = backend_of("onnx:cpu")
     tokenizer = beside(folder / "model.onnx", backend.metadata(folder))
     return logits.tobytes(), after.tobytes(), None if tokenizer is None else tokenizer.read_bytes()

@@ -87,9 +87,9 @@ class Session:
     def continued(self, arrays: Sequence[Array], state: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
         """Run once with device state as the last inputs, which is donated. The results after the first stay there.
 
-        Raises the errors of a call.
+        Without state the last inputs are zeros. Raises the errors of a call.
         """
-        first, *others = self._run(arrays, state)
+        first, *others = self._run(arrays, state or self._zeros(len(arrays), len(arrays[0])))
         return np.asarray(first), others
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], object]:
@@ -100,6 +100,12 @@ class Session:
         with enough_bits(self._wide):
             feed = jax.device_put(self._fed(arrays), self._device)
         return lambda: self._called(feed, (), wait=True)
+
+    def _zeros(self, first: int, rows: int) -> list[Any]:
+        """Zeros for the inputs from this one on. Their only symbolic size is the number of rows."""
+        shapes = [[n if isinstance(n, int) else rows for n in value.type.shape] for value in self._inputs[first:]]
+        with enough_bits(self._wide), jax.default_device(self._device):
+            return [jax.numpy.zeros(shape, dtype) for shape, dtype in zip(shapes, self._types[first:], strict=True)]
 
     def _run(self, arrays: Sequence[Array], state: Sequence[Any]) -> Any:
         return self._called(self._fed(arrays, len(state)), state)

@@ -1,7 +1,7 @@
 """The artefact on disk: `model.onnx` and its further files.
 
-Large weights are in `model-<digest>.data` next to it. A decoder has two further models, `prefill.onnx` and `step.onnx`.
-model.onnx holds their digests, so it alone identifies the artefact.
+Large weights are in `model-<digest>.data` next to it. A decoder is a further model, `decoder.onnx`, or two:
+`prefill.onnx` and `step.onnx`. model.onnx holds their digests, so it alone identifies the artefact.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from flashir_onnx.seal import DATA_DIGEST, DIGEST, EXPORT_AGAIN, Reader, data_fi
 from flashir_onnx.verify import verify
 from flashir_onnx.weights import DataFile
 
-MODEL_FILE, PREFILL_FILE, STEP_FILE = "model.onnx", "prefill.onnx", "step.onnx"
+MODEL_FILE, DECODER_FILE = "model.onnx", "decoder.onnx"
+PREFILL_FILE, STEP_FILE = "prefill.onnx", "step.onnx"
+PART_FILES = frozenset((DECODER_FILE, PREFILL_FILE, STEP_FILE))
 PARTS = "flashir.parts"
 """The metadata key of model.onnx for the digests of further files by name, as a JSON object."""
 
 _OURS = re.compile(
-    rf"model-[0-9a-f]{{12}}\.data|\.(model|prefill|step)(\.onnx|-[0-9a-f]{{12}}\.data)\.[0-9a-f]+{UNFINISHED}"
+    rf"model-[0-9a-f]{{12}}\.data|\.(model|decoder|prefill|step)(\.onnx|-[0-9a-f]{{12}}\.data)\.[0-9a-f]+{UNFINISHED}"
 )
 
 
@@ -140,7 +142,7 @@ def _parts(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
     parts = parse_json(
         metadata.get(PARTS, "{}"), path, ArtefactError, dict[str, str], problem=problem, hint=EXPORT_AGAIN
     )
-    if unknown := parts.keys() - {PREFILL_FILE, STEP_FILE}:
+    if unknown := parts.keys() - PART_FILES:
         raise ArtefactError(f"it has a part {sorted(unknown)[0]!r}", where=str(path), hint=EXPORT_AGAIN)
     return parts
 
@@ -165,7 +167,7 @@ def _sweep(out: Path) -> None:
             settle(out)
             model = parsed_file(path)
             used = data_files(model, path)
-            for name in {PREFILL_FILE, STEP_FILE} - _parts(properties(model), path).keys():
+            for name in PART_FILES - _parts(properties(model), path).keys():
                 if _digest(out / name) is not None:
                     (out / name).unlink()
         for file in out.iterdir():

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from flashir.backends.decoding import Decoding
+from flashir.backends.decoding import Decoding, Extending
 from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Verified
 from flashir.errors import ArtefactError
-from flashir.ir import Graph, Node, dumps, loads
+from flashir.ir import Graph, Node, TensorType, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_projections import SplitProjections
 from flashir.transforms.widen_scan import WidenScan
@@ -29,15 +29,18 @@ class OnnxBackend:
     Args:
         weights: the type of quantised weights, such as `int8`; None for the compute dtype.
         form: how models are written.
+        host: the program that runs decoders, such as `genai`; None for any.
     """
 
     name: ClassVar[str] = "onnx"
     extra: ClassVar[str] = ""
     records: ClassVar[Path] = Path(__file__).parent / "targets"
     main_file: ClassVar[str] = "model.onnx"
-    decoder_files: ClassVar[tuple[str, ...]] = ("prefill.onnx", "step.onnx")
+    decoder_files: ClassVar[tuple[str, ...]] = ("decoder.onnx", "prefill.onnx", "step.onnx")
+    hosts: ClassVar[tuple[str, ...]] = ("genai",)
     weights: str | None = None
     form: Form = FORM
+    host: str | None = None
 
     def versions(self) -> dict[str, str]:
         """The versions of onnx and onnxruntime."""
@@ -78,6 +81,22 @@ class OnnxBackend:
 
         quantiser(kind)
         return replace(self, weights=kind)
+
+    def for_host(self, host: str) -> OnnxBackend:
+        """This backend with decoders that a program runs as they are. See Hosting."""
+        return replace(self, host=host)
+
+    def layout(self, types: dict[str, TensorType]) -> dict[str, TensorType]:
+        """The types of states that the program wants. See Hosting."""
+        from flashir_onnx.genai import layout
+
+        return types if self.host is None else layout(types)
+
+    def host_files(self, decoding: Extending, ends: Sequence[int], piece: int) -> dict[str, bytes]:
+        """The configuration of the program. See Hosting."""
+        from flashir_onnx.genai import CONFIG, config
+
+        return {} if self.host is None else {CONFIG: config(decoding, ends, piece)}
 
     def passes(self) -> tuple[Pass, ...]:
         """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies on split, and fuses little."""
@@ -121,21 +140,23 @@ class OnnxBackend:
         self,
         model: Graph,
         graph: Graph,
-        decoding: Decoding,
+        decoding: Decoding | Extending,
         params: Params,
         out: Path,
         metadata: Mapping[str, str],
-        check: Callable[[Run, StepFn, StepFn], object] | None = None,
+        check: Callable[..., object] | None = None,
     ) -> Path:
-        """Write `model.onnx`, `prefill.onnx`, `step.onnx` and their shared data file. See DecoderExporter."""
+        """Write `model.onnx`, the files of the decoder and their shared data file. See DecoderExporter."""
         from flashir_onnx.artefact import write
         from flashir_onnx.decoder import examining, parts
+        from flashir_onnx.genai import slots
 
-        models = parts(graph, decoding, params, self._about(model, metadata), form=self.form)
+        found = None if self.host is None else slots({state.name: state.type for state in decoding.state})
+        models = parts(graph, decoding, params, self._about(model, metadata), found, form=self.form)
         return write(self._narrowed(models), out, examining(check, lean=self._lean))
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:
-        """Load prefill.onnx and step.onnx of a model.onnx. See DecoderExporter."""
+        """Load the decoder beside a model.onnx. See DecoderExporter."""
         from flashir_onnx.decoder import load
 
         return load(_main_file(path), device)
@@ -170,7 +191,7 @@ class OnnxBackend:
         path = _main_file(path)
         about = Reader().metadata(path)
         if STATE in about:
-            raise ArtefactError("this is one half of a decoder", where=str(path), hint="give the folder it is in")
+            raise ArtefactError("this is a file of a decoder", where=str(path), hint="give the folder it is in")
         model = loads(about[MODEL], str(path))
         return model, Session(path, device, lean=lean)
 

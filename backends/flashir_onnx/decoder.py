@@ -1,4 +1,4 @@
-"""A decoder as an artefact: prefill.onnx and step.onnx next to model.onnx, with a description of their states."""
+"""A decoder as an artefact: decoder.onnx, or prefill.onnx and step.onnx, next to model.onnx."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from onnx import GraphProto, TensorProto, helper
 
-from flashir.backends.decoding import Decoding, StateSpec
-from flashir.backends.protocols import Run, StepFn, StoredDecoder
+from flashir.backends.decoding import Decoding, Extending, StateSpec
+from flashir.backends.protocols import StoredDecoder
 from flashir.ir import Graph, loads
-from flashir_onnx.artefact import MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
-from flashir_onnx.continuing import Continued, renewed
-from flashir_onnx.emit import emit, rename
+from flashir_onnx.artefact import DECODER_FILE, MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
+from flashir_onnx.continuing import Continued
+from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import FORM, Form
+from flashir_onnx.genai import PAD, Slot, add_missing
+from flashir_onnx.guard import guard_extend, guard_prefill, guard_step
+from flashir_onnx.in_place import allow_in_place
 from flashir_onnx.seal import MODEL
 from flashir_onnx.session import Session
 from flashir_onnx.types import numpy_type
 
 STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
-"""Further metadata keys of prefill.onnx and step.onnx.
+"""Further metadata keys of the files of a decoder.
 
 `flashir.state` is a JSON list of `{"input", "output", "dtype", "shape"}`, in the order of the inputs; a shape has
 "batch" for the number of rows. `flashir.max_len` is present if the length of a sequence is limited.
@@ -32,39 +34,58 @@ STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
 
 def parts(
     graph: Graph,
-    decoding: Decoding,
+    decoding: Decoding | Extending,
     params: Mapping[str, npt.NDArray[Any]],
     about: Mapping[str, str],
+    slots: Mapping[str, Slot] | None = None,
     *,
     form: Form = FORM,
 ) -> dict[str, Part]:
-    """The three models of the artefact; `form` as for `emit`. Raises the TargetError of `emit`."""
-    states = [state.name for state in decoding.state]
-    results = ["logits", *map(_after, states)]
-    vocab = decoding.step.outputs[0].type.shape[-1]
-    more = {**about, VOCAB: str(vocab), STATE: json.dumps([_described(state) for state in decoding.state])}
+    """The models of the artefact, states in slots of ONNX Runtime GenAI if given. `form`, errors as for `emit`."""
+    called = {state.name: (state.name, f"next.{state.name}") for state in decoding.state}
+    called |= {name: slot.names for name, slot in (slots or {}).items()}
+    inputs, outputs = ([called[state.name][side] for state in decoding.state] for side in (0, 1))
+    vocab = decoding.graphs[-1].outputs[0].type.shape[-1]
+    states = [_described(state, *called[state.name]) for state in decoding.state]
+    more = {**about, VOCAB: str(vocab), STATE: json.dumps(states)}
     if decoding.max_len is not None:
         more[MAX_LEN] = str(decoding.max_len)
-    hosted = partial(emit, params=params, results=results, same_rows=True, form=form)
-    prefill = hosted(decoding.prefill, inputs=("input_ids", "lengths"))
-    step = hosted(decoding.step, inputs=("input_ids", *states))
-    for name, in_place in zip(states, renewed(decoding.step), strict=True):
-        if not in_place:
-            _read_first(step.model.graph, name)
-    model = Part(emit(graph, params, form=form), about)
-    return {MODEL_FILE: model, PREFILL_FILE: Part(prefill, more), STEP_FILE: Part(step, more)}
+    results = ["logits", *outputs]
+
+    def emitted(graph: Graph, *first: str, guard: Any, takes_states: bool = True) -> Emitted:
+        made = emit(
+            graph,
+            params,
+            results,
+            inputs=(*first, *inputs) if takes_states else first,
+            guard=guard,
+            few_rows=takes_states,
+            form=form,
+        )
+        if takes_states:
+            allow_in_place(made.model.graph, graph, len(inputs))
+            add_missing(made.model.graph, [*(slots or {}).values()])
+        return made
+
+    if isinstance(decoding, Extending):
+        guard = partial(guard_extend, limit=decoding.max_len, least=PAD if slots else 0)
+        files = {DECODER_FILE: emitted(decoding.extend, "input_ids", "position_ids", guard=guard)}
+    else:
+        prefill = emitted(decoding.prefill, "input_ids", "lengths", guard=guard_prefill, takes_states=False)
+        files = {PREFILL_FILE: prefill, STEP_FILE: emitted(decoding.step, "input_ids", guard=guard_step)}
+    return {MODEL_FILE: Part(emit(graph, params, form=form), about)} | {
+        name: Part(file, more) for name, file in files.items()
+    }
 
 
-def examining(
-    check: Callable[[Run, StepFn, StepFn], object] | None, *, lean: bool
-) -> Callable[[Mapping[str, Path]], object] | None:
+def examining(check: Callable[..., object] | None, *, lean: bool) -> Callable[[Mapping[str, Path]], object] | None:
     """Wrap a check of functions as a check of files; with `lean`, they run with little memory."""
     if check is None:
         return None
 
     def examine(files: Mapping[str, Path]) -> None:
-        whole, prefill, step = (Session(files[name], lean=lean) for name in (MODEL_FILE, PREFILL_FILE, STEP_FILE))
-        check(whole, Continued(prefill, "cpu"), _in_place(step, "cpu"))
+        whole, *rest = (Session(files[name], lean=lean) for name in files)
+        check(whole, *(Continued(part, "cpu") for part in rest))
 
     return examine
 
@@ -72,46 +93,15 @@ def examining(
 def load(path: Path, device: str) -> StoredDecoder | None:
     """Load and verify the decoder of a model.onnx; None if it has none. Raises the errors of `read` and Session."""
     metadata = read(path)
-    if not {PREFILL_FILE, STEP_FILE} <= metadata.keys():
+    names = [name for name in (DECODER_FILE, PREFILL_FILE, STEP_FILE) if name in metadata]
+    if not names:
         return None
-    about = metadata[STEP_FILE]
-    prefill = Continued(Session(path.with_name(PREFILL_FILE), device), device)
-    step = _in_place(Session(path.with_name(STEP_FILE), device), device)
+    about = metadata[names[-1]]
     limit = int(about[MAX_LEN]) if MAX_LEN in about else None
-    return StoredDecoder(loads(about[MODEL], str(path)), limit, prefill, step)
+    functions = tuple(Continued(Session(path.with_name(name), device), device) for name in names)
+    return StoredDecoder(loads(about[MODEL], str(path)), limit, functions)
 
 
-def _in_place(step: Session, device: str) -> Continued:
-    """A step that overwrites every state in place."""
-    states = len(step.runtime.get_outputs()) - 1
-    return Continued(step, device, (True,) * states)
-
-
-def _after(name: str) -> str:
-    return f"next.{name}"
-
-
-def _described(state: StateSpec) -> dict[str, Any]:
+def _described(state: StateSpec, before: str, after: str) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else "batch" for size in state.type.shape]
-    dtype = numpy_type(state.type.dtype).name
-    return {"input": state.name, "output": _after(state.name), "dtype": dtype, "shape": shape}
-
-
-def _read_first(step: GraphProto, name: str) -> None:
-    """Let a host bind the output of a state to the memory of its input, even if several ops read the input.
-
-    All ops read a copy of the input, and the result depends on that copy too, so it is written last. The copy is a
-    `Where` with a constant condition, which runtimes neither remove nor compute in place.
-    """
-    before, after, always = f"{name}/before", f"{name}/after", f"{name}/always"
-    rename(step.node, {name: before, _after(name): after})
-    nodes = [
-        helper.make_node(
-            "Constant", [], [always], name=always, value=helper.make_tensor(always, TensorProto.BOOL, [], [True])
-        ),
-        helper.make_node("Where", [always, name, name], [before], name=before),
-        *step.node,
-        helper.make_node("Where", [always, after, before], [_after(name)], name=_after(name)),
-    ]
-    del step.node[:]
-    step.node.extend(nodes)
+    return {"input": before, "output": after, "dtype": numpy_type(state.type.dtype).name, "shape": shape}

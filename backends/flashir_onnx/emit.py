@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ PRODUCER = "flashir"
 ABOUT = "written by flashir, which keeps the text of the model in the metadata `flashir.model`"
 MEANINGS = {
     "input_ids": "token ids, from 0 to below the vocabulary",
+    "position_ids": "how many tokens come before each in its row; -1 for padding",
     "segment_ids": "the document that each token belongs to",
     "mask": "true for real tokens, false for padding",
     "lengths": "the number of real tokens in each row",
@@ -39,6 +40,7 @@ MEANINGS = {
 STRUCTURED = frozenset(("repeat", "scan", "param"))
 TOKENS = ("input_ids", "segment_ids")
 """Inputs that hold token or segment ids."""
+Guard = Callable[[MainScope, Graph], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def emit(
     results: Sequence[str] = (),
     *,
     inputs: Sequence[str] = (),
-    same_rows: bool = False,
+    guard: Guard | None = None,
+    few_rows: bool = False,
     form: Form = FORM,
 ) -> Emitted:
     """The ONNX model of a lowered graph.
@@ -64,8 +67,8 @@ def emit(
         graph: the graph, lowered for ONNX.
         params: parameters by full name.
         results, inputs: their ONNX names; empty for the default names.
-        same_rows: reject a second input [b] whose number of rows differs from the first, instead of broadcasting. The
-            node that checks this is called `as_many_rows_as_ids`.
+        few_rows: whether products mostly have a row or two, as in a decoder.
+        guard: emits nodes that check the inputs, and rebinds the inputs to their results; see `flashir_onnx.guard`.
         form: the opset, and what else does not change results.
 
     Raises:
@@ -73,20 +76,19 @@ def emit(
     """
     _check_types(graph)
     main = MainScope(params, form.opset)
+    main.few_rows = few_rows
     names = interface_names(graph) | dict(zip(graph.inputs, inputs))
     symbols = _dimension_names(graph, names)
     for value in graph.inputs:
         main.bind(names[value], value)
-    if same_rows:
-        first, second = graph.inputs[:2]
-        rows = main.one("Shape", names[first], start=0, end=1, stem="rows")
-        main.names[second] = main.one("Reshape", names[second], rows, stem="as_many_rows_as_ids")
     narrow = {names[value] for value in graph.inputs if names[value] in TOKENS} if form.ids != WIDE else frozenset()
     for value in graph.inputs:
         if names[value] in narrow:
             main.names[value] = main.one("Cast", main.names[value], to=element_type(value.type.dtype))
     outputs = list(results) or _output_names(graph, names)
     main.taken.update(outputs)
+    if guard is not None:
+        guard(main, graph)
     emitter = _Emitter(_opsets(graph, form), form)
     emitter.nodes(main, graph, 0)
     _call(main.nodes, [emitter.name(main, value) for value in graph.outputs], outputs)

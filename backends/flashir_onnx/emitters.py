@@ -169,7 +169,7 @@ def _gemm(scope: Scope, node: Node, x: str, *weights: str, **attrs: int) -> str:
 
 def _dense(scope: Scope, node: Node, x: str, weight: str, bias: str) -> str:
     """For a single token, the reshapes around Gemm would cost more than adding the bias."""
-    if _type(node).rank > 2 and _type(node).shape[-2] == 1:
+    if _type(node).rank > 2 and (_type(node).shape[-2] == 1 or scope.few_rows):
         return scope.one("Add", scope.one("MatMul", x, weight), bias)
     return _gemm(scope, node, x, weight, bias)
 

@@ -50,6 +50,8 @@ class Scope(ABC):
         self.nodes: list[NodeProto] = []
         self.names: dict[Value, str] = {}
         self.taken = taken
+        self.few_rows = False
+        """Whether products mostly have a row or two, so that a node costs more than a pass over the result."""
         self._cache: dict[Any, str] = {}
 
     @abstractmethod

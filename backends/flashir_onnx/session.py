@@ -62,7 +62,7 @@ class Session:
             model = str(source)
         with errors_of_runtime(TargetError, "ONNX Runtime does not load the model"):
             self.runtime = ort.InferenceSession(model, options, providers=[PROVIDERS[device]])
-        self._inputs = {value.name: np.dtype(_TYPES[value.type]) for value in self.runtime.get_inputs()}
+        self._inputs = {value.name: np.dtype(NUMPY_TYPES[value.type]) for value in self.runtime.get_inputs()}
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
@@ -114,7 +114,7 @@ def errors_of_runtime(kind: type[FlashirError], what: str) -> Iterator[None]:
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
-_TYPES: dict[str, Any] = {
+NUMPY_TYPES: dict[str, Any] = {
     "tensor(double)": np.float64, "tensor(float)": np.float32, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_,
 }  # fmt: skip

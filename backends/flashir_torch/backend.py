@@ -110,6 +110,11 @@ class TorchBackend:
 
         return TorchTrainer(graph, params, device, optimiser, state, remat)
 
+    @property
+    def hub_code(self) -> str:
+        """The module in `flashir_torch/hub`. See HubBackend."""
+        return (Path(__file__).parent / "hub" / "modeling_flashir.py").read_text(encoding="utf-8")
+
     def native(self, model: Settled, params: Params | None) -> Any:
         """A module, `flashir_torch.nn.Model`. See Native."""
         need_torch()

@@ -57,10 +57,10 @@ class Session:
     def continued(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[Array, Sequence[torch.Tensor]]:
         """Run once with tensors as the last inputs. Returns the first result as an array, and the others as tensors.
 
-        Raises the InputError of `outputs`.
+        Without tensors the last inputs are zeros. Raises the InputError of `outputs`.
         """
         with torch.inference_mode():
-            first, *others = self._results(arrays, kept)
+            first, *others = self._results(arrays, kept or self._zeros(len(arrays), len(arrays[0])))
             return _array(first), others
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], tuple[torch.Tensor, ...]]:
@@ -88,6 +88,12 @@ class Session:
         except (RuntimeError, IndexError, AssertionError) as error:  # an exported program asserts
             raise InputError(f"PyTorch refuses the inputs: {error}", where="torch") from error
         return result if isinstance(result, tuple) else (result,)
+
+    def _zeros(self, first: int, rows: int) -> list[torch.Tensor]:
+        """Zeros for the inputs from this one on. Their only symbolic size is the number of rows."""
+        shapes = [[n if isinstance(n, int) else rows for n in value.type.shape] for value in self._inputs[first:]]
+        types = self._types[first:]
+        return [torch.zeros(shape, dtype=dtype, device=self._device) for shape, dtype in zip(shapes, types)]
 
     def _check_count(self, count: int) -> None:
         if count != len(self._inputs):

@@ -15,7 +15,7 @@ from flashir.ir.graph import Graph, Node
 from flashir.transforms.pipeline import Pass
 
 if TYPE_CHECKING:
-    from flashir.backends.decoding import Decoding
+    from flashir.backends.decoding import Decoding, Extending
 
 Array = npt.NDArray[Any]
 Params = Mapping[str, npt.NDArray[np.float32]]
@@ -198,7 +198,7 @@ DeviceState = Sequence[Any]
 StepFn = Callable[[Sequence[Array], DeviceState], tuple[Array, DeviceState]]
 """The first inputs of a graph as arrays, and its other inputs as device state -> its first result, and the new state.
 
-The call may consume the state that it is given.
+The call may consume the state that it is given. Without state, that of every row is zero.
 """
 
 
@@ -209,13 +209,12 @@ class StoredDecoder:
     Args:
         model: the model at the level of blocks.
         limit: the longest sequence in tokens; None for no limit.
-        prefill, step: with the interface of `hosted`.
+        functions: `(extend,)`, or `(prefill, step)` of a decoder in two parts, with the interface of `hosted`.
     """
 
     model: Graph
     limit: int | None
-    prefill: StepFn
-    step: StepFn
+    functions: tuple[StepFn, ...]
 
 
 @runtime_checkable
@@ -370,24 +369,25 @@ class DecoderExporter(Exporter, Protocol):
     """An exporter that can also write and load a decoder together with a model."""
 
     decoder_files: ClassVar[tuple[str, ...]]
-    """The names of the files with prefill and step."""
+    """The names of the files that a decoder may have."""
 
     def export_decoder(
         self,
         model: Graph,
         graph: Graph,
-        decoding: Decoding,
+        decoding: Decoding | Extending,
         params: Params,
         out: Path,
         metadata: Mapping[str, str],
-        check: Callable[[Run, StepFn, StepFn], object] | None = None,
+        check: Callable[..., object] | None = None,
     ) -> Path:
         """Write a model and its decoder atomically, with shared weights.
 
         Args:
             model, graph, params, out, metadata: as for `export`.
             decoding: the lowered graphs with the interface of `hosted`; `max_len` is the longest sequence.
-            check: called with the model, prefill and step as functions, before they are committed.
+            check: called with the model as a Run, and the functions of its decoder as in `StoredDecoder`, before the
+                commit.
 
         Raises:
             TargetError, ParameterError, ArtefactError: as for `export`.

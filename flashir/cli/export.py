@@ -30,6 +30,14 @@ class Ids(StrEnum):
     INT32 = "int32"
 
 
+class Host(StrEnum):
+    """The programs that run exports."""
+
+    GENAI = "genai"
+    HUB = "hub"
+    WEB = "web"
+
+
 class Narrow(StrEnum):
     """The formats of quantised weights."""
 
@@ -83,10 +91,35 @@ def export(
         bool,
         typer.Option(
             "--decode",
-            help="Also write prefill.onnx and step.onnx, which generate text token by token.",
+            help="Also write decoder.onnx, which generates text: it reads any number of further tokens.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split",
+            help="Write the decoder in two parts, prefill.onnx and step.onnx; implies --decode.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    host: Annotated[
+        Host | None,
+        typer.Option(
+            "--for",
+            help="Write what a program runs as it is: ONNX Runtime GenAI, transformers from the Hugging Face hub, or a "
+            "browser.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    end_token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="A token that ends texts; repeatable.  [default: those of the model and its tokenizer]",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     max_len: Annotated[
         int | None,
         typer.Option(
@@ -109,7 +142,7 @@ def export(
         bool,
         typer.Option(
             "--web",
-            help="Also write index.html, a page that generates text in a browser; implies --decode.",
+            help="The same as --for web: also write index.html, a page that generates text in a browser.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -175,23 +208,31 @@ def export(
         flashir export transformer++ --decode --max-len 4096 -o out/
         flashir export checkpoint/ -o out/
         flashir export run/ --decode --quantize int8 --text valid.txt -o out/
-        flashir export run/ --web -o out/ && python -m http.server --directory out/
+        flashir export run/ --for genai --max-len 4096 -o out/
+        flashir export run/ --for hub -o out/
+        flashir export run/ --for web -o out/ && python -m http.server --directory out/
     """
     from flashir.cli import source
     from flashir.cli.alone import refuse_unused
     from flashir.cli.candidates import choice
+    from flashir.cli.tokens import ends_of, reader_of
     from flashir.errors import SettingError
-    from flashir.exporting.export import check_free, divides_by_length
+    from flashir.exporting.export import divides_by_length
     from flashir.exporting.export import export as write
+    from flashir.exporting.folder import check_free
     from flashir.exporting.quantise import TOLERANCE as GROWTH
     from flashir.files.atomic import inodes
     from flashir.interrupts import on_interrupt
     from flashir.models.checkpoint import TOKENIZER
 
-    decode = decode or web
+    web = web or host is Host.WEB
+    program = None if host in (None, Host.WEB) else host
+    split = split or web
+    decode = decode or split or program is not None
+    source.only_one("--split", split or None, "--for", program)
     if static:
         if decode:
-            raise SettingError("a decoder has no fixed shape", hint="leave out --static, or --decode and --web")
+            raise SettingError("a decoder has no fixed shape", hint="leave out --static, or --decode, --for and --web")
         seq_len, length = length or seq_len, None
     if (max_len is not None or length is not None) and not decode:
         raise SettingError("--max-len and --length require --decode", hint="give --decode too, or --static")
@@ -209,6 +250,9 @@ def export(
     if length is not None and not divides_by_length(found.model):
         raise SettingError(f"--length {length} does nothing: @{found.model.name} does not divide by the length")
     found = replace(found, tokenizer=tokenizer or found.tokenizer)
+    ends = None
+    if end_token:
+        ends = sorted(ends_of(found, reader_of(found, tokenizer), end_token))
     page = _page(found, web_runtime) if web else None
     weights = found.weights(params, seed, strict)
     commit = partial(
@@ -224,6 +268,9 @@ def export(
         ids=ids and ids.value,
         static=static,
         decode=decode,
+        split=split,
+        host=program and program.value,
+        ends=ends,
         max_len=max_len,
         length=length,
         tokenizer=found.tokenizer,

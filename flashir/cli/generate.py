@@ -41,7 +41,17 @@ def generate(
             rich_help_panel=TEXT,
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(metavar="N", help="The most tokens to generate.", rich_help_panel=TEXT)] = 128,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A further prompt, read after the text that follows the one before; repeatable.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", help="The most tokens to generate after a prompt.", rich_help_panel=TEXT)
+    ] = 128,
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="STRING", help="End a text before this string; repeatable.", rich_help_panel=TEXT),
@@ -108,13 +118,15 @@ def generate(
 ) -> None:
     """Continue a prompt, token by token, at constant cost per token for a linear model.
 
-    Text is printed as it is generated. Several prompts are continued together, and printed one below the other. A text
+    Text is printed as it is generated. Several prompts are continued together, and printed one below the other. A
+    further prompt continues the text before it at the cost of its own tokens. A text
     ends at the token that ended documents in training, or at the end token of its tokenizer. Speed and memory are
     printed on standard error. Ctrl-C ends the text early.
 
     Examples:
         flashir generate run/ --prompt "It is a truth"
         flashir generate out/ --prompt-file chapter.txt --tokens 2000 --top-p 0.95 --seed 7
+        flashir generate run/ --prompt "Who is Emma?" --then "And who is Anne?" --tokens 40
         flashir generate run/ --prompt Emma --prompt Anne --stop "." --temperature 0 --target torch:cpu --json
     """
     from flashir.cli import source
@@ -132,6 +144,7 @@ def generate(
     faults.of(SplitMix64, seed)
     faults.of(Stops, stop or ())
     texts = faults.of(_prompts, prompt or (), prompt_file or ()) or []
+    further = faults.of(_further, then or (), len(texts)) or []
     loaded = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
     weights = reader = ends = None
     ids: list[list[int]] = []
@@ -143,16 +156,18 @@ def generate(
     if loaded is not None and reader is not None:
         ends = None if ignore_end else faults.of(ends_of, loaded, reader, end_token)
         reader = reader.reads(Reading(special_tokens=special_tokens))
-        ids = [reader.encode(text).tolist() for _, text in texts]
-        lengths = {name: len(row) for (name, _), row in zip(texts, ids, strict=True)}
+        ids = [reader.encode(text).tolist() for _, text in (*texts, *further)]
+        lengths = {name: len(row) for (name, _), row in zip((*texts, *further), ids, strict=True)}
         faults.of(_refuse_long, loaded.model, lengths, max_len)
     faults.tell()
     assert sampling is not None and loaded is not None and reader is not None and weights is not None
-    rows = [Row(text, row, reader, stop or (), ends or ()) for (_, text), row in zip(texts, ids, strict=True)]
+    named = zip((*texts, *further), ids, strict=True)
+    rows = [Row(text, row, reader, stop or (), ends or ()) for (_, text), row in named]
+    turns = [rows[: len(texts)], *([row] for row in rows[len(texts) :])]
     with console.err().status(f"preparing {model} for {target}"):
-        decoder = _decoder(loaded, target, weights.arrays, dtype, [len(row) for row in ids], tokens, max_len, length)
+        decoder = _decoder(loaded, target, weights.arrays, dtype, turns, tokens, max_len, length)
     sheet = None if as_json else Sheet(rows)
-    pace = _run(decoder, rows, sheet, tokens, sampling, seed)
+    pace = _run(decoder, turns, sheet, tokens, sampling, seed)
     about = {"model": model, "target": target, "seed": seed, "weights": weights.as_dict()}
     _tell(rows, pace, about if as_json else None)
     if weights.are_random:
@@ -196,6 +211,19 @@ def _prompts(texts: Sequence[str], files: Sequence[Path]) -> list[Prompt]:
     if problems:
         raise InputError(problems)
     return prompts
+
+
+def _further(texts: Sequence[str], count: int) -> list[Prompt]:
+    """The further prompts. Raises InputError if one is empty, or there are several texts to continue."""
+    from flashir.errors import InputError
+
+    problems = [f"--then {number} is empty" for number, text in enumerate(texts, 1) if not text]
+    problems += [f"--then {number} is not UTF-8 text" for number, text in enumerate(texts, 1) if _is_broken(text)]
+    if texts and count > 1:
+        problems.append(f"--then continues one text, and there are {count} prompts")
+    if problems:
+        raise InputError(problems)
+    return [(f"--then {number}", text) for number, text in enumerate(texts, 1)]
 
 
 def _piped() -> bytes:
@@ -259,15 +287,16 @@ def _decoder(
     target: str,
     arrays: Any,
     dtype: str | None,
-    lengths: list[int],
+    turns: list[list[Row]],
     tokens: int,
     max_len: int | None,
     length: int | None,
 ) -> Decoder:
-    """The decoder of the model. By default, caches hold the longest prompt and all new tokens."""
+    """The decoder of the model. By default, caches hold the longest prompts and all new tokens."""
     from flashir.generation.generate import decoder, restored
 
-    whole = max(lengths) + tokens
+    lengths = [len(row.ids) for row in turns[0]]
+    whole = sum(max(len(row.ids) for row in rows) + tokens for rows in turns)
     room = {"max_len": max_len or whole, "length": length or whole}
     if loaded.main is None:
         return decoder(loaded.model, target, arrays, **room, batch=len(lengths), seq_len=max(lengths), dtype=dtype)
@@ -276,29 +305,38 @@ def _decoder(
     return restored(loaded.main, target, **room)
 
 
-def _run(decoder: Decoder, rows: list[Row], sheet: Sheet | None, tokens: int, sampling: Sampling, seed: int) -> Pace:
-    """Generate until every row has ended. Ctrl-C ends all rows, and the text so far is printed."""
+def _run(
+    decoder: Decoder, turns: list[list[Row]], sheet: Sheet | None, tokens: int, sampling: Sampling, seed: int
+) -> Pace:
+    """Generate turn by turn until every row has ended. Ctrl-C ends all rows, and the text so far is printed."""
     from flashir.cli.rows import End, Pace
     from flashir.generation.generate import generate
 
-    pace, why = Pace(), End.ERROR
+    pace, why, texts = Pace(), End.ERROR, None
     try:
-        steps = generate(decoder, [row.ids for row in rows], tokens=tokens, sampling=sampling, seed=seed)
-        pace.read()
-        for picked in steps:
-            pace.tick(sum(row.ended is None for row in rows))
-            for row, token in zip(rows, picked, strict=True):
-                row.add(int(token))
-            if sheet is not None:
-                sheet.update()
-            if all(row.ended for row in rows):
-                break
-        why = End.LENGTH if pace.tokens == tokens else End.LIMIT
+        for rows in turns:
+            prompts = [row.ids for row in rows]
+            if texts is None:
+                texts = generate(decoder, prompts, tokens=tokens, sampling=sampling, seed=seed)
+                pace.read()
+            else:
+                texts = texts.then(prompts, tokens=tokens)
+            for picked in texts:
+                pace.tick(sum(row.ended is None for row in rows))
+                for row, token in zip(rows, picked, strict=True):
+                    row.add(int(token))
+                if sheet is not None:
+                    sheet.update()
+                if all(row.ended for row in rows):
+                    break
+            for row in rows:
+                row.end(End.LIMIT if texts.left else End.LENGTH)
     except KeyboardInterrupt:
         why = End.INTERRUPTED
     finally:
-        for row in rows:
-            row.end(why)
+        for rows in turns:
+            for row in rows:
+                row.end(why)
         if sheet is not None and pace.tokens:
             sheet.update()
     return pace

@@ -12,6 +12,7 @@ from flashir.backends.results import results_of
 from flashir.errors import ArtefactError, option
 from flashir.execution.prepare import Prepared
 from flashir.exporting.quantise import Comparison
+from flashir.generation.calls import Calls, calls_of
 from flashir.ir import DType
 from flashir.planning.extent import Extent
 from flashir.planning.plan import compute_type
@@ -127,44 +128,46 @@ class NarrowCheck(Check):
 
 
 class DecoderCheck:
-    """Compares a model, its prefill and its step with the interpreter on the whole sequence.
+    """Compares a model and its decoder with the interpreter on the whole sequence.
 
     Args:
         check: the check of the model.
         limit: the longest sequence.
         length: the sequence length, for a model that divides by it.
+        piece: the number of tokens that the decoder reads at once.
     """
 
-    def __init__(self, check: Check, limit: int | None, length: int | None) -> None:
-        self.check, self.limit, self.length = check, limit, length
+    def __init__(self, check: Check, limit: int | None, length: int | None, piece: int) -> None:
+        self.check, self.limit, self.length, self.piece = check, limit, length, piece
         check.length = min(check.length, limit or check.length)
 
-    def __call__(self, run: Run, prefill: StepFn, step: StepFn) -> None:
+    def __call__(self, run: Run, *functions: StepFn) -> None:
         """Check two prompts of different lengths from the same tokens. Raises the errors of `Check`."""
         wanted, (ids, *beside) = self.check(run), self.check.arrays()
         if beside or self.length is not None:
             wanted = self.check.continued(self.length)
-        steps = min(STEPS, ids.shape[1] - 1)
-        lengths = np.array([ids.shape[1] - steps, max(1, (ids.shape[1] - steps) // 2)])
-        logits, states = prefill([np.repeat(ids[:, : lengths[0]], 2, axis=0), lengths], ())
+        ids, calls = ids[0], calls_of(functions, self.piece)
+        steps = min(STEPS, len(ids) - 1)
+        lengths = np.array([len(ids) - steps, max(1, (len(ids) - steps) // 2)])
+        logits, states = calls([ids[:n] for n in lengths], np.zeros(2, np.int64), ())
         got, last = [logits], [lengths - 1]
         for number in range(steps):
-            logits, states = step([ids[0, lengths + number]], states)
+            logits, states = calls([ids[n : n + 1] for n in lengths + number], lengths + number, states)
             got.append(logits)
             last.append(lengths + number)
         divided = "" if self.length is None else f", for sequences of {self.length},"
-        what = f"prefill and {steps} steps of 2 prompts{divided}"
+        what = f"2 prompts and {steps} tokens after each{divided} by the decoder"
         against = "the float64 interpreter"
         self.check.compare(np.stack(got), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
         if self.check.reached > self.check.length:
-            self.stretch(prefill, step)
+            self.stretch(calls)
 
-    def stretch(self, prefill: StepFn, step: StepFn) -> None:
-        """Check a prompt of the longest length tried, and a step after it. Raises the errors of `Check.stretch`."""
+    def stretch(self, calls: Calls) -> None:
+        """Check a prompt of the longest length tried, and a token after it. Raises the errors of `Check.stretch`."""
         length = min(self.check.reached, self.limit or self.check.reached)
-        ids = self.check.arrays(length)[0]
-        logits, states = prefill([ids[:, : length - 1], np.array([length - 1])], ())
-        after, _ = step([ids[:, length - 1]], states)
-        for what, result in (("prefill", logits), ("step", after)):
-            check_finite(result, f"the logits of the {what} on {length} tokens", hint=_out_of_range())
-        self.check.verdicts.append(f"prefill and step finite on {length} tokens in float16")
+        (ids,) = self.check.arrays(length)[0]
+        logits, states = calls([ids[:-1]], np.zeros(1, np.int64), ())
+        after, _ = calls([ids[-1:]], np.full(1, length - 1), states)
+        for what, result in (("prompt", logits), ("token after it", after)):
+            check_finite(result, f"the logits of the decoder for a {what} on {length} tokens", hint=_out_of_range())
+        self.check.verdicts.append(f"the decoder is finite on {length} tokens in float16")

@@ -3,65 +3,41 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flashir.arguments import typed
-from flashir.backends.decoding import decoding, lowered
+from flashir.backends.decoding import Extending, decoding, extending
+from flashir.backends.hosting import Hosting
 from flashir.backends.protocols import Backend, Batch, DecoderExporter, Exporter, Verified
 from flashir.backends.registry import having
 from flashir.backends.versioned import Versioned
-from flashir.errors import ArtefactError, SettingError, TargetError, either, option
+from flashir.errors import SettingError, TargetError, either
 from flashir.execution.prepare import Prepared, prepare
 from flashir.exporting.checks import Check, DecoderCheck, NarrowCheck
+from flashir.exporting.exported import Exported
+from flashir.exporting.folder import check_folder, check_free, with_files
+from flashir.exporting.hub import HUB, export_to_hub, refuse_for_hub
 from flashir.exporting.quantise import TOLERANCE as GROWTH
-from flashir.exporting.quantise import Comparison, Quantised
-from flashir.files.atomic import UNFINISHED, writing
-from flashir.generation.generate import longest
+from flashir.exporting.quantise import Comparison
+from flashir.generation.generate import longest, piece_of
 from flashir.generation.host_interface import hosted
 from flashir.ir import Graph
 from flashir.models.checkpoint import TOKENIZER
-from flashir.models.end_tokens import Reading
-from flashir.models.tokenizer_file import Beside
+from flashir.models.end_tokens import CONFIGS, Reading
+from flashir.models.tokenizer_file import ENDS, Beside
 from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan
 from flashir.planning.workload import Workload
-from flashir.reference.compare import Compared
 from flashir.transforms import specialise
 from flashir.version import __version__
 
-LISTED = 3  # at most so many files of a folder are named in a message
-CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
-"""Names of files that an interrupted export may leave in a folder; the next export removes or rewrites them."""
+TOKENIZER_CONFIG = CONFIGS[0]
 RANDOM = "random weights: the output is meaningless"
 SEED = "flashir.seed"
 """The metadata key of an artefact for the seed of its parameters, if they are random."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The result of `export`.
-
-    Args:
-        path: the main file of the artefact.
-        plan: the plan behind the artefact.
-        checks: a line for each check that the artefact passed.
-        notes: what a user of the artefact should know.
-        quantised: the cost of quantised weights; None if they are not quantised.
-        files: all written files, the main file first.
-        compared: the checks that compared results.
-    """
-
-    path: Path
-    plan: Plan
-    checks: tuple[str, ...]
-    notes: tuple[str, ...]
-    quantised: Quantised | None = None
-    files: tuple[Path, ...] = ()
-    compared: tuple[Compared, ...] = ()
 
 
 @typed
@@ -79,6 +55,9 @@ def export(
     ids: str | None = None,
     static: bool = False,
     decode: bool = False,
+    split: bool = False,
+    host: str | None = None,
+    ends: Iterable[int] | None = None,
     max_len: int | None = None,
     length: int | None = None,
     tokenizer: Path | None = None,
@@ -106,7 +85,11 @@ def export(
         opset: the version of the standard operators; None for the oldest that suffices.
         ids: the type of token ids, `int64` or `int32`; None for `int64`.
         static: fix the sizes of the inputs at `batch` rows of `seq_len` tokens, for devices that take no other.
-        decode: also write a decoder, `prefill` and `step`; see docs/decisions/051.
+        decode: also write a decoder; see docs/decisions/051.
+        split: write the decoder in two parts, `prefill` and `step`.
+        host: write for a program: `genai` (a decoder and a config) or `hub` (a folder that transformers loads, whatever
+            the target); see docs/guides/hosts.md.
+        ends: the ids of the tokens that end a text; None for those of the tokenizer.
         max_len, length: as for `decoder`.
         tokenizer: a tokenizer file, copied to the artefact as tokenizer.json. Its end tokens go into the metadata.
         reading: how training tokenised texts, as in `load_checkpoint`.
@@ -125,10 +108,23 @@ def export(
     check_folder(Path(out))
     if not force:
         check_free(Path(out))
+    decode = decode or host not in (None, HUB)
     if static:
         if decode:
-            raise SettingError("a decoder has no fixed sizes", hint="leave out static or decode")
+            raise SettingError("a decoder has no fixed sizes", hint="leave out static, or decode and host")
         model = _fixed(model, choices)
+    if host == HUB:
+        given: dict[str, Any] = {
+            "tokenizer": tokenizer,
+            "reading": reading,
+            "ends": ends,
+            "max_len": max_len,
+            "length": length,
+        }
+        asked = {"portable": portable, "split": split, "quantize": quantize, "opset": opset, "ids": ids}
+        refuse_for_hub(name for name, is_asked in (asked | {"static": static}).items() if is_asked)
+        given |= {"seed": seed, "rechunk": rechunk, "strict": strict, "force": force, **choices}
+        return export_to_hub(model, Path(out), params, **given)
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
     if opset is not None or ids is not None:
         ready = ready.on(_formatted(ready.backend, target, opset, ids))
@@ -137,23 +133,40 @@ def export(
     check = Check(ready, weights) if comparison is None else NarrowCheck(ready, weights, comparison)
     if comparison is not None:
         ready = replace(ready, backend=comparison.backend)
-    write = _decoder_writer(ready, target, max_len, length) if decode else _writer(ready, target)
+    if host is not None:
+        ready = replace(ready, backend=_backend_for(host, ready.backend, target))
+    beside = None if tokenizer is None else Beside.of(tokenizer, reading)
+    if ends is not None:
+        ends = tuple(ends)
+        beside = None if beside is None else beside.ending(ends)
+    elif beside is not None:
+        ends = beside.ends
+    write, further = (
+        _decoder_writer(ready, target, split, max_len, length, tuple(ends or ()))
+        if decode
+        else (_writer(ready, target), {})
+    )
+    if host is not None and beside is not None:
+        further[TOKENIZER_CONFIG] = json.dumps(beside.config, indent=2).encode()
     metadata = {"flashir.version": __version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
     if params is None:
         metadata[SEED] = str(seed)
-    beside = None if tokenizer is None else Beside.of(tokenizer, reading)
-    if beside is not None:
-        metadata |= beside.metadata
+    metadata |= {} if beside is None else beside.metadata
+    metadata |= {ENDS: json.dumps(ends)} if ends else {}
 
     def commit() -> Path:
         if not force:
             check_free(Path(out))  # again, because another export may have finished meanwhile
         return write(Path(out), metadata, check)
 
-    path = commit() if beside is None else beside.put(Path(out), commit)
+    def commit_further() -> Path:
+        return with_files(Path(out), further, commit)
+
+    path = commit_further() if beside is None else beside.put(Path(out), commit_further)
     verified = ready.backend.verify(path) if isinstance(ready.backend, Exporter) else Verified(())
     cost = None if comparison is None else comparison.result
-    files = (path, *verified.beside, *(() if beside is None else (path.with_name(TOKENIZER),)))
+    others = (*further, *(() if beside is None else (TOKENIZER,)))
+    files = (path, *verified.beside, *(path.with_name(name) for name in others))
     checks, compared = (*verified.checks, *check.verdicts), tuple(check.compared)
     return Exported(path, ready.plan, checks, _notes(ready.plan), cost, files, compared)
 
@@ -175,27 +188,6 @@ def _formatted(backend: Backend, target: str, opset: int | None, ids: str | None
     return backend.formatted(opset, ids)
 
 
-def check_folder(out: Path) -> None:
-    """Raise ArtefactError if `out` exists and is not a folder."""
-    if (out.exists() or out.is_symlink()) and not out.is_dir():
-        raise ArtefactError("this is not a folder", where=str(out), hint="choose another name")
-
-
-def check_free(out: Path) -> None:
-    """Raise ArtefactError if the folder holds anything but the leftovers of an interrupted export."""
-    check_folder(out)
-    with writing(out):
-        names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    names = [name for name in names if not CUT_SHORT.fullmatch(name)]
-    if names:
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        raise ArtefactError(
-            f"the folder is not empty: it holds {', '.join(names[:LISTED])}{more}",
-            where=str(out),
-            hint=f"{option('force')} replaces an exported model in it and keeps other files; or choose another folder",
-        )
-
-
 Writer = Callable[[Path, Mapping[str, str], Check], Path]
 
 
@@ -208,8 +200,26 @@ def _writer(ready: Prepared, target: str) -> Writer:
     return lambda out, about, check: backend.export(model, ready.lowered, ready.params, out, about, check)
 
 
-def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: int | None) -> Writer:
-    """A function that writes model, prefill and step. Raises TargetError, and the SettingError of `decoding`."""
+def _backend_for(host: str, backend: Backend, target: str) -> Hosting:
+    """The backend that writes for a host. Raises SettingError, TargetError if there is none."""
+    if not isinstance(backend, Hosting):
+        raise TargetError(
+            f"the backend {backend.name!r} writes for no host",
+            where=target,
+            hint=f"choose a target of {either(having(Hosting))}",
+        )
+    if host not in backend.hosts:
+        raise SettingError(f"there is no host {host!r}, only {either(backend.hosts)}", where=target)
+    return backend.for_host(host)
+
+
+def _decoder_writer(
+    ready: Prepared, target: str, split: bool, max_len: int | None, length: int | None, ends: tuple[int, ...]
+) -> tuple[Writer, dict[str, bytes]]:
+    """A function that writes the model and its decoder, and the further files of its host.
+
+    Raises TargetError, and the SettingError of `decoding`.
+    """
     backend, model = ready.backend, ready.plan.graph
     if not isinstance(backend, DecoderExporter):
         raise TargetError(
@@ -218,14 +228,20 @@ def _decoder_writer(ready: Prepared, target: str, max_len: int | None, length: i
             hint=f"choose a target of {either(having(DecoderExporter))}; without an export, flashir.decoder continues "
             "a model on every backend",
         )
-    derived = hosted(decoding(model, max_len=max_len, length=length))
-    graphs = replace(lowered(ready.lowering, derived), max_len=longest(model, max_len))
+    host = backend if isinstance(backend, Hosting) else None
+    derived = (
+        hosted(decoding(model, max_len=max_len, length=length))
+        if split
+        else extending(model, max_len=max_len, length=length, layout=None if host is None else host.layout)
+    )
+    graphs = replace(derived.lowered(ready.lowering), max_len=longest(model, max_len))
+    further = host.host_files(graphs, ends, piece_of(model)) if host and isinstance(graphs, Extending) else {}
 
     def write(out: Path, about: Mapping[str, str], check: Check) -> Path:
-        examine = DecoderCheck(check, graphs.max_len, length)
+        examine = DecoderCheck(check, graphs.max_len, length, piece_of(model))
         return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, about, examine)
 
-    return write
+    return write, dict(further)
 
 
 def _choices_made(plan: Plan) -> dict[str, Any]:

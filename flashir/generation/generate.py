@@ -1,8 +1,11 @@
-"""Generation: a decoder compiled for prefill and step, and the loop around them.
+"""Generation: a decoder, and the loop around it.
 
 decoder = flashir.decoder(model, "onnx:cpu", params)
-for tokens in flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64):
+texts = flashir.generate(decoder, [[1, 2, 3], [4]], tokens=64)
+for tokens in texts:
     ...                                         # the next token of each row, int64 [b]
+for tokens in texts.then([[5, 6], [7]]):        # further prompts
+    ...
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import shown, typed
-from flashir.backends.decoding import Decoding, decoding, lowered
-from flashir.backends.protocols import DecoderExporter, DeviceState, Exporter, StatefulBackend, StepFn
+from flashir.backends.decoding import Extending, extending
+from flashir.backends.protocols import DecoderExporter, DeviceState, Exporter, StatefulBackend
 from flashir.backends.registry import backend_of
-from flashir.errors import Faults, InputError, SettingError, TargetError, counted, option
+from flashir.errors import Faults, InputError, SettingError, TargetError, option
 from flashir.execution.prepare import prepare
-from flashir.generation.host_interface import hosted
+from flashir.generation.calls import Calls, OneGraph, calls_of
 from flashir.generation.prompts import Prompts, checked
 from flashir.generation.sampling import Sampling, SplitMix64, not_whole
 from flashir.ir import Graph
@@ -35,6 +38,9 @@ from flashir.reference.cross_entropy import need_logits
 from flashir.transforms.one_document import OneDocument
 
 Array = npt.NDArray[Any]
+
+PIECE = 256
+"""The least number of tokens that a decoder reads at once of a long prompt; it is a whole number of chunks."""
 
 
 @dataclass
@@ -58,73 +64,73 @@ class State:
 
 
 class Decoder:
-    """A model that decodes token by token on a target. Its state stays on the device.
+    """A model that continues sequences on a target. Its state stays on the device.
 
-        logits, state = decoder.prefill([[1, 2, 3], [4]])       # float32 [b, v], of each prompt's last token
-        logits, state = decoder.step([5, 6], state)             # int [b], the next token of each row -> [b, v]
+        state, logits = decoder.start([[1, 2, 3], [4]])         # float32 [b, v], of each row's last token
+        state, logits = decoder.extend(state, [[5], [6, 7]])    # any number of further tokens of each row
+        state, logits = decoder.extend(state, [8, 9])           # int [b], one token of each row
 
     `limit` is the longest sequence in tokens, `rows` the most sequences that fit in memory; None for no known limit.
     """
 
-    def __init__(self, model: Graph, limit: int | None, prefill: StepFn, step: StepFn, rows: int | None = None) -> None:
+    def __init__(self, model: Graph, limit: int | None, calls: Calls, rows: int | None = None) -> None:
         self.model = OneDocument().apply(model)
         self.limit, self.rows = limit, rows
-        self._prefill, self._step = prefill, step
+        self._calls = calls
 
     def checked(self, prompts: Prompts) -> list[Array]:
-        """The prompts as arrays [t]. Raises the InputError of `prefill` before anything is computed."""
+        """The prompts as arrays [t]. Raises the InputError of `start` before anything is computed."""
         return checked(self.model, prompts, self.limit, self.rows)
 
     @typed
-    def prefill(self, prompts: Prompts) -> tuple[Array, State]:
-        """Process prompts of any lengths.
+    def start(self, prompts: Prompts) -> tuple[State, Array]:
+        """Begin a sequence for each prompt. Prompts may have different lengths.
 
         Raises:
             InputError: there are no prompts, or more than fit in memory; one is empty or too long; or a token is
                 outside the vocabulary.
         """
         rows = self.checked(prompts)
-        lengths = np.array([len(row) for row in rows])
-        ids = np.zeros((len(rows), lengths.max()), np.result_type(*rows))
-        for row, padded in zip(rows, ids, strict=True):
-            padded[: len(row)] = row
-        logits, kept = self._prefill([ids, lengths], ())
-        return logits, State(lengths, self, kept)
+        return self._read(rows, np.zeros(len(rows), np.int64), ())
 
-    def step(self, ids: npt.ArrayLike, state: State) -> tuple[Array, State]:
-        """Process the next token of each row, [b].
+    def extend(self, state: State, ids: Prompts | npt.ArrayLike) -> tuple[State, Array]:
+        """Continue every sequence by at least one token, [b] or rows of any lengths.
 
         Raises:
-            InputError: the state belongs to another decoder or batch, or was used before; the sequence would become
-                too long; or a token is outside the vocabulary.
+            InputError: the state belongs to another decoder or batch, or was used before; a row has no tokens, or its
+                sequence would become too long; a token is outside the vocabulary; or the decoder is of an export in
+                two parts, and the rows have different lengths.
         """
         if not isinstance(state, State):
-            raise InputError(f"state must be one that prefill or step returned, got {shown(state)}")
-        tokens = inputs.array("ids", ids)
+            raise InputError(f"state must be one that start or extend returned, got {shown(state)}")
         problems = []
         if state.of is not self:
             problems.append("the state belongs to another decoder")
         elif state.kept is None:
-            problems.append("the state was used before; use the one that its step returned")
-        if tokens.shape != (state.batch,):
-            problems.append(f"a step of {state.batch} rows takes a token of each, got shape {tokens.shape}")
+            problems.append("the state was used before; use the one that its extend returned")
+        rows = _rows(ids)
+        if len(rows) != state.batch:
+            problems.append(f"the state has {state.batch} rows, got tokens for {len(rows)}")
         if problems:
             raise InputError(problems)
-        position = state.position + 1
-        self._check_length(position)
-        inputs.check(self.model, [tokens[:, None]])
+        rows = checked(self.model, rows, self.limit, before=state.position)
         kept, state.kept = state.kept, None
         assert kept is not None
-        logits, after = self._step([tokens], kept)
-        return logits, State(position, self, after)
+        return self._read(rows, state.position, kept)
 
-    def _check_length(self, lengths: Array) -> None:
-        if self.limit is not None and lengths.max() > self.limit:
-            most = counted(lengths.max(), "token")
-            raise InputError(
-                f"row {lengths.argmax()} would have {most}, this decoder can hold {self.limit}",
-                hint="make a decoder with a larger max_len, where the model allows it",
-            )
+    def _read(self, rows: Sequence[Array], position: Array, kept: DeviceState) -> tuple[State, Array]:
+        logits, after = self._calls(rows, position, kept)
+        return State(position + np.array([len(row) for row in rows]), self, after), logits
+
+
+def _rows(ids: Any) -> Any:
+    """Rows of tokens; of numbers [b], a row each. Raises InputError for anything that is neither."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
+        ids = inputs.array("ids", ids)
+        if not ids.ndim:
+            raise InputError(f"ids must be rows of tokens, got {shown(ids)}")
+        return ids[:, None] if ids.ndim == 1 else ids
+    return [[token] for token in ids] if all(isinstance(token, int | np.integer) for token in ids) else ids
 
 
 class Continuer(Protocol):
@@ -134,11 +140,11 @@ class Continuer(Protocol):
     def limit(self) -> int | None:
         """The longest sequence in tokens; None for no known limit."""
 
-    def prefill(self, prompts: Prompts, /) -> tuple[Array, Any]:
-        """As `Decoder.prefill`."""
+    def start(self, prompts: Prompts, /) -> tuple[Any, Array]:
+        """As `Decoder.start`."""
 
-    def step(self, ids: npt.ArrayLike, state: Any, /) -> tuple[Array, Any]:
-        """As `Decoder.step`."""
+    def extend(self, state: Any, ids: Any, /) -> tuple[Any, Array]:
+        """As `Decoder.extend`."""
 
 
 @typed
@@ -149,30 +155,44 @@ def decoder(
     *,
     max_len: int | None = None,
     length: int | None = None,
+    piece: int | None = None,
     **choices: Any,
 ) -> Decoder:
-    """Compile a causal model for decoding token by token.
+    """Compile a causal model for decoding.
 
     Args:
-        model: as for `decoding`; open choices are planned.
+        model: as for `extending`; open choices are planned.
         target, params: as for `compile`.
         max_len: the number of tokens that the caches of full attention hold, and so the longest sequence.
-        length: as for `decoding`.
+        length: as for `extending`.
+        piece: the most tokens that are read at once. A longer prompt is read piece by piece. By default it is the
+            smallest number of whole chunks from 256 tokens on; an accelerator may be faster with more.
         choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, `strict`, as for `compile`.
 
     Raises:
-        SettingError: as for `decoding` and `plan`, or the state of one sequence does not fit in memory.
+        SettingError: as for `extending` and `plan`, `piece` is less than 1, or the state of one sequence does not fit
+            in memory.
         TargetError: the device is not available, or its backend cannot keep state.
         ParameterError: as for `compile`.
     """
+    if piece is not None and piece < 1:
+        raise SettingError(f"piece must be at least 1, got {piece}")
     ready = prepare(model, target, params, **choices)
     if not isinstance(ready.backend, StatefulBackend):
         raise TargetError(f"{ready.backend.name} keeps no state between calls, so it cannot decode", where=target)
-    graphs = hosted(decoding(ready.plan.graph, max_len=max_len, length=length))
-    rows = _rows(graphs, target)
-    graphs = lowered(ready.lowering, graphs)
-    prefill, step = ready.backend.continuing([graphs.prefill, graphs.step], ready.params, available_device(target))
-    return Decoder(ready.plan.graph, longest(ready.plan.graph, max_len), prefill, step, rows)
+    graph = ready.plan.graph
+    made = extending(graph, max_len=max_len, length=length)
+    most = _most_rows(made, target)
+    lowered = made.lowered(ready.lowering).extend
+    (extend,) = ready.backend.continuing([lowered], ready.params, available_device(target))
+    return Decoder(graph, longest(graph, max_len), OneGraph(extend, piece or piece_of(graph)), most)
+
+
+def piece_of(model: Graph) -> int:
+    """The number of tokens that a decoder of a model reads at once: whole chunks."""
+    chunks = [n for node in model.walk() if isinstance(n := node.attrs.get("chunk"), int)]
+    largest = max(chunks, default=1)
+    return -(-PIECE // largest) * largest
 
 
 @typed
@@ -209,7 +229,59 @@ def restored(
         return decoder(model, target, params, max_len=max_len, length=length)
     if max_len is not None or length is not None:
         raise SettingError("its max_len and length were fixed at export", where=str(folder), hint="leave them out")
-    return Decoder(loaded.model, loaded.limit, loaded.prefill, loaded.step)
+    return Decoder(loaded.model, loaded.limit, calls_of(loaded.functions, piece_of(loaded.model)))
+
+
+@dataclass
+class Texts(Iterator[npt.NDArray[np.int64]]):
+    """Texts in the making. An iterator over the next token of each row, int64 [b].
+
+    `then` continues the texts with further prompts.
+    """
+
+    decoder: Continuer
+    sampling: Sampling
+    random: SplitMix64
+    ends: Sequence[int]
+    state: Any
+    logits: Array
+    left: int
+    picked: Array | None = None
+    """The last token of each row, which the decoder has not read yet."""
+    ended: Array | bool = False
+
+    def __next__(self) -> npt.NDArray[np.int64]:
+        """The next token of each row. Raises the InputError of `generate`."""
+        full = self.picked is not None and self.decoder.limit is not None
+        if not self.left or np.all(self.ended) or (full and self.state.position.max() >= self.decoder.limit):
+            raise StopIteration
+        if self.picked is not None:
+            self.state, self.logits = self.decoder.extend(self.state, self.picked)
+        drawn = self.sampling.pick(self.logits, self.random)
+        self.picked = drawn if self.picked is None else np.where(self.ended, self.picked, drawn)
+        self.ended = np.isin(self.picked, self.ends) | self.ended
+        self.left -= 1
+        return self.picked
+
+    def then(self, prompts: Prompts, *, tokens: int = 64) -> Texts:
+        """Read a further prompt of each row after its text, and continue.
+
+        Args:
+            prompts: rows of tokens, of any lengths, as many as there are texts.
+            tokens: as for `generate`.
+
+        Raises:
+            SettingError: `tokens` is less than 0.
+            InputError: as for `Decoder.extend`, or the texts have ended at different tokens.
+        """
+        _check_numbers(tokens, ())
+        if np.any(self.ended) and not np.all(self.ended):
+            raise InputError("the texts have ended at different places", hint="continue them one by one")
+        rows = list(prompts)
+        if self.picked is not None and len(rows) == len(self.picked) and all(len(row) for row in rows):
+            rows = [[int(last), *row] for last, row in zip(self.picked, rows, strict=True)]
+        state, logits = self.decoder.extend(self.state, rows)
+        return Texts(self.decoder, self.sampling, self.random, self.ends, state, logits, tokens)
 
 
 @typed
@@ -221,8 +293,8 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
     ends: Iterable[int] = (),
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Generate the tokens that follow prompts, [b] at a time. The call itself processes the prompts.
+) -> Texts:
+    """Generate the tokens that follow prompts, [b] at a time. The call itself reads the prompts.
 
     Args:
         decoder: the result of `decoder`.
@@ -236,7 +308,7 @@ def generate(
     Raises:
         SettingError: `tokens` is less than 0, the seed is out of range, an end is not a token, or the model returns no
             logits.
-        InputError: as for `Decoder.prefill`, or during generation if logits are not finite.
+        InputError: as for `Decoder.start`, or during generation if logits are not finite.
     """
     faults, stop = Faults(), list(ends)
     faults.of(_check_numbers, tokens, stop)
@@ -246,7 +318,7 @@ def generate(
         faults.of(decoder.checked, prompts)
     faults.tell()
     assert random is not None
-    return _continued(decoder, *decoder.prefill(prompts), tokens, sampling or Sampling(), random, stop)
+    return Texts(decoder, sampling or Sampling(), random, stop, *decoder.start(prompts), tokens)
 
 
 def _check_numbers(tokens: int, ends: Sequence[int]) -> None:
@@ -255,37 +327,18 @@ def _check_numbers(tokens: int, ends: Sequence[int]) -> None:
         raise SettingError(problems)
 
 
-def _continued(
-    decoder: Continuer,
-    logits: Array,
-    state: Any,
-    tokens: int,
-    sampling: Sampling,
-    random: SplitMix64,
-    ends: Sequence[int],
-) -> Iterator[npt.NDArray[np.int64]]:
-    picked, ended = np.zeros(len(logits), np.int64), np.zeros(len(logits), np.bool_)
-    for left in reversed(range(tokens)):
-        drawn = sampling.pick(logits, random)
-        picked = np.where(ended, picked, drawn) if ends else drawn
-        ended |= np.isin(picked, ends)
-        yield picked
-        full = decoder.limit is not None and state.position.max() >= decoder.limit
-        if full or not left or ended.all():
-            return
-        logits, state = decoder.step(picked, state)
-
-
 def longest(model: Graph, max_len: int | None = None) -> int | None:
     """The longest sequence in tokens, limited by caches and by ops with a `max_len`; None for no limit."""
     limits = (max_len, Extent.of(model).longest)
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _rows(graphs: Decoding, target: str) -> int:
-    """How many sequences fit in the memory of a target. Raises SettingError if none does."""
-    memory, batch = find_target(target).memory, graphs.step.inputs[0].type.shape[0]
-    state_bytes = sum(state.type.substitute({str(batch): 1}).bytes for state in graphs.state)
+def _most_rows(made: Extending, target: str) -> int | None:
+    """How many sequences fit in the memory of a target; None if there is no state. Raises SettingError if none does."""
+    memory, batch = find_target(target).memory, made.extend.inputs[0].type.shape[0]
+    state_bytes = sum(state.type.substitute({str(batch): 1}).bytes for state in made.state)
+    if not state_bytes:
+        return None
     if state_bytes > memory:
         raise SettingError(
             f"the state of a sequence takes {gigabytes(state_bytes)}, the memory of {target} is {gigabytes(memory)}",

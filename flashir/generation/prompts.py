@@ -17,14 +17,21 @@ Array = npt.NDArray[Any]
 Prompts = Sequence[Sequence[int]] | Array
 
 
-def checked(model: Graph, prompts: Prompts, limit: int | None = None, rows: int | None = None) -> list[Array]:
+def checked(
+    model: Graph,
+    prompts: Prompts,
+    limit: int | None = None,
+    rows: int | None = None,
+    before: npt.NDArray[np.int64] | None = None,
+) -> list[Array]:
     """Check prompts, and return each as an integer array [t].
 
     Args:
         model: the model that continues them.
         prompts: rows of tokens, of any lengths.
-        limit: the most tokens of a row; None for no limit.
+        limit: the most tokens of a sequence; None for no limit.
         rows: the most rows; None for no limit.
+        before: int64 [b], how many tokens each sequence has already; None for none.
 
     Raises:
         InputError: there are no prompts; or lists every prompt that is not a row of token ids, is empty or too long, or
@@ -44,8 +51,9 @@ def checked(model: Graph, prompts: Prompts, limit: int | None = None, rows: int 
         except InputError as error:
             problems += [f"prompt {number} must be a row of token ids: {problem}" for problem in error.problems]
             continue
-        if limit is not None and row.ndim == 1 and len(row) > limit:
-            problems.append(f"row {number} would have {counted(len(row), 'token')}, this decoder can hold {limit}")
+        length = (0 if before is None else int(before[number])) + row.size
+        if limit is not None and row.ndim == 1 and length > limit:
+            problems.append(f"row {number} would have {counted(length, 'token')}, this decoder can hold {limit}")
             hints["make a decoder with a larger max_len, where the model allows it"] = None
         for problem, hint in _problems(row, prompt, vocab):
             problems.append(f"prompt {number} {problem}")

@@ -24,7 +24,8 @@ class StreamingRule:
     owns parameters.
 
     Args:
-        step: context, states, operands for the new tokens -> the results for them, and the new states.
+        step: context, states, operands for new tokens, one of each row or any number -> the results for them, and the
+            new states.
         after: context, operands for a whole prompt -> the states after the last token of each row.
     """
 

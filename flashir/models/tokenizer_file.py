@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from flashir.errors import ArtefactError, InputError
 from flashir.files.atomic import atomic_write, sha256, unfinished, writing
@@ -58,6 +59,24 @@ class Beside:
             )
         names = dict.fromkeys((*trained, *end_names(tokenizer, path.parent)))
         return Beside(content, tuple(ids[name] for name in names), how)
+
+    def ending(self, ends: tuple[int, ...]) -> Beside:
+        """The same tokenizer with these tokens that end a text. Raises InputError for one that it does not have."""
+        ids = {*token_ids(self._parsed).values()}
+        if unknown := [end for end in ends if end not in ids]:
+            raise InputError(f"the tokenizer has no token {unknown[0]}, which is to end texts")
+        return replace(self, ends=ends)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What tokenizer_config.json says for programs that read tokenizers of Hugging Face."""
+        names = {token: name for name, token in token_ids(self._parsed).items()}
+        ends = {"eos_token": names[self.ends[0]]} if self.ends else {}
+        return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **ends}
+
+    @property
+    def _parsed(self) -> dict[str, object]:
+        return parse_json(self.content, TOKENIZER, ArtefactError, dict[str, object], problem="is no tokenizer")
 
     @cached_property
     def digest(self) -> str:

@@ -54,8 +54,8 @@ class _Entry:
     end: int
 
 
-def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write a file atomically, with the digest of every tensor.
+def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file atomically, with the digest of every tensor and further metadata.
 
     Raises:
         ParameterError: lists every array of an unsupported dtype.
@@ -70,7 +70,7 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
     _refuse(unsupported, path, f"the types that can be written are {', '.join(sorted(map(str, known)))}")
     ordered = {name: native(array) for name, array in arrays.items()}
     digests = {name: _digest(array) for name, array in ordered.items()}
-    atomic_write(path, lambda file: _save(ordered, file.name, {DIGESTS: json.dumps(digests)}))
+    atomic_write(path, lambda file: _save(ordered, file.name, {DIGESTS: json.dumps(digests), **(metadata or {})}))
 
 
 def read(path: Path) -> dict[str, Array]:

@@ -1,4 +1,7 @@
-"""to-prefill, to-step: a causal model as two graphs with explicit state, one for prompts and one for new tokens.
+"""to-extend, to-prefill, to-step: a causal model as graphs with explicit state.
+
+`extend` reads any number of further tokens. `prefill` and `step` are the same split in two: a graph for a prompt, and a
+graph for one token at a time.
 
 This is claim or descend again. An op with a streaming rule (`OpDef.stream`) is decoded by it. A tokenwise op stays as
 it is, on fewer tokens. Any other op is replaced by its decomposition; an error names a primitive that is neither. A
@@ -22,7 +25,7 @@ from flashir.ir.parameter_names import expand, round_symbol, with_scopes
 from flashir.ir.streaming import States
 from flashir.ir.types import DType, TensorType
 from flashir.ops import OPS
-from flashir.ops.decode.context import DecodeContext, take_rows
+from flashir.ops.decode.context import DecodeContext, column, equal, take_rows
 from flashir.transforms.lower import own_parameters
 from flashir.transforms.one_document import OneDocument
 from flashir.transforms.pad import length_to_pad
@@ -35,7 +38,7 @@ Operands = Sequence[Value | None]
 
 
 def to_prefill(
-    model: Graph, *, tokens: int = 1, max_len: int | None = None, length: int | None = None
+    model: Graph, *, many: bool = False, max_len: int | None = None, length: int | None = None
 ) -> tuple[Graph, dict[str, TensorType]]:
     """`model(ids [b, t])` -> `prefill(ids [b, t], lengths [b])` -> logits [b, 1, v] of the last tokens, and the states.
 
@@ -44,7 +47,7 @@ def to_prefill(
 
     Args:
         model: a causal model, with its chunk chosen.
-        tokens: the most tokens that a step takes.
+        many: whether the states are those of `to_extend`, or those of `to_step`.
         max_len: the capacity of caches in tokens.
         length: the length of the whole sequence, if the model divides by it.
 
@@ -59,45 +62,71 @@ def to_prefill(
     padded = source.padded(model)
     if padded != source.time:
         ids = b.pad(ids, axis=1, after=padded - source.time)
-    walk = _Prefill(source, DecodeContext(b, lengths, padded, tokens, max_len))
-    body, last = source.cut()
-    (x,) = walk.graph(body, (ids,), "", {})
-    assert x is not None
-    index = b.sub(b.reshape(lengths, shape=(*lengths.type.shape, 1)), 1)
-    picked = take_rows(b, x, index)
-    (logits,) = _Prefill(source, replace(walk.now, length=1)).graph(last, (picked,), "", {})
-    assert logits is not None
-    states = {POSITION: lengths, **walk.states}
+    walk = _Prefill(source, DecodeContext(b, lengths, padded, lengths, many, max_len))
+    logits = _last_logits(walk, ids, lengths)
+    states = walk.states if many else {POSITION: lengths, **walk.states}
     return b.finish(logits, *states.values()), {name: value.type for name, value in states.items()}
 
 
 def to_step(
-    model: Graph,
-    states: Mapping[str, TensorType],
-    *,
-    tokens: int = 1,
-    max_len: int | None = None,
-    length: int | None = None,
+    model: Graph, states: Mapping[str, TensorType], *, max_len: int | None = None, length: int | None = None
 ) -> Graph:
     """`model(ids [b, t])` -> `step(ids [b, 1], *states)` -> logits [b, 1, v] of the new token, and the new states.
 
-    With `tokens` above 1 it is `step(ids [b, t], ..)` for any t up to `tokens`.
-
     Args:
-        model, tokens, max_len, length: as in `to_prefill`.
+        model, max_len, length: as in `to_prefill`.
         states: the names and types that `to_prefill` returned.
     """
     source = _Source.of(OneDocument().apply(model), length)
-    time = 1 if tokens == 1 else source.time
     b = Builder(model.name)
-    ids = b.input("ids", source.ids.with_shape((source.ids.shape[0], time)))
+    ids = b.input("ids", source.ids.with_shape((source.ids.shape[0], 1)))
     before = {name: b.input(name, type_) for name, type_ in states.items()}
     seen = before[POSITION]
-    walk = _Step(source, DecodeContext(b, seen, time, tokens, max_len), before)
+    walk = _Step(source, DecodeContext(b, seen, 1, max_len=max_len), before)
     (logits,) = walk.graph(source.graph, (ids,), "", {})
     assert logits is not None
-    after = {**walk.states, POSITION: b.add(seen, b.size(value=time))}
+    after = {**walk.states, POSITION: walk.now.after()}
     return b.finish(logits, *(after[name] for name in states))
+
+
+def to_extend(
+    model: Graph, states: Mapping[str, TensorType], *, max_len: int | None = None, length: int | None = None
+) -> Graph:
+    """`model(ids [b, t])` -> `extend(ids [b, t], positions [b, t], *states)` -> logits [b, 1, v], and the new states.
+
+    The logits are those of each row's last token. A row's own tokens come first, and their positions count on from the
+    first one; all others are padding. A row whose first position is negative has no token, and its states stay. Before
+    the first token every state is zero.
+
+    Args:
+        model, max_len, length: as in `to_prefill`.
+        states: the names and types that `to_prefill` returned with `many`. Where a state has no heads, its type may
+            have an axis of size 1 for them.
+    """
+    source = _Source.of(OneDocument().apply(model), length)
+    b = Builder(model.name)
+    ids = b.input("ids", source.ids)
+    positions = b.input("positions", TensorType(DType.I32, source.ids.shape))
+    before = {name: b.input(name, type_) for name, type_ in states.items()}
+    first = b.slice(positions, axis=1, stop=1)
+    counted = equal(b, positions, b.add(first, b.iota(length=source.time)))
+    counted = b.logical_and(counted, b.less_equal(0, positions))
+    own = b.reduce_sum(b.cast(counted, dtype=DType.I32), axes=(1,))
+    seen = b.reshape(b.maximum(first, 0), shape=source.ids.shape[:1])
+    walk = _Step(source, DecodeContext(b, seen, source.time, own, many=True, max_len=max_len), before)
+    logits = _last_logits(walk, ids, b.maximum(own, 1))
+    return b.finish(logits, *(walk.states[name] for name in states))
+
+
+def _last_logits(walk: _Walk, ids: Value, counts: Value) -> Value:
+    """Rebuild the model for ids [b, t], its last node for the last of each row's `counts` [b] tokens alone."""
+    b, (body, last) = walk.now.b, walk.source.cut()
+    (x,) = walk.graph(body, (ids,), "", {})
+    assert x is not None
+    picked = take_rows(b, x, b.sub(column(b, counts), 1))
+    (logits,) = _Prefill(walk.source, replace(walk.now, length=1)).graph(last, (picked,), "", {})
+    assert logits is not None
+    return logits
 
 
 @dataclass(frozen=True)
@@ -106,13 +135,12 @@ class ToPrefill(Pass):
 
     name = "to-prefill"
     optional = False
-    tokens: int = 1
     max_len: int | None = None
     length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         """The prefill graph. Raises SettingError if the model cannot be decoded."""
-        return to_prefill(graph, tokens=self.tokens, max_len=self.max_len, length=self.length)[0]
+        return to_prefill(graph, max_len=self.max_len, length=self.length)[0]
 
 
 @dataclass(frozen=True)
@@ -121,14 +149,28 @@ class ToStep(Pass):
 
     name = "to-step"
     optional = False
-    tokens: int = 1
     max_len: int | None = None
     length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         """The step graph. Raises SettingError if the model cannot be decoded."""
-        _, states = to_prefill(graph, tokens=self.tokens, max_len=self.max_len, length=self.length)
-        return to_step(graph, states, tokens=self.tokens, max_len=self.max_len, length=self.length)
+        _, states = to_prefill(graph, max_len=self.max_len, length=self.length)
+        return to_step(graph, states, max_len=self.max_len, length=self.length)
+
+
+@dataclass(frozen=True)
+class ToExtend(Pass):
+    """`model(ids)` -> `extend(ids, positions, *states)`, the logits and the new states; see `to_extend`."""
+
+    name = "to-extend"
+    optional = False
+    max_len: int | None = None
+    length: int | None = None
+
+    def apply(self, graph: Graph) -> Graph:
+        """The graph for any number of further tokens. Raises SettingError if the model cannot be decoded."""
+        _, states = to_prefill(graph, many=True, max_len=self.max_len, length=self.length)
+        return to_extend(graph, states, max_len=self.max_len, length=self.length)
 
 
 @dataclass(frozen=True)
@@ -326,7 +368,7 @@ class _Prefill(_Walk):
 
 
 class _Step(_Walk):
-    """Replaces ops with a streaming rule by one step, which reads and updates their states."""
+    """Replaces ops with a streaming rule by what they do with new tokens, which reads and updates their states."""
 
     def __init__(self, source: _Source, now: DecodeContext, before: Mapping[str, Value]) -> None:
         super().__init__(source, now)

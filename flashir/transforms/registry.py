@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from flashir.errors import SettingError, suggest
 from flashir.ops import all_ops
 from flashir.transforms.canonicalise import Canonicalise
-from flashir.transforms.derive_decoder import ToPrefill, ToStep
+from flashir.transforms.derive_decoder import ToExtend, ToPrefill, ToStep
 from flashir.transforms.hoist import Hoist
 from flashir.transforms.keep_range import KeepRange
 from flashir.transforms.lower import Decompose, EinsumToMatmul, Lower
@@ -45,6 +45,7 @@ PASSES: dict[str, type[Pass]] = {
         SplitProjections,
         ToPrefill,
         ToStep,
+        ToExtend,
         WidenScan,
         WideParams,
     )

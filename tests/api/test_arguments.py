@@ -121,11 +121,11 @@ def test_arguments_of_a_decoder_and_of_a_run() -> None:
     made, run = flashir.decoder(model), flashir.compile(model)
     for prompts, said in ((3, "a list"), ("ab", "a list"), ([["a"]], "whole numbers"), ([[1.5]], "whole numbers")):
         with pytest.raises(FlashirError, match=said):
-            made.prefill(prompts)  # type: ignore[arg-type]
-    _, state = made.prefill([[1]])
+            made.start(prompts)  # type: ignore[arg-type]
+    state, _ = made.start([[1]])
     for ids, given in ((object(), state), ([[1], [2, 3]], state), ([1], "state"), (None, state)):
         with pytest.raises(FlashirError):
-            made.step(ids, given)  # type: ignore[arg-type]
+            made.extend(given, ids)  # type: ignore[arg-type]
     for ids in (None, "x", object(), [[1], [2, 3]], np.ma.masked_array([[1, 2]], [[False, True]])):
         with pytest.raises(FlashirError):
             run(ids)

@@ -73,10 +73,10 @@ def test_a_decoder_of_narrow_weights_continues_as_the_model_does_and_is_small(tm
     _, run = backend("onnx").load(tmp_path, "cpu")
     wanted = run([ids])
     made = restored(tmp_path)
-    logits, state = made.prefill(ids[:, :15])
+    state, logits = made.start(ids[:, :15])
     assert relative_error(logits, wanted[:, 14]) < 2e-2
     for place in range(15, 20):
-        logits, state = made.step(ids[:, place], state)
+        state, logits = made.extend(state, ids[:, place])
         assert relative_error(logits, wanted[:, place]) < 2e-2
 
 
@@ -138,8 +138,8 @@ def test_a_model_of_int8_weights_alone_goes_on_with_what_they_stand_for(model, t
     with pytest.warns(
         UserWarning, match=r"int8 weights are converted to float32.* an export with decode=True keeps them"
     ):
-        found, _ = restored(tmp_path).prefill([[1, 2, 3]])
+        _, found = restored(tmp_path).start([[1, 2, 3]])
     params = backend("onnx").stored(made.path)[1]
     wanted = flashir.init(model)
     assert all(np.abs(params[name] - wanted[name]).max() <= np.abs(wanted[name]).max() / 200 for name in wanted)
-    assert np.allclose(found, flashir.decoder(made.plan.graph, params=params).prefill([[1, 2, 3]])[0])
+    assert np.allclose(found, flashir.decoder(made.plan.graph, params=params).start([[1, 2, 3]])[1])

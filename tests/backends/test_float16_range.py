@@ -56,10 +56,10 @@ def test_decoders_of_long_texts_are_as_in_float32(target: str, name: str, settin
     params = unit(model)
     wanted = flashir.compile(model, target, params)(tokens)[:, -3:]
     decoder = flashir.decoder(model, target, params, dtype="float16", max_len=LONG)
-    logits, state = decoder.prefill(tokens[:, :-2])
+    state, logits = decoder.start(tokens[:, :-2])
     found = [logits]
     for token in tokens[0, -2:]:
-        logits, state = decoder.step([token], state)
+        state, logits = decoder.extend(state, [token])
         found.append(logits)
     assert relative_error(np.stack(found, axis=1), wanted) < LIMIT
 
@@ -74,7 +74,7 @@ def test_an_export_is_run_at_the_length_that_was_planned_for(target: str, tmp_pa
     assert f"finite on {LONG} tokens in float16" in found.checks
     if decode:
         assert f"prefill and step finite on {LONG} tokens in float16" in found.checks
-        logits, _ = restored(tmp_path, target).prefill(tokens)
+        _, logits = restored(tmp_path, target).start(tokens)
         assert relative_error(logits, flashir.compile(model, target, params)(tokens)[:, -1]) < LIMIT
     assert not any("finite" in check for check in flashir.export(model, tmp_path / "wide", target, params).checks)
 

@@ -163,10 +163,10 @@ def test_a_reshape_with_open_sizes_continues_token_by_token() -> None:
     decoder = flashir.decoder(model, "onnx:cpu", params, max_len=32)
     ids = np.random.default_rng(0).integers(0, 11, 9)
     wanted = interpret(decoder.model, params, ids[None])[0][0]
-    logits, state = decoder.prefill([ids[:5]])
+    state, logits = decoder.start([ids[:5]])
     found = [logits[0]]
     for token in ids[5:]:
-        logits, state = decoder.step([token], state)
+        state, logits = decoder.extend(state, [token])
         found.append(logits[0])
     assert relative_error(np.stack(found), wanted[4:]) < TOLERANCE[DType.F32]
 

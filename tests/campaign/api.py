@@ -89,8 +89,8 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _step(ids: Any) -> Any:
-    _, state = _decoder().prefill([[1, 2]])
-    return _decoder().step(ids, state)
+    state, _ = _decoder().start([[1, 2]])
+    return _decoder().extend(state, ids)
 
 
 def _build(op: str, operand: Any, attrs: Any, name: str, type_: Any) -> Any:
@@ -149,7 +149,7 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "tune": Subject(flashir.tune, lambda folder: {"model": _small(), "seq_len": 16, "budget_s": 0.01}),
     "Runnable()": Subject(lambda **named: _run()(**named), lambda folder: {"ids": _ids()}, {"ids": None, "other": 1}),
-    "Decoder.prefill": Subject(lambda prompts: _decoder().prefill(prompts), lambda folder: {"prompts": [[1, 2]]}),
+    "Decoder.start": Subject(lambda prompts: _decoder().start(prompts), lambda folder: {"prompts": [[1, 2]]}),
     "Decoder.step": Subject(_step, lambda folder: {"ids": [1]}),
 }
 

@@ -45,10 +45,10 @@ def steps_of(made: Decoder, reference: Reference, random: random.Random) -> floa
     starts = [random.randint(1, length) for _ in rows]
     position = np.array(starts)
     try:
-        found, state = made.prefill([row[:n] for row, n in zip(ids, starts, strict=True)])
+        state, found = made.start([row[:n] for row, n in zip(ids, starts, strict=True)])
         got, wanted = [found], [logits[rows, position - 1]]
         while position.max() < length:
-            found, state = made.step(ids[rows, position], state)
+            state, found = made.extend(state, ids[rows, position])
             got.append(found)
             wanted.append(logits[rows, position])
             position = position + 1

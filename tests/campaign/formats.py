@@ -72,8 +72,8 @@ def _decoded(folder: Path) -> object:
     from flashir.generation.generate import restored
 
     decoder = restored(folder)
-    prompts, state = decoder.prefill([[1, 2, 3], [4]])
-    return prompts.tobytes(), decoder.step([5, 6], state)[0].tobytes()
+    state, prompts = decoder.start([[1, 2, 3], [4]])
+    return prompts.tobytes(), decoder.extend(state, [5, 6])[1].tobytes()
 
 
 def _onnx(folder: Path) -> object:

@@ -13,20 +13,21 @@ from flashir.models.parameters import unit
 from flashir.transforms.derive_decoder import of_length
 from tests.cli.conftest import TINY, Cli
 
-FILES = {"model.onnx", "prefill.onnx", "step.onnx"}
+ONE, TWO = {"model.onnx", "decoder.onnx"}, {"model.onnx", "prefill.onnx", "step.onnx"}
 
 
 @pytest.mark.slow
-def test_three_models_and_their_weights(cli: Cli, tmp_path: Path) -> None:
-    made = cli.json("export", *TINY, "--decode", "--max-len", 300, "-o", tmp_path / "out")
+@pytest.mark.parametrize(("option", "files"), [("--decode", ONE), ("--split", TWO)])
+def test_the_models_and_their_weights(cli: Cli, tmp_path: Path, option: str, files: set[str]) -> None:
+    made = cli.json("export", *TINY, option, "--max-len", 300, "-o", tmp_path / "out")
     written = {Path(file).name: size for file, size in made["files"].items()}
-    (data,) = written.keys() - FILES
+    (data,) = written.keys() - files
     assert written == {file.name: file.stat().st_size for file in (tmp_path / "out").iterdir()}
     assert data.startswith("model-")
-    assert any("prefill and 4 steps" in line for line in made["checks"])
+    assert any("2 prompts and 4 tokens after each by the decoder" in line for line in made["checks"])
     assert restored(tmp_path / "out").limit == 300
     for verb in (("generate", "--prompt", "x"), ("show",)):
-        said = cli.fails(verb[0], tmp_path / "out" / "step.onnx", *verb[1:])
+        said = cli.fails(verb[0], tmp_path / "out" / max(files - {"model.onnx"}), *verb[1:])
         assert "this file is part of an exported model" in said
         assert f"give its folder, {tmp_path / 'out'}" in said
     names = {Path(file).name for file in cli.json("export", *TINY, "--force", "-o", tmp_path / "out")["files"]}
@@ -67,5 +68,5 @@ def test_a_decoder_is_compared_on_what_it_divides_by(tmp_path: Path, name: str, 
     found = flashir.export(model, tmp_path, params=params, decode=True, max_len=150, length=150)
     prefill = found.compared[-1]
     assert "for sequences of 150" in prefill.what and prefill.error < 1e-4 and len(prefill.lengths) == 2
-    logits, _ = restored(tmp_path).prefill(ids[:, :20])
+    _, logits = restored(tmp_path).start(ids[:, :20])
     assert np.abs(logits - whole[:, -1]).max() < 1e-4 * np.abs(whole).max()

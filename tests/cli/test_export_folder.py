@@ -77,7 +77,7 @@ def test_the_command_line_says_its_own_option_before_it_works(cli: Cli, tmp_path
     files = snapshot(out)
     assert files.pop("notes") == b"mine"
     assert made["files"] == {str(out / name): len(content) for name, content in files.items()}
-    assert {"model.onnx", "prefill.onnx", "step.onnx", "tokenizer.json"} < files.keys() and len(files) == 5
+    assert {"model.onnx", "decoder.onnx", "tokenizer.json"} < files.keys() and len(files) == 4
 
 
 def test_every_file_stands_on_a_line_with_its_size(cli: Cli, tmp_path: Path) -> None:

@@ -33,18 +33,18 @@ class Scripted:
     def __init__(self, *texts: str, fails: BaseException | None = None) -> None:
         self.texts, self.fails, self.limit = [text.encode() for text in texts], fails, None
 
-    def prefill(self, prompts: Any) -> tuple[Any, Any]:
+    def start(self, prompts: Any) -> tuple[Any, Any]:
         self.position = np.array([len(row) for row in prompts])
         return self._logits(0)
 
-    def step(self, ids: Any, state: Any) -> tuple[Any, Any]:
+    def extend(self, state: Any, ids: Any) -> tuple[Any, Any]:
         return self._logits(state.step)
 
     def _logits(self, step: int) -> tuple[Any, Any]:
         if self.fails is not None and step >= len(self.texts[0]):
             raise self.fails
         rows = [np.eye(256, dtype=np.float32)[text[step] if step < len(text) else 0] for text in self.texts]
-        return np.stack(rows), SimpleNamespace(step=step + 1, position=self.position)
+        return SimpleNamespace(step=step + 1, position=self.position), np.stack(rows)
 
 
 @pytest.fixture
@@ -361,3 +361,18 @@ def test_a_prompt_that_does_not_end_is_refused(
     line = ("generate", artefact, "--prompt-file", "/dev/zero", "--prompt-file", tmp_path / "pipe")
     message = cli.fails(*line)
     assert "/dev/zero: cannot be read: it has more than 1,000 bytes" in message and "pipe is empty" in message
+
+
+def test_a_further_prompt_continues_the_text_before_it(cli: Cli, checkpoint: Path) -> None:
+    asked = ("--temperature", 0, "--tokens", 6, "--prompt", "Emma", "--then", "Anne")
+    first, second = cli.json("generate", checkpoint, *asked)["results"]
+    assert (first["prompt"], second["prompt"], second["prompt_tokens"]) == ("Emma", "Anne", 4)
+    found = flashir.load_checkpoint(checkpoint)
+    texts = flashir.generate(flashir.decoder(found.model, params=found.params), [list(b"Emma")], tokens=6)
+    assert [int(row[0]) for row in texts] == first["tokens"]
+    assert [int(row[0]) for row in texts.then([list(b"Anne")], tokens=6)] == second["tokens"]
+
+
+def test_further_prompts_that_are_wrong_are_told(cli: Cli) -> None:
+    said = cli.fails("generate", *TINY, "--prompt", "a", "--prompt", "b", "--then", "", "--then", "c")
+    assert "--then 1 is empty" in said and "--then continues one text, and there are 2 prompts" in said

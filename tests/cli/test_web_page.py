@@ -83,7 +83,7 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     file = json.loads(Tokenizer.bytes().text)
     file["model"]["vocab"][HOSTILE] = 257
     page = WebPage(HOSTILE, Tokenizer(json.dumps(file)), None)
-    page.write(tmp_path, lambda: flashir.export(model, tmp_path, decode=True), None)
+    page.write(tmp_path, lambda: flashir.export(model, tmp_path, decode=True, split=True), None)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     seen = checked(text).seen
     assert "img" not in {tag for tag, _ in seen}

@@ -1,4 +1,4 @@
-"""What the tests of decoding share: causal models, prompts of several lengths, a run of prefill and steps."""
+"""What the tests of decoding share: causal models, prompts of several lengths, and runs of the derived graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hypothesis import assume
 
 import flashir
-from flashir.backends.decoding import Decoding, decoding
+from flashir.backends.decoding import Decoding, Extending, decoding, extending
 from flashir.errors import SettingError
 from flashir.ir import Graph
 from flashir.models.parameters import unit
@@ -80,22 +80,34 @@ def prompts(ids: Array, lengths: Sequence[int]) -> Array:
     return padded
 
 
-def decoded(
-    prefill: Call, step: Call, ids: Array, lengths: Sequence[int], widths: Sequence[int]
-) -> Iterator[tuple[int, int, Array]]:
-    """(row, position, logits) of every position from the last of each prompt on; so many tokens a step, in turn."""
+def decoded(prefill: Call, step: Call, ids: Array, lengths: Sequence[int]) -> Iterator[tuple[int, int, Array]]:
+    """(row, position, logits) of every position from the last of each prompt on, by a prefill and steps."""
     position = np.array(lengths)
     logits, states = prefill([prompts(ids, lengths), position], ())
-    for row, last in enumerate(position - 1):
-        yield row, last, logits[row, 0]
-    taken = 0
-    while position.max() < ids.shape[1]:
-        width = min(widths[taken % len(widths)], ids.shape[1] - position.max())
-        new = np.stack([ids[row, at : at + width] for row, at in enumerate(position)])
-        logits, states = step([new], states)
-        for row, at in enumerate(position):
-            yield from ((row, at + i, logits[row, i]) for i in range(width))
-        position, taken = position + width, taken + 1
+    while True:
+        yield from ((row, last, logits[row, 0]) for row, last in enumerate(position - 1))
+        if position.max() == ids.shape[1]:
+            return
+        logits, states = step([ids[np.arange(len(ids)), position][:, None]], states)
+        position = position + 1
+
+
+def extended(extend: Call, ids: Array, seed: int, most: int) -> Iterator[tuple[int, int, Array]]:
+    """(row, position, logits) of the last token of each row in each call, of texts cut into calls at random.
+
+    A call takes up to `most` tokens of a row, and sometimes none of one.
+    """
+    random, position, states = np.random.default_rng(seed), np.zeros(len(ids), int), ()
+    while position.min() < ids.shape[1]:
+        taken = np.minimum(random.integers(0, most + 1, len(ids)), ids.shape[1] - position)
+        if not taken.any():
+            continue
+        own = np.arange(taken.max()) < taken[:, None]
+        places = np.where(own, position[:, None] + np.arange(own.shape[1]), -1)
+        given = np.where(own, ids[np.arange(len(ids))[:, None], np.maximum(places, 0)], ids.max())
+        logits, states = extend([given, places], states)
+        position = position + taken
+        yield from ((row, last, logits[row, 0]) for row, last in enumerate(position - 1) if taken[row])
 
 
 def worst(wanted: Array, found: Iterator[tuple[int, int, Array]]) -> float:
@@ -104,45 +116,49 @@ def worst(wanted: Array, found: Iterator[tuple[int, int, Array]]) -> float:
     return max(float(np.abs(logits - wanted[row, at]).max()) / scale for row, at, logits in found)
 
 
-def interpreted(made: Decoding, params: Any) -> tuple[Call, Call]:
-    """Both graphs in float64."""
+def interpreted(graph: Graph, params: Any) -> Call:
+    """A graph in float64; without states, they are zeros."""
 
-    def call(graph: Graph) -> Call:
-        def run(arrays: Sequence[Array], states: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
-            logits, *after = flashir.interpret(graph, params, *arrays, *states)
-            return logits, after
+    def run(arrays: Sequence[Array], states: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
+        zeros = [value.type.bind({"B": len(arrays[0])}) for value in graph.inputs[len(arrays) :]]
+        logits, *after = flashir.interpret(
+            graph, params, *arrays, *(states or [np.zeros(type_.sizes) for type_ in zeros])
+        )
+        return logits, after
 
-        return run
-
-    return call(made.prefill), call(made.step)
+    return run
 
 
 @dataclass(frozen=True)
 class RandomCase:
-    """A random model that can be continued: tokens, lengths of prompts, and how many tokens the steps take."""
+    """A random model that can be continued: tokens, lengths of prompts, and the graphs derived from it."""
 
     graph: Graph
-    made: Decoding
+    split: Decoding
+    made: Extending
     params: Any
     ids: Array
     lengths: list[int]
-    widths: list[int]
+    seed: int
 
     @staticmethod
     def of(drawn: tuple[Graph, int, int, int]) -> RandomCase:
-        """As `tests.strategies.models` draws it; what is refused, or has no room for a step, is drawn again."""
+        """As `tests.strategies.models` draws it; what is refused, or has no room for a token, is drawn again."""
         graph, batch, length, seed = drawn
         assume(batch and length > 1)
         try:
-            made = decoding(graph, tokens=5, max_len=length, length=length)
+            split, made = (derive(graph, max_len=length, length=length) for derive in (decoding, extending))
         except SettingError:
             assume(False)
         random = np.random.default_rng(seed)
         ids = random.integers(0, 5, (batch, length))
         lengths = [int(n) for n in random.integers(max(1, length - 20), length, batch)]
-        return RandomCase(graph, made, unit(graph, seed), ids, lengths, [int(n) for n in random.integers(1, 6, 3)])
+        return RandomCase(graph, split, made, unit(graph, seed), ids, lengths, seed)
 
-    def error(self, prefill: Call, step: Call) -> float:
-        """How far prefill and steps are from the whole, at worst."""
+    def error(self, prefill: Call, step: Call, extend: Call) -> float:
+        """How far prefill and steps, and calls of any number of tokens, are from the whole, at worst."""
         wanted = flashir.interpret(self.graph, self.params, self.ids)[0]
-        return worst(wanted, decoded(prefill, step, self.ids, self.lengths, self.widths))
+        return max(
+            worst(wanted, decoded(prefill, step, self.ids, self.lengths)),
+            worst(wanted, extended(extend, self.ids, self.seed, 9)),
+        )

@@ -1,4 +1,4 @@
-"""The decoder and the loop that picks tokens, and what they refuse."""
+"""The decoder and the loop that picks tokens, further prompts, and what they refuse."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_a_batch_of_prompts_is_continued_as_each_alone(name: str, target: str) -
 def test_logits_are_those_of_the_whole(flash: Decoder) -> None:
     ids = tokens(2, LENGTH)
     wanted = flashir.interpret(model("flash"), unit(model("flash")), ids)[0]
-    logits, state = flash.prefill(ids[:, :4])
+    state, logits = flash.start(ids[:, :4])
     np.testing.assert_allclose(logits, wanted[:, 3], atol=1e-3)
-    logits, state = flash.step(ids[:, 4], state)
+    state, logits = flash.extend(state, ids[:, 4])
     np.testing.assert_allclose(logits, wanted[:, 4], atol=1e-3)
     assert state.position.tolist() == [5, 5]
 
@@ -65,24 +65,29 @@ def test_logits_are_those_of_the_whole(flash: Decoder) -> None:
 )
 def test_bad_prompts_are_refused(flash: Decoder, prompts: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        flash.prefill(prompts)
+        flash.start(prompts)
 
 
-def test_bad_steps_are_refused(flash: Decoder) -> None:
-    _, state = flash.prefill(PROMPTS)
-    _, other = decoder(model("flash"), "torch:cpu").prefill(PROMPTS)
+def test_bad_extensions_are_refused(flash: Decoder) -> None:
+    state, _ = flash.start(PROMPTS)
+    other, _ = decoder(model("flash"), "torch:cpu").start(PROMPTS)
     for ids, given, said in (
-        ([1, 2], state, r"3 rows takes .* got shape \(2,\)"),
-        ([[1], [2], [3]], state, r"got shape \(3, 1\)"),
-        ([[], [], []], state, "got shape"),
+        ([1, 2], state, "the state has 3 rows, got tokens for 2"),
+        ([[1], [], [3]], state, "prompt 1 is empty"),
+        (np.zeros((3, 0), int), state, "prompt 0 is empty"),
+        ([[1], "ab", [3]], state, "prompt 1 must be a row of token"),
+        (5, state, "ids must be rows of tokens"),
+        (None, state, "ids"),
+        ([1.5, 1, 1], state, "prompt 0 must be a row of tokens, got 1.5"),
+        ([[1.5], [1], [1]], state, "whole numbers"),
         ([1, 2, 11], state, "outside 0 .. 10"),
         ([1, 2, 3], other, "another decoder"),
     ):
         with pytest.raises(InputError, match=said):
-            flash.step(ids, given)
-    flash.step([1, 2, 3], state)
+            flash.extend(given, ids)
+    flash.extend(state, [1, 2, 3])
     with pytest.raises(InputError, match="was used before"):
-        flash.step([1, 2, 3], state)
+        flash.extend(state, [1, 2, 3])
 
 
 def test_what_is_learned_or_held_limits_the_length() -> None:
@@ -91,10 +96,10 @@ def test_what_is_learned_or_held_limits_the_length() -> None:
     made = decoder(short, "torch:cpu", max_len=4)
     assert made.limit == 4
     with pytest.raises(InputError, match="row 1 would have 5 tokens, this decoder can hold 4"):
-        made.prefill([[1], [1, 2, 3, 4, 5]])
-    _, state = made.prefill([[1, 2, 3, 4]])
+        made.start([[1], [1, 2, 3, 4, 5]])
+    state, _ = made.start([[1, 2, 3, 4]])
     with pytest.raises(InputError, match="5 tokens"):
-        made.step([1], state)
+        made.extend(state, [1])
     assert len(list(generate(made, [[1, 2]], tokens=9))) == 3
 
 
@@ -115,7 +120,44 @@ def test_what_is_kept_must_fit_the_memory() -> None:
     assert made.rows is not None
     made.rows = 1
     with pytest.raises(InputError, match="there are 2 prompts, and memory for the state of 1"):
-        made.prefill([[1], [2]])
+        made.start([[1], [2]])
+
+
+TURNS = ([[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 1, 2, 3, 4, 5, 6], [1]])
+
+
+@in_turn(name=("flash", "transformer++", "combiner"), target=("onnx:cpu", "torch:cpu", "jax:cpu"))
+def test_further_prompts_continue_the_texts_as_if_they_had_been_one(name: str, target: str) -> None:
+    made = decoder(model(name), target, unit(model(name)), max_len=ROOM, piece=3)
+    whole = [list[int]() for _ in TURNS[0]]
+    texts = None
+    for prompts in TURNS:
+        texts = generate(made, prompts, tokens=5) if texts is None else texts.then(prompts, tokens=5)
+        found = np.stack(list(texts), axis=1)
+        for text, prompt, new in zip(whole, prompts, found.tolist(), strict=True):
+            text += prompt
+            assert new == greedy(name, text, 5)
+            text += new
+
+
+def test_texts_that_ended_apart_have_no_further_prompts_together(flash: Decoder) -> None:
+    first = [int(np.stack([*generate(flash, [prompt], tokens=1)])[0, 0]) for prompt in PROMPTS]
+    texts = generate(flash, PROMPTS, tokens=1, ends=first[:1])
+    assert len(list(texts)) == 1 and len(set(first)) > 1
+    with pytest.raises(InputError, match="ended at different places"):
+        texts.then(PROMPTS)
+    with pytest.raises(InputError, match="got tokens for 1"):
+        generate(flash, PROMPTS, tokens=0).then([[1]])
+    with pytest.raises(InputError, match="prompt 1 is empty"):
+        generate(flash, PROMPTS, tokens=0).then([[1], [], [2]])
+
+
+def test_long_prompts_are_read_in_pieces(flash: Decoder) -> None:
+    in_pieces = decoder(model("flash"), "torch:cpu", unit(model("flash")), piece=2)
+    for prompts in (PROMPTS, [[1] * 6, [2] * 6]):
+        np.testing.assert_allclose(in_pieces.start(prompts)[1], flash.start(prompts)[1], atol=1e-4)
+    with pytest.raises(SettingError, match="piece must be at least 1, got 0"):
+        decoder(model("flash"), piece=0)
 
 
 def test_flash_has_no_limit(flash: Decoder) -> None:

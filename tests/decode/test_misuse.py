@@ -35,17 +35,17 @@ class Written:
     def __init__(self, *rows: list[int]) -> None:
         self.rows, self.read = rows, [list[int]() for _ in rows]
 
-    def prefill(self, prompts: Any) -> tuple[Any, Any]:
+    def start(self, prompts: Any) -> tuple[Any, Any]:
         return self._logits(0)
 
-    def step(self, ids: Any, state: Any) -> tuple[Any, Any]:
+    def extend(self, state: Any, ids: Any) -> tuple[Any, Any]:
         for row, token in zip(self.read, ids, strict=True):
             row.append(int(token))
         return self._logits(state.step)
 
     def _logits(self, step: int) -> tuple[Any, Any]:
         logits = np.stack([np.eye(11, dtype=np.float32)[row[step]] for row in self.rows])
-        return logits, SimpleNamespace(step=step + 1, position=np.array([1]))
+        return SimpleNamespace(step=step + 1, position=np.array([1])), logits
 
 
 class TestPrompts:
@@ -68,13 +68,13 @@ class TestPrompts:
         ],
     )
     def test_each_that_is_wrong_is_told(self, short: Decoder, prompts: Any, said: str) -> None:
-        for read in (short.prefill, lambda given: generate(short, given)):
+        for read in (short.start, lambda given: generate(short, given)):
             with pytest.raises(FlashirError, match=said):
                 read(prompts)
 
     def test_all_are_told_at_once(self, short: Decoder) -> None:
         with pytest.raises(InputError) as caught:
-            short.prefill([[1], [], [99], "ab", [1] * 7, [-1] * 8, [[1], [2, 3]]])  # type: ignore[list-item]
+            short.start([[1], [], [99], "ab", [1] * 7, [-1] * 8, [[1], [2, 3]]])  # type: ignore[list-item]
         assert len(caught.value.problems) == 7
         assert "max_len" in caught.value.hint and "tokenizer" in caught.value.hint
 

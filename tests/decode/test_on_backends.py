@@ -1,15 +1,16 @@
-"""Prefill and steps on every backend, their states kept there, against the interpreter on the whole sequence."""
+"""Decoders on every backend, their states kept there, against the interpreter on the whole sequence."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import flashir
-from flashir import interpret
-from flashir.backends.decoding import Decoding, decoding
+from flashir import interpret, plan
+from flashir.backends.decoding import decoding, extending
 from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import StatefulBackend
 from flashir.backends.registry import backend_of
@@ -17,20 +18,32 @@ from flashir.ir import Graph, dumps
 from flashir.models.parameters import unit
 from flashir.reference.inputs import one_document
 from tests.backends.support import at_hand
-from tests.decode.support import CHUNK, LENGTH, ROOM, STARTS, ZOO, Call, RandomCase, decoded, model, tokens, worst
+from tests.decode.support import (
+    CHUNK,
+    LENGTH,
+    ROOM,
+    SMALL,
+    STARTS,
+    ZOO,
+    Call,
+    RandomCase,
+    decoded,
+    extended,
+    model,
+    tokens,
+    worst,
+)
 from tests.strategies import models
 
 TARGETS = ("onnx:cpu", "torch:cpu", "jax:cpu")
 TOLERANCE = 1e-4
 
 
-def running(made: Decoding, target: str, params: Any) -> tuple[Call, Call]:
-    """Both graphs on a target."""
+def running(graphs: Sequence[Graph], target: str, params: Any) -> Sequence[Call]:
+    """The graphs on a target."""
     found = backend_of(target)
     assert isinstance(found, StatefulBackend)
-    graphs = [Lowering.of(target).run(graph) for graph in (made.prefill, made.step)]
-    prefill, step = found.continuing(graphs, params, "cpu")
-    return prefill, step
+    return found.continuing([Lowering.of(target).run(graph) for graph in graphs], params, "cpu")
 
 
 CASES = [
@@ -43,15 +56,51 @@ CASES = [
 
 @pytest.mark.slow_where(name="flash", target="jax:cpu")
 @pytest.mark.parametrize(("name", "target"), CASES)
+def test_any_number_of_tokens_gives_the_logits_of_the_whole(name: str, target: str) -> None:
+    if not at_hand(target.partition(":")[0]):
+        pytest.skip("not installed")
+    graph = model(name)
+    params, ids = unit(graph), tokens(3, LENGTH)
+    (extend,) = running(extending(graph, max_len=ROOM).graphs, target, params)
+    wanted = interpret(graph, params, ids)[0]
+    for seed, most in ((0, 1), (1, CHUNK + 2), (2, LENGTH)):
+        assert worst(wanted, extended(extend, ids, seed, most)) < TOLERANCE
+
+
+@pytest.mark.slow_where(target="jax:cpu")
+@pytest.mark.parametrize(("name", "target"), CASES)
 def test_steps_give_the_logits_of_the_whole(name: str, target: str) -> None:
     if not at_hand(target.partition(":")[0]):
         pytest.skip("not installed")
     graph = model(name)
     params, ids = unit(graph), tokens(3, LENGTH)
+    calls = running(decoding(graph, max_len=ROOM).graphs, target, params)
+    assert worst(interpret(graph, params, ids)[0], decoded(*calls, ids, STARTS[1])) < TOLERANCE
+
+
+LONG: dict[str, dict[str, Any]] = {
+    "flash": {"chunk": 64},
+    "flash-quad": {"max_len": 640, "qk_scale": "max_len"},
+    "transformer": {"heads": 2, "max_len": 640},
+    "transformer+": {"heads": 2},
+    "transformer++": {"heads": 2},
+    "performer": {"heads": 2},
+    "combiner": {"heads": 2, "chunk": 64},
+    "mc-transformer++": {"heads": 2, "chunk": 128},
+}
+"""Every causal system of the zoo, with borders of chunks inside calls of up to 300 tokens."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS[:2])
+@pytest.mark.parametrize("name", LONG)
+def test_long_texts_are_cut_anywhere(name: str, target: str) -> None:
+    graph = plan(flashir.model(name, **SMALL, **LONG[name]), target, seq_len=600).graph
+    params, ids = unit(graph), tokens(3, 600)
+    (extend,) = running(extending(graph, max_len=640).graphs, target, params)
     wanted = interpret(graph, params, ids)[0]
-    for starts, widths in ((STARTS[0], (1,)), (STARTS[1], (CHUNK + 2, 1))):
-        calls = running(decoding(graph, tokens=max(widths), max_len=ROOM), target, params)
-        assert worst(wanted, decoded(*calls, ids, starts, widths)) < TOLERANCE
+    for seed, most in ((0, 7), (1, 300)):
+        assert worst(wanted, extended(extend, ids, seed, most)) < TOLERANCE
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -61,8 +110,8 @@ def test_a_prompt_of_a_model_with_documents_is_one_document(target: str) -> None
     graph = flashir.model("flash", **{**ZOO["flash"][1], "cumsum": "scan"}, segments="token", mask=True)
     params, ids = unit(graph), tokens(3, LENGTH)
     wanted = interpret(graph, params, *one_document(graph, ids))[0]
-    calls = running(decoding(graph, max_len=ROOM), target, params)
-    assert worst(wanted, decoded(*calls, ids, STARTS[0], (1,))) < TOLERANCE
+    (extend,) = running(extending(graph, max_len=ROOM).graphs, target, params)
+    assert worst(wanted, extended(extend, ids, 0, CHUNK)) < TOLERANCE
 
 
 ALL = list(HealthCheck)
@@ -90,4 +139,5 @@ def test_many_random_models_are_continued(target: str, count: int) -> None:
 def check_random(drawn: tuple[Graph, int, int, int], target: str) -> None:
     """A random model is continued within the tolerance, or refused by name."""
     case = RandomCase.of(drawn)
-    assert case.error(*running(case.made, target, case.params)) < TOLERANCE, dumps(case.graph)
+    graphs = (*case.split.graphs, *case.made.graphs)
+    assert case.error(*running(graphs, target, case.params)) < TOLERANCE, dumps(case.graph)

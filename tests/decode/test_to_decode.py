@@ -1,24 +1,22 @@
-"""Prefill and steps give the logits of the whole sequence, in float64, whatever the model and however it is cut."""
+"""Decoders give the logits of the whole sequence, in float64, whatever the model and however it is cut."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import flashir
 from flashir import interpret
-from flashir.backends.decoding import Decoding, decoding
+from flashir.backends.decoding import Decoding, decoding, extending
 from flashir.backends.lowering import Lowering
 from flashir.errors import FlashirError, SettingError
-from flashir.ir import Builder, Graph, dumps, loads
+from flashir.ir import Builder, Graph, TensorType, dumps, loads
 from flashir.ir.parameter_names import parameters
 from flashir.ir.verify import verify
 from flashir.models.parameters import unit
 from flashir.transforms.one_document import OneDocument
-from tests.cover import in_turn
 from tests.decode.support import (
     CHUNK,
     FLASH,
@@ -30,6 +28,7 @@ from tests.decode.support import (
     ZOO,
     RandomCase,
     decoded,
+    extended,
     interpreted,
     model,
     tokens,
@@ -38,28 +37,53 @@ from tests.decode.support import (
 from tests.strategies import models
 
 EXACT = 1e-10
-WIDTHS = ((1,), (3, 1, 2 * CHUNK + 1))
 
 
-def error(graph: Graph, made: Decoding, lengths: tuple[int, ...], widths: tuple[int, ...], seed: int = 0) -> float:
+def error(graph: Graph, made: Decoding, lengths: tuple[int, ...], seed: int = 0) -> float:
     """How far prefill and steps are from the whole, at worst."""
     params, ids = unit(graph, seed), tokens(len(lengths), LENGTH, seed)
-    return worst(interpret(graph, params, ids)[0], decoded(*interpreted(made, params), ids, lengths, widths))
+    calls = (interpreted(each, params) for each in made.graphs)
+    return worst(interpret(graph, params, ids)[0], decoded(*calls, ids, lengths))
 
 
-@in_turn(name=ZOO, widths=WIDTHS)
-def test_steps_give_the_logits_of_the_whole(name: str, widths: tuple[int, ...]) -> None:
-    graph = model(name)
-    made = decoding(graph, tokens=max(widths), max_len=ROOM)
-    for lengths in STARTS:
-        assert error(graph, made, lengths, widths) < EXACT, lengths
+def error_of_calls(graph: Graph, extend: Graph, most: int, seed: int = 0) -> float:
+    """How far calls of up to `most` tokens are from the whole, at worst."""
+    params, ids = unit(graph, seed), tokens(3, LENGTH, seed)
+    return worst(interpret(graph, params, ids)[0], extended(interpreted(extend, params), ids, seed, most))
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_both_graphs_are_well_formed_and_have_the_parameters_of_the_model(name: str) -> None:
+def test_steps_give_the_logits_of_the_whole(name: str) -> None:
     graph = model(name)
     made = decoding(graph, max_len=ROOM)
-    for each in (made.prefill, made.step):
+    for lengths in STARTS[:2]:
+        assert error(graph, made, lengths) < EXACT, lengths
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_calls_of_any_number_of_tokens_give_the_logits_of_the_whole(name: str) -> None:
+    graph = model(name)
+    made = extending(graph, max_len=ROOM)
+    for seed, most in enumerate((2, CHUNK + 2, LENGTH)):
+        assert error_of_calls(graph, made.extend, most, seed) < EXACT, most
+
+
+def test_states_may_have_an_axis_for_heads() -> None:
+    graph = model("flash")
+    made = extending(graph, layout=lambda types: {name: with_one_head(type_) for name, type_ in types.items()})
+    assert {spec.type.rank for spec in made.state} == {4}
+    assert error_of_calls(graph, made.extend, 2 * CHUNK) < EXACT
+
+
+def with_one_head(type_: TensorType) -> TensorType:
+    return type_.with_shape((type_.shape[0], 1, *type_.shape[1:]))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_graphs_are_well_formed_and_have_the_parameters_of_the_model(name: str) -> None:
+    graph = model(name)
+    made, one = decoding(graph, max_len=ROOM), extending(graph, max_len=ROOM)
+    for each in (*made.graphs, one.extend):
         verify(each)
         assert loads(dumps(each)) == each
         assert {n: s.shape for n, s in parameters(each).items()} == {n: s.shape for n, s in parameters(graph).items()}
@@ -68,15 +92,16 @@ def test_both_graphs_are_well_formed_and_have_the_parameters_of_the_model(name: 
     assert [v.type for v in made.step.outputs[1:]] == types
     assert [v.type for v in made.prefill.outputs[1:]] == types
     assert [v.name for v in made.step.inputs[1:]] == [spec.name for spec in made.state]
+    assert [v.type for v in one.extend.inputs[2:]] == [v.type for v in one.extend.outputs[1:]]
+    assert [v.name for v in one.extend.inputs[2:]] == [spec.name for spec in one.state]
 
 
 @pytest.mark.parametrize("name", ["flash", "flash-quad", "combiner", "performer"])
 def test_lowering_keeps_them(name: str) -> None:
     graph = model(name)
-    made = decoding(graph, tokens=max(WIDTHS[1]), max_len=ROOM)
     lowering = Lowering("primitives")
-    lowered = Decoding(lowering.run(made.prefill), lowering.run(made.step), made.state)
-    assert error(graph, lowered, STARTS[1], WIDTHS[1]) < EXACT
+    assert error(graph, decoding(graph, max_len=ROOM).lowered(lowering), STARTS[1]) < EXACT
+    assert error_of_calls(graph, extending(graph, max_len=ROOM).lowered(lowering).extend, LENGTH) < EXACT
 
 
 def test_the_state_of_flash_does_not_grow() -> None:
@@ -89,18 +114,6 @@ def test_the_state_of_flash_does_not_grow() -> None:
         "layers.0.lin_k": f"f32[B, {CHUNK}, 8]",
         "layers.0.v": f"f32[B, {CHUNK}, 32]",
     }
-
-
-def test_a_step_on_no_tokens_yet_is_a_prefill() -> None:
-    """From zeros, a step of a whole prompt leaves what a prefill of it leaves, in all that anything looks at."""
-    graph = model("flash")
-    made, params, ids = decoding(graph, tokens=LENGTH), unit(graph), tokens(2, LENGTH)
-    zeros = [np.zeros(spec.type.bind({"B": 2}).sizes, spec.type.dtype.reference_dtype) for spec in made.state]
-    _, *stepped = interpret(made.step, params, ids, *zeros)
-    _, *filled = interpret(made.prefill, params, ids, np.full(2, LENGTH))
-    for spec, x, y in zip(made.state, stepped, filled, strict=True):
-        ring = spec.name.endswith(("_k", ".v"))  # of which LENGTH slots hold tokens
-        np.testing.assert_allclose(x[:, :LENGTH] if ring else x, y[:, :LENGTH] if ring else y, atol=1e-9)
 
 
 def test_narrow_models_sum_up_in_float32() -> None:
@@ -117,8 +130,8 @@ def test_a_unit_that_divides_by_the_length_is_told_which() -> None:
     graph = flashir.model("flash-quad", **{**QUAD, "qk_scale": "length"})
     with pytest.raises(SettingError, match=r"gau > size.*\n.*length=512"):
         decoding(graph, max_len=ROOM)
-    assert error(graph, decoding(graph, max_len=ROOM, length=LENGTH), STARTS[1], (1,)) < EXACT
-    assert error(graph, decoding(graph, max_len=ROOM, length=LENGTH + 1), STARTS[1], (1,)) > 1e-4
+    assert error(graph, decoding(graph, max_len=ROOM, length=LENGTH), STARTS[1]) < EXACT
+    assert error(graph, decoding(graph, max_len=ROOM, length=LENGTH + 1), STARTS[1]) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -140,8 +153,8 @@ def test_what_cannot_be_continued_is_refused_by_name(name: str, settings: dict[s
 
 def test_numbers_below_one_are_refused_together() -> None:
     with pytest.raises(SettingError) as told:
-        decoding(model("flash"), tokens=0, max_len=0, length=-5)
-    wanted = {"tokens": 0, "max_len": 0, "length": -5}
+        decoding(model("flash"), max_len=0, length=-5)
+    wanted = {"max_len": 0, "length": -5}
     assert list(told.value.problems) == [f"{name} must be at least 1, got {n}" for name, n in wanted.items()]
 
 
@@ -207,8 +220,8 @@ def attended(b: Builder, x: Any) -> Any:
 @pytest.mark.parametrize("mix", [turned, attended])
 def test_stacks_of_ones_own_are_continued(mix: Any) -> None:
     graph = stack(mix)
-    made = decoding(graph, tokens=max(WIDTHS[1]), max_len=ROOM)
-    assert error(graph, made, STARTS[1], WIDTHS[1]) < EXACT
+    assert error(graph, decoding(graph, max_len=ROOM), STARTS[1]) < EXACT
+    assert error_of_calls(graph, extending(graph, max_len=ROOM).extend, LENGTH) < EXACT
 
 
 MIXES = {
@@ -233,7 +246,8 @@ def test_ops_that_mix_tokens_are_never_taken_for_others(op: str) -> None:
 def check_random(drawn: tuple[Graph, int, int, int]) -> None:
     """A random model is continued exactly, or refused by name."""
     case = RandomCase.of(drawn)
-    assert case.error(*interpreted(case.made, case.params)) < 1e-8, dumps(case.graph)
+    calls = (interpreted(graph, case.params) for graph in (*case.split.graphs, *case.made.graphs))
+    assert case.error(*calls) < 1e-8, dumps(case.graph)
 
 
 FAST = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -256,7 +270,7 @@ def test_many_random_models_are_continued(drawn: tuple[Graph, int, int, int]) ->
 def test_a_wrong_state_is_found() -> None:
     graph = model("flash")
     made, params = decoding(graph), unit(graph)
-    prefill, step = interpreted(made, params)
+    prefill, step = (interpreted(each, params) for each in made.graphs)
 
     def forgetful(arrays: Any, states: Any) -> Any:
         logits, after = step(arrays, states)
@@ -266,7 +280,7 @@ def test_a_wrong_state_is_found() -> None:
 
     ids = tokens(3, LENGTH)
     wanted = interpret(graph, params, ids)[0]
-    assert worst(wanted, decoded(prefill, forgetful, ids, STARTS[0], (1,))) > 1e-5
+    assert worst(wanted, decoded(prefill, forgetful, ids, STARTS[0])) > 1e-5
 
 
 def test_a_step_needs_the_states_of_its_model() -> None:

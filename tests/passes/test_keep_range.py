@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import flashir
-from flashir.backends.decoding import decoding, lowered
+from flashir.backends.decoding import decoding
 from flashir.backends.lowering import Lowering
 from flashir.ir import DType, Graph
 from flashir.transforms.growth import Growth
@@ -124,7 +124,7 @@ def test_a_model_for_one_length_is_no_exception() -> None:
 )
 def test_a_decoder_keeps_the_range_of_its_states(name: str, settings: dict[str, Any], widened: bool) -> None:
     graphs = decoding(narrow(name, settings), max_len=4096)
-    made = lowered(Lowering.of("onnx:cpu"), graphs)
+    made = graphs.lowered(Lowering.of("onnx:cpu"))
     handed_on = [node.output.type for node in made.step.walk() if node.op == "add" and node.output.type.shape[-1] == 64]
     assert handed_on[-1].dtype is (DType.F32 if widened else DType.F16)
     for before, after in ((graphs.prefill, made.prefill), (graphs.step, made.step)):

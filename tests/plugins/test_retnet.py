@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 
 import flashir
-from flashir.backends.decoding import decoding
+from flashir.backends.decoding import decoding, extending
 from flashir.ir import Graph
 from flashir.models.parameters import unit
 from flashir.ops import OPS, opdef
 from flashir.transforms.lower import Lower
 from tests.cli.conftest import Cli
-from tests.decode.support import decoded, interpreted, worst
+from tests.decode.support import decoded, extended, interpreted, worst
 from tests.plugins.support import Install, install
 from tests.support import assert_same_function, cost_of, graph_of
 
@@ -126,15 +126,20 @@ def test_an_export_of_another_backend_is_read_back(target: str, tmp_path: Path, 
     assert cli.json("check", tmp_path / "out", "--target", target, "--lengths", "1,65")["ok"]
 
 
-@pytest.mark.parametrize("widths", [(1,), (3, 1, 2)])
-def test_a_decoder_goes_on_as_the_whole_text_would(widths: tuple[int, ...]) -> None:
-    """Rows of several lengths, one token a step, or several: a state a head, and nothing else."""
+def test_a_decoder_goes_on_as_the_whole_text_would() -> None:
+    """Rows of several lengths, one token a step, or any number: a state a head, and nothing else."""
     graph = settled(16, "matmul")
     params, ids = unit(graph), _ids(22, 3)
     (wanted,) = flashir.interpret(graph, params, ids)
-    made = decoding(graph, tokens=max(widths))
-    assert [state.type.shape[1:] for state in made.state] == [(), (2, 8, 8), (2, 8, 8)]
-    assert worst(wanted, decoded(*interpreted(made, params), ids, (5, 1, 17), widths)) < 1e-9
+    split, made = decoding(graph), extending(graph)
+    assert (
+        [state.type.shape[1:] for state in split.state]
+        == [(), (2, 8, 8), (2, 8, 8)]
+        == [(), *(s.type.shape[1:] for s in made.state)]
+    )
+    prefill, step, extend = (interpreted(each, params) for each in (*split.graphs, made.extend))
+    assert worst(wanted, decoded(prefill, step, ids, (5, 1, 17))) < 1e-9
+    assert worst(wanted, extended(extend, ids, 0, 6)) < 1e-9
 
 
 def test_a_decoder_of_onnx_chooses_the_tokens_that_the_model_would() -> None:

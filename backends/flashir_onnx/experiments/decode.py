@@ -1,7 +1,7 @@
 """A decoder step at several positions of a sequence: time, memory, and the bound of reading the weights.
 
-    flashir export flash --size base --decode -o flash/
-    flashir export transformer++ --size base --decode --max-len 16448 -o transformer/
+    flashir export flash --size base --split -o flash/
+    flashir export transformer++ --size base --split --max-len 16448 -o transformer/
     python -m flashir_onnx.experiments.decode flash/ transformer/ --positions 1024 16384 131072
     python -m flashir_onnx.experiments.decode flash/ --prompt 16384 --rounds 3
 

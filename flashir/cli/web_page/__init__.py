@@ -24,7 +24,7 @@ from flashir.version import __version__
 
 if TYPE_CHECKING:
     from flashir.cli.source import Source
-    from flashir.exporting.export import Exported
+    from flashir.exporting.exported import Exported
     from flashir.train.data import Tokenizer
 
 HERE = Path(__file__).parent

@@ -80,8 +80,8 @@ def _means_after(now: DecodeContext, x: Value, *, chunk: int, **_: Any) -> State
     """`open`: the sum over the tokens of the incomplete chunk, [b, d]"""
     b = now.b
     of_token = b.floor_div(b.iota(length=now.length), divisor=chunk)
-    own = b.logical_and(now.is_token(), equal(b, of_token, column(b, b.floor_div(now.seen, divisor=chunk))))
-    return {"open": _sum_of(b, x, own)}
+    own = equal(b, of_token, column(b, b.floor_div(now.seen, divisor=chunk)))
+    return {"open": _sum_of(now, x, own)}
 
 
 def _means_step(now: DecodeContext, states: States, x: Value, *, chunk: int, **_: Any) -> tuple[Value, States]:
@@ -92,16 +92,18 @@ def _means_step(now: DecodeContext, states: States, x: Value, *, chunk: int, **_
     number = b.reshape(b.sub(of_token, column(b, first)), shape=(now.batch, 1, now.length))
     which = b.cast(equal(b, column(b, b.iota(length=touched)), number), dtype=dtype)
     before = b.pad(b.reshape(states["open"], shape=(now.batch, 1, x.type.shape[2])), axis=1, after=touched - 1)
-    sums = b.add(b.matmul(which, as_dtype(b, x, dtype)), before)
-    last = b.floor_div(b.add(now.seen, b.size(value=now.length)), divisor=chunk)
+    sums = b.add(b.matmul(which, as_dtype(b, now.only_own(x), dtype)), before)
+    last = b.floor_div(now.after(), divisor=chunk)
     carried = b.select(column(b, equal(b, first, last)), states["open"], 0.0)
-    after = b.add(carried, _sum_of(b, x, equal(b, of_token, column(b, last))))
+    after = b.add(carried, _sum_of(now, x, equal(b, of_token, column(b, last))))
     return as_dtype(b, b.mul(sums, 1 / chunk), x.type.dtype), {"open": after}
 
 
-def _sum_of(b: Builder, x: Value, own: Value) -> Value:
-    """[b, t, d], bool [b, t] -> [b, d], at least in float32"""
-    return b.reduce_sum(b.select(column(b, own), as_dtype(b, x, accumulation_dtype(x.type.dtype)), 0.0), axes=(1,))
+def _sum_of(now: DecodeContext, x: Value, chosen: Value) -> Value:
+    """[b, t, d], bool [b, t] -> [b, d], the sum of the chosen tokens, at least in float32"""
+    b = now.b
+    wide = as_dtype(b, now.only_own(x), accumulation_dtype(x.type.dtype))
+    return b.reduce_sum(b.select(column(b, chosen), wide, 0.0), axes=(1,))
 
 
 chunk_means = define_op(

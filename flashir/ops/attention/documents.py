@@ -22,7 +22,7 @@ from flashir.ir.dims import Size
 from flashir.ir.op import OpDef, define_op, sample
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import DType, TensorType
-from flashir.ops.decode.context import column, equal, under_heads
+from flashir.ops.decode.context import column, equal, with_rank
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -79,7 +79,7 @@ def of_one_document(b: Builder, numbers: Value, queries: Size) -> Value:
 def mask_scores(b: Builder, scores: Value, numbers: Value) -> Value:
     """Scores [.., n, m], -inf if query and key are of different documents; numbers [.., m] may lack the head axis"""
     same = of_one_document(b, numbers, scores.type.shape[-2])
-    return b.select(under_heads(b, same, scores.type.rank), scores, float("-inf"))
+    return b.select(with_rank(b, same, scores.type.rank), scores, float("-inf"))
 
 
 def clear_padding(b: Builder, x: Value, numbers: Value) -> Value:
@@ -87,7 +87,7 @@ def clear_padding(b: Builder, x: Value, numbers: Value) -> Value:
     n, axis = x.type.shape[-2], numbers.type.rank - 1
     m = numbers.type.shape[axis]
     own = numbers if n == m else b.slice(numbers, axis=axis, start=m - n, stop=m)
-    return b.select(under_heads(b, column(b, are_tokens(b, own)), x.type.rank), x, 0.0)
+    return b.select(with_rank(b, column(b, are_tokens(b, own)), x.type.rank), x, 0.0)
 
 
 def document_lengths(b: Builder, documents: Value, length: Size, dtype: DType) -> Value:

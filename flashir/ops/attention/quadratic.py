@@ -25,7 +25,7 @@ from flashir.ops.attention.documents import (
     ref_seen,
     ref_weights,
 )
-from flashir.ops.decode.context import DecodeContext, under_heads
+from flashir.ops.decode.context import DecodeContext, with_rank
 from flashir.ops.decode.kv_cache import caches_after, caches_step
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _decompose_quadratic(
         row = b.iota(length=n) if n == m else b.add(b.iota(length=n), b.size(value=m - n))
         visible = b.less_equal(b.reshape(b.iota(length=m), shape=(1, m)), b.reshape(row, shape=(n, 1)))
         bias = b.select(visible, bias, float("-inf"))
-    scores = b.add(b.matmul(q, k, transpose_y=True), under_heads(b, bias, q.type.rank) if bias.type.rank == 3 else bias)
+    scores = b.add(b.matmul(q, k, transpose_y=True), with_rank(b, bias, q.type.rank) if bias.type.rank == 3 else bias)
     if documents is None:
         (weights,) = b.results(kernel, scores)
         return b.matmul(weights, v)

@@ -27,7 +27,7 @@ from flashir.ops.attention.documents import (
     of_one_document,
 )
 from flashir.ops.attention.softmax import until_now
-from flashir.ops.decode.context import column, under_heads
+from flashir.ops.decode.context import column, with_rank
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.multi_head import rows_of_heads
 
@@ -62,7 +62,7 @@ def decompose_recurrence(
         assert lin_q is not None and lin_k is not None
         if documents is not None and not are_packed(documents.type):  # zero the keys and queries of padding
             token = column(b, are_tokens(b, document_numbers(b, documents, length)))
-            token = under_heads(b, token, v.type.rank)
+            token = with_rank(b, token, v.type.rank)
             lin_q, lin_k, documents = b.select(token, lin_q, 0.0), b.select(token, lin_k, 0.0), None
         if not causal and documents is None:
             return b.matmul(lin_q, b.matmul(lin_k, v, transpose_x=True))

@@ -33,7 +33,8 @@ from flashir.ops.attention.quadratic import check_heads
 from flashir.ops.attention.recurrence_parts import tokens_of_chunks
 from flashir.ops.attention.softmax import SOFTMAX_WEIGHT, ref_softmax, until_now
 from flashir.ops.decode.chunk_state import masks
-from flashir.ops.decode.context import DecodeContext, column, equal, ring_after, ring_step, under_heads
+from flashir.ops.decode.context import DecodeContext, column, equal, of_size, ring_after, with_rank
+from flashir.ops.decode.window import Window
 from flashir.ops.layers.multi_head import rows_of_heads
 from flashir.ops.primitive.elementwise import floating
 
@@ -185,15 +186,14 @@ def _after_summary(
     now: DecodeContext, q: Value, k: Value, v: Value, k_sum: Value, v_sum: Value, *, chunk: int, **_: Any
 ) -> States:
     """`k` and `v`: a ring buffer of the last chunk; `k_sum` and `v_sum` [b, h, c, *]: a cache of summaries"""
-    b, room, slots = now.b, _room(now, chunk), now.ring(chunk)
-    caches = ((name, x) for name, x in (("k_sum", k_sum), ("v_sum", v_sum)))
-    summaries = {name: b.slice(b.pad(x, axis=2, after=room), axis=2, stop=room) for name, x in caches}
-    return {"k": ring_after(now, k, slots), "v": ring_after(now, v, slots), **summaries}
+    room = _room(now, chunk) + now.spare
+    summaries = {name: of_size(now.b, x, 2, room) for name, x in (("k_sum", k_sum), ("v_sum", v_sum))}
+    return {"k": ring_after(now, k, chunk), "v": ring_after(now, v, chunk), **summaries}
 
 
 def _room(now: DecodeContext, chunk: int) -> int:
-    """c, the capacity of the cache of summaries, including those that the last step writes"""
-    return now.room // chunk + 1 + -(-(now.tokens - 1) // chunk)
+    """c, the capacity of the cache of summaries, including that of the open chunk"""
+    return now.room // chunk + 1
 
 
 def _step_summary(
@@ -209,19 +209,23 @@ def _step_summary(
     causal: bool,
     scale: float,
 ) -> tuple[Value, States]:
-    """One softmax over the ring buffer and the cache. The summary of a chunk is masked until the chunk is full"""
+    """One softmax over the window and the cache. The summary of a chunk is masked until the chunk is full"""
     b, room = now.b, _room(now, chunk)
+    window = Window.of(now, states, {"k": k, "v": v}, chunk)
     touched = b.add(column(b, b.floor_div(now.seen, divisor=chunk)), b.iota(length=k_sum.type.shape[2]))
-    after = {name: ring_step(now, states[name], x) for name, x in (("k", k), ("v", v))}
+    if now.own is not None:
+        begun = b.less(b.mul(touched, chunk), column(b, now.after()))
+        touched = now.slots(touched, b.logical_and(begun, b.less(0, column(b, now.own))), room)
+    after = dict(window.after)
     after |= {name: b.put_rows(states[name], x, touched) for name, x in (("k_sum", k_sum), ("v_sum", v_sum))}
-    seen = masks(now, chunk, False)
-    q = b.mul(q, scale)
-    near = b.select(under_heads(b, seen.near, 4), b.matmul(q, after["k"], transpose_y=True), float("-inf"))
-    full = under_heads(b, b.less(b.iota(length=room), column(b, seen.chunks)), 4)
+    seen = masks(now, window, chunk, False)
+    q, slots = b.mul(q, scale), room + now.spare
+    near = b.select(with_rank(b, seen.near, 4), window.scores(q, "k"), float("-inf"))
+    full = with_rank(b, b.less(b.iota(length=slots), column(b, seen.chunks)), 4)
     far = b.select(full, b.matmul(q, after["k_sum"], transpose_y=True), float("-inf"))
-    sizes = (now.ring(chunk), room)
+    sizes = (window.keys.type.shape[1], slots)
     weights = b.results("split", b.softmax(b.concat(near, far, axis=-1)), axis=-1, sizes=sizes)
-    return b.add(b.matmul(weights[0], after["v"]), b.matmul(weights[1], after["v_sum"])), after
+    return b.add(window.values(weights[0], "v"), b.matmul(weights[1], after["v_sum"])), after
 
 
 def summary_products(count: int, t: int, s: int, e: int, n: int, c: int) -> tuple[Contraction, ...]:

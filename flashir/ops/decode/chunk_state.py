@@ -5,10 +5,10 @@ changes by one product of rank 1; what it holds of the own chunk is taken out ag
 
     q R - q (K^T V of the own chunk) = q R - sum over the chunk of (q k_j) v_j,
 
-so that a border between chunks, inside a step too, is a matter of masks. No K^T V of a chunk is computed at its end.
-States are renewed first, and then looked at: nothing but what renews one reads it, so a target may do so in place.
+so that a border between chunks, inside a call too, is a matter of masks. No K^T V of a chunk is computed at its end.
+The sum is renewed first, and then looked at: nothing but what renews it reads it, so a target may do so in place.
 
-Axes: b batch, h heads, t new tokens, n slots of the ring, s key, e expanded.
+Axes: b batch, h heads, t new tokens, m what they look at (`Window`), s key, e expanded.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from flashir.ops.decode.context import (
     DecodeContext,
     column,
     equal,
-    last_positions,
     remainder,
     ring_after,
-    ring_step,
-    under_heads,
+    with_rank,
 )
+from flashir.ops.decode.window import Window
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 
 if TYPE_CHECKING:
@@ -41,13 +40,13 @@ Part = tuple["Value", str]
 
 @dataclass(frozen=True)
 class Masks:
-    """What the new tokens see of the ring, themselves among it.
+    """What the new tokens see of their window, themselves among it.
 
     Args:
-        near: bool [b, t, n], what attends one by one.
-        taken: bool [b, t, n], what the sum holds too much: the own chunk, and the new tokens of later ones.
+        near: bool [b, t, m], what attends one by one.
+        taken: bool [b, t, m], what the sum holds too much: the own chunk, and the new tokens of later ones.
         chunks: i32 [b, t], how many chunks stand before.
-        back: i32 [b, t, n], how far a key stands before the token.
+        back: i32 [b, t, m], how far a key stands before the token.
     """
 
     near: Value
@@ -56,16 +55,15 @@ class Masks:
     back: Value
 
 
-def masks(now: DecodeContext, chunk: int, overlap: bool) -> Masks:
-    """Those of a step, once the new tokens stand in the ring; with `overlap` a chunk also sees the one before."""
+def masks(now: DecodeContext, window: Window, chunk: int, overlap: bool) -> Masks:
+    """Those of new tokens; with `overlap` a chunk also sees the one before."""
     b, query = now.b, now.positions()
-    key = last_positions(b, b.add(now.seen, b.size(value=now.length)), now.ring(seen_at_once(chunk, overlap)))
-    chunks, of_key = b.floor_div(query, divisor=chunk), b.floor_div(b.maximum(key, 0), divisor=chunk)
-    own, other, key, query = column(b, chunks), _row(b, of_key), _row(b, key), column(b, query)
-    there = b.less_equal(0, key)
-    seen = b.logical_and(b.less_equal(key, query), there)
+    chunks, of_key = b.floor_div(query, divisor=chunk), b.floor_div(b.maximum(window.keys, 0), divisor=chunk)
+    own, other, key, query = column(b, chunks), _row(b, of_key), _row(b, window.keys), column(b, query)
+    seen = b.logical_and(b.less_equal(key, query), b.less_equal(0, key))
     near = b.logical_and(seen, b.less_equal(b.sub(own, 1), other) if overlap else equal(b, own, other))
-    return Masks(near, b.logical_and(b.less_equal(own, other), there), chunks, b.sub(query, key))
+    taken = b.logical_and(b.less_equal(own, other), _row(b, window.counted))
+    return Masks(near, taken, chunks, b.sub(query, key))
 
 
 def seen_at_once(chunk: int, overlap: bool) -> int:
@@ -85,8 +83,8 @@ def chunks_after(
         far: which keys are summed up with v, if any.
         chunk, overlap: as in the op.
     """
-    slots = now.ring(seen_at_once(chunk, overlap))
-    kept = {name: ring_after(now, x, slots) for name, x in {**keys, "v": v}.items()}
+    span = seen_at_once(chunk, overlap)
+    kept = {name: ring_after(now, x, span) for name, x in {**keys, "v": v}.items()}
     return kept if far is None else {"sum": sum_after(now, keys[far], v), **kept}
 
 
@@ -96,13 +94,12 @@ def sum_after(now: DecodeContext, k: Value, v: Value, decay: Value | None = None
     With the log of a decay, [..] or [b, .., t], each product is what is left of it after the last token.
     """
     b, dtype = now.b, accumulation_dtype(v.type.dtype)
-    token = under_heads(b, column(b, now.is_token()), k.type.rank)
     keys = as_dtype(b, k, dtype)
     if decay is not None:
-        each = b.select(token, column(b, _of_each_token(b, decay, v.type)), 0.0)
+        each = now.only_own(column(b, _of_each_token(b, decay, v.type)))
         after = b.sub(b.reduce_sum(each, axes=(-2,), keepdims=True), b.cumsum(each, axis=v.type.rank - 2))
         keys = b.mul(keys, b.exp(after))
-    return b.matmul(b.select(token, keys, 0.0), as_dtype(b, v, dtype), transpose_x=True)
+    return b.matmul(now.only_own(keys), as_dtype(b, v, dtype), transpose_x=True)
 
 
 def _of_each_token(b: Builder, decay: Value, v: TensorType) -> Value:
@@ -120,15 +117,16 @@ def sum_step(
     first decays by what the first new token leaves of it, and fades from there on, so that nothing grows.
     """
     b, dtype, length = now.b, states["sum"].type.dtype, now.length
-    queries, keys, values = (as_dtype(b, x, dtype) for x in (q, k, v))
+    queries, keys, values = (as_dtype(b, x, dtype) for x in (q, now.only_own(k), v))
     if decay is None:
-        after = b.add(states["sum"], b.matmul(keys, values, transpose_x=True))
-        out = b.matmul(queries, after)
+        added = b.matmul(keys, values, transpose_x=True)
+        after = b.add(states["sum"], with_rank(b, added, states["sum"].type.rank))
+        out = b.matmul(queries, with_rank(b, after, q.type.rank))
         if length != 1:
             later = b.select(until_now(b, length), 0.0, b.matmul(queries, keys, transpose_y=True))
             out = b.sub(out, b.matmul(later, values))
         return as_dtype(b, out, v.type.dtype), {"sum": after}
-    each = _of_each_token(b, decay, v.type)
+    each = b.reshape(now.only_own(column(b, _of_each_token(b, decay, v.type))), shape=v.type.shape[:-1])
     axis = each.type.rank - 1
     first = b.slice(each, axis=axis, stop=1)
     begun = b.mul(states["sum"], b.exp(column(b, first)))
@@ -173,14 +171,14 @@ def chunks_step(
         bias: [2 chunk, 2 chunk] with overlap, else [chunk, chunk], or none.
     """
     b, dtype = now.b, accumulation_dtype(v.type.dtype)
-    seen = masks(now, chunk, overlap)
-    after = {name: ring_step(now, states[name], x) for name, x in {**keys, "v": v}.items()}
+    window = Window.of(now, states, {**keys, "v": v}, seen_at_once(chunk, overlap))
+    seen, after = masks(now, window, chunk, overlap), dict(window.after)
     weights, distant = None, None
     if local is not None:
-        scores = _scores(b, local[0], after[local[1]])
+        scores = window.scores(*local)
         if bias is not None:
             scores = b.add(scores, _bias(now, bias, seen.back, chunk))
-        near = under_heads(b, seen.near, scores.type.rank)
+        near = with_rank(b, seen.near, scores.type.rank)
         if kernel == "identity":
             weights = b.select(near, scores, 0.0)
         else:
@@ -189,20 +187,15 @@ def chunks_step(
     if far is not None:
         q, name = as_dtype(b, far[0], dtype), far[1]
         norm = _norm(b, column(b, seen.chunks), chunk, lin_norm, dtype)
-        q = b.mul(q, under_heads(b, norm, q.type.rank))
-        added = b.matmul(as_dtype(b, keys[name], dtype), as_dtype(b, v, dtype), transpose_x=True)
-        after["sum"] = b.add(states["sum"], added)
-        distant = b.matmul(q, after["sum"])
-        own = b.select(under_heads(b, seen.taken, q.type.rank), _scores(b, q, after[name]), 0.0)
+        q = b.mul(q, with_rank(b, norm, q.type.rank))
+        added = b.matmul(as_dtype(b, now.only_own(keys[name]), dtype), as_dtype(b, v, dtype), transpose_x=True)
+        after["sum"] = b.add(states["sum"], with_rank(b, added, states["sum"].type.rank))
+        distant = b.matmul(q, with_rank(b, after["sum"], q.type.rank))
+        own = b.select(with_rank(b, seen.taken, q.type.rank), window.scores(q, name), 0.0)
         weights = b.neg(own) if weights is None else b.sub(weights, own)
     assert weights is not None
-    out = b.matmul(weights, as_dtype(b, after["v"], dtype))
+    out = window.values(weights, "v")
     return as_dtype(b, out if distant is None else b.add(out, distant), v.type.dtype), after
-
-
-def _scores(b: Builder, q: Value, k: Value) -> Value:
-    """q k^T, [b, .., t, n]"""
-    return b.matmul(q, as_dtype(b, k, q.type.dtype), transpose_y=True)
 
 
 def _bias(now: DecodeContext, bias: Value, back: Value, chunk: int) -> Value:

@@ -1,4 +1,4 @@
-"""StatefulBackend an op token by token: what it keeps, how a prompt leaves it, how a step uses and renews it.
+"""Where in their sequences the tokens of a call stand, and the states that ops keep between calls.
 
 Axes: b batch, t new tokens, n slots of a state, m what a token looks at. Each row of a batch has its own position.
 """
@@ -22,23 +22,31 @@ class DecodeContext:
     """Where in their sequences the rows of a batch are.
 
     Args:
-        b: the builder of the graph in the making.
-        seen: i32 [b]. After a prompt, how many of its tokens are each row's own; in a step, how many came before it.
-        length: t, the tokens of the prompt, padding among them, or of the step.
-        tokens: how many a step takes at most.
+        b: the builder of the graph.
+        seen: i32 [b]. After a prompt, how many tokens each row has; before new tokens, how many came before them.
+        length: t, the tokens of a call, padding among them.
+        own: i32 [b], how many of the t tokens are each row's own; what pads it stands after them. None for all.
+        many: whether later calls take any number of tokens. Their states have a spare slot, which takes the tokens that
+            are not kept.
         max_len: how many tokens a cache holds; None where nobody has said.
     """
 
     b: Builder
     seen: Value
     length: Size
-    tokens: int = 1
+    own: Value | None = None
+    many: bool = False
     max_len: int | None = None
 
     @property
     def batch(self) -> Size:
         """b, the rows."""
         return self.seen.type.shape[0]
+
+    @property
+    def spare(self) -> int:
+        """The number of spare slots of a state."""
+        return int(self.many)
 
     @property
     def room(self) -> int:
@@ -53,13 +61,25 @@ class DecodeContext:
         """i32 [b, t]: those of the new tokens."""
         return self.b.add(column(self.b, self.seen), self.b.iota(length=self.length))
 
-    def ring(self, span: int) -> int:
-        """n, the slots of a ring in which the `span` tokens up to each new one stand after a step."""
-        return span + self.tokens - 1
+    def after(self) -> Value:
+        """i32 [b]: how many tokens each row has after the new ones."""
+        return self.b.add(self.seen, self.b.size(value=self.length) if self.own is None else self.own)
 
-    def is_token(self) -> Value:
-        """bool [b, t]: which tokens of a prompt are the row's own; what pads it stands after them."""
-        return self.b.less(self.b.iota(length=self.length), column(self.b, self.seen))
+    def is_own(self) -> Value | None:
+        """bool [b, t]: which tokens are the row's own; None if all are."""
+        if self.own is None:
+            return None
+        return self.b.less(self.b.iota(length=self.length), column(self.b, self.own))
+
+    def only_own(self, x: Value) -> Value:
+        """[b, .., t, d] with zeros in place of padding."""
+        own = self.is_own()
+        return x if own is None else self.b.select(with_rank(self.b, column(self.b, own), x.type.rank), x, 0.0)
+
+    def slots(self, wanted: Value, kept: Value, spare: int) -> Value:
+        """i32 [b, t]: the wanted slots, and the spare one for tokens that are not kept."""
+        b = self.b
+        return b.select(kept, wanted, b.add(b.mul(wanted, 0), spare))
 
 
 def column(b: Builder, x: Value) -> Value:
@@ -67,12 +87,12 @@ def column(b: Builder, x: Value) -> Value:
     return b.reshape(x, shape=(*x.type.shape, 1))
 
 
-def under_heads(b: Builder, x: Value, rank: int) -> Value:
-    """[b, t, m] -> [b, 1, .., t, m], to stand beside a value of that rank; a number stays one"""
+def with_rank(b: Builder, x: Value, rank: int) -> Value:
+    """[b, t, m] <-> [b, 1, .., t, m], to stand beside a value of that rank; a number stays one"""
     if x.type.rank in (0, rank):
         return x
     batch, *rest = x.type.shape
-    return b.reshape(x, shape=(batch, *(1,) * (rank - x.type.rank), *rest))
+    return b.reshape(x, shape=(batch, *(1,) * (rank - x.type.rank), *rest[max(0, x.type.rank - rank) :]))
 
 
 def equal(b: Builder, x: Any, y: Any) -> Value:
@@ -104,24 +124,29 @@ def last_positions(b: Builder, seen: Value, slots: int) -> Value:
     return b.sub(column(b, b.sub(seen, 1)), back)
 
 
-def ring_after(now: DecodeContext, x: Value, slots: int) -> Value:
+def ring_after(now: DecodeContext, x: Value, span: int) -> Value:
     """[b, .., t, d] of a prompt -> [b, .., n, d], its last tokens, each in its slot; what fills the others is finite"""
-    return take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, slots), 0))
-
-
-def ring_step(now: DecodeContext, ring: Value, x: Value) -> Value:
-    """[b, .., n, d] with new rows [b, .., t, d], each in its slot"""
-    slots = ring.type.shape[-2]
-    assert isinstance(slots, int)
-    return now.b.put_rows(ring, x, remainder(now.b, now.positions(), slots))
+    last = take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, span), 0))
+    return now.b.pad(last, axis=x.type.rank - 2, after=now.spare) if now.spare else last
 
 
 def cache_after(now: DecodeContext, x: Value) -> Value:
-    """[b, .., t, d] of a prompt -> [b, .., max_len, d], each token at its position"""
-    axis = x.type.rank - 2
-    return now.b.slice(now.b.pad(x, axis=axis, after=now.room), axis=axis, stop=now.room)
+    """[b, .., t, d] of a prompt -> [b, .., m, d], each token at its position"""
+    return of_size(now.b, x, x.type.rank - 2, now.room + now.spare)
+
+
+def of_size(b: Builder, x: Value, axis: int, count: int) -> Value:
+    """The first `count` of an axis, with zeros for those that x does not have."""
+    return b.slice(b.pad(x, axis=axis, after=count), axis=axis, stop=count)
+
+
+def put_in_cache(now: DecodeContext, cache: Value, x: Value) -> Value:
+    """[b, .., m, d] with new rows [b, .., t, d], each at its position"""
+    places, own = now.positions(), now.is_own()
+    places = places if own is None else now.slots(places, own, now.room)
+    return now.b.put_rows(cache, with_rank(now.b, x, cache.type.rank), places)
 
 
 def visible_slots(now: DecodeContext) -> Value:
     """bool [b, t, m]: whether position m of a cache is not after the token"""
-    return now.b.less_equal(now.b.iota(length=now.room), column(now.b, now.positions()))
+    return now.b.less_equal(now.b.iota(length=now.room + now.spare), column(now.b, now.positions()))

@@ -1,6 +1,6 @@
 """Attention to every token so far, token by token: caches of keys and values, and biases by distance.
 
-Axes: b batch, h heads, t new tokens, m the max_len slots of a cache, s key, e value.
+Axes: b batch, h heads, t new tokens, m the slots of a cache, max_len and a spare one, s key, e value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flashir.ir.streaming import States
-from flashir.ops.decode.context import DecodeContext, cache_after, column, under_heads, visible_slots
+from flashir.ops.decode.context import DecodeContext, cache_after, column, put_in_cache, visible_slots, with_rank
 
 if TYPE_CHECKING:
     from flashir.ir.graph import Value
@@ -25,18 +25,18 @@ def caches_step(
 ) -> tuple[Value, States]:
     """kernel(q k^T + bias) v over what was and what is new, [b, .., t, e]; the bias is [b, t, m]"""
     b = now.b
-    positions = now.positions()
-    after = {name: b.put_rows(states[name], x, positions) for name, x in (("k", k), ("v", v))}
-    scores = b.matmul(q, after["k"], transpose_y=True)
+    after = {name: put_in_cache(now, states[name], x) for name, x in (("k", k), ("v", v))}
+    keys, values = (with_rank(b, after[name], x.type.rank) for name, x in (("k", k), ("v", v)))
+    scores = b.matmul(q, keys, transpose_y=True)
     if bias is not None:
-        scores = b.add(scores, under_heads(b, bias, scores.type.rank))
-    seen = under_heads(b, visible_slots(now), scores.type.rank)
+        scores = b.add(scores, with_rank(b, bias, scores.type.rank))
+    seen = with_rank(b, visible_slots(now), scores.type.rank)
     (weights,) = b.results(kernel, b.select(seen, scores, float("-inf")))
-    return b.matmul(weights, after["v"]), after
+    return b.matmul(weights, values), after
 
 
 def by_distance(now: DecodeContext, near: Callable[[int], Value]) -> Value:
     """[b, t, m]: `near(m)` gives a weight for each of the distances 0 .. m - 1, [m]; of later positions, any"""
     b = now.b
-    back = b.sub(column(b, now.positions()), b.iota(length=now.room))
+    back = b.sub(column(b, now.positions()), b.iota(length=now.room + now.spare))
     return b.gather(near(now.room), b.minimum(b.maximum(back, 0), now.room - 1))

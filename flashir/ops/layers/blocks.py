@@ -140,8 +140,13 @@ def _ref_learned(x: Any, p: Params, max_len: int, **_: Any) -> Any:
     return x + p["weight"][: x.shape[1]]
 
 
-def _step_learned(now: DecodeContext, states: States, x: Value, p: Params, **_: Attr) -> tuple[Value, States]:
-    return now.b.add(x, now.b.gather(p["weight"], now.positions())), {}
+def _step_learned(
+    now: DecodeContext, states: States, x: Value, p: Params, max_len: int, **_: Attr
+) -> tuple[Value, States]:
+    table, places = p["weight"], now.positions()
+    if now.own is not None:  # padding may be beyond the table
+        places = now.b.minimum(places, max_len - 1)
+    return now.b.add(x, now.b.gather(table, places)), {}
 
 
 learned_position = define_op(

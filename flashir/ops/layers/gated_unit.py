@@ -104,8 +104,9 @@ def _shift_step(now: DecodeContext, states: States, x: Value) -> tuple[Value, St
     b, t = now.b, now.length
     late, own = _halves(b, x)
     both = b.concat(states["late"], late, axis=1)
-    shifted = b.slice(both, axis=1, stop=t)
-    return b.concat(shifted, own, axis=-1), {"late": b.slice(both, axis=1, start=t, stop=t + 1)}
+    shifted = b.concat(b.slice(both, axis=1, stop=t), own, axis=-1)
+    last = b.slice(both, axis=1, start=t, stop=t + 1) if now.own is None else take_rows(b, both, column(b, now.own))
+    return shifted, {"late": last}
 
 
 token_shift = define_op(

@@ -11,7 +11,7 @@ from flashir.ir.op import OpDef, choice, define_op, flag, sample
 from flashir.ops.attention.documents import document_lengths, document_numbers, ref_lengths
 from flashir.ops.attention.quadratic import ref_quadratic
 from flashir.ops.attention.softmax import ref_softmax_attention
-from flashir.ops.decode.context import column, under_heads
+from flashir.ops.decode.context import column, with_rank
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.blocks import Params, apply_norm, ref_norm
 from flashir.ops.layers.multi_head import (
@@ -87,7 +87,7 @@ def _relu2_attention(b: Builder, q: Value, k: Value, v: Value, documents: Value 
     if documents is None:
         tokens = b.maximum(b.size(value=length, dtype=accumulation_dtype(dtype)), 1.0)
     else:
-        tokens = under_heads(b, column(b, document_lengths(b, documents, length, accumulation_dtype(dtype))), 4)
+        tokens = with_rank(b, column(b, document_lengths(b, documents, length, accumulation_dtype(dtype))), 4)
         documents = document_numbers(b, documents, length)
     q = scaled(b, q, b.mul(b.reciprocal(b.sqrt(tokens)), inverse_root(q)))
     bias = b.broadcast(b.constant(0.0, dtype), shape=(length, length))

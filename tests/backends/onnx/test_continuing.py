@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
-from flashir.backends.decoding import decoding
+import numpy as np
+import pytest
+
+from flashir.backends.decoding import Decoding, Extending, decoding, extending
 from flashir.backends.lowering import Lowering
-from flashir.ir import Builder
+from flashir.ir import Builder, Value
 from flashir.models.parameters import unit
-from flashir_onnx.continuing import continued, renewed
+from flashir_onnx.continuing import continued
+from flashir_onnx.in_place import Update, updates
 from tests.decode.support import ROOM, model
 
 LOWERING = Lowering.of("onnx:cpu")
 
 
-def in_place(name: str) -> dict[str, bool]:
-    made = decoding(model(name), max_len=ROOM)
-    return dict(zip((state.name for state in made.state), renewed(LOWERING.run(made.step)), strict=True))
+def others(name: str, made: Decoding | Extending, wanted: Update) -> list[str]:
+    """The states that are updated in another way."""
+    graph = LOWERING.run(made.graphs[-1])
+    found = dict(zip((state.name for state in made.state), updates(graph, len(made.state)), strict=True))
+    return [state for state, update in found.items() if update is not wanted]
 
 
-def test_what_is_large_is_renewed_in_place() -> None:
-    assert in_place("flash") == {
-        "position": False,
-        **{f"layers.{i}.{name}": True for i in range(2) for name in ("sum", "quad_k", "lin_k", "v")},
-    }
-    assert {name for name, here in in_place("combiner").items() if not here} == {
-        "position",
-        *(name for name in in_place("combiner") if name.endswith("open")),
-    }
-    for name in ("transformer++", "flash-quad", "performer", "mc-transformer++"):
-        assert [state for state, here in in_place(name).items() if not here] == ["position"]
+@pytest.mark.parametrize("name", ["flash", "transformer++", "flash-quad", "performer", "mc-transformer++", "combiner"])
+def test_what_is_large_is_updated_by_the_op_alone_that_reads_it(name: str) -> None:
+    small = [f"layers.{i}.attn.open" for i in range(2)] if name == "combiner" else []
+    found = others(name, decoding(model(name), max_len=ROOM), Update.ALONE)
+    assert {state.replace("2.open", "open") for state in found} == {"position", *small}
 
 
-def test_what_something_else_reads_is_not() -> None:
-    b = Builder("m")
-    x, state = b.input("x", "f32[B, 2]"), b.input("state", "f32[B, 2]")
-    after = b.add(state, x)
-    assert renewed(b.finish(after, after)) == (True,)
-    b = Builder("m")
-    x, state = b.input("x", "f32[B, 2]"), b.input("state", "f32[B, 2]")
-    assert renewed(b.finish(b.mul(state, x), b.add(state, x))) == (False,)
-    b = Builder("m")
-    x, state = b.input("x", "f32[B, 2]"), b.input("state", "f32[B, 2]")
-    assert renewed(b.finish(x, b.mul(state, x))) == (False,)
-    b = Builder("m")
-    x, state = b.input("x", "f32[B, 2]"), b.input("state", "f32[2]")
-    assert renewed(b.finish(x, b.add(state, x))) == (False,)
+def test_many_tokens_are_put_into_rings_last() -> None:
+    made = extending(model("flash"))
+    assert others("flash", made, Update.LAST) == [f"layers.{i}.sum" for i in range(2)]
+    assert not others("performer", extending(model("performer")), Update.ALONE)
+    assert not others("transformer++", extending(model("transformer++"), max_len=ROOM), Update.ALONE)
+
+
+def test_what_something_else_reads_is_copied() -> None:
+    def update(build: Callable[[Builder, Value, Value], tuple[Value, Value]], shape: str = "f32[B, 2]") -> Update:
+        b = Builder("m")
+        return updates(b.finish(*build(b, b.input("x", "f32[B, 2]"), b.input("state", shape))), 1)[0]
+
+    assert update(lambda b, x, state: (x, b.add(state, x))) is Update.ALONE
+    assert update(lambda b, x, state: (b.mul(state, x), b.add(state, x))) is Update.COPIED
+    assert update(lambda b, x, state: (x, b.mul(state, x))) is Update.COPIED
+    assert update(lambda b, x, state: (x, b.add(state, x)), "f32[2]") is Update.COPIED
+    assert update(lambda b, x, state: (x, state)) is Update.COPIED
 
 
 def test_a_step_writes_over_the_states_that_it_was_given() -> None:
@@ -56,7 +59,7 @@ def test_a_step_writes_over_the_states_that_it_was_given() -> None:
     old = [state.numpy().copy() for state in states]
     _, after = step([np.array([[4]])], states)
     for spec, before, state, new in zip(made.state, old, states, after, strict=True):
-        assert (new is state) == (spec.name != "position")
+        assert new is state, spec.name
         assert (new.numpy() != before).any()
 
 

@@ -1,4 +1,4 @@
-"""A decoder as an artefact: what other hosts see of it, that it is of one piece, and what is refused."""
+"""A decoder in two parts: what other hosts see of it, that it is of one piece, and what is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ OTHERS = ("performer", "transformer++")
 
 def export(out: Path, name: str = "flash", seed: int = 0, **more: Any) -> Path:
     graph = model(name)
-    flashir.export(graph, out, params=unit(graph, seed), **{"decode": True, "max_len": ROOM, "force": True, **more})
+    flashir.export(
+        graph, out, params=unit(graph, seed), **{"decode": True, "split": True, "max_len": ROOM, "force": True, **more}
+    )
     return out
 
 
@@ -85,7 +87,7 @@ def test_a_decoder_has_no_input_for_segments_or_a_mask(tmp_path: Path, told: dic
     system, settings = ZOO["flash" if "segments" in told else "transformer++"]
     graph = flashir.model(system, **settings, **told)
     params = unit(graph)
-    flashir.export(graph, tmp_path, params=params, decode=True, max_len=ROOM)
+    flashir.export(graph, tmp_path, params=params, decode=True, split=True, max_len=ROOM)
     names = [[each.name for each in session(tmp_path / file).get_inputs()] for file in (MODEL_FILE, PREFILL_FILE)]
     assert names == [["input_ids", "segment_ids" if "segments" in told else "mask"], ["input_ids", "lengths"]]
     wanted = tokens(decoder(flashir.model(system, **settings), "onnx:cpu", params, max_len=ROOM))
@@ -144,7 +146,7 @@ def test_what_nothing_limits_has_no_max_len(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_weights_are_there_once(tmp_path: Path, dtype: str) -> None:
     graph = flashir.model("flash", **SMALL | {"d_model": 128, "vocab": 256}, chunk=8, key_dim=32)
-    flashir.export(graph, tmp_path, decode=True, dtype=dtype)
+    flashir.export(graph, tmp_path, decode=True, split=True, dtype=dtype)
     models = [onnx.load(tmp_path / name, load_external_data=False) for name in sorted(FILES)]
     (data,) = tmp_path.glob("model-*.data")
     needed = sum(np.prod(spec.shape) for spec in parameters(graph).values()) * np.dtype(dtype).itemsize
@@ -190,8 +192,12 @@ def test_every_state_may_be_written_where_it_stands(written: Callable[[str], Pat
 
 
 def test_each_model_is_checked_and_said_to_be(tmp_path: Path) -> None:
-    checks = flashir.export(model("flash"), tmp_path, decode=True).checks
-    for said in ("prefill.onnx: ONNX checker", "step.onnx: ONNX checker", "prefill and 4 steps of 2 prompts"):
+    checks = flashir.export(model("flash"), tmp_path, decode=True, split=True).checks
+    for said in (
+        "prefill.onnx: ONNX checker",
+        "step.onnx: ONNX checker",
+        "2 prompts and 4 tokens after each by the decoder",
+    ):
         assert any(said in line for line in checks), said
 
 
@@ -267,7 +273,7 @@ def test_an_export_that_fails_its_check_leaves_the_old_one(
 ) -> None:
     shutil.copytree(out, tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr("flashir_onnx.decoder._read_first", lambda step, _: step.node.pop())  # no result any more
+    monkeypatch.setattr("flashir_onnx.in_place._read_first", lambda step, *_: step.node.pop())  # no result any more
     with pytest.raises(ArtefactError):
         export(tmp_path / "out", seed=1)
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
@@ -326,9 +332,9 @@ def test_states_of_another_batch_are_refused_by_the_file_itself(written: Callabl
 
 def test_states_of_another_model_are_refused(out: Path, tmp_path: Path) -> None:
     one, other = restored(out), restored(export(tmp_path, "flash-local"))
-    _, state = one.prefill(PROMPTS)
+    state, _ = one.start(PROMPTS)
     with pytest.raises(InputError, match="belongs to another decoder"):
-        other.step([1, 2, 3], state)
+        other.extend(state, [1, 2, 3])
     _, *states = session(out / PREFILL_FILE).run(
         None, {"input_ids": np.ones((1, 4), np.int64), "lengths": np.array([4])}
     )
@@ -340,14 +346,14 @@ def test_states_of_another_model_are_refused(out: Path, tmp_path: Path) -> None:
 
 def test_learned_positions_end_where_they_end(tmp_path: Path) -> None:
     short = flashir.model("transformer", **SMALL, heads=2, max_len=6)
-    flashir.export(short, tmp_path, params=unit(short), decode=True, max_len=ROOM)
+    flashir.export(short, tmp_path, params=unit(short), decode=True, split=True, max_len=ROOM)
     back = restored(tmp_path)
     assert (back.limit, metadata(tmp_path / STEP_FILE)["flashir.max_len"]) == (6, "6")
     with pytest.raises(InputError, match="row 0 would have 7 tokens, this decoder can hold 6"):
-        back.prefill([[1] * 7])
-    _, state = back.prefill([[1] * 6])
+        back.start([[1] * 7])
+    state, _ = back.start([[1] * 6])
     with pytest.raises(InputError, match="7 tokens"):
-        back.step([1], state)
+        back.extend(state, [1])
     with pytest.raises(Exception, match="ONNXRuntimeError"):
         session(tmp_path / PREFILL_FILE).run(None, {"input_ids": np.ones((1, 7), np.int64), "lengths": np.array([7])})
 
@@ -370,7 +376,7 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_written(
 
 
 def test_one_half_is_no_model(out: Path) -> None:
-    with pytest.raises(ArtefactError, match="one half of a decoder"):
+    with pytest.raises(ArtefactError, match="a file of a decoder"):
         OnnxBackend().load(out / STEP_FILE, "cpu")
 
 

@@ -123,8 +123,7 @@ def test_a_table_that_is_read_by_rows_and_multiplied_is_there_once():
 def test_a_decoder_has_its_narrow_weights_once(kind, runtime_ops, tmp_path):
     model = flashir.model("transformer++", size="tiny")
     graphs = hosted(decoding(model, max_len=64))
-    graphs = type(graphs)(lowered(graphs.prefill), lowered(graphs.step), graphs.state, graphs.max_len)
-    made = parts(lowered(model), graphs, flashir.init(model), {})
+    made = parts(lowered(model), graphs.lowered(Lowering.of("onnx:cpu")), flashir.init(model), {})
     narrow = quantiser(kind, runtime_ops=runtime_ops)
     write({name: Part(narrow(part.emitted), part.metadata) for name, part in made.items()}, tmp_path)
     (data,) = tmp_path.glob("model-*.data")

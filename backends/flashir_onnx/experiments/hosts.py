@@ -1,0 +1,155 @@
+"""One decoder graph against two, and ONNX Runtime GenAI against flashir's own loop.
+
+    flashir export flash --size base --task lm --for genai --end-token ... -o one/     or --decode
+    flashir export flash --size base --task lm --split -o two/
+    python -m flashir_onnx.experiments.hosts one/ two/ --rounds 100
+
+Tokens are timed alternately in one process with one thread, by processor time, which other programs on the machine
+disturb least. Memory is that of a process of its own for each case, after a prompt and a token. GenAI is measured if
+the first folder is for it and the package is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+import flashir
+from flashir.generation.generate import restored
+from flashir.machine.peak_memory import resident_memory
+
+PROMPT, TOKENS = 256, 64
+
+
+def reading(folder: Path, name: str) -> Callable[[], None]:
+    """A function that reads a token of one row with decoder.onnx or step.onnx, states in place."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = ort.InferenceSession(folder / name, options)
+    binding, first = session.io_binding(), 2 if name == "decoder.onnx" else 1
+    binding.bind_output("logits")
+    for before, after in zip(session.get_inputs()[first:], session.get_outputs()[1:], strict=True):
+        dtype = np.int64 if "int64" in before.type else np.float32
+        state = ort.OrtValue.ortvalue_from_numpy(np.zeros([1, *before.shape[1:]], dtype))
+        binding.bind_ortvalue_input(before.name, state)
+        binding.bind_ortvalue_output(after.name, state)
+    position = 0
+
+    def read() -> None:
+        nonlocal position
+        ids, places = np.ones((1,) * first, np.int64), np.full((1, 1), position)
+        binding.bind_cpu_input("input_ids", ids)
+        if first == 2:
+            binding.bind_cpu_input("position_ids", places)
+        session.run_with_iobinding(binding)
+        position += 1
+
+    return read
+
+
+def tokens_in_turn(one: Path, two: Path, rounds: int) -> dict[str, float]:
+    """Median milliseconds of a token, and the median of their ratio."""
+    calls = {name: reading(folder, name) for folder, name in ((one, "decoder.onnx"), (two, "step.onnx"))}
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 5):
+        for name in sorted(calls, reverse=bool(number % 2)):
+            start = time.process_time()
+            calls[name]()
+            found[name].append(1e3 * (time.process_time() - start))
+    ratios = [x / y for x, y in zip(found["decoder.onnx"][5:], found["step.onnx"][5:], strict=True)]
+    return {**{name: median(ms[5:]) for name, ms in found.items()}, "ratio": median(ratios)}
+
+
+def memory(folder: Path) -> dict[str, float]:
+    """MiB of this process after a prompt and a token."""
+    before = resident_memory() or 0
+    made = restored(folder)
+    state, _ = made.start([[1] * PROMPT])
+    made.extend(state, [1])
+    return {"MiB": ((resident_memory() or 0) - before) / 2**20}
+
+
+def prompt(folder: Path, rounds: int) -> dict[str, float]:
+    """Milliseconds of processor time for a prompt of four pieces."""
+    made, found = restored(folder), []
+    for _ in range(rounds):
+        start = time.process_time()
+        made.start([[1] * 4 * PROMPT])
+        found.append(1e3 * (time.process_time() - start))
+    return {"ms": median(found)}
+
+
+def loops(folder: Path) -> dict[str, float]:
+    """Tokens a second of flashir's loop and of GenAI, and whether their tokens are equal."""
+    import onnxruntime_genai as genai
+
+    text = list(range(1, PROMPT + 1))
+    made = restored(folder)
+    mine: list[int] = []
+    start = time.perf_counter()
+    for row in flashir.generate(made, [text], tokens=TOKENS):
+        mine.append(int(row[0]))
+    middle = time.perf_counter()
+    loaded = genai.Model(str(folder))
+    params = genai.GeneratorParams(loaded)
+    params.set_search_options(max_length=PROMPT + TOKENS)
+    host = genai.Generator(loaded, params)
+    begun = time.perf_counter()
+    host.append_tokens(np.array(text, np.int32))
+    theirs = []
+    while not host.is_done():
+        host.generate_next_token()
+        theirs.append(int(host.get_next_tokens()[0]))
+    end = time.perf_counter()
+    equal = theirs == mine[: len(theirs)]
+    return {"flashir": len(mine) / (middle - start), "genai": len(theirs) / (end - begun), "equal": float(equal)}
+
+
+CASES: dict[str, Callable[[Sequence[Path], int], dict[str, float]]] = {
+    "a token": lambda folders, rounds: tokens_in_turn(folders[0], folders[1], rounds),
+    "memory of decoder.onnx": lambda folders, rounds: memory(folders[0]),
+    "memory of prefill.onnx and step.onnx": lambda folders, rounds: memory(folders[1]),
+    "a prompt of 1024, decoder.onnx": lambda folders, rounds: prompt(folders[0], 3),
+    "a prompt of 1024, prefill.onnx": lambda folders, rounds: prompt(folders[1], 3),
+    "tokens a second": lambda folders, rounds: loops(folders[0]),
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER", help="with decoder.onnx; with step.onnx")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(CASES[args.case](args.folders, args.rounds)))
+        return
+    for case in CASES:
+        command: list[Any] = [
+            sys.executable,
+            "-m",
+            __spec__.name,
+            *args.folders,
+            "--rounds",
+            args.rounds,
+            "--case",
+            case,
+        ]
+        ran = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        reason = (ran.stderr.strip().splitlines() or ["failed"])[-1]
+        print(f"{case:40} {ran.stdout.strip() if not ran.returncode else reason}")
+
+
+if __name__ == "__main__":
+    main()

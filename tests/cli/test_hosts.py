@@ -1,0 +1,64 @@
+"""flashir export --for: the folders that hosts read, with the tokenizer and the tokens that end texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import TINY, Cli
+
+TEXT = "The quick fox"
+
+
+@pytest.fixture(scope="module")
+def ending(worded: Path) -> str:
+    """A token of the tokenizer, to end texts."""
+    vocab: dict[str, int] = json.loads((worded / "tokenizer.json").read_text())["model"]["vocab"]
+    return max(vocab, key=lambda name: vocab[name])
+
+
+@pytest.mark.parametrize("host", ["genai", "hub"])
+def test_a_folder_names_its_end_token_and_has_the_tokenizer(
+    cli: Cli, worded: Path, tmp_path: Path, host: str, ending: str
+) -> None:
+    out = tmp_path / "out"
+    made = cli.json("export", worded, "--for", host, "--end-token", ending, "-o", out)
+    written = {Path(file).name for file in made["files"]}
+    assert written == {file.name for file in out.iterdir()}
+    configs = {
+        "genai": {"genai_config.json", "decoder.onnx"},
+        "hub": {"config.json", "modeling_flashir.py", "README.md"},
+    }
+    assert configs[host] | {"tokenizer.json", "tokenizer_config.json"} < written
+    assert json.loads((out / "tokenizer_config.json").read_text())["eos_token"] == ending
+    assert "the folder is not empty" in cli.fails("export", worded, "--for", host, "--end-token", ending, "-o", out)
+
+
+def test_genai_reads_the_tokenizer(cli: Cli, worded: Path, tmp_path: Path, ending: str) -> None:
+    genai: Any = pytest.importorskip("onnxruntime_genai")
+    out = tmp_path / "out"
+    cli.ok("export", worded, "--for", "genai", "--end-token", ending, "-o", out)
+    (wanted,) = cli.json("generate", out, "--prompt", TEXT, "--tokens", 12, "--temperature", 0)["results"]
+    model = genai.Model(str(out))
+    params = genai.GeneratorParams(model)
+    params.set_search_options(max_length=64)
+    host = genai.Generator(model, params)
+    ids = genai.Tokenizer(model).encode(TEXT)
+    assert len(ids) == wanted["prompt_tokens"]
+    host.append_tokens(np.asarray(ids, np.int32))
+    for token in wanted["tokens"]:
+        host.generate_next_token()
+        assert int(host.get_next_tokens()[0]) == token
+
+
+def test_what_is_refused(cli: Cli, worded: Path, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "out")
+    said = cli.fails("export", *TINY, "--for", "genai", *out)
+    assert "needs a token that ends texts" in said and "--end-token" in said
+    assert "give --split or --for, not both" in cli.fails("export", worded, "--split", "--for", "genai", *out)
+    assert "no token 'absent'" in cli.fails("export", worded, "--for", "hub", "--end-token", "absent", *out)
+    assert not (tmp_path / "out").exists()
