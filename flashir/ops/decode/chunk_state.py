@@ -1,14 +1,14 @@
-"""The chunked recurrence, token by token: the sum over all tokens so far, and the tokens of the current chunk.
+"""The chunked recurrence token by token: the sum over all tokens so far, and the tokens of the current chunk.
 
-A chunk sees the sum of k^T v over the chunks before it. Kept is the sum R over every token so far, which a new token
-changes by one product of rank 1; what it holds of the own chunk is taken out again where the scores are,
+A chunk sees the sum of k^T v over the chunks before it. The state is the sum R over all tokens so far, to which a new
+token adds a product of rank 1. The part of the current chunk is subtracted in the scores:
 
-    q R - q (K^T V of the own chunk) = q R - sum over the chunk of (q k_j) v_j,
+    q R - q (K^T V of the own chunk) = q R - sum over the chunk of (q k_j) v_j.
 
-so that a border between chunks, inside a call too, is a matter of masks. No K^T V of a chunk is computed at its end.
-The sum is renewed first, and then looked at: nothing but what renews it reads it, so a target may do so in place.
+So the borders of chunks, also inside a call, only affect masks, and no K^T V of a chunk is computed at its end. The sum
+is updated before it is read, and only the update reads the old one, so a target may update it in place.
 
-Axes: b batch, h heads, t new tokens, m what they look at (`Window`), s key, e expanded.
+Axes: b batch, h heads, t new tokens, m positions that they attend to (`Window`), s key, e expanded.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Part = tuple["Value", str]
 
 @dataclass(frozen=True)
 class Masks:
-    """What the new tokens see of their window, themselves among it.
+    """The masks of new tokens over their window, which includes themselves.
 
     Args:
-        near: bool [b, t, m], what attends one by one.
-        taken: bool [b, t, m], what the sum holds too much: the own chunk, and the new tokens of later ones.
-        chunks: i32 [b, t], how many chunks stand before.
-        back: i32 [b, t, m], how far a key stands before the token.
+        near: bool [b, t, m], the keys of local attention.
+        taken: bool [b, t, m], the keys to subtract from the sum: those of its own chunk and of later new tokens.
+        chunks: i32 [b, t], the number of earlier chunks.
+        back: i32 [b, t, m], the distance of a key before the token.
     """
 
     near: Value
@@ -56,7 +56,7 @@ class Masks:
 
 
 def masks(now: DecodeContext, window: Window, chunk: int, overlap: bool) -> Masks:
-    """Those of new tokens; with `overlap` a chunk also sees the one before."""
+    """The masks of new tokens. With `overlap`, a chunk also sees the previous chunk."""
     b, query = now.b, now.positions()
     chunks, of_key = b.floor_div(query, divisor=chunk), b.floor_div(b.maximum(window.keys, 0), divisor=chunk)
     own, other, key, query = column(b, chunks), _row(b, of_key), _row(b, window.keys), column(b, query)
@@ -67,7 +67,7 @@ def masks(now: DecodeContext, window: Window, chunk: int, overlap: bool) -> Mask
 
 
 def seen_at_once(chunk: int, overlap: bool) -> int:
-    """The most keys that attend to a token one by one, and so the span of a bias."""
+    """The most keys of local attention, and so the span of a bias."""
     return 2 * chunk if overlap else chunk
 
 
@@ -77,33 +77,33 @@ def chunks_after(
     """The states after a prompt.
 
     Args:
-        now: after the prompt.
+        now: the context after the prompt.
         v: [b, .., t, e].
         keys: [b, .., t, s] by name.
-        far: which keys are summed up with v, if any.
+        far: the name of the keys that are summed with v, if any.
         chunk, overlap: as in the op.
     """
     span = seen_at_once(chunk, overlap)
-    kept = {name: ring_after(now, x, span) for name, x in {**keys, "v": v}.items()}
-    return kept if far is None else {"sum": sum_after(now, keys[far], v), **kept}
+    rings = {name: ring_after(now, x, span) for name, x in {**keys, "v": v}.items()}
+    return rings if far is None else {"sum": sum_after(now, keys[far], v), **rings}
 
 
 def sum_after(now: DecodeContext, k: Value, v: Value, decay: Value | None = None) -> Value:
-    """[b, .., t, s], [b, .., t, e] -> k^T v over each row's own tokens, [b, .., s, e] in float32 at least
+    """[b, .., t, s], [b, .., t, e] -> k^T v over the tokens of each row, [b, .., s, e] in float32 or wider
 
-    With the log of a decay, [..] or [b, .., t], each product is what is left of it after the last token.
+    With the logarithm of a decay, [..] or [b, .., t], each product is decayed to the last token.
     """
     b, dtype = now.b, accumulation_dtype(v.type.dtype)
     keys = as_dtype(b, k, dtype)
     if decay is not None:
-        each = now.only_own(column(b, _of_each_token(b, decay, v.type)))
-        after = b.sub(b.reduce_sum(each, axes=(-2,), keepdims=True), b.cumsum(each, axis=v.type.rank - 2))
+        decays = now.only_own(column(b, _of_each_token(b, decay, v.type)))
+        after = b.sub(b.reduce_sum(decays, axes=(-2,), keepdims=True), b.cumsum(decays, axis=v.type.rank - 2))
         keys = b.mul(keys, b.exp(after))
     return b.matmul(now.only_own(keys), as_dtype(b, v, dtype), transpose_x=True)
 
 
 def _of_each_token(b: Builder, decay: Value, v: TensorType) -> Value:
-    """The decay of each token, [b, .., t], of one that may be the same for all, [..]"""
+    """The decay of each token, [b, .., t]; a constant decay [..] is broadcast."""
     shape = v.shape[:-1]
     return decay if decay.type.shape == shape else b.broadcast(column(b, decay), shape=shape)
 
@@ -113,8 +113,8 @@ def sum_step(
 ) -> tuple[Value, States]:
     """q_t (the sum over all tokens up to t), [b, .., t, e]; the sum is [b, .., s, e]
 
-    Without decay, what the new sum holds too much, k_m^T v_m of the new m > t, is taken out again. With it, the state
-    first decays by what the first new token leaves of it, and fades from there on, so that nothing grows.
+    Without decay, k_m^T v_m of the new tokens m > t is subtracted from the new sum. With decay, the state first decays
+    to the first new token and is decayed further from there, so that no factor exceeds 1.
     """
     b, dtype, length = now.b, states["sum"].type.dtype, now.length
     queries, keys, values = (as_dtype(b, x, dtype) for x in (q, now.only_own(k), v))
@@ -126,15 +126,15 @@ def sum_step(
             later = b.select(until_now(b, length), 0.0, b.matmul(queries, keys, transpose_y=True))
             out = b.sub(out, b.matmul(later, values))
         return as_dtype(b, out, v.type.dtype), {"sum": after}
-    each = b.reshape(now.only_own(column(b, _of_each_token(b, decay, v.type))), shape=v.type.shape[:-1])
-    axis = each.type.rank - 1
-    first = b.slice(each, axis=axis, stop=1)
+    decays = b.reshape(now.only_own(column(b, _of_each_token(b, decay, v.type))), shape=v.type.shape[:-1])
+    axis = decays.type.rank - 1
+    first = b.slice(decays, axis=axis, stop=1)
     begun = b.mul(states["sum"], b.exp(column(b, first)))
     if length == 1:
         after = b.add(begun, b.matmul(keys, values, transpose_x=True))
         return as_dtype(b, b.matmul(queries, after), v.type.dtype), {"sum": after}
-    until = b.sub(b.cumsum(each, axis=axis), first)  # from after the first token
-    end = b.sub(b.reduce_sum(each, axes=(-1,), keepdims=True), first)
+    until = b.sub(b.cumsum(decays, axis=axis), first)  # from after the first token
+    end = b.sub(b.reduce_sum(decays, axes=(-1,), keepdims=True), first)
     ago = b.sub(column(b, until), b.reshape(until, shape=(*until.type.shape[:-1], 1, length)))
     left = b.exp(b.select(until_now(b, length), ago, float("-inf")))
     scores = b.mul(b.matmul(queries, keys, transpose_y=True), left)
@@ -158,16 +158,16 @@ def chunks_step(
     bias: Value | None = None,
     overlap: bool = False,
 ) -> tuple[Value, States]:
-    """What new tokens find, and the states after them.
+    """The results of new tokens, and the states after them.
 
     Args:
-        now: before them.
-        states: `sum` [b, .., s, e] where there is a far part; `v` and keys by name, [b, .., n, *].
+        now: the context before the new tokens.
+        states: `sum` [b, .., s, e] if there is a far part; `v` and keys by name, [b, .., n, *].
         v: [b, .., t, e].
         keys: [b, .., t, s] by name.
-        local, far: queries [b, .., t, s] and the name of their keys: of attention within chunks, and between them.
+        local, far: queries [b, .., t, s] and the name of their keys, for attention within chunks and between chunks.
         chunk, lin_norm, overlap: as in the op.
-        kernel: the op that makes weights of local scores.
+        kernel: the op that turns local scores into weights.
         bias: [2 chunk, 2 chunk] with overlap, else [chunk, chunk], or none.
     """
     b, dtype = now.b, accumulation_dtype(v.type.dtype)
@@ -199,7 +199,7 @@ def chunks_step(
 
 
 def _bias(now: DecodeContext, bias: Value, back: Value, chunk: int) -> Value:
-    """[b, t, n]: the entries of a bias for those positions; of what is masked, any entry"""
+    """[b, t, n]: the entries of a bias for these positions; masked entries are unspecified"""
     b, span = now.b, bias.type.shape[0]
     assert isinstance(span, int)
     row = column(b, b.add(remainder(b, now.positions(), chunk), span - chunk))
@@ -208,7 +208,7 @@ def _bias(now: DecodeContext, bias: Value, back: Value, chunk: int) -> Value:
 
 
 def _norm(b: Builder, chunks: Value, chunk: int, lin_norm: str, dtype: DType) -> Value:
-    """What the global part is multiplied by, for each token, [b, t, 1], or for all, []"""
+    """The factor of the global part, per token [b, t, 1] or for all []."""
     if lin_norm != "chunk_mean":
         return b.constant(1.0 if lin_norm == "none" else 1.0 / chunk, dtype)
     return b.mul(b.reciprocal(b.maximum(b.cast(chunks, dtype=dtype), 1.0)), 1.0 / chunk)

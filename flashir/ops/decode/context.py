@@ -1,6 +1,6 @@
-"""Where in their sequences the tokens of a call stand, and the states that ops keep between calls.
+"""The positions of the tokens of a call, and helpers for the states that ops keep between calls.
 
-Axes: b batch, t new tokens, n slots of a state, m what a token looks at. Each row of a batch has its own position.
+Axes: b batch, t new tokens, n slots of a state, m attended positions. Each row of a batch has its own position.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodeContext:
-    """Where in their sequences the rows of a batch are.
+    """The positions of the rows of a batch in their sequences.
 
     Args:
         b: the builder of the graph.
-        seen: i32 [b]. After a prompt, how many tokens each row has; before new tokens, how many came before them.
-        length: t, the tokens of a call, padding among them.
-        own: i32 [b], how many of the t tokens are each row's own; what pads it stands after them. None for all.
+        seen: i32 [b]. After a prompt, the number of tokens of each row; before new tokens, the number of earlier ones.
+        length: t, the tokens of a call, including padding.
+        own: i32 [b], how many of the t tokens belong to each row; padding follows them. None for all.
         many: whether later calls take any number of tokens. Their states have a spare slot, which takes the tokens that
             are not kept.
-        max_len: how many tokens a cache holds; None where nobody has said.
+        max_len: the number of tokens that a cache holds; None if it is not set.
     """
 
     b: Builder
@@ -50,7 +50,7 @@ class DecodeContext:
 
     @property
     def room(self) -> int:
-        """How many tokens a cache holds. Raises SettingError where nobody has said."""
+        """The number of tokens that a cache holds. Raises SettingError if it is not set."""
         if self.max_len is None:
             raise SettingError(
                 "it keeps every token, so max_len must say how many", hint=f"such as {option('max_len', 4096)}"
@@ -58,15 +58,15 @@ class DecodeContext:
         return self.max_len
 
     def positions(self) -> Value:
-        """i32 [b, t]: those of the new tokens."""
+        """i32 [b, t]: the positions of the new tokens."""
         return self.b.add(column(self.b, self.seen), self.b.iota(length=self.length))
 
     def after(self) -> Value:
-        """i32 [b]: how many tokens each row has after the new ones."""
+        """i32 [b]: the number of tokens of each row after the new ones."""
         return self.b.add(self.seen, self.b.size(value=self.length) if self.own is None else self.own)
 
     def is_own(self) -> Value | None:
-        """bool [b, t]: which tokens are the row's own; None if all are."""
+        """bool [b, t]: which tokens belong to the row; None if all do."""
         if self.own is None:
             return None
         return self.b.less(self.b.iota(length=self.length), column(self.b, self.own))
@@ -88,7 +88,7 @@ def column(b: Builder, x: Value) -> Value:
 
 
 def with_rank(b: Builder, x: Value, rank: int) -> Value:
-    """[b, t, m] <-> [b, 1, .., t, m], to stand beside a value of that rank; a number stays one"""
+    """[b, t, m] <-> [b, 1, .., t, m], to broadcast with a value of this rank; scalars stay"""
     if x.type.rank in (0, rank):
         return x
     batch, *rest = x.type.shape
@@ -101,12 +101,12 @@ def equal(b: Builder, x: Any, y: Any) -> Value:
 
 
 def remainder(b: Builder, x: Value, divisor: int) -> Value:
-    """x mod divisor, of whole numbers that are not negative"""
+    """x mod divisor, for whole numbers from 0"""
     return b.sub(x, b.mul(b.floor_div(x, divisor=divisor), divisor))
 
 
 def take_rows(b: Builder, x: Value, index: Value) -> Value:
-    """x [b, .., t, d] and i32 [b, n] -> [b, .., n, d]: rows by number, those of each row of the batch"""
+    """x [b, .., t, d] and i32 [b, n] -> [b, .., n, d]: the rows with these numbers, for each row of the batch"""
     *lead, length, d = x.type.shape
     matrices = prod(lead, start=1)
     first = b.mul(b.iota(length=matrices), b.size(value=length))
@@ -116,16 +116,16 @@ def take_rows(b: Builder, x: Value, index: Value) -> Value:
 
 
 def last_positions(b: Builder, seen: Value, slots: int) -> Value:
-    """i32 [b, n]: the last position before `seen` that falls into each slot of a ring, -1 or less where none has
+    """i32 [b, n]: the last position before `seen` in each slot of a ring; negative if there is none
 
-    Position p stands in slot p mod n.
+    Position p is in slot p mod n.
     """
     back = remainder(b, b.sub(column(b, b.add(seen, slots - 1)), b.iota(length=slots)), slots)
     return b.sub(column(b, b.sub(seen, 1)), back)
 
 
 def ring_after(now: DecodeContext, x: Value, span: int) -> Value:
-    """[b, .., t, d] of a prompt -> [b, .., n, d], its last tokens, each in its slot; what fills the others is finite"""
+    """[b, .., t, d] of a prompt -> [b, .., n, d], its last tokens in their slots; other slots are finite"""
     last = take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, span), 0))
     return now.b.pad(last, axis=x.type.rank - 2, after=now.spare) if now.spare else last
 
@@ -136,7 +136,7 @@ def cache_after(now: DecodeContext, x: Value) -> Value:
 
 
 def of_size(b: Builder, x: Value, axis: int, count: int) -> Value:
-    """The first `count` of an axis, with zeros for those that x does not have."""
+    """The first `count` elements of an axis, padded with zeros."""
     return b.slice(b.pad(x, axis=axis, after=count), axis=axis, stop=count)
 
 

@@ -1,4 +1,4 @@
-"""Attention to every token so far, token by token: caches of keys and values, and biases by distance.
+"""Attention to all tokens so far, token by token: caches of keys and values, and biases by distance.
 
 Axes: b batch, h heads, t new tokens, m the slots of a cache, max_len and a spare one, s key, e value.
 """
@@ -23,7 +23,7 @@ def caches_after(now: DecodeContext, q: Value, k: Value, v: Value, *_: Value, **
 def caches_step(
     now: DecodeContext, states: States, q: Value, k: Value, v: Value, *, kernel: str, bias: Value | None = None
 ) -> tuple[Value, States]:
-    """kernel(q k^T + bias) v over what was and what is new, [b, .., t, e]; the bias is [b, t, m]"""
+    """kernel(q k^T + bias) v over earlier and new tokens, [b, .., t, e]; the bias is [b, t, m]"""
     b = now.b
     after = {name: put_in_cache(now, states[name], x) for name, x in (("k", k), ("v", v))}
     keys, values = (with_rank(b, after[name], x.type.rank) for name, x in (("k", k), ("v", v)))
@@ -36,7 +36,7 @@ def caches_step(
 
 
 def by_distance(now: DecodeContext, near: Callable[[int], Value]) -> Value:
-    """[b, t, m]: `near(m)` gives a weight for each of the distances 0 .. m - 1, [m]; of later positions, any"""
+    """[b, t, m]: `near(m)` gives a weight for each distance 0 .. m - 1, [m]; later positions are unspecified"""
     b = now.b
     back = b.sub(column(b, now.positions()), b.iota(length=now.room + now.spare))
     return b.gather(near(now.room), b.minimum(b.maximum(back, 0), now.room - 1))

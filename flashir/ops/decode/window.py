@@ -1,8 +1,8 @@
-"""The window of new tokens: the last tokens before them, which stand in a ring, and the new tokens themselves.
+"""The window of new tokens: the last tokens before them, which are in a ring, and the new tokens themselves.
 
-Position p stands in slot p mod span.
+Position p is in slot p mod span.
 
-Axes: b batch, t new tokens, n slots of the ring, m what a token looks at.
+Axes: b batch, t new tokens, n slots of the ring, m positions that a token attends to.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Rows = Mapping[str, "Value"]
 
 
 class Window(ABC):
-    """What new tokens look at one by one, and the rings after them.
+    """The positions that new tokens attend to, and the rings after them.
 
     Args:
-        now: before the new tokens.
-        rings: the states by name, [b, .., n, d]. Where rows have no heads, an axis of size 1 may stand for them.
+        now: the context before the new tokens.
+        rings: the states by name, [b, .., n, d]. If rows have no heads, an axis of size 1 may replace them.
         rows: the new rows by the same names.
-        span: how many tokens a token looks at, itself among them.
+        span: the number of tokens that a token attends to, including itself.
     """
 
     keys: Value
-    """i32 [b, m]: the position of each; -1 or less where there is no token."""
+    """i32 [b, m]: the positions; negative if there is no token."""
     counted: Value
-    """bool [b, m]: where there is a token, and no padding."""
+    """bool [b, m]: False for padding and for missing tokens."""
     after: dict[str, Value]
     """The rings after the new tokens."""
 
@@ -70,10 +70,10 @@ class _One(Window):
 
 
 class _Many(Window):
-    """Any number of tokens: they look at the old ring and at each other side by side.
+    """Any number of tokens, which attend to the old ring and to each other.
 
-    For the last of them may take the slots of what the first of them look at. Nothing reads the rings after them, so a
-    target may put the rows there once all else is computed.
+    The last of them may overwrite the slots that the first of them attend to. Nothing reads the new rings, so a target
+    may write the rows there after everything else.
     """
 
     def __init__(self, now: DecodeContext, rings: Rows, rows: Rows, span: int) -> None:
