@@ -17,7 +17,7 @@ from flashir.ir.parameter_names import round_symbol
 from flashir.ops.primitive.scan import cut_scan
 from flashir.version import __version__
 from flashir_onnx import contrib, newer
-from flashir_onnx.emitters import EMITTERS
+from flashir_onnx.emitters import EMITTERS, Emitter
 from flashir_onnx.form import FORM, WIDE, Form
 from flashir_onnx.scope import ClosedScope, MainScope, Need, RoundScope, Scope, SubgraphScope
 from flashir_onnx.static import StaticValues
@@ -37,6 +37,7 @@ MEANINGS = {
 }
 """The doc_strings of inputs and outputs by name."""
 
+NONE: Mapping[str, Emitter] = {}
 STRUCTURED = frozenset(("repeat", "scan", "param"))
 TOKENS = ("input_ids", "segment_ids")
 """Inputs that hold token or segment ids."""
@@ -60,6 +61,7 @@ def emit(
     guard: Guard | None = None,
     few_rows: bool = False,
     form: Form = FORM,
+    own: Mapping[str, Emitter] = NONE,
 ) -> Emitted:
     """The ONNX model of a lowered graph.
 
@@ -70,6 +72,7 @@ def emit(
         few_rows: whether products mostly have a row or two, as in a decoder.
         guard: emits nodes that check the inputs, and rebinds the inputs to their results; see `flashir_onnx.guard`.
         form: the opset, and what else does not change results.
+        own: emitters for further ops, of a backend that claims them.
 
     Raises:
         TargetError: ONNX Runtime does not support a dtype.
@@ -89,7 +92,7 @@ def emit(
     main.taken.update(outputs)
     if guard is not None:
         guard(main, graph)
-    emitter = _Emitter(_opsets(graph, form), form)
+    emitter = _Emitter(_opsets(graph, form), form, own)
     emitter.nodes(main, graph, 0)
     _call(main.nodes, [emitter.name(main, value) for value in graph.outputs], outputs)
 
@@ -196,9 +199,9 @@ def _check_types(graph: Graph) -> None:
 class _Emitter:
     """Walks a graph and its regions, and collects the functions."""
 
-    def __init__(self, opsets: list[OperatorSetIdProto], form: Form) -> None:
+    def __init__(self, opsets: list[OperatorSetIdProto], form: Form, own: Mapping[str, Emitter]) -> None:
         self.opsets, self.form = opsets, form
-        self.table = {**EMITTERS, **(newer.EMITTERS if form.portable else contrib.EMITTERS)}
+        self.table = {**EMITTERS, **(newer.EMITTERS if form.portable else contrib.EMITTERS), **own}
         self.functions: list[FunctionProto] = []
         self._static: dict[int, StaticValues] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,29 @@ def stored(path: Path) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
     about = Reader().metadata(path)
     graph = loads(about[MODEL], str(path))
     written = _Written.of(onnx.load(path))
+    return graph, _complete(graph, written, str(path), about.get(WEIGHTS, "written in another form"))
+
+
+def recovered(graph: Graph, arrays: Mapping[str, Array], where: str) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters of a model from weights with the names that `emit` gives them, for other formats.
+
+    Raises ArtefactError if one is not complete.
+    """
+    return _complete(graph, _Written(arrays, _suffixes(arrays), {}, {}, frozenset()), where, "written in another form")
+
+
+def _complete(graph: Graph, written: _Written, where: str, form: str) -> dict[str, npt.NDArray[np.float32]]:
     arrays = {name: written.parameter(name, spec.shape) for name, spec in parameters(graph).items()}
     missing = [name for name, array in arrays.items() if array is None]
     if missing:
         raise ArtefactError(
             f"the parameters {', '.join(missing[:3])}{', ..' * (len(missing) > 3)} are not complete in it; "
-            f"its weights are {about.get(WEIGHTS, 'written in another form')}",
-            where=str(path),
+            f"its weights are {form}",
+            where=where,
             hint=f"use the parameters that it was exported from: {option('params', 'FILE')}, or their checkpoint; "
             f"to continue texts, export with {option('decode')}",
         )
-    return graph, {name: np.asarray(array, np.float32) for name, array in arrays.items() if array is not None}
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items() if array is not None}
 
 
 @dataclass(frozen=True)
@@ -74,11 +86,6 @@ class _Written:
     def of(cls, model: ModelProto) -> _Written:
         """The initializers of a model."""
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        made_of: dict[str, set[str]] = {}
-        for name in arrays:
-            parts = name.split("/")
-            for end in range(1, len(parts)):
-                made_of.setdefault("/".join(parts[:end]), set()).add(parts[end])
         axes, lengths, tables = {}, {}, set()
         for node in all_nodes(model):
             own = (attribute for attribute in node.attribute if not attribute.ref_attr_name)
@@ -91,7 +98,7 @@ class _Written:
                 case ROWS.name, [name, *_]:
                     lengths[name] = attrs["k"][0]
                     tables.add(name)
-        return cls(arrays, made_of, axes, lengths, frozenset(tables))
+        return cls(arrays, _suffixes(arrays), axes, lengths, frozenset(tables))
 
     def parameter(self, name: str, shape: tuple[int, ...]) -> Array | None:
         """A parameter in its shape; None if it is not stored completely."""
@@ -137,3 +144,13 @@ class _Written:
         rows = parts.reshape(len(blocks), -1)[:, :length]
         by_rows = f"{name}/blocks" in self.tables or (rows.shape == shape and rows.shape[0] != rows.shape[1])
         return rows if by_rows else rows.T
+
+
+def _suffixes(names: Iterable[str]) -> dict[str, set[str]]:
+    """For each name, what follows it and a slash in other names."""
+    suffixes: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        for end in range(1, len(parts)):
+            suffixes.setdefault("/".join(parts[:end]), set()).add(parts[end])
+    return suffixes

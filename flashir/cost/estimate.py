@@ -242,11 +242,14 @@ def large(sizes: Mapping[Value, float]) -> float:
 
 
 def _padded(product: Contraction, target: Target) -> float:
-    """The operations of a product rounded up to whole tiles. A product with a vector streams its matrix, untiled."""
+    """The operations of a product rounded up to whole tiles, and of packing and storing its operands.
+
+    A product with a vector streams its matrix, untiled.
+    """
     if 1 in (product.m, product.n, product.k):
         return product.flops
     m, n, k = (-(-size // quantum) * quantum for size, quantum in zip((product.m, product.n, product.k), target.tile))
-    return 2.0 * product.batch * (m + target.fill) * n * (k + target.fill)
+    return 2.0 * product.batch * n * (m * k + target.fill * (m + k))
 
 
 def _weight_size(graph: Graph) -> int:

@@ -69,7 +69,8 @@ class Target:
         slowdown: per op, the ratio of its time to that of its traffic. For `scan`, the number of passes over what it
             slices and stacks, in addition to its body.
         call: seconds of overhead per run.
-        fill: the cost of packing operands and storing results of products, expressed as an increase of m and k.
+        fill: the cost of packing operands and storing results of products, as a number of further rows and columns that
+            the operands m n and k n count as.
         near: the speed relative to `peak` of products whose operands and result fit in the cache.
         fresh: bytes per second at which the system maps memory for a large tensor; see `LARGE`.
         cores: the number of cores behind `peak` and `vector`, if they scale with it; otherwise 0.

@@ -198,16 +198,30 @@ def _share_of_processor() -> float:
     return min((time.process_time() - used) / (time.perf_counter() - start) / cores, 1.0)
 
 
+def _runs(graphs: Mapping[str, Graph], record: Target) -> dict[str, Callable[[], object]]:
+    """Every kernel as a function, called once. Without those of a narrow type that the target does not compute in."""
+    runs: dict[str, Callable[[], object]] = {}
+    for kernel in kernels(record.device):
+        try:
+            run = _run(graphs[kernel.name], record)
+            run()
+        except TargetError:
+            if not kernel.may_be_refused:
+                raise
+            continue
+        runs[kernel.name] = run
+    return runs
+
+
 def _timings(
     graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None]
 ) -> tuple[Timing, ...]:
     """Time every kernel, and repeat those with a wide spread."""
-    runs = {name: _run(graph, record) for name, graph in graphs.items()}
-    for run in runs.values():
-        run()
+    runs = _runs(graphs, record)
     timings: dict[str, Timing] = {}
+    present = [kernel for kernel in kernels(record.device) if kernel.name in runs]
     for what in ("measuring", *["measuring again"] * AGAIN):
-        noisy = [k for k in kernels(record.device) if k.name not in timings or timings[k.name].spread > WIDEST_SPREAD]
+        noisy = [k for k in present if k.name not in timings or timings[k.name].spread > WIDEST_SPREAD]
         seconds = _rounds({kernel.name: runs[kernel.name] for kernel in noisy}, partial(progress, what))
         timings |= {kernel.name: _timing(kernel, seconds[kernel.name]) for kernel in noisy}
     return tuple(timings.values())

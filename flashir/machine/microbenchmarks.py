@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from flashir.ir import Builder, Graph, Value
+from flashir.ir import Builder, DType, Graph, Value
 
 WIDE, NARROW = 1536, 768  # of a base layer
 ROWS, CARD_ROWS = 4096, 65536  # tokens of a run; on a GPU, enough to take longer than a launch
@@ -33,6 +33,11 @@ class MicroKernel:
     tells: str
     graph: Callable[[], Graph]
 
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether a target may lack the type of the kernel."""
+        return self.tells.startswith("peak.") and self.tells != "peak.f32"
+
 
 def _chain(name: str, shape: str, count: int, step: Callable[[Builder, Value, Value], Value]) -> Callable[[], Graph]:
     """A graph that applies a step `count` times in sequence."""
@@ -51,6 +56,17 @@ def _product(name: str, left: str, right: str, dtype: str = "f32") -> Callable[[
     def build() -> Graph:
         b = Builder(name)
         return b.finish(b.matmul(b.input("x", f"{dtype}[{left}]"), b.input("y", f"{dtype}[{right}]")))
+
+    return build
+
+
+def _narrow_product(rows: int, dtype: str) -> Callable[[], Graph]:
+    """The product of some rows with a weight in a narrow type. A runtime may pack the weight once, as for a layer."""
+
+    def build() -> Graph:
+        b = Builder(dtype)
+        x = b.input("x", f"{dtype}[{rows}, {NARROW}]")
+        return b.finish(b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), dtype=DType.named(dtype), scope="")))
 
     return build
 
@@ -94,10 +110,7 @@ def _running_sum(rows: int) -> Graph:
 
 def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
     """All micro-kernels, for `rows` tokens, with products in these narrow dtypes."""
-    narrow = (
-        MicroKernel(dtype, f"peak.{dtype}", _product(dtype, f"{rows // 8}, {NARROW}", f"{NARROW}, {WIDE}", dtype))
-        for dtype in dtypes
-    )
+    narrow = (MicroKernel(dtype, f"peak.{dtype}", _narrow_product(rows // 8, dtype)) for dtype in dtypes)
     chunks = rows // CHUNK
     return (
         MicroKernel("product", "peak.f32", _product("product", f"{rows}, {NARROW}", f"{NARROW}, {WIDE}")),
@@ -118,7 +131,8 @@ def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
     )
 
 
-PROCESSOR, CARD = _kernels(ROWS, ("f16",)), _kernels(CARD_ROWS, ("f16", "bf16"))
+NARROW_TYPES = ("f16", "bf16")
+PROCESSOR, CARD = _kernels(ROWS, NARROW_TYPES), _kernels(CARD_ROWS, NARROW_TYPES)
 
 
 def kernels(device: str) -> tuple[MicroKernel, ...]:

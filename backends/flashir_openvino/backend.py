@@ -1,0 +1,131 @@
+"""The OpenVINO backend: claims, compilation, export and loading. OpenVINO is imported on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from flashir.backends.protocols import Params, Run, StepFn, Verified
+from flashir.ir import Graph, Node, dumps, loads
+from flashir.transforms.pipeline import Pass
+from flashir.version import __version__
+from flashir_onnx import OnnxBackend
+from flashir_openvino.runtime import device_names, installed
+
+EMITTING = OnnxBackend().portable()
+"""What emits graphs for OpenVINO. See docs/decisions/072."""
+
+
+@dataclass(frozen=True)
+class OpenVinoBackend:
+    """Models of OpenVINO, read from portable ONNX."""
+
+    name: ClassVar[str] = "openvino"
+    extra: ClassVar[str] = "openvino"
+    records: ClassVar[Path] = Path(__file__).parent / "targets"
+    main_file: ClassVar[str] = "model.xml"
+
+    def versions(self) -> dict[str, str]:
+        """The version of openvino. Raises TargetError if it is missing or too old."""
+        return {"openvino": installed()}
+
+    def devices(self) -> tuple[str, ...]:
+        """The devices that OpenVINO finds on this machine. Raises TargetError if it is missing or too old."""
+        return device_names()
+
+    def claims(self, node: Node) -> bool:
+        """What portable ONNX has, and sines of positions. Works without OpenVINO, for plans."""
+        from flashir_openvino import angles
+
+        return node.op in angles.EMITTERS or EMITTING.claims(node)
+
+    def passes(self) -> tuple[Pass, ...]:
+        """None yet."""
+        return ()
+
+    def compile(self, graph: Graph, params: Params, device: str) -> Run:
+        """Compile a graph for a device. Raises TargetError, ParameterError."""
+        installed()
+        from flashir_openvino.precision import compute_type
+        from flashir_openvino.reading import read
+        from flashir_openvino.session import Interpreted, Session, compiled, has_no_elements
+
+        if has_no_elements(graph):
+            return Interpreted(graph, params)
+        return Session(compiled(read(graph, params), device, compute_type(graph)), graph)
+
+    def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
+        """Compiled models that keep their states in memory of OpenVINO. See StatefulBackend."""
+        installed()
+        from flashir_openvino.continuing import Continued
+        from flashir_openvino.precision import compute_type
+        from flashir_openvino.reading import distinct, read
+        from flashir_openvino.session import compiled
+
+        models = [compiled(read(graph, params, distinct(graph)), device, compute_type(graph)) for graph in graphs]
+        return tuple(map(Continued, models, graphs))
+
+    def export(
+        self,
+        model: Graph,
+        graph: Graph,
+        params: Params,
+        out: Path,
+        metadata: Mapping[str, str],
+        check: Callable[[Run], object] | None = None,
+    ) -> Path:
+        """Write `out/model.xml` and `out/model.bin`, which OpenVINO reads without flashir. See Exporter."""
+        installed()
+        from flashir_onnx.emit import result_names
+        from flashir_openvino.artefact import MODEL, write
+        from flashir_openvino.reading import read
+
+        about = {**metadata, MODEL: dumps(model), "flashir.version": __version__}
+
+        def examine(path: Path) -> None:
+            if check is not None:
+                check(self.load(path, "cpu")[1])
+
+        return write(read(graph, params, result_names(model)), about, out, examine)
+
+    def verify(self, path: Path) -> Verified:
+        """Verify the digest of both files, and read them with OpenVINO. See Exporter."""
+        from flashir_openvino.artefact import read
+
+        path = _main_file(path)
+        model, _ = read(path)
+        count = len(model.get_ops())
+        return Verified((f"OpenVINO {installed()} reads it: {count} operations",), (path.with_suffix(".bin"),))
+
+    def metadata(self, path: Path) -> dict[str, str]:
+        """The metadata of `model.xml`. See Exporter."""
+        from flashir_openvino.artefact import read
+
+        return read(_main_file(path))[1]
+
+    def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
+        """Verify an artefact, and return its model and the compiled artefact. See Exporter."""
+        from flashir.planning.plan import compute_type
+        from flashir_openvino.artefact import MODEL, read
+        from flashir_openvino.session import Session, compiled
+
+        stored, about = read(_main_file(path))
+        model = loads(about[MODEL], str(path))
+        return model, Session(compiled(stored, device, compute_type(model)), model)
+
+    def stored(self, path: Path) -> tuple[Graph, Params]:
+        """The model from the metadata of model.xml, and its parameters from the constants. See Exporter."""
+        from flashir_onnx.stored import recovered
+        from flashir_openvino.artefact import MODEL, read
+
+        model, about = read(_main_file(path))
+        constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
+        arrays = {node.get_friendly_name(): node.data for node in constants}
+        graph = loads(about[MODEL], str(path))
+        return graph, recovered(graph, arrays, str(path))
+
+
+def _main_file(path: Path) -> Path:
+    return path / OpenVinoBackend.main_file if path.is_dir() else path

@@ -1,0 +1,51 @@
+"""OpenVINO itself, imported on first use: its version, its devices and its core."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from flashir.errors import TargetError
+
+if TYPE_CHECKING:
+    from openvino import Core
+
+OLDEST = (2026, 4)
+"""The oldest version that keeps in float32 what is marked so. Earlier ones narrow it."""
+
+INSTALL = "pip install 'flashir[openvino]'"
+
+
+def installed() -> str:
+    """The version of OpenVINO. Raises TargetError if it is missing or too old."""
+    try:
+        number = version("openvino")
+    except PackageNotFoundError:
+        raise TargetError("OpenVINO is not installed", where="openvino", hint=INSTALL) from None
+    if tuple(int(part) for part in number.split(".")[:2]) < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise TargetError(
+            f"OpenVINO is too old: wanted {wanted} or later, got {number}", where="openvino", hint=f"{INSTALL} -U"
+        )
+    return number
+
+
+@cache
+def core() -> Core:
+    """The core of OpenVINO, which reads and compiles models. Raises the errors of `installed`."""
+    installed()
+    from openvino import Core
+
+    return Core()
+
+
+def device_names() -> tuple[str, ...]:
+    """The devices of this machine, such as `cpu`; of several of a kind, the first."""
+    return tuple(dict.fromkeys(name.partition(".")[0].lower() for name in core().available_devices))
+
+
+def computes_in(device: str) -> frozenset[str]:
+    """What a device computes in natively, such as FP32 and BF16."""
+    capabilities: Any = core().get_property(device.upper(), "OPTIMIZATION_CAPABILITIES")
+    return frozenset(capabilities)

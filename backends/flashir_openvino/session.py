@@ -1,0 +1,141 @@
+"""Compiled models of OpenVINO as functions on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.backends.protocols import Params
+from flashir.errors import InputError, TargetError
+from flashir.ir import DType, Graph
+from flashir.reference.interpreter import interpret
+from flashir_onnx.emit import interface_names
+from flashir_openvino.precision import hint
+from flashir_openvino.runtime import core, device_names
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, InferRequest, Model
+
+Array = npt.NDArray[Any]
+
+
+def compiled(model: Model, device: str, dtype: DType) -> CompiledModel:
+    """Compile a float32 model for a device, to compute in a type.
+
+    Raises:
+        TargetError: the device is not available, has no such type, or OpenVINO refuses the model.
+    """
+    if device not in device_names():
+        raise TargetError(f"OpenVINO has no device {device!r} here", hint="choose one that `flashir targets` lists")
+    config = {"INFERENCE_PRECISION_HINT": hint(dtype, device), "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        return core().compile_model(model, device.upper(), config)
+    except RuntimeError as error:
+        raise TargetError(f"OpenVINO does not compile the model: {error}", where=f"openvino:{device}") from error
+
+
+Port = tuple[str, np.dtype[Any] | None]
+"""The name of an input and its dtype; None if OpenVINO has removed the input because nothing reads it."""
+
+
+def ports(model: CompiledModel, graph: Graph) -> list[Port]:
+    """The inputs of a graph in the compiled model, in order."""
+    dtypes = {name: port.element_type.to_dtype() for port in model.inputs for name in port.get_names()}
+    names = interface_names(graph)
+    return [(names[value], dtypes.get(names[value])) for value in graph.inputs]
+
+
+class Session:
+    """A compiled model of a graph. Arrays in the order of its inputs -> its single result."""
+
+    def __init__(self, model: CompiledModel, graph: Graph) -> None:
+        self._request = model.create_infer_request()
+        self._inputs = ports(model, graph)
+        self._results = len(model.outputs)
+        self._is_fresh = True
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
+        results = self.outputs(arrays)
+        if len(results) != 1:
+            raise TargetError(f"the model has {len(results)} results, wanted one", where="openvino")
+        return results[0]
+
+    def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once, and return every result.
+
+        Raises:
+            InputError: inputs are missing, of a wrong dtype, or of a wrong shape.
+            TargetError: OpenVINO fails.
+        """
+        if len(arrays) != len(self._inputs):
+            names = ", ".join(name for name, _ in self._inputs)
+            raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays)}")
+        feed = converted(self._inputs, arrays)
+        if self._is_fresh:
+            prepare(self._request, feed)
+            self._is_fresh = False
+        with_errors(lambda: self._request.infer(feed, share_inputs=True))
+        return tuple(np.array(self._request.get_output_tensor(place).data) for place in range(self._results))
+
+
+def prepare(request: InferRequest, feed: Mapping[str, Array]) -> None:
+    """Run a fresh request with no axis of size 1, if the given arrays have one.
+
+    OpenVINO makes kernels for the first shapes that it meets. Those for a single token give wrong attention for 16
+    tokens or more (2026.4).
+    """
+    model = request.get_compiled_model()
+    longer = dict(feed)
+    for name, array in feed.items():
+        for axis, size in enumerate(model.input(name).partial_shape):
+            if array.shape[axis] == 1 and size.is_dynamic:
+                longer[name] = np.repeat(longer[name], 2, axis=axis)
+    if any(longer[name].shape != array.shape for name, array in feed.items()):
+        with_errors(lambda: request.infer(longer))
+
+
+def has_no_elements(graph: Graph) -> bool:
+    """Whether a value has no elements for inputs of any size. OpenVINO crashes on some of those."""
+    return any(0 in value.type.shape for node in graph.walk() for value in (*node.operands, *node.outputs))
+
+
+class Interpreted:
+    """A graph that OpenVINO cannot run, run by the interpreter."""
+
+    def __init__(self, graph: Graph, params: Params) -> None:
+        self._graph, self._params = graph, params
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """The single result."""
+        return self.outputs(arrays)[0]
+
+    def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Every result."""
+        return tuple(result.astype(np.float32) for result in interpret(self._graph, self._params, *arrays))
+
+
+def with_errors(run: Any) -> Any:
+    """Call a function. An error of OpenVINO becomes a TargetError, or an InputError if it is about a shape."""
+    try:
+        return run()
+    except RuntimeError as error:
+        text = str(error).strip()
+        if "is not compatible with" in text or "incompatible" in text:
+            raise InputError(f"OpenVINO refuses an input: {text.splitlines()[-1]}", where="openvino") from error
+        raise TargetError(f"OpenVINO fails: {text}", where="openvino") from error
+
+
+def converted(inputs: Sequence[Port], arrays: Sequence[Array]) -> dict[str, Array]:
+    """The arrays by name in the dtypes of these inputs. Raises InputError if the kind differs, as from float to int."""
+    feed = {}
+    for (name, dtype), array in zip(inputs, map(np.asarray, arrays)):
+        if dtype is None:
+            continue
+        if array.size and not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise InputError(f"{name} must hold {dtype} numbers, got {array.dtype}")
+        feed[name] = np.asarray(array, dtype, order="C")
+    return feed

@@ -1,0 +1,150 @@
+"""OpenVINO against the float64 interpreter; what it narrows, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flashir
+from flashir.backends.registry import backend
+from flashir.errors import ArtefactError, TargetError
+from flashir.ir import DType, Graph
+from flashir.models.parameters import unit
+from flashir.reference.compare import TOLERANCE, relative_error
+from flashir_openvino import precision, reading, runtime
+from flashir_zoo.systems import SYSTEMS
+from tests.backends.support import check, flash, session, tokens
+
+TARGET = "openvino:cpu"
+SMALL: dict[str, Any] = {"d_model": 16, "depth": 2, "vocab": 11}
+SETTLED: dict[str, Any] = {"chunk": 4, "cumsum": "scan", "tile": 4, "max_len": 48, "key_dim": 8, "heads": 2}
+
+
+def small(name: str, **more: Any) -> Graph:
+    """A small model of that name with nothing left to choose."""
+    own = SYSTEMS[name].specs()
+    return flashir.model(name, **SMALL, **{key: value for key, value in SETTLED.items() if key in own}, **more)
+
+
+@pytest.mark.parametrize(
+    "name", ["flash", *(pytest.param(n, marks=pytest.mark.slow) for n in sorted({*SYSTEMS} - {"flash"}))]
+)
+@pytest.mark.parametrize("task", ["lm", "mlm"])
+def test_every_system(name: str, task: str) -> None:
+    check(TARGET, small(name, task=task), (1, 5, 14))
+
+
+def test_a_single_token_first_spoils_nothing_after_it() -> None:
+    """OpenVINO alone gives wrong attention for 16 tokens or more, where its kernels were made for one."""
+    check(TARGET, small("transformer", task="mlm"), (1, 17))
+
+
+def test_positions_are_exact_far_out() -> None:
+    """In float32 arithmetic they are off by 1e-2 there."""
+    b = flashir.ir.Builder("far")
+    sin, cos = b.results("sinusoid_at", b.input("at", "i32[N]"), half=16)
+    graph = b.finish(sin, cos)
+    at = np.array([0, 63, 64, 4095, 131071, 10**6])
+    for got, wanted in zip(session(TARGET, graph, {}).outputs([at]), flashir.interpret(graph, {}, at), strict=True):  # type: ignore[attr-defined]
+        assert np.abs(got - wanted).max() < 1e-6
+
+
+@pytest.fixture
+def narrow() -> Graph:
+    """The model, where the processor has the type."""
+    if "BF16" not in runtime.computes_in("cpu"):
+        pytest.skip("this processor has no bfloat16")
+    return flashir.plan(flashir.model("flash", size="tiny", chunk=64, cumsum="native"), TARGET, dtype="bfloat16").graph
+
+
+def error_of(model: Graph, length: int) -> float:
+    params = unit(model)
+    ids = tokens(model, 1, length)
+    return relative_error(session(TARGET, model, params)(ids), flashir.interpret(model, params, *ids)[0])
+
+
+@pytest.mark.slow
+def test_sums_stay_in_float32(narrow: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = error_of(narrow, 2048)
+    assert kept < TOLERANCE[DType.BF16]
+    monkeypatch.setattr(reading, "marked", lambda xml: xml)
+    assert error_of(narrow, 2048) > 1.3 * kept
+
+
+def test_a_type_that_the_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_in", lambda device: frozenset(("FP32", "FP16")))
+    with pytest.raises(TargetError, match="no arithmetic in bf16; of the narrow types it has FP16"):
+        flashir.compile(flash(), TARGET, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    "name", ["flash", *(pytest.param(n, marks=pytest.mark.slow) for n in ("performer", "transformer++"))]
+)
+def test_texts_are_continued_side_by_side(name: str) -> None:
+    model = small(name)
+    params = unit(model)
+    wanted, got = (greedy(flashir.decoder(model, target, params, max_len=48)) for target in ("onnx:cpu", TARGET))
+    assert got == wanted
+
+
+def greedy(decoder: Any) -> list[list[int]]:
+    """Continue two texts in turn from states of their own."""
+    prompts: Sequence[list[int]] = ([1, 2, 3, 4, 5], [7])
+    begun = [decoder.prefill(np.array([prompt])) for prompt in prompts]
+    texts: list[list[int]] = [[], []]
+    for _ in range(12):
+        for place, (logits, state) in enumerate(begun):
+            token = int(np.argmax(logits[0]))
+            texts[place].append(token)
+            begun[place] = decoder.step(np.array([token]), state)
+    return texts
+
+
+def test_an_artefact_is_loaded_and_gives_its_parameters_back(tmp_path: Path) -> None:
+    model = flash()
+    params = unit(model)
+    made = flashir.export(model, tmp_path, TARGET, params)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    loaded, run = backend("openvino").load(made.path, "cpu")  # type: ignore[attr-defined]
+    ids = tokens(loaded, 2, 9)
+    assert relative_error(run(ids), flashir.interpret(model, params, *ids)[0]) < 1e-4
+    stored, arrays = backend("openvino").stored(tmp_path)  # type: ignore[attr-defined]
+    assert stored == loaded
+    assert arrays.keys() == params.keys()
+    assert all(np.array_equal(arrays[name], params[name]) for name in params)
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+def test_damage_is_seen(tmp_path: Path, name: str) -> None:
+    made = flashir.export(flash(), tmp_path, TARGET)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ArtefactError, match="damaged"):
+        backend("openvino").load(made.path, "cpu")  # type: ignore[attr-defined]
+
+
+def test_missing_weights_are_said(tmp_path: Path) -> None:
+    made = flashir.export(flash(), tmp_path, TARGET)
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(ArtefactError, match=r"model\.bin are missing"):
+        backend("openvino").load(made.path, "cpu")  # type: ignore[attr-defined]
+
+
+def test_a_missing_and_an_old_openvino_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "version", lambda name: "2024.6.0")
+    with pytest.raises(TargetError, match=r"too old: wanted 2026\.4 or later, got 2024\.6\.0"):
+        backend("openvino").versions()
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(runtime, "version", absent)
+    with pytest.raises(TargetError, match="not installed"):
+        backend("openvino").compile(flash(), {}, "cpu")
+    assert flashir.plan(flashir.model("flash", size="tiny"), TARGET).chunk
