@@ -10,6 +10,7 @@ import pytest
 
 from flashir import plugins
 from flashir.backends import registry
+from flashir.importing.importer import importer
 from flashir.ir.extensions import Extensions
 from flashir.machine import targets as catalogue
 from flashir.ops import OPS
@@ -48,4 +49,5 @@ def forget() -> None:
     plugins.plugins.cache_clear()
     registry.backend.cache_clear()
     registry.frontends.cache_clear()
+    importer.cache_clear()
     catalogue.record_files.cache_clear()

@@ -244,3 +244,35 @@ def test_a_fault_of_flashir_itself_stays_one(install: Install, monkeypatch: pyte
     monkeypatch.setattr("flashir.reference.interpreter.bind_sizes", lambda *_: {}["mine"])
     with pytest.raises(KeyError, match="mine"):
         flashir.interpret(flashir.loads(MODEL.format("relu")), {}, [2.0])
+
+
+TOY = """
+import flashir
+from flashir.importing.converted import Converted
+
+class Toy:
+    name, reads = "toy", "a toy file"
+    def read(self, path, verify):
+        if path.suffix != ".toy":
+            return None
+        model = flashir.model("flash", size="tiny", chunk=int(path.read_text()))
+        return Converted(model, flashir.init(model), self.name, "toy model")
+"""
+
+
+def test_a_file_format_of_a_plug_in_is_imported(install: Install, tmp_path: Path) -> None:
+    install("toy", TOY, importers="toy:Toy")
+    (tmp_path / "m.toy").write_text("16")
+    converted = flashir.convert(tmp_path / "m.toy")
+    assert (converted.family, converted.structure) == ("toy", "toy model") and "chunk = 16" in flashir.dumps(
+        converted.model
+    )
+    (tmp_path / "m.tory").write_text("16")
+    with pytest.raises(FlashirError, match=r"this is none of .*, a toy file"):
+        flashir.convert(tmp_path / "m.tory")
+
+
+def test_an_importer_that_follows_no_protocol_is_named(install: Install) -> None:
+    install("toy", "class Toy: name = 'toy'", importers="toy:Toy")
+    with pytest.raises(TargetError, match="the plug-in toy:Toy is no Importer, and no FileImporter"):
+        flashir.convert({}, family="toy")
