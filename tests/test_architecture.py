@@ -131,7 +131,7 @@ def test_plug_ins_import_no_others_but_those_that_they_declare(source: Source) -
 LAYERS = [
     *("errors", "version", "interrupts", "plugins", "arguments", "files"),
     *("ir", "ops", "transforms", "backends", "cost", "machine", "reference", "models", "importing"),
-    *("planning", "execution", "generation", "exporting", "autotune", "train", "bench"),
+    *("planning", "execution", "generation", "exporting", "autotune", "train", "bench", "compare"),
     *("testing", "cli", "experiments"),
 ]
 """The folders and modules of flashir, lowest first. A layer imports itself and the layers before it."""

@@ -60,10 +60,11 @@ def drawn(specs: Mapping[str, ParamSpec], key: Any, dtype: Any = jnp.float32) ->
     """New parameters, each from the key and its name, so that a layer has the same ones in any model."""
 
     def one(name: str, spec: ParamSpec) -> Any:
-        if not spec.std:
-            return jnp.full(spec.shape, spec.mean, dtype)
+        mean, std = spec.start()
+        if not std:
+            return jnp.full(spec.shape, mean, dtype)
         own = jax.random.fold_in(key, crc32(name.encode()))
-        return spec.mean + spec.std * jax.random.normal(own, spec.shape, dtype)
+        return mean + std * jax.random.normal(own, spec.shape, dtype)
 
     return {name: one(name, spec) for name, spec in specs.items()}
 

@@ -11,6 +11,7 @@ from flashir.cli import (
     bench,
     calibrate,
     check,
+    compare,
     console,
     doctor,
     eval,
@@ -64,7 +65,7 @@ def root(
 _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
     Section.MODEL: (new.new, import_model.import_model, show.show),
     Section.CHOOSE: (plan.plan, tune.tune),
-    Section.TRAIN: (train.train, eval.eval),
+    Section.TRAIN: (train.train, eval.eval, compare.compare),
     Section.USE: (export.export, generate.generate, run.run, check.check, bench.bench),
     Section.MACHINE: (targets.targets, calibrate.calibrate, doctor.doctor),
 }

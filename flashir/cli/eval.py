@@ -10,6 +10,8 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from flashir.cli.source import Source
     from flashir.cli.weights import Weights
 
@@ -40,6 +42,14 @@ def eval(
     tokenizer: options.Tokenizer = None,
     document_end: options.DocumentEnd = None,
     special_tokens: options.SpecialTokens = None,
+    by_position: Annotated[
+        bool,
+        typer.Option(
+            "--by-position",
+            help="Show perplexity by the position of a token in its row, too.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
     params: options.Params = None,
     strict: options.Strict = True,
     as_json: options.Json = False,
@@ -51,18 +61,22 @@ def eval(
     not predicted, but its word and bytes count. A bidirectional model (mlm) predicts masked tokens, and has only
     perplexity per token. Documents end as in training: if a token ends them, it is predicted too.
 
+    --by-position shows what a token gains from text further back: if perplexity goes on falling in positions beyond the
+    chunk, the model uses more than its own chunk. It needs texts longer than a row.
+
     Examples:
         flashir eval run/ --data valid.txt
         flashir eval run/checkpoints/step-002000 --data books/valid --seq-len 8192 --target torch:cpu
+        flashir eval run/ --data valid.txt --by-position
         flashir eval out/ --data valid.txt --json
     """
     from flashir.cli import source, tokens
     from flashir.cli.meter import meter
     from flashir.planning.extent import Extent
     from flashir.reference.cross_entropy import need_logits
+    from flashir.train.corpora import mask_inputs, task_of, vocabulary_of
     from flashir.train.data import Batches, documents, tokenised
     from flashir.train.evaluate import evaluate
-    from flashir.train.setup import mask_inputs, task_of, vocabulary_of
 
     loaded = source.find(model, exports=target)
     weights = loaded.weights(params, None, strict)
@@ -80,7 +94,8 @@ def eval(
         run = _compiled(loaded, target, weights.arrays, batch, length)
         result = evaluate(run, batches, texts, step)
     about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
-    if console.answer({**about, **result.as_dict()}, as_json):
+    parts = result.by_position.as_dict()
+    if console.answer({**about, **result.as_dict(), **({"by_position": parts} if by_position else {})}, as_json):
         return
     unit = "token" if task == "lm" else "masked token"
     facts = {
@@ -95,6 +110,18 @@ def eval(
         facts["perplexity"] += f", {console.large(result.word_perplexity)} per word"
         facts["bits"] = f"{result.bits_per_byte:.4f} per byte"
     console.show(console.facts(facts))
+    if by_position:
+        console.say()
+        console.show(_by_position(parts))
+
+
+def _by_position(parts: list[dict[str, Any]]) -> Table:
+    """Perplexity by the position of a token in its row."""
+    table = console.table("position", "tokens", "loss", "perplexity", right=("tokens", "loss", "perplexity"))
+    for part in parts:
+        place = f"{part['from']:,} to {part['to'] - 1:,}"
+        table.add_row(place, f"{part['tokens']:,}", f"{part['loss']:.4f}", console.large(part["perplexity"]))
+    return table
 
 
 def _refuse_untrained(loaded: Source, weights: Weights) -> None:

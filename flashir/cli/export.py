@@ -335,8 +335,8 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     from flashir.cli import tokens
     from flashir.generation.generate import longest
     from flashir.models.end_tokens import PLAIN
+    from flashir.train.corpora import mask_inputs, task_of, vocabulary_of
     from flashir.train.data import Batches, documents, tokenised
-    from flashir.train.setup import mask_inputs, task_of, vocabulary_of
 
     task, vocab = task_of(found.model), vocabulary_of(found.model)
     used = tokens.tokenizer_of(found.word, vocab, found.tokenizer)

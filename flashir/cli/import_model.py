@@ -68,7 +68,7 @@ def import_model(
     ] = Verify.AUTO,
     as_json: options.Json = False,
 ) -> None:
-    """Import a model of another package, or an exported model, as a checkpoint, which every other verb accepts.
+    """Import a model of another package, or an exported model, as a checkpoint for every verb.
 
     The names of the tensors identify the package, and their shapes give the sizes. For settings that no shape shows,
     the import asks or takes the default of the package and says so. The result is compared with the original model

@@ -12,14 +12,18 @@ from flashir.ir.graph import Attr
 from flashir.models.end_tokens import NONE, Reading
 from flashir.models.load import accepted
 from flashir.models.load import model as build
+from flashir.train.corpora import task_of
 from flashir.train.data import documents
 from flashir.train.distributed import Meeting, Report
-from flashir.train.recipe import Recipe, read_recipe, recipe_of
+from flashir.train.feed import Data
+from flashir.train.recipe import Recipe, recipe_of, settings_of
 from flashir.train.run_folder import RunFolder, run_around
-from flashir.train.setup import Data, begin, task_of, tokenizer_of
+from flashir.train.setup import begin, tokenizer_of
 
 PACKED: Mapping[str, Attr] = {"segments": "token"}
 """The settings of a built-in model for packed rows, unless the user says otherwise."""
+HEAD_BIAS: Mapping[str, Attr] = {"head_bias": True}
+"""Those for logits that begin at the frequencies of tokens."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class NewRun:
     Args:
         model: MODEL as typed.
         settings, size, task: options of a built-in model.
-        recipe: a recipe file.
+        recipe: a named recipe, or a file.
         overrides: settings that override the file.
         batch: rows per batch, instead of tokens per batch.
         out: the folder of the run.
@@ -40,7 +44,7 @@ class NewRun:
     settings: list[str] | None
     size: str | None
     task: str | None
-    recipe: Path | None
+    recipe: str | None
     overrides: Mapping[str, Any]
     batch: int | None
     out: Path | None
@@ -48,7 +52,7 @@ class NewRun:
 
     def begun(self, meeting: Meeting, report: Report) -> tuple[RunFolder, Data | None]:
         """Create the run in the first process. Returns its folder, and in the first process its data."""
-        read = {} if self.recipe is None or self.batch is None else read_recipe(self.recipe)
+        read = {} if self.batch is None else settings_of(self.recipe)
         length = read.get("seq_len", Recipe.seq_len)
         recipe = recipe_of(self.recipe, with_batch(self.overrides, self.batch, length))
         folder = self._folder
@@ -77,7 +81,8 @@ class NewRun:
         used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, report), recipe.reading.document_end)
         if loaded.kind == "zoo":
             vocab = used.needs(task_of(loaded.model)) if used.is_bytes else used.vocab
-            defaults = {"vocab": vocab, **accepted(self.model, PACKED)}
+            wanted = {**PACKED, **(HEAD_BIAS if recipe.token_frequencies else {})}
+            defaults = {"vocab": vocab, **accepted(self.model, wanted)}
             stated = source.read_settings(self.settings or (), self.size, self.task)
             loaded = replace(loaded, model=build(self.model, **(defaults | stated)))
         return begin(loaded.model, recipe, used, folder, loaded.params, report, **self.choices)[1]

@@ -16,12 +16,12 @@ from flashir.cli import console, options
 if TYPE_CHECKING:
     from flashir.cli.meter import Step
     from flashir.train.distributed import Meeting
+    from flashir.train.feed import Data
     from flashir.train.run_folder import RunFolder
-    from flashir.train.setup import Data
 
 GRACE_S = 5.0
 """Longer than the first of several processes needs to end, and torchrun to end the others."""
-RECIPE, RUN = "Recipe (Tables 5 and 6 of the paper)", "Run"
+RECIPE, RUN = "Recipe", "Run"
 
 
 def train(
@@ -110,10 +110,11 @@ def train(
         int | None, typer.Option(metavar="K", help="Keep the newest K checkpoints.  [default: 3]", rich_help_panel=RUN)
     ] = None,
     recipe: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE.toml",
-            help="A file of settings, such as the recipe.toml of a run; options override it.",
+            metavar="NAME",
+            help="paper: the start and the rate of the paper, as for a width of 768; or a file of settings, such as the"
+            " recipe.toml of a run. Options override it.",
             rich_help_panel=RECIPE,
         ),
     ] = None,
@@ -139,11 +140,36 @@ def train(
         int | None, typer.Option(metavar="N", help="Optimiser steps.  [default: 125000]", rich_help_panel=RECIPE)
     ] = None,
     warmup: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Warm-up steps.  [default: 8% of the steps]", rich_help_panel=RECIPE),
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Warm-up steps, or a share of all steps, such as 0.3.  [default: 0.08]",
+            rich_help_panel=RECIPE,
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak learning rate.  [default: 7e-4]", rich_help_panel=RECIPE)
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Peak learning rate.  [default: 7e-4 at width 768, more at smaller widths]",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Start of weights: fan_in, by width, or paper, 0.02.  [default: fan_in]",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    token_frequencies: Annotated[
+        bool | None,
+        typer.Option(
+            "--token-frequencies/--no-token-frequencies",
+            help="Begin the logits at the log frequencies of tokens.  [default: where the logits have a bias]",
+            rich_help_panel=RECIPE,
+        ),
     ] = None,
     weight_decay: Annotated[
         float | None, typer.Option(metavar="X", help="Weight decay of AdamW.  [default: 0.01]", rich_help_panel=RECIPE)
@@ -206,8 +232,10 @@ def train(
         "tokens": tokens,
         "rows": rows,
         "steps": steps,
-        "warmup": warmup,
+        "warmup": int(warmup) if warmup is not None and warmup.is_integer() else warmup,
         "learning_rate": learning_rate,
+        "init": init,
+        "token_frequencies": token_frequencies,
         "weight_decay": weight_decay,
         "clip": clip,
         "remat": remat,

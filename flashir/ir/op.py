@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from flashir.arguments import shown
 from flashir.errors import SettingError, suggest
@@ -142,9 +142,23 @@ def dtype(default: Any = REQUIRED, doc: str = "") -> AttrSpec:
     return AttrSpec((DType,), default, doc=doc)
 
 
+Scheme = Literal["fan_in", "paper"]
+"""How parameters start: scaled by their fan-in, or as in the paper."""
+
+
 @dataclass(frozen=True)
 class ParamSpec:
-    """A trainable parameter: its shape and its initial value, `mean + std * normal`.
+    """A trainable parameter: its shape and its initial value, `mean + std * normal`, or by its fan-in.
+
+    Args:
+        shape: its shape.
+        mean: the mean of the initial values.
+        std: their standard deviation. In the paper it is 0.02 for every weight of every width (Codes 4, 6 and 8).
+        fan_in: if not 0, the number of products with it that a result sums over, which makes the value
+            `(mean + normal) / sqrt(fan_in)` instead, without `normal` if std is 0. So a matrix keeps the size of its
+            input, and logits begin small, whatever the width.
+        by_token: one number for each token of the vocabulary, added to the logits. Training may begin it at the log
+            frequencies of the tokens.
 
     Raises IRError if it is larger than a tensor may be.
     """
@@ -152,9 +166,18 @@ class ParamSpec:
     shape: tuple[int, ...]
     mean: float = 0.0
     std: float = 0.0
+    fan_in: int = 0
+    by_token: bool = False
 
     def __post_init__(self) -> None:
         TensorType(DType.F32, self.shape)
+
+    def start(self, scheme: Scheme = "fan_in") -> tuple[float, float]:
+        """The mean and the standard deviation of the initial values, by fan-in or as in the paper."""
+        if not self.fan_in or scheme == "paper":
+            return self.mean, self.std
+        scale = float(self.fan_in) ** -0.5
+        return self.mean * scale, scale if self.std else 0.0
 
 
 @dataclass(frozen=True)

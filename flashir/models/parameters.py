@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from flashir.arguments import typed
 from flashir.errors import ParameterError, SettingError, option, suggest
 from flashir.ir import Graph
-from flashir.ir.op import ParamSpec
+from flashir.ir.op import ParamSpec, Scheme
 from flashir.ir.parameter_count import parameter_count
 from flashir.ir.parameter_names import parameters
 from flashir.machine.memory import memory_for
@@ -32,25 +32,35 @@ LISTED = 5  # a warning shows at most so many names
 
 
 @typed
-def init(model: Graph, seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
-    """Initialise the parameters: `mean + std * normal`, with the mean and std of each record (Codes 2 to 8).
+def init(model: Graph, seed: int = 0, scheme: Scheme = "fan_in") -> dict[str, npt.NDArray[np.float32]]:
+    """Initialise the parameters: `mean + std * normal`, with the mean and std of each record.
 
     Every parameter has its own random stream from the seed and its name. So models that share the name and shape of a
     parameter share its values. A chunk that is still `auto` counts as 256, the value of the paper.
 
+    Args:
+        model: the model.
+        seed: a whole number from 0.
+        scheme: `fan_in` starts a matrix at 1 / sqrt(its inputs), and the last norm at 1 / sqrt(width), so that layers
+            keep the size of their input and logits begin small at any width; `paper` starts every weight at 0.02 and
+            every norm at 1 (Codes 4, 5, 6 and 8).
+
     Raises:
-        SettingError: the seed is not a non-negative integer.
+        SettingError: the seed is not a non-negative integer, or the scheme is unknown.
         ParameterError: the parameters do not fit in the memory of this machine.
     """
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise SettingError(f"seed must be a whole number from 0, got {seed!r}")
+    if scheme not in get_args(Scheme):
+        raise SettingError(f"unknown scheme {scheme!r}{suggest(str(scheme), get_args(Scheme))}")
 
     def draw(name: str, spec: ParamSpec) -> npt.NDArray[np.float32]:
-        if not spec.std:
-            return np.full(spec.shape, spec.mean, np.float32)
+        mean, std = spec.start(scheme)
+        if not std:
+            return np.full(spec.shape, mean, np.float32)
         values = np.random.default_rng((seed, crc32(name.encode()))).standard_normal(spec.shape, np.float32)
-        values *= np.float32(spec.std)
-        values += np.float32(spec.mean)
+        values *= np.float32(std)
+        values += np.float32(mean)
         return values
 
     return _drawn(model, draw)

@@ -12,8 +12,8 @@ import numpy as np
 from flashir.backends.protocols import NO_LABEL, Batch, Trainer
 from flashir.errors import InputError, option
 from flashir.execution.compile import Runnable
-from flashir.reference.cross_entropy import nats
 from flashir.reference.finite import check_numbers, representable
+from flashir.train.by_position import ByPosition
 from flashir.train.data import Batches, Document, words
 from flashir.train.metrics import perplexity
 
@@ -28,6 +28,7 @@ class Evaluation:
         words: the number of words of the text, split at white space.
         bytes: the length of the text in UTF-8.
         nats: the sum of the cross-entropy over the predicted tokens.
+        by_position: the same by the position of a token in its row.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Evaluation:
     words: int
     bytes: int
     nats: float
+    by_position: ByPosition
 
     @property
     def loss(self) -> float:
@@ -81,16 +83,18 @@ def evaluate(
     Raises:
         InputError: there is no token to predict, or the model rejects a batch.
     """
-    total, count = 0.0, 0
+    total = ByPosition.of(batches.seq_len)
     for done, batch in enumerate(batches.once()):
         report("evaluating", done, batches.steps_of_epoch)
         labelled = (batch.labels != NO_LABEL).any(axis=1)
         inputs = [array[labelled] for array in batch.inputs]
-        batch_nats, batch_count = nats(run(*inputs), batch.labels[labelled]) if labelled.any() else (0.0, 0)
-        total, count = total + batch_nats, count + batch_count
+        if labelled.any():
+            total = total.plus(run(*inputs), batch.labels[labelled])
+    count = int(total.tokens.sum())
     if not count:
         raise InputError("the text has no token to predict", where="data", hint="give more text")
-    return Evaluation(batches.task, count, sum(map(words, texts)), sum(text.size for text in texts), total)
+    sizes = sum(map(words, texts)), sum(text.size for text in texts)
+    return Evaluation(batches.task, count, *sizes, float(total.nats.sum()), total)
 
 
 def mean_loss(trainer: Trainer, batches: Iterable[Batch]) -> float:

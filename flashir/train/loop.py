@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from flashir.backends.protocols import Batch
 from flashir.errors import ParameterError, TrainingError, option
 from flashir.train.board import board
+from flashir.train.corpora import vocabulary_of
 from flashir.train.data import ahead
 from flashir.train.evaluate import mean_loss
 from flashir.train.metrics import Clock, Line
 from flashir.train.open_run import Run
 from flashir.train.pace import Pace
-from flashir.train.setup import vocabulary_of
 from flashir.train.writer import Writer
 
 EXPLODED = 3.0
@@ -131,7 +131,7 @@ def _save(run: Run, number: int, writer: Writer, progress: Progress) -> None:
 
 
 def _lost(run: Run, number: int, problem: str) -> TrainingError:
-    last, rate = run.folder.newest(), option("learning_rate", f"{run.recipe.learning_rate / 2:.2g}")
+    last, rate = run.folder.newest(), option("learning_rate", f"{run.recipe.schedule.peak / 2:.2g}")
     half, narrow = option("dtype", "float16"), option("clip", "")
     return TrainingError(
         f"step {number}: {problem}",

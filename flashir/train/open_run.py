@@ -16,11 +16,12 @@ from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import RECIPE, State, load_checkpoint, load_state, step_of
 from flashir.planning.plan import Plan, plan
 from flashir.planning.roofline import floor
-from flashir.train.data import Batches, Corpus, Tokenizer
+from flashir.train.corpora import corpora
+from flashir.train.data import Tokenizer
 from flashir.train.distributed import ALONE, Meeting, Report
+from flashir.train.feed import Data, Feed
 from flashir.train.recipe import Recipe
 from flashir.train.run_folder import RunFolder
-from flashir.train.setup import Data, batches_of, corpora
 from flashir.transforms.settle_choices import reset_execution
 
 
@@ -33,8 +34,9 @@ class Run:
         recipe: the settings.
         plan: the model with every choice settled, for one part of a batch.
         trainer: the trainer, with the parameters and the optimiser state.
+        data: the data.
         batches: the parts of batches in order.
-        held_out: the batches of the held-out text; without labels if there is none.
+        held_out: the batches to validate on; without labels if there are none.
         done: the number of steps done.
         floor_ms: the lower bound of the time of a step by the roofline of the target, in milliseconds.
         is_first: whether this process writes. Only the first of several does.
@@ -44,16 +46,16 @@ class Run:
     recipe: Recipe
     plan: Plan
     trainer: Trainer
-    batches: Batches
-    held_out: Batches
+    data: Data
+    batches: Feed
+    held_out: Feed
     done: int
     floor_ms: float
     is_first: bool = True
 
     def state(self, done: int) -> State:
         """The state to resume from after `done` steps."""
-        position = {"step": done, "data": self.batches.corpus.digest, "held_out": self.held_out.corpus.digest}
-        return State(self.trainer.state(), position)
+        return State(self.trainer.state(), {"step": done, **self.data.digests})
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def opened(
     Args:
         folder: the folder of the run.
         report: called with the progress of preparing the data.
-        data: the training and the held-out corpus, if already loaded.
+        data: the data, if already loaded.
         meeting: the processes that train together.
         changes: settings that may change, such as `target` or `keep`.
 
@@ -118,9 +120,9 @@ class _Loaded:
 
     def run(self, folder: RunFolder, trainer: Trainer, is_first: bool) -> Run:
         """Add the batches and the roofline."""
-        batches, held_out = (batches_of(corpus, self.plan.graph, self.recipe) for corpus in self.data)
+        feeds = self.data.feeds(self.plan.graph, self.recipe)
         floor_ms = floor(self.plan, find_target(self.recipe.target))[0] * self.recipe.accumulate
-        return Run(folder, self.recipe, self.plan, trainer, batches, held_out, self.done, floor_ms, is_first)
+        return Run(folder, self.recipe, self.plan, trainer, self.data, *feeds, self.done, floor_ms, is_first)
 
 
 def _loaded(folder: RunFolder, report: Report, data: Data | None, changes: Mapping[str, Any]) -> _Loaded:
@@ -132,9 +134,8 @@ def _loaded(folder: RunFolder, report: Report, data: Data | None, changes: Mappi
         raise _damaged(folder, last, error) from None
     recipe = folder.recipe
     before, recipe = recipe.target, recipe.changed(**changes).located()
-    tokenizer = Tokenizer.read(folder.tokenizer).reads(recipe.reading)
-    data = corpora(recipe, tokenizer, report) if data is None else data
-    _check_data(folder, state, *data)
+    data = _texts(folder, recipe, report) if data is None else data
+    _check_data(folder, state, data)
     trainable(recipe.target)
     available_device(recipe.target)
     model = checkpoint.model if recipe.target == before else reset_execution(checkpoint.model)
@@ -142,10 +143,18 @@ def _loaded(folder: RunFolder, report: Report, data: Data | None, changes: Mappi
     return _Loaded(recipe, planned, checkpoint.params, state, data, step_of(last))
 
 
-def _check_data(folder: RunFolder, state: State, corpus: Corpus, held_out: Corpus) -> None:
+def _texts(folder: RunFolder, recipe: Recipe, report: Report) -> Data:
+    """The texts of a run. Raises ArtefactError if it does not learn from text."""
+    if not recipe.data:
+        hint = "`flashir compare` resumes it, with the command that began it"
+        raise ArtefactError("this run learns a task, not a text", where=str(folder.path), hint=hint)
+    return corpora(recipe, Tokenizer.read(folder.tokenizer).reads(recipe.reading), report)
+
+
+def _check_data(folder: RunFolder, state: State, data: Data) -> None:
     """Raises ArtefactError if the text has changed since the run began."""
-    for name, text in (("data", corpus), ("held_out", held_out)):
-        if state.position.get(name, text.digest) != text.digest:
+    for name, digest in data.digests.items():
+        if state.position.get(name, digest) != digest:
             raise ArtefactError(
                 f"the text of {name} has changed since the run began",
                 where=str(folder.path),

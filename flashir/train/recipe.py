@@ -1,4 +1,8 @@
-"""The recipe of a run: every setting of training. Defaults are those of the paper (Tables 5 and 6) if it has them."""
+"""The recipe of a run: every setting of training.
+
+The optimiser and the batch are those of the paper (Tables 5 and 6). The start and the learning rate depend on the width
+of the model, which docs/decisions/073-training-defaults.md argues; the recipe `paper` has those of the paper too.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from flashir.errors import InputError, SettingError, gathered, spoken, suggest
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import SMALL, parse_toml, read_text
 from flashir.files.mismatch import mismatch
+from flashir.ir.op import Scheme
 from flashir.models.end_tokens import NONE, Reading
 from flashir.train.schedule import Schedule
 
@@ -25,8 +30,15 @@ Whole = Annotated[int, Meta(ge=0, le=2**40)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Rate = Annotated[float, Meta(ge=0, le=1e6)]
 
+Warmup = Whole | Share
+
 WARMUP = 10_000 / 125_000
 """The fraction of the steps that warm up in Tables 5 and 6."""
+RATE, RATED_WIDTH = 7e-4, 768
+"""The learning rate of Tables 5 and 6, and the width of the model that it was chosen for (Tables 7 and 8)."""
+PAPER = {"init": "paper", "token_frequencies": False, "learning_rate": RATE}
+RECIPES: Mapping[str, Mapping[str, Any]] = {"paper": PAPER}
+"""Recipes by name: settings that differ from the defaults."""
 SAVES, SELDOM = 50, 1000
 WHERE = "recipe"
 UNREAD = "cannot read the recipe"
@@ -49,8 +61,13 @@ class Recipe:
         tokens: tokens per batch, over all rows; 2^18 in Tables 5 and 6.
         rows: rows of a batch that are computed together, for gradient accumulation; None for as many as fit in memory.
         steps: optimiser steps; 125,000 in Tables 5 and 6.
-        warmup: warm-up steps; 10,000 in Tables 5 and 6. None for the same fraction of `steps`, 8%.
-        learning_rate: the peak learning rate; 7e-4 in Tables 5 and 6, with linear decay.
+        init: how parameters start: `fan_in`, by the inputs of each matrix, or `paper`, 0.02 for every weight.
+        token_frequencies: begin the logits at the log frequencies of the tokens in the data, if the model has a bias
+            for them.
+        warmup: warm-up steps, or below 1 a fraction of `steps`; 10,000 in Tables 5 and 6. None for the same fraction
+            as there, 8%.
+        learning_rate: the peak learning rate, with linear decay; 7e-4 in Tables 5 and 6, for a width of 768. None for
+            that rate in inverse proportion to the width of the model.
         beta1, beta2, epsilon, weight_decay: settings of AdamW; 0.9, 0.999, 1e-6 and 0.01 in Tables 5 and 6.
         clip: the largest L2 norm of the gradient of one parameter tensor; 0.1 in Tables 5 and 6 for all models but the
             vanilla Transformer. 0 disables clipping.
@@ -73,8 +90,10 @@ class Recipe:
     tokens: Count = 2**18
     rows: Count | None = field(default=None, metadata=FREE)
     steps: Count = 125_000
-    warmup: Whole | None = None
-    learning_rate: Rate = 7e-4
+    init: Scheme = "fan_in"
+    token_frequencies: bool = True
+    warmup: Warmup | None = None
+    learning_rate: Rate | None = None
     beta1: Share = 0.9
     beta2: Share = 0.999
     epsilon: Rate = 1e-6
@@ -141,18 +160,30 @@ class Recipe:
     @property
     def schedule(self) -> Schedule:
         """The learning rate of each step. The recipe must be settled."""
-        return Schedule(self.learning_rate, self.warmup or 0, self.steps)
+        assert self.learning_rate is not None
+        return Schedule(self.learning_rate, self._warmup(), self.steps)
 
-    def settled(self, rows: int) -> Recipe:
-        """The recipe with a number for each setting that is None; `rows` for the rows."""
+    def _warmup(self) -> int:
+        """The number of warm-up steps."""
+        wanted = WARMUP if self.warmup is None else self.warmup
+        return round(wanted * self.steps) if isinstance(wanted, float) else wanted
+
+    def settled(self, rows: int, width: int) -> Recipe:
+        """The recipe with a number for each setting that is None.
+
+        Args:
+            rows: the rows of a batch that are computed together.
+            width: the width of the model.
+        """
         interval = min(SELDOM, -(-self.steps // SAVES))
         defaults: dict[str, Any] = {
-            "warmup": round(WARMUP * self.steps),
             "rows": rows,
+            "learning_rate": RATE * RATED_WIDTH / width,
             "validate_every": interval,
             "save_every": interval,
         }
-        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        chosen = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return replace(self, warmup=self._warmup(), **chosen)
 
     def located(self) -> Recipe:
         """The recipe with absolute paths, so that the run can be resumed from another working directory."""
@@ -207,12 +238,26 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def recipe_of(file: Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in a file, if any, with overrides. Raises as `read_recipe`, with all problems at once."""
+def settings_of(recipe: str | Path | None) -> Mapping[str, Any]:
+    """The settings of a named recipe, or of a file. Raises as `read_recipe`, and SettingError if there is neither."""
+    if recipe is None:
+        return {}
+    if str(recipe) in RECIPES:
+        return RECIPES[str(recipe)]
+    if not Path(recipe).exists():
+        raise SettingError(f"there is no recipe and no file {str(recipe)!r}{suggest(str(recipe), RECIPES)}")
+    return read_recipe(Path(recipe))
+
+
+def recipe_of(recipe: str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """A named recipe or the one in a file, if any, with overrides.
+
+    Raises as `read_recipe`, with all problems at once.
+    """
     problems: list[str] = []
     read: Mapping[str, Any] = {}
     with gathered(problems):
-        read = {} if file is None else read_recipe(file)
+        read = settings_of(recipe)
     problems += _mistyped(overrides)
     if problems:
         raise SettingError(problems, where=WHERE, hint=_hint())

@@ -58,7 +58,8 @@ class RunFolder:
     def save(self, step: int, model: Graph, params: Mapping[str, Any], state: State, keep: int) -> Path:
         """Write the checkpoint after a step, then remove all but the newest `keep`. Raises ArtefactError."""
         self.curve.sync()
-        checkpoint = _save(self.path, step, model, params, self.tokenizer, self.recipe, state)
+        tokenizer = self.tokenizer if self.tokenizer.exists() else None
+        checkpoint = _save(self.path, step, model, params, tokenizer, self.recipe, state)
         for old in self.checkpoints()[:-keep]:
             remove_folder(old)
         return checkpoint
@@ -77,7 +78,9 @@ class RunFolder:
             yield
 
 
-def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Mapping[str, Any], state: State) -> None:
+def create(
+    path: Path, recipe: Recipe, tokenizer: Path | None, model: Graph, params: Mapping[str, Any], state: State
+) -> None:
     """Create the folder of a run with the checkpoint of step 0, completely or not at all.
 
     Raises:
@@ -87,9 +90,10 @@ def create(path: Path, recipe: Recipe, tokenizer: Path, model: Graph, params: Ma
 
     def fill(unfinished: Path) -> None:
         recipe.write(unfinished / RECIPE)
-        with reading(tokenizer):
-            content = tokenizer.read_bytes()
-        atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
+        if tokenizer is not None:
+            with reading(tokenizer):
+                content = tokenizer.read_bytes()
+            atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
         _save(unfinished, 0, model, params, tokenizer, recipe, state)
 
     atomic_folder(path, fill)
@@ -125,7 +129,13 @@ def found_run(path: Path) -> RunFolder:
 
 
 def _save(
-    path: Path, step: int, model: Graph, params: Mapping[str, Any], tokenizer: Path, recipe: Recipe, state: State
+    path: Path,
+    step: int,
+    model: Graph,
+    params: Mapping[str, Any],
+    tokenizer: Path | None,
+    recipe: Recipe,
+    state: State,
 ) -> Path:
     folder = path / CHECKPOINTS / f"step-{step:06d}"
     return save_checkpoint(model, params, folder, tokenizer=tokenizer, reading=recipe.reading, state=state)

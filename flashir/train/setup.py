@@ -1,4 +1,4 @@
-"""Starts a run from a model, a recipe and text: checks them, plans the model and creates the folder."""
+"""Starts a run from a model, a recipe and data: checks them, plans the model and creates the folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flashir.backends.optimizer_state import Moments
-from flashir.errors import InputError, SettingError, TargetError, option
+from flashir.errors import SettingError, TargetError
 from flashir.execution.trainer import trainable
 from flashir.ir import Graph
+from flashir.ir.parameter_names import parameters
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import State
@@ -19,11 +20,11 @@ from flashir.models.end_tokens import NONE
 from flashir.models.parameters import checked, fitted, init
 from flashir.planning.plan import Plan, plan
 from flashir.planning.workload import Workload
-from flashir.reference.cross_entropy import is_causal
-from flashir.reference.inputs import MASK, SEGMENT_IDS, masking_inputs, vocabulary
-from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, tokenised
+from flashir.train.corpora import corpora, task_of, vocabulary_of
+from flashir.train.data import Document, Tokenizer
 from flashir.train.distributed import Report
-from flashir.train.recipe import Recipe
+from flashir.train.feed import Data
+from flashir.train.recipe import RATED_WIDTH, Recipe
 from flashir.train.run_folder import RunFolder, check_free, create
 from flashir.transforms import specialise
 
@@ -32,25 +33,12 @@ TOKENS_AT_ONCE = 2**15
 ROOM = 0.5
 """The fraction of the memory that a part of a batch may need by prediction, which may be wrong."""
 
-Data = tuple[Corpus, Corpus]
-"""The training text and the held-out text."""
 
-
-def task_of(model: Graph) -> str:
-    """`lm` for a causal model, `mlm` for a bidirectional one."""
-    return "lm" if is_causal(model) else "mlm"
-
-
-def vocabulary_of(model: Graph) -> int:
-    """The vocabulary size of a model. Raises InputError if its first input is not tokens."""
-    rows = vocabulary(model, model.inputs[0]) if model.inputs else None
-    if rows is None:
-        raise InputError(
-            "the first input of the model must be tokens",
-            where=f"@{model.name}",
-            hint="give a model that embeds its first input, as every built-in model does",
-        )
-    return rows
+def width_of(model: Graph) -> int:
+    """The width of a model, d of the first float [b, t, d] in it."""
+    types = [value.type for node in model.nodes for value in node.outputs]
+    widths = (each.shape[-1] for each in types if each.dtype.is_float and each.rank == 3)
+    return next((width for width in widths if isinstance(width, int)), RATED_WIDTH)
 
 
 def tokenizer_of(name: str, read: Callable[[], tuple[Document, ...]], end: str | None = None) -> Tokenizer:
@@ -87,7 +75,7 @@ def begin(
     report: Report = lambda *_: None,
     **choices: Any,
 ) -> tuple[RunFolder, Data]:
-    """Create the folder of a new run with its checkpoint of step 0. The chunk is planned for the target, then fixed.
+    """Create the folder of a new run on text with its checkpoint of step 0. The chunk is planned for the target.
 
     All checks come before the folder is created. Returns the folder and the data, for `opened`.
 
@@ -107,66 +95,58 @@ def begin(
         ArtefactError: the folder cannot be written, or already exists.
     """
     check_free(out)
-    params = None if params is None else fitted(model, params)
     trainable(recipe.target)
     available_device(recipe.target)
-    recipe = _read_settled(recipe, tokenizer)
+    recipe = read_settled(recipe, tokenizer)
     tokenizer = tokenizer.reads(recipe.reading)
     tokenizer.check(task_of(model), vocabulary_of(model))
     specialise(model, Workload(1, recipe.seq_len).sizes(model))
     data = corpora(recipe, tokenizer, report)
-    report("planning", 0, 1)
-    planned = _planned(model, recipe, params, choices)
-    recipe = recipe.settled(planned.batch).located()
-    for corpus in data:
-        batches_of(corpus, planned.graph, recipe)
-    arrays = checked(planned.graph, init(planned.graph, recipe.seed) if params is None else params)
-    state = State(Moments.read(None, arrays).state(), {"step": 0})
     with TemporaryDirectory() as folder:
         file = Path(folder) / "tokenizer.json"
         tokenizer.save(file)
-        create(out, recipe, file, planned.graph, arrays, state)
-    return RunFolder(out), data
+        return begin_on(data, model, recipe, out, params, report, file, **choices), data
 
 
-def _read_settled(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
+def begin_on(
+    data: Data,
+    model: Graph,
+    recipe: Recipe,
+    out: Path,
+    params: Mapping[str, Any] | None = None,
+    report: Report = lambda *_: None,
+    tokenizer: Path | None = None,
+    **choices: Any,
+) -> RunFolder:
+    """As `begin`, on data that are already there; `tokenizer` is the file of theirs if they are text."""
+    check_free(out)
+    params = None if params is None else fitted(model, params)
+    trainable(recipe.target)
+    available_device(recipe.target)
+    report("planning", 0, 1)
+    planned = _planned(model, recipe, params, choices)
+    recipe = recipe.settled(planned.batch, width_of(model)).located()
+    data.feeds(planned.graph, recipe)
+    arrays = _started(planned.graph, recipe, data) if params is None else checked(planned.graph, params)
+    state = State(Moments.read(None, arrays).state(), {"step": 0})
+    create(out, recipe, tokenizer, planned.graph, arrays, state)
+    return RunFolder(out)
+
+
+def _started(model: Graph, recipe: Recipe, data: Data) -> dict[str, Any]:
+    """New parameters. A bias of the logits begins at the log frequencies of the tokens, if the recipe says so."""
+    arrays = init(model, recipe.seed, recipe.init)
+    biases = [name for name, spec in parameters(model).items() if spec.by_token]
+    if recipe.token_frequencies and biases:
+        start = data.log_frequencies(vocabulary_of(model))
+        arrays |= {name: start for name in biases if arrays[name].shape == start.shape}
+    return arrays
+
+
+def read_settled(recipe: Recipe, tokenizer: Tokenizer) -> Recipe:
     """The recipe with settled reading of texts. Raises InputError as `Tokenizer.ends`."""
     end = recipe.document_end or next(iter(tokenizer.ends), NONE)
     return replace(recipe, document_end=end, special_tokens=bool(recipe.special_tokens))
-
-
-def corpora(recipe: Recipe, tokenizer: Tokenizer, report: Report) -> Data:
-    """The training and the held-out corpus. Raises InputError with all problems of the files."""
-    if not recipe.data:
-        raise SettingError("there is no training text", where="data", hint=option("data", "FILE or FOLDER"))
-    corpus = tokenised(documents(recipe.data, report), tokenizer, progress=report)
-    if recipe.validation:
-        return corpus, tokenised(documents(recipe.validation, report), tokenizer, progress=report)
-    return corpus.split(recipe.held_out)
-
-
-def batches_of(corpus: Corpus, model: Graph, recipe: Recipe) -> Batches:
-    """The parts of batches for a model, in order."""
-    rows = recipe.rows or recipe.batch
-    return Batches(
-        corpus, task_of(model), rows, recipe.seq_len, recipe.seed, vocab=vocabulary_of(model), **mask_inputs(model)
-    )
-
-
-def mask_inputs(model: Graph) -> dict[str, bool]:
-    """Whether a model takes segment ids and a padding mask besides its tokens: `segments` and `mask` of `Batches`.
-
-    Raises:
-        InputError: the model takes other inputs, or in another order.
-    """
-    present = masking_inputs(model)
-    if tuple(present.values()) != model.inputs[1:] or list(present) == [MASK, SEGMENT_IDS]:
-        inputs = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
-        raise InputError(
-            f"the model takes ({inputs}); wanted tokens, then optional segment ids, then an optional mask",
-            where=f"@{model.name}",
-        )
-    return {"segments": SEGMENT_IDS in present, "mask": MASK in present}
 
 
 def _planned(model: Graph, recipe: Recipe, params: Mapping[str, Any] | None, choices: Mapping[str, Any]) -> Plan:

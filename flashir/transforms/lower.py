@@ -106,7 +106,13 @@ class _Parameters(dict[str, Value]):
         spec = self.specs[local]
         name: Any = full_name(self.node, local)
         parameter: Value = self.b.param(
-            name=name, shape=spec.shape, dtype=self.dtype, mean=spec.mean, std=spec.std, scope=""
+            name=name,
+            shape=spec.shape,
+            dtype=self.dtype,
+            mean=spec.mean,
+            std=spec.std,
+            fan_in=spec.fan_in,
+            scope="",
         )
         self[local] = parameter
         return parameter

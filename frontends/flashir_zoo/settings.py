@@ -20,6 +20,7 @@ _EVERY_MODEL = {
     "depth": AttrSpec((int,), least=1, doc="number of layers"),
     "vocab": AttrSpec((int,), 32000, least=1, doc="number of tokens"),
     "tied": AttrSpec((bool,), True, doc="logits through the embedding's own weight"),
+    "head_bias": AttrSpec((bool,), False, doc="logits have a bias, which training may begin at the log frequencies"),
     "predict": AttrSpec(
         (str,), "tokens", ("tokens", "class", "tags"), doc="scores: of tokens, of labels for a row, or for each token"
     ),
@@ -64,6 +65,8 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
         problems.append("predict = 'class' has one result a row, and segments put several documents in a row")
     if "labels" in own and own.get("predict", "tokens") == "tokens":
         problems.append("labels belong to predict = 'class' or 'tags'")
+    if own.get("head_bias") and own.get("predict", "tokens") != "tokens":
+        problems.append("head_bias belongs to predict = 'tokens'; scores of labels always have a bias")
     if problems:
         raise SettingError(problems, where=model)
     chosen = {name: spec.default for name, spec in specs.items()}

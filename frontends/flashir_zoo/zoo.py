@@ -57,7 +57,7 @@ class Zoo:
 def _scores(b: Builder, x: Value, chosen: Mapping[str, Any]) -> Value:
     """The head on the last norm [b, t, d]."""
     if chosen["predict"] == "tokens":
-        return b.unembed(x, tied=chosen["tied"])
+        return b.unembed(x, tied=chosen["tied"], bias=chosen["head_bias"])
     head = {"vocab": chosen["labels"], "tied": False, "bias": True, "scope": "head"}
     if chosen["predict"] == "tags":
         return b.unembed(x, **head)

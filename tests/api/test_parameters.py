@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.errors import ArtefactError, ParameterError, SettingError
+from flashir.backends.lowering import Lowering
+from flashir.errors import ArtefactError, FlashirError, ParameterError, SettingError
 from flashir.models.parameters import rechunked
+from flashir.transforms.settle_choices import settle
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,31 @@ def test_a_seed_is_a_whole_number(model, seed):
         flashir.init(model, seed)
 
 
-def test_parameters_start_as_the_paper_says(model):
-    params = flashir.init(model)
+@pytest.mark.parametrize("width", [64, 256])
+def test_a_matrix_starts_by_its_inputs(width):
+    params = flashir.init(flashir.model("flash", d_model=width, depth=1, vocab=256, key_dim=16))
+    for name, inputs in (("embed", width), ("layers.0.proj_in", width), ("layers.0.proj_out", 2 * width)):
+        assert np.std(params[f"{name}.weight"]) == pytest.approx(inputs**-0.5, rel=0.1), name
+    assert np.std(params["layers.0.offset_scale.gamma"]) == pytest.approx(0.02, rel=0.3)
+
+
+def test_a_lowered_model_starts_as_its_blocks_do(model):
+    lowered = Lowering("none").run(settle(model, {"chunk": 16, "cumsum": "scan"}))
+    for scheme in ("fan_in", "paper"):
+        blocks = flashir.init(settle(model, {"chunk": 16}), 3, scheme)
+        for name, array in flashir.init(lowered, 3, scheme).items():
+            assert np.array_equal(array, blocks[name]), name
+
+
+def test_an_unknown_scheme_is_refused(model):
+    with pytest.raises(FlashirError, match="scheme"):
+        flashir.init(model, scheme="papr")
+
+
+def test_the_scheme_of_the_paper_starts_every_weight_alike(model):
+    params = flashir.init(model, scheme="paper")
     assert np.std(params["layers.0.proj_in.weight"]) == pytest.approx(0.02, rel=0.1)
+    assert np.std(params["layers.0.proj_out.weight"]) == pytest.approx(0.02, rel=0.1)
     assert params["pos.scale"] == pytest.approx(64**-0.5)
     assert (params["layers.1.norm.scale"] == 1).all() and (params["layers.1.norm.bias"] == 0).all()
     assert not np.array_equal(params["layers.0.proj_in.weight"], params["layers.1.proj_in.weight"])

@@ -54,7 +54,7 @@ def test_from_a_folder_of_text_to_an_exported_model(cli: Cli, data: Path, tmp_pa
     assert set(made) == FIELDS
     assert (made["steps"], made["of"], made["complete"], made["tokens"]) == (6, 6, True, 768)
     assert (made["chunk"], made["target"], made["resumed_from"]) == (16, "torch:cpu", 0)
-    assert made["loss"] < curve(run)[0]["loss"] < 6 and made["validation_loss"] == curve(run)[-1]["validation_loss"]
+    assert made["loss"] < curve(run)[0]["loss"] < 4 and made["validation_loss"] == curve(run)[-1]["validation_loss"]
     assert flashir.load_checkpoint(made["checkpoint"]).model == flashir.loads(cli.ok("show", run))
     exported = cli.json("export", run, "-o", tmp_path / "out")
     assert exported["chunk"] == 16
@@ -195,7 +195,19 @@ class TestEval:
             assert found["bits_per_byte"] == pytest.approx(8 * 89 / 90, rel=1e-5)
             assert log(found["word_perplexity"]) == pytest.approx(89 * log(256) / 30, rel=1e-5)
         shown = cli.ok("eval", blind, "--data", text)
-        assert "7.9111 per byte" in shown and "256 per token" in shown
+        assert "7.9111 per byte" in shown and "256 per token" in shown and "position" not in shown
+
+    def test_perplexity_is_by_position_too(self, cli: Cli, blind: Path, tmp_path: Path) -> None:
+        text = tmp_path / "t.txt"
+        text.write_text("a" * 90)
+        parts = cli.json("eval", blind, "--data", text, "--seq-len", 60, "--by-position")["by_position"]
+        assert [(part["from"], part["to"], part["tokens"]) for part in parts] == [
+            (0, 16, 32),
+            (16, 32, 29),
+            (32, 60, 28),
+        ]
+        shown = cli.ok("eval", blind, "--data", text, "--seq-len", 60, "--by-position")
+        assert "32 to 59" in shown and "position" in shown
 
     def test_a_model_without_parameters_is_refused(self, cli: Cli, text: Path) -> None:
         assert "no parameters yet" in cli.fails("eval", "flash", "--data", text)

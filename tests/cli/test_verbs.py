@@ -16,7 +16,21 @@ PLAN_FIELDS = {
     "candidates",
 }  # fmt: skip
 VERBS = (
-    *("new", "import", "show", "plan", "tune", "train", "eval", "export", "run", "check", "targets", "calibrate"),
+    *(
+        "new",
+        "import",
+        "show",
+        "plan",
+        "tune",
+        "train",
+        "eval",
+        "compare",
+        "export",
+        "run",
+        "check",
+        "targets",
+        "calibrate",
+    ),
     "doctor",
 )
 

@@ -21,7 +21,7 @@ ROWS = ("--tokens", "32", "--seq-len", "16")
 TEXT = b"The quick brown fox jumps over the lazy dog, and what it does then nobody knows. " * 9
 QUICK = ("new", "plan", "generate", "help", "version")
 SLOW = (
-    *("show", "export", "run", "targets", "tune", "train", "eval", "check", "bench", "calibrate", "doctor"),
+    *("show", "export", "run", "targets", "tune", "train", "eval", "compare", "check", "bench", "calibrate", "doctor"),
     "published",
 )
 """Verbs that load frameworks, measure or learn, and so take seconds; what they print goes the same ways."""
@@ -61,6 +61,7 @@ class Lines:
             "tune": ["tune", *MODEL[:-4], "--seq-len", "32", "--budget", "1"],
             "train": ["train", *MODEL, "--data", text, "--valid", text, "--steps", "1", *ROWS, "-o", new],
             "eval": ["eval", out, "--data", text, "--seq-len", "64"],
+            "compare": ["compare", "--task", "bag", "--system", "flash", "-s", "depth=1", "--steps", "1", "-o", new],
             "check": ["check", out, "--seed", "0", "--lengths", "1,9"],
             "bench": ["bench", *MODEL[:-4], "--chunks", "8", "--lengths", "16", "--rounds", "1", "-o", new],
             "calibrate": ["calibrate", "onnx:cpu"],

@@ -36,7 +36,9 @@ from flashir.train.setup import begin
 from flashir.train.signals import stopping
 
 MODEL = flashir.model("flash", size="tiny", chunk=16, cumsum="scan", vocab=256)
-RECIPE = Recipe(tokens=128, rows=1, seq_len=32, steps=10, save_every=4, validate_every=3, validation_tokens=64)
+RECIPE = Recipe(
+    tokens=128, rows=1, seq_len=32, steps=10, save_every=4, validate_every=3, validation_tokens=64, learning_rate=7e-4
+)
 
 
 class Known:

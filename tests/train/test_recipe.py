@@ -13,8 +13,8 @@ from flashir.train.recipe import Recipe, read_recipe, recipe_of
 from flashir.train.schedule import Schedule
 
 
-def test_the_defaults_are_those_of_tables_5_and_6() -> None:
-    recipe = Recipe().settled(rows=8)
+def test_the_batch_the_schedule_and_the_optimiser_are_those_of_tables_5_and_6() -> None:
+    recipe = Recipe().settled(rows=8, width=768)
     assert (recipe.tokens, recipe.steps, recipe.warmup) == (2**18, 125_000, 10_000)
     assert (recipe.learning_rate, recipe.clip, recipe.weight_decay) == (7e-4, 0.1, 0.01)
     adamw = recipe.optimiser
@@ -22,15 +22,41 @@ def test_the_defaults_are_those_of_tables_5_and_6() -> None:
     assert Recipe(clip=0).optimiser.clip is None
 
 
+def test_the_rate_is_that_of_the_paper_at_its_width_and_falls_with_the_width() -> None:
+    rates = [Recipe().settled(rows=8, width=width).learning_rate for width in (64, 768, 1024)]
+    assert rates == pytest.approx([8.4e-3, 7e-4, 5.25e-4])
+    assert Recipe(learning_rate=1e-3).settled(rows=8, width=64).learning_rate == 1e-3
+
+
+def test_the_recipe_paper_has_its_start_and_rate_and_options_override_it(tmp_path: Path) -> None:
+    recipe = recipe_of("paper", {}).settled(rows=8, width=64)
+    assert (recipe.init, recipe.token_frequencies, recipe.learning_rate, recipe.warmup) == (
+        "paper",
+        False,
+        7e-4,
+        10_000,
+    )
+    assert recipe_of("paper", {"learning_rate": 1e-3}).learning_rate == 1e-3
+    assert (Recipe().init, Recipe().token_frequencies) == ("fan_in", True)
+    with pytest.raises(SettingError, match="no recipe and no file 'papr'; did you mean 'paper'"):
+        recipe_of("papr", {})
+
+
+def test_warm_up_is_steps_or_a_share_of_them() -> None:
+    assert [Recipe(steps=200, warmup=each).settled(1, 64).warmup for each in (None, 0, 0.3, 7)] == [16, 0, 60, 7]
+    with pytest.raises(SettingError, match="warmup"):
+        Recipe(warmup=1.5)
+
+
 def test_a_batch_is_made_of_parts() -> None:
-    recipe = Recipe(tokens=2**14, seq_len=512).settled(rows=8)
+    recipe = Recipe(tokens=2**14, seq_len=512).settled(rows=8, width=768)
     assert (recipe.batch, recipe.rows, recipe.accumulate) == (32, 8, 4)
 
 
 def test_a_short_run_warms_up_for_the_same_share_and_is_saved_fifty_times() -> None:
-    recipe = Recipe(steps=200).settled(rows=1)
+    recipe = Recipe(steps=200).settled(rows=1, width=768)
     assert (recipe.warmup, recipe.validate_every, recipe.save_every) == (16, 4, 4)
-    assert Recipe(steps=200, warmup=0, save_every=7).settled(rows=1).save_every == 7
+    assert Recipe(steps=200, warmup=0, save_every=7).settled(rows=1, width=768).save_every == 7
 
 
 def test_the_schedule_rises_to_the_peak_and_falls_and_is_never_0() -> None:
@@ -45,7 +71,7 @@ def test_the_schedule_rises_to_the_peak_and_falls_and_is_never_0() -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    recipe = Recipe(data=("a b.txt", 'q"uote\\'), steps=77, epsilon=1e-12, remat=True).settled(rows=2)
+    recipe = Recipe(data=("a b.txt", 'q"uote\\'), steps=77, epsilon=1e-12, remat=True).settled(rows=2, width=768)
     recipe.write(tmp_path / "recipe.toml")
     assert Recipe(**read_recipe(tmp_path / "recipe.toml")) == recipe
 
@@ -87,7 +113,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | No
 
 
 def test_a_run_goes_on_as_it_began() -> None:
-    recipe = Recipe().settled(rows=8)
+    recipe = Recipe().settled(rows=8, width=768)
     changed = recipe.changed(target="jax:cpu", keep=9, save_every=3, rows=4)
     assert (changed.target, changed.keep, changed.save_every, changed.rows) == ("jax:cpu", 9, 3, 4)
     assert recipe.changed(steps=125_000) == recipe

@@ -64,7 +64,7 @@ class Layer(Adapter):
     def reset_parameters(self) -> None:
         """Initialise the parameters with PyTorch's random generator."""
         for name, spec in self.layer.params.items():
-            nn.init.normal_(self.get_parameter(name), spec.mean, spec.std)
+            nn.init.normal_(self.get_parameter(name), *spec.start())
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [b, t, width] -> y [b, t, width].

@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 
 WEIGHT_STD = 0.02  # Codes 4, 6 and 8
 
+
+def matrix(inputs: int, outputs: int) -> ParamSpec:
+    """The weight of a projection, [inputs, outputs]."""
+    return ParamSpec((inputs, outputs), std=WEIGHT_STD, fan_in=inputs)
+
+
+def table(rows: int, width: int) -> ParamSpec:
+    """A vector for each token or position, [rows, width]. As a tied head it sums over the width."""
+    return ParamSpec((rows, width), std=WEIGHT_STD, fan_in=width)
+
+
 Params = Mapping[str, Any]
 
 
@@ -68,7 +79,7 @@ embed = define_op(
         (sample("i32[2, 3]", vocab=5, dim=4),),
         attrs={"vocab": integer(least=1), "dim": integer(least=1), "dtype": dtype(DType.F32)},
         decompose=lambda b, ids, p, **_: b.gather(p["weight"], ids),
-        params=lambda ids, vocab, dim, **_: {"weight": ParamSpec((vocab, dim), std=WEIGHT_STD)},
+        params=lambda ids, vocab, dim, **_: {"weight": table(vocab, dim)},
         scope="embed",
         rows=lambda types, attrs: (0, attrs["vocab"]),
         ignores_padding=each_row_alone,
@@ -159,7 +170,7 @@ learned_position = define_op(
         (sample("f32[2, 3, 4]", max_len=5), sample("f32[2, 0, 4]", max_len=1)),
         attrs={"max_len": integer(1024, least=1, doc="learned positions, and so the longest sequence")},
         decompose=lambda b, x, p, **_: b.add(x, b.gather(p["weight"], b.iota(length=x.type.shape[1]))),
-        params=lambda x, max_len, **_: {"weight": ParamSpec((max_len, width_of(x)), std=WEIGHT_STD)},
+        params=lambda x, max_len, **_: {"weight": table(max_len, width_of(x))},
         stream=StreamingRule(_step_learned),
         scope="pos",
         doc="x plus a learned vector for each position (Gehring et al. 2017)",
@@ -167,13 +178,16 @@ learned_position = define_op(
 )
 
 
-def norm_params(norm: str, width: int, prefix: str = "") -> dict[str, ParamSpec]:
-    """The parameters of a norm; the norm `none` has no parameters."""
+def norm_params(norm: str, width: int, prefix: str = "", *, is_last: bool = False) -> dict[str, ParamSpec]:
+    """The parameters of a norm; the norm `none` has no parameters.
+
+    The last norm of a model feeds a head that sums over the width. With a tied head its result is mostly the embedding
+    that it began as, so a scale of 1 would make a token's own logit sqrt(width) at the start.
+    """
     if norm == "none":
         return {}
-    if norm == "scale_norm":
-        return {f"{prefix}scale": ParamSpec((), mean=1.0)}
-    return {f"{prefix}scale": ParamSpec((width,), mean=1.0), f"{prefix}bias": ParamSpec((width,))}
+    scale = ParamSpec(() if norm == "scale_norm" else (width,), mean=1.0, fan_in=width if is_last else 0)
+    return {f"{prefix}scale": scale, **({} if norm == "scale_norm" else {f"{prefix}bias": ParamSpec((width,))})}
 
 
 def apply_norm(
@@ -207,7 +221,7 @@ def _define_norm(norm: str, doc: str, **more: AttrSpec) -> OpDef:
             (sample("f32[2, 3, 8]"), *(sample("f32[2, 3, 8]", eps=1.0, **{name: True}) for name in more)),
             attrs={"eps": number(EPS, least=0), **more},
             decompose=lambda b, x, p, eps, clamp=False, **_: apply_norm(b, x, p, norm, eps=eps, clamp=clamp),
-            params=lambda x, **_: norm_params(norm, width_of(x)),
+            params=lambda x, **_: norm_params(norm, width_of(x), is_last=True),
             scope="final_norm",
             ignores_padding=each_row_alone,
             doc=doc,
@@ -232,8 +246,8 @@ def _vocab_of_embed(attrs: Mapping[str, Attr], before: tuple[Node, ...]) -> dict
 
 
 def _params_unembed(x: TensorType, vocab: int, tied: bool, bias: bool, **_: Any) -> dict[str, ParamSpec]:
-    weight = ParamSpec((vocab, width_of(x)) if tied else (width_of(x), vocab), std=WEIGHT_STD)
-    return {"weight": weight, **({"bias": ParamSpec((vocab,))} if bias else {})}
+    weight = table(vocab, width_of(x)) if tied else matrix(width_of(x), vocab)
+    return {"weight": weight, **({"bias": ParamSpec((vocab,), by_token=True)} if bias else {})}
 
 
 def _decompose_unembed(b: Builder, x: Value, p: Params, tied: bool, bias: bool, **_: Any) -> Value:

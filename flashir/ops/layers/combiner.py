@@ -16,7 +16,7 @@ from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_summary import ref_document_means
 from flashir.ops.attention.summary_attention import ref_summary_attention, sides_of
 from flashir.ops.functions.position import ref_rope
-from flashir.ops.layers.blocks import WEIGHT_STD, Params, width_of
+from flashir.ops.layers.blocks import Params, matrix, width_of
 from flashir.ops.layers.mixed_chunk_mhsa import CHUNK
 from flashir.ops.layers.multi_head import (
     HEADS,
@@ -43,7 +43,7 @@ def _params_combiner(
     d = width_of(x)
     summaries = {}
     for name in ("summary_k", "summary_v"):
-        summaries[f"{name}.weight"] = ParamSpec((d, d), std=WEIGHT_STD)
+        summaries[f"{name}.weight"] = matrix(d, d)
         summaries[f"{name}.bias"] = ParamSpec((d,))
     return {**head_params(x, norm=norm), **summaries}
 

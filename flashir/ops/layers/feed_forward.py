@@ -10,7 +10,7 @@ from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, number, sample
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import TensorType
-from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
+from flashir.ops.layers.blocks import Params, apply_norm, check_tokens, matrix, norm_params, ref_norm, width_of
 from flashir.ops.layers.multi_head import NORM
 from flashir.ops.primitive.elementwise import gelu
 
@@ -59,7 +59,7 @@ def _params(hidden: Hidden, *inner: str) -> Callable[..., dict[str, ParamSpec]]:
         d, h = width_of(x), hidden(x, expansion)
         specs = norm_params(norm, d, "norm.")
         for name, shape in (*((name, (d, h)) for name in inner), ("down", (h, d))):
-            specs[f"{name}.weight"] = ParamSpec(shape, std=WEIGHT_STD)
+            specs[f"{name}.weight"] = matrix(*shape)
             specs[f"{name}.bias"] = ParamSpec(shape[1:])
         return specs
 

@@ -18,7 +18,16 @@ from flashir.ops.attention.documents import are_tokens, check_documents, documen
 from flashir.ops.decode.context import DecodeContext, column, equal, take_rows
 from flashir.ops.functions.norm import CLAMP, EPS
 from flashir.ops.functions.position import ref_rope
-from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
+from flashir.ops.layers.blocks import (
+    WEIGHT_STD,
+    Params,
+    apply_norm,
+    check_tokens,
+    matrix,
+    norm_params,
+    ref_norm,
+    width_of,
+)
 from flashir.ops.layers.relative_bias import REL_BIAS, bias_params
 
 if TYPE_CHECKING:
@@ -169,12 +178,12 @@ def gated_params(
     inside = 2 * e + key_dim
     return {
         **norm_params(norm, d, "norm."),
-        "proj_in.weight": ParamSpec((d, inside), std=WEIGHT_STD),
+        "proj_in.weight": matrix(d, inside),
         "proj_in.bias": ParamSpec((inside,)),
         "offset_scale.gamma": ParamSpec((cheap, key_dim), std=WEIGHT_STD),
         "offset_scale.beta": ParamSpec((cheap, key_dim)),
         **({} if span is None else bias_params(rel_bias, span)),
-        "proj_out.weight": ParamSpec((e if gating else 2 * e, d), std=WEIGHT_STD),
+        "proj_out.weight": matrix(e if gating else 2 * e, d),
         "proj_out.bias": ParamSpec((d,)),
     }
 

@@ -16,7 +16,7 @@ from flashir.ir.op import AttrSpec, ParamSpec, choice, flag, integer
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import check_documents
 from flashir.ops.functions.position import ref_rope
-from flashir.ops.layers.blocks import WEIGHT_STD, Params, apply_norm, check_tokens, norm_params, ref_norm, width_of
+from flashir.ops.layers.blocks import Params, apply_norm, check_tokens, matrix, norm_params, ref_norm, width_of
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -56,13 +56,13 @@ def head_params(
 ) -> dict[str, ParamSpec]:
     """The parameters of the norm, the two projections, and the gate if there is one."""
     d = width_of(x)
-    gate = {"gate.weight": ParamSpec((d, d), std=WEIGHT_STD), "gate.bias": ParamSpec((d,))}
+    gate = {"gate.weight": matrix(d, d), "gate.bias": ParamSpec((d,))}
     return {
         **norm_params(norm, d, "norm."),
         **(gate if gating else {}),
-        "qkv.weight": ParamSpec((d, 3 * d), std=WEIGHT_STD),
+        "qkv.weight": matrix(d, 3 * d),
         "qkv.bias": ParamSpec((3 * d,)),
-        "out.weight": ParamSpec((d, d), std=WEIGHT_STD),
+        "out.weight": matrix(d, d),
         "out.bias": ParamSpec((d,)),
     }
 

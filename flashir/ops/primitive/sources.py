@@ -11,7 +11,19 @@ import numpy as np
 from flashir.errors import IRError
 from flashir.ir.cost import free, generated
 from flashir.ir.dims import Size
-from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, dtype, listing, number, parameter_name, sample, size
+from flashir.ir.op import (
+    AttrSpec,
+    OpDef,
+    ParamSpec,
+    define_op,
+    dtype,
+    integer,
+    listing,
+    number,
+    parameter_name,
+    sample,
+    size,
+)
 from flashir.ir.traits import Axes, grows_as_size, no_gradient, reads_nothing
 from flashir.ir.types import DType, TensorType, shape_text
 
@@ -114,13 +126,13 @@ literal = define_op(
 
 
 def _infer_param(
-    name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, scope: str | None
+    name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, fan_in: int, scope: str | None
 ) -> TensorType:
     return TensorType(dtype, shape)
 
 
-def _own(name: str, shape: tuple[int, ...], mean: float, std: float, **_: Any) -> dict[str, ParamSpec]:
-    return {name: ParamSpec(shape, mean, std)}
+def _own(name: str, shape: tuple[int, ...], mean: float, std: float, fan_in: int, **_: Any) -> dict[str, ParamSpec]:
+    return {name: ParamSpec(shape, mean, std, fan_in)}
 
 
 param = define_op(
@@ -137,6 +149,7 @@ param = define_op(
             "dtype": dtype(DType.F32),
             "mean": number(0.0),
             "std": number(0.0),
+            "fan_in": integer(0, least=0, doc="above 0, the start is over sqrt(fan_in), with std 1 unless it is 0"),
         },
         params=_own,
         axes=Axes.SOURCE,

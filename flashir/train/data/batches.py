@@ -17,6 +17,7 @@ from flashir.errors import InputError, SettingError
 from flashir.train.data.corpus import Corpus, Places
 from flashir.train.data.masking import mask
 from flashir.train.data.packing import pack, rows_of
+from flashir.train.feed import Feed
 
 ORDER, MASKING = 0, 1  # streams of random numbers that have nothing to do with each other
 
@@ -116,7 +117,7 @@ class Batches:
         return Batch((ids, *(told for wanted, told in beside if wanted)), labels)
 
 
-def ahead(batches: Batches, first: int = 0, depth: int = 2) -> Iterator[Batch]:
+def ahead(batches: Feed, first: int = 0, depth: int = 2) -> Iterator[Batch]:
     """The batches from a step on, `depth` of them read in a thread before they are asked for; close it to end that."""
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         waiting = deque(reader.submit(batches.at, step) for step in range(first, first + depth))

@@ -1,0 +1,65 @@
+"""A comparison of systems: all trials one after the other, and the results so far after each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flashir.bench.record import Machine
+from flashir.compare.picture import draw
+from flashir.compare.summary import summaries, table
+from flashir.compare.trial import Row, Trial
+from flashir.errors import ArtefactError
+from flashir.files.atomic import atomic_write
+from flashir.files.foreign import read_text
+from flashir.train.feed import Data
+from flashir.train.loop import Progress
+
+SETTINGS, RESULT = "settings.json", "comparison"
+
+
+def compare(
+    trials: Iterable[Trial],
+    data: Data,
+    settings: Mapping[str, Any],
+    out: Path,
+    progress: Callable[[Trial], Callable[[], Progress]],
+) -> dict[str, Any]:
+    """Run the trials, and write `comparison.json`, `.md` and `.svg` after each.
+
+    Args:
+        trials: the trials, in order.
+        data: the data of all.
+        settings: what all trials have in common. An interrupted comparison with the same settings is resumed, and may
+            have more systems, rates and seeds than before.
+        out: the folder.
+        progress: makes the progress display of a trial.
+
+    Raises:
+        ArtefactError: the folder holds another comparison, or cannot be written.
+        FlashirError: as for `train`, but a run that diverges is a result.
+        KeyboardInterrupt: the comparison was interrupted; its progress is saved.
+    """
+    _claim(out, settings)
+    rows: list[Row] = []
+    result: dict[str, Any] = {}
+    for trial in trials:
+        rows.append(trial.result(data, progress(trial)))
+        machine = asdict(Machine.here((trial.recipe.target,)))
+        result = {"settings": dict(settings), "machine": machine, "systems": summaries(rows), "runs": list(rows)}
+        contents = {"json": json.dumps(result, indent=1), "md": table(rows), "svg": draw(rows)}
+        for suffix, text in contents.items():
+            atomic_write(out / f"{RESULT}.{suffix}", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+    return result
+
+
+def _claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Store the settings of a comparison. Raises ArtefactError if the folder holds one with other settings."""
+    text = json.dumps(settings, indent=1)
+    file = out / SETTINGS
+    if file.exists() and read_text(file, ArtefactError) != text:
+        raise ArtefactError("another comparison is there", where=str(out), hint="choose another folder with -o")
+    atomic_write(file, lambda stream: stream.write(text.encode()))

@@ -1,0 +1,94 @@
+"""The results of a comparison by system: each at its best learning rate, over all seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from statistics import mean
+from typing import Any
+
+from flashir.train.metrics import perplexity
+
+BASELINE = "transformer++"
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def summaries(rows: Rows) -> list[dict[str, Any]]:
+    """A summary for each system, in the order of its first run.
+
+    The learning rate is the one with the lowest training loss at the end, over the seeds: the validation text does not
+    choose it. Numbers are means over the seeds, with the least and the largest in `spread`. If a run of every rate
+    failed, `failed` says why.
+    """
+    names = dict.fromkeys(row["name"] for row in rows)
+    return [_summary([row for row in rows if row["name"] == name]) for name in names]
+
+
+def best(rows: Rows) -> Rows:
+    """The runs of one system at its best learning rate; all of them if a run of every rate failed."""
+    by_rate = [list(same) for _, same in groupby(sorted(rows, key=_rate), key=_rate)]
+    whole = [same for same in by_rate if not any("failed" in row for row in same)]
+    return min(whole, key=lambda same: mean(row["last_loss"] for row in same)) if whole else rows
+
+
+def _rate(row: Mapping[str, Any]) -> float:
+    return float(row["learning_rate"])
+
+
+def _summary(rows: Rows) -> dict[str, Any]:
+    chosen = best(rows)
+    about = {name: chosen[0][name] for name in ("name", "parameters", "depth", "chunk")}
+    failed = [f"rate {row['learning_rate']:g}, seed {row['seed']}: {row['failed']}" for row in rows if "failed" in row]
+    if any("failed" in row for row in chosen):
+        return {**about, "failed": failed}
+    losses = [row["validation_loss"] for row in chosen]
+    summary = {
+        **about,
+        "learning_rate": chosen[0]["learning_rate"],
+        "seeds": len(chosen),
+        "train_loss": mean(row["last_loss"] for row in chosen),
+        "validation_loss": mean(losses),
+        "perplexity": perplexity(mean(losses)),
+        "spread": [perplexity(min(losses)), perplexity(max(losses))],
+        "tokens_per_second": mean(row["tokens_per_second"] for row in chosen),
+        "waiting": mean(row["waiting"] for row in chosen),
+        "failed": failed,
+    }
+    if "accuracy" in chosen[0]:
+        distances = chosen[0]["accuracy"]
+        summary["accuracy"] = {each: [row["accuracy"][each] for row in chosen] for each in distances}
+    return summary
+
+
+def table(rows: Rows) -> str:
+    """A Markdown table with a line per system: accuracy by distance for a task, perplexity for a text."""
+    found = summaries(rows)
+    baseline = next((each["perplexity"] for each in found if each["name"] == BASELINE and "perplexity" in each), None)
+    distances = next((list(each["accuracy"]) for each in found if "accuracy" in each), [])
+    head = ["system", "parameters", "layers", "chunk", "rate", "seeds", "train loss"]
+    if distances:
+        head += [f"right at {each}" for each in distances]
+    else:
+        head += ["perplexity", "least to largest", *([f"against {BASELINE}"] if baseline else [])]
+    lines = [[*head, "tokens/s"]]
+    for each in found:
+        cells = [each["name"], f"{each['parameters'] / 1e6:.3f}M", str(each["depth"]), str(each["chunk"] or "-")]
+        if "perplexity" not in each:
+            lines.append([*cells, f"diverged: {'; '.join(each['failed'])}", *[""] * (len(lines[0]) - 5)])
+            continue
+        cells += [f"{each['learning_rate']:.2g}", str(each["seeds"]), f"{each['train_loss']:.4f}"]
+        if distances:
+            cells += [_shares(each["accuracy"][distance]) for distance in distances]
+        else:
+            low, high = each["spread"]
+            cells += [f"{each['perplexity']:.3f}", f"{low:.3f} to {high:.3f}"]
+            cells += [f"{each['perplexity'] / baseline - 1:+.1%}"] if baseline else []
+        lines.append([*cells, f"{each['tokens_per_second']:,.0f}"])
+    lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _shares(values: Sequence[float]) -> str:
+    """`0.99`, or `0.31, 1.00` for several seeds."""
+    return ", ".join(f"{value:.2f}" for value in values)

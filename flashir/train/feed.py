@@ -1,0 +1,42 @@
+"""What a run learns from: `Data` makes the two feeds of a run, one to learn from and one to validate on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flashir.backends.protocols import Batch
+from flashir.ir import Graph
+from flashir.train.recipe import Recipe
+
+
+class Feed(Protocol):
+    """Batches, each a function of its number alone, so that a run resumes where it was."""
+
+    def at(self, step: int) -> Batch:
+        """The batch with a number from 0, without end."""
+        ...
+
+    def once(self) -> Iterator[Batch]:
+        """The same batches in the same order on every call, to evaluate on."""
+        ...
+
+
+class Data(Protocol):
+    """The text or the task of a run."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Digests by name. They tell a resumed run whether its data have changed."""
+        ...
+
+    def feeds(self, model: Graph, recipe: Recipe) -> tuple[Feed, Feed]:
+        """The parts of batches to learn from, and those to validate on. Raises InputError if they do not fit."""
+        ...
+
+    def log_frequencies(self, vocab: int) -> npt.NDArray[np.float32]:
+        """The log of the share of each token among those to predict, [vocab]; finite for every token."""
+        ...

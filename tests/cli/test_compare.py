@@ -1,0 +1,32 @@
+"""flashir compare: mistakes are one message, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give --task NAME or --data PATH"),
+        (("--task", "recall", "--data", "x"), "give --task NAME or --data PATH"),
+        (("--task", "recall", "--items", "9"), "need 27 tokens of a chunk"),
+        (("--task", "bag", "-s", "vocab=5"), "vocabulary of at least"),
+        (("--task", "recall", "--system", "flsh"), "did you mean 'flash'"),
+        (("--task", "recall", "--learning-rate", "flsh=1"), "'flsh' is not compared; did you mean 'flash'"),
+        (("--task", "recall", "--learning-rate", "-1"), "must be a number above 0"),
+        (("--task", "recall", "-s", "dpeth=3"), "no system has the setting dpeth=3"),
+        (("--task", "recall", "-s", "depth=x", "-s", "vocab=0"), "2 problems"),
+        (("--task", "recall", "--batch", "6", "--rows", "4"), "rows must divide the 6 rows"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_message(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    out = tmp_path / "out"
+    assert said in cli.fails("compare", *arguments, "-o", out)
+    assert not out.exists()
