@@ -18,6 +18,7 @@ from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_activations import SplitActivations
 from flashir.transforms.split_projections import SplitProjections
 from flashir_torch.claims import claims
+from flashir_torch.fuse_gated import FuseGatedAttention
 from flashir_torch.kernels.claims import DEVICES
 
 
@@ -67,11 +68,12 @@ class TorchBackend:
     def passes(self) -> tuple[Pass, ...]:
         """On a CPU, split projections: smaller tensors are allocated without page faults.
 
-        Where layers are compiled, split activations: parts that are read once are not written.
+        Where layers are compiled, split activations: parts that are read once are not written. Then the core of a
+        layer, if it has kernels.
         """
         if self.device == "cpu":
             return (SplitProjections(),)
-        return (SplitActivations(),) if self.device in DEVICES else ()
+        return (SplitActivations(), FuseGatedAttention(self.claims)) if self.device in DEVICES else ()
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """Compile a graph into a module under `inference_mode`. See Backend."""

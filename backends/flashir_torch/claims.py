@@ -48,6 +48,7 @@ NATIVE: dict[str, Condition] = {
     "chunked_recurrence": has_kernel,
     "dense": always,
     "gelu": always,
+    "gated_mixed_attention": has_kernel,
     "layer_normalization": vectors,
     "offset_scale": always,
     "rel_pos_bias": short_bias,

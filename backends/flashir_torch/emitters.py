@@ -275,6 +275,14 @@ def _chunked_recurrence(scope: Scope, node: Node, v: fx.Node, *operands: fx.Node
     return scope.call(mixed_chunk_attention, quad_q, quad_k, lin_q, lin_k, v, bias, *settings)
 
 
+def _gated_mixed_attention(scope: Scope, node: Node, *operands: fx.Node) -> fx.Node:
+    need_triton()
+    from flashir_torch.kernels.gated import gated_mixed_attention
+
+    settings = (_attr(node, "chunk"), _attr(node, "lin_norm"), float(_attr(node, "scale")))
+    return scope.call(gated_mixed_attention, *operands, *settings)
+
+
 def _cumsum(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     """An exclusive sum shifts its operand by one; subtracting the element would round, and depend on it."""
     type_, axis = _type(node), _attr(node, "axis")
@@ -336,7 +344,8 @@ EMITTERS: dict[str, Emitter] = {
     "floor_div": _floor_div, "gelu": _as(functional.gelu, approximate="tanh"), "softmax": _as(torch.softmax, dim=-1),
     "softmax_attention": _softmax_attention, "layer_normalization": _layer_normalization,
     "turn": _turn, "conv1d": _conv, "conv_transpose1d": _conv_transpose,
-    "chunked_recurrence": _chunked_recurrence, "rel_pos_bias": _rel_pos_bias,
+    "chunked_recurrence": _chunked_recurrence, "gated_mixed_attention": _gated_mixed_attention,
+    "rel_pos_bias": _rel_pos_bias,
     "reduce_sum": _reduce(torch.sum), "reduce_mean": _reduce(torch.mean),
     "reduce_max": _extreme(torch.amax, "min"), "reduce_min": _extreme(torch.amin, "max"),
 }  # fmt: skip

@@ -221,6 +221,7 @@ def test_a_sample_that_lies_is_caught() -> None:
 CHUNKED = {
     "chunked_recurrence",
     "flash",
+    "gated_mixed_attention",
     "linear_attention",
     "mc_mhsa",
     "performer",

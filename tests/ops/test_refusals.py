@@ -7,6 +7,7 @@ import pytest
 from flashir import Builder, FlashirError, loads
 from flashir.ir import DType
 
+CORE = ["f32[4, 4]", "f32[4, 4]", "f32[3, 3]", "f32[4, 2]", "f32[4, 2]"]
 CHUNKS = ["f32[2, 4, 4]"] * 3
 GLOBAL = ["f32[2, 4, 4]", None, None, None, "f32[2, 4, 4]", "f32[2, 4, 4]"]
 CELLS = ["f32[2, 3, 4, 5]"] * 3
@@ -95,6 +96,15 @@ REFUSED = [
     ),
     ("linear_attention", ["f32[2, 3, 4]"] * 3, {"causal": True}, "must be chunked"),
     ("linear_attention", ["f32[2, 3, 4, 5]"] * 3 + ["bool[2, 3]"], {"causal": True}, r"visible must be bool"),
+    ("gated_mixed_attention", ["f32[2, 4, 9]", *CORE], {"chunk": 3}, r"\[b, t, 2 \* e \+ s\] with s = 4"),
+    (
+        "gated_mixed_attention",
+        ["f32[2, 4, 8]", "f32[3, 4]", *CORE[1:]],
+        {"chunk": 3},
+        r"gamma and beta must be \[4, s\]",
+    ),
+    ("gated_mixed_attention", ["f32[2, 5, 8]", *CORE], {"chunk": 3}, r"sin and cos must be f32\[5, 2\]"),
+    ("gated_mixed_attention", ["f32[2, 4, 8]", *CORE], {"chunk": 2}, r"\(2, 2\)"),
     ("chunked_recurrence", ["f32[4, 4]"] * 3, {"chunk": 3, "causal": True}, r"\[b, t, \*\]"),
     ("chunked_recurrence", ["f32[2, 4, 4]"], {"chunk": 3, "causal": True}, "quad_q or lin_q is required"),
     ("chunked_recurrence", ["f32[2, 4, 4]"] * 2, {"chunk": 3, "causal": True}, "quad_q requires quad_k"),

@@ -15,7 +15,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from flashir.errors import TargetError
 from flashir.experiments.command import guarded
 from flashir_torch.experiments.pretended_card import Card, Launch, recorded
 from flashir_torch.kernels import bodies
+from flashir_torch.kernels.gated_launch import Gated
 from flashir_torch.kernels.launch import Mixed
 
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -64,7 +65,34 @@ class Case:
         return f"{self.dtype} {self.batch} x {self.length}, chunk {self.chunk}, {self.keys} x {self.width}{causal}"
 
 
-CASES = (
+@dataclass(frozen=True)
+class LayerCase:
+    """Sizes of the core of a layer, gated_mixed_attention."""
+
+    chunk: int = 256
+    batch: int = 4
+    length: int = 8192
+    keys: int = 128
+    width: int = 1536
+
+    def run(self) -> None:
+        """Launch every kernel, forward and backward, on operands without content."""
+        narrow, wide = TYPES["bf16"], torch.float32
+        pre = _new(narrow, self.batch, self.length, 2 * self.width + self.keys)
+        gamma, bias = _new(narrow, 4, self.keys), _new(narrow, self.chunk, self.chunk)
+        angle = _new(wide, self.length, self.keys // 2)
+        op = Gated(self.chunk, "chunk_mean", 1 / self.chunk, (self.batch, self.length, self.width), self.keys, narrow)
+        gated, kept = op.forward(pre, gamma, gamma, bias, angle, angle)
+        op.backward(gated, kept, pre, gamma, angle, angle)
+
+    def __str__(self) -> str:
+        return f"layer, bf16 {self.batch} x {self.length}, chunk {self.chunk}, {self.keys} x {self.width}"
+
+
+CASES: tuple[Case | LayerCase, ...] = (
+    LayerCase(),
+    LayerCase(batch=1, length=32768),
+    LayerCase(chunk=64, keys=64, width=1530, length=4095),
     Case(batch=4, length=8192),
     Case(length=32768),
     *(Case(dtype, chunk) for dtype in ("bf16", "f32") for chunk in (16, 64, 256)),
@@ -88,7 +116,7 @@ class Usage:
     mma: int
 
 
-def usages(capability: int, cases: tuple[Case, ...]) -> Iterator[Usage]:
+def usages(capability: int, cases: Sequence[Case | LayerCase]) -> Iterator[Usage]:
     """Every kernel that the cases launch, each compiled once.
 
     Raises TargetError if Triton interprets its kernels, or has no compiler for NVIDIA GPUs.

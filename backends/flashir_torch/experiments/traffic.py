@@ -28,6 +28,7 @@ from torch._inductor.virtualized import V
 from torch._library.custom_ops import OPDEFS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import flashir
 from flashir.backends.lowering import Lowering
@@ -200,10 +201,28 @@ def _operators(graph: fx.GraphModule) -> list[Pass]:
     for node in graph.graph.nodes:
         if getattr(node.target, "namespace", "") == "flashir":
             operands = fx.map_arg((node.args, node.kwargs), lambda each: _without_content(each.meta["val"]))
-            with recorded() as launches:
+            with recorded() as launches, _Passes() as others:
                 OPDEFS[node.target.name()]._init_fn(*operands[0], **operands[1])
-            found += [Pass(launch.name, launch.bytes) for launch in launches]
+            found += [Pass(launch.name, launch.bytes) for launch in launches] + others.found
     return found
+
+
+class _Passes(TorchDispatchMode):
+    """Collects what PyTorch's own operators read and write: not views, nor memory without content."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Pass] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._opname
+        is_view = any(returned.alias_info is not None for returned in func._schema.returns)
+        if not is_view and "empty" not in name:
+            read = () if "zeros" in name else args
+            tensors = [x for x in (*read, result) if isinstance(x, Tensor)]
+            self.found.append(Pass(name, sum(x.numel() * x.element_size() for x in tensors)))
+        return result
 
 
 def _without_content(value: Any) -> Any:

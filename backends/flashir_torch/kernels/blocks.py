@@ -71,6 +71,16 @@ WIDE = {
 }
 HALF = {**NARROW, "attend": Blocks(rows=64, columns=32, keys=128, features=128, warps=4, stages=3)}
 """For float16: squares of scores exceed its range, so `attend` needs a second accumulator."""
+GATED = {
+    "heads": Blocks(rows=16, columns=0, keys=128, features=0, warps=4, stages=1),
+    "squares": Blocks(rows=128, columns=128, keys=128, features=0, warps=8, stages=2),
+    "attend": Blocks(rows=128, columns=64, keys=128, features=128, warps=8, stages=2),
+    "gate_back": Blocks(rows=4, columns=0, keys=0, features=512, warps=4, stages=1),
+    "attend_back": Blocks(rows=128, columns=64, keys=128, features=128, warps=8, stages=2),
+    "rows_back": Blocks(rows=64, columns=0, keys=128, features=64, warps=8, stages=2),
+    "heads_back": Blocks(rows=64, columns=64, keys=128, features=0, warps=8, stages=2),
+}
+"""For gated_mixed_attention in bfloat16: chosen by what compiles for 9.0 with the fewest spills, not yet timed."""
 
 
 def power_of_two(size: int) -> int:

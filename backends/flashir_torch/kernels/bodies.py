@@ -52,9 +52,9 @@ def states(
                 at = out + g.to(tl.int64) * keys * width + s[:, None] * width + e[None, :]
                 tl.store(at, (state if reverse else weight * state).to(out.dtype.element_ty), mask=inside)
         first = (place * rows).to(tl.int64)
-        k_block = _block(k + first * k_row, k_row, tl.arange(0, rows), s, length - first, keys)
-        v_block = _block(v + first * v_row, v_row, tl.arange(0, rows), e, length - first, width)
-        added = _product(tl.trans(k_block), v_block, tl.zeros_like(state))
+        k_block = block_of(k + first * k_row, k_row, tl.arange(0, rows), s, length - first, keys)
+        v_block = block_of(v + first * v_row, v_row, tl.arange(0, rows), e, length - first, width)
+        added = product(tl.trans(k_block), v_block, tl.zeros_like(state))
         state += weight * added if reverse else added
     if not causal:
         tl.store(out + s[:, None] * width + e[None, :], (scale * state).to(out.dtype.element_ty), mask=inside)
@@ -87,19 +87,19 @@ def attend(
     state += (place if causal else b) * keys * width
     made = tl.zeros((rows, features), tl.float32)
     q += b * q_batch + start * q_row
-    held = _block(q, q_row, n, tl.arange(0, key_block), left, keys)
+    held = block_of(q, q_row, n, tl.arange(0, key_block), left, keys)
     begin = first // columns * columns if causal and mirrored else 0
     end = tl.minimum(left, first + rows) if causal and not mirrored else left
     for column in range(begin, end, columns):
         m = column + tl.arange(0, columns)
         scores = _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, mirrored, key_block)
-        x_block = _block(x, x_row, m, e, left, width)
+        x_block = block_of(x, x_row, m, e, left, width)
         made = _squares_times(scores, x_block, made)
     linear += b * linear_batch + start * linear_row
     for key in range(0, keys, key_block):
         s = key + tl.arange(0, key_block)
-        linear_block = _block(linear, linear_row, n, s, left, keys)
-        made = _product(linear_block, _block(state, width, s, e, keys, width), made)
+        linear_block = block_of(linear, linear_row, n, s, left, keys)
+        made = product(linear_block, block_of(state, width, s, e, keys, width), made)
     at = out + (b * length + start) * width + n[:, None] * width + e[None, :]
     tl.store(at, made.to(out.dtype.element_ty), mask=(n[:, None] < left) & (e[None, :] < width))
 
@@ -129,9 +129,9 @@ def score_gradients(
     made = tl.zeros((rows, columns), tl.float32)
     for feature in range(0, tl.where(below, width, 0) if causal else width, features):
         e = feature + tl.arange(0, features)
-        x_block = _block(x, x_row, n, e, left, width)
-        made = _product(x_block, tl.trans(_block(v, v_row, m, e, left, width)), made)
-    held = _block(q, q_row, n, tl.arange(0, key_block), left, keys)
+        x_block = block_of(x, x_row, n, e, left, width)
+        made = product(x_block, tl.trans(block_of(v, v_row, m, e, left, width)), made)
+    held = block_of(q, q_row, n, tl.arange(0, key_block), left, keys)
     made *= 2.0 * _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, False, key_block)
     tl.store(out + place * chunk * chunk + n[:, None] * chunk + m[None, :], made.to(out.dtype.element_ty))
 
@@ -165,18 +165,18 @@ def key_gradients(
     for column in range(begin, end, columns):
         m = column + tl.arange(0, columns)
         block = tl.load(weights + n[:, None] * weights_row + m[None, :] * weights_column)
-        made = _product(block, _block(y, y_row, m, s, left, keys), made)
+        made = product(block, block_of(y, y_row, m, s, left, keys), made)
     tl.store(d_quad + at, made.to(d_quad.dtype.element_ty), mask=inside)
     made = tl.zeros((rows, key_block), tl.float32)
     for feature in range(0, width, features):
         e = feature + tl.arange(0, features)
-        state_block = _block(state, width, s, e, keys, width)
-        made = _product(_block(x, x_row, n, e, left, width), tl.trans(state_block), made)
+        state_block = block_of(state, width, s, e, keys, width)
+        made = product(block_of(x, x_row, n, e, left, width), tl.trans(state_block), made)
     tl.store(d_linear + at, made.to(d_linear.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _block(
+def block_of(
     x: tl.tensor, stride: tl.tensor, rows: tl.tensor, columns: tl.tensor, height: tl.tensor, width: tl.tensor
 ) -> tl.tensor:
     """[rows, columns] of the matrix [height, width] at x, zeros outside"""
@@ -193,11 +193,11 @@ def _scores(
     """relu(q k^T + bias), 0 where masked, float32 [n, m]; the first keys of q are held, the others are read anew."""
     bias_block = tl.load(bias + n[:, None] * chunk + m[None, :])
     scores = tl.zeros(bias_block.shape, tl.float32)
-    scores = _product(held, tl.trans(_block(k, k_row, m, tl.arange(0, key_block), left, keys)), scores)
+    scores = product(held, tl.trans(block_of(k, k_row, m, tl.arange(0, key_block), left, keys)), scores)
     for key in range(key_block, keys, key_block):
         s = key + tl.arange(0, key_block)
-        q_block, k_block = _block(q, q_row, n, s, left, keys), _block(k, k_row, m, s, left, keys)
-        scores = _product(q_block, tl.trans(k_block), scores)
+        q_block, k_block = block_of(q, q_row, n, s, left, keys), block_of(k, k_row, m, s, left, keys)
+        scores = product(q_block, tl.trans(k_block), scores)
     scores = tl.maximum(scores + bias_block.to(tl.float32), 0.0)
     if causal:
         seen = m[None, :] >= n[:, None] if mirrored else m[None, :] <= n[:, None]
@@ -211,12 +211,12 @@ def _squares_times(scores: tl.tensor, x: tl.tensor, onto: tl.tensor) -> tl.tenso
     if x.dtype == tl.float16:
         largest = tl.maximum(tl.max(scores, 1), 1.0)
         scaled = scores / largest[:, None]
-        return onto + (largest * largest)[:, None] * _product((scaled * scaled).to(x.dtype), x, tl.zeros_like(onto))
-    return _product((scores * scores).to(x.dtype), x, onto)
+        return onto + (largest * largest)[:, None] * product((scaled * scaled).to(x.dtype), x, tl.zeros_like(onto))
+    return product((scores * scores).to(x.dtype), x, onto)
 
 
 @triton.jit
-def _product(x: tl.tensor, y: tl.tensor, onto: tl.tensor) -> tl.tensor:
+def product(x: tl.tensor, y: tl.tensor, onto: tl.tensor) -> tl.tensor:
     """x y + onto, in float32; of float32, three products of tensor cores are about as exact."""
     if INTERPRETED:
         return tl.dot(x.to(tl.float32), y.to(tl.float32), onto, input_precision="ieee")

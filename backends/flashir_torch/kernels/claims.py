@@ -19,6 +19,12 @@ LEAST_CHUNK = 16
 MOST_KEYS = 128
 """The largest s; a block of rows holds all keys."""
 
+GATED_CHUNKS = (64, 256)
+"""The chunks of the kernels of a whole layer; their scores [64, chunk] stay in registers."""
+
+LEAST_GATED_KEYS = 32
+"""The fewest keys of those kernels, whose products are of halves of the keys."""
+
 
 def _mixed(node: Node) -> bool:
     """Mixed chunk attention without segments, in a narrow dtype or float32, if blocks divide the chunk.
@@ -38,7 +44,20 @@ def _mixed(node: Node) -> bool:
     return chunk >= LEAST_CHUNK and chunk & (chunk - 1) == 0 and 0 < keys <= MOST_KEYS
 
 
-KERNELS: dict[str, Callable[[Node], bool]] = {"chunked_recurrence": _mixed}
+def _gated(node: Node) -> bool:
+    """The core of a causal flash layer in bfloat16, for chunks that a program holds in registers."""
+    pre, gamma, *_ = node.operands
+    chunk, keys = node.attrs["chunk"], gamma.type.shape[1]
+    if pre.type.dtype is not DType.BF16 or not node.attrs["causal"] or node.attrs["cumsum"] != "scan":
+        return False
+    if not (isinstance(chunk, int) and isinstance(keys, int)):
+        return False
+    return all(least <= size <= most and size & (size - 1) == 0 for size, least, most in (
+        (chunk, GATED_CHUNKS[0], GATED_CHUNKS[1]), (keys, LEAST_GATED_KEYS, MOST_KEYS),
+    ))  # fmt: skip
+
+
+KERNELS: dict[str, Callable[[Node], bool]] = {"chunked_recurrence": _mixed, "gated_mixed_attention": _gated}
 """The ops with a kernel, each with its condition."""
 
 

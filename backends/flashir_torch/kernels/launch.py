@@ -40,13 +40,13 @@ class Mixed:
     def forward(self, operands: Operands) -> tuple[Tensor, Tensor]:
         """The result [b, t, e], and the states that its linear part reads."""
         quad_q, quad_k, lin_q, lin_k, v, bias = operands
-        states = self._states(lin_k, v)
+        states = self.sums(lin_k, v)
         return self._attend(quad_q, quad_k, lin_q, v, bias, states, mirrored=False), states
 
     def backward(self, operands: Operands, states: Tensor, d_out: Tensor) -> Operands:
         """The gradients of the operands; that of the bias is float32. Scores are recomputed."""
         quad_q, quad_k, lin_q, lin_k, v, bias = operands
-        d_states = self._states(lin_q, d_out, reverse=True)
+        d_states = self.sums(lin_q, d_out, reverse=True)
         d_v = self._attend(quad_k, quad_q, lin_k, d_out, bias.t().contiguous(), d_states, mirrored=True)
         d_scores = self._score_gradients(quad_q, quad_k, d_out, v, bias)
         d_quad_q, d_lin_q = self._key_gradients(d_scores, quad_k, d_out, states, mirrored=False)
@@ -75,7 +75,7 @@ class Mixed:
             return 1.0
         return 1.0 / (self.chunk * (self.chunks if self.lin_norm == "chunk_mean" and not self.causal else 1))
 
-    def _states(self, k: Tensor, v: Tensor, *, reverse: bool = False) -> Tensor:
+    def sums(self, k: Tensor, v: Tensor, *, reverse: bool = False) -> Tensor:
         """The weighted sums of k^T v for each chunk; if not causal, a single one."""
         batch, length, width = self.shape
         blocks = self._blocks("states").spread(batch, self.keys, width)

@@ -45,7 +45,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if not v.numel():
         return v.new_empty(v.shape), v.new_empty(_sizes(quad_q, v, chunk, causal, lin_norm).states)
-    _check_device(v)
+    check_device(v)
     with torch.cuda.device(v.get_device()):  # Triton launches on the current one
         return _sizes(quad_q, v, chunk, causal, lin_norm).forward(_prepared(quad_q, quad_k, lin_q, lin_k, v, bias))
 
@@ -60,10 +60,10 @@ def _backward(
     if not v.numel():
         q, k, p, r, x, b = (operand.new_zeros(operand.shape) for operand in operands)
         return q, k, p, r, x, b
-    _check_device(v)
+    check_device(v)
     sizes = _sizes(quad_q, v, chunk, causal, lin_norm)
     with torch.cuda.device(v.get_device()):  # Triton launches on the current one
-        gradients = sizes.backward(_prepared(*operands), states, _without_gaps(d_out.to(v.dtype)))
+        gradients = sizes.backward(_prepared(*operands), states, without_gaps(d_out.to(v.dtype)))
     q, k, p, r, x, b = (gradient.to(operand.dtype) for gradient, operand in zip(gradients, operands, strict=True))
     return q, k, p, r, x, b
 
@@ -94,7 +94,8 @@ def _gradients(ctx: Any, d_out: Tensor, d_states: None) -> tuple[Any, ...]:
 _forward.register_autograd(_gradients, setup_context=_keep)
 
 
-def _check_device(v: Tensor) -> None:
+def check_device(v: Tensor) -> None:
+    """Raise TargetError unless Triton runs on the device of this tensor."""
     if v.is_meta or not isinstance(bodies.attend, triton.JITFunction):  # counted only, or run by the interpreter
         return
     hint = "lower the model for torch:v100 or torch:cpu, which have no kernels"
@@ -109,11 +110,12 @@ def _check_device(v: Tensor) -> None:
 def _prepared(*operands: Tensor) -> Operands:
     """Cast the operands to the dtype of v, since autocast may leave them mixed, with a contiguous last axis."""
     *keys, v, bias = operands
-    quad_q, quad_k, lin_q, lin_k = (_without_gaps(key.to(v.dtype)) for key in keys)
-    return quad_q, quad_k, lin_q, lin_k, _without_gaps(v), bias.contiguous()
+    quad_q, quad_k, lin_q, lin_k = (without_gaps(key.to(v.dtype)) for key in keys)
+    return quad_q, quad_k, lin_q, lin_k, without_gaps(v), bias.contiguous()
 
 
-def _without_gaps(x: Tensor) -> Tensor:
+def without_gaps(x: Tensor) -> Tensor:
+    """The tensor with a contiguous last axis."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 

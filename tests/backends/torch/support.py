@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import triton
 from torch import Tensor, fx
 
 from flashir.backends.lowering import Lowering
@@ -76,6 +75,8 @@ ROOT = Path(__file__).parents[3]
 
 def compiling(cache_folder: Path, *arguments: str) -> str:
     """What Python prints with Triton's compiler in place of its interpreter."""
+    import triton
+
     if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
         pytest.skip("this Triton has no ptxas")
     chosen = {**os.environ, "TRITON_CACHE_DIR": str(cache_folder)}
