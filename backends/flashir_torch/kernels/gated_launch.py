@@ -99,7 +99,7 @@ class Gated:
             *self._lengths, self.scale, *z.stride()[:2], d_pre.stride(1), **self._fixed,
             **_options(blocks, "rows", "columns"),
         )  # fmt: skip
-        d_gamma, d_beta = sums.sum(0)
+        d_gamma, d_beta = (part.sum(0) for part in sums.unbind(1))
         return d_pre, d_gamma, d_beta, d_scores.sum(0, dtype=torch.float32)
 
     def _heads(self, z: Tensor, gamma: Tensor, beta: Tensor, sin: Tensor, cos: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ def test_what_the_kernels_do_not_do_descends(settings: dict[str, Any]) -> None:
     assert not has_core(layer(**settings))
 
 
-def test_a_model_with_the_core_has_the_results_and_gradients_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_model_with_the_core_has_the_results_and_gradients_of_its_parts() -> None:
     model = layer()
     ids = torch.tensor(tokens(model, 2, 70)[0])
     made = []
