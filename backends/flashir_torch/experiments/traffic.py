@@ -207,11 +207,11 @@ def _operators(graph: fx.GraphModule) -> list[Pass]:
     return found
 
 
-class _Passes(TorchDispatchMode):
+class _Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects what PyTorch's own operators read and write: not views, nor memory without content."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Pass] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
