@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.ir import Graph
-from flashir_openvino.session import converted, ports, prepare, with_errors
+from flashir_openvino.session import converted, ports, with_errors
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Tensor
@@ -45,7 +45,7 @@ class Continued:
     """
 
     def __init__(self, model: CompiledModel, graph: Graph) -> None:
-        self._model = model
+        self._model, self._graph = model, graph
         self._inputs = ports(model, graph)
         self._results = len(model.outputs)
         self._free: list[InferRequest] = []
@@ -55,10 +55,11 @@ class Continued:
         from openvino import Tensor
 
         feed: dict[str, Any] = converted(self._inputs, arrays)
-        request = self._free.pop() if self._free else self._fresh(feed, states)
+        request = self._free.pop() if self._free else self._model.create_infer_request()
         for name, array in feed.items():
             request.set_tensor(name, Tensor(array, shared_memory=True))
-        for (name, dtype), state in zip(self._inputs[len(arrays) :], states, strict=True):
+        kept = self._inputs[len(arrays) :]
+        for (name, dtype), state in zip(kept, states or self._zeros(len(arrays[0]), len(arrays)), strict=True):
             if dtype is not None:
                 request.set_tensor(name, state)
         with_errors(request.infer)
@@ -67,8 +68,11 @@ class Continued:
         first, *others = (request.get_output_tensor(place) for place in range(self._results))
         return np.array(first.data), States(others, request, self._free)
 
-    def _fresh(self, feed: Mapping[str, Array], states: Sequence[Any]) -> InferRequest:
-        request = self._model.create_infer_request()
-        if not states:  # a prompt; a step always takes one token
-            prepare(request, feed)
-        return request
+    def _zeros(self, rows: int, first: int) -> list[Tensor]:
+        """States of zeros for so many rows. Only the number of rows is not in their types."""
+        from openvino import Tensor
+
+        types = [value.type for value in self._graph.inputs[first:]]
+        shapes = [[size if isinstance(size, int) else rows for size in type_.shape] for type_ in types]
+        dtypes = [dtype or np.float32 for _, dtype in self._inputs[first:]]
+        return [Tensor(np.zeros(shape, dtype)) for shape, dtype in zip(shapes, dtypes, strict=True)]

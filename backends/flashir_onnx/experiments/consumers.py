@@ -42,6 +42,9 @@ Consumer = Callable[[Path], Callable[[Mapping[str, Array]], dict[str, Array]]]
 """The path of a model -> a function from inputs to results, by name."""
 
 SEQ_LEN, LENGTH, STEPS, CAPACITY = 256, 77, 4, 96
+PADDING = -1
+"""The position of a token that pads a row."""
+
 CAUSAL, BOTH = "lm", "mlm"
 
 RUN_SESSION = """
@@ -166,18 +169,25 @@ def model_error(load: Consumer, folder: Path, ids: Array, wanted: Array) -> floa
 
 
 def decoder_error(load: Consumer, folder: Path, ids: Array, wanted: Array) -> float:
-    """The largest error of prefill.onnx and of step.onnx after it."""
-    prefill, step = (load(folder / f"{name}.onnx") for name in ("prefill", "step"))
-    metadata = onnx.load(folder / "step.onnx", load_external_data=False).metadata_props
+    """The largest error of decoder.onnx: on two prompts of different lengths, padded, and on each token after them."""
+    path = folder / "decoder.onnx"
+    decoder = load(path)
+    metadata = onnx.load(path, load_external_data=False).metadata_props
     states = json.loads(next(entry.value for entry in metadata if entry.key == STATE))
     lengths = np.array([LENGTH - STEPS, LENGTH // 2])
     prompts = np.repeat(ids[:1, : lengths[0]], 2, axis=0)
-    results = prefill({"input_ids": prompts, "lengths": lengths})
-    errors = [relative_error(results["logits"], wanted[0, lengths - 1])]
-    for number in range(STEPS):
-        feed = {state["input"]: results[state["output"]] for state in states}
-        results = step({"input_ids": ids[0, lengths + number], **feed})
-        errors.append(relative_error(results["logits"], wanted[0, lengths + number]))
+    positions = np.where(np.arange(lengths[0]) < lengths[:, None], np.arange(lengths[0]), PADDING)
+    kept = {
+        state["input"]: np.zeros([2 if size == "batch" else size for size in state["shape"]], state["dtype"])
+        for state in states
+    }
+    errors = []
+    for number in range(STEPS + 1):
+        results = decoder({"input_ids": prompts, "position_ids": positions, **kept})
+        errors.append(relative_error(results["logits"][:, -1], wanted[0, lengths + number - 1]))
+        kept = {state["input"]: results[state["output"]] for state in states}
+        if number < STEPS:
+            prompts, positions = ids[0, lengths + number][:, None], (lengths + number)[:, None]
     return max(errors)
 
 

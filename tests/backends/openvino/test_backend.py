@@ -93,16 +93,17 @@ def test_texts_are_continued_side_by_side(name: str) -> None:
 
 
 def greedy(decoder: Any) -> list[list[int]]:
-    """Continue two texts in turn from states of their own."""
+    """Continue two texts in turn from states of their own, and read a long turn of one of them."""
     prompts: Sequence[list[int]] = ([1, 2, 3, 4, 5], [7])
-    begun = [decoder.prefill(np.array([prompt])) for prompt in prompts]
+    begun = [decoder.start(np.array([prompt])) for prompt in prompts]
     texts: list[list[int]] = [[], []]
-    for _ in range(12):
-        for place, (logits, state) in enumerate(begun):
+    for _ in range(8):
+        for place, (state, logits) in enumerate(begun):
             token = int(np.argmax(logits[0]))
             texts[place].append(token)
-            begun[place] = decoder.step(np.array([token]), state)
-    return texts
+            begun[place] = decoder.extend(state, np.array([token]))
+    _, logits = decoder.extend(begun[1][0], np.arange(19)[None] % 11)
+    return [*texts, [int(np.argmax(logits[0]))]]
 
 
 def test_an_artefact_is_loaded_and_gives_its_parameters_back(tmp_path: Path) -> None:
