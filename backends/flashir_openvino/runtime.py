@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 OLDEST = (2026, 4)
 """The oldest version that keeps in float32 what is marked so. Earlier ones narrow it."""
 
+TELEMETRY = "openvino_telemetry"
 INSTALL = "pip install 'flashir[openvino]'"
 
 
@@ -33,8 +35,12 @@ def installed() -> str:
 
 @cache
 def core() -> Core:
-    """The core of OpenVINO, which reads and compiles models. Raises the errors of `installed`."""
+    """The core of OpenVINO, which reads and compiles models. Raises the errors of `installed`.
+
+    OpenVINO sends statistics of use, unless it finds no package for that. flashir sends nothing anywhere.
+    """
     installed()
+    sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]  # to import it raises an ImportError
     from openvino import Core
 
     return Core()

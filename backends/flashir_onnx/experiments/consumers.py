@@ -98,6 +98,7 @@ def reference(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
 
 def openvino(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """OpenVINO, in float32."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO would send statistics
     from openvino import Core
 
     compiled = Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

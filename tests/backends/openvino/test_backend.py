@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -149,3 +151,9 @@ def test_a_missing_and_an_old_openvino_are_said(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(TargetError, match="not installed"):
         backend("openvino").compile(flash(), {}, "cpu")
     assert flashir.plan(flashir.model("flash", size="tiny"), TARGET).chunk
+
+
+def test_nothing_is_sent_anywhere() -> None:
+    """OpenVINO starts a process that sends statistics, if it finds the package for it."""
+    code = "import flashir_openvino.runtime as r, sys; r.core(); r.device_names(); print(sys.modules[r.TELEMETRY])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "None\n"
