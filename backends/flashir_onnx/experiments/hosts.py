@@ -5,8 +5,9 @@
     python -m flashir_onnx.experiments.hosts one/ two/ --rounds 100
 
 Tokens are timed alternately in one process with one thread, by processor time, which other programs on the machine
-disturb least. Memory is that of a process of its own for each case, after a prompt and a token. GenAI is measured if
-the first folder is for it and the package is installed.
+disturb least. Where weights lie in memory differs between processes and changes times by several percent, so repeat the
+run. Memory is that of a process of its own for each case, after a prompt and a token. GenAI is measured if the first
+folder is for it and the package is installed.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def reading(folder: Path, name: str) -> Callable[[], None]:
     return read
 
 
-def tokens_in_turn(one: Path, two: Path, rounds: int) -> dict[str, float]:
-    """Median milliseconds of a token, and the median of their ratio."""
-    calls = {name: reading(folder, name) for folder, name in ((one, "decoder.onnx"), (two, "step.onnx"))}
+def in_turn(folders: Sequence[Path], rounds: int, last: str) -> dict[str, float]:
+    """Median milliseconds of a token, and the median of their ratio. The session of `last` is made after the other."""
+    files = sorted(zip(("decoder.onnx", "step.onnx"), folders, strict=True), key=lambda file: file[0] == last)
+    calls = {name: reading(folder, name) for name, folder in files}
     found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 5):
         for name in sorted(calls, reverse=bool(number % 2)):
@@ -116,7 +118,8 @@ def loops(folder: Path) -> dict[str, float]:
 
 
 CASES: dict[str, Callable[[Sequence[Path], int], dict[str, float]]] = {
-    "a token": lambda folders, rounds: tokens_in_turn(folders[0], folders[1], rounds),
+    "a token, step.onnx loaded last": lambda folders, rounds: in_turn(folders, rounds, "step.onnx"),
+    "a token, decoder.onnx loaded last": lambda folders, rounds: in_turn(folders, rounds, "decoder.onnx"),
     "memory of decoder.onnx": lambda folders, rounds: memory(folders[0]),
     "memory of prefill.onnx and step.onnx": lambda folders, rounds: memory(folders[1]),
     "a prompt of 1024, decoder.onnx": lambda folders, rounds: prompt(folders[0], 3),
