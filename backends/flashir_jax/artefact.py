@@ -155,7 +155,7 @@ def file_name(kind: str, digest: str) -> str:
 def _put(out: Path, kind: str, content: bytes) -> str:
     """Write a file that is named by its digest. Returns the digest."""
     digest = hashlib.sha256(content).hexdigest()
-    atomic_write(out / file_name(kind, digest), lambda file: file.write(content))
+    atomic_write(out / file_name(kind, digest), lambda file: file.write(content), alone=True)
     return digest
 
 

@@ -47,7 +47,7 @@ def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Pa
     The name of the data file contains its digest, so writing it does not affect an existing artefact. Renaming
     model.onnx commits everything: the files that it names are on disk by then, at worst under temporary names, which
     the next reader renames (`settle`). So a kill at any moment leaves the old artefact or the new one. The next export
-    removes other leftoverovers.
+    removes other leftovers.
 
     Args:
         parts: the models by file name, model.onnx first. Several models always share a data file.
@@ -125,7 +125,7 @@ def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[Binar
         data = DataFile(weights)
         digest = data.sha256()
         path = out / f"model-{digest[:12]}.data"
-        atomic_write(path, data.write)
+        atomic_write(path, data.write, alone=True)
         about[DATA_DIGEST] = digest
         models = {name: data.refer(part.emitted.model, part.emitted.weights, path.name) for name, part in parts.items()}
     contents: dict[str, bytes] = {}

@@ -82,7 +82,7 @@ def _unfit(problem: str) -> TargetError:
     return TargetError(
         f"ONNX Runtime GenAI cannot hold the states of this model: {problem}",
         where="genai",
-        hint="export with --decode alone, and drive decoder.onnx as the README does",
+        hint="export a decoder for no host, and drive decoder.onnx as the README does",
     )
 
 
@@ -116,7 +116,7 @@ def config(decoding: Extending, ends: Sequence[int], piece: int) -> bytes:
         raise SettingError(
             "ONNX Runtime GenAI needs a token that ends texts, and none is known",
             where="genai",
-            hint="name one with --end-token, or train with a tokenizer that has one",
+            hint="name the token, or train with a tokenizer that has one",
         )
     found = slots({state.name: state.type for state in decoding.state})
     vocab = decoding.extend.outputs[0].type.shape[-1]

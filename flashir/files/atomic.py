@@ -33,7 +33,11 @@ _HINTS = {
 
 
 def atomic_write(
-    path: Path, write: Callable[[BinaryIO], object], check: Callable[[Path], object] | None = None
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    check: Callable[[Path], object] | None = None,
+    *,
+    alone: bool = False,
 ) -> None:
     """Write a file atomically: `path` always holds either the old content or the new.
 
@@ -41,12 +45,14 @@ def atomic_write(
         path: the file; missing parent folders are created.
         write: writes the content.
         check: called with the path of the finished temporary file; if it raises, `path` is unchanged.
+        alone: commit the file by itself, even during the `check` of an enclosing write, which may still be interrupted.
 
     Raises:
         ArtefactError: the file cannot be written: the disk is full, there is no permission, `path` is a folder.
     """
     examine = None if check is None else lambda files: check(files[path.name])
-    atomic_files(path.parent, {path.name: write}, examine)
+    with _inside(None if alone else _committing.get()):
+        atomic_files(path.parent, {path.name: write}, examine)
 
 
 def atomic_files(

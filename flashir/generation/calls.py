@@ -80,7 +80,7 @@ class TwoGraphs:
         if lengths.min() < lengths.max():
             raise InputError(
                 f"rows take {lengths.min()} to {lengths.max()} tokens, but a step reads one token of every row",
-                hint="export the model again, without --split",
+                hint="export the decoder again as one graph",
             )
         logits: Array = np.zeros(0)
         for ids in np.stack(rows, axis=1):

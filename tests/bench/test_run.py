@@ -93,7 +93,7 @@ def test_no_round_is_run_when_nobody_is_left() -> None:
 def test_what_is_known_is_handed_on_round_by_round() -> None:
     seen: list[list[int]] = []
     made, _ = bench(case("a"), case("stop"), fails="stop 2")
-    made.kept = lambda rows: seen.append([len(row.samples_ms) for row in rows])
+    made.on_change = lambda rows: seen.append([len(row.samples_ms) for row in rows])
     with pytest.raises(KeyboardInterrupt):
         made.run()
     assert seen == [[0, 0], [0, 0], [1, 1], [2, 1]]

@@ -49,7 +49,7 @@ class Marked(Scripted):
 
     def _logits(self, step: int) -> tuple[Any, Any]:
         rows = [np.eye(258, dtype=np.float32)[row[step] if step < len(row) else 0] for row in self.rows]
-        return np.stack(rows), SimpleNamespace(step=step + 1, position=self.position)
+        return SimpleNamespace(step=step + 1, position=self.position), np.stack(rows)
 
 
 def trained(cli: Cli, data: Path, out: Path, *options: object, model: Any = TINY) -> Path:

@@ -182,10 +182,6 @@ def test_a_file_that_another_reader_takes_is_no_array_either(cli: Cli, tmp_path:
     assert "not a .npy file of numbers" in cli.fails("run", *TINY, "--ids", tmp_path / "ids.npy")
 
 
-def test_missing_segments(cli: Cli) -> None:
-    assert "segment_ids" in cli.fails("run", *TINY, "-s", "segments=true", input="x")
-
-
 def test_segments_for_a_model_without(cli: Cli, tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.array([1, 2]))
     message = cli.fails("run", *TINY, "--ids", tmp_path / "ids.npy", "--segment-ids", tmp_path / "ids.npy")
