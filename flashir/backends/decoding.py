@@ -11,6 +11,7 @@ from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.transforms.derive_decoder import to_extend, to_prefill, to_step
+from flashir.transforms.first_result import first_result
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def decoding(model: Graph, *, max_len: int | None = None, length: int | None = N
     """Derive `prefill` and `step` from a causal model.
 
     Args:
-        model: a model of tokens, `ids: i32[B, T]`, with its chunk settled. Inputs for segment ids and a mask are
-            removed, because a decoded sequence is one document.
+        model: a model of tokens, `ids: i32[B, T]`, with its chunk settled. Of several results, the first counts. Inputs
+            for segment ids and a mask are removed, because a decoded sequence is one document.
         max_len: the number of tokens that the caches of full attention hold.
         length: the length of the whole sequence, for a model that divides by it (`qk_scale = length` in gau). The
             logits are then those of a sequence of this length.
@@ -100,6 +101,7 @@ def decoding(model: Graph, *, max_len: int | None = None, length: int | None = N
             number is less than 1 or too large.
     """
     _check_numbers(model, max_len=max_len, length=length)
+    model = first_result(model)
     prefill, types = to_prefill(model, max_len=max_len, length=length)
     step = to_step(model, types, max_len=max_len, length=length)
     return Decoding(prefill, step, _specs(types), max_len)
@@ -119,6 +121,7 @@ def extending(
         SettingError: as for `decoding`, or as `layout` raises it.
     """
     _check_numbers(model, max_len=max_len, length=length)
+    model = first_result(model)
     _, types = to_prefill(model, many=True, max_len=max_len, length=length)
     types = types if layout is None else layout(types)
     return Extending(to_extend(model, types, max_len=max_len, length=length), _specs(types), max_len)

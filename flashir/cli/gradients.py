@@ -56,7 +56,9 @@ class Comparison:
         target = run.plan.target
         step(f"gradients on {target}", 0, len(self.params))
         arrays = inputs(run.model, *case)
-        weights = np.random.default_rng(case).standard_normal(run(*arrays).shape).astype(np.float32)
+        results = run(*arrays)
+        first = results[0] if isinstance(results, tuple) else results
+        weights = np.random.default_rng(case).standard_normal(first.shape).astype(np.float32)
         actual = call(arrays, weights)
         if case not in self.slopes:
             self.slopes[case] = DirectionalDerivatives(run.model, self.params, arrays, weights)

@@ -14,6 +14,7 @@ from flashir.execution.prepare import prepare
 from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.reference.interpreter import interpret
+from flashir.transforms.first_result import first_result
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +24,7 @@ LEAST = 1e-4  # gradients below this fraction of the largest are float32 noise, 
 
 
 def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients:
-    """The gradient function of a settled model on a target.
+    """The gradient function of a settled model on a target, that of the first of its results.
 
     Raises:
         TargetError: the backend cannot differentiate, or the device is not available.
@@ -32,7 +33,7 @@ def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients
     ready = prepare(model, target, params)
     if not isinstance(ready.backend, Differentiable):
         raise TargetError(f"the backend {ready.backend.name!r} runs forward only, it has no gradients", where=target)
-    return ready.backend.gradients(ready.lowered, ready.params, available_device(target))
+    return ready.backend.gradients(first_result(ready.lowered), ready.params, available_device(target))
 
 
 class DirectionalDerivatives:

@@ -8,6 +8,7 @@ from flashir.backends.registry import backend_of, having
 from flashir.errors import TargetError, either, option
 from flashir.ir import Graph
 from flashir.machine.device import available_device
+from flashir.transforms.first_result import first_result
 
 
 def new_trainer(
@@ -20,7 +21,7 @@ def new_trainer(
     state: Params | None = None,
     remat: bool = False,
 ) -> Trainer:
-    """A trainer of a settled model.
+    """A trainer of a settled model. Of several results, the first is learnt.
 
     Args:
         graph: the settled model.
@@ -36,7 +37,7 @@ def new_trainer(
         ParameterError: the state does not fit the parameters.
     """
     backend, device = trainable(target), available_device(target)
-    lowered = Lowering.of(target).run(graph) if lowered is None else lowered
+    lowered = Lowering.of(target).run(first_result(graph)) if lowered is None else first_result(lowered)
     return backend.trainer(lowered, params, device, optimizer or AdamW(), state=state, remat=remat)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import InputError, counted
+from flashir.errors import InputError, counted, gathered
 from flashir.ir import DType, Graph, Size, Value
 from flashir.ops import OPS
 from flashir.reference.arrays import as_array
@@ -57,11 +57,11 @@ def check(model: Graph, arrays: Sequence[Array]) -> dict[str, int]:
     Raises:
         InputError: lists every input of a wrong dtype or shape, and every token outside the vocabulary.
     """
-    problems = [problem for value, x in zip(model.inputs, arrays, strict=True) for problem in _types(value, x)]
-    if problems:
-        raise InputError(problems)
-    sizes = bind_sizes(model, [x.shape for x in arrays])
-    problems = [problem for value, x in zip(model.inputs, arrays, strict=True) for problem in _ranges(model, value, x)]
+    problems, sizes = list[str](), dict[str, int]()
+    for value, x in zip(model.inputs, arrays, strict=True):
+        problems += [*_types(value, x)] or _ranges(model, value, x)
+    with gathered(problems):
+        sizes = bind_sizes(model, [x.shape for x in arrays])
     if problems:
         raise InputError(problems)
     return sizes

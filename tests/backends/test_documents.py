@@ -177,3 +177,6 @@ def test_a_mask_that_does_not_fit_is_one_clear_error(name: str) -> None:
         with pytest.raises(InputError, match=said) as told:
             run(np.zeros((1, 6), np.int64), mask=mask)
         assert len(told.value.problems) == 1
+    with pytest.raises(InputError) as told:
+        run(np.full((1, 6), 99), mask=np.ones((2, 5)))
+    assert len(told.value.problems) == 4  # ids that are no tokens, what the mask holds, and both its axes
