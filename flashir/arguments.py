@@ -223,7 +223,8 @@ def _repeated(rule: Rule) -> Rule:
 
 def _instance(kind: type) -> Take:
     def take(value: Any) -> Any:
-        if not isinstance(value, kind) or isinstance(value, (str, bytes)):
+        scalar = kind is Iterable and getattr(value, "ndim", None) == 0  # it has __iter__, which raises
+        if not isinstance(value, kind) or isinstance(value, (str, bytes)) or scalar:
             raise _OtherError
         return value
 

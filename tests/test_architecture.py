@@ -117,7 +117,7 @@ def test_the_compiler_knows_plug_ins_by_their_entry_points_alone(source: Source)
 DECLARED: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
     "flashir"
 ]["plug-ins"]
-"""The plug-ins that build on another one, one way: see docs/decisions/073-openvino.md."""
+"""The plug-ins that build on another one, one way: see docs/decisions/074-openvino.md."""
 
 
 @each_source(PLUGINS)

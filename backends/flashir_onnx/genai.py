@@ -16,7 +16,7 @@ from typing import Any
 from onnx import GraphProto, TensorProto, helper
 
 from flashir.backends.decoding import Extending
-from flashir.errors import SettingError, TargetError
+from flashir.errors import SettingError, TargetError, option
 from flashir.ir import TensorType
 
 CONFIG = "genai_config.json"
@@ -116,7 +116,7 @@ def config(decoding: Extending, ends: Sequence[int], piece: int) -> bytes:
         raise SettingError(
             "ONNX Runtime GenAI needs a token that ends texts, and none is known",
             where="genai",
-            hint="name the token, or train with a tokenizer that has one",
+            hint=f"name one with {option('ends', '', flag='--end-token')}, or train with a tokenizer that has one",
         )
     found = slots({state.name: state.type for state in decoding.state})
     vocab = decoding.extend.outputs[0].type.shape[-1]

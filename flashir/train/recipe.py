@@ -1,7 +1,7 @@
 """The recipe of a run: every setting of training.
 
 The optimiser and the batch are those of the paper (Tables 5 and 6). The start and the learning rate depend on the width
-of the model, which docs/decisions/073-training-defaults.md argues; the recipe `paper` has those of the paper too.
+of the model, which docs/decisions/075-training-defaults.md argues; the recipe `paper` has those of the paper too.
 """
 
 from __future__ import annotations

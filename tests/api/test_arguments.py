@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,13 @@ def test_a_setting_of_no_kind_is_refused(value: Any) -> None:
 def test_what_builds_graphs_refuses_other_types(use: Any, said: str) -> None:
     with pytest.raises(FlashirError, match=said):
         use()
+
+
+def test_an_array_without_axes_is_no_list() -> None:
+    @typed
+    def several(numbers: Iterable[int]) -> list[int]:
+        return list(numbers)
+
+    assert several(np.array([1, 2])) == [1, 2]
+    with pytest.raises(ArgumentError, match="numbers must be a list, got ndarray"):
+        several(np.array(2.5))
