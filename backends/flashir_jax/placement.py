@@ -52,7 +52,7 @@ class Placement:
         return jnp.asarray(value, jnp.int32, device=self._device)
 
     def tokens(self, array: Array, missing: int = 0) -> Any:
-        """An input [b, t]. Rows of `missing` may be added."""
+        """An input, or labels: [b, t], [b, t, d] or [b]. Rows of `missing` may be added."""
         return array
 
     def whole(self, array: Any) -> Array:
@@ -116,15 +116,17 @@ class Spread(Placement):
     def tokens(self, array: Array, missing: int = 0) -> Any:
         """Pad rows to a multiple of the devices. Raises InputError if tokens cannot be sharded evenly."""
         data, shards, sequence = (self.mesh.shape[axis] for axis in AXES)
-        rows, length = array.shape
+        rows, *rest = array.shape
+        length = rest[0] if rest else 0
         if length % sequence:
             raise InputError(
                 f"{length} tokens cannot be sharded evenly over {sequence} devices",
                 where="jax",
                 hint=f"use a length that is a multiple of {sequence}, in whole chunks",
             )
-        added = ((0, -rows % (data * shards)), (0, 0))
-        return self._distributed(np.pad(array, added, constant_values=missing), TOKENS)
+        added = ((0, -rows % (data * shards)), *[(0, 0)] * len(rest))
+        spec = PartitionSpec(*tuple(TOKENS)[: array.ndim])
+        return self._distributed(np.pad(array, added, constant_values=missing), spec)
 
     def whole(self, array: Any) -> Array:
         """Gather a sharded array in all processes, and return it in the first."""

@@ -13,6 +13,7 @@ import optax
 
 from flashir.backends.optimizer_state import Moments
 from flashir.backends.protocols import NO_LABEL, AdamW, Array, Batch, Params, Step, count_labels
+from flashir.backends.score import Score
 from flashir.ir import Graph
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
@@ -47,11 +48,13 @@ class JaxTrainer:
         self._unused = {name: np.array(array) for name, array in params.items() if name not in used}
         call, adamw = exactly(self._apply), transformation(optimiser)
 
-        def summed(own: Tree, labels: Any, *inputs: Any) -> Any:
-            return cross_entropy(call(own, *inputs), labels)
+        def scored(own: Tree, labels: Any, *inputs: Any) -> Any:
+            scores = call(own, *inputs)
+            right = (scores.argmax(-1) == labels) & (labels != NO_LABEL)
+            return cross_entropy(scores, labels), jnp.sum(right)
 
         def mean(own: Tree, total: Any, labels: Any, *inputs: Any) -> Any:
-            return summed(own, labels, *inputs) / total
+            return cross_entropy(call(own, *inputs), labels) / total
 
         def moved(own: Tree, slopes: Tree, known: Any, learning_rate: Any) -> tuple[Tree, Any, Any]:
             norms = {name: norm(self._apply.parameters[name], slope) for name, slope in slopes.items()}
@@ -63,7 +66,7 @@ class JaxTrainer:
             known = adam._replace(mu=self._held(adam.mu), nu=self._held(adam.nu)), *rest
             return self._held(own), known, jnp.sqrt(sum(jnp.sum(length**2) for length in norms.values()))
 
-        self._summed = jax.jit(summed)
+        self._scored = jax.jit(scored)
         self._slopes = jax.jit(jax.value_and_grad(mean))
         self._add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other), donate_argnums=0)
         self._moved = jax.jit(moved, donate_argnums=(0, 2))
@@ -84,11 +87,12 @@ class JaxTrainer:
             self._own, self._known, length = self._moved(self._own, slopes, self._known, np.float32(learning_rate))
             return Step(float(loss), float(length))
 
-    def loss(self, batch: Batch) -> tuple[float, int]:
+    def score(self, batch: Batch) -> Score:
         """See Trainer."""
         labels = count_labels(self._graph, [batch], least=0)
         with enough_bits(self._wide), self._place.together():
-            return float(self._summed(self._own, *self._fed(batch))), labels
+            nats, right = self._scored(self._own, *self._fed(batch))
+            return Score(float(nats), labels, int(right))
 
     def agreed(self, wish: bool) -> bool:
         """See Trainer."""
@@ -129,7 +133,7 @@ class JaxTrainer:
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
-    """The sum over all labels in nats. logits [b, t, v], labels [b, t]."""
+    """The sum over all labels in nats. logits [.., v], labels [..]."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     counts = labels != NO_LABEL
     chosen = jnp.take_along_axis(log_probs, jnp.where(counts, labels, 0)[..., None], axis=-1)[..., 0]

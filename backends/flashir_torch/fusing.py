@@ -47,5 +47,5 @@ def fuse(module: fx.GraphModule) -> None:
 
 
 def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy in float32, summed over all labels: logits [b, t, v], labels [b, t] -> []."""
+    """The cross-entropy in float32, summed over all labels: logits [.., v], labels [..] -> []."""
     return cross_entropy(logits.float().flatten(0, -2), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")

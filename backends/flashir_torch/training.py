@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import AdamW, Batch, Params, Step, count_labels
+from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Params, Step, count_labels
+from flashir.backends.score import Score
 from flashir.ir import Graph
 from flashir.transforms.narrow_results import NarrowResults
 from flashir.transforms.wide_params import WideParams
@@ -51,7 +52,8 @@ class TorchTrainer:
         self._fuses = fuses(device) and self._place.processes.count == 1
         if self._fuses:
             fuse(self._module)
-        self._loss = partial(_summed, self._module, torch.compile(summed_loss) if self._fuses else summed_loss)
+        loss = torch.compile(summed_loss) if self._fuses else summed_loss
+        self._scored = partial(_scored, self._module, loss)
         if remat:
             rematerialise(self._module)
         self._place.shard(self._module)
@@ -59,7 +61,7 @@ class TorchTrainer:
         self._unused = {name: np.array(array) for name, array in params.items() if name not in self._parameters}
         self._adamw = self._optimiser(optimiser, moments)
         replays = self._fuses and not remat
-        learn = partial(_learnt, self._loss)
+        learn = partial(_learnt, partial(_summed, self._module, loss))
         update = partial(_updated, self._place, list(self._parameters.values()), self._adamw, optimiser.clip, replays)
         self._replay = Replay(CardRecorder()) if replays else None
         self._learn, self._update = (
@@ -92,12 +94,13 @@ class TorchTrainer:
             norm = self._update(self._place.sent(torch.tensor(learning_rate)) if self._replay else learning_rate)
             return Step(*torch.stack((self._place.total(loss), norm)).tolist())
 
-    def loss(self, batch: Batch) -> tuple[float, int]:
+    def score(self, batch: Batch) -> Score:
         """See Trainer."""
         labels = count_labels(self._graph, [batch], least=0)
         with torch.no_grad(), self._place.together():
-            loss = self._with_room(lambda: self._loss(*self._laid(batch)))
-            return float(self._place.total(loss)), labels
+            scored = self._with_room(lambda: self._scored(*self._laid(batch)))
+            nats, right = self._place.total(scored).tolist()
+            return Score(nats, labels, int(right))
 
     def _gradients(self, batches: Sequence[Batch], labels: int) -> Tensor:
         """The mean loss over so many labels, []; its gradients are added to those of the parameters."""
@@ -154,6 +157,13 @@ class TorchTrainer:
 def _summed(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], labels: Tensor, *inputs: Tensor) -> Tensor:
     """The cross-entropy of a model, summed over its labels, []."""
     return loss(net(*inputs), labels)
+
+
+def _scored(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], labels: Tensor, *inputs: Tensor) -> Tensor:
+    """The cross-entropy of a model, and how many labels have the highest score, [2]."""
+    scores = net(*inputs)
+    right = (scores.argmax(-1) == labels) & (labels != NO_LABEL)
+    return torch.stack([loss(scores, labels), right.sum().float()])
 
 
 def _learnt(loss: Callable[..., Tensor], total: Tensor, labels: Tensor, *inputs: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from flashir.backends.score import Score
 from flashir.errors import InputError
 from flashir.ir.graph import Graph, Node
 from flashir.transforms.pipeline import Pass
@@ -37,8 +38,8 @@ class Batch:
     """A training batch.
 
     Args:
-        inputs: in the order of the graph's inputs: ids int64 [b, t], and segment_ids int64 [b, t] if it has them.
-        labels: the target token at each position, int64 [b, t]; `NO_LABEL` for none.
+        inputs: in order: ids int64 [b, t] or features float32 [b, t, d], then segment_ids and mask, if there are any.
+        labels: of each position, int64 [b, t], or of each row, [b]; `NO_LABEL` for none.
     """
 
     inputs: tuple[Array, ...]
@@ -51,10 +52,10 @@ class Batch:
 
 
 def count_labels(graph: Graph, batches: Sequence[Batch], least: int = 1) -> int:
-    """The number of labels in all batches, for a graph whose result is logits [b, t, v].
+    """The number of labels in all batches, for a graph whose result is scores [.., v].
 
     Raises:
-        InputError: there are fewer than `least`, or one is outside the vocabulary.
+        InputError: there are fewer than `least`, or one is outside 0 .. v - 1.
     """
     vocab = graph.outputs[0].type.shape[-1]
     assert isinstance(vocab, int)
@@ -125,8 +126,8 @@ class Trainer(Protocol):
         """
         ...
 
-    def loss(self, batch: Batch) -> tuple[float, int]:
-        """The sum of the cross-entropy in nats over the labels, and their number, which may be 0. Changes no state.
+    def score(self, batch: Batch) -> Score:
+        """How well the model predicts the labels of a batch, which may have none. Changes no state.
 
         Raises:
             InputError: a label is outside the vocabulary.
@@ -269,7 +270,7 @@ class Trainable(Backend, Protocol):
         state: Mapping[str, Array] | None = None,
         remat: bool = False,
     ) -> Trainer:
-        """A trainer for a lowered graph whose result is logits [b, t, v].
+        """A trainer for a lowered graph whose result is scores, [b, t, v] or [b, v].
 
         Args:
             graph: the lowered graph. It computes in its own dtype; the master weights are float32.

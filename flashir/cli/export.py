@@ -275,6 +275,7 @@ def export(
         length=length,
         tokenizer=found.tokenizer,
         reading=found.reading,
+        labels=found.labels,
         quantize=quantize and quantize.value,
         text=None if text is None else _rows(found, text),
         tolerance=GROWTH if tolerance is None else tolerance,
@@ -335,16 +336,18 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     from flashir.cli import tokens
     from flashir.generation.generate import longest
     from flashir.models.end_tokens import PLAIN
-    from flashir.train.corpora import mask_inputs, task_of, vocabulary_of
-    from flashir.train.data import Batches, documents, tokenised
+    from flashir.reference.cross_entropy import need_logits
+    from flashir.train.corpora import text_batches
+    from flashir.train.data import documents, tokenised
+    from flashir.train.task import check_tokenizer, vocabulary_of
 
-    task, vocab = task_of(found.model), vocabulary_of(found.model)
-    used = tokens.tokenizer_of(found.word, vocab, found.tokenizer)
+    need_logits(found.model, "it has no perplexity")
+    used = tokens.tokenizer_of(found.word, vocabulary_of(found.model), found.tokenizer)
     used = used.reads(found.reading or PLAIN)
-    used.check(task, vocab)
+    check_tokenizer(found.model, used)
     length = min(LENGTH, longest(found.model, None) or LENGTH)
     corpus = tokenised(documents([file]), used)
-    batches = Batches(corpus, task, 1, length, 0, vocab=vocab, **mask_inputs(found.model))
+    batches = text_batches(corpus, found.model, 1, length)
     return [*islice(batches.once(), -(-TOKENS // length))]
 
 

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from flashir.cli import source
+from flashir.errors import SettingError
 from flashir.ir.graph import Attr
 from flashir.models.end_tokens import NONE, Reading
 from flashir.models.load import accepted
 from flashir.models.load import model as build
-from flashir.train.corpora import task_of
-from flashir.train.data import documents
+from flashir.train.data import LABELLED, Tokenizer, documents, label_names
 from flashir.train.distributed import Meeting, Report
 from flashir.train.feed import Data
 from flashir.train.recipe import Recipe, recipe_of, settings_of
 from flashir.train.run_folder import RunFolder, run_around
 from flashir.train.setup import begin, tokenizer_of
+from flashir.train.task import feature_width, task_of
 
 PACKED: Mapping[str, Attr] = {"segments": "token"}
 """The settings of a built-in model for packed rows, unless the user says otherwise."""
@@ -78,14 +79,34 @@ class NewRun:
         loaded = source.find(self.model, self.settings, self.size, self.task)
         if recipe.tokenizer == Recipe.tokenizer and "tokenizer" not in self.overrides and loaded.tokenizer is not None:
             recipe = _reading_on(replace(recipe, tokenizer=str(loaded.tokenizer)), loaded.reading)
-        used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, report), recipe.reading.document_end)
-        if loaded.kind == "zoo":
-            vocab = used.needs(task_of(loaded.model)) if used.is_bytes else used.vocab
-            wanted = {**PACKED, **(HEAD_BIAS if recipe.token_frequencies else {})}
-            defaults = {"vocab": vocab, **accepted(self.model, wanted)}
+        task, width = task_of(loaded.model), feature_width(loaded.model)
+        if task in LABELLED and not recipe.labels:
+            recipe = replace(recipe, labels=loaded.labels or label_names(recipe.data, task, width))
+        used = None if width is not None else _tokenizer(recipe, task, report)
+        if loaded.kind == "zoo" and used is not None:
+            vocab = used.needs("lm" if task in LABELLED else task) if used.is_bytes else used.vocab
+            defaults = {"vocab": vocab, **accepted(self.model, _usual(recipe, task))}
             stated = source.read_settings(self.settings or (), self.size, self.task)
             loaded = replace(loaded, model=build(self.model, **(defaults | stated)))
         return begin(loaded.model, recipe, used, folder, loaded.params, report, **self.choices)[1]
+
+
+def _usual(recipe: Recipe, task: str) -> dict[str, Attr]:
+    """The settings of a built-in model for a task, unless the user says otherwise."""
+    if task in LABELLED:
+        return {"mask": True, "labels": len(recipe.labels)}
+    return {**PACKED, **(HEAD_BIAS if recipe.token_frequencies else {})}
+
+
+def _tokenizer(recipe: Recipe, task: str, report: Report) -> Tokenizer:
+    """The tokenizer of the recipe. Raises SettingError if it is to be trained on labelled examples."""
+    if task in LABELLED and recipe.tokenizer.startswith("bpe:"):
+        raise SettingError(
+            f"{recipe.tokenizer} is trained on text, and the data are labelled examples",
+            where="tokenizer",
+            hint="give bytes, a tokenizer.json, or a model that brings its tokenizer",
+        )
+    return tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, report), recipe.reading.document_end)
 
 
 def _reading_on(recipe: Recipe, before: Reading | None) -> Recipe:

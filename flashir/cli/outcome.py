@@ -7,9 +7,11 @@ from typing import Any
 from flashir.cli import console
 from flashir.models.checkpoint import step_of
 from flashir.reference.finite import representable
+from flashir.train.data import LABELLED
 from flashir.train.metrics import perplexity
 from flashir.train.open_run import Run
 from flashir.train.pace import Pace
+from flashir.train.task import task_of
 
 
 def summary(run: Run, pace: Pace) -> dict[str, Any]:
@@ -17,6 +19,8 @@ def summary(run: Run, pace: Pace) -> dict[str, Any]:
     lines = list(run.folder.curve.lines())
     validated = [line.validation_loss for line in lines if isinstance(line.validation_loss, float)]
     last, best = (validated[-1], min(validated)) if validated else (None, None)
+    of_labels = task_of(run.plan.graph) in LABELLED
+    accuracies = [line.validation_accuracy for line in lines if isinstance(line.validation_accuracy, float)]
     checkpoint = run.folder.newest()
     return {
         "run": str(run.folder.path),
@@ -33,7 +37,8 @@ def summary(run: Run, pace: Pace) -> dict[str, Any]:
         "tokens": lines[-1].tokens if lines else 0,
         "loss": lines[-1].loss if lines else None,
         "validation_loss": last,
-        "validation_perplexity": None if last is None else representable(perplexity(last)),
+        "validation_perplexity": None if last is None or of_labels else representable(perplexity(last)),
+        "validation_accuracy": accuracies[-1] if accuracies else None,
         "best_validation_loss": best,
         "seconds": pace.total,
         "tokens_per_second": pace.tokens_per_second,
@@ -51,8 +56,10 @@ def show(result: dict[str, Any]) -> None:
         "loss": "-" if result["loss"] is None else f"{result['loss']:.4f} nats",
     }
     if result["validation_loss"] is not None:
-        loss = f"{result['validation_loss']:.4f} nats, perplexity {console.large(result['validation_perplexity'])}"
-        facts["validation"] = f"{loss}, best {result['best_validation_loss']:.4f}"
+        surprise, accuracy = result["validation_perplexity"], result["validation_accuracy"]
+        is_accuracy = surprise is None and accuracy is not None
+        by = f"accuracy {accuracy:.2%}" if is_accuracy else f"perplexity {console.large(surprise)}"
+        facts["validation"] = f"{result['validation_loss']:.4f} nats, {by}, best {result['best_validation_loss']:.4f}"
     if result["tokens_per_second"] is not None:
         facts["speed"] = f"{result['tokens_per_second']:,.0f} tokens/s, {result['roofline']:.0%} of the roofline"
     if result["waiting"] is not None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import typer
 
 from flashir.cli import console, tokens
+from flashir.cli.labels import Predicted
 from flashir.cli.weights import Weights
 from flashir.ir import Graph
 from flashir.planning.plan import Plan
@@ -95,6 +96,7 @@ class Report:
         top: the most likely next tokens with their probabilities.
         tokenizer: the tokenizer of the model, if it is known.
         out: the file with the first result.
+        predicted: the labels that it predicts, if they have names.
         verdict: the comparison with the interpreter; None if there was none.
     """
 
@@ -112,6 +114,7 @@ class Report:
     top: tuple[tuple[int, float], ...]
     tokenizer: Tokenizer | None
     out: str | None
+    predicted: Predicted | None = None
     verdict: Verdict | None = None
 
     @staticmethod
@@ -125,8 +128,9 @@ class Report:
         tokenizer: Tokenizer | None,
         out: Path | None,
         beside: Mapping[str, npt.NDArray[Any]],
+        labels: Sequence[str] = (),
     ) -> Report:
-        """The report of a run. `beside` may have `mask` and `segment_ids`, [b, t].
+        """The report of a run. `beside` may have `mask` and `segment_ids`, [b, t]; `labels` are names of scores.
 
         Raises ResultError if a result is not finite.
         """
@@ -155,6 +159,7 @@ class Report:
             top=tuple(tokens.top(first[0, last[0]])) if foresees and first.size and len(last) else (),
             tokenizer=tokenizer,
             out=None if out is None else str(out),
+            predicted=Predicted.of(first, labels, beside.get("mask")),
         )
 
     def verified(
@@ -192,6 +197,7 @@ class Report:
             "perplexity": self.surprise and self.surprise.perplexity,
             "bits_per_byte": self.surprise.bits if self.surprise and self._is_bytes else None,
             "top": [{"token": token, "probability": chance} for token, chance in self.top],
+            "labels": self.predicted and self.predicted.labels,
             "out": self.out,
         }
         if (verdict := self.verdict) is not None:
@@ -234,6 +240,8 @@ class Report:
             facts["next"] = "  ".join(
                 f"{tokens.shown(self.tokenizer, token)} {chance:.1%}" for token, chance in self.top
             )
+        if self.predicted is not None:
+            facts["labels"] = str(self.predicted)
         if (verdict := self.verdict) is not None:
             relation = "differs from" if verdict.is_off else "agrees with"
             facts["verify"] = (

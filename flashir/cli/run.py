@@ -103,7 +103,7 @@ def run(
     """Run a model or an export, and report its speed and how well it predicts the text.
 
     For results that are not logits, it reports shapes and statistics. An export has its parameters inside; --verify can
-    compare it with others.
+    compare it with others. A model that was trained on labels says which it predicts.
 
     Runs, checkpoints and their exports have a tokenizer. Without one, and with a vocabulary of 256, tokens are the
     bytes of the text. The loss is the next-token loss of causal models.
@@ -140,7 +140,8 @@ def run(
     named = _named(compiled.model, input_ids, beside)
     results, seconds = _timed(lambda: _as_tuple(compiled(input_ids, **named)))
     used = loaded.weights() if loaded.run is not None else weights
-    result = report.Report.of(model, compiled.plan, used, input_ids, results, seconds, known, out, beside)
+    about = (known, out, beside, loaded.labels)
+    result = report.Report.of(model, compiled.plan, used, input_ids, results, seconds, *about)
     if out is not None:
         atomic_write(out, lambda file: np.save(file, results[place]))
     if verify:

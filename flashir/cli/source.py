@@ -35,6 +35,7 @@ class Source:
         target: the target of an artefact, `backend:device`.
         tokenizer: the tokenizer file, if there is one.
         reading: how training read texts, if a checkpoint or an artefact records it.
+        labels: the names of the labels that the model predicts, if a checkpoint or an artefact records them.
         main: the main file of an artefact.
         metadata: the metadata of an artefact.
     """
@@ -47,6 +48,7 @@ class Source:
     target: str | None = None
     tokenizer: Path | None = None
     reading: Reading | None = None
+    labels: tuple[str, ...] = ()
     main: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -240,9 +242,9 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
         from flashir.models.checkpoint import is_checkpoint, is_run, load_checkpoint
 
         if is_checkpoint(path) or is_run(path):
-            checkpoint = load_checkpoint(path)
-            model, params = checkpoint.model, checkpoint.params
-            return Source(word, "checkpoint", model, params, tokenizer=checkpoint.tokenizer, reading=checkpoint.reading)
+            saved = load_checkpoint(path)
+            about: dict[str, Any] = {"tokenizer": saved.tokenizer, "reading": saved.reading, "labels": saved.labels}
+            return Source(word, "checkpoint", saved.model, saved.params, **about)
         artefact = next((path / name for name in artefact_files() if (path / name).is_file()), None)
         if artefact is None:
             raise InputError(
@@ -284,6 +286,7 @@ def _decoder_files() -> list[str]:
 def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """Read an artefact and verify its digests."""
     from flashir.ir import loads
+    from flashir.models.label_names import labels_of
     from flashir.models.tokenizer_file import beside, reading_of
 
     if not path.is_file():
@@ -305,4 +308,5 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
     metadata = backend.metadata(path)
     model, run = (loads(metadata["flashir.model"], word), None) if idle else backend.load(path, device, lean=lean)
     tokenizer, read = beside(path, metadata), reading_of(path, metadata)
-    return Source(word, "export", model, None, run, exports, tokenizer, read, path, metadata)
+    labels = labels_of(path, metadata)
+    return Source(word, "export", model, None, run, exports, tokenizer, read, labels, path, metadata)

@@ -74,6 +74,19 @@ def reader_of(model: Source, file: Path | None) -> Tokenizer:
     return used
 
 
+def evaluator_of(model: Source, file: Path | None, end: str | None, special: bool | None) -> Tokenizer:
+    """The tokenizer for evaluating a model. It reads text as in training unless options say otherwise.
+
+    Raises InputError, TargetError.
+    """
+    from flashir.train.task import check_tokenizer, vocabulary_of
+
+    used = tokenizer_of(model.word, vocabulary_of(model.model), file, model.tokenizer)
+    used = used.reads(reading_of(model, end, special))
+    check_tokenizer(model.model, used)
+    return used
+
+
 def reading_of(model: Source, end: str | None, special: bool | None) -> Reading:
     """How to read text: as in training if that is known. The arguments override it."""
     trained = model.reading or PLAIN

@@ -38,7 +38,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="Training text: a file, or a folder of .txt; repeatable.",
+            help="Training text: a file, or a folder of .txt; labelled examples: .jsonl; repeatable.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -47,7 +47,7 @@ def train(
         typer.Option(
             "--valid",
             metavar="PATH",
-            help="Validation text.  [default: hold out 1% of the data]",
+            help="Validation data.  [default: hold out 1% of the data]",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -199,7 +199,7 @@ def train(
     policy: options.GivenPolicy = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train a model on text, by the recipe of the paper.
+    """Train a model on text or labelled examples, by the recipe of the paper.
 
     The chunk is planned for the target, then fixed. The run folder contains the recipe, the tokenizer, the curve
     (metrics.jsonl, tensorboard/) and the newest checkpoints; every other verb takes these as MODEL. Ctrl-C saves and
@@ -209,6 +209,9 @@ def train(
     -s segments=chunk, documents that share a chunk also attend to each other; with -s segments=false, all of a row do.
     Other models keep the inputs that they have.
 
+    With -s predict=class or -s predict=tags, a model learns labels, from lines such as {"text": "..", "label": ".."} or
+    {"tokens": ["..", ".."], "labels": ["..", ".."]}. Each row is one example, padded behind a mask.
+
     Examples:
         flashir train flash --size small --data books/ --steps 2000 --tokens 16384 -o run/
         flashir train --resume run/
@@ -216,6 +219,7 @@ def train(
         flashir export run/ -o out/
         flashir train model.fir --data books/ --tokenizer bpe:32000 --target jax:cpu --recipe recipe.toml
         flashir train run/checkpoints/step-002000 --data letters.txt --learning-rate 1e-4 -o finetuned/
+        flashir train flash --task mlm -s predict=class --data reviews.jsonl --seq-len 256 -o classes/
     """
     from flashir.cli.new_run import NewRun
     from flashir.errors import SettingError

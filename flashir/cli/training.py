@@ -13,10 +13,12 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from flashir.cli import console
+from flashir.train.data import LABELLED
 from flashir.train.loop import Progress
 from flashir.train.metrics import Line, perplexity
 from flashir.train.open_run import Run
 from flashir.train.pace import Pace
+from flashir.train.task import task_of
 
 EVERY_S = 10.0
 """Seconds between two lines in a pipe, unless there is a validation."""
@@ -51,11 +53,14 @@ def forecast(run: Run) -> str:
     return f"{console.milliseconds(each_ms)} a step by the cost model, {whole} for {console.counted(left, 'step')}"
 
 
-def numbers(line: Line, pace: Pace, steps: int) -> dict[str, str]:
+def numbers(line: Line, pace: Pace, run: Run) -> dict[str, str]:
     """The numbers of a step as text, as far as they are known."""
-    shown = {"loss": f"{line.loss:.4f}", "perplexity": f"{perplexity(line.loss):,.4g}"}
-    if isinstance(line.validation_loss, float):
-        shown["validation"] = f"{line.validation_loss:.4f}, perplexity {perplexity(line.validation_loss):,.4g}"
+    steps, of_labels = run.recipe.steps, task_of(run.plan.graph) in LABELLED
+    shown = {"loss": f"{line.loss:.4f}"} | ({} if of_labels else {"perplexity": f"{perplexity(line.loss):,.4g}"})
+    if isinstance(line.validation_loss, float) and isinstance(line.validation_accuracy, float):
+        accuracy, surprise = line.validation_accuracy, perplexity(line.validation_loss)
+        measured = f"accuracy {accuracy:.2%}" if of_labels else f"perplexity {surprise:,.4g}"
+        shown["validation"] = f"{line.validation_loss:.4f}, {measured}"
     if pace.tokens_per_second is not None and pace.fraction is not None:
         shown |= {"tokens/s": f"{pace.tokens_per_second:,.0f}", "roofline": f"{pace.fraction:.0%}"}
     if pace.waiting is not None:
@@ -81,23 +86,26 @@ class PlainTraining:
     """Prints a line for the first step, for every validation and checkpoint, and every few seconds."""
 
     to: Console
-    steps: int = 0
+    _run: Run | None = None
     _printed: float = -inf
 
     def started(self, run: Run) -> None:
         """Print what is trained."""
-        self.steps = run.recipe.steps
+        self._run = run
         self._say(about(run))
+        for note in run.batches.notes:
+            self._say(note)
         if run.done:
-            self._say(f"resumes after step {run.done} of {self.steps}")
+            self._say(f"resumes after step {run.done} of {run.recipe.steps}")
         self._say(forecast(run))
 
     def stepped(self, line: Line, pace: Pace) -> None:
         """Print the step, if it is time."""
+        assert self._run is not None
         if isinstance(line.validation_loss, float) or monotonic() - self._printed >= EVERY_S:
             self._printed = monotonic()
-            shown = "  ".join(f"{name} {text}" for name, text in numbers(line, pace, self.steps).items())
-            self._say(f"step {line.step}/{self.steps}  {shown}")
+            shown = "  ".join(f"{name} {text}" for name, text in numbers(line, pace, self._run).items())
+            self._say(f"step {line.step}/{self._run.recipe.steps}  {shown}")
 
     def saved(self, checkpoint: Path) -> None:
         """Print the folder of the checkpoint."""
@@ -126,13 +134,15 @@ class LiveTraining:
     def started(self, run: Run) -> None:
         """Start to draw."""
         self._run, self._step = run, run.done
+        for note in run.batches.notes:
+            self.to.print(note)
         self._live = Live(self._picture(), console=self.to, auto_refresh=False, transient=True)
         self._live.start(refresh=True)
 
     def stepped(self, line: Line, pace: Pace) -> None:
         """Show the step."""
         assert self._run is not None
-        self._step, self._shown = line.step, numbers(line, pace, self._run.recipe.steps)
+        self._step, self._shown = line.step, numbers(line, pace, self._run)
         validation = self._shown.pop("validation", None)
         if validation is not None:
             self._validation = f"{validation} after step {line.step}"

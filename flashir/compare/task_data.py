@@ -41,10 +41,10 @@ class TaskData:
         rows = recipe.rows or recipe.batch
         return TaskFeed(self.task, rows, LEARNED, recipe.seed), TaskFeed(self.task, rows, HELD_OUT, 0)
 
-    def log_frequencies(self, vocab: int) -> npt.NDArray[np.float32]:
+    def log_frequencies(self, size: int) -> npt.NDArray[np.float32]:
         """The log of the share of each token among the answers; every token counts once more than it occurs."""
         labels = self.task.examples(np.random.default_rng(COUNTED), COUNTED_ROWS).labels
-        counts = np.bincount(labels[labels != NO_LABEL], minlength=vocab) + 1.0
+        counts = np.bincount(labels[labels != NO_LABEL], minlength=size) + 1.0
         shares: npt.NDArray[np.float32] = np.log(counts / counts.sum()).astype(np.float32)
         return shares
 
@@ -57,6 +57,7 @@ class TaskFeed:
     rows: int
     stream: int
     seed: int
+    notes: tuple[str, ...] = ()
 
     def at(self, step: int) -> Batch:
         """The batch with a number from 0."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from flashir.experiments.command import count, guarded
 from flashir.machine.peak_memory import forget_peak, peak_memory
-from flashir.train.data import Batches, Corpus, Tokenizer, documents, tokenised
+from flashir.train.data import Batches, Corpus, TextBatches, Tokenizer, documents, tokenised
 
 ROUNDS = 200
 MIB = 1 << 20
@@ -64,7 +64,7 @@ def measure(
         corpus = timed("tokenise", lambda: tokenised(texts, tokenizer, cache))
         timed("find again", lambda: tokenised(texts, tokenizer, cache))
         for name, task, segments in (("lm", "lm", False), ("lm, segments", "lm", True), ("mlm", "mlm", False)):
-            batches = Batches(corpus, task, rows, seq_len, 0, segments, tokenizer.vocab)
+            batches = TextBatches(corpus, task, rows, seq_len, 0, segments, tokenizer.vocab)
             batches.at(0)
             report(Stage(f"a batch, {name}", median(_seconds(batches, step) for step in range(ROUNDS)), None))
     return corpus

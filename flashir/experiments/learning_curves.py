@@ -17,7 +17,7 @@ from flashir.execution.trainer import new_trainer
 from flashir.experiments.command import count, guarded
 from flashir.ir import Graph
 from flashir.models.parameters import init
-from flashir.train.data import Batches, Tokenizer
+from flashir.train.data import TextBatches, Tokenizer
 from flashir.train.data import prepare as read
 from flashir.train.schedule import Schedule
 
@@ -59,7 +59,7 @@ def main() -> None:
     targets = args.target or ["torch:cpu", "jax:cpu"]
     model = flashir.plan(open_model, targets[0], args.batch, args.seq_len, training=True, measured=False).graph
     corpus = read(args.data, tokenizer)
-    batches = Batches(corpus, "lm", args.batch, args.seq_len, args.seed, segments=False, vocab=tokenizer.vocab)
+    batches = TextBatches(corpus, "lm", args.batch, args.seq_len, args.seed, segments=False, vocab=tokenizer.vocab)
     curves = {target: curve(model, target, batches.at, args.steps) for target in targets}
     print(f"{'step':>5}", *(f"{target:>10}" for target in curves))
     for number, losses in enumerate(zip(*curves.values()), 1):

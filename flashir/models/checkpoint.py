@@ -1,14 +1,14 @@
 """Checkpoints: a folder with `model.fir` (chunk settled), `params.safetensors`, and a manifest of digests.
 
-A checkpoint of a training run also has `tokenizer.json`, `reading.json` (how training tokenised its texts), and the
-state to resume from in `state/`.
+A checkpoint of a training run also has `tokenizer.json`, `reading.json` (how training tokenised its texts),
+`labels.json` (the names of the labels that it predicts), and the state to resume from in `state/`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ from flashir.models.parameters import checked, load_params, save_params
 from flashir.transforms.settle_choices import undecided
 
 MODEL, PARAMS, MANIFEST, TOKENIZER = "model.fir", "params.safetensors", "manifest.json", "tokenizer.json"
-READING = "reading.json"
+READING, LABELS = "reading.json", "labels.json"
 OPTIMIZER, POSITION = "state/optimizer.safetensors", "state/position.json"
 RECIPE, CHECKPOINTS = "recipe.toml", "checkpoints"
 """The contents of a run: its recipe, and a folder of checkpoints named like `step-000200`."""
 
-FILES = (MODEL, PARAMS, TOKENIZER, READING, OPTIMIZER, POSITION)
+FILES = (MODEL, PARAMS, TOKENIZER, READING, LABELS, OPTIMIZER, POSITION)
 SCHEMA = 1
 
 
@@ -64,12 +64,14 @@ class Checkpoint:
         params: parameters by full name.
         tokenizer: the tokenizer file; None if there is none.
         reading: how training tokenised texts; None if unknown.
+        labels: the names of the labels, in the order of the scores; empty if it predicts tokens.
     """
 
     model: Graph
     params: dict[str, npt.NDArray[np.float32]]
     tokenizer: Path | None = None
     reading: Reading | None = None
+    labels: tuple[str, ...] = ()
 
 
 @typed
@@ -80,6 +82,7 @@ def save_checkpoint(
     *,
     tokenizer: Path | None = None,
     reading: Reading | None = None,
+    labels: Sequence[str] = (),
     state: State | None = None,
 ) -> Path:
     """Write a checkpoint atomically.
@@ -90,6 +93,7 @@ def save_checkpoint(
         folder: the folder to create; may exist if it is empty.
         tokenizer: a tokenizer file to copy into the checkpoint.
         reading: how training tokenised texts.
+        labels: the names of the labels that the model predicts.
         state: the state of the training run.
 
     Raises:
@@ -112,6 +116,8 @@ def save_checkpoint(
             atomic_write(unfinished / TOKENIZER, lambda file: file.write(content))
         if reading is not None:
             _write_text(unfinished / READING, json.dumps(reading.as_dict(), indent=2))
+        if labels:
+            _write_text(unfinished / LABELS, json.dumps(list(labels), ensure_ascii=False, indent=2))
         if state is not None:
             save_params(state.optimizer, unfinished / OPTIMIZER)
             _write_text(unfinished / POSITION, json.dumps(state.position, indent=2))
@@ -143,7 +149,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     model = load(folder / MODEL)
     tokenizer = folder / TOKENIZER
     params = checked(model, load_params(folder / PARAMS))
-    return Checkpoint(model, params, tokenizer if tokenizer.exists() else None, _reading(folder / READING))
+    labels = _labels(folder / LABELS)
+    return Checkpoint(model, params, tokenizer if tokenizer.exists() else None, _reading(folder / READING), labels)
 
 
 def load_state(folder: str | Path, params: Mapping[str, Any]) -> State:
@@ -213,6 +220,11 @@ def _reading(path: Path) -> Reading | None:
     problem, hint = "does not say what documents end with", "get a good copy of the checkpoint"
     with guarded(path, ArtefactError, problem, hint):
         return Reading.of(parse_json(_small(path), path, ArtefactError, dict[str, Any], problem=problem, hint=hint))
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    """The names of the labels; none if the file does not exist. Raises ArtefactError."""
+    return parse_json(_small(path), path, ArtefactError, tuple[str, ...]) if path.exists() else ()
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:

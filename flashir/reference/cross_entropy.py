@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.backends.protocols import NO_LABEL
+from flashir.backends.score import Score
 from flashir.errors import ResultError, SettingError
 from flashir.ir import Graph, Node, Value
 from flashir.ir.graph import Attr
@@ -82,24 +83,31 @@ def _causal(nodes: Iterable[Node]) -> list[Attr]:
 
 
 def nats(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[float, int]:
-    """The cross-entropy of labels [b, t] under logits [b, t, vocab], summed in float64, and the number of labels.
+    """The cross-entropy of labels [..] under logits [.., v], summed in float64, and the number of labels.
 
     Positions with `NO_LABEL` do not count.
 
     Raises:
         ResultError: the logits are not finite.
     """
-    total, step = 0.0, max(1, AT_ONCE // max(1, logits.shape[0] * logits.shape[-1]))
-    for start in range(0, labels.shape[1], step):
-        targets = labels[:, start : start + step]
+    labels, logits = labels.reshape(-1), logits.reshape(-1, logits.shape[-1])
+    total, step = 0.0, max(1, AT_ONCE // max(1, logits.shape[-1]))
+    for start in range(0, len(labels), step):
+        targets = labels[start : start + step]
         counts = targets != NO_LABEL
-        log_probs = log_softmax(logits[:, start : start + step])
+        log_probs = log_softmax(logits[start : start + step])
         chosen = np.take_along_axis(log_probs, np.where(counts, targets, 0)[..., None].astype(np.int64), -1)[..., 0]
         total -= float(chosen[counts].sum())
     if not isfinite(total):
         check_finite(logits, "the logits")
         raise ResultError(f"the cross-entropy is not finite, got {total}")
     return total, int(np.count_nonzero(labels != NO_LABEL))
+
+
+def score(scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Score:
+    """How well scores [.., v] predict labels [..]. Raises ResultError as `nats`."""
+    right = (scores.argmax(-1) == labels) & (labels != NO_LABEL)
+    return Score(*nats(scores, labels), int(np.count_nonzero(right)))
 
 
 def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -81,4 +81,6 @@ def _shown(line: Line) -> dict[str, float]:
             "validation/loss": line.validation_loss,
             "validation/perplexity": perplexity(line.validation_loss),
         }
+    if isinstance(line.validation_accuracy, float):
+        numbers["validation/accuracy"] = line.validation_accuracy
     return numbers

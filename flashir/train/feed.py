@@ -16,6 +16,11 @@ from flashir.train.recipe import Recipe
 class Feed(Protocol):
     """Batches, each a function of its number alone, so that a run resumes where it was."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the rows."""
+        ...
+
     def at(self, step: int) -> Batch:
         """The batch with a number from 0, without end."""
         ...
@@ -26,7 +31,7 @@ class Feed(Protocol):
 
 
 class Data(Protocol):
-    """The text or the task of a run."""
+    """The text, the labelled examples or the task of a run."""
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -37,6 +42,6 @@ class Data(Protocol):
         """The parts of batches to learn from, and those to validate on. Raises InputError if they do not fit."""
         ...
 
-    def log_frequencies(self, vocab: int) -> npt.NDArray[np.float32]:
-        """The log of the share of each token among those to predict, [vocab]; finite for every token."""
+    def log_frequencies(self, size: int) -> npt.NDArray[np.float32]:
+        """The log of the share of each of `size` tokens or labels among those to predict, [size]; all finite."""
         ...

@@ -14,14 +14,15 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from flashir.backends.protocols import Batch
+from flashir.backends.score import Score
 from flashir.errors import ParameterError, TrainingError, option
 from flashir.train.board import board
-from flashir.train.corpora import vocabulary_of
 from flashir.train.data import ahead
-from flashir.train.evaluate import mean_loss
+from flashir.train.evaluate import validate
 from flashir.train.metrics import Clock, Line
 from flashir.train.open_run import Run
 from flashir.train.pace import Pace
+from flashir.train.task import scores_of
 from flashir.train.writer import Writer
 
 EXPLODED = 3.0
@@ -78,7 +79,8 @@ def train(run: Run, progress: Progress, stop: Callable[[], bool] = lambda: False
             line = _step(run, parts, number)
             pace.add(line.seconds)
             if run.recipe.validates(number):
-                line = replace(line, validation_loss=_validated(run))
+                score = _validated(run)
+                line = replace(line, validation_loss=score.loss, validation_accuracy=score.accuracy)
             writer.do(partial(write, line))
             stopped = run.trainer.agreed(stop() or writer.failed)
             if stopped or run.recipe.saves(number):
@@ -103,7 +105,7 @@ def _step(run: Run, parts: Iterator[Batch], number: int) -> Line:
     waited = perf_counter() - start
     step = run.trainer.step(batches, rate)
     clock = Clock(perf_counter() - start, waited)
-    limit = EXPLODED * log(max(2, vocabulary_of(run.plan.graph)))
+    limit = EXPLODED * log(max(2, scores_of(run.plan.graph)))
     if not (isfinite(step.loss) and isfinite(step.gradient_norm)):
         raise _lost(run, number, f"the loss is {step.loss:.4g}, the norm of the gradient {step.gradient_norm:.4g}")
     if step.loss > limit:
@@ -111,9 +113,9 @@ def _step(run: Run, parts: Iterator[Batch], number: int) -> Line:
     return Line(number, number * recipe.tokens, step.loss, rate, step.gradient_norm, clock)
 
 
-def _validated(run: Run) -> float:
-    """The validation loss, on as many tokens of the held-out text as the recipe says."""
-    return mean_loss(run.trainer, islice(run.held_out.once(), run.recipe.validation_parts))
+def _validated(run: Run) -> Score:
+    """The validation, on as many tokens of the held-out data as the recipe says."""
+    return validate(run.trainer, islice(run.held_out.once(), run.recipe.validation_parts))
 
 
 def _save(run: Run, number: int, writer: Writer, progress: Progress) -> None:

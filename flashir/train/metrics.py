@@ -49,6 +49,7 @@ class Line(Struct, frozen=True):
         gradient_norm: the L2 norm of the gradient over all parameters, before clipping.
         seconds: the time of the step.
         validation_loss: mean cross-entropy in nats after the step, if measured.
+        validation_accuracy: the fraction of labels predicted right after the step, if measured.
     """
 
     step: Number
@@ -58,6 +59,7 @@ class Line(Struct, frozen=True):
     gradient_norm: float
     seconds: Clock
     validation_loss: float | UnsetType = UNSET
+    validation_accuracy: float | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

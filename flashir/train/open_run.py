@@ -11,13 +11,14 @@ from typing import Any
 from flashir.backends.protocols import Trainer
 from flashir.errors import ArtefactError, FlashirError
 from flashir.execution.trainer import new_trainer, trainable
+from flashir.ir import Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import RECIPE, State, load_checkpoint, load_state, step_of
 from flashir.planning.plan import Plan, plan
 from flashir.planning.roofline import floor
-from flashir.train.corpora import corpora
 from flashir.train.data import Tokenizer
+from flashir.train.datasets import read_data
 from flashir.train.distributed import ALONE, Meeting, Report
 from flashir.train.feed import Data, Feed
 from flashir.train.recipe import Recipe
@@ -134,7 +135,7 @@ def _loaded(folder: RunFolder, report: Report, data: Data | None, changes: Mappi
         raise _damaged(folder, last, error) from None
     recipe = folder.recipe
     before, recipe = recipe.target, recipe.changed(**changes).located()
-    data = _texts(folder, recipe, report) if data is None else data
+    data = _read(folder, checkpoint.model, recipe, report) if data is None else data
     _check_data(folder, state, data)
     trainable(recipe.target)
     available_device(recipe.target)
@@ -143,20 +144,21 @@ def _loaded(folder: RunFolder, report: Report, data: Data | None, changes: Mappi
     return _Loaded(recipe, planned, checkpoint.params, state, data, step_of(last))
 
 
-def _texts(folder: RunFolder, recipe: Recipe, report: Report) -> Data:
-    """The texts of a run. Raises ArtefactError if it does not learn from text."""
+def _read(folder: RunFolder, model: Graph, recipe: Recipe, report: Report) -> Data:
+    """The data of a run. Raises ArtefactError if it learns a task that has no files."""
     if not recipe.data:
         hint = "`flashir compare` resumes it, with the command that began it"
-        raise ArtefactError("this run learns a task, not a text", where=str(folder.path), hint=hint)
-    return corpora(recipe, Tokenizer.read(folder.tokenizer).reads(recipe.reading), report)
+        raise ArtefactError("this run learns a task, not data in files", where=str(folder.path), hint=hint)
+    tokenizer = Tokenizer.read(folder.tokenizer).reads(recipe.reading) if folder.tokenizer.exists() else None
+    return read_data(model, recipe, tokenizer, report)
 
 
 def _check_data(folder: RunFolder, state: State, data: Data) -> None:
-    """Raises ArtefactError if the text has changed since the run began."""
+    """Raises ArtefactError if the data have changed since the run began."""
     for name, digest in data.digests.items():
         if state.position.get(name, digest) != digest:
             raise ArtefactError(
-                f"the text of {name} has changed since the run began",
+                f"the content of {name} has changed since the run began",
                 where=str(folder.path),
                 hint="restore the files, or start a new run from the checkpoint",
             )

@@ -50,12 +50,13 @@ class Recipe:
     """How a model is trained. `settled` replaces settings that are None.
 
     Args:
-        data: files and folders of training text.
+        data: files and folders of training text, or of labelled examples for a model that predicts labels.
         validation: files and folders of validation text. Without any, a part of `data` is held out.
         held_out: the fraction of `data` to hold out if there is no `validation`.
         tokenizer: `bytes`, `bpe:N` (trained on the data, N tokens), or a tokenizer file.
         document_end: the token after each document; `none` for no token, None for that of the tokenizer if it has one.
         special_tokens: whether the names of special tokens in a text are read as these tokens, or as plain text.
+        labels: the names of the labels, in the order of the scores of the model; () for those of the data, sorted.
         target: the target to train on, such as `torch:cpu`.
         seq_len: tokens per row; 512 to 8192 in Tables 5 and 6.
         tokens: tokens per batch, over all rows; 2^18 in Tables 5 and 6.
@@ -85,6 +86,7 @@ class Recipe:
     tokenizer: str = field(default="bytes", metadata=FREE)
     document_end: str | None = None
     special_tokens: bool | None = None
+    labels: tuple[str, ...] = ()
     target: str = field(default="torch:cpu", metadata=FREE)
     seq_len: Count = 1024
     tokens: Count = 2**18
@@ -289,4 +291,5 @@ def _mistyped(settings: Mapping[str, Any]) -> list[str]:
 
 def _toml(value: object) -> str:
     """A value as TOML. For these types its syntax is that of JSON."""
-    return json.dumps(list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value)
+    listed = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    return json.dumps(listed, ensure_ascii=False)  # TOML has no surrogate pairs

@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer file."""
+        """The tokenizer file. A model of features has none."""
         return self.path / TOKENIZER
 
     @property
@@ -129,13 +129,9 @@ def found_run(path: Path) -> RunFolder:
 
 
 def _save(
-    path: Path,
-    step: int,
-    model: Graph,
-    params: Mapping[str, Any],
-    tokenizer: Path | None,
-    recipe: Recipe,
-    state: State,
+    path: Path, step: int, model: Graph, params: Mapping[str, Any], tokenizer: Path | None, recipe: Recipe, state: State
 ) -> Path:
     folder = path / CHECKPOINTS / f"step-{step:06d}"
-    return save_checkpoint(model, params, folder, tokenizer=tokenizer, reading=recipe.reading, state=state)
+    return save_checkpoint(
+        model, params, folder, tokenizer=tokenizer, reading=recipe.reading, labels=recipe.labels, state=state
+    )

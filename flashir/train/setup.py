@@ -20,12 +20,14 @@ from flashir.models.end_tokens import NONE
 from flashir.models.parameters import checked, fitted, init
 from flashir.planning.plan import Plan, plan
 from flashir.planning.workload import Workload
-from flashir.train.corpora import corpora, task_of, vocabulary_of
 from flashir.train.data import Document, Tokenizer
+from flashir.train.datasets import read_data
 from flashir.train.distributed import Report
+from flashir.train.examples import Examples
 from flashir.train.feed import Data
 from flashir.train.recipe import RATED_WIDTH, Recipe
 from flashir.train.run_folder import RunFolder, check_free, create
+from flashir.train.task import check_tokenizer, scores_of
 from flashir.transforms import specialise
 
 TOKENS_AT_ONCE = 2**15
@@ -69,20 +71,21 @@ def tokenizer_of(name: str, read: Callable[[], tuple[Document, ...]], end: str |
 def begin(
     model: Graph,
     recipe: Recipe,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     out: Path,
     params: Mapping[str, Any] | None = None,
     report: Report = lambda *_: None,
     **choices: Any,
 ) -> tuple[RunFolder, Data]:
-    """Create the folder of a new run on text with its checkpoint of step 0. The chunk is planned for the target.
+    """Create the folder of a new run on files with its checkpoint of step 0. The chunk is planned for the target.
 
     All checks come before the folder is created. Returns the folder and the data, for `opened`.
 
     Args:
-        model: any graph from tokens to logits.
+        model: any graph from tokens to logits; or from tokens or features to scores of labels.
         recipe: the settings; those that are None are settled.
-        tokenizer: a tokenizer with the vocabulary of the model. The recipe says how it reads texts.
+        tokenizer: a tokenizer with the vocabulary of the model. The recipe says how it reads texts. None for a model of
+            features.
         out: the folder to create.
         params: the initial parameters; None for random ones from the seed.
         report: called with the progress.
@@ -90,21 +93,26 @@ def begin(
 
     Raises:
         InputError, SettingError: the tokenizer has another vocabulary or lacks the document end, rows are too long for
-            the model, there is no text, or as `plan`.
+            the model, there are no data, or as `plan`.
         TargetError: the target is not available, cannot train, or has too little memory.
         ArtefactError: the folder cannot be written, or already exists.
     """
     check_free(out)
     trainable(recipe.target)
     available_device(recipe.target)
-    recipe = read_settled(recipe, tokenizer)
-    tokenizer = tokenizer.reads(recipe.reading)
-    tokenizer.check(task_of(model), vocabulary_of(model))
+    scores_of(model)
+    if tokenizer is not None:
+        recipe = read_settled(recipe, tokenizer)
+        tokenizer = tokenizer.reads(recipe.reading)
+        check_tokenizer(model, tokenizer)
     specialise(model, Workload(1, recipe.seq_len).sizes(model))
-    data = corpora(recipe, tokenizer, report)
+    data = read_data(model, recipe, tokenizer, report)
+    if isinstance(data, Examples):
+        recipe = replace(recipe, labels=data.train.names)
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "tokenizer.json"
-        tokenizer.save(file)
+        file = None if tokenizer is None else Path(folder) / "tokenizer.json"
+        if tokenizer is not None and file is not None:
+            tokenizer.save(file)
         return begin_on(data, model, recipe, out, params, report, file, **choices), data
 
 
@@ -118,7 +126,7 @@ def begin_on(
     tokenizer: Path | None = None,
     **choices: Any,
 ) -> RunFolder:
-    """As `begin`, on data that are already there; `tokenizer` is the file of theirs if they are text."""
+    """As `begin`, on data that are already there; `tokenizer` is its file, if they were text."""
     check_free(out)
     params = None if params is None else fitted(model, params)
     trainable(recipe.target)
@@ -134,11 +142,11 @@ def begin_on(
 
 
 def _started(model: Graph, recipe: Recipe, data: Data) -> dict[str, Any]:
-    """New parameters. A bias of the logits begins at the log frequencies of the tokens, if the recipe says so."""
+    """New parameters. A bias of the scores begins at the log frequencies of the labels, if the recipe says so."""
     arrays = init(model, recipe.seed, recipe.init)
     biases = [name for name, spec in parameters(model).items() if spec.by_token]
     if recipe.token_frequencies and biases:
-        start = data.log_frequencies(vocabulary_of(model))
+        start = data.log_frequencies(scores_of(model))
         arrays |= {name: start for name in biases if arrays[name].shape == start.shape}
     return arrays
 

@@ -245,7 +245,8 @@ def test_what_show_prints_is_read_back_and_is_the_model(name: str, system: str, 
     found = backend_of(target)
     if isinstance(found, Trainable):
         trainer = found.trainer(Lowering.of(target).run(run.model), params, "cpu", AdamW())
-        loss, labels = trainer.loss(Batch((ids,), ids))
+        score = trainer.score(Batch((ids,), ids))
+        loss, labels = score.nats, score.labels
         logits = wanted - wanted.max(-1, keepdims=True)
         chances = np.take_along_axis(logits - np.log(np.exp(logits).sum(-1, keepdims=True)), ids[..., None], -1)
         assert loss / labels == pytest.approx(-chances.mean(), rel=1e-4)

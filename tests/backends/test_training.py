@@ -11,6 +11,7 @@ import pytest
 import flashir
 from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Step, Trainable, Trainer
 from flashir.backends.registry import backend, backend_names, backend_of
+from flashir.backends.score import Score
 from flashir.errors import InputError, ParameterError
 from flashir.execution.prepare import prepare
 from flashir.ir import Graph
@@ -189,13 +190,13 @@ def test_the_loss_alone_changes_nothing(target: str) -> None:
     model = small()
     made = trainer(target, model, unit(model))
     batch = drawn(model)
-    total, labels = made.loss(batch)
-    assert labels == batch.wanted
-    assert (total, labels) == made.loss(batch)
-    assert made.step([batch], RATE).loss == pytest.approx(total / labels, rel=1e-6)
-    assert made.loss(batch)[0] < total
+    score = made.score(batch)
+    assert score.labels == batch.wanted and 0 <= score.right <= score.labels
+    assert score == made.score(batch)
+    assert made.step([batch], RATE).loss == pytest.approx(score.loss, rel=1e-6)
+    assert made.score(batch).nats < score.nats
     batch.labels[:] = NO_LABEL
-    assert made.loss(batch) == (0.0, 0)
+    assert made.score(batch) == Score(0.0, 0, 0)
 
 
 @every_target

@@ -55,7 +55,8 @@ def run(
             os.kill(os.getpid(), signal.SIGKILL)
         step = made.step(parts(drawn(model, seed), task["cuts"]), RATE)
         found.append((step.loss, step.gradient_norm))
-    total, labels = made.loss(drawn(model))
+    score = made.score(drawn(model))
+    total, labels = score.nats, score.labels
     wishes = [made.agreed(Processes.here().rank == rank) for rank in (0, 1, 99)]
     params, state = made.params(), made.state()
     out = Path(task["out"])

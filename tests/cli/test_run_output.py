@@ -52,8 +52,8 @@ def test_training_gradients_and_decoders_are_of_the_first_result(cli: Cli, tmp_p
     both = flashir.load(path)
     params = unit(both)
     ids = np.array([[1, 2, 3, 4]])
-    nats, labels = new_trainer(both, "torch:cpu", params).loss(Batch((ids[:, :3],), ids[:, 1:]))
-    assert labels == 3 and np.isfinite(nats)
+    score = new_trainer(both, "torch:cpu", params).score(Batch((ids[:, :3],), ids[:, 1:]))
+    assert score.labels == 3 and np.isfinite(score.nats)
     _, logits = flashir.decoder(both, target="onnx:cpu", params=params, max_len=8).start(ids[:, :3])
     wanted = flashir.interpret(both, params, ids[:, :3])[0]
     np.testing.assert_allclose(np.reshape(logits, -1), wanted[0, -1], rtol=0, atol=1e-4 * abs(wanted).max())

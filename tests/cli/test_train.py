@@ -25,8 +25,8 @@ from tests.cli.conftest import TINY, Cli
 pytest.importorskip("torch")
 FIELDS = {
     "run", "checkpoint", "model", "target", "parameters", "chunk", "cumsum", "steps", "of", "complete", "resumed_from",
-    "tokens", "loss", "validation_loss", "validation_perplexity", "best_validation_loss", "seconds",
-    "tokens_per_second", "roofline", "waiting",
+    "tokens", "loss", "validation_loss", "validation_perplexity", "validation_accuracy", "best_validation_loss",
+    "seconds", "tokens_per_second", "roofline", "waiting",
 }  # fmt: skip
 RECIPE = ("--batch", 4, "--seq-len", 32, "--steps", 6, "--save-every", 2, "--validate-every", 3, "--keep", 9)
 SHORT = (*RECIPE, "--chunk", 16, "--learning-rate", 0.01)
@@ -224,7 +224,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            (("flash",), "no training text\n--data"),
+            (("flash",), "no training data\n--data"),
             ((), "MODEL is missing"),
             (("flash", "--data", "TEXT", "--target", "onnx:cpu"), "onnx:cpu cannot train"),
             (("flash", "--data", "TEXT", "--steps", 0, "--clip", -1), "2 problems\n"),

@@ -31,8 +31,8 @@ def test_batches_add_up_to_the_loss_of_the_whole() -> None:
         labels[0, 20:] = NO_LABEL
         total = total.plus(logits, labels)
         whole = tuple(np.add(whole, nats(logits, labels)))
-    assert total.nats.sum() == pytest.approx(whole[0]) and total.tokens.sum() == whole[1] == 180
-    assert list(total.tokens) == [96, 60, 24]
+    assert total.total.nats == pytest.approx(whole[0]) and total.total.labels == whole[1] == 180
+    assert [part.labels for part in total.scores] == [96, 60, 24]
 
 
 def test_a_part_without_a_label_is_left_out() -> None:

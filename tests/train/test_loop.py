@@ -20,6 +20,7 @@ from rich.console import Console
 import flashir
 from flashir.backends.optimizer_state import Moments
 from flashir.backends.protocols import Array, Batch, Step
+from flashir.backends.score import Score
 from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
 from flashir.execution import trainer as new
@@ -56,8 +57,8 @@ class Known:
         self.seen.append((learning_rate, [batch.inputs[0] for batch in batches]))
         return Step(type(self).losses(self._moments.count), 1.0)
 
-    def loss(self, batch: Batch) -> tuple[float, int]:
-        return 2.0 * batch.wanted, batch.wanted
+    def score(self, batch: Batch) -> Score:
+        return Score(2.0 * batch.wanted, batch.wanted, batch.wanted // 2)
 
     def agreed(self, wish: bool) -> bool:
         return wish
@@ -266,7 +267,7 @@ def test_other_settings_make_another_run(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"data": ()}, SettingError, "no training text"),
+        ({"data": ()}, SettingError, "there is no training data"),
         ({"data": ("nowhere",)}, InputError, "nowhere does not exist"),
     ],
 )

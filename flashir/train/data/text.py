@@ -53,7 +53,7 @@ def documents(paths: Paths, progress: Progress = lambda *_: None) -> tuple[Docum
             unreadable or have no text, and arguments that are not paths.
     """
     problems: list[str] = []
-    files = _files(_paths(paths), problems)
+    files = files_of(paths, SUFFIX, problems)
     checked, done, total = [], 0, sum(map(_size, files))
     for file in files:
         size = _size(file)
@@ -66,9 +66,13 @@ def documents(paths: Paths, progress: Progress = lambda *_: None) -> tuple[Docum
     if not files and not problems:
         problems.append("there are no texts")
     if problems:
-        shown = problems[:LISTED] + [f"and {len(problems) - LISTED} more"] * (len(problems) > LISTED)
-        raise InputError(shown, where="data", hint="give files of UTF-8 text, or folders with .txt files")
+        raise InputError(listed(problems), where="data", hint="give files of UTF-8 text, or folders with .txt files")
     return tuple(checked)
+
+
+def listed(problems: Sequence[str]) -> list[str]:
+    """The first problems, and how many more there are."""
+    return [*problems[:LISTED], *([f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else [])]
 
 
 def pieces(document: Document, size: int = PIECE, unbroken: Sequence[str] = ()) -> Iterator[str]:
@@ -123,14 +127,14 @@ def _paths(paths: Paths) -> list[Path]:
     return [Path(path) for path in listed]
 
 
-def _files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
-    """The files to read. Problems of paths are added to `problems`."""
+def files_of(paths: Paths, suffix: str, problems: list[str]) -> list[Path]:
+    """The files to read; in folders, those with the suffix. Problems of paths are added to `problems`."""
     files: dict[Path, Path] = {}
-    for path in paths:
+    for path in _paths(paths):
         try:
-            inside = _inside(path, problems) if path.is_dir() else [path]
+            inside = _inside(path, suffix, problems) if path.is_dir() else [path]
             if not inside:
-                problems.append(f"{path} has no {SUFFIX} file")
+                problems.append(f"{path} has no {suffix} file")
             for file in inside:
                 if not file.exists():
                     problems.append(f"{file} does not exist")
@@ -143,8 +147,8 @@ def _files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     return list(files.values())
 
 
-def _inside(folder: Path, problems: list[str]) -> list[Path]:
-    """The files in a folder and its subfolders that are named as texts, sorted. Links to folders are not followed.
+def _inside(folder: Path, suffix: str, problems: list[str]) -> list[Path]:
+    """The files in a folder and its subfolders with the suffix, sorted. Links to folders are not followed.
 
     Unreadable folders are added to `problems`.
     """
@@ -153,7 +157,7 @@ def _inside(folder: Path, problems: list[str]) -> list[Path]:
         problems.append(_unread(error.filename, error))
 
     walked = os.walk(folder, onerror=refused)
-    return sorted(Path(place, name) for place, _, names in walked for name in names if name.endswith(SUFFIX))
+    return sorted(Path(place, name) for place, _, names in walked for name in names if name.endswith(suffix))
 
 
 def _unread(path: object, error: OSError) -> str:

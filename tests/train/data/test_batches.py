@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flashir.backends.protocols import NO_LABEL, Batch
 from flashir.errors import InputError, SettingError
-from flashir.train.data import Batches, Corpus, Tokenizer, ahead
+from flashir.train.data import Batches, Corpus, TextBatches, Tokenizer, ahead
 from flashir.train.data.corpus import Span
 from tests.train.data.support import lengths, numbered
 
@@ -23,7 +23,7 @@ TASK = pytest.mark.parametrize("task", ["lm", "mlm"])
 
 def batches(each: list[int], **settings: Any) -> Batches:
     chosen = {"task": "lm", "rows": 2, "seq_len": 4, "seed": 0, "segments": False, "vocab": VOCAB, **settings}
-    return Batches(numbered(each), **chosen)
+    return TextBatches(numbered(each), **chosen)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -149,8 +149,8 @@ def test_a_task_or_vocabulary_that_does_not_fit_is_an_error() -> None:
 def test_a_text_in_which_nothing_follows_is_an_error() -> None:
     single = Corpus(Tokenizer.bytes(), (Span(np.zeros(1, np.uint8), "0"), Span(np.zeros(1, np.uint8), "1")))
     with pytest.raises(InputError, match="two tokens"):
-        Batches(single, "lm", 1, 4, 0, False, VOCAB)
-    assert Batches(single, "mlm", 1, 4, 0, False, VOCAB).at(0).wanted == 1
+        TextBatches(single, "lm", 1, 4, 0, False, VOCAB)
+    assert TextBatches(single, "mlm", 1, 4, 0, False, VOCAB).at(0).wanted == 1
 
 
 def readers() -> list[threading.Thread]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flashir.errors import FlashirError, InputError, SettingError
-from flashir.train.data import Batches, Corpus, Document, Tokenizer, documents, prepare
+from flashir.train.data import Corpus, Document, TextBatches, Tokenizer, documents, prepare
 from flashir.train.data import text as texts
 from tests.train.data.support import WORDS, write
 from tests.train.data.test_tokenizer import TRAINED
@@ -78,14 +78,14 @@ class TestFiles:
     def test_a_file_that_goes_away_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
         write(tmp_path, a="one", b="two")
         if when == "listed":
-            found = texts._files
+            found = texts.files_of
 
             def files(*given: Any) -> Any:
                 every = found(*given)
                 (tmp_path / "b.txt").unlink()
                 return every
 
-            monkeypatch.setattr(texts, "_files", files)
+            monkeypatch.setattr(texts, "files_of", files)
             with pytest.raises(InputError, match=r"b\.txt cannot be read: No such file"):
                 documents([tmp_path])
         else:
@@ -165,21 +165,21 @@ class TestBatches:
     )
     def test_each_argument_that_is_wrong_is_named(self, corpus: Corpus, name: str, value: Any) -> None:
         with pytest.raises(SettingError, match=name):
-            Batches(corpus, **{**self.GIVEN, name: value})
+            TextBatches(corpus, **{**self.GIVEN, name: value})
 
     def test_all_are_named_at_once(self, corpus: Corpus) -> None:
         for wrong in ({"rows": 0, "seq_len": 0, "seed": -1}, {"seq_len": 1.5, "segments": 2, "vocab": "x"}):
             with pytest.raises(SettingError) as caught:
-                Batches(corpus, **{**self.GIVEN, **wrong})
+                TextBatches(corpus, **{**self.GIVEN, **wrong})
             assert len(caught.value.problems) == 3
 
     def test_more_than_memory_holds_is_an_error(self, corpus: Corpus) -> None:
         with pytest.raises(FlashirError, match="memory"):
-            Batches(corpus, **{**self.GIVEN, "rows": 2**40, "seq_len": 2**10}).at(0)
+            TextBatches(corpus, **{**self.GIVEN, "rows": 2**40, "seq_len": 2**10}).at(0)
 
     def test_numbers_of_numpy_are_numbers(self, corpus: Corpus) -> None:
         given = {**self.GIVEN, "rows": np.int64(2), "vocab": np.int32(256), "segments": np.bool_(True)}
-        assert Batches(corpus, **given).at(0).inputs[0].shape == (2, 4)
+        assert TextBatches(corpus, **given).at(0).inputs[0].shape == (2, 4)
 
     @pytest.mark.parametrize("share", ["x", None, float("nan"), 0, 1, True])
     def test_a_share_is_a_share(self, corpus: Corpus, share: Any) -> None:
