@@ -22,7 +22,7 @@ from flashir_onnx.guard import guard_extend, guard_prefill, guard_step
 from flashir_onnx.in_place import allow_in_place
 from flashir_onnx.seal import MODEL
 from flashir_onnx.session import Session
-from flashir_onnx.types import numpy_type
+from flashir_onnx.types import check_dtypes, numpy_type
 
 STATE, VOCAB, MAX_LEN = "flashir.state", "flashir.vocab", "flashir.max_len"
 """Further metadata keys of the files of a decoder.
@@ -42,6 +42,7 @@ def parts(
     form: Form = FORM,
 ) -> dict[str, Part]:
     """The models of the artefact, states in slots of ONNX Runtime GenAI if given. `form`, errors as for `emit`."""
+    check_dtypes(state.type.dtype for state in decoding.state)
     called = {state.name: (state.name, f"next.{state.name}") for state in decoding.state}
     called |= {name: slot.names for name, slot in (slots or {}).items()}
     inputs, outputs = ([called[state.name][side] for state in decoding.state] for side in (0, 1))

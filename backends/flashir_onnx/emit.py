@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 
-from flashir.errors import TargetError
 from flashir.ir import DType, Graph, Node, TensorType, Value
 from flashir.ir.dims import Size, symbol_of
 from flashir.ir.parameter_names import round_symbol
@@ -21,7 +20,7 @@ from flashir_onnx.emitters import EMITTERS, Emitter
 from flashir_onnx.form import FORM, WIDE, Form
 from flashir_onnx.scope import ClosedScope, MainScope, Need, RoundScope, Scope, SubgraphScope
 from flashir_onnx.static import StaticValues
-from flashir_onnx.types import ELEMENT_TYPES, element_type, numpy_type, value_info
+from flashir_onnx.types import check_dtypes, element_type, numpy_type, value_info
 from flashir_onnx.weights import Weights
 
 DOMAIN = "flashir"
@@ -189,11 +188,7 @@ def _dimension_names(graph: Graph, called: Mapping[Value, str]) -> dict[str, str
 
 def _check_types(graph: Graph) -> None:
     values = {v for node in graph.walk() for v in (*node.operands, *node.outputs)} | set(graph.inputs)
-    wrong = sorted({str(v.type.dtype) for v in values} - {str(dtype) for dtype in ELEMENT_TYPES})
-    if wrong:
-        raise TargetError(
-            f"ONNX Runtime does not compute in {', '.join(wrong)} on this device", hint="use float32 or float16"
-        )
+    check_dtypes(value.type.dtype for value in values)
 
 
 class _Emitter:

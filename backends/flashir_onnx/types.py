@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
+from flashir.errors import TargetError
 from flashir.ir import DType, TensorType
 
 ELEMENT_TYPES: dict[DType, int] = {
@@ -18,6 +19,15 @@ ELEMENT_TYPES: dict[DType, int] = {
     DType.I32: TensorProto.INT64,
     DType.BOOL: TensorProto.BOOL,
 }
+
+
+def check_dtypes(dtypes: Iterable[DType]) -> None:
+    """Raise TargetError that lists the dtypes in which ONNX Runtime does not compute."""
+    wrong = sorted({str(dtype) for dtype in dtypes if dtype not in ELEMENT_TYPES})
+    if wrong:
+        raise TargetError(
+            f"ONNX Runtime does not compute in {', '.join(wrong)} on this device", hint="use float32 or float16"
+        )
 
 
 def element_type(dtype: DType) -> int:

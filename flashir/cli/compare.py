@@ -68,8 +68,11 @@ def compare(
         ),
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(metavar="NAME", help="bytes, bpe:N, or a tokenizer.json.", rich_help_panel=SUBJECT)
-    ] = "bytes",
+        str | None,
+        typer.Option(
+            metavar="NAME", help="bytes, bpe:N, or a tokenizer.json.  [default: bytes]", rich_help_panel=SUBJECT
+        ),
+    ] = None,
     system: Annotated[
         list[str] | None,
         typer.Option(
@@ -191,6 +194,8 @@ def compare(
 
     if (task is None) == (not data):
         raise SettingError("give --task NAME or --data PATH, one of them")
+    if task is not None and (validation or tokenizer):
+        raise SettingError("--valid and --tokenizer require --data", hint="a task makes its own rows of tokens")
     default = TASK if task else TEXT
     length, batch = seq_len or default.seq_len, batch or default.batch
     given = {

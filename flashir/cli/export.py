@@ -229,7 +229,7 @@ def export(
     program = None if host in (None, Host.WEB) else host
     split = split or web
     decode = decode or split or program is not None
-    source.only_one("--split", split or None, "--for", program)
+    source.only_one("--web" if web else "--split", split or None, "--for", program)
     if static:
         if decode:
             raise SettingError("a decoder has no fixed shape", hint="leave out --static, or --decode, --for and --web")

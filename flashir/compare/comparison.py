@@ -15,6 +15,7 @@ from flashir.compare.trial import Row, Trial
 from flashir.errors import ArtefactError
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import read_text
+from flashir.models.checkpoint import TOKENIZER
 from flashir.train.feed import Data
 from flashir.train.loop import Progress
 
@@ -39,7 +40,7 @@ def compare(
         progress: makes the progress display of a trial.
 
     Raises:
-        ArtefactError: the folder holds another comparison, or cannot be written.
+        ArtefactError: the folder holds another comparison or other files, or cannot be written.
         FlashirError: as for `train`, but a run that diverges is a result.
         KeyboardInterrupt: the comparison was interrupted; its progress is saved.
     """
@@ -57,9 +58,18 @@ def compare(
 
 
 def _claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Store the settings of a comparison. Raises ArtefactError if the folder holds one with other settings."""
+    """Store the settings of a comparison. Raises ArtefactError if the folder holds another, or anything else."""
     text = json.dumps(settings, indent=1)
     file = out / SETTINGS
+    if not file.exists() and out.is_dir() and any(_is_foreign(path) for path in out.iterdir()):
+        raise ArtefactError(
+            "the folder is not empty, and holds no comparison", where=str(out), hint="choose another folder with -o"
+        )
     if file.exists() and read_text(file, ArtefactError) != text:
         raise ArtefactError("another comparison is there", where=str(out), hint="choose another folder with -o")
     atomic_write(file, lambda stream: stream.write(text.encode()))
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a path is no trace of a comparison that was interrupted before its settings were stored."""
+    return path.name != TOKENIZER and not path.name.startswith(".")

@@ -67,8 +67,12 @@ def _in_folder(folder: Path, kinds: str) -> tuple[Path, Mapping[str, Any]]:
     whole = [path for path in sorted(folder.glob("*.safetensors")) if not (indices and "-of-" in path.name)]
     files = indices + whole or [path for kind in PICKLES for path in sorted(folder.glob(f"*{kind}"))]
     if len(files) != 1:
-        several = f"several: {', '.join(path.name for path in files)}" if files else f"none of {kinds}"
-        raise InputError(f"the folder must have one file of tensors, it has {several}", where=str(folder))
+        if not files:
+            raise InputError(
+                "the folder has no file of tensors", where=str(folder), hint=f"a model is imported from {kinds}"
+            )
+        several = ", ".join(path.name for path in files)
+        raise InputError(f"the folder must have one file of tensors, it has several: {several}", where=str(folder))
     config = folder / CONFIG
     if not config.is_file():
         return files[0], {}

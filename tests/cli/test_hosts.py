@@ -60,5 +60,7 @@ def test_what_is_refused(cli: Cli, worded: Path, tmp_path: Path) -> None:
     said = cli.fails("export", *TINY, "--for", "genai", *out)
     assert "needs a token that ends texts" in said and "--end-token" in said
     assert "give --split or --for, not both" in cli.fails("export", worded, "--split", "--for", "genai", *out)
+    assert "give --web or --for, not both" in cli.fails("export", worded, "--web", "--for", "genai", *out)
     assert "no token 'absent'" in cli.fails("export", worded, "--for", "hub", "--end-token", "absent", *out)
+    assert "does not compute in bf16" in cli.fails("export", *TINY, "--decode", "--dtype", "bfloat16", *out)
     assert not (tmp_path / "out").exists()

@@ -125,3 +125,6 @@ def test_a_comparison_is_resumed_and_extended(tmp_path: Path, two: dict[str, Gra
     assert again["systems"][1]["seeds"] == 2
     with pytest.raises(ArtefactError, match="another comparison"):
         run(explodes, 1, {"task": "copy"})
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ArtefactError, match="holds no comparison"):
+        run(explodes, 1, {"task": "copy"})

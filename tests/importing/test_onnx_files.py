@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import flashir
-from flashir.errors import ArtefactError, FlashirError
+from flashir.errors import ArtefactError, FlashirError, InputError
 from tests.importing import onnx_files
 from tests.importing.onnx_files import saved
 from tests.importing.support import FLASH, UNIT, VOCAB, drawn, flash_transformer
@@ -263,3 +263,11 @@ def outcome(path: Path) -> str:
     except FlashirError as error:
         return str(path) if str(path) in error.message else error.message
     return "verified" if "off the file in ONNX Runtime" in notes[-1] else notes[-1]
+
+
+def test_nothing_to_import_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file of tensors"):
+        flashir.convert(tmp_path)
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    with pytest.raises(ArtefactError, match="it has 0 inputs, wanted one"):
+        flashir.convert(tmp_path / "empty.onnx")

@@ -111,7 +111,8 @@ def dataflow(foreign: ForeignModel) -> Dataflow:
     """
     graph = foreign.model.graph
     inputs = [value.name for value in graph.input if value.name not in foreign.weights.initializers]
-    problems = [] if len(inputs) == 1 else [f"it has {len(inputs)} inputs, {', '.join(inputs[:SHOWN])}; wanted one"]
+    names = f" ({', '.join(inputs[:SHOWN])})" if inputs else ""
+    problems = [] if len(inputs) == 1 else [f"it has {len(inputs)} inputs{names}, wanted one"]
     if len(graph.output) != 1:
         problems.append(f"it has {len(graph.output)} outputs, wanted one")
     values: nx.DiGraph[str] = nx.DiGraph()
