@@ -10,21 +10,21 @@ from flashir.testing import agree, cases
 from tests.backends.support import at_hand
 from tests.cover import GRID, cover
 
-SLOW = ("jax",)  # it compiles every graph anew
-SAMPLES = {f"{op}-{place}": False for op in OPS for place in range(len(OPS[op].samples))}
-"""Slow: by default each backend's own tests run the samples of ops, on emitters alone."""
+SLOW = ("jax", "openvino")  # they compile every graph for a long time
+SAMPLES = {f"{op}-{place}" for op in OPS for place in range(len(OPS[op].samples))}
+"""Each backend's own tests run the samples of ops too, on emitters alone, which takes far less time."""
 
 
 def every_case() -> list[object]:
-    """Of each backend: models with every setting, and the other cases are slow."""
+    """Of each backend: models with every setting; other models are slow, and the samples of ops are of the grid."""
     made = []
     for name in backend_names():
         found = list(cases(f"{name}:cpu")) if at_hand(name) else []
         models = [case for case in found if "=" in str(case)]
         covered = cover([re.split(r"-(?=\w+=)", str(case)) for case in models], together=1)
-        quick = SAMPLES | {str(case): place in covered for place, case in enumerate(models)}
+        slow = {str(case) for place, case in enumerate(models) if place not in covered}
         for case in found:
-            marks = GRID if name in SLOW else () if quick.get(str(case), True) else pytest.mark.slow
+            marks = GRID if name in SLOW or str(case) in SAMPLES else pytest.mark.slow if str(case) in slow else ()
             made.append(pytest.param(case, id=f"{name}-{case}", marks=marks))
     return made
 

@@ -138,8 +138,9 @@ def test_a_busy_machine_is_told_so_with_every_timing_and_nothing_is_kept(monkeyp
     monkeypatch.setattr(module, "WIDEST_SPREAD", -1.0)
     with pytest.raises(TargetError, match=r"quartiles .* apart") as caught:
         calibrate("onnx:cpu")
-    assert len(caught.value.problems) == len(PROCESSOR)
-    assert all(f"  {kernel.name} " in caught.value.hint for kernel in PROCESSOR)
+    timed = [kernel.name for kernel in PROCESSOR if kernel.name != "bf16"]  # which ONNX Runtime does not compute in
+    assert len(caught.value.problems) == len(timed)
+    assert all(f"  {name} " in caught.value.hint for name in timed)
     assert "of the processor" in caught.value.hint
     assert not profile_path("onnx:cpu").exists()
 

@@ -18,6 +18,7 @@ from flashir.ir import Graph, dumps
 from flashir.models.parameters import unit
 from flashir.reference.inputs import one_document
 from tests.backends.support import at_hand
+from tests.cover import GRID
 from tests.decode.support import (
     CHUNK,
     LENGTH,
@@ -46,12 +47,16 @@ def running(graphs: Sequence[Graph], target: str, params: Any) -> Sequence[Call]
     return found.continuing([Lowering.of(target).run(graph) for graph in graphs], params, "cpu")
 
 
+def marks(place: int, name: str, target: str) -> Any:
+    """By default every system runs on ONNX Runtime or PyTorch in turn, and one on all."""
+    if name == "flash" or target == TARGETS[place % 2]:
+        return ()
+    return GRID if target == "jax:cpu" else pytest.mark.slow
+
+
 CASES = [
-    pytest.param(name, target, marks=() if name == "flash" or target == TARGETS[place % 2] else pytest.mark.slow)
-    for place, name in enumerate(ZOO)
-    for target in TARGETS
+    pytest.param(name, target, marks=marks(place, name, target)) for place, name in enumerate(ZOO) for target in TARGETS
 ]
-"""By default every system on ONNX Runtime or PyTorch in turn, and one on all."""
 
 
 @pytest.mark.slow_where(name="flash", target="jax:cpu")

@@ -24,7 +24,7 @@ def test_every_case_launches_every_kernel_forward_and_backward(case: Case | Laye
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.grid), 90])
 def test_kernels_fit_on_cards(capability: int, tmp_path: Path) -> None:
     """On a 9.0, narrow products at the sizes of a model are those of whole warp groups."""
     command = ("-m", "flashir_torch.experiments.machine_code", "--json", "--capability", str(capability))
