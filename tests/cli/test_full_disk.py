@@ -14,6 +14,7 @@ import pytest
 
 from flashir.cli.web_page import runtime
 from flashir.train.data import Tokenizer
+from tests.bench.test_record import MEASURED, record
 from tests.cli.verbs import MODEL, ROWS, Lines, Ran, Streams
 
 if sys.platform == "win32":
@@ -54,7 +55,8 @@ SLOW: dict[str, Line] = {
 KEEPING = {name: SLOW[name] for name in ("train", "bench")}
 """Verbs that keep what they have so far: the checkpoints of a run, the samples of a benchmark."""
 
-ALL = [*WRITERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+WHOLE = [name for name in (*WRITERS, *SLOW) if name not in KEEPING]
+"""Verbs that leave nothing if they cannot write all."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
         for name in runtime.FILES:
             (folder / "dist" / name).write_bytes(bytes(100_000))
         Tokenizer.bytes().save(folder / "tokenizer.json")
+        record(MEASURED).write(folder / "bench.json")
         yield made
 
 
@@ -105,7 +108,7 @@ def told(ran: Ran) -> bool:
     ("name", "old"),
     [
         pytest.param(name, old, marks=() if name in WRITERS and place % 2 == old else pytest.mark.slow)
-        for place, name in enumerate([*WRITERS, *SLOW])
+        for place, name in enumerate(WHOLE)
         for old in (False, True)
     ],
 )
@@ -152,7 +155,7 @@ def levels(disk: Path) -> Iterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*WRITERS, *SLOW])
+@pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("old", [False, True])
 def test_a_disk_that_is_full(lines: Lines, name: str, old: bool, disk: Path) -> None:
     shutil.rmtree(out := disk / "out", ignore_errors=True)

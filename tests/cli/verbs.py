@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flashir.cli.app import app
 
-MODEL = ("flash", "--size", "tiny", "-s", "depth=1", "-s", "vocab=256", "--chunk", "8", "--cumsum", "native")
+MODEL = ("flash", "--size", "tiny", "-s", "depth=1", "-s", "vocab=256", "--chunk", "8", "--cumsum", "matmul")
 ROWS = ("--tokens", "32", "--seq-len", "16")
 TEXT = b"The quick brown fox jumps over the lazy dog, and what it does then nobody knows. " * 9
 QUICK = ("new", "plan", "generate", "help", "version")
