@@ -94,7 +94,7 @@ def _read_first(model: GraphProto, old: str, new: str) -> None:
         ),
         helper.make_node("Where", [always, old, old], [before], name=before),
         *model.node,
-        helper.make_node("Where", [always, after, before], [new], name=new),
+        helper.make_node("Where", [always, after, before], [new], name=f"{new}/written"),
     ]
     del model.node[:]
     model.node.extend(nodes)

@@ -48,7 +48,7 @@ class Extending:
 
     def lowered(self, lowering: Lowering) -> Extending:
         """Lower the graph. States, and reads of caches, are sums over all tokens so far, however few are new."""
-        cached = () if self.max_len is None else (self.max_len,)
+        cached = () if self.max_len is None else (self.max_len, self.max_len + 1)  # caches have a spare slot
         return replace(self, extend=replace(lowering, carried=len(self.state), lengths=cached).run(self.extend))
 
 
