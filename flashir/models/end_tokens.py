@@ -80,15 +80,15 @@ def token_ids(tokenizer: Mapping[str, Any]) -> Mapping[str, int]:
     """The token ids of a tokenizer.json by name; empty if it holds no tokenizer."""
     model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, dict) else None
-    ids: dict[Any, Any] = {}
+    ids: list[tuple[Any, Any]] = []
     if isinstance(vocab, dict):
-        ids |= vocab
+        ids += vocab.items()
     elif isinstance(vocab, list):  # Unigram has a list of pairs
-        ids |= {pair[0]: token for token, pair in enumerate(vocab) if isinstance(pair, list) and pair}
+        ids += [(pair[0], token) for token, pair in enumerate(vocab) if isinstance(pair, list) and pair]
     for entry in added if isinstance(added, list) else ():
         if isinstance(entry, dict):
-            ids[entry.get("content")] = entry.get("id")
-    return {name: token for name, token in ids.items() if isinstance(name, str) and isinstance(token, int)}
+            ids.append((entry.get("content"), entry.get("id")))
+    return {name: token for name, token in ids if isinstance(name, str) and isinstance(token, int)}
 
 
 def end_names(tokenizer: Mapping[str, Any], folder: Path | None = None) -> tuple[str, ...]:

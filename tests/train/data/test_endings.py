@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flashir.backends.protocols import NO_LABEL
 from flashir.errors import InputError, SettingError
-from flashir.models.end_tokens import USUAL, Reading
+from flashir.models.end_tokens import USUAL, Reading, token_ids
 from flashir.train.data import Corpus, Tokenizer, documents, prepare
 from flashir.train.data.packing import pack, rows_of
 from flashir.train.data.text import pieces
@@ -278,3 +278,8 @@ class TestRows:
         count = len(corpus)
         assert rows.segment_ids.tolist() == [[0] * count + [1] * (8 - count)]
         assert rows.real.sum() == count
+
+
+def test_names_that_are_no_text_have_no_ids() -> None:
+    unigram = {"model": {"vocab": [[["a"], 0.0], ["b", 0.0], [], 3]}, "added_tokens": [{"content": {}, "id": 1}, {}]}
+    assert token_ids(unigram) == {"b": 1}
