@@ -184,6 +184,8 @@ def _rule(hint: Any) -> Rule | None:
             return None
         words = dict.fromkeys(words for _, words in known if words != _ABSENT)
         return _first([take for take, _ in known]), " or ".join(words)
+    if typing.get_origin(hint) is typing.Literal:  # the function knows what to say about another word
+        return _PLAIN[str] if all(isinstance(word, str) for word in typing.get_args(hint)) else None
     if hint in _PLAIN:
         return _PLAIN[hint]
     kind = typing.get_origin(hint) or hint

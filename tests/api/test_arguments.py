@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -168,3 +168,13 @@ def test_an_array_without_axes_is_no_list() -> None:
     assert several(np.array([1, 2])) == [1, 2]
     with pytest.raises(ArgumentError, match="numbers must be a list, got ndarray"):
         several(np.array(2.5))
+
+
+def test_one_of_some_words_is_a_string() -> None:
+    @typed
+    def chosen(word: Literal["a", "b"] = "a") -> str:
+        return word
+
+    assert chosen("c") == "c"
+    with pytest.raises(ArgumentError, match="word must be a string, got ndarray"):
+        chosen(np.array([1, 2]))
