@@ -81,8 +81,7 @@ class Session:
             InputError: the number of inputs or their shapes do not fit.
             TargetError: JAX fails, for example when memory runs out, or this process was forked.
         """
-        results = self._run(arrays, ())
-        return tuple(map(np.asarray, results if isinstance(results, (tuple, list)) else (results,)))
+        return tuple(map(np.asarray, self._run(arrays, ())))
 
     def continued(self, arrays: Sequence[Array], state: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
         """Run once with device state as the last inputs, which is donated. The results after the first stay there.
@@ -107,8 +106,9 @@ class Session:
         with enough_bits(self._wide), jax.default_device(self._device):
             return [jax.numpy.zeros(shape, dtype) for shape, dtype in zip(shapes, self._types[first:], strict=True)]
 
-    def _run(self, arrays: Sequence[Array], state: Sequence[Any]) -> Any:
-        return self._called(self._fed(arrays, len(state)), state)
+    def _run(self, arrays: Sequence[Array], state: Sequence[Any]) -> Sequence[Any]:
+        results = self._called(self._fed(arrays, len(state)), state)
+        return results if isinstance(results, (tuple, list)) else (results,)  # a single one comes by itself
 
     def _fed(self, arrays: Sequence[Array], state: int = 0) -> list[Array]:
         """The first inputs in their dtypes; the last `kept` ones are device state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -146,3 +147,19 @@ def check_random(drawn: tuple[Graph, int, int, int], target: str) -> None:
     case = RandomCase.of(drawn)
     graphs = (*case.split.graphs, *case.made.graphs)
     assert case.error(*running(graphs, target, case.params)) < TOLERANCE, dumps(case.graph)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_model_without_layers_has_no_state(target: str) -> None:
+    if not at_hand(target.partition(":")[0]):
+        pytest.skip("not installed")
+    graph = flashir.loads(
+        "model @none(%ids: i32[B, T]) -> f32[B, T, 5] {\n  %x = embed(%ids) {vocab = 5, dim = 4}\n"
+        "  %l = unembed(%x) {vocab = 5, tied = true}\n  return %l\n}"
+    )
+    params, ids = unit(graph), np.array([[1, 2, 3]])
+    wanted = interpret(graph, params, ids)[0]
+    decoder = flashir.decoder(graph, target, params)
+    state, logits = decoder.start(ids[:, :2])
+    assert np.allclose(logits, wanted[:, 1], atol=TOLERANCE)
+    assert np.allclose(decoder.extend(state, ids[:, 2])[1], wanted[:, 2], atol=TOLERANCE)
