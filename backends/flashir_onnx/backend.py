@@ -149,10 +149,10 @@ class OnnxBackend:
         """Write `model.onnx`, the files of the decoder and their shared data file. See DecoderExporter."""
         from flashir_onnx.artefact import write
         from flashir_onnx.decoder import examining, parts
-        from flashir_onnx.genai import slots
+        from flashir_onnx.genai import slots_of
 
-        found = None if self.host is None else slots({state.name: state.type for state in decoding.state})
-        models = parts(graph, decoding, params, self._about(model, metadata), found, form=self.form)
+        slots = None if self.host is None else slots_of(decoding)
+        models = parts(graph, decoding, params, self._about(model, metadata), slots, form=self.form)
         return write(self._narrowed(models), out, examining(check, lean=self._lean))
 
     def load_decoder(self, path: Path, device: str) -> StoredDecoder | None:

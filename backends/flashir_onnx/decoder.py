@@ -54,7 +54,7 @@ def parts(
     results = ["logits", *outputs]
 
     def emitted(graph: Graph, *first: str, guard: Any, takes_states: bool = True) -> Emitted:
-        made = emit(
+        file = emit(
             graph,
             params,
             results,
@@ -64,9 +64,9 @@ def parts(
             form=form,
         )
         if takes_states:
-            allow_in_place(made.model.graph, graph, len(inputs))
-            add_missing(made.model.graph, [*(slots or {}).values()])
-        return made
+            allow_in_place(file.model.graph, graph, len(inputs))
+            add_missing(file.model.graph, [*(slots or {}).values()])
+        return file
 
     if isinstance(decoding, Extending):
         guard = partial(guard_extend, limit=decoding.max_len, least=PAD if slots else 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from onnx import GraphProto, TensorProto, helper
 
-from flashir.backends.decoding import Extending
+from flashir.backends.decoding import Decoding, Extending
 from flashir.errors import SettingError, TargetError, option
 from flashir.ir import TensorType
 
@@ -56,13 +56,13 @@ def slots(types: Mapping[str, TensorType]) -> dict[str, Slot]:
         if layer is None or type_.rank not in (3, 4):
             raise _unfit(f"the state {name}: {type_} is in no layer, or has not 3 or 4 axes")
         layers.setdefault(int(layer[1]), {})[name] = type_
-    found = {layer: _slots_of_layer(states, layer) for layer, states in layers.items()}
-    if not found or {*layers} != {*range(len(layers))}:
+    by_layer = {layer: _slots_of_layer(states, layer) for layer, states in layers.items()}
+    if not by_layer or {*layers} != {*range(len(layers))}:
         raise _unfit(f"its layers with states are {sorted(layers)}, wanted all layers")
-    first, *others = ({slot.kind: types[name].shape for name, slot in each.items()} for each in found.values())
+    first, *others = ({slot.kind: types[name].shape for name, slot in each.items()} for each in by_layer.values())
     if any(other != first for other in others):
         raise _unfit("its layers have states of different shapes")
-    return {name: slot for each in found.values() for name, slot in each.items()}
+    return {name: slot for each in by_layer.values() for name, slot in each.items()}
 
 
 def _slots_of_layer(types: Mapping[str, TensorType], layer: int) -> dict[str, Slot]:
@@ -84,6 +84,11 @@ def _unfit(problem: str) -> TargetError:
         where="genai",
         hint="export a decoder for no host, and drive decoder.onnx as the README does",
     )
+
+
+def slots_of(decoding: Decoding | Extending) -> dict[str, Slot]:
+    """The slots of the states of a decoder. Raises TargetError as `slots` does."""
+    return slots({state.name: state.type for state in decoding.state})
 
 
 def layout(types: dict[str, TensorType]) -> dict[str, TensorType]:
@@ -118,16 +123,16 @@ def config(decoding: Extending, ends: Sequence[int], piece: int) -> bytes:
             where="genai",
             hint=f"name one with {option('ends', '', flag='--end-token')}, or train with a tokenizer that has one",
         )
-    found = slots({state.name: state.type for state in decoding.state})
+    held = slots_of(decoding)
     vocab = decoding.extend.outputs[0].type.shape[-1]
     inputs, outputs = {"input_ids": "input_ids", "position_ids": "position_ids"}, {"logits": "logits"}
     for kind in ("key", "value", "conv", "recurrent"):
-        if any(slot.kind.startswith(kind) or (kind == "conv" and "recurrent" in slot.kind) for slot in found.values()):
+        if any(slot.kind.startswith(kind) or (kind == "conv" and "recurrent" in slot.kind) for slot in held.values()):
             state = kind if kind in RANKS else f"{kind}_state"
             inputs[f"past_{kind}_names"] = f"past_key_values.%d.{state}"
             outputs[f"present_{kind}_names"] = f"present.%d.{state}"
     context = decoding.max_len or LONGEST
-    keys = [state.type.shape for state in decoding.state if found[state.name].kind == "key"] or [(0, 1, 1, 1)]
+    keys = [state.type.shape for state in decoding.state if held[state.name].kind == "key"] or [(0, 1, 1, 1)]
     heads, width = keys[0][1], keys[0][3]
     assert isinstance(heads, int) and isinstance(width, int)
     decoder: dict[str, Any] = {
@@ -137,7 +142,7 @@ def config(decoding: Extending, ends: Sequence[int], piece: int) -> bytes:
         "head_size": width,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
-        "num_hidden_layers": 1 + max(slot.layer for slot in found.values()),
+        "num_hidden_layers": 1 + max(slot.layer for slot in held.values()),
         "inputs": inputs,
         "outputs": outputs,
     }

@@ -36,10 +36,10 @@ def fuse(claims: Claims) -> Rule:
     """The rule for what a target claims."""
 
     def rule(b: Builder, node: Node) -> Sequence[Value] | None:
-        found = _core(b, node) if node.op == "mul" else None
-        if found is None:
+        core = _core(b, node) if node.op == "mul" else None
+        if core is None:
             return None
-        operands, attrs = found
+        operands, attrs = core
         scratch = Builder("claim")
         copies = [scratch.input(f"x{i}", value.type) for i, value in enumerate(operands)]
         scratch.results("gated_mixed_attention", *copies, **attrs)

@@ -10,6 +10,7 @@ from flashir.backends.lowering import Lowering
 from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
 from flashir.ir.limits import LARGEST_SIZE
+from flashir.ops.decode.context import SPARE
 from flashir.transforms.derive_decoder import to_extend, to_prefill, to_step
 from flashir.transforms.first_result import first_result
 
@@ -48,7 +49,7 @@ class Extending:
 
     def lowered(self, lowering: Lowering) -> Extending:
         """Lower the graph. States, and reads of caches, are sums over all tokens so far, however few are new."""
-        cached = () if self.max_len is None else (self.max_len, self.max_len + 1)  # caches have a spare slot
+        cached = () if self.max_len is None else (self.max_len, self.max_len + SPARE)
         return replace(self, extend=replace(lowering, carried=len(self.state), lengths=cached).run(self.extend))
 
 

@@ -63,16 +63,16 @@ def _summary(rows: Rows) -> dict[str, Any]:
 
 def table(rows: Rows) -> str:
     """A Markdown table with a line per system: accuracy by distance for a task, perplexity for a text."""
-    found = summaries(rows)
-    baseline = next((each["perplexity"] for each in found if each["name"] == BASELINE and "perplexity" in each), None)
-    distances = next((list(each["accuracy"]) for each in found if "accuracy" in each), [])
+    summed = summaries(rows)
+    baseline = next((each["perplexity"] for each in summed if each["name"] == BASELINE and "perplexity" in each), None)
+    distances = next((list(each["accuracy"]) for each in summed if "accuracy" in each), [])
     head = ["system", "parameters", "layers", "chunk", "rate", "seeds", "train loss"]
     if distances:
         head += [f"right at {each}" for each in distances]
     else:
         head += ["perplexity", "least to largest", *([f"against {BASELINE}"] if baseline else [])]
     lines = [[*head, "tokens/s"]]
-    for each in found:
+    for each in summed:
         cells = [each["name"], f"{each['parameters'] / 1e6:.3f}M", str(each["depth"]), str(each["chunk"] or "-")]
         if "perplexity" not in each:
             lines.append([*cells, f"diverged: {'; '.join(each['failed'])}", *[""] * (len(lines[0]) - 5)])

@@ -14,6 +14,7 @@ from flashir.backends.protocols import NO_LABEL, Batch
 from flashir.compare.tasks import Examples, Task
 from flashir.errors import InputError
 from flashir.ir import Graph
+from flashir.train.feed import log_shares
 from flashir.train.recipe import Recipe
 
 LEARNED, HELD_OUT, COUNTED = 0, 1, 2  # streams of random numbers
@@ -42,11 +43,9 @@ class TaskData:
         return TaskFeed(self.task, rows, LEARNED, recipe.seed), TaskFeed(self.task, rows, HELD_OUT, 0)
 
     def log_frequencies(self, size: int) -> npt.NDArray[np.float32]:
-        """The log of the share of each token among the answers; every token counts once more than it occurs."""
+        """Of each token among the answers; see `log_shares`."""
         labels = self.task.examples(np.random.default_rng(COUNTED), COUNTED_ROWS).labels
-        counts = np.bincount(labels[labels != NO_LABEL], minlength=size) + 1.0
-        shares: npt.NDArray[np.float32] = np.log(counts / counts.sum()).astype(np.float32)
-        return shares
+        return log_shares(np.bincount(labels[labels != NO_LABEL], minlength=size))
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def export(
             raise SettingError("a decoder has no fixed sizes", hint="leave out static, or decode and host")
         model = _fixed(model, choices)
     if host == HUB:
-        given: dict[str, Any] = {
+        for_hub: dict[str, Any] = {
             "tokenizer": tokenizer,
             "reading": reading,
             "ends": ends,
@@ -126,8 +126,8 @@ def export(
         }
         asked = {"portable": portable, "split": split, "quantize": quantize, "opset": opset, "ids": ids}
         refuse_for_hub(name for name, is_asked in (asked | {"static": static}).items() if is_asked)
-        given |= {"seed": seed, "rechunk": rechunk, "strict": strict, "force": force, **choices}
-        return export_to_hub(model, Path(out), params, **given)
+        for_hub |= {"seed": seed, "rechunk": rechunk, "strict": strict, "force": force, **choices}
+        return export_to_hub(model, Path(out), params, **for_hub)
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
     if opset is not None or ids is not None:
         ready = ready.on(_formatted(ready.backend, target, opset, ids))

@@ -93,8 +93,8 @@ def _compare(ready: Prepared, check: Check, max_len: int | None) -> None:
     """Compare the model and its decoder with the interpreter. Raises the errors of `Check` and `extending`."""
     assert isinstance(ready.backend, HubBackend)
     graph = ready.plan.graph
-    made = extending(graph, max_len=max_len).lowered(ready.lowering)
-    (extend,) = ready.backend.continuing(made.graphs, ready.params, "cpu")
+    extension = extending(graph, max_len=max_len).lowered(ready.lowering)
+    (extend,) = ready.backend.continuing(extension.graphs, ready.params, "cpu")
     whole = ready.backend.compile(ready.lowered, ready.params, "cpu")
     DecoderCheck(check, longest(graph, max_len), None, piece_of(graph))(whole, extend)
 

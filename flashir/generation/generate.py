@@ -181,9 +181,9 @@ def decoder(
     if not isinstance(ready.backend, StatefulBackend):
         raise TargetError(f"{ready.backend.name} keeps no state between calls, so it cannot decode", where=target)
     graph = ready.plan.graph
-    made = extending(graph, max_len=max_len, length=length)
-    most = _most_rows(made, target)
-    lowered = made.lowered(ready.lowering).extend
+    graphs = extending(graph, max_len=max_len, length=length)
+    most = _most_rows(graphs, target)
+    lowered = graphs.lowered(ready.lowering).extend
     (extend,) = ready.backend.continuing([lowered], ready.params, available_device(target))
     return Decoder(graph, longest(graph, max_len), OneGraph(extend, piece or piece_of(graph)), most)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from flashir.ir import Graph
 from flashir.train.data import Corpus, TextBatches, Tokenizer, documents, tokenised
 from flashir.train.distributed import Report
+from flashir.train.feed import log_shares
 from flashir.train.recipe import Recipe
 from flashir.train.task import mask_inputs, task_of, vocabulary_of
 
@@ -35,12 +36,11 @@ class Corpora:
         return text_batches(self.train, model, *shape), text_batches(self.held_out, model, *shape)
 
     def log_frequencies(self, size: int) -> npt.NDArray[np.float32]:
-        """The log of the share of each token of the training text; every token counts once more than it occurs."""
-        counts = np.ones(size, np.int64)
+        """Of each token of the training text; see `log_shares`."""
+        counts = np.zeros(size, np.int64)
         for start in range(0, len(self.train), AT_ONCE):
             counts += np.bincount(self.train.read(start, start + AT_ONCE), minlength=size)
-        shares: npt.NDArray[np.float32] = np.log(counts / counts.sum()).astype(np.float32)
-        return shares
+        return log_shares(counts)
 
 
 def corpora(recipe: Recipe, tokenizer: Tokenizer, report: Report) -> Corpora:

@@ -13,6 +13,7 @@ from flashir.errors import SettingError
 from flashir.ir import Graph
 from flashir.train.data import Labelled, LabelledBatches, Tokenizer, labelled
 from flashir.train.distributed import Report
+from flashir.train.feed import log_shares
 from flashir.train.recipe import Recipe
 from flashir.train.task import feature_width, mask_inputs, scores_of, task_of
 
@@ -35,11 +36,9 @@ class Examples:
         return labelled_batches(self.train, model, *shape), labelled_batches(self.held_out, model, *shape)
 
     def log_frequencies(self, size: int) -> npt.NDArray[np.float32]:
-        """The log of the share of each label of the training examples; every label counts once more than it occurs."""
+        """Of each label of the training examples; see `log_shares`."""
         labels = np.concatenate([labels.reshape(-1) for labels in self.train.labels])
-        counts = np.bincount(labels[labels != NO_LABEL], minlength=size) + 1.0
-        shares: npt.NDArray[np.float32] = np.log(counts / counts.sum()).astype(np.float32)
-        return shares
+        return log_shares(np.bincount(labels[labels != NO_LABEL], minlength=size))
 
 
 def examples(model: Graph, recipe: Recipe, tokenizer: Tokenizer | None, report: Report) -> Examples:

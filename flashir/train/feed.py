@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,3 +45,10 @@ class Data(Protocol):
     def log_frequencies(self, size: int) -> npt.NDArray[np.float32]:
         """The log of the share of each of `size` tokens or labels among those to predict, [size]; all finite."""
         ...
+
+
+def log_shares(counts: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+    """The log of each share, by counts. Each counts once more than it occurs, so all are finite."""
+    more = counts + 1.0
+    shares: npt.NDArray[np.float32] = np.log(more / more.sum()).astype(np.float32)
+    return shares

@@ -249,15 +249,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     chunk = {} if args.chunk is None else {"chunk": args.chunk, "cumsum": "scan"}
-    found = layer_traffic(args.model, args.batch, args.seq_len, **chunk)
+    layer = layer_traffic(args.model, args.batch, args.seq_len, **chunk)
     if args.json:
-        print(json.dumps({**asdict(found), "bytes": found.bytes}))
+        print(json.dumps({**asdict(layer), "bytes": layer.bytes}))
         return
-    for direction, passes in (("forward", found.forward), ("backward", found.backward)):
+    for direction, passes in (("forward", layer.forward), ("backward", layer.backward)):
         print(f"{direction}, {sum(each.bytes for each in passes) / MEGA:.0f} MB")
         for each in passes:
             print(f"  {each.bytes / MEGA:8.1f} MB  {each.name[:100]}")
-    print(f"{found.bytes / MEGA:.0f} MB in all; {found.saved / MEGA:.0f} MB saved for the backward pass")
+    print(f"{layer.bytes / MEGA:.0f} MB in all; {layer.saved / MEGA:.0f} MB saved for the backward pass")
 
 
 if __name__ == "__main__":

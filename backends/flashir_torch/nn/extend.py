@@ -31,10 +31,10 @@ class Extend:
     def __init__(self, net: Model, max_len: int | None = None) -> None:
         place = Place.of(net, "torch:cpu")
         own = {parameter_name(path): parameter for path, parameter in net.named_parameters()}
-        made = extending(retyped(net.model, place.dtype), max_len=max_len).lowered(Lowering.of(place.target))
-        self._code = module(made.extend, own)
+        extension = extending(retyped(net.model, place.dtype), max_len=max_len).lowered(Lowering.of(place.target))
+        self._code = module(extension.extend, own)
         self._piece = piece_of(net.model)
-        self._ids, self._positions, *self._states = (value.type for value in made.extend.inputs)
+        self._ids, self._positions, *self._states = (value.type for value in extension.extend.inputs)
 
     def __call__(self, ids: Tensor, positions: Tensor, states: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
         """Read tokens, long rows piece by piece. Without states, sequences begin."""

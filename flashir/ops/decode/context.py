@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from flashir.ir.graph import Value
 
 
+SPARE = 1
+"""The spare slots of a state for any number of tokens: one takes the tokens that are not kept."""
+
+
 @dataclass(frozen=True)
 class DecodeContext:
     """The positions of the rows of a batch in their sequences.
@@ -46,7 +50,7 @@ class DecodeContext:
     @property
     def spare(self) -> int:
         """The number of spare slots of a state."""
-        return int(self.many)
+        return SPARE if self.many else 0
 
     @property
     def room(self) -> int:

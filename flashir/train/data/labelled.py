@@ -230,10 +230,10 @@ def _example(line: _Line, where: str, task: str, width: int | None) -> _Example:
 
 def _field_problems(line: _Line, task: str, width: int | None) -> Iterator[str]:
     """Missing fields, and fields of another kind of data."""
-    given = [name for name in CONTENTS if getattr(line, name) is not None]
+    contents = [name for name in CONTENTS if getattr(line, name) is not None]
     wanted = CONTENTS[:2] if width is None else CONTENTS[2:]
-    if len(given) != 1 or given[0] not in wanted:
-        yield f"it must have {' or '.join(wanted)}, got {' and '.join(given) or 'none'}"
+    if len(contents) != 1 or contents[0] not in wanted:
+        yield f"it must have {' or '.join(wanted)}, got {' and '.join(contents) or 'none'}"
     if getattr(line, FIELDS[task]) is None:
         other = next(name for name in FIELDS.values() if name != FIELDS[task])
         yield f"it has no {FIELDS[task]}{'' if getattr(line, other) is None else f', but {other}'}"
