@@ -61,6 +61,18 @@ def states(
 
 
 @triton.jit
+def tile_of(
+    chunk: tl.constexpr, rows: tl.constexpr, width: tl.constexpr, features: tl.constexpr
+) -> tuple[tl.tensor, ...]:
+    """The part of a program that makes a block of rows of a chunk, a tile of e wide: chunk, first row, rows, e."""
+    tiles: tl.constexpr = (width + features - 1) // features
+    program = tl.program_id(0)
+    place = (program // (tiles * (chunk // rows))).to(tl.int64)
+    first = program // tiles % (chunk // rows) * rows
+    return place, first, first + tl.arange(0, rows), program % tiles * features + tl.arange(0, features)
+
+
+@triton.jit
 def attend(
     q: tl.tensor, k: tl.tensor, linear: tl.tensor, x: tl.tensor, bias: tl.tensor, state: tl.tensor, out: tl.tensor,
     length: tl.tensor, chunks: tl.tensor, q_batch: tl.tensor, q_row: tl.tensor, k_batch: tl.tensor, k_row: tl.tensor,
@@ -73,12 +85,7 @@ def attend(
     As it is, q are queries and k keys; a row sees columns up to its own. Mirrored, for the gradient by v, q are keys
     and k queries, bias [m, n] is turned; a row sees columns from its own on.
     """
-    tiles: tl.constexpr = (width + features - 1) // features
-    program = tl.program_id(0)
-    place = (program // (tiles * (chunk // rows))).to(tl.int64)
-    first = program // tiles % (chunk // rows) * rows
-    n = first + tl.arange(0, rows)
-    e = program % tiles * features + tl.arange(0, features)
+    place, first, n, e = tile_of(chunk, rows, width, features)
     b = place // chunks
     start = place % chunks * chunk
     left = tl.minimum(length - start, chunk).to(tl.int32)

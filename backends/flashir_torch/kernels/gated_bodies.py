@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from flashir_torch.kernels.bodies import block_of, product
+from flashir_torch.kernels.bodies import block_of, product, tile_of
 
 
 @triton.jit
@@ -79,12 +79,7 @@ def attend(
     rows: tl.constexpr, columns: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program makes a block of rows of a chunk, a tile of e wide, and the gated form of it."""
-    tiles: tl.constexpr = (width + features - 1) // features
-    program = tl.program_id(0)
-    place = (program // (tiles * (chunk // rows))).to(tl.int64)
-    first = program // tiles % (chunk // rows) * rows
-    n = first + tl.arange(0, rows)
-    e = program % tiles * features + tl.arange(0, features)
+    place, first, n, e = tile_of(chunk, rows, width, features)
     s = tl.arange(0, keys)
     b, since = place // chunks, place % chunks * chunk
     left = tl.minimum(length - since, chunk).to(tl.int32)
@@ -133,12 +128,7 @@ def attend_back(
     rows: tl.constexpr, columns: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
     """As `attend`, mirrored: weights are read turned, x is the gradient by what was attended, v is before its silu."""
-    tiles: tl.constexpr = (width + features - 1) // features
-    program = tl.program_id(0)
-    place = (program // (tiles * (chunk // rows))).to(tl.int64)
-    first = program // tiles % (chunk // rows) * rows
-    n = first + tl.arange(0, rows)
-    e = program % tiles * features + tl.arange(0, features)
+    place, first, n, e = tile_of(chunk, rows, width, features)
     s = tl.arange(0, keys)
     b, since = place // chunks, place % chunks * chunk
     left = tl.minimum(length - since, chunk).to(tl.int32)
