@@ -41,7 +41,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("flash", {"use_local": False, "lin_norm": "none", "cumsum": "matmul"}),
     ("flash", {"use_global": False}),
     ("flash-quad", {"attention": "softmax", "heads": 2, "qk_scale": "sqrt_key", "token_shift": True}),
-    ("transformer+", {"attention": "relu2", "gating": True}),
+    ("transformer+", {"attention": "relu2", "gating": True, "token_shift": True}),
 )
 """Settings that mix tokens in another way."""
 

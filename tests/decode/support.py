@@ -50,7 +50,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
         {**QUAD, "heads": 2, "attention": "softmax", "rel_bias": "t5", "gating": False, "qk_scale": "sqrt_key"},
     ),
     "transformer": ("transformer", {**SMALL, "heads": 2, "max_len": ROOM}),
-    "transformer+": ("transformer+", {**SMALL, "heads": 2, "gating": True}),
+    "transformer+": ("transformer+", {**SMALL, "heads": 2, "gating": True, "token_shift": True}),
     "transformer++": ("transformer++", {**SMALL, "heads": 2}),
     "performer": ("performer", {**SMALL, "heads": 2, "cumsum": "native", "tile": CHUNK}),
     "combiner": ("combiner", {**CHUNKED, "heads": 2}),

@@ -51,9 +51,18 @@ def rotated(x: Array, position: float) -> Array:
     )
 
 
-def heads_of(x: Array, p: dict[str, Array], heads: int, part: str = "layers.0.attn") -> list[Array]:
+def shifted(x: Array) -> Array:
+    """The first half of the channels from the row before."""
+    before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], 1)
+    return np.concatenate([before[..., :4], x[..., 4:]], -1)
+
+
+def heads_of(
+    x: Array, p: dict[str, Array], heads: int, shift: bool = False, part: str = "layers.0.attn"
+) -> list[Array]:
     """q, k, v, each [b, h, t, s]."""
     h, d = normed(x, p, f"{part}.norm"), x.shape[-1]
+    h = shifted(h) if shift else h
     qkv = h @ p[f"{part}.qkv.weight"] + p[f"{part}.qkv.bias"]
     s = d // heads
     return [
@@ -95,10 +104,11 @@ def test_mhsa(length: int, rope: bool, causal: bool) -> None:
 
 
 @causal_or_not
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize(("attention", "gating"), [("softmax", True), ("relu2", False), ("relu2", True)])
-def test_the_rows_of_table_2(attention: str, gating: bool, causal: bool) -> None:
-    graph, p, x = block("mhsa", 5, heads=2, attention=attention, gating=gating, causal=causal)
-    q, k, v = heads_of(x, p, 2)
+def test_the_rows_of_table_2(attention: str, gating: bool, shift: bool, causal: bool) -> None:
+    graph, p, x = block("mhsa", 5, heads=2, attention=attention, gating=gating, causal=causal, token_shift=shift)
+    q, k, v = heads_of(x, p, 2, shift)
     q, k, out = turned(q, True), turned(k, True), np.zeros_like(v)
     for b, h, t in np.ndindex(*out.shape[:3]):
         seen = range(t + 1) if causal else range(5)
@@ -107,7 +117,8 @@ def test_the_rows_of_table_2(attention: str, gating: bool, causal: bool) -> None
         out[b, h, t] = sum(w * v[b, h, m] for w, m in zip(weights, seen))
     if gating:
         part = "layers.0.attn"
-        gate = normed(x, p, f"{part}.norm") @ p[f"{part}.gate.weight"] + p[f"{part}.gate.bias"]
+        read = normed(x, p, f"{part}.norm")
+        gate = (shifted(read) if shift else read) @ p[f"{part}.gate.weight"] + p[f"{part}.gate.bias"]
         gate = gate / (1 + np.exp(-gate))
         out = out * np.stack([gate[..., :4], gate[..., 4:]], 1)
     is_both(graph, p, x, joined(x, out, p))

@@ -31,6 +31,7 @@ from flashir.ops.layers.multi_head import (
     ref_merged,
     ref_projected,
 )
+from flashir.ops.layers.token_shift import norm_and_shift, ref_norm_and_shift
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -57,10 +58,11 @@ def _ref_combiner(
     causal: bool,
     norm: str,
     rope: bool,
+    token_shift: bool,
     chunk: int,
     **_: Any,
 ) -> Any:
-    q, k, v = ref_projected(x, p, norm)
+    q, k, v = ref_projected(ref_norm_and_shift(x, p, documents, norm=norm, token_shift=token_shift), p)
     packed = documents is not None and documents.dtype != bool
     k_sums: list[Any] = []
     v_sums: list[Any] = []
@@ -96,11 +98,12 @@ def _decompose_combiner(
     causal: bool,
     norm: str,
     rope: bool,
+    token_shift: bool,
     chunk: int,
     scope: str | None,
 ) -> Value:
     """Project the mean keys and values of each chunk, and rotate the keys to the middle of their chunk."""
-    q, k, v = projected(b, x, p, norm)
+    q, k, v = projected(b, norm_and_shift(b, x, p, documents, norm=norm, token_shift=token_shift), p)
     sides = sides_of(None if documents is None else documents.type, causal)
 
     def summaries(name: str, tokens: Value) -> list[Value]:
@@ -132,6 +135,7 @@ combiner = define_op(
             sample("f32[2, 7, 8]", "bool[2, 7]", heads=2, chunk=3),
             sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, chunk=3, causal=False),
             sample("f32[1, 0, 4]", "bool[1, 0]", heads=1, chunk=4),
+            sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, chunk=3, token_shift=True),
         ),
         attrs={**HEADS, "chunk": CHUNK},
         decompose=_decompose_combiner,

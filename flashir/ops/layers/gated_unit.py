@@ -8,27 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashir.errors import IRError
-from flashir.ir.cost import elementwise, moved
+from flashir.ir.cost import elementwise
 from flashir.ir.dims import Size
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
-from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import DType, TensorType
-from flashir.ops.attention.documents import are_tokens, check_documents, document_lengths, document_numbers, ref_numbers
-from flashir.ops.decode.context import DecodeContext, column, equal, take_rows
+from flashir.ops.attention.documents import document_lengths
+from flashir.ops.decode.context import column
 from flashir.ops.functions.norm import CLAMP, EPS
 from flashir.ops.functions.position import ref_rope
 from flashir.ops.layers.blocks import (
     WEIGHT_STD,
     Params,
-    apply_norm,
     check_tokens,
     matrix,
     norm_params,
-    ref_norm,
     width_of,
 )
 from flashir.ops.layers.relative_bias import REL_BIAS, bias_params
+from flashir.ops.layers.token_shift import TOKEN_SHIFT, norm_and_shift, ref_norm_and_shift
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -72,69 +70,6 @@ offset_scale = define_op(
 )
 
 
-def _infer_shift(x: TensorType, documents: TensorType | None = None) -> TensorType:
-    check_tokens(x)
-    check_documents(documents, *x.shape[:2])
-    return x
-
-
-def _ref_shift(x: Any, documents: Any = None) -> Any:
-    half = x.shape[-1] // 2
-    out = np.array(x)
-    out[:, 1:, :half], out[:, :1, :half] = x[:, :-1, :half], 0
-    if documents is not None:
-        numbers = ref_numbers(documents, x.shape[1])
-        out[:, 1:, :half][(numbers[:, 1:] != numbers[:, :-1]) | (numbers[:, 1:] == 0)] = 0
-    return out
-
-
-def _decompose_shift(b: Builder, x: Value, documents: Value | None = None) -> Value:
-    late, now = _halves(b, x)
-    length = x.type.shape[1]
-    late = b.slice(b.pad(late, axis=1, before=1), axis=1, stop=length)
-    if documents is not None:  # the first token of a document has no token before it
-        numbers = document_numbers(b, documents, length)
-        before = b.slice(b.pad(numbers, axis=1, before=1), axis=1, stop=length)
-        late = b.select(column(b, b.logical_and(are_tokens(b, numbers), equal(b, numbers, before))), late, 0.0)
-    return b.concat(late, now, axis=-1)
-
-
-def _halves(b: Builder, x: Value) -> tuple[Value, ...]:
-    d = width_of(x.type)
-    return b.results("split", x, axis=-1, sizes=(d // 2, d - d // 2))
-
-
-def _shift_after(now: DecodeContext, x: Value) -> States:
-    """The state `late`: the first half of the last token of each row, [b, 1, d / 2]."""
-    return {"late": take_rows(now.b, _halves(now.b, x)[0], now.b.sub(column(now.b, now.seen), 1))}
-
-
-def _shift_step(now: DecodeContext, states: States, x: Value) -> tuple[Value, States]:
-    b, t = now.b, now.length
-    late, own = _halves(b, x)
-    both = b.concat(states["late"], late, axis=1)
-    shifted = b.concat(b.slice(both, axis=1, stop=t), own, axis=-1)
-    last = b.slice(both, axis=1, start=t, stop=t + 1) if now.own is None else take_rows(b, both, column(b, now.own))
-    return shifted, {"late": last}
-
-
-token_shift = define_op(
-    OpDef(
-        "token_shift",
-        ("x", "documents?"),
-        _infer_shift,
-        _ref_shift,
-        moved,
-        (
-            *(sample("f32[2, 3, 4]"), sample("f32[1, 2, 5]"), sample("f32[1, 0, 4]")),
-            *(sample("f32[2, 9, 4]", "i32[2, 8]", high=3), sample("f32[2, 9, 5]", "bool[2, 9]")),
-        ),
-        decompose=_decompose_shift,
-        stream=StreamingRule(_shift_step, _shift_after),
-        doc="[b, t, d] with the first half of the channels shifted by one token; zeros at the start of a document",
-    )
-)
-
 GATED: dict[str, AttrSpec] = {
     "expansion": number(2, least=0, doc="e = expansion * d"),
     "key_dim": integer(128, least=1, doc="s, the width of queries and keys; even, because of rope"),
@@ -143,7 +78,7 @@ GATED: dict[str, AttrSpec] = {
     "rel_bias": REL_BIAS,
     "rope_dims": integer(None, least=0, doc="rotate the first `rope_dims` elements of q and k; all if none"),
     "rope_interleaved": flag(False, doc="rotate neighbours, (0, 1), (2, 3), .., instead of one element of each half"),
-    "token_shift": flag(False, doc="the first half of the channels comes from the previous token"),
+    "token_shift": TOKEN_SHIFT,
     "valid": size(None, doc="number of rows that are tokens; the rest is padding"),
     "expanded": integer(None, least=1, doc="e itself; overrides the expansion"),
     "norm_eps": number(EPS, least=0, doc="eps of the norm"),
@@ -235,8 +170,7 @@ def gated(
         gating: multiply the result of attention by u; if false, concatenate them.
     """
     e, t = expanded_width(x.type, expansion, expanded), x.type.shape[1]
-    normed = apply_norm(b, x, p, norm, "norm.", norm_eps, norm_clamp)
-    normed = b.token_shift(normed, documents) if token_shift else normed
+    normed = norm_and_shift(b, x, p, documents, norm=norm, token_shift=token_shift, eps=norm_eps, clamp=norm_clamp)
     h = b.dense(normed, p["proj_in.weight"], p["proj_in.bias"])
     u, v, z = b.results("split", b.silu(h), axis=-1, sizes=(e, e, key_dim))
     if valid is not None and not causal:  # padding comes after all tokens, so a causal token never sees it
@@ -276,8 +210,8 @@ def ref_gated(
     """`gated` in numpy."""
     tokens = x if valid is None else x[:, :valid]
     e = int(x.shape[-1] * expansion) if expanded is None else expanded
-    normed = ref_norm(tokens, p, norm, "norm.", norm_eps, norm_clamp)
-    normed = _ref_shift(normed, documents) if token_shift else normed
+    how: dict[str, Any] = {"norm": norm, "token_shift": token_shift, "eps": norm_eps, "clamp": norm_clamp}
+    normed = ref_norm_and_shift(tokens, p, documents, **how)
     h = normed @ p["proj_in.weight"] + p["proj_in.bias"]
     u, v, z = np.split(h / (1 + np.exp(-h)), [e, 2 * e], axis=-1)
     base = z[:, :, None, :] * p["offset_scale.gamma"] + p["offset_scale.beta"]

@@ -13,7 +13,7 @@ from flashir.ops.attention.quadratic import ref_quadratic
 from flashir.ops.attention.softmax import ref_softmax_attention
 from flashir.ops.decode.context import column, with_rank
 from flashir.ops.functions.norm import accumulation_dtype, scaled
-from flashir.ops.layers.blocks import Params, apply_norm, ref_norm
+from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import (
     HEADS,
     SCOPE,
@@ -25,6 +25,7 @@ from flashir.ops.layers.multi_head import (
     ref_cut_heads,
     ref_multi_head,
 )
+from flashir.ops.layers.token_shift import norm_and_shift, ref_norm_and_shift
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -42,11 +43,12 @@ def _ref_mhsa(
             tokens = max(length, 1) if documents is None else ref_lengths(documents, length)[:, None, :, None]
             out = ref_quadratic(q / s**0.5, k, v, 0, documents, causal=causal) / tokens
         if gating:
-            gate = ref_norm(x, p, attrs["norm"], "norm.") @ p["gate.weight"] + p["gate.bias"]
+            read = ref_norm_and_shift(x, p, documents, norm=attrs["norm"], token_shift=attrs["token_shift"])
+            gate = read @ p["gate.weight"] + p["gate.bias"]
             out = out * ref_cut_heads(gate / (1 + np.exp(-gate)), attrs["heads"])
         return out
 
-    return ref_multi_head(x, p, attend, **attrs)
+    return ref_multi_head(x, p, attend, documents, **attrs)
 
 
 def _decompose_mhsa(
@@ -59,6 +61,7 @@ def _decompose_mhsa(
     causal: bool,
     norm: str,
     rope: bool,
+    token_shift: bool,
     attention: str,
     gating: bool,
     scope: str | None,
@@ -69,11 +72,12 @@ def _decompose_mhsa(
         else:
             out = _relu2_attention(b, q, k, v, documents, causal)
         if gating:
-            gate = b.silu(b.dense(apply_norm(b, x, p, norm, "norm."), p["gate.weight"], p["gate.bias"]))
+            read = norm_and_shift(b, x, p, documents, norm=norm, token_shift=token_shift)
+            gate = b.silu(b.dense(read, p["gate.weight"], p["gate.bias"]))
             out = b.mul(out, cut_heads(b, gate, heads))
         return out
 
-    return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
+    return multi_head(b, x, p, attend, documents, heads=heads, norm=norm, rope=rope, token_shift=token_shift)
 
 
 def _ignores_padding(attrs: Mapping[str, Any]) -> bool:
@@ -110,6 +114,7 @@ mhsa = define_op(
             sample("f32[2, 5, 8]", heads=2, attention="relu2", causal=False, gating=True),
             sample("f32[2, 5, 8]", heads=1, gating=True),
             sample("f32[1, 0, 4]", heads=1, attention="relu2", gating=True),
+            sample("f32[2, 5, 8]", "i32[2, 4]", heads=2, gating=True, token_shift=True),
             *(
                 sample("f32[2, 5, 8]", documents, heads=2, attention=attention, causal=causal)
                 for documents in ("bool[2, 5]", "i32[2, 4]")

@@ -38,7 +38,7 @@ def _ref_mc_mhsa(
         how: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm, "kernel": "softmax"}
         return ref_recurrence(v, q, k, None, q, k, documents=documents, **how)
 
-    return ref_multi_head(x, p, attend, **attrs)
+    return ref_multi_head(x, p, attend, documents, **attrs)
 
 
 def _decompose_mc_mhsa(
@@ -50,6 +50,7 @@ def _decompose_mc_mhsa(
     heads: int,
     norm: str,
     rope: bool,
+    token_shift: bool,
     scope: str | None,
     **attrs: Any,
 ) -> Value:
@@ -57,7 +58,7 @@ def _decompose_mc_mhsa(
         q = b.mul(q, inverse_root(q))
         return b.chunked_recurrence(v, q, k, None, q, k, documents=documents, kernel="softmax", **attrs)
 
-    return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
+    return multi_head(b, x, p, attend, documents, heads=heads, norm=norm, rope=rope, token_shift=token_shift)
 
 
 mc_mhsa = define_op(
@@ -74,6 +75,7 @@ mc_mhsa = define_op(
             sample("f32[1, 0, 4]", heads=1, chunk=4, cumsum="native"),
             sample("f32[2, 7, 8]", "bool[2, 7]", heads=2, chunk=3, cumsum="scan"),
             sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, chunk=3, cumsum="native", causal=False),
+            sample("f32[2, 7, 8]", heads=2, chunk=3, cumsum="scan", token_shift=True),
         ),
         attrs={**HEADS, "chunk": CHUNK, "cumsum": CUMSUM, "lin_norm": LIN_NORM},
         decompose=_decompose_mc_mhsa,

@@ -16,7 +16,8 @@ from flashir.ir.op import AttrSpec, ParamSpec, choice, flag, integer
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import check_documents
 from flashir.ops.functions.position import ref_rope
-from flashir.ops.layers.blocks import Params, apply_norm, check_tokens, matrix, norm_params, ref_norm, width_of
+from flashir.ops.layers.blocks import Params, check_tokens, matrix, norm_params, width_of
+from flashir.ops.layers.token_shift import TOKEN_SHIFT, norm_and_shift, ref_norm_and_shift
 
 if TYPE_CHECKING:
     from flashir.ir.builder import Builder
@@ -29,6 +30,7 @@ HEADS: dict[str, AttrSpec] = {
     "causal": CAUSAL,
     "norm": NORM,
     "rope": flag(True, doc="rotate queries and keys by their position (Code 3)"),
+    "token_shift": TOKEN_SHIFT,
 }
 SCOPE = "layers/attn"
 
@@ -67,18 +69,30 @@ def head_params(
     }
 
 
-def multi_head(b: Builder, x: Value, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool) -> Value:
+def multi_head(
+    b: Builder,
+    x: Value,
+    p: Params,
+    attend: Attend,
+    documents: Value | None,
+    *,
+    heads: int,
+    norm: str,
+    rope: bool,
+    token_shift: bool,
+) -> Value:
     """x + merged(attend(q, k, v)) W_out, where q, k, v are [b, h, t, s]. With `rope`, q and k are rotated."""
-    q, k, v = (cut_heads(b, operand, heads) for operand in projected(b, x, p, norm))
+    read = norm_and_shift(b, x, p, documents, norm=norm, token_shift=token_shift)
+    q, k, v = (cut_heads(b, operand, heads) for operand in projected(b, read, p))
     if rope:
         q, k = b.rope(q, axis=2), b.rope(k, axis=2)
     return merged(b, x, p, attend(q, k, v))
 
 
-def projected(b: Builder, x: Value, p: Params, norm: str) -> tuple[Value, ...]:
-    """q, k, v of all heads concatenated, [b, t, d] each"""
-    d = width_of(x.type)
-    qkv = b.dense(apply_norm(b, x, p, norm, "norm."), p["qkv.weight"], p["qkv.bias"])
+def projected(b: Builder, read: Value, p: Params) -> tuple[Value, ...]:
+    """q, k, v of all heads concatenated, [b, t, d] each, of what the layer reads."""
+    d = width_of(read.type)
+    qkv = b.dense(read, p["qkv.weight"], p["qkv.bias"])
     return b.results("split", qkv, axis=-1, sizes=(d, d, d))
 
 
@@ -108,17 +122,29 @@ def inverse_root(q: Value) -> float:
     return float(s**-0.5)
 
 
-def ref_multi_head(x: Any, p: Params, attend: Attend, *, heads: int, norm: str, rope: bool, **_: Any) -> Any:
+def ref_multi_head(
+    x: Any,
+    p: Params,
+    attend: Attend,
+    documents: Any,
+    *,
+    heads: int,
+    norm: str,
+    rope: bool,
+    token_shift: bool,
+    **_: Any,
+) -> Any:
     """`multi_head` in numpy."""
-    q, k, v = (ref_cut_heads(operand, heads) for operand in ref_projected(x, p, norm))
+    read = ref_norm_and_shift(x, p, documents, norm=norm, token_shift=token_shift)
+    q, k, v = (ref_cut_heads(operand, heads) for operand in ref_projected(read, p))
     if rope:
         q, k = ref_rope(q, 2), ref_rope(k, 2)
     return ref_merged(x, p, attend(q, k, v))
 
 
-def ref_projected(x: Any, p: Params, norm: str) -> list[Any]:
+def ref_projected(read: Any, p: Params) -> list[Any]:
     """`projected` in numpy."""
-    return np.split(ref_norm(x, p, norm, "norm.") @ p["qkv.weight"] + p["qkv.bias"], 3, axis=-1)
+    return np.split(read @ p["qkv.weight"] + p["qkv.bias"], 3, axis=-1)
 
 
 def ref_merged(x: Any, p: Params, out: Any) -> Any:

@@ -31,7 +31,7 @@ def _ref_performer(
         total = weights.sum(-1, keepdims=True)
         return np.where(total > 0, weights @ v / np.where(total > 0, total, 1), 0)
 
-    return ref_multi_head(x, p, attend, **attrs)
+    return ref_multi_head(x, p, attend, documents, **attrs)
 
 
 def _decompose_performer(
@@ -44,6 +44,7 @@ def _decompose_performer(
     causal: bool,
     norm: str,
     rope: bool,
+    token_shift: bool,
     cumsum: str,
     tile: int,
     kernel_eps: float,
@@ -67,7 +68,7 @@ def _decompose_performer(
             return as_dtype(b, b.divide_no_nan(numerator, denominator), dtype)
         return as_dtype(b, b.mul(numerator, b.reciprocal(denominator)), dtype)
 
-    return multi_head(b, x, p, attend, heads=heads, norm=norm, rope=rope)
+    return multi_head(b, x, p, attend, documents, heads=heads, norm=norm, rope=rope, token_shift=token_shift)
 
 
 performer = define_op(
@@ -85,6 +86,7 @@ performer = define_op(
             sample("f32[1, 0, 4]", heads=1, cumsum="native", tile=4),
             sample("f32[2, 7, 8]", "bool[2, 7]", heads=2, cumsum="scan", tile=3),
             sample("f32[2, 7, 8]", "bool[2, 6]", heads=2, cumsum="native", tile=3, causal=False),
+            sample("f32[2, 7, 8]", heads=2, cumsum="scan", tile=3, token_shift=True),
         ),
         attrs={
             **HEADS,
