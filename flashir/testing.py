@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Differentiable, Trainable
+from flashir.backends.protocols import Differentiable, Trainable
 from flashir.backends.registry import backend_of
+from flashir.backends.training import NO_LABEL, AdamW, Batch
 from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.execution.compile import compile
 from flashir.execution.gradients import DirectionalDerivatives, gradients

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flashir.backends.protocols import AdamW, Array, Gradients, Params, Run, StepFn, Trainer, Verified
+from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Verified
+from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError
 from flashir.execution.native import Settled
 from flashir.ir import Graph, Node, dumps, loads

@@ -12,8 +12,9 @@ import numpy as np
 import optax
 
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import NO_LABEL, AdamW, Array, Batch, Params, Step, count_labels
+from flashir.backends.protocols import Array, Params
 from flashir.backends.score import Score
+from flashir.backends.training import NO_LABEL, AdamW, Batch, Step, count_labels
 from flashir.ir import Graph
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashir.ir import Builder, Graph, Node, Value
-from flashir.ir.traits import constant_of
+from flashir.ir.folding import constant_of
 from flashir.ops.attention.recurrence import is_mixed_chunk
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.rewriter import Rule, rewrite

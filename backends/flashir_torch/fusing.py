@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.functional import cross_entropy
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir_torch.kernels.claims import CAPABILITY, DEVICES, need_triton
 from flashir_torch.remat import layers
 

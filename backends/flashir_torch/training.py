@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Params, Step, count_labels
+from flashir.backends.protocols import Params
 from flashir.backends.score import Score
+from flashir.backends.training import NO_LABEL, AdamW, Batch, Step, count_labels
 from flashir.ir import Graph
 from flashir.transforms.narrow_results import NarrowResults
 from flashir.transforms.wide_params import WideParams

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from flashir.arguments import typed
-from flashir.backends.lowering import Lowering
 from flashir.errors import SettingError
 from flashir.ir import Graph, TensorType
 from flashir.ir.limits import LARGEST_SIZE
@@ -21,6 +21,14 @@ class StateSpec:
 
     name: str
     type: TensorType
+
+
+class Lowers(Protocol):
+    """What lowers a graph for a target, as `Lowering`."""
+
+    def run(self, graph: Graph, *, carried: int = 0, lengths: tuple[int, ...] = ()) -> Graph:
+        """Lower a graph. `carried` and `lengths` are for graphs that run on their own results: see `KeepRange`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,10 @@ class Extending:
         """The graph."""
         return (self.extend,)
 
-    def lowered(self, lowering: Lowering) -> Extending:
+    def lowered(self, lowering: Lowers) -> Extending:
         """Lower the graph. States, and reads of caches, are sums over all tokens so far, however few are new."""
         cached = () if self.max_len is None else (self.max_len, self.max_len + SPARE)
-        return replace(self, extend=replace(lowering, carried=len(self.state), lengths=cached).run(self.extend))
+        return replace(self, extend=lowering.run(self.extend, carried=len(self.state), lengths=cached))
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,12 @@ class Decoding:
         """Both graphs."""
         return self.prefill, self.step
 
-    def lowered(self, lowering: Lowering) -> Decoding:
+    def lowered(self, lowering: Lowers) -> Decoding:
         """Lower both graphs, as in `Extending.lowered`."""
         cached = () if self.max_len is None else (self.max_len,)
-        step = replace(lowering, carried=len(self.state), lengths=cached)
-        prefill = replace(lowering, lengths=cached)
-        return replace(self, prefill=prefill.run(self.prefill), step=step.run(self.step))
+        prefill = lowering.run(self.prefill, lengths=cached)
+        step = lowering.run(self.step, carried=len(self.state), lengths=cached)
+        return replace(self, prefill=prefill, step=step)
 
 
 @typed

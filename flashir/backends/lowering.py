@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashir.backends.protocols import Backend, Portable
+from flashir.backends.registry import backend_names, backend_of, having
 from flashir.errors import TargetError, either
 from flashir.ir import Graph
 from flashir.transforms.canonicalise import Canonicalise
@@ -26,15 +27,12 @@ class Lowering:
         claims: whether the target implements a node natively.
         extra: the target's own passes; they run on the lowered graph before canonicalisation.
         check: verify the graph after every pass.
-        carried, lengths: for a step graph that runs on its own results: see `KeepRange`.
     """
 
     target: str
     claims: Claims = primitives
     extra: Sequence[Pass] = ()
     check: bool = True
-    carried: int = 0
-    lengths: tuple[int, ...] = ()
 
     @staticmethod
     def of(target: str, *, check: bool = True, portable: bool = False) -> Lowering:
@@ -48,8 +46,6 @@ class Lowering:
         Raises:
             TargetError: the backend has no portable form.
         """
-        from flashir.backends.registry import backend_names, backend_of
-
         if target.partition(":")[0] not in backend_names():
             return Lowering(target, check=check)
         try:
@@ -60,22 +56,20 @@ class Lowering:
             backend = portable_form(backend, target)
         return Lowering(target, backend.claims, backend.passes(), check)
 
-    def passes(self) -> tuple[Pass, ...]:
+    def passes(self, *, carried: int = 0, lengths: tuple[int, ...] = ()) -> tuple[Pass, ...]:
         """The passes in order."""
         lower = (NameParameters(), Pad(), Lower(self.target, self.claims), EinsumToMatmul())
-        keep_range = KeepRange(self.target, self.claims, self.carried, self.lengths)
+        keep_range = KeepRange(self.target, self.claims, carried, lengths)
         return (*lower, keep_range, *self.extra, Hoist(), Canonicalise())
 
-    def run(self, graph: Graph) -> Graph:
-        """Lower a graph."""
-        return Pipeline(self.passes(), check=self.check).run(graph)
+    def run(self, graph: Graph, *, carried: int = 0, lengths: tuple[int, ...] = ()) -> Graph:
+        """Lower a graph. `carried` and `lengths` are for graphs that run on their own results: see `KeepRange`."""
+        return Pipeline(self.passes(carried=carried, lengths=lengths), check=self.check).run(graph)
 
 
 def portable_form(backend: Backend, target: str) -> Backend:
     """The backend without operators of a single runtime. Raises TargetError if it has no such form."""
     if not isinstance(backend, Portable):
-        from flashir.backends.registry import having
-
         raise TargetError(
             f"the backend {backend.name!r} has no portable form",
             where=target,

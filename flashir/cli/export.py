@@ -15,7 +15,7 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
-    from flashir.backends.protocols import Batch
+    from flashir.backends.training import Batch
     from flashir.cli.source import Source
     from flashir.cli.web_page import WebPage
     from flashir.exporting.quantise import Quantised

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.cli.source import Source
 from flashir.cli.streams import piped
 from flashir.errors import InputError

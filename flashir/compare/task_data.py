@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backends.protocols import NO_LABEL, Batch
+from flashir.backends.training import NO_LABEL, Batch
 from flashir.compare.tasks import Examples, Task
 from flashir.errors import InputError
 from flashir.ir import Graph

@@ -9,9 +9,10 @@ import numpy as np
 
 from flashir.backends.lowering import Lowering
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import Array, Batch, Params, Trainer
+from flashir.backends.protocols import Array, Params
 from flashir.backends.registry import backend_of
 from flashir.backends.results import results_of
+from flashir.backends.training import Batch, Trainer
 from flashir.backends.warm_call import timed
 from flashir.errors import ArtefactError
 from flashir.execution.trainer import new_trainer

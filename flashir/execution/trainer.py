@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Params, Trainable, Trainer
+from flashir.backends.protocols import Params, Trainable
 from flashir.backends.registry import backend_of, having
+from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError, either, option
 from flashir.ir import Graph
 from flashir.machine.device import available_device

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import flashir
-from flashir.backends.protocols import AdamW, Batch
+from flashir.backends.training import AdamW, Batch
 from flashir.execution.timed_step import LEARNING_RATE
 from flashir.execution.trainer import new_trainer
 from flashir.experiments.command import count, guarded

@@ -11,8 +11,9 @@ from typing import Any
 from flashir.arguments import typed
 from flashir.backends.decoding import Extending, decoding, extending
 from flashir.backends.hosting import Hosting
-from flashir.backends.protocols import Backend, Batch, DecoderExporter, Exporter, Verified
+from flashir.backends.protocols import Backend, DecoderExporter, Exporter, Verified
 from flashir.backends.registry import having
+from flashir.backends.training import Batch
 from flashir.backends.versioned import Versioned
 from flashir.errors import SettingError, TargetError, either
 from flashir.execution.prepare import Prepared, prepare

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from flashir.backends.narrow_weights import Quantising
-from flashir.backends.protocols import Batch, Exporter, Run
+from flashir.backends.protocols import Exporter, Run
 from flashir.backends.registry import having
+from flashir.backends.training import Batch
 from flashir.errors import ArtefactError, FlashirError, InputError, SettingError, TargetError, either, option
 from flashir.execution.prepare import Prepared
 from flashir.generation.generate import decoder, generate, longest

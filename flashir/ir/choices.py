@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from flashir.ir.graph import Attr, Node
+from flashir.ir.graph import Attr, Node
 
 Available = Callable[["Node"], "tuple[Attr, ...]"]
 """node -> its possible values; empty if the attribute makes no difference to the node."""

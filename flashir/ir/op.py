@@ -318,7 +318,7 @@ class OpDef:
         return least, None if self.operands and self.operands[-1].endswith("*") else len(self.operands)
 
 
-OPS = OpTable()
+OPS: OpTable[OpDef] = OpTable()
 """Every op. The ops of plug-ins are loaded on demand; see `all_ops`."""
 
 EXTENSIONS = Extensions(OPS)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from flashir.ir.op import OpDef
+Record = TypeVar("Record")
 
 STANDARD = "flashir.ops"
 """The package that defines the standard ops on import."""
 
 
-class OpTable(MutableMapping[str, "OpDef"]):
+class OpTable(MutableMapping[str, Record], Generic[Record]):
     """Every op by name. The first access loads the standard ops; plug-ins add theirs."""
 
     def __init__(self) -> None:
-        self._records: dict[str, OpDef] = {}
+        self._records: dict[str, Record] = {}
         self._complete = False
 
-    def __getitem__(self, name: str) -> OpDef:
+    def __getitem__(self, name: str) -> Record:
         if name not in self._records:
             self._load()
         return self._records[name]
@@ -33,7 +32,7 @@ class OpTable(MutableMapping[str, "OpDef"]):
         self._load()
         return len(self._records)
 
-    def __setitem__(self, name: str, op: OpDef) -> None:
+    def __setitem__(self, name: str, op: Record) -> None:
         self._records[name] = op
 
     def __delitem__(self, name: str) -> None:

@@ -1,7 +1,7 @@
 """Traits of an op that analyses and passes use. They are fields of its record, so no analysis names an op.
 
 `Axes` describes what an op does to the axes of its operands, a gradient rule which values its backward pass reads, a
-fold rule what a node simplifies to.
+fold rule what a node simplifies to (`flashir.ir.folding` has common ones).
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from enum import Enum, auto
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.dims import Size
-    from flashir.ir.graph import Attr, Node, Value
+from flashir.ir.dims import Size
+from flashir.ir.graph import Attr, Node, Value
 
 
 class Axes(Enum):
@@ -58,7 +56,7 @@ AXES_READ: Mapping[Axes, tuple[str, ...]] = {
 }
 """The attributes by which an op says more of its axes: analyses read them."""
 
-GradientRule = Callable[["Node", Set["Value"]], tuple["Value", ...]]
+GradientRule = Callable[[Node, Set[Value]], tuple[Value, ...]]
 """node, the values that a gradient reaches -> the values that the gradient of the node reads."""
 
 
@@ -97,38 +95,12 @@ def reads_other_side(node: Node, reached: Set[Value]) -> tuple[Value, ...]:
     return tuple(read for read, side in ((other, one), (one, other)) if side in reached)
 
 
-FoldRule = Callable[["Builder", "Node"], "Value | None"]
+FoldRule = Callable[[Any, Node], Value | None]
 """builder, the node to insert -> a value that equals its result, or None."""
-
-
-def same_type(node: Node, x: Value | None) -> Value | None:
-    """The value if it has the type of the node's result, or None."""
-    return x if x is not None and x.type == node.output.type else None
-
-
-def fold_identity(b: Builder, node: Node) -> Value | None:
-    """`f(x)` with the type of x -> `x`, as for a cast to the same dtype."""
-    return same_type(node, node.inputs[0])
-
-
-def fold_single(b: Builder, node: Node) -> Value | None:
-    """`f(x)` with one operand and one result -> `x`, as for a concat of one part."""
-    return node.inputs[0] if len(node.inputs) == len(node.outputs) == 1 else None
-
-
-def constant_of(b: Builder, value: Value | None) -> float | int | bool | None:
-    """The number of a constant; None for any other value."""
-    node = b.producer(value)
-    if node is None or node.op != "constant":
-        return None
-    number = node.attrs["value"]
-    assert isinstance(number, (int, float))
-    return number
-
 
 RowsRule = Callable[[Sequence[Any], Mapping[str, Any]], tuple[int, Any]]
 """Operand types and attributes -> the index of the operand with row indices, and the number of rows of the table."""
-GrowthRule = Callable[["Node", Sequence[float], Callable[["Size"], float]], float]
+GrowthRule = Callable[[Node, Sequence[float], Callable[[Size], float]], float]
 """How values grow with the sequence length: node, growth of each operand, power of a size -> growth of the results.
 
 A growth of g bounds the values by the length to the power of g. Constants, parameters, tokens and normalised values
@@ -195,7 +167,7 @@ def grows_as_size(attr: str) -> GrowthRule:
     return rule
 
 
-PaddingRule = Callable[[Mapping[str, "Attr"]], bool]
+PaddingRule = Callable[[Mapping[str, Attr]], bool]
 """Attributes -> whether rows after the last token leave the results of earlier rows unchanged."""
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backends.protocols import NO_LABEL
 from flashir.backends.score import Score
+from flashir.backends.training import NO_LABEL
 from flashir.errors import ResultError, SettingError
 from flashir.ir import Graph, Node, Value
 from flashir.ir.graph import Attr

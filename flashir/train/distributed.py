@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from flashir.backends.protocols import Trainer
+from flashir.backends.training import Trainer
 from flashir.errors import FlashirError, TargetError
 from flashir.execution.trainer import new_trainer
 from flashir.ir.builder import Builder

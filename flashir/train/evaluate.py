@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backends.protocols import NO_LABEL, Batch, Trainer
 from flashir.backends.score import NOTHING, Score
+from flashir.backends.training import NO_LABEL, Batch, Trainer
 from flashir.errors import InputError, option
 from flashir.execution.compile import Runnable
 from flashir.reference.cross_entropy import score

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.errors import SettingError
 from flashir.ir import Graph
 from flashir.train.data import Labelled, LabelledBatches, Tokenizer, labelled

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flashir.backends.protocols import Batch
+from flashir.backends.training import Batch
 from flashir.ir import Graph
 from flashir.train.recipe import Recipe
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from flashir.backends.protocols import Batch
 from flashir.backends.score import Score
+from flashir.backends.training import Batch
 from flashir.errors import ParameterError, TrainingError, option
 from flashir.train.board import board
 from flashir.train.data import ahead

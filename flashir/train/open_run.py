@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashir.backends.protocols import Trainer
+from flashir.backends.training import Trainer
 from flashir.errors import ArtefactError, FlashirError
 from flashir.execution.trainer import new_trainer, trainable
 from flashir.ir import Graph

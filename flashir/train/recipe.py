@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from flashir.backends.protocols import AdamW
+from flashir.backends.training import AdamW
 from flashir.errors import InputError, SettingError, gathered, spoken, suggest
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import SMALL, parse_toml, read_text

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flashir.ir.builder import Builder
+from flashir.ir.folding import constant_of, same_type
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.op import OPS
-from flashir.ir.traits import constant_of, same_type
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.rewriter import RewritingBuilder, rewrite
 

@@ -11,8 +11,9 @@ import pytest
 import flashir
 from flashir import interpret
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Batch, Trainable
+from flashir.backends.protocols import Trainable
 from flashir.backends.registry import backend_names, backend_of
+from flashir.backends.training import AdamW, Batch
 from flashir.cli.stages import STAGES, stages
 from flashir.errors import FlashirError, InputError, IRError
 from flashir.ir import Dim, DType, Graph, loads

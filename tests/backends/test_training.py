@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.backends.protocols import NO_LABEL, AdamW, Batch, Step, Trainable, Trainer
+from flashir.backends.protocols import Trainable
 from flashir.backends.registry import backend, backend_names, backend_of
 from flashir.backends.score import Score
+from flashir.backends.training import NO_LABEL, AdamW, Batch, Step, Trainer
 from flashir.errors import InputError, ParameterError
 from flashir.execution.prepare import prepare
 from flashir.ir import Graph

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import flashir
-from flashir.backends.protocols import NO_LABEL, Batch
+from flashir.backends.training import NO_LABEL, Batch
 from flashir.ir import Graph
 
 RATE = 7e-4

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import flashir
-from flashir.backends.protocols import AdamW
+from flashir.backends.training import AdamW
 from flashir.execution.prepare import prepare
 from flashir.execution.trainer import new_trainer
 from flashir.ir import Graph

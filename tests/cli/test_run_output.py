@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import flashir
-from flashir.backends.protocols import Batch
+from flashir.backends.training import Batch
 from flashir.execution.trainer import new_trainer
 from flashir.models.parameters import unit
 from tests.cli.conftest import Cli

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.compare.task_data import TaskData
 from flashir.compare.tasks import TASKS, Examples, task_named
 from flashir.errors import InputError, SettingError

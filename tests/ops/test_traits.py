@@ -9,7 +9,8 @@ import pytest
 
 from flashir import Builder
 from flashir.errors import SettingError
-from flashir.ir.traits import Axes, constant_of
+from flashir.ir.folding import constant_of
+from flashir.ir.traits import Axes
 from flashir.ops import OPS, define_op
 from flashir.transforms.canonicalise import Canonicalise
 from tests.support import graph_of, random_inputs

@@ -7,7 +7,7 @@ from math import log
 import numpy as np
 import pytest
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.reference.cross_entropy import nats
 from flashir.train.by_position import ByPosition
 

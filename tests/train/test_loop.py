@@ -19,8 +19,9 @@ from rich.console import Console
 
 import flashir
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import Array, Batch, Step
+from flashir.backends.protocols import Array
 from flashir.backends.score import Score
+from flashir.backends.training import Batch, Step
 from flashir.cli.training import LiveTraining, PlainTraining, duration
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
 from flashir.execution import trainer as new

@@ -29,7 +29,7 @@ from torch import nn
 
 import flashir
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Batch
+from flashir.backends.training import AdamW, Batch
 from flashir.bench.case import Case, Grid
 from flashir.bench.interleaved import interleaved
 from flashir.bench.record import Row, new_record

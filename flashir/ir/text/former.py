@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flashir.ir.graph import AUTO
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
+from flashir.ir.builder import Builder
+from flashir.ir.graph import AUTO, Value
 
 Operands = Mapping[str, "Value | None"]
 Now = Callable[["Builder", Operands, Mapping[str, Any]], tuple[str, list["Value | None"], dict[str, Any]]]

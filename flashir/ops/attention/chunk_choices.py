@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashir.ir.choices import Choice
-from flashir.ir.graph import AUTO
+from flashir.ir.graph import AUTO, Attr, Node
 from flashir.ir.op import OPS, AttrSpec, choice, integer
 from flashir.ops.attention.documents import are_packed
-
-if TYPE_CHECKING:
-    from flashir.ir.graph import Attr, Node
 
 STRATEGIES = ("scan", "matmul", "native")
 _MASKS = ("segment_ids?", "visible?", "weights?")

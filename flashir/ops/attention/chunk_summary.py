@@ -5,13 +5,15 @@ Axes: b batch, h heads, t length, g chunks, d width, s key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import elementwise, per_input
 from flashir.ir.dims import Size, ceildiv, divides
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, integer, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
@@ -20,10 +22,6 @@ from flashir.ops.attention.documents import check_documents, mean_of, of_last_do
 from flashir.ops.decode.context import DecodeContext, column, equal
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.functions.position import ref_rope
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _infer_means(x: TensorType, documents: TensorType | None = None, *, chunk: int, **_: Any) -> TensorType:

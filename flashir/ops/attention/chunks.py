@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.dims import Size, ceildiv
+from flashir.ir.graph import Value
 from flashir.ir.types import DType, Shape, TensorType, shape_text
 from flashir.ops.attention.documents import are_packed, are_tokens, check_documents
 from flashir.ops.primitive.shape import pad_to_multiple
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 

@@ -12,21 +12,19 @@ A token attends only to tokens of its own document. Nothing attends to padding, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import per_input
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, sample
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import DType, TensorType
 from flashir.ops.decode.context import column, equal, with_rank
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 MASK_WEIGHT = 4.0  # operations per score: two comparisons, their conjunction, a select
 

@@ -8,13 +8,15 @@ Axes: b batch, t length, e expanded, s key, h heads.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Cost, Types, moved
 from flashir.ir.dims import Dim
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, Sample, define_op, flag, integer, number, sample
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM
@@ -24,10 +26,6 @@ from flashir.ops.attention.recurrence import chunked_recurrence
 from flashir.ops.attention.recurrence_reference import ref_recurrence
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.elementwise import TRANSCENDENTAL, floating
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 HEADS = 4
 

@@ -6,13 +6,15 @@ scales only by `lin_norm`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, choice, define_op, flag, sample
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM
@@ -22,10 +24,6 @@ from flashir.ops.attention.quadratic import check_heads
 from flashir.ops.decode.context import column
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.primitive.scan import strictly_lower
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 LIN_NORMS = ("none", "chunk", "chunk_mean")
 LIN_NORM = choice(

@@ -15,10 +15,12 @@ Axes: b batch, g and h chunks, n positions within a chunk, s key, e expanded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.types import DType
 from flashir.ops.attention.documents import (
     any_of,
@@ -33,10 +35,6 @@ from flashir.ops.attention.documents import (
 from flashir.ops.decode.context import column, equal
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype, scaled
 from flashir.ops.primitive.scan import strictly_lower
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def sum_by_loop(

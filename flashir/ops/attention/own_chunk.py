@@ -5,16 +5,14 @@ Axes: b batch, t length, g chunks, n within a chunk, s key, e expanded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ops.attention.chunks import chunked, chunked_documents, unchunked
 from flashir.ops.attention.documents import clear_padding, document_numbers, of_one_document, ref_numbers, ref_seen
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def own_part(b: Builder, q: Value, k: Value, v: Value, documents: Value | None, chunk: int, lin_norm: str) -> Value:

@@ -6,13 +6,15 @@ Axes: b batch, n queries, m keys, s key, e expanded. Queries are already scaled.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OPS, OpDef, choice, define_op, flag, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import DType, TensorType
@@ -27,10 +29,6 @@ from flashir.ops.attention.documents import (
 )
 from flashir.ops.decode.context import DecodeContext, with_rank
 from flashir.ops.decode.kv_cache import caches_after, caches_step
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 KERNELS = ("relu2", "softmax", "laplace")  # each is an op of this name, and maps -inf to 0
 KERNEL = choice(

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
+from flashir.ir.graph import Node, Value
 from flashir.ir.op import OpDef, Sample, choice, define_op, flag, integer, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
@@ -34,9 +35,6 @@ from flashir.ops.decode.chunk_state import chunks_after, chunks_step, seen_at_on
 from flashir.ops.decode.context import DecodeContext
 from flashir.ops.functions.norm import accumulation_dtype
 from flashir.ops.primitive.elementwise import floating
-
-if TYPE_CHECKING:
-    from flashir.ir.graph import Node, Value
 
 OPERANDS = ("v", "quad_q?", "quad_k?", "bias?", "lin_q?", "lin_k?", "decay?", "segment_ids?", "documents?")
 

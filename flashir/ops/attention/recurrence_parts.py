@@ -12,9 +12,9 @@ Axes: r rows (b, or b * h with heads), t length, g chunks, n and m within a chun
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from flashir.ir.builder import Builder
 from flashir.ir.dims import Size, divides
+from flashir.ir.graph import Value
 from flashir.ir.types import DType
 from flashir.ops.attention.chunks import chunked, chunked_documents, overlapping_chunks, unchunked
 from flashir.ops.attention.documents import (
@@ -30,10 +30,6 @@ from flashir.ops.attention.softmax import until_now
 from flashir.ops.decode.context import column, with_rank
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.layers.multi_head import rows_of_heads
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def decompose_recurrence(

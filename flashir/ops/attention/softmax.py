@@ -6,13 +6,15 @@ Axes: b batch, h heads, t and m positions, s key, e value.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, elementwise, moved
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, number, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import Axes, reads_result
@@ -32,10 +34,6 @@ from flashir.ops.decode.context import DecodeContext
 from flashir.ops.decode.kv_cache import caches_after, caches_step
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.elementwise import TRANSCENDENTAL, floating
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 SOFTMAX_WEIGHT = TRANSCENDENTAL + 4  # maximum, difference, exp, sum, quotient
 

@@ -6,13 +6,15 @@ Axes: b batch, h heads, t length, g and c chunks, n and m within a chunk, s key,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size, ceildiv, divides
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, integer, number, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
@@ -37,10 +39,6 @@ from flashir.ops.decode.context import DecodeContext, column, equal, of_size, ri
 from flashir.ops.decode.window import Window
 from flashir.ops.layers.multi_head import rows_of_heads
 from flashir.ops.primitive.elementwise import floating
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def sides_of(documents: TensorType | None, causal: bool) -> tuple[bool, ...]:

@@ -5,23 +5,21 @@ Axes: b batch, g and h chunks, n within a chunk, s key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, sample, size
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.documents import are_packed, mean_of, of_last_document, ref_last_document
 from flashir.ops.attention.quadratic import check_bias
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.scan import strictly_lower
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _infer(

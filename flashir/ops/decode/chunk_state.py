@@ -14,8 +14,9 @@ Axes: b batch, h heads, t new tokens, m positions that they attend to (`Window`)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.streaming import States
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.softmax import until_now
@@ -29,10 +30,6 @@ from flashir.ops.decode.context import (
 )
 from flashir.ops.decode.window import Window
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 Part = tuple["Value", str]
 """The queries of a part, and the name of the keys that they are for."""

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashir.errors import SettingError, option
+from flashir.ir.builder import Builder
 from flashir.ir.dims import Size
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
-
+from flashir.ir.graph import Value
 
 SPARE = 1
 """The spare slots of a state for any number of tokens: one takes the tokens that are not kept."""

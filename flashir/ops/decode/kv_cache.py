@@ -6,13 +6,11 @@ Axes: b batch, h heads, t new tokens, m the slots of a cache, max_len and a spar
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flashir.ir.graph import Value
 from flashir.ir.streaming import States
 from flashir.ops.decode.context import DecodeContext, cache_after, column, put_in_cache, visible_slots, with_rank
-
-if TYPE_CHECKING:
-    from flashir.ir.graph import Value
 
 
 def caches_after(now: DecodeContext, q: Value, k: Value, v: Value, *_: Value, **__: Any) -> States:

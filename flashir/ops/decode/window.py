@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from flashir.ir.graph import Value
 from flashir.ops.decode.context import DecodeContext, column, last_positions, remainder, with_rank
 from flashir.ops.functions.norm import as_dtype
-
-if TYPE_CHECKING:
-    from flashir.ir.graph import Value
 
 Rows = Mapping[str, "Value"]
 """The rows of the new tokens by the name of their ring, [b, .., t, d]."""

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import elementwise
+from flashir.ir.graph import Value
 from flashir.ir.op import AttrSpec, OpDef, define_op, flag, integer, number, sample
 from flashir.ir.types import TensorType
 from flashir.ops.functions.norm import EPS, accumulation_dtype, as_dtype
 from flashir.ops.layers.blocks import Params, check_tokens, norm_params, width_of
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _infer(x: TensorType, *affine: TensorType, groups: int, **_: Any) -> TensorType:

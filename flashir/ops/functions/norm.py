@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import elementwise
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, number, sample
 from flashir.ir.traits import Axes
 from flashir.ir.types import DType, TensorType
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 EPS = 1e-5
 CLAMP = flag(False, doc="use eps as the least root mean square instead of adding it under the root")

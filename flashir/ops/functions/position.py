@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import InputError, IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, copied, elementwise, moved
 from flashir.ir.dims import Dim, Size, ceildiv
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, dtype, flag, integer, sample, size
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.traits import Axes, reads_nothing
@@ -20,10 +22,6 @@ from flashir.ops.decode.kv_cache import by_distance
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.primitive.elementwise import TRANSCENDENTAL
 from flashir.ops.primitive.shape import axis_of
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 MAX_PERIOD = 10000.0
 TABLE = 64  # positions in the short table of sines

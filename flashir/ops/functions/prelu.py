@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import elementwise
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, sample
 from flashir.ir.traits import Axes
 from flashir.ir.types import TensorType
 from flashir.ops.primitive.elementwise import floating
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _infer(x: TensorType, slope: TensorType) -> TensorType:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import InputError, IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import copied, elementwise
 from flashir.ir.dims import Dim
-from flashir.ir.graph import Attr, Graph, Node
+from flashir.ir.graph import Attr, Graph, Node, Value
 from flashir.ir.limits import MOST_LAYERS
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, dtype, flag, integer, number, sample
 from flashir.ir.streaming import States, StreamingRule
@@ -24,10 +25,6 @@ from flashir.ops.functions.norm import CLAMP, EPS, accumulation_dtype, as_dtype,
 from flashir.ops.functions.position import ref_sinusoid
 from flashir.ops.primitive.scan import check_body
 from flashir.ops.primitive.shape import rows
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 WEIGHT_STD = 0.02  # Codes 4, 6 and 8
 

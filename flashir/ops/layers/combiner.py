@@ -6,10 +6,12 @@ Axes: b batch, h heads, t length, g and c chunks, n and m within a chunk, s key,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, ParamSpec, define_op, sample
 from flashir.ir.traits import where_causal
 from flashir.ir.types import TensorType
@@ -32,10 +34,6 @@ from flashir.ops.layers.multi_head import (
     ref_projected,
 )
 from flashir.ops.layers.token_shift import norm_and_shift, ref_norm_and_shift
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _params_combiner(

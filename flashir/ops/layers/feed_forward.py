@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, number, sample
 from flashir.ir.traits import each_row_alone
@@ -13,10 +15,6 @@ from flashir.ir.types import TensorType
 from flashir.ops.layers.blocks import Params, apply_norm, check_tokens, matrix, norm_params, ref_norm, width_of
 from flashir.ops.layers.multi_head import NORM
 from flashir.ops.primitive.elementwise import gelu
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 FFN: dict[str, AttrSpec] = {
     "expansion": number(4, least=0, doc="h = expansion * d; glu has two thirds of that, and so as many parameters"),

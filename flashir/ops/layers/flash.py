@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.dims import ceildiv, divides
-from flashir.ir.graph import AUTO
+from flashir.ir.graph import AUTO, Value
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import DType, TensorType
@@ -36,11 +37,6 @@ from flashir.ops.layers.gated_unit import (
 )
 from flashir.ops.layers.relative_bias import BIAS_WIDTH, bias_of, ref_bias_of
 from flashir.ops.primitive.shape import pad_to_multiple
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
-
 
 LIN_NORM_OF_FLASH = choice(
     *LIN_NORMS,

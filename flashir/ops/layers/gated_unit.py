@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import elementwise
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.op import AttrSpec, OpDef, ParamSpec, choice, define_op, flag, integer, number, sample, size
 from flashir.ir.types import DType, TensorType
@@ -27,10 +29,6 @@ from flashir.ops.layers.blocks import (
 )
 from flashir.ops.layers.relative_bias import REL_BIAS, bias_params
 from flashir.ops.layers.token_shift import TOKEN_SHIFT, norm_and_shift, ref_norm_and_shift
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 QK_SCALES = ("length", "none", "max_len", "sqrt_key")
 QK_SCALE = choice(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import check_documents, document_numbers, ref_lengths
@@ -25,11 +27,6 @@ from flashir.ops.layers.gated_unit import (
 )
 from flashir.ops.layers.multi_head import cut_heads
 from flashir.ops.layers.relative_bias import SHORT_SPAN, bias_of, ref_bias_of
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
-
 
 LOG_BASE = log(512)
 BY_LENGTH = ("length", "log_length", "root_length")

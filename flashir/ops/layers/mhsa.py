@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, choice, define_op, flag, sample
 from flashir.ops.attention.documents import document_lengths, document_numbers, ref_lengths
 from flashir.ops.attention.quadratic import ref_quadratic
@@ -26,10 +28,6 @@ from flashir.ops.layers.multi_head import (
     ref_multi_head,
 )
 from flashir.ops.layers.token_shift import norm_and_shift, ref_norm_and_shift
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _ref_mhsa(

@@ -5,8 +5,10 @@ Axes: b batch, h heads, t length, g chunks, n and m within a chunk, s key, e val
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, sample
 from flashir.ir.traits import where_causal
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
@@ -22,10 +24,6 @@ from flashir.ops.layers.multi_head import (
     multi_head,
     ref_multi_head,
 )
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 CHUNK = chunk_size("tokens that attend to each other one by one")
 

@@ -7,21 +7,19 @@ combiner and mc_mhsa differ in their attention.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.op import AttrSpec, ParamSpec, choice, flag, integer
 from flashir.ir.types import TensorType
 from flashir.ops.attention.documents import check_documents
 from flashir.ops.functions.position import ref_rope
 from flashir.ops.layers.blocks import Params, check_tokens, matrix, norm_params, width_of
 from flashir.ops.layers.token_shift import TOKEN_SHIFT, norm_and_shift, ref_norm_and_shift
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 NORM = choice("layer_norm", "scale_norm", default="layer_norm")
 CAUSAL = flag(True, doc="a token does not see later tokens")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flashir.ir.builder import Builder
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, number, sample
 from flashir.ir.traits import where_causal
 from flashir.ops.attention.chunk_choices import CUMSUM, TILE
@@ -13,10 +15,6 @@ from flashir.ops.attention.documents import ref_numbers, ref_seen
 from flashir.ops.functions.norm import accumulation_dtype, as_dtype
 from flashir.ops.layers.blocks import Params
 from flashir.ops.layers.multi_head import HEADS, SCOPE, head_params, infer_heads, multi_head, ref_multi_head
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _ref_performer(

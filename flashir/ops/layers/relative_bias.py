@@ -6,13 +6,15 @@ The span of a bias is the largest number of positions that attend to each other.
 from __future__ import annotations
 
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import copied
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, sample, size
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import DType, TensorType
@@ -20,10 +22,6 @@ from flashir.ops.decode.context import DecodeContext
 from flashir.ops.decode.kv_cache import by_distance
 from flashir.ops.functions.position import ref_bias, ref_rope_bias
 from flashir.ops.layers.blocks import WEIGHT_STD, Params
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 SHORT_SPAN = 512  # a bias with a shorter span has one weight per distance (Code 4)
 BIAS_WIDTH = 128

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flashir.ir.builder import Builder
 from flashir.ir.cost import moved
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, sample
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
@@ -14,10 +16,6 @@ from flashir.ops.attention.documents import are_tokens, check_documents, documen
 from flashir.ops.decode.context import DecodeContext, column, equal, take_rows
 from flashir.ops.functions.norm import EPS
 from flashir.ops.layers.blocks import Params, apply_norm, check_tokens, ref_norm, width_of
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 TOKEN_SHIFT = flag(False, doc="the first half of the channels comes from the previous token")
 

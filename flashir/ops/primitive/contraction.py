@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Contraction, Cost, Types, matrix_product, moved, per_input
 from flashir.ir.dims import Size
+from flashir.ir.graph import Value
 from flashir.ir.op import OpDef, define_op, flag, listing, sample, text
 from flashir.ir.traits import (
     Axes,
@@ -26,10 +28,6 @@ from flashir.ir.traits import (
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes
 from flashir.ops.primitive.elementwise import floating
 from flashir.ops.primitive.shape import axis_of
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 
 def _swapped(shape: Shape, swap: bool) -> Shape:

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from math import erf as erf_of
 from math import pi
 from math import sqrt as sqrt_of
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import elementwise, free
+from flashir.ir.folding import fold_identity
 from flashir.ir.graph import Value
 from flashir.ir.op import AttrSpec, OpDef, Sample, define_op, dtype, integer, sample
 from flashir.ir.traits import (
     Axes,
     GradientRule,
     GrowthRule,
-    fold_identity,
     grows_as_constant,
     grows_as_inverse,
     grows_as_product,
@@ -33,9 +34,6 @@ from flashir.ir.traits import (
     reads_result,
 )
 from flashir.ir.types import DType, TensorType, broadcast_shapes
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
 
 F64 = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import Cost, Types, moved, per_input
-from flashir.ir.graph import Graph
+from flashir.ir.graph import Graph, Value
 from flashir.ir.op import OpDef, choice, define_op, flag, integer, sample
 from flashir.ir.traits import Axes, grows_by_running, reads_nothing, reads_operands
 from flashir.ir.types import DType, TensorType
 from flashir.ops.primitive.shape import axis_of
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Value
 
 Operand = TypeVar("Operand")
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import InputError, IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import copied, free, moved
 from flashir.ir.dims import Dim, Size, ceildiv, divides, evaluate, substitute
+from flashir.ir.folding import fold_identity, fold_single, same_type
+from flashir.ir.graph import Node, Value
 from flashir.ir.op import OpDef, define_op, integer, listing, number, sample, size, sizes
-from flashir.ir.traits import Axes, fold_identity, fold_single, reads_nothing, reads_operand, same_type
+from flashir.ir.traits import Axes, reads_nothing, reads_operand
 from flashir.ir.types import DType, Shape, TensorType, broadcast_shapes, shape_text
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Node, Value
 
 Ref = Any
 

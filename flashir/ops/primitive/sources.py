@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from itertools import groupby
 from math import isfinite, prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashir.errors import IRError
+from flashir.ir.builder import Builder
 from flashir.ir.cost import free, generated
 from flashir.ir.dims import Size
+from flashir.ir.graph import Node, Value
 from flashir.ir.op import (
     AttrSpec,
     OpDef,
@@ -26,11 +28,6 @@ from flashir.ir.op import (
 )
 from flashir.ir.traits import Axes, grows_as_size, no_gradient, reads_nothing
 from flashir.ir.types import DType, TensorType, shape_text
-
-if TYPE_CHECKING:
-    from flashir.ir.builder import Builder
-    from flashir.ir.graph import Node, Value
-
 
 MOST_LITERAL = 1024
 """The most numbers of a literal; a larger array is a parameter."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from statistics import median
-from typing import TYPE_CHECKING
 
 from flashir.cost.target import Target
 from flashir.errors import ArtefactError, TargetError
@@ -22,11 +21,9 @@ from flashir.ir.graph import Attr
 from flashir.planning.candidates import Candidate
 from flashir.planning.measurements.key import store_path, where
 from flashir.planning.measurements.statistics import Timing
+from flashir.planning.measurements.store import Trial
+from flashir.planning.workload import Workload
 from flashir.transforms.settle_choices import settle
-
-if TYPE_CHECKING:
-    from flashir.planning.measurements.store import Trial
-    from flashir.planning.workload import Workload
 
 ALIKE = 2.0
 """Two measurements whose standard errors differ by less than this factor count as equally certain."""

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from flashir.arguments import check_fields, typed
-from flashir.backends.protocols import NO_LABEL, Batch
+from flashir.backends.training import NO_LABEL, Batch
 from flashir.errors import SettingError
 from flashir.train.data.corpus import Places
 from flashir.train.feed import Feed

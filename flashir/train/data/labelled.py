@@ -20,7 +20,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from flashir.arguments import typed
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.errors import InputError, SettingError, counted, gathered, option, suggest
 from flashir.files.foreign import opened, parse_json
 from flashir.train.data.text import Paths, Progress, files_of, listed

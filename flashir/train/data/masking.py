@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.train.data.corpus import Places
 from flashir.train.data.tokenizer import Tokenizer
 

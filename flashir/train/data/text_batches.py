@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from flashir.backends.protocols import NO_LABEL, Batch
+from flashir.backends.training import NO_LABEL, Batch
 from flashir.errors import InputError
 from flashir.train.data.batches import Batches
 from flashir.train.data.corpus import Corpus, Places

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 import flashir
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Batch
+from flashir.backends.training import AdamW, Batch
 from flashir.ir import Builder, Graph
 from flashir.ir.op import Sample
 from flashir.ir.text.grammar import parse_type

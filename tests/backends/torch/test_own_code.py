@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import flashir
 from flashir import interpret
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.errors import ArtefactError, InputError, ParameterError, TargetError
 from flashir.ir import Builder, Graph
 from flashir.models.parameters import unit

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import flashir
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Batch
+from flashir.backends.training import AdamW, Batch
 from flashir.ir import Graph
 from flashir_torch import training
 from flashir_torch.replay import MOST, WARM_UP, Replay, Work

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.backends.protocols import NO_LABEL, Batch
+from flashir.backends.training import NO_LABEL, Batch
 from flashir.errors import InputError, SettingError
 from flashir.train.data import Batches, Corpus, TextBatches, Tokenizer, ahead
 from flashir.train.data.corpus import Span

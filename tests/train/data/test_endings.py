@@ -12,7 +12,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.errors import InputError, SettingError
 from flashir.models.end_tokens import USUAL, Reading, token_ids
 from flashir.train.data import Corpus, Tokenizer, documents, prepare

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.errors import InputError, SettingError
 from flashir.train.data import Labelled, LabelledBatches, Tokenizer, label_names, labelled
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.train.data import Tokenizer
 from flashir.train.data.masking import mask
 from tests.train.data.test_tokenizer import another

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.train.data.packing import PAD, Rows, pack, rows_of
 from tests.train.data.support import lengths, numbered
 
