@@ -8,7 +8,7 @@ from typing import Any
 
 from flashir.ir.graph import Attr, Node
 
-Available = Callable[["Node"], "tuple[Attr, ...]"]
+Available = Callable[[Node], tuple[Attr, ...]]
 """node -> its possible values; empty if the attribute makes no difference to the node."""
 
 

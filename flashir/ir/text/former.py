@@ -9,8 +9,8 @@ from typing import Any
 from flashir.ir.builder import Builder
 from flashir.ir.graph import AUTO, Value
 
-Operands = Mapping[str, "Value | None"]
-Now = Callable[["Builder", Operands, Mapping[str, Any]], tuple[str, list["Value | None"], dict[str, Any]]]
+Operands = Mapping[str, Value | None]
+Now = Callable[[Builder, Operands, Mapping[str, Any]], tuple[str, list[Value | None], dict[str, Any]]]
 
 
 @dataclass(frozen=True)
