@@ -8,6 +8,7 @@ import pytest
 import flashir
 from flashir import FlashirError, interpret, loads
 from flashir.ir import Graph
+from flashir.reference.interpreter import largest
 from tests.support import random_parameters
 
 ADD = loads("model @m(%x: f32[B, T], %y: f32[B, T]) { %z = add(%x, %y) return %z, %x }")
@@ -27,6 +28,18 @@ def test_floats_are_counted_in_float64_and_whole_numbers_in_int64() -> None:
     assert z[0, 0] == 2**24 + 1
     whole = loads("model @m(%x: i32[2]) { %y = add(%x, %x) return %y }")
     assert interpret(whole, {}, np.array([1, 2], np.int32))[0].dtype == np.int64
+
+
+def test_the_largest_number_is_found_in_loops_and_leaves_out_infinities() -> None:
+    text = """model @m(%x: f32[2]) {
+      %ten = constant() {value = 10.0}
+      %y = repeat(%x, %ten) {times = 3} (%h, %ten) { %z = mul(%h, %ten) yield %z }
+      %none = constant() {value = -inf}
+      %all = add(%y, %none)
+      %w = tanh(%all)
+      return %w
+    }"""
+    assert largest(loads(text), {}, [1.0, -2.0]) == 2000.0
 
 
 def test_lists_are_good_inputs() -> None:

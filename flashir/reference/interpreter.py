@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,26 @@ def interpret(
         ParameterError: lists every parameter that is missing, misshapen or not an array.
         SettingError: a chunk is still open.
     """
+    return _run(_Run, graph, params, inputs, named)[0]
+
+
+def largest(graph: Graph, params: Mapping[str, Any], *inputs: npt.ArrayLike) -> float:
+    """The largest finite magnitude among all floats that a graph computes, also within layers and loops.
+
+    Beyond the largest number of a dtype, that dtype gives infinities where float64 does not. Takes the arguments of
+    `interpret`, and raises its errors.
+    """
+    return _run(_Watching, graph, params, inputs, {})[1].largest
+
+
+def _run(
+    kind: type[Running],
+    graph: Graph,
+    params: Mapping[str, Any],
+    inputs: Sequence[npt.ArrayLike],
+    named: Mapping[str, npt.ArrayLike],
+) -> tuple[tuple[Reference, ...], Running]:
+    """The outputs of a graph, and the run that computed them. Raises the errors of `interpret`."""
     by_name = dict(zip((value.name for value in graph.inputs), inputs), **named)
     if len(by_name) != len(inputs) + len(named) or set(by_name) != {value.name for value in graph.inputs}:
         signature = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
@@ -50,11 +70,11 @@ def interpret(
         )
     arrays = [_reference(by_name[value.name], value) for value in graph.inputs]
     bound = specialise(graph, bind_sizes(graph, [x.shape for x in arrays]))
-    run = _Run(_arrays(graph, params))
+    run = kind(_arrays(graph, params))
     what, needed = _largest(bound)
     hint = "use a smaller batch or a shorter length"
     with memory_for(what, needed, InputError, hint=hint), np.errstate(all="ignore"):  # infinities are valid results
-        return run.graph(with_scopes(bound), arrays, {})
+        return run.graph(with_scopes(bound), arrays, {}), run
 
 
 def _largest(bound: Graph) -> tuple[str, int]:
@@ -139,6 +159,25 @@ class _Run:
             return self.graph(region, arguments, counted)
 
         return run
+
+
+class _Watching(_Run):
+    """A run that remembers the largest magnitude."""
+
+    largest = 0.0
+
+    def node(
+        self, node: Node, operands: Sequence[Reference | None], rounds: Mapping[str, int]
+    ) -> tuple[Reference, ...]:
+        results = super().node(node, operands, rounds)
+        for result in results:
+            if result.dtype.kind == "f":
+                finite = np.abs(result, where=np.isfinite(result), out=np.zeros_like(result))
+                self.largest = max(self.largest, float(finite.max(initial=0.0)))
+        return results
+
+
+Running = TypeVar("Running", bound=_Run)
 
 
 class _Parameters(dict[str, Reference]):

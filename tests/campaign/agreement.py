@@ -12,7 +12,7 @@ from flashir.ir import DType, Graph
 from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
 from flashir.reference.compare import relative_error, sample_inputs
-from flashir.reference.interpreter import interpret
+from flashir.reference.interpreter import interpret, largest
 from tests.campaign.compose import Drawn
 from tests.campaign.verdict import WrongError
 
@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 ROUNDING = {DType.F64: 2.0**-24, DType.F32: 2.0**-24, DType.BF16: 2.0**-8, DType.F16: 2.0**-11}
 LEAST = {DType.F64: 1e-4, DType.F32: 1e-4, DType.BF16: 4e-2, DType.F16: 2e-2}
 """Errors that are always allowed, relative to the largest result."""
+SQUARABLE = 1e15
+"""Numbers whose squares, and sums of them, are in the range of float32. A norm at the end hides larger ones."""
 GROWTH = 100.0
 """The allowed multiple of the change by rounding the parameters."""
 
@@ -35,10 +37,12 @@ class Reference:
 
     @property
     def usable(self) -> bool:
-        """Whether the results are in the range of the compute dtype."""
-        most = 6e4 if self.drawn.dtype is DType.F16 else 1e30
+        """Whether the results are in the range of the compute dtype, and the numbers on the way in that of float32."""
+        most = 6e4 if self.drawn.dtype is DType.F16 else SQUARABLE
         floats = [array for array in self.wanted if array.dtype.kind == "f"]
-        return all(np.all(np.abs(array) < most) for array in floats)
+        if not all(np.all(np.abs(array) < most) for array in floats):
+            return False
+        return largest(self.drawn.graph, self.params, *self.arrays) < SQUARABLE
 
     def compare(self, got: Sequence[Array], what: str) -> float:
         """The largest error. Raises WrongError if rounding does not explain it."""
