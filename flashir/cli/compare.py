@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,7 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
-    from flashir.compare.trial import Trial
     from flashir.train.feed import Data
-    from flashir.train.loop import Progress
     from flashir.train.recipe import Recipe
 
 SUBJECT, SYSTEMS, RECIPE, RUN = "Task or text", "Systems", "Recipe", "Run"
@@ -175,8 +173,8 @@ def compare(
     shows perplexity, also by position.
 
     The folder contains a run for each system, rate and seed, and comparison.json, .md and .svg for all of them. The
-    same command resumes an interrupted comparison; more systems, rates and seeds may be added to it. A system that
-    diverges at a rate gets the reason, and the others go on.
+    same command resumes an interrupted comparison; other systems, rates and seeds are added to those in the folder. A
+    system that diverges at a rate gets the reason, and the others go on.
 
     Examples:
         flashir compare --task recall -s token_shift=true --seeds 3
@@ -185,6 +183,7 @@ def compare(
         flashir compare --data books/ --tokenizer bpe:4096 --chunk 128 -s d_model=256 -s depth=8 --json
     """
     from flashir.cli import source, systems
+    from flashir.cli.comparing import Comparing
     from flashir.compare.comparison import compare as compared
     from flashir.compare.summary import table
     from flashir.compare.trial import trials
@@ -230,8 +229,8 @@ def compare(
         shape = {"depth": depth, "d_model": width, **shape}
         common = {"task": task, "items": items, "shape": shape, "recipe": _common(used)}
         choices = {} if dtype is None else {"dtype": dtype.value}
-        each = trials(models, used, rates, seeds, out, tokenizer=tokens, choices=choices)
-        result = compared(each, learned, common, out, _told)
+        every = trials(models, used, rates, seeds, out, tokenizer=tokens, choices=choices)
+        result = compared(every, learned, common, out, Comparing(every))
     if not console.answer({"folder": str(out), **result}, as_json):
         console.echo(table(result["runs"]))
         console.note(f"curves: {out / 'comparison.svg'}")
@@ -324,15 +323,3 @@ def _common(recipe: Recipe) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {name: value for name, value in asdict(recipe).items() if name not in ("learning_rate", "seed")}
-
-
-def _told(trial: Trial) -> Callable[[], Progress]:
-    """Say which trial begins, when it does."""
-    from flashir.cli.training import progress
-
-    def begun() -> Progress:
-        rate = "the rate by width" if trial.recipe.learning_rate is None else f"rate {trial.recipe.learning_rate:g}"
-        console.note(f"{trial.name}, {rate}, seed {trial.recipe.seed}", "bold")
-        return progress()
-
-    return begun

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flashir.bench.record import Machine
 from flashir.compare.picture import draw
 from flashir.compare.summary import summaries, table
-from flashir.compare.trial import Row, Trial
+from flashir.compare.trial import Row, Trial, results
 from flashir.errors import ArtefactError
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import read_text
@@ -22,22 +23,30 @@ from flashir.train.loop import Progress
 SETTINGS, RESULT = "settings.json", "comparison"
 
 
+class Watch(Protocol):
+    """Displays the progress of a comparison."""
+
+    def begins(self, trial: Trial) -> Progress:
+        """A run begins, or is resumed. Returns the display of its steps."""
+        ...
+
+    def ended(self, trial: Trial, row: Row) -> None:
+        """The result of a run is known; it may have been known before."""
+        ...
+
+
 def compare(
-    trials: Iterable[Trial],
-    data: Data,
-    settings: Mapping[str, Any],
-    out: Path,
-    progress: Callable[[Trial], Callable[[], Progress]],
+    trials: Sequence[Trial], data: Data, settings: Mapping[str, Any], out: Path, watch: Watch
 ) -> dict[str, Any]:
-    """Run the trials, and write `comparison.json`, `.md` and `.svg` after each.
+    """Run the trials, and write `comparison.json`, `.md` and `.svg` of all runs in the folder after each.
 
     Args:
         trials: the trials, in order.
         data: the data of all.
         settings: what all trials have in common. An interrupted comparison with the same settings is resumed, and may
-            have more systems, rates and seeds than before.
+            have other systems, rates and seeds than before.
         out: the folder.
-        progress: makes the progress display of a trial.
+        watch: displays the progress.
 
     Raises:
         ArtefactError: the folder holds another comparison or other files, or cannot be written.
@@ -45,12 +54,12 @@ def compare(
         KeyboardInterrupt: the comparison was interrupted; its progress is saved.
     """
     _claim(out, settings)
-    rows: list[Row] = []
     result: dict[str, Any] = {}
     for trial in trials:
-        rows.append(trial.result(data, progress(trial)))
+        watch.ended(trial, trial.result(data, partial(watch.begins, trial)))
+        rows = results(out, trials)
         machine = asdict(Machine.here((trial.recipe.target,)))
-        result = {"settings": dict(settings), "machine": machine, "systems": summaries(rows), "runs": list(rows)}
+        result = {"settings": dict(settings), "machine": machine, "systems": summaries(rows), "runs": rows}
         contents = {"json": json.dumps(result, indent=1), "md": table(rows), "svg": draw(rows)}
         for suffix, text in contents.items():
             atomic_write(out / f"{RESULT}.{suffix}", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]

@@ -26,10 +26,20 @@ def summaries(rows: Rows) -> list[dict[str, Any]]:
 
 
 def best(rows: Rows) -> Rows:
-    """The runs of one system at its best learning rate; all of them if a run of every rate failed."""
+    """The runs of one system at its best learning rate; all of them if a run of every rate failed.
+
+    Rates are compared on the seeds that all of them have, if there are any.
+    """
     by_rate = [list(same) for _, same in groupby(sorted(rows, key=_rate), key=_rate)]
     whole = [same for same in by_rate if not any("failed" in row for row in same)]
-    return min(whole, key=lambda same: mean(row["last_loss"] for row in same)) if whole else rows
+    if not whole:
+        return rows
+    shared = set.intersection(*map(_seeds, whole))
+    return min(whole, key=lambda same: mean(row["last_loss"] for row in same if row["seed"] in shared or not shared))
+
+
+def _seeds(rows: Rows) -> set[int]:
+    return {row["seed"] for row in rows}
 
 
 def _rate(row: Mapping[str, Any]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -53,8 +53,17 @@ class Trial:
     tokenizer: Path | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
 
-    def result(self, data: Data, progress: Callable[[], Progress]) -> Row:
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished."""
+        return (self.folder / RESULT).exists()
+
+    def result(self, data: Data, begins: Callable[[], Progress]) -> Row:
         """Train, or resume, or read the result of a finished run. A run that diverges has the reason as `failed`.
+
+        Args:
+            data: the data of all trials.
+            begins: called before training, if there are steps to make or numbers to measure.
 
         Raises:
             FlashirError: as for `train`.
@@ -62,12 +71,12 @@ class Trial:
         """
         file = self.folder / RESULT
         if file.exists():
-            return parse_json(read_text(file, ArtefactError), file, ArtefactError, dict[str, Any])
+            return _read(file)
         if not is_run(self.folder):
             begin_on(data, self.model, self.recipe, self.folder, tokenizer=self.tokenizer, **self.choices)
         with stopping() as stop, opened(RunFolder(self.folder), data=data) as run:
             try:
-                train(run, progress(), stop)
+                train(run, begins(), stop)
             except TrainingError as error:
                 row = {**self._about(run), "failed": error.problems[0]}
             else:
@@ -88,6 +97,15 @@ class Trial:
         }
 
 
+def results(out: Path, first: Sequence[Trial] = ()) -> list[Row]:
+    """The results of all finished runs in the folder of a comparison; those of some trials come first, in order.
+
+    Raises ArtefactError if a file is damaged.
+    """
+    files = dict.fromkeys([*(trial.folder / RESULT for trial in first), *sorted(out.glob(f"*/*/{RESULT}"))])
+    return [_read(file) for file in files if file.exists()]
+
+
 def trials(
     models: Mapping[str, Graph],
     recipe: Recipe,
@@ -95,13 +113,19 @@ def trials(
     seeds: int,
     out: Path,
     **about: Any,
-) -> Iterator[Trial]:
+) -> list[Trial]:
     """All trials: each system at each of its rates, with one seed after the other."""
-    for seed in range(recipe.seed, recipe.seed + seeds):
-        for name, model in models.items():
-            for rate in rates[name]:
-                where = out / name.replace(" ", "-") / f"{'default' if rate is None else f'{rate:g}'}-seed-{seed}"
-                yield Trial(name, model, replace(recipe, seed=seed, learning_rate=rate), where, **about)
+
+    def trial(name: str, rate: float | None, seed: int) -> Trial:
+        where = out / name.replace(" ", "-") / f"{'default' if rate is None else f'{rate:g}'}-seed-{seed}"
+        return Trial(name, models[name], replace(recipe, seed=seed, learning_rate=rate), where, **about)
+
+    by_seed = range(recipe.seed, recipe.seed + seeds)
+    return [trial(name, rate, seed) for seed in by_seed for name in models for rate in rates[name]]
+
+
+def _read(file: Path) -> Row:
+    return parse_json(read_text(file, ArtefactError), file, ArtefactError, dict[str, Any])
 
 
 def _learned(run: Run) -> Row:

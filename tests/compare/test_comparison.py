@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +15,7 @@ from flashir.compare.picture import draw
 from flashir.compare.summary import summaries, table
 from flashir.compare.task_data import TaskData
 from flashir.compare.tasks import task_named
-from flashir.compare.trial import trials
+from flashir.compare.trial import Row, Trial, trials
 from flashir.errors import ArtefactError, SettingError
 from flashir.ir import Graph
 from flashir.ir.parameter_count import parameter_count
@@ -60,6 +59,12 @@ def test_each_system_is_summarised_at_the_rate_that_trained_best() -> None:
     assert found["accuracy"] == {"0": [0.5, 1.0], "1": [0.25, 0.75]} and found["failed"] == []
 
 
+def test_rates_are_compared_on_the_seeds_that_all_have() -> None:
+    lucky, unlucky = {**ROW, "learning_rate": 1e-2, "last_loss": 1.9}, {**ROW, "seed": 1, "last_loss": 1.0}
+    (found,) = summaries([ROW, unlucky, lucky])
+    assert (found["learning_rate"], found["seeds"]) == (1e-2, 1)
+
+
 def test_a_rate_that_diverges_leaves_the_others_and_a_system_that_always_does_has_the_reason() -> None:
     lost = {**FAILED, "learning_rate": 1.0, "failed": "the loss explodes"}
     (one,) = summaries([lost, ROW])
@@ -98,16 +103,17 @@ def test_a_comparison_is_resumed_and_extended(tmp_path: Path, two: dict[str, Gra
     recipe = Recipe(seq_len=96, tokens=384, rows=4, steps=4, save_every=2, validate_every=2, keep=1)
     told: list[Told] = []
 
-    def begun(_: object) -> Callable[[], Told]:
-        def progress() -> Told:
+    class Watch:
+        def begins(self, trial: Trial) -> Told:
             told.append(Told())
             return told[-1]
 
-        return progress
+        def ended(self, trial: Trial, row: Row) -> None:
+            assert row["name"] == trial.name
 
     def run(rates: dict[str, tuple[float, ...]], seeds: int, settings: dict[str, Any]) -> dict[str, Any]:
-        each = trials(two, recipe, rates, seeds, tmp_path)  # type: ignore[arg-type]
-        return compare(each, data, settings, tmp_path, begun)
+        each = trials(two, recipe, rates, seeds, tmp_path)
+        return compare(each, data, settings, tmp_path, Watch())
 
     explodes = {"flash": (1e-3, 1e6), "flash local-only": (1e-3,)}
     first = run(explodes, 1, {"task": "recall"})
@@ -123,6 +129,8 @@ def test_a_comparison_is_resumed_and_extended(tmp_path: Path, two: dict[str, Gra
     before = [{name: row.get(name) for name in timeless} for row in first["runs"]]
     assert before == [{name: row.get(name) for name in timeless} for row in again["runs"][:3]]
     assert again["systems"][1]["seeds"] == 2
+    fewer = run({"flash": (1e-3,), "flash local-only": ()}, 1, {"task": "recall"})
+    assert len(fewer["runs"]) == len(again["runs"]), "runs that are in the folder stay in the comparison"
     with pytest.raises(ArtefactError, match="another comparison"):
         run(explodes, 1, {"task": "copy"})
     (tmp_path / "settings.json").unlink()

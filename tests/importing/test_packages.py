@@ -95,3 +95,16 @@ def test_a_file_of_torch_onnx_is_raised_and_runs_as_the_module(tmp_path: Path, s
         wanted = module(torch.from_numpy(ids)).numpy()
     got = flashir.compile(raised.model, target="onnx:cpu", params=raised.params)(ids)
     assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+def test_an_imported_model_learns_as_the_package_does() -> None:
+    need("flash_pytorch")
+    from flashir.compare.tasks import Recall
+    from flashir.train.recipe import Recipe
+
+    learning = experiment("learning")
+    task, recipe = Recall(), Recipe(seq_len=96, tokens=8 * 96, steps=20, learning_rate=1e-2)
+    module = learning.rival(width=32, depth=2, keys=16, chunk=task.chunk, vocab=task.vocab, seed=0)
+    losses = np.array(list(learning.Pair(module, task, recipe).losses()))
+    assert np.ptp(losses[:, 0]) > 0.1 and np.max(np.abs(losses[:, 0] - losses[:, 1])) < 1e-5
