@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import flashir
-from flashir.backends.protocols import NO_LABEL, AdamW
+from flashir.backends.training import NO_LABEL, AdamW
 from flashir.compare.task_data import TaskData, TaskFeed
 from flashir.compare.tasks import TASKS, Task, task_named
 from flashir.execution.trainer import new_trainer
