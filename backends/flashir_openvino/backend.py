@@ -12,6 +12,7 @@ from flashir.ir import Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir.version import __version__
 from flashir_onnx import OnnxBackend
+from flashir_openvino.narrow_masks import NarrowMasks
 from flashir_openvino.runtime import device_names, installed
 
 EMITTING = OnnxBackend().portable()
@@ -36,25 +37,25 @@ class OpenVinoBackend:
         return device_names()
 
     def claims(self, node: Node) -> bool:
-        """What portable ONNX has, and sines of positions. Works without OpenVINO, for plans."""
-        from flashir_openvino import angles
+        """What portable ONNX has, and rotary positions. Works without OpenVINO, for plans."""
+        from flashir_openvino import emitters
 
-        return node.op in angles.EMITTERS or EMITTING.claims(node)
+        return emitters.claims(node) or EMITTING.claims(node)
 
     def passes(self) -> tuple[Pass, ...]:
-        """None yet."""
-        return ()
+        """OpenVINO adds up narrow products in float32, so sums by a mask need no wider type."""
+        return (NarrowMasks(),)
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """Compile a graph for a device. Raises TargetError, ParameterError."""
         installed()
         from flashir_openvino.precision import compute_type
         from flashir_openvino.reading import read
-        from flashir_openvino.session import Interpreted, Session, compiled, has_no_elements
+        from flashir_openvino.session import Interpreted, Session, has_no_elements
 
         if has_no_elements(graph):
             return Interpreted(graph, params)
-        return Session(compiled(read(graph, params), device, compute_type(graph)), graph)
+        return Session(read(graph, params), graph, device, compute_type(graph))
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
         """Compiled models that keep their states in memory of OpenVINO. See StatefulBackend."""
@@ -109,11 +110,11 @@ class OpenVinoBackend:
         """Verify an artefact, and return its model and the compiled artefact. See Exporter."""
         from flashir.planning.plan import compute_type
         from flashir_openvino.artefact import MODEL, read
-        from flashir_openvino.session import Session, compiled
+        from flashir_openvino.session import Session
 
         stored, about = read(_main_file(path))
         model = loads(about[MODEL], str(path))
-        return model, Session(compiled(stored, device, compute_type(model)), model)
+        return model, Session(stored, model, device, compute_type(model))
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model from the metadata of model.xml, and its parameters from the constants. See Exporter."""

@@ -15,7 +15,7 @@ from flashir.errors import TargetError
 from flashir.ir import DType, Graph
 from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import Form
-from flashir_openvino import angles
+from flashir_openvino.emitters import EMITTERS
 from flashir_openvino.precision import compute_type, marked, widened
 from flashir_openvino.runtime import core
 
@@ -37,7 +37,7 @@ def read(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence
         TargetError: OpenVINO does not read the model.
         ParameterError: a parameter does not fit its dtype.
     """
-    emitted = emit(widened(graph), params, results, form=FORM, own=angles.EMITTERS)
+    emitted = emit(widened(graph), params, results, form=FORM, own=EMITTERS)
     try:
         model = core().read_model(_with_inputs_for_weights(emitted).SerializeToString())
         if compute_type(graph) is not DType.F32:

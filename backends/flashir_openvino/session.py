@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
+PLAIN = {"SNIPPETS_MODE": "DISABLE"}
+"""Without snippets. They fuse attention by softmax to one kernel; elsewhere they choose layouts that need reorders."""
+
+
 def compiled(model: Model, device: str, dtype: DType) -> CompiledModel:
     """Compile a float32 model for a device, to compute in a type.
 
@@ -31,6 +35,8 @@ def compiled(model: Model, device: str, dtype: DType) -> CompiledModel:
     if device not in device_names():
         raise TargetError(f"OpenVINO has no device {device!r} here", hint="choose one that `flashir targets` lists")
     config = {"INFERENCE_PRECISION_HINT": hint(dtype, device), "PERFORMANCE_HINT": "LATENCY"}
+    if device == "cpu" and not any(op.get_type_name() == "Softmax" for op in model.get_ops()):
+        config |= PLAIN
     try:
         return core().compile_model(model, device.upper(), config)
     except RuntimeError as error:
@@ -48,14 +54,28 @@ def ports(model: CompiledModel, graph: Graph) -> list[Port]:
     return [(names[value], dtypes.get(names[value])) for value in graph.inputs]
 
 
-class Session:
-    """A compiled model of a graph. Arrays in the order of its inputs -> its single result."""
+Sizes = tuple[tuple[int, ...], ...]
+"""The shape of each input."""
+MOST_FIXED = 4
+"""For at most this many shapes, a session has a model of its own."""
 
-    def __init__(self, model: CompiledModel, graph: Graph) -> None:
-        self._request = model.create_infer_request()
-        self._inputs = ports(model, graph)
-        self._results = len(model.outputs)
+
+class Session:
+    """A compiled model of a graph. Arrays in the order of its inputs -> its single result.
+
+    If inputs come a second time in the same shapes, the model is compiled once more for these alone, which takes about
+    as long as a run. OpenVINO then computes positions and masks at compile time, and infers no shapes in a run.
+    """
+
+    def __init__(self, model: Model, graph: Graph, device: str, dtype: DType) -> None:
+        self._model, self._device, self._dtype = model, device, dtype
+        general = compiled(model, device, dtype)
+        self._request = general.create_infer_request()
+        self._inputs = ports(general, graph)
+        self._results = len(general.outputs)
         self._is_fresh = True
+        self._fixed: dict[Sizes, InferRequest] = {}
+        self._latest: Sizes = ()
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
@@ -75,11 +95,28 @@ class Session:
             names = ", ".join(name for name, _ in self._inputs)
             raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays)}")
         feed = converted(self._inputs, arrays)
+        request = self._request_for(feed)
+        with_errors(lambda: request.infer(feed, share_inputs=True))
+        return tuple(np.array(request.get_output_tensor(place).data) for place in range(self._results))
+
+    def _request_for(self, feed: Mapping[str, Array]) -> InferRequest:
+        """The request for these shapes alone, from their second time in a row on; else that for any shape."""
+        sizes = tuple(array.shape for array in feed.values())
+        is_again, self._latest = sizes == self._latest, sizes
+        if sizes in self._fixed:
+            return self._fixed[sizes]
+        if is_again and len(self._fixed) < MOST_FIXED and all(array.size for array in feed.values()):
+            self._fixed[sizes] = self._compiled_for(feed).create_infer_request()
+            return self._fixed[sizes]
         if self._is_fresh:
             prepare(self._request, feed)
             self._is_fresh = False
-        with_errors(lambda: self._request.infer(feed, share_inputs=True))
-        return tuple(np.array(self._request.get_output_tensor(place).data) for place in range(self._results))
+        return self._request
+
+    def _compiled_for(self, feed: Mapping[str, Array]) -> CompiledModel:
+        model = self._model.clone()
+        with_errors(lambda: model.reshape({name: array.shape for name, array in feed.items()}))
+        return compiled(model, self._device, self._dtype)
 
 
 def prepare(request: InferRequest, feed: Mapping[str, Array]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.backends.lowering import Lowering
 from flashir.backends.registry import backend
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import DType, Graph
 from flashir.models.parameters import unit
 from flashir.reference.compare import TOLERANCE, relative_error
 from flashir_openvino import precision, reading, runtime
+from flashir_openvino import session as session_module
 from flashir_zoo.systems import SYSTEMS
 from tests.backends.support import check, flash, session, tokens
 
@@ -56,11 +59,87 @@ def test_positions_are_exact_far_out() -> None:
         assert np.abs(got - wanted).max() < 1e-6
 
 
+@pytest.mark.parametrize("length", [1, 64, 200])
+def test_tables_of_positions_are_exact(length: int) -> None:
+    b = flashir.ir.Builder("table")
+    rows = b.input("x", "f32[T]").type.shape[0]
+    graph = b.finish(*b.results("sinusoid", length=rows, half=16))
+    x = np.zeros(length, np.float32)
+    for got, wanted in zip(session(TARGET, graph, {}).outputs([x]), flashir.interpret(graph, {}, x), strict=True):  # type: ignore[attr-defined]
+        assert got.shape == wanted.shape
+        assert np.abs(got - wanted).max() < 1e-6
+
+
+def test_a_shape_that_comes_twice_in_a_row_has_a_model_of_its_own() -> None:
+    model = flash()
+    params = unit(model)
+    run: Any = session(TARGET, model, params)
+    own = []
+    for length in (5, 5, 0, 0, 9, 5, 9):
+        ids = tokens(model, 2, length)
+        got = run(ids)
+        assert got.shape == (2, length, 11)
+        assert not got.size or relative_error(got, flashir.interpret(model, params, *ids)[0]) < 1e-4
+        own.append(len(run._fixed))
+    assert own == [0, *[1] * 6]
+
+
+def test_the_number_of_shapes_with_a_model_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MOST_FIXED", 1)
+    model = flash()
+    run: Any = session(TARGET, model, unit(model))
+    for length in (5, 5, 6, 6):
+        run(tokens(model, 1, length))
+    assert list(run._fixed) == [((1, 5),)]
+
+
+def has_bfloat16() -> None:
+    """Skip the test where the processor lacks the type."""
+    if "BF16" not in runtime.computes_in("cpu"):
+        pytest.skip("this processor has no bfloat16")
+
+
+def test_a_kernel_turns_heads_and_products_take_their_activation_along() -> None:
+    """Without these fusions a layer takes half as long again: see docs/results/openvino-cpu.md."""
+    has_bfloat16()
+    model = flashir.model("flash", d_model=64, depth=1, vocab=11, key_dim=32, chunk=16, cumsum="matmul")
+    graph = Lowering.of(TARGET).run(flashir.plan(model, TARGET, dtype="bfloat16").graph)
+    kinds = executed(graph, unit(model), [2, 48])
+    assert kinds["RoPE"] == 1
+    assert kinds["FullyConnected"] == 3
+    assert kinds["SwishCPU"] == kinds["Subgraph"] == 0
+
+
+def executed(graph: Graph, params: Any, shape: list[int]) -> Counter[str]:
+    """How many kernels of each kind OpenVINO runs for inputs of a shape."""
+    model = reading.read(graph, params)
+    model.reshape(shape)
+    compiled = session_module.compiled(model, "cpu", precision.compute_type(graph))
+    return Counter(op.rt_info["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops())
+
+
+@pytest.mark.parametrize("cumsum", ["matmul", "native"])
+def test_a_sum_by_a_mask_is_narrow_and_no_other(cumsum: str) -> None:
+    model = flashir.model("flash", **SMALL, chunk=4, cumsum=cumsum, key_dim=8)
+    narrow_model = flashir.plan(model, TARGET, dtype="bfloat16").graph
+    before, after = (
+        lowering.run(narrow_model) for lowering in (Lowering("", backend("openvino").claims), Lowering.of(TARGET))
+    )
+    wide_sums = [
+        sum(node.op in ("matmul", "cumsum") and node.output.type.dtype is DType.F32 for node in graph.walk())
+        for graph in (before, after)
+    ]
+    assert wide_sums == [1, 0 if cumsum == "matmul" else 1]
+    params = unit(model)
+    ids = tokens(model, 2, 14)
+    one, other = (flashir.interpret(graph, params, *ids)[0] for graph in (before, after))
+    assert relative_error(one, other) < 1e-12
+
+
 @pytest.fixture
 def narrow() -> Graph:
     """The model, where the processor has the type."""
-    if "BF16" not in runtime.computes_in("cpu"):
-        pytest.skip("this processor has no bfloat16")
+    has_bfloat16()
     return flashir.plan(flashir.model("flash", size="tiny", chunk=64, cumsum="native"), TARGET, dtype="bfloat16").graph
 
 
