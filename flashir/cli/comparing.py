@@ -20,7 +20,7 @@ class Comparing:
 
     trials: Sequence[Trial]
     _seconds: list[float] = field(default_factory=list)
-    _begun: float | None = None
+    _begun: float = 0.0
 
     def begins(self, trial: Trial) -> Progress:
         """Print which run begins, and how long the rest takes as soon as one was measured."""
@@ -34,12 +34,10 @@ class Comparing:
         console.note(line, "bold")
         return progress()
 
-    def ended(self, trial: Trial, row: Row) -> None:
-        """Print what the run learned, unless it was known before."""
-        if self._begun is not None:
-            self._seconds.append(monotonic() - self._begun)
-            self._begun = None
-            console.note(_learned(row))
+    def ended(self, row: Row) -> None:
+        """Print what the run learned."""
+        self._seconds.append(monotonic() - self._begun)
+        console.note(_learned(row))
 
 
 def _learned(row: Row) -> str:

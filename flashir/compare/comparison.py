@@ -30,8 +30,8 @@ class Watch(Protocol):
         """A run begins, or is resumed. Returns the display of its steps."""
         ...
 
-    def ended(self, trial: Trial, row: Row) -> None:
-        """The result of a run is known; it may have been known before."""
+    def ended(self, row: Row) -> None:
+        """A run is finished, with this result."""
         ...
 
 
@@ -54,15 +54,21 @@ def compare(
         KeyboardInterrupt: the comparison was interrupted; its progress is saved.
     """
     _claim(out, settings)
-    result: dict[str, Any] = {}
     for trial in trials:
-        watch.ended(trial, trial.result(data, partial(watch.begins, trial)))
-        rows = results(out, trials)
-        machine = asdict(Machine.here((trial.recipe.target,)))
-        result = {"settings": dict(settings), "machine": machine, "systems": summaries(rows), "runs": rows}
-        contents = {"json": json.dumps(result, indent=1), "md": table(rows), "svg": draw(rows)}
-        for suffix, text in contents.items():
-            atomic_write(out / f"{RESULT}.{suffix}", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+        if not trial.is_done:
+            watch.ended(trial.result(data, partial(watch.begins, trial)))
+            _write(trials, settings, out)
+    return _write(trials, settings, out)
+
+
+def _write(trials: Sequence[Trial], settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Write what all runs in the folder have learned so far."""
+    rows = results(out, trials)
+    machine = asdict(Machine.here((trials[0].recipe.target,)))
+    result = {"settings": dict(settings), "machine": machine, "systems": summaries(rows), "runs": rows}
+    contents = {"json": json.dumps(result, indent=1), "md": table(rows), "svg": draw(rows)}
+    for suffix, text in contents.items():
+        atomic_write(out / f"{RESULT}.{suffix}", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
     return result
 
 

@@ -59,19 +59,16 @@ class Trial:
         return (self.folder / RESULT).exists()
 
     def result(self, data: Data, begins: Callable[[], Progress]) -> Row:
-        """Train, or resume, or read the result of a finished run. A run that diverges has the reason as `failed`.
+        """Train, or resume, and store the result. A run that diverges has the reason as `failed`.
 
         Args:
             data: the data of all trials.
-            begins: called before training, if there are steps to make or numbers to measure.
+            begins: called before training; makes the display of the steps.
 
         Raises:
             FlashirError: as for `train`.
             KeyboardInterrupt: the run was interrupted; its progress is saved.
         """
-        file = self.folder / RESULT
-        if file.exists():
-            return _read(file)
         if not is_run(self.folder):
             begin_on(data, self.model, self.recipe, self.folder, tokenizer=self.tokenizer, **self.choices)
         with stopping() as stop, opened(RunFolder(self.folder), data=data) as run:
@@ -83,7 +80,7 @@ class Trial:
                 if stop():
                     raise KeyboardInterrupt
                 row = {**self._about(run), **_learned(run), **measured(run)}
-        atomic_write(file, lambda stream: stream.write(json.dumps(row).encode()))
+        atomic_write(self.folder / RESULT, lambda stream: stream.write(json.dumps(row).encode()))
         return row
 
     def _about(self, run: Run) -> Row:
