@@ -50,9 +50,11 @@ def compare(
         ),
     ] = None,
     items: Annotated[
-        int,
-        typer.Option(metavar="N", help="Pairs, or symbols, to remember in a task.", rich_help_panel=SUBJECT),
-    ] = ITEMS,
+        int | None,
+        typer.Option(
+            metavar="N", help=f"Pairs, or symbols, to remember in a task.  [default: {ITEMS}]", rich_help_panel=SUBJECT
+        ),
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -195,6 +197,9 @@ def compare(
         raise SettingError("give --task NAME or --data PATH, one of them")
     if task is not None and (validation or tokenizer):
         raise SettingError("--valid and --tokenizer require --data", hint="a task makes its own rows of tokens")
+    if items is not None and data:
+        raise SettingError("--items requires --task")
+    items = ITEMS if items is None else items
     default = TASK if task else TEXT
     length, batch = seq_len or default.seq_len, batch or default.batch
     given = {

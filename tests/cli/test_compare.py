@@ -15,6 +15,7 @@ from tests.cli.conftest import Cli
         ((), "give --task NAME or --data PATH"),
         (("--task", "recall", "--data", "x"), "give --task NAME or --data PATH"),
         (("--task", "recall", "--tokenizer", "bpe:300"), "require --data"),
+        (("--data", "x", "--items", "9"), "--items requires --task"),
         (("--task", "recall", "--items", "9"), "need 27 tokens of a chunk"),
         (("--task", "bag", "-s", "vocab=5"), "vocabulary of at least"),
         (("--task", "recall", "--system", "flsh"), "did you mean 'flash'"),
