@@ -109,7 +109,12 @@ def _reshape(scope: Scope, node: Node, x: fx.Node) -> fx.Node:
     pieces = after[start : len(after) - tail]
     if 0 <= tail <= len(after) - start - 2 and prod(pieces, start=1) == before[start]:
         return scope.method("unflatten", x, start, scope.shape(pieces))
-    return scope.method("reshape", _whole(scope, x) if _is_part(x) else x, scope.shape(after))
+    return scope.method("reshape", _copied(scope, x), scope.shape(after))
+
+
+def _copied(scope: Scope, x: fx.Node) -> fx.Node:
+    """The tensor whose axes may be joined: in an export, a copy of a part of `split`."""
+    return _whole(scope, x) if _is_part(x) else x
 
 
 def _is_part(x: fx.Node) -> bool:
@@ -187,7 +192,7 @@ def _matmul(scope: Scope, node: Node, x: fx.Node, y: fx.Node) -> fx.Node:
     left, right = _type(node, 0), _type(node, 1)
     flat = scope.exporting and left.rank == right.rank == 4 and left.shape[:2] == right.shape[:2]
     if flat:
-        x, y = (scope.method("flatten", operand, 0, 1, stem="matrices") for operand in (x, y))
+        x, y = (scope.method("flatten", _copied(scope, operand), 0, 1, stem="matrices") for operand in (x, y))
     if _attr(node, "transpose_x"):
         x = scope.method("transpose", x, -1, -2, stem="transposed")
     if _attr(node, "transpose_y"):

@@ -30,18 +30,12 @@ def without_loops(model: Graph, graph: Graph, backend: Backend) -> Graph:
     """The lowered graph with products (cumsum = matmul) in place of loops and kernels, which is the same function.
 
     A kernel needs one kind of device, and flashir. A loop over a symbolic number of chunks would be `torch.scan`, a
-    prototype that rejects empty loops and restricts sizes to those of the example. It is only used for models with an
-    explicit `scan`.
+    prototype that rejects empty loops. It is only used for models with an explicit `scan`.
     """
     if not any(node.op in ("scan", *KERNELS) for node in graph.walk()):
         return graph
     unrolled = settle(reset(model, "cumsum"), {"cumsum": "matmul"})
     return Lowering("torch:cpu", partial(claims, device="cpu"), backend.passes()).run(unrolled)
-
-
-def has_loops(graph: Graph) -> bool:
-    """Whether the graph contains a `scan`."""
-    return any(node.op == "scan" for node in graph.walk())
 
 
 def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
@@ -62,7 +56,7 @@ def exported(graph: Graph, params: Mapping[str, Any]) -> ExportedProgram:
         for value in graph.inputs
     )
     try:  # oblivious: by default, an exported program does not support sizes of 0 and 1
-        with torch.no_grad(), _config.patch(backed_size_oblivious=not has_loops(graph)):  # type: ignore[attr-defined]
+        with torch.no_grad(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             program = export(net, example, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # PyTorch raises many kinds of errors here, without a common base class
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -12,6 +12,7 @@ import torch
 import flashir
 from flashir import Builder, Graph, interpret
 from flashir.errors import ArtefactError, TargetError
+from flashir.ir.dims import ceildiv
 from flashir_torch import TorchBackend
 from flashir_torch.export import exported, without_loops
 from flashir_torch.session import Session
@@ -94,6 +95,35 @@ def loop() -> Graph:
     total = body.add(body.mul(state, 0.5), item)
     zeros = b.broadcast(b.constant(0.0), shape=step.shape)
     return b.finish(b.results("scan", zeros, x, carries=1, axis=1, body=body.finish(total, body.add(total, item)))[1])
+
+
+def chunked_loop(chunk: int) -> Graph:
+    """A loop over chunks of parts of a `split`, which are multiplied as well."""
+    b = Builder("chunked")
+    x = b.input("x", "f32[B, T, 4]")
+    batch, length, _ = x.type.shape
+    whole = chunk * ceildiv(length, chunk)
+    x = b.pad(x, axis=1, after=whole - length) if chunk > 1 else x
+    parts = b.results("split", x, axis=-1, sizes=(2, 2))
+    q, v = (b.reshape(part, shape=(batch, ceildiv(length, chunk), chunk, 2)) for part in parts)
+    step = v.type.with_shape((batch, chunk, 2))
+    body = b.subgraph()
+    state, item = body.input("state", step), body.input("item", step)
+    zeros = b.broadcast(b.constant(0.0), shape=step.shape)
+    carried = b.results("scan", zeros, v, carries=1, axis=1, body=body.finish(body.add(state, item), state))[1]
+    local = b.matmul(b.matmul(q, v, transpose_y=True), v)
+    joined = b.reshape(b.add(local, carried), shape=(batch, whole, 2))
+    return b.finish(b.slice(joined, axis=1, start=0, stop=length))
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_no_guard_of_a_loop_is_about_a_single_row_token_or_chunk(chunk: int) -> None:
+    model = chunked_loop(chunk)
+    program = exported(lowered(model), {})
+    run = Session(program.module(), model, torch.device("cpu"), torch.int64)
+    for batch, length in ((1, 1), (1, 2), (3, 1), (1, 5), (2, 4), (0, 3)):
+        x = np.random.default_rng(0).standard_normal((batch, length, 4)).astype(np.float32)
+        np.testing.assert_allclose(run([x]), interpret(model, {}, x)[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
