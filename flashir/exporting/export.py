@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flashir.arguments import typed
-from flashir.backends.decoding import Extending, decoding, extending
-from flashir.backends.hosting import Hosting
-from flashir.backends.protocols import Backend, DecoderExporter, Exporter, Verified
 from flashir.backends.registry import having
 from flashir.backends.training import Batch
 from flashir.backends.versioned import Versioned
 from flashir.errors import SettingError, TargetError, either
 from flashir.execution.prepare import Prepared, prepare
-from flashir.exporting.checks import Check, DecoderCheck, NarrowCheck
+from flashir.exporting.checks import Check, NarrowCheck
 from flashir.exporting.exported import Exported
-from flashir.exporting.folder import check_folder, check_free, with_files
-from flashir.exporting.hub import HUB, export_to_hub, refuse_for_hub
+from flashir.exporting.folder import check_folder, check_free, json_file, with_files
+from flashir.exporting.hub import HUB, hub_target, hub_writer, refuse_for_hub
 from flashir.exporting.quantise import TOLERANCE as GROWTH
 from flashir.exporting.quantise import Comparison
-from flashir.generation.generate import longest, piece_of
-from flashir.generation.host_interface import hosted
+from flashir.exporting.writers import decoder_writer, model_writer
 from flashir.ir import Graph
 from flashir.models.checkpoint import TOKENIZER
 from flashir.models.end_tokens import CONFIGS, Reading
@@ -109,149 +106,105 @@ def export(
         ArtefactError: the folder is not empty and `force` is False; or the artefact cannot be written or fails a check.
             An old artefact stays unchanged.
     """
-    check_folder(Path(out))
+    folder, decode = Path(out), decode or host not in (None, HUB)
+    check_folder(folder)
     if not force:
-        check_free(Path(out))
-    decode = decode or host not in (None, HUB)
-    if static:
-        if decode:
-            raise SettingError("a decoder has no fixed sizes", hint="leave out static, or decode and host")
-        model = _fixed(model, choices)
+        check_free(folder)
     if host == HUB:
-        for_hub: dict[str, Any] = {
-            "tokenizer": tokenizer,
-            "reading": reading,
-            "ends": ends,
-            "max_len": max_len,
-            "length": length,
-        }
         asked = {"portable": portable, "split": split, "quantize": quantize, "opset": opset, "ids": ids}
-        refuse_for_hub(name for name, is_asked in (asked | {"static": static}).items() if is_asked)
-        for_hub |= {"seed": seed, "rechunk": rechunk, "strict": strict, "force": force, **choices}
-        return export_to_hub(model, Path(out), params, **for_hub)
+        refuse_for_hub(asked | {"static": static, "length": length})
+        target = hub_target()
+    model = _fixed(model, decode, choices) if static else model
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
-    if opset is not None or ids is not None:
-        ready = ready.on(_formatted(ready.backend, target, opset, ids))
-    comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
+    ready = _formatted(ready, target, opset, ids)
     weights = "the exported weights" if params is not None else f"random weights (seed {seed})"
+    comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
     check = Check(ready, weights) if comparison is None else NarrowCheck(ready, weights, comparison)
-    if comparison is not None:
-        ready = replace(ready, backend=comparison.backend)
-    if host is not None:
-        ready = replace(ready, backend=_backend_for(host, ready.backend, target))
-    beside = None if tokenizer is None else Beside.of(tokenizer, reading)
-    if ends is not None:
-        ends = tuple(ends)
-        beside = None if beside is None else beside.ending(ends)
-    elif beside is not None:
-        ends = beside.ends
-    write, further = (
-        _decoder_writer(ready, target, split, max_len, length, tuple(ends or ()))
-        if decode
-        else (_writer(ready, target), {})
+    ready = ready if comparison is None else replace(ready, backend=comparison.backend)
+    beside, ends = _tokenizer(tokenizer, reading, ends)
+    if host == HUB:
+        writer = hub_writer(ready, check, ends, labels, max_len)
+    elif decode:
+        writer = decoder_writer(ready, check, target, host, ends, split=split, max_len=max_len, length=length)
+    else:
+        writer = model_writer(ready, check, target)
+    config = {} if host is None or beside is None else {TOKENIZER_CONFIG: json_file(beside.config)}
+    files = {**writer.files, **config}
+    metadata = _metadata(ready.plan, None if params is not None else seed, labels, beside, ends)
+
+    path = _committed(folder, files, beside, partial(writer.write, folder, metadata), force)
+    verified = writer.verify(path)
+    others = (*files, *(() if beside is None else (TOKENIZER,)))
+    return Exported(
+        path,
+        ready.plan,
+        checks=(*verified.checks, *check.verdicts),
+        notes=_notes(ready.plan),
+        quantised=None if comparison is None else comparison.result,
+        files=(path, *verified.beside, *(path.with_name(name) for name in others)),
+        compared=tuple(check.compared),
     )
-    if host is not None and beside is not None:
-        further[TOKENIZER_CONFIG] = json.dumps(beside.config, indent=2).encode()
-    metadata = {"flashir.version": __version__, "flashir.plan": json.dumps(_choices_made(ready.plan))}
-    if params is None:
-        metadata[SEED] = str(seed)
-    if labels:
-        metadata[LABELS] = json.dumps(list(labels))
-    metadata |= {} if beside is None else beside.metadata
-    metadata |= {ENDS: json.dumps(ends)} if ends else {}
-
-    def commit() -> Path:
-        if not force:
-            check_free(Path(out))  # again, because another export may have finished meanwhile
-        return write(Path(out), metadata, check)
-
-    def commit_further() -> Path:
-        return with_files(Path(out), further, commit)
-
-    path = commit_further() if beside is None else beside.put(Path(out), commit_further)
-    verified = ready.backend.verify(path) if isinstance(ready.backend, Exporter) else Verified(())
-    cost = None if comparison is None else comparison.result
-    others = (*further, *(() if beside is None else (TOKENIZER,)))
-    files = (path, *verified.beside, *(path.with_name(name) for name in others))
-    checks, compared = (*verified.checks, *check.verdicts), tuple(check.compared)
-    return Exported(path, ready.plan, checks, _notes(ready.plan), cost, files, compared)
 
 
-def _fixed(model: Graph, choices: Mapping[str, Any]) -> Graph:
+def _fixed(model: Graph, decode: bool, choices: Mapping[str, Any]) -> Graph:
     """The model with the sizes of the planned workload. Raises SettingError, InputError."""
+    if decode:
+        raise SettingError("a decoder has no fixed sizes", hint="leave out static, or decode and host")
     workload = Workload(**{name: choices[name] for name in ("batch", "seq_len") if name in choices})
     return specialise(model, workload.sizes(model))
 
 
-def _formatted(backend: Backend, target: str, opset: int | None, ids: str | None) -> Backend:
-    """The backend with artefacts of another form. Raises TargetError if it has none, SettingError."""
+def _formatted(ready: Prepared, target: str, opset: int | None, ids: str | None) -> Prepared:
+    """The model for artefacts of the form that is asked for. Raises TargetError if there is none, SettingError."""
+    backend = ready.backend
+    if opset is None and ids is None:
+        return ready
     if not isinstance(backend, Versioned):
         raise TargetError(
             f"the artefacts of the backend {backend.name!r} have no opset and no other type of token ids",
             where=target,
             hint=f"leave out opset and ids, or choose a target of {either(having(Versioned))}",
         )
-    return backend.formatted(opset, ids)
+    return ready.on(backend.formatted(opset, ids))
 
 
-Writer = Callable[[Path, Mapping[str, str], Check], Path]
+def _tokenizer(
+    file: Path | None, reading: Reading | None, ends: Iterable[int] | None
+) -> tuple[Beside | None, tuple[int, ...]]:
+    """The tokenizer of the artefact, and the tokens that end a text. Raises ArtefactError, InputError."""
+    beside = None if file is None else Beside.of(file, reading)
+    if ends is None:
+        return beside, () if beside is None else beside.ends
+    ends = tuple(ends)
+    return None if beside is None else beside.ending(ends), ends
 
 
-def _writer(ready: Prepared, target: str) -> Writer:
-    """A function that writes the model. Raises TargetError if the backend cannot export."""
-    backend = ready.backend
-    if not isinstance(backend, Exporter):
-        raise TargetError(f"the backend {backend.name!r} cannot export", where=target)
-    model = ready.plan.graph
-    return lambda out, about, check: backend.export(model, ready.lowered, ready.params, out, about, check)
+def _committed(
+    folder: Path, files: Mapping[str, bytes], beside: Beside | None, write: Callable[[], Path], force: bool
+) -> Path:
+    """Write the artefact, its further files and its tokenizer, and commit them together. Returns the main file."""
+
+    def commit() -> Path:
+        if not force:
+            check_free(folder)  # again, because another export may have finished meanwhile
+        return write()
+
+    def commit_files() -> Path:
+        return with_files(folder, files, commit)
+
+    return commit_files() if beside is None else beside.put(folder, commit_files)
 
 
-def _backend_for(host: str, backend: Backend, target: str) -> Hosting:
-    """The backend that writes for a host. Raises SettingError, TargetError if there is none."""
-    if not isinstance(backend, Hosting):
-        raise TargetError(
-            f"the backend {backend.name!r} writes for no host",
-            where=target,
-            hint=f"choose a target of {either(having(Hosting))}",
-        )
-    if host not in backend.hosts:
-        raise SettingError(f"there is no host {host!r}, only {either(backend.hosts)}", where=target)
-    return backend.for_host(host)
-
-
-def _decoder_writer(
-    ready: Prepared, target: str, split: bool, max_len: int | None, length: int | None, ends: tuple[int, ...]
-) -> tuple[Writer, dict[str, bytes]]:
-    """A function that writes the model and its decoder, and the further files of its host.
-
-    Raises TargetError, and the SettingError of `decoding`.
-    """
-    backend, model = ready.backend, ready.plan.graph
-    if not isinstance(backend, DecoderExporter):
-        raise TargetError(
-            f"the backend {backend.name!r} writes no decoder",
-            where=target,
-            hint=f"choose a target of {either(having(DecoderExporter))}; without an export, flashir.decoder continues "
-            "a model on every backend",
-        )
-    host = backend if isinstance(backend, Hosting) else None
-    derived = (
-        hosted(decoding(model, max_len=max_len, length=length))
-        if split
-        else extending(model, max_len=max_len, length=length, layout=None if host is None else host.layout)
-    )
-    graphs = replace(derived.lowered(ready.lowering), max_len=longest(model, max_len))
-    further = host.host_files(graphs, ends, piece_of(model)) if host and isinstance(graphs, Extending) else {}
-
-    def write(out: Path, about: Mapping[str, str], check: Check) -> Path:
-        examine = DecoderCheck(check, graphs.max_len, length, piece_of(model))
-        return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, about, examine)
-
-    return write, dict(further)
-
-
-def _choices_made(plan: Plan) -> dict[str, Any]:
-    return {name: value for name, value in plan.as_dict().items() if name not in ("candidates", "model")}
+def _metadata(
+    plan: Plan, seed: int | None, labels: Sequence[str], beside: Beside | None, ends: tuple[int, ...]
+) -> dict[str, str]:
+    """The metadata of the artefact. `seed` is that of random weights."""
+    choices = {name: value for name, value in plan.as_dict().items() if name not in ("candidates", "model")}
+    metadata = {"flashir.version": __version__, "flashir.plan": json.dumps(choices)}
+    metadata |= {} if seed is None else {SEED: str(seed)}
+    metadata |= {LABELS: json.dumps(list(labels))} if labels else {}
+    metadata |= {} if beside is None else beside.metadata
+    return metadata | ({ENDS: json.dumps(ends)} if ends else {})
 
 
 def divides_by_length(model: Graph) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -35,6 +36,11 @@ def check_free(out: Path) -> None:
             where=str(out),
             hint=f"{option('force')} replaces an exported model in it and keeps other files; or choose another folder",
         )
+
+
+def json_file(value: object) -> bytes:
+    """The content of a JSON file that people may read."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def with_files(out: Path, files: Mapping[str, bytes], commit: Callable[[], Path]) -> Path:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flashir.backends.decoding import extending
 from flashir.backends.hosting import HubBackend
+from flashir.backends.protocols import Verified
 from flashir.backends.registry import having
 from flashir.errors import SettingError, TargetError, option
-from flashir.execution.prepare import Prepared, prepare
+from flashir.execution.prepare import Prepared
 from flashir.exporting.checks import Check, DecoderCheck
-from flashir.exporting.exported import Exported
-from flashir.exporting.folder import check_free, with_files
+from flashir.exporting.folder import json_file
+from flashir.exporting.writers import Writer
 from flashir.generation.generate import longest, piece_of
-from flashir.ir import Graph, dumps
-from flashir.models.checkpoint import TOKENIZER
-from flashir.models.end_tokens import CONFIGS, GENERATION, Reading
-from flashir.models.tokenizer_file import Beside
+from flashir.ir import dumps
+from flashir.models.end_tokens import GENERATION
 from flashir.models.weight_file import write
 from flashir.version import __version__
 
@@ -27,66 +25,48 @@ HUB = "hub"
 CARD, CODE, CONFIG, WEIGHTS = "README.md", "modeling_flashir.py", "config.json", "model.safetensors"
 
 
-def refuse_for_hub(names: Iterable[str]) -> None:
-    """Raise SettingError for options of `export` that a folder for the hub does not have."""
-    if problems := [f"{option(name)} does nothing: the folder has float32 weights and one decoder" for name in names]:
+def refuse_for_hub(options: Mapping[str, object]) -> None:
+    """Raise SettingError for options of `export` that are given and that a folder for the hub does not have."""
+    texts = [option(name) for name, value in options.items() if value is not None and value is not False]
+    if problems := [
+        f"{text} does nothing: the folder has float32 weights, and one decoder for any length" for text in texts
+    ]:
         raise SettingError(problems, where=HUB)
 
 
-def export_to_hub(
-    model: Graph,
-    out: Path,
-    params: Mapping[str, Any] | None,
-    *,
-    seed: int,
-    tokenizer: Path | None,
-    reading: Reading | None,
-    ends: Iterable[int] | None,
-    max_len: int | None,
-    length: int | None,
-    force: bool,
-    **choices: Any,
-) -> Exported:
-    """Write a folder that transformers loads with `trust_remote_code`. Arguments and errors as for `export`.
-
-    Before it is committed, the model and its decoder are compared with the interpreter on the backend that the code
-    uses. Existing files of other names stay.
-    """
-    if length is not None:
-        raise SettingError(f"{option('length', length)} does nothing: the code reads texts of any length", where=HUB)
+def hub_target() -> str:
+    """The target that the code in the folder uses. Raises TargetError if no backend has such code."""
     backend = next(iter(having(HubBackend)), None)
     if backend is None:
         raise TargetError("no backend writes for the hub", where=HUB, hint="pip install 'flashir[torch]'")
-    ready = prepare(model, f"{backend}:cpu", params, seed=seed, **choices)
+    return f"{backend}:cpu"
+
+
+def hub_writer(
+    ready: Prepared, check: Check, ends: tuple[int, ...], labels: Sequence[str], max_len: int | None
+) -> Writer:
+    """Writes a folder that transformers loads with `trust_remote_code`. Existing files of other names stay.
+
+    The model and its decoder are compared first, on the backend that the code uses.
+
+    Raises:
+        SettingError: the model has no decoder, or `max_len` is missing.
+        ArtefactError: a check failed.
+    """
     assert isinstance(ready.backend, HubBackend)
-    check = Check(ready, "the exported weights" if params is not None else f"random weights (seed {seed})")
-    beside = None if tokenizer is None else Beside.of(tokenizer, reading)
-    if beside is not None and ends is not None:
-        beside = beside.ending(tuple(ends))
-    stop = tuple(ends) if ends is not None else () if beside is None else beside.ends
     _compare(ready, check, max_len)
     files = {
-        CONFIG: _json(_config(ready, stop, max_len)),
-        GENERATION: _json(_generation(stop)),
+        CONFIG: json_file(_config(ready, ends, labels, max_len)),
+        GENERATION: json_file(_generation(ends)),
         CODE: ready.backend.hub_code.encode(),
         CARD: _card(ready, check).encode(),
     }
-    if beside is not None:
-        files[CONFIGS[0]] = _json(beside.config)
 
-    def commit() -> Path:
-        if not force:
-            check_free(out)  # again, because another export may have finished meanwhile
+    def put(out: Path, _: Mapping[str, str]) -> Path:
         write(out / WEIGHTS, ready.params, {"format": "pt"})
         return out / WEIGHTS
 
-    def commit_files() -> Path:
-        return with_files(out, files, commit)
-
-    path = commit_files() if beside is None else beside.put(out, commit_files)
-    names = (WEIGHTS, *files, *(() if beside is None else (TOKENIZER,)))
-    written = tuple(out / name for name in names)
-    return Exported(path, ready.plan, tuple(check.verdicts), (), files=written, compared=tuple(check.compared))
+    return Writer(put, lambda _: Verified(()), files)
 
 
 def _compare(ready: Prepared, check: Check, max_len: int | None) -> None:
@@ -99,7 +79,7 @@ def _compare(ready: Prepared, check: Check, max_len: int | None) -> None:
     DecoderCheck(check, longest(graph, max_len), None, piece_of(graph))(whole, extend)
 
 
-def _config(ready: Prepared, ends: tuple[int, ...], max_len: int | None) -> dict[str, Any]:
+def _config(ready: Prepared, ends: tuple[int, ...], labels: Sequence[str], max_len: int | None) -> dict[str, Any]:
     model = ready.plan.graph
     module = CODE.removesuffix(".py")
     return {
@@ -112,6 +92,7 @@ def _config(ready: Prepared, ends: tuple[int, ...], max_len: int | None) -> dict
         "ir": dumps(model),
         "flashir_version": __version__,
         **_generation(ends),
+        **_label_names(labels),
     }
 
 
@@ -120,8 +101,10 @@ def _generation(ends: tuple[int, ...]) -> dict[str, Any]:
     return {"eos_token_id": ends[0] if len(ends) == 1 else [*ends], "pad_token_id": ends[0]} if ends else {}
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+def _label_names(labels: Sequence[str]) -> dict[str, Any]:
+    """The names of the scores under the names that transformers gives them."""
+    names = dict(enumerate(labels))
+    return {"id2label": names, "label2id": {name: score for score, name in names.items()}} if names else {}
 
 
 def _card(ready: Prepared, check: Check) -> str:

@@ -119,3 +119,10 @@ def test_what_is_not_portable_says_where_and_how_to_mend_it(tmp_path):
         flashir.export(flashir.model("flash", size="tiny", chunk=4), tmp_path, "torch:cpu", portable=True)
     assert told.value.where == "torch:cpu"
     assert "target of onnx" in told.value.hint
+
+
+def test_label_names_are_in_the_config_of_the_hub(tmp_path):
+    tagger = flashir.model("flash", size="tiny", depth=1, chunk=16, predict="tags", labels=2)
+    path = flashir.export(tagger, tmp_path, host="hub", labels=("noun", "verb")).path
+    config = json.loads(path.with_name("config.json").read_text())
+    assert config["id2label"] == {"0": "noun", "1": "verb"} and config["label2id"] == {"noun": 0, "verb": 1}

@@ -1,0 +1,96 @@
+"""How an artefact is written: a model, or a model and its decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flashir.backends.decoding import Extending, decoding, extending
+from flashir.backends.hosting import Hosting
+from flashir.backends.protocols import Backend, DecoderExporter, Exporter, Verified
+from flashir.backends.registry import having
+from flashir.errors import SettingError, TargetError, either
+from flashir.execution.prepare import Prepared
+from flashir.exporting.checks import Check, DecoderCheck
+from flashir.generation.generate import longest, piece_of
+from flashir.generation.host_interface import hosted
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes an artefact.
+
+    Args:
+        write: (folder, metadata) -> the main file, which is checked before it is committed.
+        verify: main file -> the checks of its format that it passed, and the files that were written with it.
+        files: the further files of the artefact by name, which are committed with it.
+    """
+
+    write: Callable[[Path, Mapping[str, str]], Path]
+    verify: Callable[[Path], Verified]
+    files: Mapping[str, bytes]
+
+
+def model_writer(ready: Prepared, check: Check, target: str) -> Writer:
+    """Writes a model. Raises TargetError if the backend cannot export."""
+    backend = ready.backend
+    if not isinstance(backend, Exporter):
+        raise TargetError(f"the backend {backend.name!r} cannot export", where=target)
+
+    def write(out: Path, metadata: Mapping[str, str]) -> Path:
+        return backend.export(ready.plan.graph, ready.lowered, ready.params, out, metadata, check)
+
+    return Writer(write, backend.verify, {})
+
+
+def decoder_writer(
+    ready: Prepared,
+    check: Check,
+    target: str,
+    host: str | None,
+    ends: tuple[int, ...],
+    *,
+    split: bool,
+    max_len: int | None,
+    length: int | None,
+) -> Writer:
+    """Writes a model and its decoder, and the files of the program that runs them.
+
+    Raises TargetError, and the SettingError of `decoding`.
+    """
+    backend, model = ready.backend if host is None else _for_host(host, ready.backend, target), ready.plan.graph
+    if not isinstance(backend, DecoderExporter):
+        raise TargetError(
+            f"the backend {backend.name!r} writes no decoder",
+            where=target,
+            hint=f"choose a target of {either(having(DecoderExporter))}; without an export, flashir.decoder continues "
+            "a model on every backend",
+        )
+    hosting = backend if isinstance(backend, Hosting) else None
+    derived = (
+        hosted(decoding(model, max_len=max_len, length=length))
+        if split
+        else extending(model, max_len=max_len, length=length, layout=None if hosting is None else hosting.layout)
+    )
+    graphs = replace(derived.lowered(ready.lowering), max_len=longest(model, max_len))
+    files = hosting.host_files(graphs, ends, piece_of(model)) if hosting and isinstance(graphs, Extending) else {}
+    examine = DecoderCheck(check, graphs.max_len, length, piece_of(model))
+
+    def write(out: Path, metadata: Mapping[str, str]) -> Path:
+        return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, metadata, examine)
+
+    return Writer(write, backend.verify, files)
+
+
+def _for_host(host: str, backend: Backend, target: str) -> Hosting:
+    """The backend that writes for a host. Raises SettingError, TargetError if there is none."""
+    if not isinstance(backend, Hosting):
+        raise TargetError(
+            f"the backend {backend.name!r} writes for no host",
+            where=target,
+            hint=f"choose a target of {either(having(Hosting))}",
+        )
+    if host not in backend.hosts:
+        raise SettingError(f"there is no host {host!r}, only {either(backend.hosts)}", where=target)
+    return backend.for_host(host)
