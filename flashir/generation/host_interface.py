@@ -34,9 +34,7 @@ def _step(graph: Graph) -> Graph:
 
 def _flat(b: Builder, graph: Graph, values: dict[Value, Value]) -> Graph:
     """The graph on other inputs, with logits without their token axis."""
-    for node in graph.nodes:
-        operands = [None if value is None else values[value] for value in node.inputs]
-        values |= zip(node.outputs, b.insert(node.op, operands, node.attrs, node.region), strict=True)
+    b.inline(graph.nodes, values)
     logits, *states = (values[value] for value in graph.outputs)
     batch, _, vocab = logits.type.shape
     return b.finish(b.reshape(logits, shape=(batch, vocab)), *states)

@@ -101,6 +101,18 @@ class Builder:
         is_same = region is node.region and all(old is new for old, new in values)  # a graph has one object per value
         return self.append(node if is_same else Node(node.op, tuple(operands), outputs, node.attrs, region))
 
+    def inline(self, nodes: Iterable[Node], values: dict[Value, Value]) -> None:
+        """Insert nodes of another graph, with types inferred from new operands.
+
+        Args:
+            nodes: nodes of the other graph in order.
+            values: values of that graph -> values of this builder. The results of the nodes are added.
+        """
+        for node in nodes:
+            operands = [None if value is None else values[value] for value in node.inputs]
+            names = [value.name for value in node.outputs]
+            values |= zip(node.outputs, self.insert(node.op, operands, node.attrs, node.region, names), strict=True)
+
     def copy_input(self, value: Value) -> Value:
         """Add an input of another graph as an input of this one."""
         self.inputs.append(self._renamed(value))

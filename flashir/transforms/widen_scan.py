@@ -134,8 +134,7 @@ def _widened(graph: Graph, reach: _Reach) -> Graph:
     """The graph with the part fused into one loop."""
     b = Builder(graph.name)
     outside = {value: b.input(value.name, value.type) for value in graph.inputs}
-    for node in reach.before:
-        _copy(b, node, outside)
+    b.inline(reach.before, outside)
     body = _Body(b.subgraph(), reach, outside)
     for value, along in reach.entries():
         body.enter(b, value, along)
@@ -143,15 +142,8 @@ def _widened(graph: Graph, reach: _Reach) -> Graph:
         body.add(node, seen)
     stacked = body.loop(b)
     outside.update((old, b.reshape(new, shape=old.type.shape)) for old, new in zip(reach.results, stacked, strict=True))
-    for node in reach.after:
-        _copy(b, node, outside)
+    b.inline(reach.after, outside)
     return b.finish(*(outside[value] for value in graph.outputs))
-
-
-def _copy(b: Builder, node: Node, values: dict[Value, Value]) -> None:
-    operands = [None if value is None else values[value] for value in node.inputs]
-    results = b.insert(node.op, operands, node.attrs, node.region, names=[value.name for value in node.outputs])
-    values.update(zip(node.outputs, results, strict=True))
 
 
 class _Body:
@@ -207,8 +199,7 @@ class _Body:
             values[own] = (
                 self.b.reshape(self.inside[value, along], shape=own.type.shape) if along else self.inside[value, None]
             )
-        for inner in body.nodes:
-            _copy(self.b, inner, values)
+        self.b.inline(body.nodes, values)
         after, items = body.outputs[: len(carried)], body.outputs[len(carried) :]
         firsts = (self.outside[value] for value in carried)
         self.carries.extend(zip(firsts, states, (values[value] for value in after), strict=True))
