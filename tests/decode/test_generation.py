@@ -126,6 +126,7 @@ def test_what_is_kept_must_fit_the_memory() -> None:
 TURNS = ([[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 1, 2, 3, 4, 5, 6], [1]])
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @in_turn(name=("flash", "transformer++", "combiner"), target=("onnx:cpu", "torch:cpu", "jax:cpu"))
 def test_further_prompts_continue_the_texts_as_if_they_had_been_one(name: str, target: str) -> None:
     made = decoder(model(name), target, unit(model(name)), max_len=ROOM, piece=3)

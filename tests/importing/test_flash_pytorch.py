@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,26 +9,11 @@ import pytest
 
 import flashir
 from flashir.reference.compare import relative_error
+from tests.cover import grid
 from tests.importing.support import FLASH, OPTIONS, UNIT, VOCAB, drawn, flash_transformer, structure
 
 FAMILY = "flash-pytorch"
 TARGETS = ("onnx:cpu", "torch:cpu", "jax:cpu")
-
-
-def transformers() -> Iterator[Any]:
-    """Every option in both values, in few models."""
-    for causal, laplace, norm in product((True, False), (True, False), ("scale_norm", "layer_norm")):
-        yield pytest.param(
-            {"norm": norm, "expanded": 17 if laplace else 32},
-            {
-                "causal": causal,
-                "group_size": 5,
-                "laplace_attn_fn": laplace,
-                "shift_tokens": laplace == causal,
-                "reduce_group_non_causal_attn": norm == "scale_norm",
-            },
-            id=f"{'causal' if causal else 'both ways'}-{'laplace' if laplace else 'relu2'}-{norm}",
-        )
 
 
 def agree(name: str, state: dict[str, Any], options: dict[str, Any], targets: tuple[str, ...], limit: float) -> None:
@@ -45,9 +28,17 @@ def agree(name: str, state: dict[str, Any], options: dict[str, Any], targets: tu
             assert relative_error(run(*inputs), forward(*inputs)) <= limit
 
 
-@pytest.mark.parametrize(("sizes", "options"), list(transformers()))
-def test_a_transformer_is_what_it_was(sizes: dict[str, Any], options: dict[str, Any]) -> None:
-    agree("FLASHTransformer", flash_transformer(**sizes), options, ("onnx:cpu",), 2e-5)
+@grid(causal=(True, False), laplace=(True, False), norm=("scale_norm", "layer_norm"))
+def test_a_transformer_is_what_it_was(causal: bool, laplace: bool, norm: str) -> None:
+    options = {
+        "causal": causal,
+        "group_size": 5,
+        "laplace_attn_fn": laplace,
+        "shift_tokens": laplace == causal,
+        "reduce_group_non_causal_attn": norm == "scale_norm",
+    }
+    state = flash_transformer(norm=norm, expanded=17 if laplace else 32)
+    agree("FLASHTransformer", state, options, ("onnx:cpu",), 2e-5)
 
 
 @pytest.mark.slow_where(target="jax:cpu")
@@ -63,7 +54,7 @@ def test_a_layer_by_itself_is_what_it_was(causal: bool, rope: int) -> None:
     agree("FLASH", state, {**OPTIONS, "causal": causal, "shift_tokens": not causal}, ("onnx:cpu",), 2e-5)
 
 
-@pytest.mark.parametrize(("causal", "laplace", "residual"), list(product((True, False), repeat=3)))
+@grid(causal=(True, False), laplace=(True, False), residual=(True, False))
 def test_a_gau_by_itself_is_what_it_was(causal: bool, laplace: bool, residual: bool) -> None:
     state = drawn(FAMILY, "GAU", UNIT | {"norm": "layer_norm" if laplace else "scale_norm"})
     options = {"causal": causal, "laplace_attn_fn": laplace, "add_residual": residual}

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 import flashir
 from flashir.errors import ParameterError, SettingError
 from flashir.reference.compare import relative_error
+from tests.cover import grid
 from tests.importing.support import drawn, structure
 
 FAMILY, NAME = "gau-alpha", "GAUAlphaForMaskedLM"
@@ -22,8 +23,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("normalization", ["softmax", "squared_relu", "softmax_plus"])
-@pytest.mark.parametrize("scale", [True, False])
+@grid(together=1, normalization=("softmax", "squared_relu", "softmax_plus"), scale=(True, False))
 def test_a_model_is_what_it_was(normalization: str, scale: bool) -> None:
     state = drawn(FAMILY, NAME, SIZES | {"use_bias": scale})
     made = flashir.convert(state, normalization=normalization, attention_scale=scale)

@@ -173,6 +173,7 @@ def test_layers_compute_in_the_type_of_x_and_take_what_is_wrong_ill(library: str
         made(library, "Attention", heads=5)
 
 
+@pytest.mark.slow_where(library="nnx")  # importing Flax takes seconds
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 def test_every_layer_has_a_class(library: str) -> None:
     for name, op in LAYERS.items():
