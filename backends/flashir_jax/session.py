@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from flashir.errors import InputError, TargetError
+from flashir.backends.results import check_count, single
+from flashir.errors import TargetError
 from flashir.ir import Graph
 from flashir_jax.devices import device_of
 from flashir_jax.forks import check_fork
@@ -69,10 +70,7 @@ class Session:
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
-        results = self.outputs(arrays)
-        if len(results) != 1:
-            raise TargetError(f"the model has {len(results)} results, wanted one", where="jax")
-        return results[0]
+        return single(self.outputs(arrays), "jax")
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Run once, and return every result.
@@ -112,9 +110,7 @@ class Session:
 
     def _fed(self, arrays: Sequence[Array], state: int = 0) -> list[Array]:
         """The first inputs in their dtypes; the last `kept` ones are device state."""
-        if len(arrays) + state != len(self._inputs):
-            names = ", ".join(value.name for value in self._inputs)
-            raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays) + state}")
+        check_count([value.name for value in self._inputs], len(arrays) + state, "jax")
         return [np.asarray(x, dtype) for x, dtype in zip(arrays, self._types)]
 
     def _called(self, feed: Sequence[Any], state: Sequence[Any], *, wait: bool = False) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.backends.results import check_count, single
 from flashir.errors import FlashirError, InputError, TargetError
 from flashir_onnx.emit import Emitted
 
@@ -66,10 +67,7 @@ class Session:
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
-        results = self.outputs(arrays)
-        if len(results) != 1:
-            raise TargetError(f"the model has {len(results)} results, wanted one", where="onnx")
-        return results[0]
+        return single(self.outputs(arrays), "onnx")
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Run once, and return every result.
@@ -78,10 +76,7 @@ class Session:
             InputError: inputs are missing, of a wrong dtype, or of a wrong shape.
             TargetError: ONNX Runtime fails.
         """
-        if len(arrays) != len(self._inputs):
-            raise InputError(
-                f"the model takes {len(self._inputs)} inputs ({', '.join(self._inputs)}), got {len(arrays)}"
-            )
+        check_count(list(self._inputs), len(arrays), "onnx")
         feed = self.converted(list(self._inputs), arrays)
         with errors_of_runtime(TargetError, "ONNX Runtime fails"):
             return tuple(np.asarray(result) for result in self.runtime.run(None, feed))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
+from flashir.backends.results import check_count, single
 from flashir.errors import InputError, TargetError
 from flashir.ir import DType, Graph, Value
 from flashir_torch.devices import device_of
@@ -34,16 +35,13 @@ class Session:
         self, call: Callable[..., Any], graph: Graph, device: torch.device, whole: torch.dtype | None = None
     ) -> None:
         self._call = call
-        self._inputs = graph.inputs
+        self._inputs, self._names = graph.inputs, [value.name for value in graph.inputs]
         self._device = device
         self._types = [input_type(value, whole) for value in graph.inputs]
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
-        results = self.outputs(arrays)
-        if len(results) != 1:
-            raise TargetError(f"the model has {len(results)} results, wanted one", where="torch")
-        return results[0]
+        return single(self.outputs(arrays), "torch")
 
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Run once, and return every result; narrow floats are converted to float32.
@@ -65,7 +63,7 @@ class Session:
 
     def resident(self, arrays: Sequence[Array]) -> Callable[[], tuple[torch.Tensor, ...]]:
         """A function that runs on these inputs, moved to the device beforehand, and waits. Raises InputError."""
-        self._check_count(len(arrays))
+        check_count(self._names, len(arrays), "torch")
         feed = tensors(self._inputs, arrays, self._types, self._device)
 
         def run() -> tuple[torch.Tensor, ...]:
@@ -79,7 +77,7 @@ class Session:
 
     def _results(self, arrays: Sequence[Array], kept: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         count = len(arrays)
-        self._check_count(count + len(kept))
+        check_count(self._names, count + len(kept), "torch")
         feed = tensors(self._inputs[:count], arrays, self._types[:count], self._device)
         try:
             result = self._call(*feed, *kept)
@@ -94,11 +92,6 @@ class Session:
         shapes = [[n if isinstance(n, int) else rows for n in value.type.shape] for value in self._inputs[first:]]
         types = self._types[first:]
         return [torch.zeros(shape, dtype=dtype, device=self._device) for shape, dtype in zip(shapes, types)]
-
-    def _check_count(self, count: int) -> None:
-        if count != len(self._inputs):
-            signature = ", ".join(f"{value.name}: {value.type}" for value in self._inputs)
-            raise InputError(f"the model takes ({signature}), got {count} inputs", where="torch")
 
 
 def input_type(value: Value, whole: torch.dtype | None) -> torch.dtype:

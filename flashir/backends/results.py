@@ -1,4 +1,4 @@
-"""The results of a run as a tuple, for graphs with one or several results."""
+"""The number of inputs and of results of a run, for graphs with one or several results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from flashir.backends.protocols import Array, Run
+from flashir.errors import InputError, TargetError, counted
 
 
 @runtime_checkable
@@ -22,3 +23,17 @@ class SeveralResults(Protocol):
 def results_of(run: Run, arrays: Sequence[Array]) -> tuple[Array, ...]:
     """Run, and return every result in the order of `return`. Raises the errors of the run."""
     return run.outputs(arrays) if isinstance(run, SeveralResults) else (np.asarray(run(arrays)),)
+
+
+def single(results: Sequence[Array], backend: str) -> Array:
+    """The result of a run. Raises TargetError if there are several."""
+    if len(results) != 1:
+        raise TargetError(f"the model has {len(results)} results, wanted one", where=backend)
+    return results[0]
+
+
+def check_count(names: Sequence[str], count: int, backend: str) -> None:
+    """Raise InputError if a run does not get as many inputs as there are names."""
+    if count != len(names):
+        listed = f" ({', '.join(names)})" if names else ""
+        raise InputError(f"the model takes {counted(len(names), 'input')}{listed}, got {count}", where=backend)

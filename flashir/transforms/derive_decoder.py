@@ -130,27 +130,26 @@ def _last_logits(walk: _Walk, ids: Value, counts: Value) -> Value:
 
 
 @dataclass(frozen=True)
-class ToPrefill(Pass):
-    """`model(ids)` -> `prefill(ids, lengths)`, the logits of the last tokens and the states; see `to_prefill`."""
-
-    name = "to-prefill"
+class _Derive(Pass):
     optional = False
     max_len: int | None = None
     length: int | None = None
+
+
+class ToPrefill(_Derive):
+    """`model(ids)` -> `prefill(ids, lengths)`, the logits of the last tokens and the states; see `to_prefill`."""
+
+    name = "to-prefill"
 
     def apply(self, graph: Graph) -> Graph:
         """The prefill graph. Raises SettingError if the model cannot be decoded."""
         return to_prefill(graph, max_len=self.max_len, length=self.length)[0]
 
 
-@dataclass(frozen=True)
-class ToStep(Pass):
+class ToStep(_Derive):
     """`model(ids)` -> `step(ids, *states)`, the logits and the new states; see `to_step`."""
 
     name = "to-step"
-    optional = False
-    max_len: int | None = None
-    length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         """The step graph. Raises SettingError if the model cannot be decoded."""
@@ -158,14 +157,10 @@ class ToStep(Pass):
         return to_step(graph, states, max_len=self.max_len, length=self.length)
 
 
-@dataclass(frozen=True)
-class ToExtend(Pass):
+class ToExtend(_Derive):
     """`model(ids)` -> `extend(ids, positions, *states)`, the logits and the new states; see `to_extend`."""
 
     name = "to-extend"
-    optional = False
-    max_len: int | None = None
-    length: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         """The graph for any number of further tokens. Raises SettingError if the model cannot be decoded."""
