@@ -88,6 +88,6 @@ def _parts(b: Builder, heads: Sequence[Value]) -> Node | None:
     """The split whose results, reshaped, are these heads in order."""
     shaped = [_by(b, head, "reshape") for head in heads]
     first = None if shaped[0] is None else _by(b, shaped[0].operands[0], "split")
-    if first is None or [each and each.operands[0] for each in shaped] != list(first.outputs):
+    if first is None or [reshape and reshape.operands[0] for reshape in shaped] != list(first.outputs):
         return None
     return first

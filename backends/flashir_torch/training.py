@@ -28,8 +28,8 @@ from flashir_torch.session import Array, input_type, tensors
 
 def trained_graph(graph: Graph) -> Graph:
     """A lowered graph with float32 weights and narrow logits, as it is trained."""
-    for each in (WideParams(), LateCasts(), NarrowResults()):
-        graph = each.apply(graph)
+    for transform in (WideParams(), LateCasts(), NarrowResults()):
+        graph = transform.apply(graph)
     return graph
 
 

@@ -245,19 +245,19 @@ def export(
     folder = out or Path(f"{Path(model).stem or model}-export")
     if not force:
         check_free(folder)
-    found = source.find(model, settings, size, task)
-    refuse_unused(ctx, found, "batch", "seq_len")
-    if length is not None and not divides_by_length(found.model):
-        raise SettingError(f"--length {length} does nothing: @{found.model.name} does not divide by the length")
-    found = replace(found, tokenizer=tokenizer or found.tokenizer)
+    loaded = source.find(model, settings, size, task)
+    refuse_unused(ctx, loaded, "batch", "seq_len")
+    if length is not None and not divides_by_length(loaded.model):
+        raise SettingError(f"--length {length} does nothing: @{loaded.model.name} does not divide by the length")
+    loaded = replace(loaded, tokenizer=tokenizer or loaded.tokenizer)
     ends = None
     if end_token:
-        ends = sorted(ends_of(found, reader_of(found, tokenizer), end_token))
-    page = _page(found, web_runtime) if web else None
-    weights = found.weights(params, seed, strict)
+        ends = sorted(ends_of(loaded, reader_of(loaded, tokenizer), end_token))
+    page = _page(loaded, web_runtime) if web else None
+    weights = loaded.weights(params, seed, strict)
     commit = partial(
         write,
-        found.model,
+        loaded.model,
         folder,
         target,
         weights.arrays,
@@ -273,11 +273,11 @@ def export(
         ends=ends,
         max_len=max_len,
         length=length,
-        tokenizer=found.tokenizer,
-        reading=found.reading,
-        labels=found.labels,
+        tokenizer=loaded.tokenizer,
+        reading=loaded.reading,
+        labels=loaded.labels,
         quantize=quantize and quantize.value,
-        text=None if text is None else _rows(found, text),
+        text=None if text is None else _rows(loaded, text),
         tolerance=GROWTH if tolerance is None else tolerance,
         force=force or web,  # the files of the page are already in the folder
         batch=batch,
@@ -325,13 +325,13 @@ def export(
         console.say(f"python -m http.server --directory {quote(str(folder))}, then open http://localhost:8000")
 
 
-def _page(found: Source, runtime: Path | None) -> WebPage:
+def _page(loaded: Source, runtime: Path | None) -> WebPage:
     from flashir.cli.web_page import WebPage
 
-    return WebPage.of(found, runtime)
+    return WebPage.of(loaded, runtime)
 
 
-def _rows(found: Source, file: Path) -> list[Batch]:
+def _rows(loaded: Source, file: Path) -> list[Batch]:
     """The first rows of a text, tokenised for the model. Raises InputError."""
     from flashir.cli import tokens
     from flashir.generation.generate import longest
@@ -341,18 +341,20 @@ def _rows(found: Source, file: Path) -> list[Batch]:
     from flashir.train.data import documents, tokenised
     from flashir.train.task import check_tokenizer, vocabulary_of
 
-    need_logits(found.model, "it has no perplexity")
-    used = tokens.tokenizer_of(found.word, vocabulary_of(found.model), found.tokenizer)
-    used = used.reads(found.reading or PLAIN)
-    check_tokenizer(found.model, used)
-    length = min(LENGTH, longest(found.model, None) or LENGTH)
+    need_logits(loaded.model, "it has no perplexity")
+    used = tokens.tokenizer_of(loaded.word, vocabulary_of(loaded.model), loaded.tokenizer)
+    used = used.reads(loaded.reading or PLAIN)
+    check_tokenizer(loaded.model, used)
+    length = min(LENGTH, longest(loaded.model, None) or LENGTH)
     corpus = tokenised(documents([file]), used)
-    batches = text_batches(corpus, found.model, 1, length)
+    batches = text_batches(corpus, loaded.model, 1, length)
     return [*islice(batches.once(), -(-TOKENS // length))]
 
 
-def _quantised_text(found: Quantised, size: int) -> str:
+def _quantised_text(narrow: Quantised, size: int) -> str:
     """The size and the perplexity of quantised weights, as text."""
-    before, after = console.size(found.float_bytes), console.size(size)
-    cost = f"{console.large(found.float_perplexity, 5)} -> {console.large(found.perplexity, 5)} ({found.growth:+.3%})"
-    return f"{found.kind}  {before} -> {after}, perplexity {cost} on {found.tokens:,} tokens {found.text}"
+    before, after = console.size(narrow.float_bytes), console.size(size)
+    cost = (
+        f"{console.large(narrow.float_perplexity, 5)} -> {console.large(narrow.perplexity, 5)} ({narrow.growth:+.3%})"
+    )
+    return f"{narrow.kind}  {before} -> {after}, perplexity {cost} on {narrow.tokens:,} tokens {narrow.text}"

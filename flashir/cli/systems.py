@@ -52,8 +52,8 @@ def shaped(names: Sequence[str], depth: int, width: int, settings: Mapping[str, 
 
 def build(name: str, settings: Mapping[str, Any]) -> Build:
     """How to make a system of a depth and a width. Raises SettingError that lists the settings that no system has."""
-    known = {each: accepted(SYSTEMS[each][0], settings) for each in SYSTEMS}
-    if odd := [key for key in settings if not any(key in each for each in known.values())]:
+    known = {system: accepted(SYSTEMS[system][0], settings) for system in SYSTEMS}
+    if odd := [key for key in settings if not any(key in accepting for accepting in known.values())]:
         problems = [f"no system has the setting {key}={str(settings[key]).lower()}" for key in odd]
         raise SettingError(problems, where="-s")
     return partial(_built, name, {**known[name], **SYSTEMS[name][1]})

@@ -33,5 +33,5 @@ def fitted(budget: int, systems: Mapping[str, Build], depth: int, width: int) ->
         by_depth = {layers: build(layers, width) for layers in range(min(FEWEST_LAYERS, depth), 2 * depth + 1)}
         best = min(by_depth, key=lambda layers: distance(by_depth[layers]))
         widths = range(max(WIDTHS, width - 4 * WIDTHS), width + 5 * WIDTHS, WIDTHS)
-        models[name] = min([by_depth[best], *(build(best, each) for each in widths)], key=distance)
+        models[name] = min([by_depth[best], *(build(best, other) for other in widths)], key=distance)
     return models

@@ -57,7 +57,7 @@ def _draw_reach(axes: Any, rows: Rows, name: str) -> None:
     """Accuracy against the distance, or perplexity against the position."""
     if "accuracy" in rows[0]:
         distances = list(rows[0]["accuracy"])
-        shares = np.mean([[row["accuracy"][each] for each in distances] for row in rows], 0)
+        shares = np.mean([[row["accuracy"][distance] for distance in distances] for row in rows], 0)
         axes.plot(distances, shares, label=name, linewidth=1.2, marker="o")
         axes.set(title="Right answers", xlabel="chunks back", ylabel="share", ylim=(-0.03, 1.03))
     else:

@@ -67,34 +67,34 @@ def _summary(rows: Rows) -> dict[str, Any]:
     }
     if "accuracy" in chosen[0]:
         distances = chosen[0]["accuracy"]
-        summary["accuracy"] = {each: [row["accuracy"][each] for row in chosen] for each in distances}
+        summary["accuracy"] = {distance: [row["accuracy"][distance] for row in chosen] for distance in distances}
     return summary
 
 
 def table(rows: Rows) -> str:
     """A Markdown table with a line per system: accuracy by distance for a task, perplexity for a text."""
     summed = summaries(rows)
-    baseline = next((each["perplexity"] for each in summed if each["name"] == BASELINE and "perplexity" in each), None)
-    distances = next((list(each["accuracy"]) for each in summed if "accuracy" in each), [])
+    baseline = next((row["perplexity"] for row in summed if row["name"] == BASELINE and "perplexity" in row), None)
+    distances = next((list(row["accuracy"]) for row in summed if "accuracy" in row), [])
     head = ["system", "parameters", "layers", "chunk", "rate", "seeds", "train loss"]
     if distances:
-        head += [f"right at {each}" for each in distances]
+        head += [f"right at {distance}" for distance in distances]
     else:
         head += ["perplexity", "least to largest", *([f"against {BASELINE}"] if baseline else [])]
     lines = [[*head, "tokens/s"]]
-    for each in summed:
-        cells = [each["name"], f"{each['parameters'] / 1e6:.3f}M", str(each["depth"]), str(each["chunk"] or "-")]
-        if "perplexity" not in each:
-            lines.append([*cells, f"diverged: {'; '.join(each['failed'])}", *[""] * (len(lines[0]) - 5)])
+    for row in summed:
+        cells = [row["name"], f"{row['parameters'] / 1e6:.3f}M", str(row["depth"]), str(row["chunk"] or "-")]
+        if "perplexity" not in row:
+            lines.append([*cells, f"diverged: {'; '.join(row['failed'])}", *[""] * (len(lines[0]) - 5)])
             continue
-        cells += [f"{each['learning_rate']:.2g}", str(each["seeds"]), f"{each['train_loss']:.4f}"]
+        cells += [f"{row['learning_rate']:.2g}", str(row["seeds"]), f"{row['train_loss']:.4f}"]
         if distances:
-            cells += [_shares(each["accuracy"][distance]) for distance in distances]
+            cells += [_shares(row["accuracy"][distance]) for distance in distances]
         else:
-            low, high = each["spread"]
-            cells += [f"{each['perplexity']:.3f}", f"{low:.3f} to {high:.3f}"]
-            cells += [f"{each['perplexity'] / baseline - 1:+.1%}"] if baseline else []
-        lines.append([*cells, f"{each['tokens_per_second']:,.0f}"])
+            low, high = row["spread"]
+            cells += [f"{row['perplexity']:.3f}", f"{low:.3f} to {high:.3f}"]
+            cells += [f"{row['perplexity'] / baseline - 1:+.1%}"] if baseline else []
+        lines.append([*cells, f"{row['tokens_per_second']:,.0f}"])
     lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

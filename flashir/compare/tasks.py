@@ -162,7 +162,7 @@ class Recall(Task):
 
     def _ask(self, draw: np.random.Generator, known: tuple[Ids, Ids]) -> tuple[Ids, Ids]:
         order = np.argsort(draw.random(known[0].shape), 1)
-        keys, values = (np.take_along_axis(each, order, 1) for each in known)
+        keys, values = (np.take_along_axis(symbols, order, 1) for symbols in known)
         return keys, values
 
 

@@ -57,8 +57,8 @@ class OneGraph:
             ids = np.zeros(own.shape, np.result_type(*rows))
             ids[own] = np.concatenate([row[start : start + self.piece] for row in rows])
             places = np.where(own, (position + start)[:, None] + np.arange(own.shape[1]), -1)
-            found, kept = self.extend([ids, places], kept)
-            logits = np.where((left > 0)[:, None], found[:, 0], logits) if start else found[:, 0]
+            last, kept = self.extend([ids, places], kept)
+            logits = np.where((left > 0)[:, None], last[:, 0], logits) if start else last[:, 0]
         return logits, kept
 
 

@@ -152,8 +152,8 @@ def evaluate_labels(run: Runnable, batches: LabelledBatches, data: Labelled, rep
         counts += np.bincount(real, minlength=width)
         predicted += np.bincount(best, minlength=width)
         right += np.bincount(real[real == best], minlength=width)
-    of_each = (tuple(map(int, each)) for each in (counts, right, predicted))
-    return LabelEvaluation(batches.task, len(data), data.names, total, *of_each)
+    of_labels = (tuple(map(int, numbers)) for numbers in (counts, right, predicted))
+    return LabelEvaluation(batches.task, len(data), data.names, total, *of_labels)
 
 
 def _scores(run: Runnable, batches: TextBatches | LabelledBatches, report: Report) -> Iterator[tuple[Array, Array]]:

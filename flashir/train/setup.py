@@ -39,7 +39,7 @@ ROOM = 0.5
 def width_of(model: Graph) -> int:
     """The width of a model, d of the first float [b, t, d] in it."""
     types = [value.type for node in model.nodes for value in node.outputs]
-    widths = (each.shape[-1] for each in types if each.dtype.is_float and each.rank == 3)
+    widths = (type_.shape[-1] for type_ in types if type_.dtype.is_float and type_.rank == 3)
     return next((width for width in widths if isinstance(width, int)), RATED_WIDTH)
 
 

@@ -235,8 +235,8 @@ def rows(name: str, present: Mapping[str, Consumer], opset: int, folder: Path) -
         causal = CAUSAL in what.split(", ")
         length = LENGTH if causal and divides_by_length(model) else None
         decoder: dict[str, Any] = {"decode": True, "max_len": CAPACITY, "length": length} if causal else {}
-        made = flashir.export(model, out, portable=True, opset=opset, seq_len=SEQ_LEN, **decoder)
-        wanted = flashir.interpret(made.plan.graph, flashir.init(made.plan.graph), ids)[0]
+        exported = flashir.export(model, out, portable=True, opset=opset, seq_len=SEQ_LEN, **decoder)
+        wanted = flashir.interpret(exported.plan.graph, flashir.init(exported.plan.graph), ids)[0]
         yield _line(what, (cell(model_error, load, out, ids, wanted) for load in present.values()))
         if causal:
             errors = (cell(decoder_error, load, out, ids, wanted) for load in present.values())

@@ -119,12 +119,12 @@ def _code(layer: Op, workload: Workload, target: str, place: Place, masked: bool
         name: nn.Parameter(torch.empty(spec.shape, dtype=TYPES[place.dtype], device="meta"))
         for name, spec in layer.params.items()
     }
-    made, bodies = module(graph, blank), {}
-    for node in made.graph.find_nodes(op="get_attr"):
-        if isinstance(body := made._modules.get(node.target), fx.GraphModule):
+    whole, bodies = module(graph, blank), {}
+    for node in whole.graph.find_nodes(op="get_attr"):
+        if isinstance(body := whole._modules.get(node.target), fx.GraphModule):
             node.target = f"_{'masked' if masked else 'plain'}_{node.target}"
             bodies[node.target] = body
-            made.add_module(node.target, body)
-    made.recompile()
+            whole.add_module(node.target, body)
+    whole.recompile()
     types = tuple(TYPES[value.type.dtype] for value in graph.inputs)
-    return Code(type(made).forward, bodies, Given(settled.model), types)
+    return Code(type(whole).forward, bodies, Given(settled.model), types)

@@ -120,7 +120,7 @@ class Labelled:
         return self._only([n for n in range(len(self)) if n not in held]), self._only(sorted(held))
 
     def _only(self, numbers: Sequence[int]) -> Labelled:
-        inputs, labels = (tuple(each[number] for number in numbers) for each in (self.inputs, self.labels))
+        inputs, labels = (tuple(rows[number] for number in numbers) for rows in (self.inputs, self.labels))
         return replace(self, inputs=inputs, labels=labels)
 
 
@@ -150,32 +150,33 @@ def labelled(
             of its labels, a label without a name, nothing to read.
     """
     problems: list[str] = []
-    found = list(_examples(paths, task, width, problems, progress))
-    names = tuple(names) or _sorted({name for example in found for name in example.labels if name is not None})
-    for example in found:
+    examples = list(_examples(paths, task, width, problems, progress))
+    names = tuple(names) or _sorted({name for example in examples for name in example.labels if name is not None})
+    for example in examples:
         unknown = [name for name in dict.fromkeys(example.labels) if name is not None and name not in names]
         problems += [f"{example.where}: there is no label {name!r}{suggest(name, names)}" for name in unknown]
-    encoded = [] if problems else _encoded(found, task, tokenizer, problems)
-    if not problems and not any(name is not None for example in found for name in example.labels):
+    encoded = [] if problems else _encoded(examples, task, tokenizer, problems)
+    if not problems and not any(name is not None for example in examples for name in example.labels):
         problems.append("no example has a label")
     if problems:
         raise InputError(listed(problems), where="data", hint=f"give {SHAPES[task]}")
     places = {name: number for number, name in enumerate(names)}
     return Labelled(
         tuple(ids for ids, _ in encoded),
-        tuple(_numbered(example, ends, len(ids), task, places) for example, (ids, ends) in zip(found, encoded)),
+        tuple(_numbered(example, ends, len(ids), task, places) for example, (ids, ends) in zip(examples, encoded)),
         tuple(names),
-        found[0].where.rpartition(":")[0],
+        examples[0].where.rpartition(":")[0],
     )
 
 
 def label_names(paths: Paths, task: str, width: int | None = None) -> tuple[str, ...]:
     """The names of the labels in files, numbers in their order and before others. Raises InputError."""
     problems: list[str] = []
-    found = {name for each in _examples(paths, task, width, problems) for name in each.labels if name is not None}
+    examples = _examples(paths, task, width, problems)
+    used = {name for example in examples for name in example.labels if name is not None}
     if problems:
         raise InputError(listed(problems), where="data", hint=f"give {SHAPES[task]}")
-    return _sorted(found)
+    return _sorted(used)
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
@@ -258,12 +259,12 @@ def _encoded(
 ) -> list[tuple[Array, Array]]:
     """The input of each example, and the place of the last token of each of its parts."""
     if tokenizer is None:
-        return [(each.features, np.arange(len(each.features))) for each in examples if each.features is not None]
-    texts = [f" {part}" if number else part for each in examples for number, part in enumerate(each.parts)]
-    found = iter(tokenizer.encode_each(texts))
+        return [(rows, np.arange(len(rows))) for rows in (example.features for example in examples) if rows is not None]
+    texts = [f" {part}" if number else part for example in examples for number, part in enumerate(example.parts)]
+    encodings = iter(tokenizer.encode_each(texts))
     encoded = []
     for example in examples:
-        pieces = [next(found) for _ in example.parts]
+        pieces = [next(encodings) for _ in example.parts]
         if empty := [part for part, piece in zip(example.parts, pieces, strict=True) if not len(piece)]:
             problems.append(f"{example.where}: {empty[0]!r} has no tokens")
         ids = np.concatenate(pieces).astype(np.int64)
