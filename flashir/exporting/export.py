@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,12 @@ def export(
     files = {**writer.files, **config}
     metadata = _metadata(ready.plan, None if params is not None else seed, labels, beside, ends)
 
-    path = _committed(folder, files, beside, partial(writer.write, folder, metadata), force)
+    def commit() -> Path:
+        if not force:
+            check_free(folder)  # again, because another export may have finished meanwhile
+        return with_files(folder, files, lambda: writer.write(folder, metadata))
+
+    path = commit() if beside is None else beside.put(folder, commit)
     verified = writer.verify(path)
     others = (*files, *(() if beside is None else (TOKENIZER,)))
     return Exported(
@@ -177,22 +181,6 @@ def _tokenizer(
         return beside, () if beside is None else beside.ends
     ends = tuple(ends)
     return None if beside is None else beside.ending(ends), ends
-
-
-def _committed(
-    folder: Path, files: Mapping[str, bytes], beside: Beside | None, write: Callable[[], Path], force: bool
-) -> Path:
-    """Write the artefact, its further files and its tokenizer, and commit them together. Returns the main file."""
-
-    def commit() -> Path:
-        if not force:
-            check_free(folder)  # again, because another export may have finished meanwhile
-        return write()
-
-    def commit_files() -> Path:
-        return with_files(folder, files, commit)
-
-    return commit_files() if beside is None else beside.put(folder, commit_files)
 
 
 def _metadata(

@@ -11,15 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from flashir.ir.dims import Dim
 from flashir.ir.limits import LONGEST_NAME
 from flashir.ir.types import DType, TensorType
-
-if TYPE_CHECKING:
-    import networkx as nx
-
 
 MODEL_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_.+-]{{0,{LONGEST_NAME - 1}}}\Z")  # as in the grammar
 VALUE_NAME = re.compile(rf"[A-Za-z_0-9][A-Za-z0-9_.]{{0,{LONGEST_NAME - 1}}}\Z")
@@ -100,15 +95,3 @@ class Graph:
     def producers(self) -> dict[Value, Node]:
         """The node that computes each value."""
         return {value: node for node in self.nodes for value in node.outputs}
-
-    def digraph(self) -> nx.DiGraph[Value]:
-        """The values as a networkx graph with edges from operands to results. Each result has its `node`."""
-        import networkx as nx
-
-        graph: nx.DiGraph[Value] = nx.DiGraph()
-        graph.add_nodes_from(self.inputs)
-        for node in self.nodes:
-            for result in node.outputs:
-                graph.add_node(result, node=node)
-                graph.add_edges_from((operand, result) for operand in node.operands)
-        return graph

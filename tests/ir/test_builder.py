@@ -104,18 +104,6 @@ def test_producers_are_known() -> None:
     assert b.finish(y).producers() == {y: node}
 
 
-def test_the_graph_is_one_of_networkx_too() -> None:
-    import networkx as nx
-
-    b = Builder()
-    x = b.input("x", "f32[2]")
-    y = b.relu(x)
-    graph = b.finish(b.add(x, y)).digraph()
-    assert nx.is_directed_acyclic_graph(graph)
-    assert set(graph.successors(x)) == {y, *graph.successors(y)}
-    assert graph.nodes[y]["node"].op == "relu"
-
-
 @pytest.mark.parametrize(
     ("shapes", "result"),
     [
