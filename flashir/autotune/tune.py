@@ -24,7 +24,8 @@ from flashir.planning.extent import Extent
 from flashir.planning.measurements.correct import with_measurements
 from flashir.planning.measurements.key import where
 from flashir.planning.measurements.statistics import Timing
-from flashir.planning.measurements.store import Store, Trial, choices_text, digest, new_tuning, now
+from flashir.planning.measurements.store import Store, choices_text, digest, new_tuning, now
+from flashir.planning.measurements.trial import Trial
 from flashir.planning.plan import Plan, by_hand, planned
 from flashir.planning.predict import Predictor
 from flashir.planning.workload import Workload

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import hypot, inf
 
 from flashir.errors import SettingError
 from flashir.ir.graph import Attr
 from flashir.ops import OPS
+from flashir.planning.measurements.statistics import Timing
 from flashir.transforms.settle_choices import Settings, SettingsViews, attribute_of
 
 POLICIES = ("quality", "fastest")
 QUALITY_SLACK = 1.05
 """The policy `quality` accepts candidates up to this many times as slow as the fastest."""
+
+DOUBT = 3.0
+"""A measured difference decides against the predicted candidate from this many standard errors on."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,30 @@ def best(candidates: Sequence[Candidate], policy: str) -> Candidate:
     close = [candidate for candidate in candidates if candidate.ms <= QUALITY_SLACK * fastest.ms]
     largest = max(map(quality, close))
     return min((candidate for candidate in close if quality(candidate) == largest), key=lambda candidate: candidate.ms)
+
+
+def preferred(candidates: Sequence[Candidate], policy: str) -> Candidate:
+    """Return the candidate that the policy prefers, or the predicted one if measurements cannot tell them apart.
+
+    The predicted one is what the policy prefers without measurements. It is kept if the policy prefers it when it takes
+    less time by `DOUBT` standard errors of the difference. Its timing and those of others are from the same rounds.
+    """
+    favourite = best(candidates, policy)
+    planned = best([replace(candidate, measured_ms=None, correction=1.0) for candidate in candidates], policy).settings
+    predicted = next(candidate for candidate in candidates if candidate.settings == planned)
+    if predicted is favourite or predicted.measured_ms is None or favourite.measured_ms is None:
+        return favourite
+    doubt_ms = DOUBT * hypot(_error_ms(predicted), _error_ms(favourite))
+    hopeful = replace(predicted, measured_ms=max(predicted.measured_ms - doubt_ms, 0.0))
+    others = [candidate for candidate in candidates if candidate is not predicted]
+    return predicted if best([hopeful, *others], policy) is hopeful else favourite
+
+
+def _error_ms(candidate: Candidate) -> float:
+    """The standard error of the measured time; infinite if it is unknown."""
+    if candidate.measured_ms is None or candidate.spread_ms is None or candidate.runs is None:
+        return inf
+    return Timing(candidate.measured_ms, candidate.spread_ms, candidate.runs).error_ms
 
 
 def check_policy(policy: str) -> None:

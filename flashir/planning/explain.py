@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 
 from flashir.ir.graph import Attr
-from flashir.planning.candidates import QUALITY_SLACK, Candidate
+from flashir.planning.candidates import QUALITY_SLACK, Candidate, best
 from flashir.transforms.settle_choices import Slot
 
 TIE = 0.001  # candidates closer than this take the same time
@@ -36,11 +36,22 @@ def _compared(chosen: Candidate, candidates: Sequence[Candidate], policy: str, s
         candidates = [candidate for candidate in candidates if candidate.measured_ms is not None]
     if len(candidates) == 1:
         return "No other candidate was measured."
+    if chosen.measured_ms is not None and (rival := best(candidates, policy)) is not chosen:
+        return _kept(chosen, rival, slots)
     sentences = []
     for slot in slots:
         alike = [candidate for candidate in candidates if _same(candidate, chosen, slots, but=slot)]
         sentences.append((_quality if slot.choice.changes_function else _fastest)(slot, chosen, alike, policy))
     return " ".join(filter(None, sentences))
+
+
+def _kept(chosen: Candidate, rival: Candidate, slots: Sequence[Slot]) -> str:
+    """`Chunk 256 is kept as predicted: chunk 128 takes 1.2% less as measured, which is within the doubt.`"""
+    differing = [slot for slot in slots if chosen.settings.get(slot.name) != rival.settings.get(slot.name)]
+    own, other = (
+        ", ".join(slot.text(candidate.settings.get(slot.name)) for slot in differing) for candidate in (chosen, rival)
+    )
+    return f"{_capital(own)} is kept as predicted: {other} {_against(rival, chosen)}, which is within the doubt."
 
 
 def _same(one: Candidate, other: Candidate, slots: Sequence[Slot], *, but: Slot) -> bool:

@@ -16,7 +16,7 @@ from flashir.ir.parameter_count import parameter_count
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import fitted
 from flashir.ops import OPS
-from flashir.planning.candidates import Candidate, best, check_policy
+from flashir.planning.candidates import Candidate, check_policy, preferred
 from flashir.planning.explain import explain
 from flashir.planning.extent import Extent
 from flashir.planning.predict import Predictor
@@ -183,7 +183,7 @@ def planned(
         target, workload, policy: as for `plan`.
         among: the candidates that may be chosen; None for all.
     """
-    chosen = best(candidates if among is None else among, policy)
+    chosen = preferred(candidates if among is None else among, policy)
     settled = settle(graph, chosen.settings)
     return Plan(
         graph=settled,

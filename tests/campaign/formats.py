@@ -138,7 +138,8 @@ def _curve(folder: Path) -> object:
 
 
 def _make_store(folder: Path) -> None:
-    from flashir.planning.measurements.store import Store, Trial, new_tuning, now
+    from flashir.planning.measurements.store import Store, new_tuning, now
+    from flashir.planning.measurements.trial import Trial
 
     with Store(folder / "tune.sqlite", write=True) as store:
         for n in range(12):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import exp
+from random import Random
 from typing import Any
 
 from flashir.ops.attention.chunk_choices import STRATEGIES
 from flashir.planning.candidates import Candidate
-from flashir.planning.measurements.store import Trial, new_tuning, now
+from flashir.planning.measurements.store import new_tuning, now
+from flashir.planning.measurements.trial import Trial
 from flashir.transforms.settle_choices import Settings
 
 CHUNKS = (64, 128, 256, 512, 1024)
@@ -83,6 +86,20 @@ class FakeMeasurer:
 
     def close(self, candidate: Candidate) -> None:
         self.open_now.discard(choice_of(candidate))
+
+
+class NoisyMeasurer(FakeMeasurer):
+    """Knows the times, on a machine whose clock runs unevenly, and where other work slows down single runs."""
+
+    def __init__(self, times: Mapping[Settings, float], seed: int) -> None:
+        super().__init__(times)
+        self.random = Random(seed)
+        self.slowness = 1.0
+
+    def sample(self, candidate: Candidate) -> float:
+        if self.random.random() < 0.1:
+            self.slowness = self.random.choice((1.0, 1.3, 2.0))
+        return super().sample(candidate) * self.slowness * exp(abs(self.random.gauss(0, 0.1)))
 
 
 class Log:

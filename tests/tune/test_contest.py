@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count, pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from flashir.autotune import contest
 from flashir.autotune.contest import ROUNDS, Contest
 from flashir.ops.attention.chunk_choices import STRATEGIES
-from flashir.planning.candidates import QUALITY_SLACK, Candidate, best
+from flashir.planning.candidates import QUALITY_SLACK, Candidate, best, preferred
 from flashir.planning.measurements.statistics import Timing
 from flashir.transforms.settle_choices import Settings
-from tests.tune.support import CHUNKS, GRID, FakeMeasurer, Log, candidates, choice_of, chosen
+from tests.tune.support import CHUNKS, GRID, FakeMeasurer, Log, NoisyMeasurer, candidates, choice_of, chosen
 
 FLAT = {each: 10.0 + i for i, each in enumerate(GRID)}
 GIB = 2**30
@@ -146,6 +147,33 @@ def test_where_all_fail_nothing_is_measured() -> None:
 
 def earlier(spread: float, times: Sequence[float] = (10.0, 14.0, 20.0, 30.0, 40.0)) -> dict[int, Timing]:
     return {i: Timing(ms, spread * ms, ROUNDS if i == 0 else contest.SCREENING) for i, ms in enumerate(times)}
+
+
+def tuned(predicted: Mapping[Settings, float], real: Mapping[Settings, float], policy: str, seed: int) -> Settings:
+    """What is chosen after a contest on a noisy machine."""
+    found = Contest(candidates(predicted), NoisyMeasurer(real, seed), policy).run()
+    return preferred(measured(found), policy).settings
+
+
+@pytest.mark.parametrize("policy", ["fastest", "quality"])
+def test_on_a_noisy_machine_no_slower_candidate_than_the_planned_one_wins(policy: str) -> None:
+    predicted = {each: 10 * (1 + 0.01 * i) for i, each in enumerate(GRID)}
+    planned = best(candidates(predicted), policy).settings
+    slack = 1.0 if policy == "fastest" else QUALITY_SLACK
+    regrets = []
+    for seed in range(12):
+        errors = Random(seed)
+        real = {each: ms * errors.choice((0.8, 1.0, 1.2)) for each, ms in predicted.items()}
+        regrets.append(real[tuned(predicted, real, policy, seed)] / real[planned])
+    assert max(regrets) <= slack
+    assert min(regrets) < 0.85, "what is clearly faster wins"
+
+
+def test_where_measurements_tell_nothing_apart_the_plan_is_kept() -> None:
+    predicted = {each: 10 * (1 + 0.01 * i) for i, each in enumerate(GRID)}
+    equal = dict.fromkeys(GRID, 10.0)
+    kept = [tuned(predicted, equal, "fastest", seed) == GRID[0] for seed in range(12)]
+    assert sum(kept) >= 11
 
 
 def test_what_is_certain_already_is_not_measured_again() -> None:

@@ -19,13 +19,14 @@ import flashir
 from flashir.autotune import measure
 from flashir.autotune import tune as search
 from flashir.autotune.measure import DeviceMeasurer
-from flashir.backends.registry import backend
+from flashir.backends.registry import backend, backend_names
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
 from flashir.planning.measurements.key import store_path
 from flashir.planning.measurements.store import Store, new_tuning
 from flashir.planning.workload import Workload
 from flashir.transforms.settle_choices import Settings
-from tests.tune.support import Log, candidates, chosen
+from tests.backends.support import at_hand
+from tests.tune.support import Log, NoisyMeasurer, candidates, chosen
 
 TINY = flashir.model("flash", size="tiny", d_model=16, key_dim=8, vocab=32)
 
@@ -50,6 +51,26 @@ def test_tune_measures_some_and_plan_finds_them() -> None:
     )
     assert (later.chunk, later.cumsum) == (made.chunk, made.cumsum)
     assert "measured_ms" in str(later.as_dict()["candidates"])
+
+
+@pytest.mark.parametrize("name", [name for name in backend_names() if at_hand(name)])
+def test_tune_keeps_the_plan_where_nothing_is_told_apart(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On every target, with the times of a clock of our own: equal for all but noise, then one is clearly faster."""
+    target = f"{name}:cpu"
+    plan = flashir.plan(TINY, target, seq_len=100, policy="fastest")
+    times = {each.settings: 10.0 for each in plan.candidates}
+    monkeypatch.setattr(search, "DeviceMeasurer", lambda *_: NoisyMeasurer(times, seed=1))
+    made = tune(target=target, policy="fastest")
+    assert made.settings == plan.settings
+    if made.chosen.measured_ms != min(each.measured_ms for each in made.candidates if each.measured_ms is not None):
+        assert "is kept as predicted" in made.why
+    other = next(each.settings for each in made.candidates if each.measured_ms is not None and each != made.chosen)
+    times[other] = 5.0
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "another"))
+    assert tune(target=target, policy="fastest").settings == other
+    assert flashir.plan(TINY, target, seq_len=100, policy="fastest").settings == other
 
 
 @pytest.mark.slow

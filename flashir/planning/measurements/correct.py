@@ -21,7 +21,7 @@ from flashir.ir.graph import Attr
 from flashir.planning.candidates import Candidate
 from flashir.planning.measurements.key import store_path, where
 from flashir.planning.measurements.statistics import Timing
-from flashir.planning.measurements.store import Trial
+from flashir.planning.measurements.trial import Trial
 from flashir.planning.workload import Workload
 from flashir.transforms.settle_choices import settle
 

@@ -15,14 +15,13 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, fields, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
 from flashir.errors import ArtefactError, spoken
 from flashir.files.atomic import atomic_write
@@ -30,6 +29,7 @@ from flashir.files.foreign import guarded, parse_json, read_bytes, reason
 from flashir.files.sealed_json import is_whole, sealed
 from flashir.ir import Attr, Graph, dumps
 from flashir.planning.measurements.key import store_path
+from flashir.planning.measurements.trial import Trial
 
 SCHEMA = 4
 EXCHANGED = (2, 3, SCHEMA)  # schemas that `import_json` accepts; schema 2 has no digest
@@ -39,49 +39,6 @@ OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite 
 WRITER_WAITS_S = 30.0
 READER_WAITS_S = 1.0
 LISTED = 20  # at most so many problems of a file are shown
-
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, Meta(min_length=1, max_length=1000)]
-Count = Annotated[int, Meta(ge=1, le=2**32)]
-Milliseconds = Annotated[float, Meta(gt=0, le=1e12)]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The measurement of one candidate by one tuner.
-
-    Args:
-        model: SHA-256 of the IR text of the settled model, which includes its dtypes.
-        target: such as `onnx:cpu`.
-        device: the processor that ran it.
-        versions: the versions of the libraries, and of the driver if there is one, as JSON.
-        training: whether a training step was measured.
-        batch: rows.
-        seq_len: tokens per row.
-        tuning: the id of the tuner; its later trials replace its earlier ones.
-        choices: the value of each choice by name, as JSON, for display; the model includes them.
-        predicted_ms: predicted milliseconds at that time.
-        measured_ms: the median, in milliseconds.
-        spread_ms: the interquartile range of the runs, in milliseconds.
-        runs: the number of runs.
-        date: the time of the measurement, in UTC.
-    """
-
-    model: Digest
-    target: Name
-    device: Name
-    versions: Name
-    training: bool
-    batch: Count
-    seq_len: Count
-    tuning: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-    choices: Annotated[str, Meta(min_length=2, max_length=1000)]
-    predicted_ms: Milliseconds
-    measured_ms: Milliseconds
-    spread_ms: Annotated[float, Meta(ge=0, le=1e12)]
-    runs: Count
-    date: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$")]
-
 
 COLUMNS = tuple(column.name for column in fields(Trial))
 KEY = COLUMNS[: COLUMNS.index("tuning") + 1]

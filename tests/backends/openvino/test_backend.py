@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -185,6 +187,22 @@ def greedy(decoder: Any) -> list[list[int]]:
             begun[place] = decoder.extend(state, np.array([token]))
     _, logits = decoder.extend(begun[1][0], np.arange(19)[None] % 11)
     return [*texts, [int(np.argmax(logits[0]))]]
+
+
+@pytest.mark.slow
+def test_it_is_tuned_and_timed_from_the_command_line(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "flashir"]
+    about = ["flash", "--size", "tiny", "-s", "depth=1", "--target", TARGET, "--json"]
+    env = {**os.environ, "FLASHIR_CACHE": str(tmp_path)}
+    more = {"tune": ["--seq-len", "64"], "bench": ["--lengths", "64", "--rounds", "2", "-o", str(tmp_path)]}
+    tuned, timed = (
+        json.loads(subprocess.run([*run, verb, *about, *words], env=env, capture_output=True, check=True).stdout)
+        for verb, words in more.items()
+    )
+    assert tuned["measured_ms"] > 0
+    assert sum("measured_ms" in candidate for candidate in tuned["candidates"]) >= 3
+    assert [row["chunk"] for row in timed["rows"]] == [tuned["chunk"]], "bench plans by what was tuned"
+    assert timed["rows"][0]["median_ms"] > 0
 
 
 def test_an_artefact_is_loaded_and_gives_its_parameters_back(tmp_path: Path) -> None:
