@@ -12,7 +12,7 @@ from flashir.ir import Graph, TensorType
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ops.decode.context import SPARE
 from flashir.transforms.derive_decoder import to_extend, to_prefill, to_step
-from flashir.transforms.first_result import first_result
+from flashir.transforms.select_results import first_result
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,24 @@ class SeveralResults(Protocol):
     def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Run, and return every result in the order of `return`. Raises the errors of a call."""
         ...
+
+
+@dataclass(frozen=True)
+class SelectedResults:
+    """A `Run` that returns some results of another, by their places."""
+
+    run: Run
+    places: tuple[int, ...]
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """Run, and return the only result."""
+        (result,) = self.outputs(arrays)
+        return result
+
+    def outputs(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run, and return the selected results."""
+        results = results_of(self.run, arrays)
+        return tuple(results[place] for place in self.places)
 
 
 def results_of(run: Run, arrays: Sequence[Array]) -> tuple[Array, ...]:

@@ -31,6 +31,7 @@ def check(
     settings: options.Settings = None,
     size: options.Size = None,
     task: options.Task = None,
+    output: options.Outputs = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,7 +121,7 @@ def check(
     slopes: Comparison | None = None
     with meter() as step:
         for name in names:
-            loaded = source.find(model, settings, size, task, exports=name)
+            loaded = source.find(model, settings, size, task, outputs=output, exports=name)
             refuse_unused(ctx, loaded, "seq_len")
             if settled is not None:
                 loaded = replace(loaded, model=settle(loaded.model, {"chunk": settled}))

@@ -31,6 +31,7 @@ def eval(
             rich_help_panel=options.DATA,
         ),
     ],
+    output: options.Outputs = None,
     target: options.Target = "onnx:cpu",
     seq_len: Annotated[
         int | None,
@@ -87,7 +88,7 @@ def eval(
     from flashir.train.examples import labelled_batches, read_examples
     from flashir.train.task import feature_width, scores_of, task_of
 
-    loaded = source.find(model, exports=target)
+    loaded = source.find(model, outputs=output, exports=target)
     weights = loaded.weights(params, None, strict)
     _refuse_untrained(loaded, weights)
     scores_of(loaded.model)

@@ -51,6 +51,7 @@ def export(
     settings: options.Settings = None,
     size: options.Size = None,
     task: options.Task = None,
+    output: options.Outputs = None,
     target: options.Target = "onnx:cpu",
     batch: options.Batch = 1,
     seq_len: options.SeqLen = 4096,
@@ -245,7 +246,7 @@ def export(
     folder = out or Path(f"{Path(model).stem or model}-export")
     if not force:
         check_free(folder)
-    loaded = source.find(model, settings, size, task)
+    loaded = source.find(model, settings, size, task, outputs=output)
     refuse_unused(ctx, loaded, "batch", "seq_len")
     if length is not None and not divides_by_length(loaded.model):
         raise SettingError(f"--length {length} does nothing: @{loaded.model.name} does not divide by the length")

@@ -29,6 +29,7 @@ def generate(
     settings: options.Settings = None,
     size: options.Size = None,
     task: options.Task = None,
+    output: options.Outputs = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="A prompt; repeat for a batch.", rich_help_panel=TEXT),
@@ -145,11 +146,11 @@ def generate(
     faults.of(Stops, stop or ())
     texts = faults.of(_prompts, prompt or (), prompt_file or ()) or []
     further = faults.of(_further, then or (), len(texts)) or []
-    loaded = faults.of(source.find, model, settings, size, task, exports=target, idle=True)
+    loaded = faults.of(source.find, model, settings, size, task, outputs=output, exports=target, idle=True)
     weights = reader = ends = None
     ids: list[list[int]] = []
     if loaded is not None:
-        faults.of(_refuse_model, loaded, {"params": params, "dtype": dtype}, length)
+        faults.of(_refuse_model, loaded, {"params": params, "dtype": dtype, "output": output}, length)
         weights = faults.of(loaded.weights, params if loaded.main is None else None, None, strict)
         reader = faults.of(reader_of, loaded, tokenizer)
         faults.of(source.only_one, "--end-token", end_token, "--ignore-end", ignore_end or None)

@@ -145,4 +145,13 @@ SpecialTokens = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output",
+        metavar="NAME",
+        help="Keep this result of the model, by its name; repeatable.  [default: all results]",
+        rich_help_panel=MODEL,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.", rich_help_panel=OUTPUT)]

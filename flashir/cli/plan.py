@@ -13,6 +13,7 @@ def plan(
     settings: options.Settings = None,
     size: options.Size = None,
     task: options.Task = None,
+    output: options.Outputs = None,
     target: options.Target = "onnx:cpu",
     batch: options.Batch = 1,
     seq_len: options.SeqLen = 4096,
@@ -40,7 +41,7 @@ def plan(
     from flashir.cli.candidates import show_plan
     from flashir.planning import plan as planning
 
-    loaded = source.find(model, settings, size, task)
+    loaded = source.find(model, settings, size, task, outputs=output)
     refuse_unused(ctx, loaded, "batch", "seq_len")
     planned = planning.plan(
         loaded.model,

@@ -27,6 +27,7 @@ def run(
     settings: options.Settings = None,
     size: options.Size = None,
     task: options.Task = None,
+    output: options.Outputs = None,
     target: options.Target = "onnx:cpu",
     text: Annotated[
         Path | None,
@@ -88,14 +89,8 @@ def run(
             "-o",
             "--out",
             metavar="FILE.npy",
-            help="Write the first result, such as the logits, or that of --output.",
+            help="Write the first result, such as the logits; with --output, that result.",
             rich_help_panel=options.OUTPUT,
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The result that -o writes, by its name in the model.", rich_help_panel=options.OUTPUT
         ),
     ] = None,
     as_json: options.Json = False,
@@ -121,10 +116,9 @@ def run(
 
     own = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     choices = {**own, "dtype": dtype, "policy": policy.value, "rechunk": rechunk}
-    loaded = source.find(model, settings, size, task, exports=target)
+    loaded = source.find(model, settings, size, task, outputs=output, exports=target)
     refuse_unused(ctx, loaded)
     source.only_one("--text", text, "--ids", ids)
-    place = _place_of(output, loaded.model, out)
     weights = loaded.weights(params, seed, strict, reference=verify)
     known: Tokenizer | None
     if ids is None:
@@ -143,7 +137,7 @@ def run(
     about = (known, out, beside, loaded.labels)
     result = report.Report.of(model, compiled.plan, used, input_ids, results, seconds, *about)
     if out is not None:
-        atomic_write(out, lambda file: np.save(file, results[place]))
+        atomic_write(out, lambda file: np.save(file, results[0]))
     if verify:
         inputs, limit = [input_ids, *named.values()], loaded.tolerance(compiled.model)
         result = result.verified(compiled.model, weights.rechunked(chunk, rechunk), inputs, results, limit)
@@ -158,20 +152,6 @@ def _named(model: Graph, first: Any, beside: dict[str, Any]) -> dict[str, Any]:
 
     names = {role: value.name for role, value in masking_inputs(model).items()}
     return undivided(model, first) | {names.get(role, role): array for role, array in beside.items()}
-
-
-def _place_of(output: str | None, model: Graph, out: Path | None) -> int:
-    """The index of the result to write. Raises InputError if there is none of that name, or no file for it."""
-    from flashir.errors import InputError, suggest
-
-    names = [value.name for value in model.outputs]
-    if output is None:
-        return 0
-    problems = [] if output in names else [f"the model has no result {output!r}{suggest(output, names)}"]
-    problems += ["--output needs -o FILE.npy, which writes the result"] if out is None else []
-    if problems:
-        raise InputError(problems, where="--output")
-    return names.index(output)
 
 
 def _as_tuple(results: Any) -> tuple[Any, ...]:

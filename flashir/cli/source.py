@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Source:
         reading: how training read texts, if a checkpoint or an artefact records it.
         labels: the names of the labels that the model predicts, if a checkpoint or an artefact records them.
         main: the main file of an artefact.
+        unneeded: the names of parameters that only results need which `--output` leaves out.
         metadata: the metadata of an artefact.
     """
 
@@ -51,6 +52,7 @@ class Source:
     labels: tuple[str, ...] = ()
     main: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    unneeded: frozenset[str] = frozenset()
 
     def weights(
         self, file: Path | None = None, seed: int | None = None, strict: bool = True, *, reference: bool = False
@@ -83,14 +85,34 @@ class Source:
             from flashir.models.checkpoint import read_params
             from flashir.models.parameters import checked, fitted
 
-            arrays = fitted(self.model, read_params(file), strict=strict)
+            arrays = self._needed(fitted(self.model, read_params(file), strict=strict))
             return Weights("file", checked(self.model, arrays) if self.kind == "export" else arrays, str(file))
         if self.params is not None:
-            return Weights("checkpoint", self.params, self.word)
+            return Weights("checkpoint", self._needed(self.params), self.word)
         if self.kind == "export" and seed is None:
             inside = Weights("artefact", None, self.word, random_seed(self.metadata))
-            return replace(inside, arrays=self._stored()) if reference else inside
+            return replace(inside, arrays=self._needed(self._stored())) if reference else inside
         return Weights("random", None, seed=seed or 0)
+
+    def _needed(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The parameters without unneeded ones."""
+        return {name: array for name, array in arrays.items() if name not in self.unneeded}
+
+    def returning(self, names: Sequence[str]) -> Source:
+        """The same model with these results alone. Labels belong to the first one. Raises InputError."""
+        from flashir.backends.results import SelectedResults
+        from flashir.models.parameters import possible_names
+        from flashir.transforms.select_results import select_results
+
+        model = select_results(self.model, names)
+        places = tuple(self.model.outputs.index(value) for value in model.outputs)
+        return replace(
+            self,
+            model=model,
+            run=self.run and SelectedResults(self.run, places),
+            labels=self.labels if places[0] == 0 else (),
+            unneeded=frozenset(possible_names(self.model) - possible_names(model)),
+        )
 
     def _stored(self) -> Mapping[str, npt.NDArray[Any]]:
         """The parameters stored in an artefact. Raises ArtefactError if they cannot be read."""
@@ -118,6 +140,7 @@ def find(
     size: str | None = None,
     task: str | None = None,
     *,
+    outputs: Sequence[str] | None = None,
     exports: str | None = None,
     lean: bool = False,
     idle: bool = False,
@@ -128,14 +151,30 @@ def find(
         word: MODEL as typed. A name of the zoo wins over a folder, which can be typed as `./flash`.
         settings: `key=value` texts, for a model of the zoo.
         size, task: further settings.
+        outputs: the names of the results to keep, if not all.
         exports: accept an exported model, and load it on the device of this target.
         lean: load an exported model with little memory.
         idle: do not load the function of an exported model.
 
     Raises:
         SettingError: the name is unknown; or settings are malformed, unknown, or not possible for this model.
+        InputError: the model has no such results.
         FlashirError: the file or folder cannot be read.
     """
+    loaded = _find(word, settings, size, task, exports, lean, idle)
+    return loaded.returning(outputs) if outputs else loaded
+
+
+def _find(
+    word: str,
+    settings: Iterable[str] | None,
+    size: str | None,
+    task: str | None,
+    exports: str | None,
+    lean: bool,
+    idle: bool,
+) -> Source:
+    """The model with all its results."""
     own_settings = read_settings(settings or (), size, task)
     if word in (names := zoo_names()):
         from flashir.models.load import model

@@ -22,6 +22,7 @@ def tune(
     settings: options.Settings = None,
     size: options.Size = None,
     task: options.Task = None,
+    output: options.Outputs = None,
     target: options.Target = "onnx:cpu",
     batch: options.Batch = 1,
     seq_len: options.SeqLen = 4096,
@@ -74,7 +75,7 @@ def tune(
 
     if model is None:
         raise SettingError("MODEL is missing", hint="only --export and --import work without MODEL")
-    loaded = source.find(model, settings, size, task)
+    loaded = source.find(model, settings, size, task, outputs=output)
     refuse_unused(ctx, loaded, "batch", "seq_len")
     choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
     graph = by_hand(loaded.model, choices, dtype, locked=loaded.params is not None and not rechunk)

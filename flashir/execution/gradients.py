@@ -14,7 +14,7 @@ from flashir.execution.prepare import prepare
 from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.reference.interpreter import interpret
-from flashir.transforms.first_result import first_result
+from flashir.transforms.select_results import first_result
 
 Array = npt.NDArray[Any]
 

@@ -9,7 +9,7 @@ from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError, either, option
 from flashir.ir import Graph
 from flashir.machine.device import available_device
-from flashir.transforms.first_result import first_result
+from flashir.transforms.select_results import first_result
 
 
 def new_trainer(

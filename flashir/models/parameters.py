@@ -114,7 +114,7 @@ def fitted(model: Graph, params: Mapping[str, Any], *, strict: bool = True) -> d
     named = dict(params)
     prefixes = list(_prefixes(list(named)))
     if prefixes or not strict:
-        known = _names(model)
+        known = possible_names(model)
         prefix = max(("", *prefixes), key=lambda prefix: sum(name.removeprefix(prefix) in known for name in named))
         if prefix:
             warnings.warn(f"the prefix {prefix!r} of all {len(named)} parameters was removed", stacklevel=2)
@@ -213,7 +213,7 @@ def rechunked(params: Params, chunk: int) -> dict[str, npt.NDArray[np.float32]]:
     return adapted
 
 
-def _names(model: Graph) -> set[str]:
+def possible_names(model: Graph) -> set[str]:
     """The names of the parameters, for every value of an open choice that changes the function."""
     changing = [slot for slot in slots(model) if slot.is_open and slot.choice.changes_function]
     settled = [settle(model, {slot.name: value}) for slot in changing for value in slot.candidates]

@@ -124,19 +124,22 @@ def _module(name: str, **content: Any) -> None:
 
 def mossformer2(seed: int) -> Drawn:
     """A small MossFormer2_SS, or the mask net of MossFormer2_SE in every third case."""
-    clearvoice = find_spec("clearvoice")
-    assert clearvoice is not None and clearvoice.submodule_search_locations is not None
-    sys.path.append(next(iter(clearvoice.submodule_search_locations)))  # its modules import each other as `models`
     random = np.random.default_rng(seed)
     width, depth = int(random.choice([16, 32, 64])), int(random.integers(1, 3))
     if seed % 3 == 2:
-        net = import_module("models.mossformer2_se.mossformer2").MossFormer_MaskNet
-        module = net(in_channels=18, out_channels=width, out_channels_final=61, num_blocks=depth)
-    else:
-        model = import_module("models.mossformer2_ss.mossformer2").MossFormer
-        speakers = int(random.integers(2, 4))
-        module = model(in_channels=width, out_channels=width, num_blocks=depth, num_spks=speakers)
-    return randomised(module, seed), {}
+        sizes = {"in_channels": 18, "out_channels": width, "out_channels_final": 61, "num_blocks": depth}
+        return randomised(clearvoice("mossformer2_se", "MossFormer_MaskNet")(**sizes), seed), {}
+    sizes = {"in_channels": width, "out_channels": width, "num_blocks": depth, "num_spks": int(random.integers(2, 4))}
+    return randomised(clearvoice("mossformer2_ss", "MossFormer")(**sizes), seed), {}
+
+
+def clearvoice(model: str, name: str) -> Any:
+    """A class of clearvoice. Its modules import each other as `models`, so their folder goes onto Python's path."""
+    package = find_spec("clearvoice")
+    assert package is not None and package.submodule_search_locations is not None
+    if (folder := next(iter(package.submodule_search_locations))) not in sys.path:
+        sys.path.append(folder)
+    return getattr(import_module(f"models.{model}.mossformer2"), name)
 
 
 FAMILIES: dict[str, Callable[[int], Drawn]] = {
