@@ -24,7 +24,8 @@ from flashir.backends.training import NO_LABEL, AdamW, Batch
 from flashir.errors import FlashirError, InputError, ParameterError
 from flashir.execution.compile import compile
 from flashir.execution.gradients import DirectionalDerivatives, gradients
-from flashir.ir import Builder, DType, Graph, TensorType
+from flashir.ir import DType, Graph, TensorType
+from flashir.ir.examples import sample_graph
 from flashir.machine.device import available_device
 from flashir.models.load import model
 from flashir.models.parameters import unit
@@ -129,8 +130,8 @@ def agree(got: Array, wanted: Array, limit: float) -> None:
 
 def _check_op(target: str, record: OpDef, sample: Sample) -> None:
     """Check each result of an op on unit-scale operands."""
-    for position in range(len(_graph_of(record, sample, 0)[1])):
-        graph, _ = _graph_of(record, sample, position)
+    for position in range(len(sample_graph(record, sample).outputs)):
+        graph = sample_graph(record, sample, position)
         random = np.random.default_rng(position)
         operands = [_drawn(value.type, random, sample.high) for value in graph.inputs]
         params = unit(graph)
@@ -144,14 +145,6 @@ def _drawn(type_: TensorType, random: np.random.Generator, high: int) -> Array:
     if type_.dtype.is_float:
         return random.standard_normal(type_.sizes)
     return random.integers(0, 2 if type_.dtype is DType.BOOL else high, type_.sizes).astype(type_.dtype.reference_dtype)
-
-
-def _graph_of(record: OpDef, sample: Sample, position: int) -> tuple[Graph, tuple[Any, ...]]:
-    """A graph of one op that returns one of its results, and all its results."""
-    b = Builder(record.name)
-    operands = [None if text is None else b.input(f"x{i}", text) for i, text in enumerate(sample.operands)]
-    results = b.insert(record.name, operands, sample.attrs)
-    return b.finish(results[position]), results
 
 
 def _small(name: str, settings: Mapping[str, Any]) -> Graph:

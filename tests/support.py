@@ -13,17 +13,10 @@ from flashir.backends.lowering import Lowering
 from flashir.cost.node_cost import graph_cost
 from flashir.ir import Builder, DType, Graph, TensorType, parse_type
 from flashir.ir.parameter_names import parameters
-from flashir.ops import Cost, OpDef, Sample
+from flashir.ops import Cost
 
 Array = npt.NDArray[Any]
 TIGHT = 1e-9
-
-
-def graph_of(record: OpDef, case: Sample) -> Graph:
-    """The graph of one op, its operands the inputs, all its results the outputs."""
-    b = Builder(record.name)
-    operands = [None if text is None else b.input(f"x{i}", text) for i, text in enumerate(case.operands)]
-    return b.finish(*b.insert(record.name, operands, case.attrs))
 
 
 def random_array(type_: TensorType, seed: int, high: int = 5) -> Array:

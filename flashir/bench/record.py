@@ -47,7 +47,7 @@ class Row:
         dtype: the compute dtype of the model.
         parameters: the number of learned scalars.
         predicted_ms, predicted_bytes: the predictions; None if the plan does not fit.
-        floor_ms: the roofline bound of the target; `floor` says what bounds it.
+        floor_ms, floor: the roofline bound of the target, and what bounds it.
         samples_ms: one time per round.
         baseline_bytes: the memory of the process on the target after its framework was loaded, before compiling; None
             if unknown.

@@ -19,6 +19,7 @@ from flashir.cli import (
     generate,
     import_model,
     new,
+    ops,
     plan,
     run,
     show,
@@ -38,7 +39,7 @@ app = typer.Typer(
     "flashir plan model.fir --target onnx:cpu --seq-len 4096\n"
     "flashir export model.fir --target onnx:cpu -o out/\n"
     "flashir run out/ --text book.txt",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -63,7 +64,7 @@ def root(
 
 
 _VERBS: dict[Section, tuple[Callable[..., None], ...]] = {
-    Section.MODEL: (new.new, import_model.import_model, show.show),
+    Section.MODEL: (new.new, import_model.import_model, show.show, ops.ops),
     Section.CHOOSE: (plan.plan, tune.tune),
     Section.TRAIN: (train.train, eval.eval, compare.compare),
     Section.USE: (export.export, generate.generate, run.run, check.check, bench.bench),

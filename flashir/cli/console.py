@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions
@@ -59,16 +60,28 @@ def warn(word: str, text: str, style: str) -> None:
     _print(err(), f"{word} {text}", style, len(word))
 
 
-def emit(value: Any) -> None:
-    """Print the JSON value of a verb with `--json`. Raises ResultError if a number is not finite."""
+SCHEMA = 1
+"""The version of the JSON of the verbs. `flashir.cli.results` has the types."""
+
+
+def emit(value: Mapping[str, Any] | list[Any]) -> None:
+    """Print the JSON value of a verb with `--json`: an object, or a list of objects, each with its `schema`.
+
+    Raises ResultError if a number is not finite.
+    """
     check_numbers(value)
+    value = [_versioned(item) for item in value] if isinstance(value, list) else _versioned(value)
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if not can_spell(sys.stdout, text):
         text = json.dumps(value, indent=2, allow_nan=False)
     sys.stdout.write(f"{text}\n")
 
 
-def answer(value: dict[str, Any], as_json: bool) -> bool:
+def _versioned(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"schema": SCHEMA, **value}
+
+
+def answer(value: Mapping[str, Any], as_json: bool) -> bool:
     """Check the result of a verb, and print it if `as_json` is set. Returns `as_json`.
 
     Raises:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import typer
 
 from flashir.cli import console, options
+
+if TYPE_CHECKING:
+    from flashir.cli.results.machine import PartState
 
 LIBRARIES = (
     *("numpy", "networkx", "lark", "onnx", "onnxruntime", "safetensors", "msgspec", "typer", "rich", "platformdirs"),
@@ -34,7 +38,7 @@ class Finding:
     detail: str
     hint: str = ""
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> PartState:
         """The JSON fields. The hint is called `mend` there, and the part `what`."""
         return {"what": self.part, "state": self.state, "detail": self.detail, "mend": self.hint}
 

@@ -20,6 +20,7 @@ from flashir.cli.usage import usage_message
 from flashir.errors import FlashirError, command_line
 from flashir.interrupts import Ended, like_ctrl_c
 
+PROGRAM = "flashir"
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 ENDED = 128  # plus the number of the signal
 _UsageError: Any = typer.BadParameter.__bases__[0]  # typer gives it no public name
@@ -45,6 +46,7 @@ class Cli(TyperGroup):
 
         The exit code after a signal is 128 plus its number, such as 143 for SIGTERM.
         """
+        self._main_shell_completion({}, PROGRAM)  # if a shell asks what may follow
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         debug = "--debug" in args or os.environ.get("FLASHIR_DEBUG", "") not in ("", "0", "false")
         with asides(), command_line(), like_ctrl_c(), warnings.catch_warnings():
@@ -56,7 +58,7 @@ class Cli(TyperGroup):
     def _run(self, args: list[str]) -> int:
         with result():
             try:
-                with self.make_context("flashir", args) as context:
+                with self.make_context(PROGRAM, args) as context:
                     self.invoke(context)
             except typer.Exit as ended:
                 return ended.exit_code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flashir.cli import console
 from flashir.models.checkpoint import step_of
@@ -13,8 +13,11 @@ from flashir.train.open_run import Run
 from flashir.train.pace import Pace
 from flashir.train.task import task_of
 
+if TYPE_CHECKING:
+    from flashir.cli.results.texts import TrainedModel
 
-def summary(run: Run, pace: Pace) -> dict[str, Any]:
+
+def summary(run: Run, pace: Pace) -> TrainedModel:
     """The JSON form of a run: its folder, its progress and its speed."""
     lines = list(run.folder.curve.lines())
     validated = [line.validation_loss for line in lines if isinstance(line.validation_loss, float)]
@@ -47,7 +50,7 @@ def summary(run: Run, pace: Pace) -> dict[str, Any]:
     }
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: TrainedModel) -> None:
     """Print a run."""
     facts = {
         "run": result["run"],

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flashir.cli import console
 from flashir.train.data.spelling import Spelling, Stops
 from flashir.train.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from flashir.cli.results.texts import Continuation
 
 LABEL = 60  # at most so many characters of a prompt are shown above its text
 
@@ -67,7 +70,7 @@ class Row:
             self.pieces.append(self._stops.end())
             self.ended = why
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Continuation:
         """The JSON fields."""
         return {
             "prompt": self.prompt,

@@ -9,6 +9,7 @@ import typer
 from flashir.cli import console, options
 
 if TYPE_CHECKING:
+    from flashir.cli.results.machine import Number, TargetRecord
     from flashir.cost import Target
 
 UNITS = {
@@ -109,8 +110,10 @@ def _number(name: str, value: float) -> str:
     return f"{value / scale:,.4g} {unit}".strip()
 
 
-def _as_dict(record: Target, presence: Any) -> dict[str, Any]:
-    values = {n: {"value": value, "source": source_of(record, n)} for n, value in numbers(record).items()}
+def _as_dict(record: Target, presence: Any) -> TargetRecord:
+    values: dict[str, Number] = {
+        n: {"value": value, "source": source_of(record, n)} for n, value in numbers(record).items()
+    }
     return {
         "target": record.name,
         "title": record.title,

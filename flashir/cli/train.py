@@ -15,6 +15,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.meter import Step
+    from flashir.cli.results.texts import TrainedModel
     from flashir.train.distributed import Meeting
     from flashir.train.feed import Data
     from flashir.train.run_folder import RunFolder
@@ -272,7 +273,7 @@ def train(
 
 def _resumed(
     path: Path, changes: dict[str, Any], batch: int | None, fixed: dict[str, object], meeting: Meeting
-) -> dict[str, Any] | None:
+) -> TrainedModel | None:
     """Resume a run with changed settings; see `_trained`."""
     from flashir.cli.new_run import with_batch
     from flashir.errors import SettingError
@@ -329,7 +330,7 @@ def _meter(meeting: Meeting) -> AbstractContextManager[Step]:
     return meter() if meeting.processes.is_first else nullcontext(lambda *_: None)
 
 
-def _trained(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: Any) -> dict[str, Any] | None:
+def _trained(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: Any) -> TrainedModel | None:
     """Run the remaining steps. Returns the summary of the run in the first process, None in the others."""
     from flashir.cli import outcome
     from flashir.cli.training import progress
@@ -348,7 +349,7 @@ def _trained(folder: RunFolder, meeting: Meeting, data: Data | None, **changes: 
     return outcome.summary(run, pace) if run.is_first else None
 
 
-def _tell(ended: dict[str, Any], as_json: bool) -> None:
+def _tell(ended: TrainedModel, as_json: bool) -> None:
     """Print the result of a run. Raises KeyboardInterrupt if it was interrupted."""
     from flashir.cli import outcome
 

@@ -28,6 +28,7 @@ class Auto:
 
 
 AUTO = Auto()
+"""The value of an attribute that the compiler chooses."""
 
 Attr = int | float | str | bool | Auto | Dim | DType | tuple["Attr", ...] | None
 Attrs = Mapping[str, Attr]

@@ -240,6 +240,8 @@ class OpDef:
         ignores_padding: attributes -> whether rows after the last token leave all earlier rows unchanged. Always true
             for elementwise ops.
         doc: one line of documentation.
+        source: where it was published: a code, equation or section of the paper, or another paper.
+        example: IR text of a model with this op, for an op with a body, which samples cannot show.
     """
 
     name: str
@@ -270,6 +272,8 @@ class OpDef:
     ignores_padding: PaddingRule | None = None
     layer: str = ""
     doc: str = ""
+    source: str = ""
+    example: str = ""
 
     @property
     def is_primitive(self) -> bool:

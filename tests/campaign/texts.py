@@ -82,10 +82,10 @@ def seed_text(case: Case) -> str:
 
 
 def _of_an_op(random: random.Random) -> str:
-    from tests.support import graph_of
+    from flashir.ir.examples import sample_graph
 
     record = random.choice([record for record in OPS.values() if record.samples])
-    return dumps(graph_of(record, random.choice(record.samples)), types=random.random() < 0.5)
+    return dumps(sample_graph(record, random.choice(record.samples)), types=random.random() < 0.5)
 
 
 def mutated(text: str, random: random.Random) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import typer.testing
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner, Result
 
 import flashir
 from flashir.cli.app import app
+from flashir.cli.console import SCHEMA
+from flashir.cli.results.schema import schema
 from flashir.ir import Graph
 from flashir.planning.candidates import Candidate
 from flashir.planning.predict import Predictor
@@ -52,6 +55,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLASHIR_DEBUG", raising=False)
 
 
+@functools.cache
+def validator(verb: str) -> Draft202012Validator:
+    """Compares the JSON of a verb with its schema."""
+    return Draft202012Validator(schema(verb))
+
+
 class Cli:
     """Runs a command line; `ok`, `json` and `fails` say how it must end."""
 
@@ -64,9 +73,14 @@ class Cli:
         return result.stdout
 
     def json(self, *args: object, input: bytes | str | None = None, code: int = 0) -> Any:
+        """The fields of the JSON but `schema`, once the schema of the verb has validated it."""
         result = self(*args, "--json", input=input)
         assert result.exit_code == code, result.output
-        return json.loads(result.stdout)
+        value = json.loads(result.stdout)
+        validator(str(args[0])).validate(value)
+        for item in value if isinstance(value, list) else [value]:
+            assert item.pop("schema") == SCHEMA
+        return value
 
     def fails(self, *args: object, input: bytes | str | None = None, code: int = 2) -> str:
         """What stands on stderr; stdout stays empty, and there is no traceback."""

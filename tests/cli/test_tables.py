@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from flashir.cli import console
+from flashir.cli.results import FORMS
 from flashir.cli.tables import broken, shares
 from flashir.machine.targets import target_names
 from tests.cli.conftest import TINY, Cli
@@ -86,6 +87,15 @@ def test_verbs_show_every_word(line: tuple[object, ...], width: int, cli: Cli) -
         assert set(target_names()) <= set(narrow(shown, width))
     if line[0] == "--help":
         assert {"calibrate", "generate"} <= set(narrow(shown, width))
+
+
+@pytest.mark.parametrize("line", [*((verb, "--help") for verb in FORMS), ("--help",), ("ops",), ("ops", "flash")])
+def test_nothing_is_cut_at_80_columns(line: tuple[str, ...], cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe shows all words whole."""
+    words = cli.ok(*line).split()
+    for name, value in {"TTY_COMPATIBLE": "1", "TERM": "dumb", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    assert sorted(narrow(cli.ok(*line), 80)) == sorted(words)
 
 
 def test_an_error_is_broken_at_spaces(width: int, cli: Cli) -> None:

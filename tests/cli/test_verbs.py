@@ -9,45 +9,42 @@ import numpy as np
 import pytest
 
 import flashir
+from flashir.cli.results import FORMS
 from tests.cli.conftest import TINY, Cli
 
 PLAN_FIELDS = {
     "model", "target", "batch", "seq_len", "training", "chunk", "cumsum", "predicted_ms", "peak_bytes", "parameters",
     "candidates",
 }  # fmt: skip
-VERBS = (
-    *(
-        "new",
-        "import",
-        "show",
-        "plan",
-        "tune",
-        "train",
-        "eval",
-        "compare",
-        "export",
-        "run",
-        "check",
-        "targets",
-        "calibrate",
-    ),
-    "doctor",
-)
 
 
 def test_help_lists_every_verb_with_a_line(cli: Cli) -> None:
     listed = cli.ok("--help")
-    for verb in VERBS:
+    for verb in FORMS:
         assert any(line.startswith(f"  {verb} ") and line.rstrip().endswith(".") for line in listed.splitlines()), verb
     assert cli.ok() == listed
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", FORMS)
 def test_every_verb_has_help_with_examples_and_json(cli: Cli, verb: str) -> None:
     shown = cli.ok(verb, "--help")
+    assert cli.ok(verb, "-h") == shown
     assert "Examples" in shown and f"flashir {verb}" in shown.partition("Examples")[2]
     assert "--json" in shown
     assert "\x1b" not in shown and all(line == line.rstrip() for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("flashir pl", "plan"), ("flashir plan --pol", "--policy"), ("flashir plan --policy f", "fastest")],
+)
+def test_a_shell_completes_verbs_options_and_values(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, typed: str, offered: str
+) -> None:
+    monkeypatch.setenv("_FLASHIR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert cli().stdout.split() == [offered]
 
 
 def test_version(cli: Cli) -> None:

@@ -19,9 +19,23 @@ from flashir.cli.app import app
 MODEL = ("flash", "--size", "tiny", "-s", "depth=1", "-s", "vocab=256", "--chunk", "8", "--cumsum", "matmul")
 ROWS = ("--tokens", "32", "--seq-len", "16")
 TEXT = b"The quick brown fox jumps over the lazy dog, and what it does then nobody knows. " * 9
-QUICK = ("new", "plan", "generate", "help", "version")
+QUICK = ("new", "ops", "plan", "generate", "help", "version")
 SLOW = (
-    *("show", "export", "run", "targets", "tune", "train", "eval", "compare", "check", "bench", "calibrate", "doctor"),
+    *(
+        "show",
+        "export",
+        "import",
+        "run",
+        "targets",
+        "tune",
+        "train",
+        "eval",
+        "compare",
+        "check",
+        "bench",
+        "calibrate",
+        "doctor",
+    ),
     "published",
 )
 """Verbs that load frameworks, measure or learn, and so take seconds; what they print goes the same ways."""
@@ -51,8 +65,10 @@ class Lines:
         return {
             "new": ["new", *MODEL],
             "show": ["show", *MODEL],
+            "ops": ["ops", "flash"],
             "plan": ["plan", *MODEL[:-4], "--seq-len", "64"],
             "export": ["export", *MODEL, "-o", new],
+            "import": ["import", out, "-o", new],
             "run": ["run", out, "--text", text],
             "generate": ["generate", out, "--prompt", "x", "--tokens", "4"],
             "targets": ["targets"],

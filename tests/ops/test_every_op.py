@@ -12,6 +12,7 @@ import pytest
 
 from flashir import interpret
 from flashir.ir import Builder, Graph, dumps, loads
+from flashir.ir.examples import sample_graph
 from flashir.ir.op import REQUIRED, composites
 from flashir.ir.verify import verify
 from flashir.ops import OPS, OpDef, Sample, opdef, sample
@@ -21,7 +22,6 @@ from tests.support import (
     Array,
     assert_equal_results,
     cost_of,
-    graph_of,
     lowered,
     random_inputs,
     random_parameters,
@@ -39,7 +39,7 @@ class Example:
 
     @cached_property
     def graph(self) -> Graph:
-        return graph_of(self.record, self.sample)
+        return sample_graph(self.record, self.sample)
 
     @cached_property
     def operands(self) -> tuple[list[Array], dict[str, Array]]:
@@ -208,7 +208,7 @@ def test_there_are_about_forty_primitives() -> None:
 def test_a_sample_that_lies_is_caught() -> None:
     """The comparison above can fail: a reference that is a thousandth off does."""
     record = OPS["relu2"]
-    graph = graph_of(record, sample("f32[4]"))
+    graph = sample_graph(record, sample("f32[4]"))
     x = random_inputs(graph)
     (right,) = interpret(graph, {}, *x)
     with pytest.raises(AssertionError):

@@ -9,11 +9,12 @@ import pytest
 
 from flashir import Builder
 from flashir.errors import SettingError
+from flashir.ir.examples import sample_graph
 from flashir.ir.folding import constant_of
 from flashir.ir.traits import Axes
 from flashir.ops import OPS, define_op
 from flashir.transforms.canonicalise import Canonicalise
-from tests.support import graph_of, random_inputs
+from tests.support import random_inputs
 
 
 @pytest.mark.parametrize("missing", ["axes", "gradient"])
@@ -44,7 +45,7 @@ ELEMENTWISE = [record for record in OPS.values() if record.is_elementwise]
 def test_an_elementwise_op_computes_each_place_alone(record) -> None:
     """Reversing every operand that has the shape of the result reverses the result."""
     case = record.samples[0]
-    graph = graph_of(record, case)
+    graph = sample_graph(record, case)
     shape = graph.outputs[0].type.sizes
     operands = [np.broadcast_to(x, shape) for x in random_inputs(graph, high=case.high)]
     attrs = dict(graph.nodes[0].attrs)
@@ -55,7 +56,7 @@ def test_an_elementwise_op_computes_each_place_alone(record) -> None:
 
 @pytest.mark.parametrize("record", [r for r in OPS.values() if r.commutative], ids=lambda record: record.name)
 def test_a_commutative_op_takes_its_operands_in_either_order(record) -> None:
-    x, y = random_inputs(graph_of(record, record.samples[0]))
+    x, y = random_inputs(sample_graph(record, record.samples[0]))
     np.testing.assert_array_equal(record.ref(x, y), record.ref(y, x))
 
 
@@ -74,7 +75,7 @@ def test_a_neutral_operand_is_folded_away_and_changes_nothing(record) -> None:
 )
 def test_an_elementwise_primitive_of_constants_is_a_constant(record) -> None:
     b = Builder("constants")
-    types = [value.type for value in graph_of(record, record.samples[0]).inputs]
+    types = [value.type for value in sample_graph(record, record.samples[0]).inputs]
     numbers = [b.constant(True if str(t.dtype) == "bool" else 0.5, t.dtype) for t in types]
     (result,) = b.insert(record.name, numbers, {})
     graph = Canonicalise().apply(b.finish(result))

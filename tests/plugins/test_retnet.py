@@ -13,13 +13,14 @@ import pytest
 import flashir
 from flashir.backends.decoding import decoding, extending
 from flashir.ir import Graph
+from flashir.ir.examples import sample_graph
 from flashir.models.parameters import unit
 from flashir.ops import OPS, opdef
 from flashir.transforms.lower import Lower
 from tests.cli.conftest import Cli
 from tests.decode.support import decoded, extended, interpreted, worst
 from tests.plugins.support import Install, install
-from tests.support import assert_same_function, cost_of, graph_of
+from tests.support import assert_same_function, cost_of
 
 __all__ = ["install"]
 
@@ -65,7 +66,7 @@ def settled(tile: int = 16, cumsum: str = "scan") -> Graph:
 
 def samples() -> Iterator[Graph]:
     record = opdef("msr")
-    yield from (graph_of(record, case) for case in record.samples)
+    yield from (sample_graph(record, case) for case in record.samples)
 
 
 def test_the_block_is_its_reference_and_costs_what_it_is_made_of() -> None:

@@ -183,6 +183,7 @@ rope_of_chunks = define_op(
         attrs={"chunk": integer(least=1)},
         decompose=_decompose_middle,
         stream=StreamingRule(_middle_step),
-        doc="rotary embedding of summaries of chunks [b, h, g, s], at the middle of each chunk (Code 3)",
+        doc="rotary embedding of summaries of chunks [b, h, g, s], at the middle of each chunk",
+        source="Code 3",
     )
 )

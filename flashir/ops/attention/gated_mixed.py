@@ -137,6 +137,7 @@ gated_mixed_attention = define_op(
             "scale": number(1.0, doc="the factor of quad_q"),
         },
         decompose=_decompose,
-        doc="silu(u) times mixed chunk attention of silu(v) with the cheap heads of silu(z), [u, v, z] = pre (Code 8)",
+        doc="silu(u) times mixed chunk attention of silu(v) with the cheap heads of silu(z), [u, v, z] = pre",
+        source="Code 8",
     )
 )

@@ -119,6 +119,7 @@ summary_weights = define_op(
             "tokens": size(None, doc="the number of tokens; later positions are padding"),
         },
         decompose=_decompose,
-        doc="relu2(q k^T + bias) of the means of chunks (Appendix A), [b, g, n, s] -> [b, g, g]",
+        doc="relu2(q k^T + bias) of the means of chunks, [b, g, n, s] -> [b, g, g]",
+        source="Appendix A",
     )
 )

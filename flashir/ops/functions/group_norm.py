@@ -144,6 +144,7 @@ instance_norm = define_op(
         ),
         params=lambda x, **_: norm_params("layer_norm", width_of(x)),
         scope="final_norm",
-        doc="each channel normalised over the whole length (Ulyanov et al. 2016), with its own scale and bias",
+        doc="each channel normalised over the whole length, with its own scale and bias",
+        source="Ulyanov et al. 2016",
     )
 )

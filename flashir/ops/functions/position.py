@@ -270,7 +270,8 @@ rope = define_op(
         },
         decompose=_decompose_rope,
         stream=StreamingRule(_step_rope),
-        doc="rotary position embedding in halves (Code 3)",
+        doc="rotary position embedding in halves",
+        source="Code 3",
     )
 )
 
@@ -324,7 +325,8 @@ rel_pos_bias = define_op(
         attrs={"n": size(doc="positions")},
         decompose=_decompose_bias,
         stream=StreamingRule(_step_bias),
-        doc="bias[i, j] = w[j - i + middle] (Code 4, the short form)",
+        doc="bias[i, j] = w[j - i + middle]",
+        source="Code 4, the short form",
     )
 )
 
@@ -375,6 +377,7 @@ rope_rel_pos_bias = define_op(
         attrs={"n": size(doc="positions")},
         decompose=_decompose_rope_bias,
         stream=StreamingRule(_step_rope_bias),
-        doc="bias[i, j] = <rope(a, i), rope(b, j)> (Code 4, the long form)",
+        doc="bias[i, j] = <rope(a, i), rope(b, j)>",
+        source="Code 4, the long form",
     )
 )

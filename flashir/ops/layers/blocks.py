@@ -130,7 +130,8 @@ scaled_sin = define_op(
         stream=StreamingRule(_step_scaled_sin),
         scope="pos",
         ignores_padding=each_row_alone,
-        doc="x plus sinusoidal positions times a learned scale (Code 2)",
+        doc="x plus sinusoidal positions times a learned scale",
+        source="Code 2",
     )
 )
 
@@ -170,7 +171,8 @@ learned_position = define_op(
         params=lambda x, max_len, **_: {"weight": table(max_len, width_of(x))},
         stream=StreamingRule(_step_learned),
         scope="pos",
-        doc="x plus a learned vector for each position (Gehring et al. 2017)",
+        doc="x plus a learned vector for each position",
+        source="Gehring et al. 2017",
     )
 )
 
@@ -222,12 +224,13 @@ def _define_norm(norm: str, doc: str, **more: AttrSpec) -> OpDef:
             scope="final_norm",
             ignores_padding=each_row_alone,
             doc=doc,
+            source="Code 5",
         )
     )
 
 
-layer_norm = _define_norm("layer_norm", "LayerNorm with its own scale and bias (Code 5)")
-scale_norm = _define_norm("scale_norm", "ScaleNorm with its own scale (Code 5)", clamp=CLAMP)
+layer_norm = _define_norm("layer_norm", "LayerNorm with its own scale and bias")
+scale_norm = _define_norm("scale_norm", "ScaleNorm with its own scale", clamp=CLAMP)
 
 
 def _infer_unembed(x: TensorType, vocab: int, **_: Any) -> TensorType:
@@ -311,5 +314,13 @@ repeat = define_op(
         gradient=reads_operands,
         ignores_padding=each_row_alone,
         doc="stacked layers, each with its own parameters: x = body(x, *invariants), `times` times",
+        example="""model @stack(%x: f32[B, T, 64]) -> f32[B, T, 64] {
+  %y = repeat(%x) {times = 12} (%h) {
+    %o = flash(%h) {key_dim = 16}
+    yield %o
+  }
+  return %y
+}
+""",
     )
 )

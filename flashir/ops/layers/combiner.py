@@ -141,6 +141,7 @@ combiner = define_op(
         scope=SCOPE,
         ignores_padding=where_causal,
         layer="Combiner",
-        doc="x + softmax attention of norm(x) to its own chunk and to a summary of each other chunk (Appendix A)",
+        doc="x + softmax attention of norm(x) to its own chunk and to a summary of each other chunk",
+        source="Appendix A",
     )
 )

@@ -130,6 +130,7 @@ glu = define_op(
         scope=SCOPE,
         ignores_padding=each_row_alone,
         layer="GLU",
-        doc="x + the gated linear unit of norm(x) with GELU (Eq. 1, 2), h = 8 d / 3",
+        doc="x + the gated linear unit of norm(x) with GELU, h = 8 d / 3",
+        source="Eq. 1, 2",
     )
 )

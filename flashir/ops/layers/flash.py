@@ -362,6 +362,7 @@ flash = define_op(
         scope="layers",
         ignores_padding=each_row_alone,
         layer="FLASH",
-        doc="gated attention unit with mixed chunk attention (Code 8)",
+        doc="gated attention unit with mixed chunk attention",
+        source="Code 8",
     )
 )

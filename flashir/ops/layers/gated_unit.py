@@ -63,7 +63,8 @@ offset_scale = define_op(
         elementwise(2),
         (sample("f32[2, 3, 4]", "f32[5, 4]", "f32[5, 4]"),),
         decompose=_decompose_offset_scale,
-        doc="cheap heads of z, each with its own scale and offset, [b, t, s] -> [b, h, t, s] (Code 1)",
+        doc="cheap heads of z, each with its own scale and offset, [b, t, s] -> [b, h, t, s]",
+        source="Code 1",
     )
 )
 

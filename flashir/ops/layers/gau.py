@@ -179,6 +179,7 @@ gau = define_op(
         params=_params_gau,
         scope="layers",
         layer="GAU",
-        doc="gated attention unit with quadratic attention (Code 6)",
+        doc="gated attention unit with quadratic attention",
+        source="Code 6",
     )
 )

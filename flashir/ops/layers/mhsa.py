@@ -132,6 +132,7 @@ mhsa = define_op(
         scope=SCOPE,
         ignores_padding=_ignores_padding,
         layer="Attention",
-        doc="x + multi-head softmax attention of norm(x) (Vaswani et al. 2017), with RoPE",
+        doc="x + multi-head softmax attention of norm(x), with RoPE",
+        source="Vaswani et al. 2017",
     )
 )

@@ -81,6 +81,7 @@ mc_mhsa = define_op(
         scope=SCOPE,
         ignores_padding=where_causal,
         layer="MixedChunkAttention",
-        doc="x + multi-head mixed chunk attention of norm(x), with the same queries and keys for both parts (MC-TFM++)",
+        doc="x + multi-head mixed chunk attention of norm(x), with the same queries and keys for both parts",
+        source="§4.3",
     )
 )

@@ -123,6 +123,7 @@ bucket_rel_pos_bias = define_op(
         attrs={"n": size(doc="positions"), "causal": flag(doc="no buckets for keys after the query")},
         decompose=_decompose_bucket_bias,
         stream=StreamingRule(_step_bucket_bias),
-        doc="bias[i, j] = w[bucket of j - i]: far distances share buckets (T5, Raffel et al. 2020)",
+        doc="bias[i, j] = w[bucket of j - i]: far distances share buckets",
+        source="T5, Raffel et al. 2020",
     )
 )

@@ -323,7 +323,8 @@ gelu = define_op(
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_gelu,
         axes=Axes.ELEMENTWISE,
-        doc="x times the normal cumulative distribution at x, in its tanh form (Hendrycks & Gimpel 2016)",
+        doc="x times the normal cumulative distribution at x, in its tanh form",
+        source="Hendrycks & Gimpel 2016",
     )
 )
 
@@ -343,7 +344,8 @@ relu2 = define_op(
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_relu2,
         axes=Axes.ELEMENTWISE,
-        doc="max(x, 0) squared (Code 6)",
+        doc="max(x, 0) squared",
+        source="Code 6",
     )
 )
 
@@ -362,18 +364,15 @@ laplace = define_op(
         (sample("f32[2, 3]"), sample("f32[]")),
         decompose=_laplace,
         axes=Axes.ELEMENTWISE,
-        doc="(1 + erf((x - mean) / (deviation sqrt 2))) / 2, close to relu2 and bounded by 1 (Mega, Ma et al. 2022)",
+        doc="(1 + erf((x - mean) / (deviation sqrt 2))) / 2, close to relu2 and bounded by 1",
+        source="Mega, Ma et al. 2022",
     )
 )
 
 
 def _divide_no_nan_ref(x: F64, y: F64) -> F64:
-    return np.divide(
-        x,
-        y,
-        out=np.zeros(np.broadcast_shapes(x.shape, y.shape)),
-        where=np.broadcast_to(y > 0, np.broadcast_shapes(x.shape, y.shape)),
-    )
+    positive = np.broadcast_to(y > 0, np.broadcast_shapes(x.shape, y.shape))
+    return np.divide(x, y, out=np.zeros(positive.shape), where=positive)
 
 
 def _divide_no_nan(b: Builder, x: Value, y: Value) -> Value:
@@ -391,6 +390,7 @@ divide_no_nan = define_op(
         (sample("f32[2, 3]", "f32[3]"),),
         decompose=_divide_no_nan,
         axes=Axes.ELEMENTWISE,
-        doc="x / y, and 0 where y is not positive (Code 7)",
+        doc="x / y, and 0 where y is not positive",
+        source="Code 7",
     )
 )

@@ -131,6 +131,14 @@ scan = define_op(
         axes=Axes.LOOP,
         gradient=reads_operands,
         doc="a loop along one axis that carries a state: (carries, xs, invariants) -> (last carries, stacked ys)",
+        example="""model @running_sum(%start: f32[B, 8], %x: f32[B, T, 8]) -> f32[B, 8], f32[B, T, 8] {
+  %last, %sums = scan(%start, %x) {axis = 1} (%state, %row) {
+    %sum = add(%state, %row)
+    yield %sum, %sum
+  }
+  return %last, %sums
+}
+""",
     )
 )
 
@@ -178,6 +186,7 @@ prefix_sum = define_op(
         tuple(sample("f32[2, 3, 4, 5]", cumsum=kind) for kind in ("scan", "matmul", "native")),
         attrs={"cumsum": choice("scan", "matmul", "native")},
         decompose=_decompose_prefix_sum,
-        doc="exclusive running sum over axis 1 (Eq. 8), by a strategy",
+        doc="exclusive running sum over axis 1, by a strategy",
+        source="Eq. 8",
     )
 )

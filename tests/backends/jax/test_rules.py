@@ -9,13 +9,14 @@ import pytest
 from flashir import interpret
 from flashir.errors import TargetError
 from flashir.ir import Builder, DType
+from flashir.ir.examples import sample_graph
 from flashir.ops import OPS, OpDef, Sample
 from flashir_jax.claims import COMPOSITES
 from flashir_jax.functions import STRUCTURED
 from flashir_jax.rules import RULES
 from tests.backends.jax.support import applied
 from tests.cover import GRID
-from tests.support import graph_of, random_array, random_inputs, random_parameters, scan_of
+from tests.support import random_array, random_inputs, random_parameters, scan_of
 
 
 def marks(record: OpDef) -> tuple[pytest.MarkDecorator, ...]:
@@ -33,7 +34,7 @@ CASES = [
 
 @pytest.mark.parametrize(("record", "case"), CASES)
 def test_every_op(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
+    graph = sample_graph(record, case)
     inputs, params = random_inputs(graph, high=case.high), random_parameters(graph)
     made, wanted = jax.jit(applied(graph).results)(params, *inputs), interpret(graph, params, *inputs)
     for got, expected, value in zip(made, wanted, graph.outputs, strict=True):

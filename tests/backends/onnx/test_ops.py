@@ -7,6 +7,7 @@ import pytest
 
 from flashir import interpret
 from flashir.ir import Builder, Graph
+from flashir.ir.examples import sample_graph
 from flashir.ops import OPS, OpDef, Sample
 from flashir_onnx import OnnxBackend
 from flashir_onnx.emit import STRUCTURED, emit
@@ -14,7 +15,7 @@ from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.session import Session
 from tests.backends.onnx.support import lowered, relative_error
 from tests.cover import quick_samples
-from tests.support import graph_of, random_inputs, random_parameters
+from tests.support import random_inputs, random_parameters
 
 CASES = [
     pytest.param(
@@ -28,7 +29,7 @@ TOLERANCE = 1e-5
 
 @pytest.mark.parametrize(("record", "case"), CASES)
 def test_every_sample_of_an_op_gives_the_reference_and_its_kind(record: OpDef, case: Sample) -> None:
-    check(graph_of(record, case), case.high)
+    check(sample_graph(record, case), case.high)
 
 
 def test_every_emitter_has_an_op_and_every_op_without_samples_is_structured() -> None:
@@ -75,7 +76,7 @@ def check(graph: Graph, high: int = 5) -> None:
 
 
 def test_the_backend_claims_its_table() -> None:
-    graph = graph_of(OPS["relu"], OPS["relu"].samples[0])
+    graph = sample_graph(OPS["relu"], OPS["relu"].samples[0])
     assert OnnxBackend().claims(graph.nodes[0])
-    graph = graph_of(OPS["relu2"], OPS["relu2"].samples[0])
+    graph = sample_graph(OPS["relu2"], OPS["relu2"].samples[0])
     assert not OnnxBackend().claims(graph.nodes[0])

@@ -8,6 +8,7 @@ import pytest
 from flashir import interpret
 from flashir.errors import TargetError
 from flashir.ir import Builder, Graph
+from flashir.ir.examples import sample_graph
 from flashir.ops import OPS, OpDef, Sample
 from flashir_torch import TorchBackend, module
 from flashir_torch.claims import NATIVE
@@ -15,7 +16,7 @@ from flashir_torch.emit import STRUCTURED
 from flashir_torch.emitters import EMITTERS, NUMBERS
 from tests.backends.torch.support import Array, session
 from tests.cover import quick_samples
-from tests.support import graph_of, random_array, random_inputs, random_parameters, scan_of
+from tests.support import random_array, random_inputs, random_parameters, scan_of
 
 CASES = [
     pytest.param(record, case, id=f"{record.name}-{i}", marks=() if quick else pytest.mark.slow)
@@ -27,7 +28,7 @@ CASES = [
 
 @pytest.mark.parametrize(("record", "case"), CASES)
 def test_every_sample_of_an_op_gives_the_reference_and_its_type(record: OpDef, case: Sample) -> None:
-    graph = graph_of(record, case)
+    graph = sample_graph(record, case)
     check(graph, *random_inputs(graph, high=case.high))
 
 

@@ -16,6 +16,7 @@ import flashir
 from flashir.backends.registry import frontends
 from flashir.errors import FlashirError, TargetError
 from flashir.ir import Graph
+from flashir.ir.examples import sample_graph
 from flashir.ir.types import DType
 from flashir.models.parameters import unit
 from flashir.ops import OPS
@@ -26,7 +27,7 @@ from flashir_torch.program import ATEN, IN_PLACE, OF_SIZES, SCAN, check_program,
 from flashir_torch.schema import ITEM_BYTES
 from flashir_torch.types import TYPES
 from tests.backends.torch.support import lowered
-from tests.support import graph_of, random_parameters
+from tests.support import random_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 SMALL = {"d_model": 16, "depth": 1, "vocab": 11}
@@ -117,7 +118,7 @@ def test_every_op_and_every_system_and_no_operator_more() -> None:
     seen: set[str] = set()
     for record in OPS.values():
         for sample in record.samples:
-            graph = graph_of(record, sample)
+            graph = sample_graph(record, sample)
             try:
                 content = saved(lowered(graph), random_parameters(graph))
             except TargetError:
