@@ -30,6 +30,7 @@ COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING
 """Files of the repository that are pages of the site."""
 
 LINK = re.compile(r"(?<!\!)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
+MARKUP = re.compile(r"([\\*_{}\[\]<>#|])")
 CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 
 
@@ -62,6 +63,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         file = Path(os.path.normpath(here / target))
         inside = os.path.relpath(file, config.docs_dir)
         shown = COPIED.get(os.path.relpath(file, ROOT), f"{inside}/index.md" if file.is_dir() else inside)
+        shown = re.sub(r"\.ipynb$", ".md", shown)
         if shown.startswith(".."):
             return f"{text} (`{os.path.relpath(file, ROOT)}`)"
         return f"[{text}]({os.path.relpath(shown, Path(page.file.src_uri).parent)}{anchor})"
@@ -121,7 +123,10 @@ def op_section(op: Op) -> str:
 def api() -> str:
     """The public names, by their docstrings."""
     names = [name for name in flashir.__all__ if not name.startswith("_")]
-    parts = [f"::: flashir.{flashir._MODULE_OF[name]}.{name}\n    options:\n      heading: flashir.{name}\n" for name in names]
+    parts = [
+        f"::: flashir.{flashir._MODULE_OF[name]}.{name}\n    options:\n      heading: flashir.{name}\n"
+        for name in names
+    ]
     return "# Python\n\n" + "\n".join(parts)
 
 
@@ -154,8 +159,7 @@ def types() -> str:
     ]
     definitions = {name: value for document in documents.values() for name, value in document["$defs"].items()}
     sections = [
-        f"## {name}\n\n{definition['description']}\n\n"
-        + grid(("field", "type", ""), list(fields_of(definition)))
+        f"## {name}\n\n{definition['description']}\n\n" + grid(("field", "type", ""), list(fields_of(definition)))
         for name, definition in sorted(definitions.items())
     ]
     return (
@@ -192,11 +196,9 @@ def spelled(form: dict[str, Any]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in which Markdown finds no markup."""
-    return CODE.sub(lambda code: code[0], "".join(
-        part if number % 2 else re.sub(r"([\\*_{}\[\]<>#|])", r"\\\1", part)
-        for number, part in enumerate(CODE.split(text))
-    ))
+    """Text in which Markdown finds no markup but code."""
+    parts = CODE.split(text)
+    return "".join(part if number % 2 else MARKUP.sub(r"\\\1", part) for number, part in enumerate(parts))
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -209,8 +211,9 @@ def markdown_of(notebook: dict[str, Any]) -> str:
     """A notebook as Markdown: its code and what the code prints."""
     show: dict[str, Callable[[dict[str, Any]], str]] = {
         "markdown": lambda cell: "".join(cell["source"]),
-        "code": lambda cell: f"```python\n{''.join(cell['source'])}\n```" + "".join(
-            f"\n\n```text\n{''.join(output['text'])}```" for output in cell["outputs"]
+        "code": lambda cell: (
+            f"```python\n{''.join(cell['source'])}\n```"
+            + "".join(f"\n\n```text\n{''.join(output['text'])}```" for output in cell["outputs"])
         ),
     }
     return "\n\n".join(show[cell["cell_type"]](cell) for cell in notebook["cells"])

@@ -92,7 +92,7 @@ def test_verbs_show_every_word(line: tuple[object, ...], width: int, cli: Cli) -
 @pytest.mark.parametrize("line", [*((verb, "--help") for verb in FORMS), ("--help",), ("ops",), ("ops", "flash")])
 def test_nothing_is_cut_at_80_columns(line: tuple[str, ...], cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe shows all words whole."""
-    words = cli.ok(*line).split()
+    words = narrow(cli.ok(*line), console.PIPE_WIDTH)
     for name, value in {"TTY_COMPATIBLE": "1", "TERM": "dumb", "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
     assert sorted(narrow(cli.ok(*line), 80)) == sorted(words)

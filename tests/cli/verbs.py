@@ -65,7 +65,7 @@ class Lines:
         return {
             "new": ["new", *MODEL],
             "show": ["show", *MODEL],
-            "ops": ["ops", "flash"],
+            "ops": ["ops", "rope"],
             "plan": ["plan", *MODEL[:-4], "--seq-len", "64"],
             "export": ["export", *MODEL, "-o", new],
             "import": ["import", out, "-o", new],

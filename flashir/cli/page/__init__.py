@@ -70,13 +70,15 @@ def page(
         numbers, node_facts = _numbered(stage, sizes, target)
         data[stage.key] = node_facts
         tabs.append(
-            f'<button class="tab" data-stage="{escape(stage.key)}" title="{escape(stage.about)}">'
-            f"{escape(stage.title)}<small>{len(node_facts)}</small></button>"
+            f'<button class="tab" role="tab" id="tab-{escape(stage.key)}" aria-controls="stage-{escape(stage.key)}" '
+            f'aria-selected="false" data-stage="{escape(stage.key)}" title="{escape(stage.about)}">'
+            f'{escape(stage.title)}<small>{len(node_facts)}<span class="unseen"> nodes</span></small></button>'
         )
         sections.append(_section(stage, numbers, node_facts))
     chips = "".join(f"<span><b>{escape(name)}</b> {escape(value)}</span>" for name, value in summary.items())
     legend = "".join(
-        f'<button class="{name}" data-family="{name}">{label}</button>' for name, label in FAMILIES.items()
+        f'<button class="{name}" aria-pressed="false" data-family="{name}">{label}</button>'
+        for name, label in FAMILIES.items()
     )
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -109,11 +111,13 @@ def _section(stage: Stage, numbers: dict[int, int], node_facts: Sequence[dict[st
     drawing = "".join(Drawing({number: share / largest for number, share in shares.items()}).scene(laid_out))
     width, height = laid_out.layout.width + 2 * MARGIN, laid_out.layout.height + 2 * MARGIN
     return (
-        f'<section data-stage="{escape(stage.key)}" hidden>'
-        f'<div class="canvas"><svg data-width="{width:.0f}" data-height="{height:.0f}" role="img" '
+        f'<section role="tabpanel" id="stage-{escape(stage.key)}" aria-labelledby="tab-{escape(stage.key)}" '
+        f'data-stage="{escape(stage.key)}" hidden>'
+        f'<div class="canvas"><svg data-width="{width:.0f}" data-height="{height:.0f}" role="group" '
         f'aria-label="the graph of {escape(stage.title)}"><g class="world"><g transform="translate({MARGIN} {MARGIN})">'
-        f'{drawing}</g></g></svg></div><aside class="text"><p>{escape(stage.about)}</p>'
-        f'<div class="code">{html_lines(stage.graph, numbers)}</div></aside></section>'
+        f'{drawing}</g></g></svg></div><aside class="text" aria-label="the text of {escape(stage.title)}">'
+        f'<p>{escape(stage.about)}</p><div class="code" role="region" aria-label="IR text" tabindex="0">'
+        f"{html_lines(stage.graph, numbers)}</div></aside></section>"
     )
 
 

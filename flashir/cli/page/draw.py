@@ -36,7 +36,8 @@ class Drawing:
         left, top = x + box.x, y + box.y
         shift = (box.width - item.inside.layout.width) / 2
         yield (
-            f'<g class="frame" data-node="{item.number}"><rect x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" '
+            f'<g class="frame" data-node="{item.number}" {_named(item)}>'
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" '
             f'height="{box.height:.1f}" rx="16"/><text class="title" x="{left + FRAME:.1f}" y="{top + 25:.1f}">'
             f'{escape(item.title)}</text><text class="small" x="{left + FRAME:.1f}" y="{top + 41:.1f}">'
             f"{escape(item.lines[0])}</text></g>"
@@ -51,7 +52,7 @@ class Drawing:
     def _card(self, item: Item, x: float, y: float) -> str:
         box = item.box
         left, top = x + box.x, y + box.y
-        number = "" if item.number is None else f' data-node="{item.number}" tabindex="0"'
+        number = "" if item.number is None else f' data-node="{item.number}" {_named(item)}'
         number += f' data-folds="{" ".join(map(str, item.folds))}"' if item.folds else ""
         parts = [f'<g class="{item.kind} {item.family}"{number} transform="translate({left:.1f} {top:.1f})">']
         radius = box.height / 2 if item.kind == "pill" else ROUND
@@ -77,6 +78,11 @@ class Drawing:
             width = max(2.0, (box.width - 2 * CARD_PAD) * share)
             bar = f'x="{CARD_PAD}" y="{box.height - 6:.1f}" width="{width:.1f}" height="2.5"'
             yield f'<rect class="heat" {bar} rx="1.2"/>'
+
+
+def _named(item: Item) -> str:
+    """The attributes of an item that can be pinned, by keyboard too, with its texts as its name."""
+    return f'tabindex="0" role="button" aria-label="{escape(", ".join([item.title, *item.lines]))}"'
 
 
 def _straight(x: float, top: float, bottom: float) -> str:

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const main = document.querySelector("main");
   const inspector = document.querySelector(".inspector");
-  const search = document.getElementById("search");
+  const search = document.getElementById("search"), found = document.getElementById("found");
   const views = {};
   let stage = null, pinned = null;
 
@@ -100,7 +100,10 @@
   const clear = () => {
     for (const element of within(".on, .from, .to")) element.classList.remove("on", "from", "to");
     section(stage).querySelector("svg").classList.remove("focus");
-    for (const tab of document.querySelectorAll(".tab")) tab.classList.toggle("on", tab.dataset.stage === stage);
+    for (const tab of document.querySelectorAll(".tab")) {
+      tab.classList.toggle("on", tab.dataset.stage === stage);
+      tab.setAttribute("aria-selected", tab.dataset.stage === stage);
+    }
     inspector.hidden = true;
   };
   const mark = (number, kind) => { for (const element of within(`[data-node="${number}"]`)) element.classList.add(kind); };
@@ -129,6 +132,7 @@
 
   const open = (key) => {
     if (!data[key]) key = Object.keys(data)[0];
+    if (key !== stage) search.value = "";
     for (const each of main.querySelectorAll("section")) each.hidden = each.dataset.stage !== key;
     stage = key;
     if (!views[key]) fit();
@@ -141,6 +145,7 @@
     const word = search.value.trim().toLowerCase(), svg = section(stage).querySelector("svg");
     const picked = document.querySelector(".legend .picked");
     for (const element of within(".hit")) element.classList.remove("hit");
+    found.textContent = "";
     if (!word && !picked) { if (pinned === null) svg.classList.remove("focus"); return; }
     svg.classList.add("focus");
     for (const element of within("svg [data-node]")) {
@@ -148,6 +153,7 @@
       const text = JSON.stringify([node.op, node.results, node.parameters, node.attributes]).toLowerCase();
       if ((word && text.includes(word)) || (picked && element.classList.contains(picked.dataset.family))) element.classList.add("hit");
     }
+    found.textContent = `${within("svg .hit").length} found`;
   };
   search.addEventListener("input", () => { pin(null); find(); });
   search.addEventListener("keydown", (event) => {
@@ -157,8 +163,10 @@
   for (const button of document.querySelectorAll(".legend button"))
     button.addEventListener("click", () => {
       const was = button.classList.contains("picked");
-      for (const each of document.querySelectorAll(".legend .picked")) each.classList.remove("picked");
-      button.classList.toggle("picked", !was);
+      for (const each of document.querySelectorAll(".legend button")) {
+        each.classList.toggle("picked", each === button && !was);
+        each.setAttribute("aria-pressed", each === button && !was);
+      }
       pin(null);
       find();
     });
@@ -167,7 +175,7 @@
   for (const button of document.querySelectorAll("[data-zoom]"))
     button.addEventListener("click", () => {
       const canvas = canvasOf(stage), how = button.dataset.zoom;
-      if (how === "text") { main.classList.toggle("no-text"); fit(); }
+      if (how === "text") { button.setAttribute("aria-pressed", !main.classList.toggle("no-text")); fit(); }
       else if (how === "fit") fit();
       else zoom(how === "in" ? 1.25 : 0.8, canvas.clientWidth / 2, canvas.clientHeight / 2);
     });
@@ -213,7 +221,7 @@
     else if (event.key === "0") fit();
     else if (event.key === "+" || event.key === "=") zoom(1.25, canvas.clientWidth / 2, canvas.clientHeight / 2);
     else if (event.key === "-") zoom(0.8, canvas.clientWidth / 2, canvas.clientHeight / 2);
-    else if (event.key === "Enter" && document.activeElement.dataset.node) pin(+document.activeElement.dataset.node, true);
+    else if ((event.key === "Enter" || event.key === " ") && document.activeElement.dataset.node) pin(+document.activeElement.dataset.node, true);
   });
   window.addEventListener("resize", () => {
     const card = pinned === null ? null : section(stage).querySelector(`svg [data-node="${pinned}"]`);

@@ -10,6 +10,7 @@ from typing import TypeVar
 Kind = TypeVar("Kind", bound=type)
 ARGUMENTS = "Args:\n"
 _FIELDS = re.compile(r"^    (\w+(?:, \w+)*): ", re.MULTILINE)
+_NEXT_SECTION = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
 def inherits(base: type) -> Callable[[Kind], Kind]:
@@ -25,7 +26,7 @@ def inherits(base: type) -> Callable[[Kind], Kind]:
 def parts(docstring: str) -> tuple[str, dict[str, str]]:
     """The text before the arguments, and the text of each argument."""
     about, _, arguments = docstring.partition(ARGUMENTS)
-    _, *found = _FIELDS.split(arguments)
+    _, *found = _FIELDS.split(_NEXT_SECTION.split(arguments)[0])
     texts = dict(zip(found[::2], found[1::2], strict=True))
     return " ".join(about.split()), {
         name: " ".join(text.split()) for names, text in texts.items() for name in names.split(", ")
