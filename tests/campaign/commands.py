@@ -24,16 +24,20 @@ from tests.campaign.weird import WORDS
 
 FAILING = ("check", "doctor")
 """Verbs that may find a problem and exit with 1."""
-SLOW = ("calibrate", "doctor", "bench", "tune", "train")
+SLOW = ("calibrate", "doctor", "bench", "tune", "train", "compare")
 """Verbs that take seconds and are drawn rarely."""
 ALWAYS: dict[str, tuple[str, ...]] = {
     "bench": ("--lengths", "8", "--rounds", "1", "--limit", "60", "-s", "d_model=8", "-s", "depth=1", "--size", "tiny"),
     "train": ("--steps", "2", "--batch", "2", "--seq-len", "8", "--data", "text.txt"),
+    "compare": (
+        "--task", "recall", "--steps", "2", "--batch", "2", "--seq-len", "64", "--chunk", "16", "--system", "flash",
+        "--validation-tokens", "64", "-s", "d_model=8", "-s", "depth=1", "-s", "key_dim=4",
+    ),
     "tune": ("--seq-len", "16", "--budget", "0.1"),
     "check": ("--lengths", "5", "--batches", "1"),
     "eval": ("--data", "text.txt"),
     "generate": ("--tokens", "3"),
-}
+}  # fmt: skip
 """Options that keep a verb short. Drawn options follow and override them."""
 SMALL = ("flash", "--size", "tiny")
 MODELS: tuple[tuple[str, ...], ...] = (
@@ -51,7 +55,7 @@ FILES = (
 )  # fmt: skip
 PLACES = ("new", "new/er", "there", "text.txt", "saved", "art", "link", "n" * 300, "é ü", "", "empty")
 RIGHT: dict[str, tuple[str, ...]] = {
-    "size": ("tiny",), "task": ("lm", "mlm"), "chunk": ("4", "16"), "cumsum": ("scan", "matmul", "native"),
+    "size": ("tiny",), "task": ("lm", "mlm", "recall"), "chunk": ("4", "16"), "cumsum": ("scan", "matmul", "native"),
     "dtype": ("float32", "bfloat16", "float16"), "policy": ("quality", "fastest"), "seed": ("0", "7"),
     "batch": ("1", "2"),
     "seq_len": ("8", "16", "64"),
@@ -85,6 +89,9 @@ ENDLESS = (
     "batches",
     "size",
     "budget",
+    "seeds",
+    "items",
+    "validation_tokens",
 )
 """Options whose large values are valid, but take too long for a campaign."""
 LARGE = re.compile(r"\d{3,}|^(base|small|large|pg19)$")
