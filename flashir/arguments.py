@@ -11,7 +11,7 @@ NumPy scalars become Python numbers, and a string becomes a path if the annotati
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, wraps
 from pathlib import Path
@@ -191,11 +191,15 @@ def _rule(hint: Any) -> Rule | None:
     kind = typing.get_origin(hint) or hint
     if not isinstance(kind, type) or kind in (object, Any, Mapping):  # `checked` reports wrong parameters
         return None
+    items = typing.get_args(hint)
+    if kind in (Sequence, Iterable) and items and items[0] in _MANY:
+        return _listed(_instance(kind), _PLAIN[items[0]][0]), f"a list of {_MANY[items[0]]}"
     take = _like(kind) if getattr(kind, "_is_protocol", False) else _instance(kind)
     return take, _NAMED.get(kind.__name__, f"a {kind.__name__}")
 
 
 _ABSENT = "None"
+_MANY = {int: "whole numbers", float: "numbers", str: "strings", Path: "paths"}
 _NAMED = {
     "Graph": "a graph, as flashir.model and flashir.load give it",
     "Decoder": "a decoder, as flashir.decoder gives it",
@@ -221,6 +225,10 @@ def _repeated(rule: Rule) -> Rule:
     """The rule for `*args`, from the rule of one of them."""
     take, words = rule
     return lambda values: tuple(map(take, values)), f"each {words.removeprefix('a ')}"
+
+
+def _listed(take_all: Take, take: Take) -> Take:
+    return lambda values: tuple(map(take, take_all(values)))
 
 
 def _instance(kind: type) -> Take:

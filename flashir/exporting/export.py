@@ -21,6 +21,7 @@ from flashir.exporting.hub import HUB, hub_target, hub_writer, refuse_for_hub
 from flashir.exporting.quantise import TOLERANCE as GROWTH
 from flashir.exporting.quantise import Comparison
 from flashir.exporting.writers import decoder_writer, model_writer
+from flashir.generation.sampling import not_whole
 from flashir.ir import Graph
 from flashir.models.checkpoint import TOKENIZER
 from flashir.models.end_tokens import CONFIGS, Reading
@@ -175,11 +176,13 @@ def _formatted(ready: Prepared, target: str, opset: int | None, ids: str | None)
 def _tokenizer(
     file: Path | None, reading: Reading | None, ends: Iterable[int] | None
 ) -> tuple[Beside | None, tuple[int, ...]]:
-    """The tokenizer of the artefact, and the tokens that end a text. Raises ArtefactError, InputError."""
+    """The tokenizer of the artefact, and the tokens that end a text. Raises ArtefactError, InputError, SettingError."""
     beside = None if file is None else Beside.of(file, reading)
     if ends is None:
         return beside, () if beside is None else beside.ends
     ends = tuple(ends)
+    if problems := [problem for end in ends for problem in not_whole("an end", end)]:
+        raise SettingError(problems)
     return None if beside is None else beside.ending(ends), ends
 
 

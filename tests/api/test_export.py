@@ -121,6 +121,13 @@ def test_what_is_not_portable_says_where_and_how_to_mend_it(tmp_path):
     assert "target of onnx" in told.value.hint
 
 
+def test_ends_are_tokens_or_nothing_is_written(model, tmp_path):
+    for ends, said in ((np.array([[np.nan]]), "a list of whole numbers"), ([-1], "an end must be at least 0")):
+        with pytest.raises(SettingError, match=said):
+            flashir.export(model, tmp_path / "out", ends=ends)
+    assert not (tmp_path / "out").exists()
+
+
 def test_label_names_are_in_the_config_of_the_hub(tmp_path):
     tagger = flashir.model("flash", size="tiny", depth=1, chunk=16, predict="tags", labels=2)
     path = flashir.export(tagger, tmp_path, host="hub", labels=("noun", "verb")).path
