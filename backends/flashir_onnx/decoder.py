@@ -73,7 +73,8 @@ def parts(
         files = {DECODER_FILE: emitted(decoding.extend, "input_ids", "position_ids", guard=guard)}
     else:
         prefill = emitted(decoding.prefill, "input_ids", "lengths", guard=guard_prefill, takes_states=False)
-        files = {PREFILL_FILE: prefill, STEP_FILE: emitted(decoding.step, "input_ids", guard=guard_step)}
+        step = emitted(decoding.step, "input_ids", guard=partial(guard_step, limit=decoding.max_len))
+        files = {PREFILL_FILE: prefill, STEP_FILE: step}
     return {MODEL_FILE: Part(emit(graph, params, form=form), about)} | {
         name: Part(file, more) for name, file in files.items()
     }

@@ -324,8 +324,13 @@ def test_states_of_another_batch_are_refused_by_the_file_itself(written: Callabl
     names = [each.name for each in step.get_inputs()[1:]]
     for rows, ids in ((3, 1), (1, 3)):
         _, *states = prefill.run(None, {"input_ids": np.ones((rows, 4), np.int64), "lengths": np.full(rows, 4)})
+        given = {"input_ids": np.ones(ids, np.int64), **dict(zip(names, states, strict=True))}
         with pytest.raises(Exception, match="as_many_rows_as_ids"):
-            step.run(None, {"input_ids": np.ones(ids, np.int64), **dict(zip(names, states, strict=True))})
+            step.run(None, given)
+        for state in names[1:] if rows == 1 else ():
+            one = {key: np.repeat(value[:1], 1 + (key == state), 0) for key, value in given.items()}
+            with pytest.raises(Exception, match="states_have_as_many_rows_as_ids"):
+                step.run(None, one)
     with pytest.raises(Exception, match="as_many_rows_as_ids"):
         prefill.run(None, {"input_ids": np.ones((3, 4), np.int64), "lengths": np.array([4])})
 

@@ -102,7 +102,8 @@ def test_what_is_read_back_goes_on_as_the_model_does(written: Callable[[str], Pa
         ([[1], [2]], [[0], [0]], 1, "as_many_rows_as_states"),
         ([[1]], [[0]], 3, "as_many_rows_as_states"),
         ([[1, 2]], [[0]], 1, "as_many_rows_as_states"),
-        ([[], []], [[], []], 2, "out of data bounds"),
+        ([[], []], [[], []], 2, "tokens_are_1_or_more"),
+        ([[1]], [[-2]], 1, "first_positions_are_-1_or_more"),
     ],
 )
 def test_calls_that_would_go_wrong_fail(
@@ -112,6 +113,20 @@ def test_calls_that_would_go_wrong_fail(
     given = {"input_ids": np.array(ids, np.int64), "position_ids": np.array(places, np.int64)}
     with pytest.raises(Exception, match=said):
         host.run(None, given | zeros(host, rows))
+
+
+@pytest.mark.parametrize("name", [*ZOO][:1] + [pytest.param(each, marks=pytest.mark.slow) for each in [*ZOO][1:]])
+def test_each_state_must_be_one_of_this_model_and_batch(written: Callable[[str], Path], name: str) -> None:
+    """Of other rows than the first, of another type or shape, or missing."""
+    host = session(written(name))
+    given = {"input_ids": np.array([[1, 2]]), "position_ids": np.array([[0, 1]])} | zeros(host, 1)
+    host.run(None, given)
+    for state, array in zeros(host, 1).items():
+        for wrong in (np.repeat(array, 2, 0), array.astype(np.float64), array[..., :-1]):
+            with pytest.raises(Exception, match=r"as_many_rows|Unexpected input data type|invalid dimensions"):
+                host.run(None, given | {state: wrong})
+        with pytest.raises(Exception, match="missing"):
+            host.run(None, {key: value for key, value in given.items() if key != state})
 
 
 def test_padding_may_have_any_id_and_position(written: Callable[[str], Path]) -> None:
