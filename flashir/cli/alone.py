@@ -16,7 +16,7 @@ def refuse_others(ctx: typer.Context, option: str, *fitting: str) -> None:
     """Raises SettingError with all other options given together with an option that runs nothing."""
     from flashir.errors import SettingError
 
-    others = [name for name in _typed(ctx).values() if name not in (option, *fitting)]
+    others = [name for name in typed(ctx).values() if name not in (option, *fitting)]
     if others:
         raise SettingError(f"{option} runs nothing, so it takes no {', '.join(others)}")
 
@@ -36,7 +36,7 @@ def refuse_unused(ctx: typer.Context, model: Source, *planned: str) -> None:
     from flashir.errors import SettingError
     from flashir.planning.extent import Extent
 
-    spelling, problems = _typed(ctx), []
+    spelling, problems = typed(ctx), []
     if model.kind == "export":
         late = [spelling[name] for name in (*CHOICES, *planned) if name in spelling]
         if late:
@@ -55,7 +55,7 @@ def refuse_unused(ctx: typer.Context, model: Source, *planned: str) -> None:
         raise SettingError(problems)
 
 
-def _typed(ctx: typer.Context) -> dict[str, str]:
+def typed(ctx: typer.Context) -> dict[str, str]:
     """The parameters given on the command line: name -> spelling."""
     return {
         str(param.name): max(param.opts, key=len)

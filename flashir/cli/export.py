@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from flashir.cli.source import Source
     from flashir.cli.web_page import WebPage
     from flashir.exporting.quantise import Quantised
+    from flashir.ir import Graph
 
+PARAMETER_S = 5e-8
+"""Seconds of an export for each parameter, measured on two cores of an Intel Xeon; a decoder takes as long again."""
+SHORT_S = 5.0
 LENGTH, TOKENS = 1024, 2**14  # row length, and number of tokens, of the text for perplexity
 
 
@@ -214,7 +218,7 @@ def export(
         flashir export run/ --for web -o out/ && python -m http.server --directory out/
     """
     from flashir.cli import source
-    from flashir.cli.alone import refuse_unused
+    from flashir.cli.alone import refuse_unused, typed
     from flashir.cli.candidates import choice
     from flashir.cli.tokens import ends_of, reader_of
     from flashir.errors import SettingError
@@ -225,6 +229,7 @@ def export(
     from flashir.files.atomic import inodes
     from flashir.interrupts import on_interrupt
     from flashir.models.checkpoint import TOKENIZER
+    from flashir.train.summary import training_of
 
     web = web or host is Host.WEB
     program = None if host in (None, Host.WEB) else host
@@ -260,7 +265,7 @@ def export(
         write,
         loaded.model,
         folder,
-        target,
+        target if program is not Host.HUB or "target" in typed(ctx) else None,
         weights.arrays,
         seed=weights.seed or 0,
         rechunk=rechunk,
@@ -277,6 +282,7 @@ def export(
         tokenizer=loaded.tokenizer,
         reading=loaded.reading,
         labels=loaded.labels,
+        training=training_of(Path(loaded.word)) if program is Host.HUB and weights.source == "checkpoint" else (),
         quantize=quantize and quantize.value,
         text=None if text is None else _rows(loaded, text),
         tolerance=GROWTH if tolerance is None else tolerance,
@@ -292,6 +298,7 @@ def export(
     def state() -> str:
         return "nothing was written" if inodes(folder) == before else f"{folder} has the complete exported model"
 
+    _tell_forecast(loaded.model, decode)
     with on_interrupt(state), console.err().status(f"exporting {model} for {target} and checking it"):
         exported, others = page.write(folder, commit, max_len) if page else (commit(), [])
     written = [*exported.files, *others]
@@ -324,6 +331,18 @@ def export(
         console.say(f"{len(files)} files, {console.size(sum(files.values()))}")
     if page:
         console.say(f"python -m http.server --directory {quote(str(folder))}, then open http://localhost:8000")
+
+
+def _tell_forecast(model: Graph, decode: bool) -> None:
+    """Say how long the export takes if it is long: the weights are written, and the checks compute with them."""
+    from flashir.cli.forecast import tell
+    from flashir.ir.parameter_count import parameter_count
+
+    count = parameter_count(model)
+    seconds = count * PARAMETER_S * (2 if decode else 1)
+    if seconds >= SHORT_S:
+        advice = "the checks run on this machine, whatever the target, and a smaller --size takes less"
+        tell(f"{console.many(count)} parameters to write and check", seconds, advice, by="their number")
 
 
 def _page(loaded: Source, runtime: Path | None) -> WebPage:

@@ -1,17 +1,25 @@
-"""The folder of an export: what it may hold before, and files that are written with an artefact."""
+"""The folder of an export: what it may hold before, and files that are written with an artefact.
+
+Files for a host, such as a config, would mislead a program once another export replaces the model. So `flashir.json`
+lists them with their digests, and the next export removes those that it does not write again, unless they were changed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from flashir.errors import ArtefactError, option
-from flashir.files.atomic import UNFINISHED, atomic_files, writing
+from flashir.files.atomic import UNFINISHED, atomic_files, sha256, writing
+from flashir.files.foreign import SMALL, parse_json, read_text
 
+RECORD = "flashir.json"
 LISTED = 3  # at most so many files of a folder are named in a message
 CUT_SHORT = re.compile(rf"\..+{re.escape(UNFINISHED)}|model-[0-9a-f]{{12}}\.[a-z]+")
 """Names of files that an interrupted export may leave in a folder; the next export removes or rewrites them."""
@@ -43,12 +51,43 @@ def json_file(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def with_files(out: Path, files: Mapping[str, bytes], commit: Callable[[], Path]) -> Path:
-    """Write files into a folder, and `commit` what they belong to. All are on disk before `commit`, named after it."""
-    committed: list[Path] = []
-    writers = {name: partial(_write, content) for name, content in files.items()}
+def with_files(
+    out: Path, files: Mapping[str, bytes], commit: Callable[[], Path], others: Mapping[str, str] | None = None
+) -> Path:
+    """Write files into a folder, and `commit` what they belong to. All are on disk before `commit`, named after it.
+
+    Files of an earlier export that this one does not replace are removed at the end.
+
+    Args:
+        out: the folder.
+        files: the files for a host, by name; if there are any, RECORD is written too.
+        commit: writes the artefact, and returns its main file.
+        others: the digests of further files for the host which `commit` or its caller writes.
+    """
+    earlier, committed = _recorded(out), list[Path]()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} | dict(others or {})
+    record = {RECORD: json_file({"schema": 1, "files": digests})} if files else {}
+    writers = {name: partial(_write, content) for name, content in {**files, **record}.items()}
     atomic_files(out, writers, lambda _: committed.append(commit()))
+    for name in {*earlier} - {*digests}:
+        if (out / name).is_file() and sha256(out / name) == earlier[name]:
+            with writing(out / name):
+                (out / name).unlink()
+    if earlier and not record:
+        with writing(out / RECORD):
+            (out / RECORD).unlink()
     return committed[0]
+
+
+def _recorded(out: Path) -> dict[str, str]:
+    """The digests of files for a host that an earlier export wrote; none if its record is missing or damaged."""
+    with suppress(ArtefactError):
+        text = read_text(out / RECORD, ArtefactError, largest=SMALL, problem="the record cannot be read")
+        record = parse_json(text, out / RECORD, ArtefactError, dict[str, object], problem="it is damaged")
+        files = record.get("files")
+        if isinstance(files, dict):
+            return {name: str(digest) for name, digest in files.items() if Path(name).name == name}
+    return {}
 
 
 def _write(content: bytes, file: BinaryIO) -> None:

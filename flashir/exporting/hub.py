@@ -29,7 +29,7 @@ def refuse_for_hub(options: Mapping[str, object]) -> None:
     """Raise SettingError for options of `export` that are given and that a folder for the hub does not have."""
     texts = [option(name) for name, value in options.items() if value is not None and value is not False]
     if problems := [
-        f"{text} does nothing: the folder has float32 weights, and one decoder for any length" for text in texts
+        f"{text} does nothing: the folder has float32 weights, and code of PyTorch for any length" for text in texts
     ]:
         raise SettingError(problems, where=HUB)
 
@@ -43,7 +43,12 @@ def hub_target() -> str:
 
 
 def hub_writer(
-    ready: Prepared, check: Check, ends: tuple[int, ...], labels: Sequence[str], max_len: int | None
+    ready: Prepared,
+    check: Check,
+    ends: tuple[int, ...],
+    labels: Sequence[str],
+    training: Sequence[str],
+    max_len: int | None,
 ) -> Writer:
     """Writes a folder that transformers loads with `trust_remote_code`. Existing files of other names stay.
 
@@ -59,7 +64,7 @@ def hub_writer(
         CONFIG: json_file(_config(ready, ends, labels, max_len)),
         GENERATION: json_file(_generation(ends)),
         CODE: ready.backend.hub_code.encode(),
-        CARD: _card(ready, check).encode(),
+        CARD: _card(ready, check, labels, training).encode(),
     }
 
     def put(out: Path, _: Mapping[str, str]) -> Path:
@@ -85,7 +90,7 @@ def _config(ready: Prepared, ends: tuple[int, ...], labels: Sequence[str], max_l
     return {
         "model_type": "flashir",
         "architectures": ["FlashirForCausalLM"],
-        "auto_map": {"AutoConfig": f"{module}.FlashirConfig", "AutoModelForCausalLM": f"{module}.FlashirForCausalLM"},
+        "auto_map": {"AutoConfig": f"{module}.FlashirConfig", _auto(labels): f"{module}.FlashirForCausalLM"},
         "vocab_size": model.outputs[0].type.shape[-1],
         "dtype": "float32",
         "max_len": max_len,
@@ -94,6 +99,11 @@ def _config(ready: Prepared, ends: tuple[int, ...], labels: Sequence[str], max_l
         **_generation(ends),
         **_label_names(labels),
     }
+
+
+def _auto(labels: Sequence[str]) -> str:
+    """The class of transformers that loads the folder."""
+    return "AutoModelForTokenClassification" if labels else "AutoModelForCausalLM"
 
 
 def _generation(ends: tuple[int, ...]) -> dict[str, Any]:
@@ -107,29 +117,35 @@ def _label_names(labels: Sequence[str]) -> dict[str, Any]:
     return {"id2label": names, "label2id": {name: score for score, name in names.items()}} if names else {}
 
 
-def _card(ready: Prepared, check: Check) -> str:
+def _card(ready: Prepared, check: Check, labels: Sequence[str], training: Sequence[str]) -> str:
     """The model card, in Markdown with a header in YAML."""
     plan = ready.plan
     checked = "\n".join(f"- {line}" for line in check.verdicts)
     chunk = "" if plan.chunk is None else f" It works in chunks of {plan.chunk} tokens."
+    purpose = f" It scores these labels for each token: {', '.join(labels)}." if labels else ""
+    trained = "\n".join(f"- {line}" for line in training) or f"Not recorded. The parameters are {check.weights}."
     return f"""---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {"token-classification" if labels else "text-generation"}
 tags: [flashir, custom_code]
 ---
 
 # {plan.graph.name}
 
-A causal language model with {plan.parameters:,} parameters in float32, written by [flashir] {__version__}.{chunk}
+A causal model with {plan.parameters:,} parameters in float32, written by [flashir] {__version__}.{chunk}{purpose}
 Its state does not grow with the text, except for caches of full attention.
 
     pip install 'flashir[torch]' transformers
 
 ```python
-from transformers import AutoModelForCausalLM
+from transformers import {_auto(labels)}
 
-model = AutoModelForCausalLM.from_pretrained("this folder", trust_remote_code=True)
+model = {_auto(labels)}.from_pretrained("this folder", trust_remote_code=True)
 ```
+
+## Training
+
+{trained}
 
 ## How it was verified
 

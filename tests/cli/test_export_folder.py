@@ -8,7 +8,7 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError
-from tests.cli.conftest import Cli
+from tests.cli.conftest import TINY, Cli
 
 MODEL = flashir.model("flash", size="tiny", chunk=16, cumsum="native")
 LINE = ("export", "flash", "--size", "tiny", "--chunk", 16, "--cumsum", "native", "-s", "vocab=256")
@@ -86,3 +86,11 @@ def test_every_file_stands_on_a_line_with_its_size(cli: Cli, tmp_path: Path) -> 
     lines = {path: next(line for line in shown if line.startswith(f"{path}  (")) for path in files}
     assert "parameters" in lines[tmp_path / "out/model.onnx"]
     assert f"{len(files)} files, " in shown[-2]
+
+
+def test_a_long_export_is_foretold(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashir.cli.export.PARAMETER_S", 1e-3)
+    result = cli("export", *TINY, "-o", tmp_path / "out")
+    assert result.stderr.startswith("69.9k parameters to write and check: about 70 s by their number; the checks run")
+    monkeypatch.undo()
+    assert not cli("export", *TINY, "-o", tmp_path / "again").stderr

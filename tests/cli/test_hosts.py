@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,47 @@ def test_a_folder_names_its_end_token_and_has_the_tokenizer(
     assert configs[host] | {"tokenizer.json", "tokenizer_config.json"} < written
     assert json.loads((out / "tokenizer_config.json").read_text())["eos_token"] == ending
     assert "the folder is not empty" in cli.fails("export", worded, "--for", host, "--end-token", ending, "-o", out)
+
+
+def test_files_for_a_host_go_with_the_export_that_they_belong_to(
+    cli: Cli, worded: Path, tmp_path: Path, ending: str
+) -> None:
+    """An export without a host removes them, but not what was changed since, nor other files."""
+    out = tmp_path / "out"
+    genai = ("export", worded, "--for", "genai", "--end-token", ending, "-o", out, "--force")
+    for changed in (False, True):
+        cli.ok(*genai)
+        (out / "notes.txt").write_text("mine")
+        if changed:
+            (out / "genai_config.json").write_text("{}")
+        cli.ok("export", worded, "-o", out, "--force")
+        kept = {"model.onnx", "tokenizer.json", "notes.txt"} | ({"genai_config.json"} if changed else set())
+        assert {file.name for file in out.iterdir()} - {*map(str, out.glob("*.data"))} == kept
+
+
+def test_the_record_of_an_export_removes_nothing_outside_its_folder(cli: Cli, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other.txt"
+    other.write_text("mine")
+    out.mkdir()
+    digest = hashlib.sha256(b"mine").hexdigest()
+    for record in (json.dumps({"files": {"../other.txt": digest, "": digest, "sub/x": digest}}), "[]", "{"):
+        (out / "flashir.json").write_text(record)
+        cli.ok("export", *TINY, "-o", out, "--force")
+        assert other.read_text() == "mine"
+
+
+def test_the_card_says_how_a_run_was_trained(cli: Cli, text: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    few = ("--steps", 2, "--tokens", 64, "--seq-len", 32, "--validate-every", 1, "--valid", text)
+    cli.ok("train", *TINY, "--data", text, *few, "-o", run)
+    cli.ok("export", run, "--for", "hub", "-o", out)
+    card = (out / "README.md").read_text()
+    assert "- 2 of 2 steps with rows of 32 tokens, 128 tokens in all" in card
+    assert "- data: text.txt; tokenizer: bytes" in card and "after step 2, on text of text.txt: loss" in card
+    assert str(tmp_path) not in card
+    assert "--target does nothing" in cli.fails(
+        "export", run, "--for", "hub", "--target", "onnx:cpu", "-o", out, "--force"
+    )
 
 
 def test_genai_reads_the_tokenizer(cli: Cli, worded: Path, tmp_path: Path, ending: str) -> None:

@@ -13,7 +13,7 @@ import flashir
 from flashir.errors import ArtefactError, SettingError
 from flashir.models.parameters import load_params, unit
 from tests.backends.support import at_hand
-from tests.hosts.support import MODELS, ROOM, greedy, model, prompt
+from tests.hosts.support import MODELS, ROOM, SMALL, greedy, model, prompt
 
 pytestmark = pytest.mark.skipif(not at_hand("torch"), reason="torch is not installed")
 
@@ -89,6 +89,7 @@ def test_the_folder_has_what_the_hub_reads(flash: Path, tmp_path: Path) -> None:
         name: array.tolist() for name, array in unit(model("flash"), 1).items()
     }
     card = (flash / "README.md").read_text()
+    assert "Not recorded. The parameters are the exported weights." in card
     assert card.startswith("---\nlibrary_name: transformers") and "float64 interpreter" in card
     assert len((flash / "modeling_flashir.py").read_text().splitlines()) < 100
     made = export(tmp_path / "other", "flash", ends=[7])
@@ -96,11 +97,19 @@ def test_the_folder_has_what_the_hub_reads(flash: Path, tmp_path: Path) -> None:
     assert {file.name for file in made.files} == {file.name for file in (tmp_path / "other").iterdir()}
 
 
+def test_labels_and_training_are_told(tmp_path: Path) -> None:
+    graph = flashir.model("flash", **SMALL, chunk=16, predict="tags", labels=2)
+    flashir.export(graph, tmp_path, host="hub", labels=("noun", "verb"), training=("data: emma.txt",))
+    config, card = json.loads((tmp_path / "config.json").read_text()), (tmp_path / "README.md").read_text()
+    assert "AutoModelForTokenClassification" in config["auto_map"] and "- data: emma.txt" in card
+    assert "pipeline_tag: token-classification" in card and "noun, verb" in card
+
+
 def test_what_is_refused_writes_nothing(flash: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="the folder is not empty"):
         export(flash, "flash", force=False)
     out = tmp_path / "out"
-    for more in ({"portable": True}, {"split": True}, {"quantize": "int8"}, {"length": 9}):
+    for more in ({"portable": True}, {"split": True}, {"quantize": "int8"}, {"length": 9}, {"target": "onnx:cpu"}):
         with pytest.raises(SettingError, match="does nothing"):
             export(out, "flash", **more)
     with pytest.raises(SettingError, match="not causal"):
