@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Each worker keeps a folder of its own, which its child processes share.
     """
+    os.environ["FLASHIR_CONFIG"] = os.path.join(tempfile.gettempdir(), "flashir-tests-have-none")
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LIGHT}".strip()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flashir-jax-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

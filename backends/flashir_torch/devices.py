@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
 from flashir.errors import TargetError
 
-CARDS = ("a100", "h100", "h200", "v100")
-"""GPUs with a target record, by a part of their full names."""
+CARDS = ("a10", "a100", "h100", "h200", "l4", "l40s", "mi300x", "rtx-4090", "v100")
+"""GPUs with a target record, by a word of their full names."""
 
 if hasattr(os, "register_at_fork"):
     # forks lack the OpenMP threads of this process, and parallel work would hang
@@ -20,8 +21,8 @@ def device_names() -> tuple[str, ...]:
     """`cpu`, and with a GPU also `cuda` and the name of its record, such as `h100`."""
     if not torch.cuda.is_available():
         return ("cpu",)
-    full = torch.cuda.get_device_name().lower()
-    return ("cpu", "cuda", *(card for card in CARDS if card in full))
+    full = torch.cuda.get_device_name().lower().replace("rtx ", "rtx-")
+    return ("cpu", "cuda", *(card for card in CARDS if re.search(rf"\b{card}\b(?! laptop)", full)))
 
 
 def device_of(name: str) -> torch.device:

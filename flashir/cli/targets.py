@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,24 +30,45 @@ UNITS = {
 
 
 def targets(
+    ctx: typer.Context,
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="One target, to see every number and its source.")
     ] = None,
+    add: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Check the record of a device, and add it to yours.")
+    ] = None,
+    remove: Annotated[str | None, typer.Option(metavar="NAME", help="Remove a record that you added.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the devices that flashir can plan for, and show which of them are available.
 
     A target is `backend:device`, with `xN` for N devices. `cpu` and `cuda` mean this machine. Planning needs
-    neither the backend nor the device.
+    neither the backend nor the device. --add stores the record of a device in your configuration folder; a shipped
+    record, such as torch-l4.toml, shows what it must have.
 
     Examples:
         flashir targets
         flashir targets onnx:cpu
         flashir targets jax:tpu-v4x32 --json
+        flashir targets --add card.toml
+        flashir targets --remove torch:my-card
     """
+    from flashir.cli.alone import refuse_others
     from flashir.cli.machine import Presence
-    from flashir.machine.targets import target, target_names
+    from flashir.machine.targets import add_target, is_own, remove_target, target, target_names
 
+    if add is not None:
+        refuse_others(ctx, "--add", "--json")
+        added = add_target(add)
+        if not console.answer({"added": added.name, "title": added.title}, as_json):
+            console.say(f"added {added.name}, {added.title}; `flashir targets {added.name}` shows its numbers")
+        return
+    if remove is not None:
+        refuse_others(ctx, "--remove", "--json")
+        file = remove_target(remove)
+        if not console.answer({"removed": remove, "file": str(file)}, as_json):
+            console.say(f"removed {remove}")
+        return
     if name is not None:
         record = target(name)
         if as_json:
@@ -73,7 +95,7 @@ def targets(
             _number("bandwidth", record.bandwidth),
             console.size(record.memory),
             "installed" if presence.installed else presence.hint or "not installed",
-            "at hand" if here else "-",
+            "at hand" if here else "added by you" if is_own(record.name) else "-",
             style="bold green" if here else None if presence.installed else "dim",
         )
     console.show(table)

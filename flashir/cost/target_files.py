@@ -25,12 +25,18 @@ def name_of(file: str) -> str:
     return file.removesuffix(".toml").replace("-", ":", 1)
 
 
-def parse_record(text: str, where: str) -> Target:
+def file_of(name: str) -> str:
+    """The file of a target: `jax-tpu-v4.toml` for `jax:tpu-v4`."""
+    return f"{name.replace(':', '-', 1)}.toml"
+
+
+def parse_record(text: str, where: str, *, named: bool = True) -> Target:
     """Parse a record from TOML text, each number as `{value = .., source = ".."}`.
 
     Args:
         text: the content of the file.
-        where: the name of the file, which determines the name of the target.
+        where: the name of the file.
+        named: whether the name of the file determines the name of the target.
 
     Raises:
         TargetError: lists every number that is missing, out of range, inconsistent with another or without a source,
@@ -54,7 +60,7 @@ def parse_record(text: str, where: str) -> Target:
             problems.append(f"{spec.name} is missing")
     problems += [f"there is no number {name!r}{suggest(name, RANGES)}" for name in table]
     if isinstance(values["name"], str):
-        problems += _name_problems(values["name"], name_of(where))
+        problems += _name_problems(values["name"], name_of(where) if named else None)
     problems += _at_odds(values)
     if problems:
         raise TargetError(problems, where=where)
@@ -113,14 +119,18 @@ def _within(name: str, value: Any, problems: list[str], *, whole: bool = False) 
     return value if whole else float(value)
 
 
-def _name_problems(name: str, wanted: str) -> tuple[str, ...]:
+def _name_problems(name: str, wanted: str | None) -> tuple[str, ...]:
+    """The problems of a name that must be the wanted one, or that of any one device."""
     try:
         backend, device, _ = split_name(name)
     except TargetError as error:
         return error.problems
-    if name == wanted == f"{backend}:{device}":  # a record describes one device
+    if name == f"{backend}:{device}" and wanted in (None, name):  # a record describes one device
         return ()
-    return (f"name must be {wanted!r}, as its file is called, got {name!r}",)
+    reason = (
+        f"that of one device, {f'{backend}:{device}'!r}" if wanted is None else f"{wanted!r}, as its file is called"
+    )
+    return (f"name must be {reason}, got {name!r}",)
 
 
 def _at_odds(values: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Find targets by name: the records of backends and other plug-ins, adapted to this machine."""
+"""Find targets by name: records of backends, of plug-ins and of the user, adapted to this machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flashir.cost.target import Target, split_name
 from flashir.cost.target_files import name_of, parse_record
 from flashir.errors import TargetError, suggest
 from flashir.files.foreign import SMALL, read_text
+from flashir.machine.own_records import add_record, own_records, remove_record
 from flashir.machine.profile import for_this_machine
 from flashir.plugins import TARGETS, load, plugins
 
@@ -43,7 +44,8 @@ def target(name: str, *, calibrated: bool = True) -> Target:
     if others:
         raise TargetError(
             f"the record of {key} is in {path} and in {' and in '.join(map(str, others))}",
-            hint="uninstall all but one of the plug-ins that provide it",
+            hint="uninstall all but one of the plug-ins that provide it"
+            + (f", or run `flashir targets --remove {key}`" if is_own(key) else ""),
         )
     record = _record(path)
     if not record.is_here:
@@ -51,6 +53,26 @@ def target(name: str, *, calibrated: bool = True) -> Target:
     if devices > 1:
         raise TargetError(f"{key} is this machine, so there is only one, got {name!r}")
     return for_this_machine(record, calibrated=calibrated)
+
+
+def add_target(file: Path) -> Target:
+    """Add a record to those of the user, and return it. Raises TargetError with all its problems, ArtefactError."""
+    record = add_record(file, frozenset(name for name in target_names() if not is_own(name)))
+    record_files.cache_clear()
+    _record.cache_clear()
+    return record
+
+
+def remove_target(name: str) -> Path:
+    """Remove a record that the user added, and return its former file. Raises TargetError, ArtefactError."""
+    path = remove_record(name)
+    record_files.cache_clear()
+    return path
+
+
+def is_own(name: str) -> bool:
+    """Whether the user added the record of a target."""
+    return any(path.parent == own_records() for path in record_files()[name])
 
 
 def target_names() -> tuple[str, ...]:
@@ -62,7 +84,7 @@ def target_names() -> tuple[str, ...]:
 def record_files() -> dict[str, tuple[Path, ...]]:
     """The record files of each target; more than one if several plug-ins provide it."""
     files: dict[str, tuple[Path, ...]] = {}
-    for folder in dict.fromkeys((*_of_backends(), *_of_plugins())):
+    for folder in dict.fromkeys((*_of_backends(), *_of_plugins(), own_records())):
         for path in sorted(folder.glob("*.toml")):
             files[name_of(path.name)] = (*files.get(name_of(path.name), ()), path)
     return files

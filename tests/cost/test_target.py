@@ -38,7 +38,9 @@ def test_every_number_of_a_record_has_its_source(name):
 
 
 def test_the_records_that_the_paper_and_its_readers_need_are_there():
-    assert {"onnx:cpu", "jax:tpu-v4", "torch:v100", "torch:a100", "torch:h100", "torch:h200"} <= set(target_names())
+    cards = {f"torch:{card}" for card in ("v100", "a100", "h100", "h200", "rtx-4090", "l4", "l40s", "a10", "mi300x")}
+    processors = {f"onnx:{name}" for name in ("cpu", "apple-m2", "graviton3", "xeon-icx", "xeon-spr")}
+    assert cards | processors | {"jax:tpu-v4", "jax:tpu-v5e", "jax:tpu-v6e"} <= set(target_names())
 
 
 def test_a_count_of_devices_is_part_of_the_name():

@@ -9,7 +9,7 @@ from flashir.errors import TargetError
 from flashir.ir import DType, Node
 from flashir.ops.attention.recurrence import is_mixed_chunk
 
-DEVICES = frozenset(("cuda", "a100", "h100", "h200"))
+DEVICES = frozenset(("cuda", "a10", "a100", "h100", "h200", "l4", "l40s", "rtx-4090"))
 """Triton needs compute capability 8.0 or higher, which a v100 does not have."""
 
 CAPABILITY = (8, 0)

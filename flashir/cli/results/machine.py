@@ -49,6 +49,30 @@ class TargetRecord(TypedDict):
     numbers: dict[str, Number]
 
 
+class AddedTarget(TypedDict):
+    """A target record that --add of `targets` stored.
+
+    Args:
+        added: its name.
+        title: a text for people.
+    """
+
+    added: str
+    title: str
+
+
+class RemovedTarget(TypedDict):
+    """A target record that --remove of `targets` removed.
+
+    Args:
+        removed: its name.
+        file: the file that it was in.
+    """
+
+    removed: str
+    file: str
+
+
 class Fitted(TypedDict):
     """A number before and after calibration.
 
