@@ -232,7 +232,8 @@ def _cache(folder: Path) -> Iterator[None]:
 
 
 def _make_exchange(folder: Path) -> None:
-    from flashir.planning.measurements.store import Store, export_json
+    from flashir.planning.measurements.exchange import export_json
+    from flashir.planning.measurements.store import Store
 
     with _cache(folder.parent):
         with Store(write=True) as store:
@@ -241,8 +242,9 @@ def _make_exchange(folder: Path) -> None:
 
 
 def _read_exchange(folder: Path) -> object:
+    from flashir.planning.measurements.exchange import import_json
     from flashir.planning.measurements.key import store_path
-    from flashir.planning.measurements.store import Store, import_json
+    from flashir.planning.measurements.store import Store
 
     with _cache(folder.parent / "other"):
         store_path().unlink(missing_ok=True)

@@ -87,7 +87,8 @@ class Contest:
         self.known = self._is_known()
         if self.known:
             return self._known(cautious=True)
-        self.progress.started(self.limit)
+        longest = sorted((candidate.ms for candidate in self.candidates), reverse=True)[: self.limit]
+        self.progress.started(self.limit, ROUNDS * sum(longest) / 1e3)
         try:
             while wave := self._wave():
                 self._admit(wave)

@@ -11,8 +11,8 @@ from flashir.transforms.settle_choices import setting_text
 class Progress(Protocol):
     """Receives events. The order for each candidate is: measuring (many times), then measured or skipped."""
 
-    def started(self, total: int) -> None:
-        """Tuning starts; at most about `total` candidates will be measured."""
+    def started(self, total: int, seconds: float) -> None:
+        """Tuning starts; at most about `total` candidates will be timed for about `seconds` by the cost model."""
         ...
 
     def measuring(self, candidate: Candidate, round: int) -> None:
@@ -35,7 +35,7 @@ class Progress(Protocol):
 class Silent:
     """Ignores all events."""
 
-    def started(self, total: int) -> None:
+    def started(self, total: int, seconds: float) -> None:
         """Nothing."""
 
     def measuring(self, candidate: Candidate, round: int) -> None:

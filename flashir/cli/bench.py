@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flashir.bench.case import Grid
     from flashir.bench.draft import Draft
     from flashir.bench.record import Record
+    from flashir.bench.run import Bench
     from flashir.cli.meter import Step
     from flashir.ir import Graph
 
@@ -231,11 +232,22 @@ def _measure(grid: Grid, rounds: int, limit: int | None, draft: Draft) -> None:
     try:
         with _progress() as step:
             run = Bench(grid.cases(step), rounds, step, draft.follow, partial(Process, limit=limit))
+            _tell_forecast(run)
             with draft.recording(run.rows):
                 run.run()
     except KeyboardInterrupt:
         if not draft.measured:
             raise
+
+
+def _tell_forecast(run: Bench) -> None:
+    """Say how long the samples will take, and what shortens it."""
+    from flashir.cli.forecast import tell
+
+    cases = [case for case in run.cases if not case.row.problem]
+    each_ms = sum(case.row.predicted_ms or 0.0 for case in cases)
+    work = f"{console.counted(len(cases), 'case')}, {console.counted(run.rounds, 'sample')} of each"
+    tell(work, run.rounds * each_ms / 1e3, "fewer --rounds, shorter --lengths or a smaller --size shorten it")
 
 
 @contextmanager

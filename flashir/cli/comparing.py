@@ -8,7 +8,8 @@ from statistics import mean
 from time import monotonic
 
 from flashir.cli import console
-from flashir.cli.training import duration, progress
+from flashir.cli.forecast import duration
+from flashir.cli.training import progress
 from flashir.compare.trial import Row, Trial
 from flashir.train.loop import Progress
 from flashir.train.metrics import perplexity

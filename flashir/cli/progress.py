@@ -12,6 +12,7 @@ from rich.text import Text
 
 from flashir.autotune.progress import Progress, candidate_name
 from flashir.cli import console
+from flashir.cli.forecast import LONG_S, duration
 from flashir.cli.tables import Fitted
 from flashir.planning.candidates import Candidate
 from flashir.transforms.settle_choices import Settings
@@ -32,9 +33,10 @@ class PlainProgress:
     def __init__(self, to: Console | None = None) -> None:
         self._to = to or console.err()
 
-    def started(self, total: int) -> None:
-        """Print how many candidates will be measured."""
+    def started(self, total: int, seconds: float) -> None:
+        """Print how many candidates will be measured, and for how long."""
         self._say(f"measuring up to {total} {'candidate' if total == 1 else 'candidates'}")
+        self._say(_forecast(seconds))
 
     def measuring(self, candidate: Candidate, round: int) -> None:
         """Print that a candidate is started, in its first round."""
@@ -75,12 +77,13 @@ class LiveProgress:
     to: Console
     total: int = 0
     _rows: dict[str, _Row] = field(default_factory=dict)
+    _seconds: float = 0.0
     _live: Live | None = None
     _drawn: float = 0.0
 
-    def started(self, total: int) -> None:
+    def started(self, total: int, seconds: float) -> None:
         """Start to draw."""
-        self.total = total
+        self.total, self._seconds = total, seconds
         self._live = Live(self._table(), console=self.to, auto_refresh=False, transient=True)
         self._live.start()
 
@@ -128,4 +131,11 @@ class LiveProgress:
             )
         done = sum(row.state == "measured" for row in self._rows.values())
         bar = ProgressBar(total=max(self.total, done, 1), completed=done, width=BAR)
-        return Group(table, bar, Text(f"{done} of about {self.total} measured; measurements are kept", style="dim"))
+        state = f"{done} of about {self.total} measured; measurements are kept"
+        return Group(table, bar, Text(state if done else _forecast(self._seconds), style="dim"))
+
+
+def _forecast(seconds: float) -> str:
+    """How long the candidates will be timed at most, before one is measured."""
+    advice = "; a --budget, a shorter --seq-len or a smaller --size shortens it" if seconds >= LONG_S else ""
+    return f"timed for {duration(seconds)} at most by the cost model, and each is compiled and checked before{advice}"

@@ -204,7 +204,8 @@ def train(
 
     The chunk is planned for the target, then fixed. The run folder contains the recipe, the tokenizer, the curve
     (metrics.jsonl, tensorboard/) and the newest checkpoints; every other verb takes these as MODEL. Ctrl-C saves and
-    stops. --resume resumes a run, also after a crash. Several processes, started by torchrun, train together.
+    stops. --resume resumes a run, also after a crash; with more --steps it goes further. Several processes, started by
+    torchrun, train together.
 
     Documents are packed into rows, and tokens of a built-in model attend only to their own document. With
     -s segments=chunk, documents that share a chunk also attend to each other; with -s segments=false, all of a row do.
@@ -216,6 +217,7 @@ def train(
     Examples:
         flashir train flash --size small --data books/ --steps 2000 --tokens 16384 -o run/
         flashir train --resume run/
+        flashir train --resume run/ --steps 4000
         torchrun --nproc-per-node 8 -m flashir train --resume run/ --target torch:cuda
         flashir export run/ -o out/
         flashir train model.fir --data books/ --tokenizer bpe:32000 --target jax:cpu --recipe recipe.toml

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from flashir.cli import console
+from flashir.cli.forecast import LONG_S, duration
 from flashir.train.data import LABELLED
 from flashir.train.loop import Progress
 from flashir.train.metrics import Line, perplexity
@@ -49,8 +50,10 @@ def about(run: Run) -> str:
 def forecast(run: Run) -> str:
     """How long the steps will take by the cost model, before one is measured."""
     each_ms, left = run.plan.predicted_ms * run.recipe.accumulate, run.recipe.steps - run.done
-    whole = duration(each_ms / 1e3 * left)
-    return f"{console.milliseconds(each_ms)} a step by the cost model, {whole} for {console.counted(left, 'step')}"
+    seconds = each_ms / 1e3 * left
+    advice = "; fewer --steps or --tokens, a smaller model or another --target shorten it" if seconds >= LONG_S else ""
+    each, steps = console.milliseconds(each_ms), console.counted(left, "step")
+    return f"{each} a step by the cost model, {duration(seconds)} for {steps}{advice}"
 
 
 def numbers(line: Line, pace: Pace, run: Run) -> dict[str, str]:
@@ -70,17 +73,6 @@ def numbers(line: Line, pace: Pace, run: Run) -> dict[str, str]:
     return shown
 
 
-def duration(seconds: float) -> str:
-    """A duration as text: `40 s`, `12 min`, `3 h 05 min`, `2 d 07 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
-
-
 @dataclass
 class PlainTraining:
     """Prints a line for the first step, for every validation and checkpoint, and every few seconds."""
@@ -88,6 +80,7 @@ class PlainTraining:
     to: Console
     _run: Run | None = None
     _printed: float = -inf
+    _told: float = inf
 
     def started(self, run: Run) -> None:
         """Print what is trained."""
@@ -98,12 +91,19 @@ class PlainTraining:
         if run.done:
             self._say(f"resumes after step {run.done} of {run.recipe.steps}")
         self._say(forecast(run))
+        self._told = monotonic()
+
+    def computing(self, step: int, part: int, parts: int) -> None:
+        """Print the part of a long step, if it is time."""
+        if monotonic() - self._told >= EVERY_S:
+            self._told = monotonic()
+            self._say(f"step {step}: part {part} of {parts}")
 
     def stepped(self, line: Line, pace: Pace) -> None:
         """Print the step, if it is time."""
         assert self._run is not None
         if isinstance(line.validation_loss, float) or monotonic() - self._printed >= EVERY_S:
-            self._printed = monotonic()
+            self._printed = self._told = monotonic()
             shown = "  ".join(f"{name} {text}" for name, text in numbers(line, pace, self._run).items())
             self._say(f"step {line.step}/{self._run.recipe.steps}  {shown}")
 
@@ -128,6 +128,7 @@ class LiveTraining:
     _validation: str = ""
     _checkpoint: str = ""
     _step: int = 0
+    _part: str = ""
     _live: Live | None = None
     _drawn: float = 0.0
 
@@ -139,10 +140,15 @@ class LiveTraining:
         self._live = Live(self._picture(), console=self.to, auto_refresh=False, transient=True)
         self._live.start(refresh=True)
 
+    def computing(self, step: int, part: int, parts: int) -> None:
+        """Show the part of a step that is computed."""
+        self._part = f", part {part} of {parts} of the next" if parts > 1 else ""
+        self._draw(now=False)
+
     def stepped(self, line: Line, pace: Pace) -> None:
         """Show the step."""
         assert self._run is not None
-        self._step, self._shown = line.step, numbers(line, pace, self._run)
+        self._step, self._shown, self._part = line.step, numbers(line, pace, self._run), ""
         validation = self._shown.pop("validation", None)
         if validation is not None:
             self._validation = f"{validation} after step {line.step}"
@@ -167,7 +173,10 @@ class LiveTraining:
     def _picture(self) -> Group:
         assert self._run is not None
         steps = self._run.recipe.steps
-        shown = {"step": f"{self._step:,} of {steps:,}", **(self._shown or {"forecast": forecast(self._run)})}
+        shown = {
+            "step": f"{self._step:,} of {steps:,}{self._part}",
+            **(self._shown or {"forecast": forecast(self._run)}),
+        }
         optional = {"validation": self._validation, "saved": self._checkpoint}
         shown |= {name: text for name, text in optional.items() if text}
         bar = ProgressBar(total=steps, completed=self._step, width=BAR)

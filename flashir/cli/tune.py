@@ -45,8 +45,13 @@ def tune(
         typer.Option(metavar="FILE.json", help="Write all stored measurements to a file.", rich_help_panel=STORE),
     ] = None,
     import_: Annotated[
-        Path | None,
-        typer.Option("--import", metavar="FILE.json", help="Add measurements from a file.", rich_help_panel=STORE),
+        list[Path] | None,
+        typer.Option(
+            "--import",
+            metavar="FILE.json",
+            help="Add the measurements of a file, such as a colleague's; repeatable.",
+            rich_help_panel=STORE,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -62,10 +67,13 @@ def tune(
         flashir tune flash --size small --seq-len 4096
         flashir tune model.fir --target onnx:cpu --budget 60 --json
         flashir tune --export measured.json
-        flashir tune --import measured.json
+        flashir tune --import hers.json --import his.json
     """
-    if export is not None or import_ is not None:
-        _exchange(ctx, export, import_, as_json)
+    if export is not None:
+        _exported(ctx, export, as_json)
+        return
+    if import_:
+        _imported(ctx, import_, as_json)
         return
     from flashir.autotune.tune import tune as measure
     from flashir.cli import progress, source
@@ -94,14 +102,21 @@ def tune(
         show_plan(tuned, model)
 
 
-def _exchange(ctx: typer.Context, out: Path | None, into: Path | None, as_json: bool) -> None:
-    """Export the store to a file, or import a file."""
-    from flashir.planning.measurements.store import export_json, import_json
+def _exported(ctx: typer.Context, file: Path, as_json: bool) -> None:
+    """Write the store to a file."""
+    from flashir.planning.measurements.exchange import export_json
 
-    refuse_others(ctx, "--export" if out is not None else "--import", "--json")
-    count = export_json(out) if out is not None else import_json(into or Path())
-    file = out or into
-    if as_json:
-        console.emit({"file": str(file), "measurements": count})
-    else:
-        console.say(f"{count} measurements {'written to' if out is not None else 'added from'} {file}")
+    refuse_others(ctx, "--export", "--json")
+    count = export_json(file)
+    if not console.answer({"file": str(file), "measurements": count}, as_json):
+        console.say(f"{count} measurements written to {file}")
+
+
+def _imported(ctx: typer.Context, files: list[Path], as_json: bool) -> None:
+    """Add the measurements of files, all or none."""
+    from flashir.planning.measurements.exchange import import_json
+
+    refuse_others(ctx, "--import", "--json")
+    count = import_json(*files)
+    if not console.answer({"files": [*map(str, files)], "measurements": count}, as_json):
+        console.say(f"{count} measurements added from {', '.join(map(str, files))}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import isfinite, log
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -34,6 +35,10 @@ class Progress(Protocol):
 
     def started(self, run: Run) -> None:
         """The loop begins."""
+        ...
+
+    def computing(self, step: int, part: int, parts: int) -> None:
+        """A part of the batch of a step is about to be computed, counted from 1; some devices are told ahead."""
         ...
 
     def stepped(self, line: Line, pace: Pace) -> None:
@@ -76,7 +81,7 @@ def train(run: Run, progress: Progress, stop: Callable[[], bool] = lambda: False
             shown = ended.enter_context(board(run.folder.board, run.done + 1))
         parts = ended.enter_context(closing(_parts(run)))
         for number in range(run.done + 1, run.recipe.steps + 1):
-            line = _step(run, parts, number)
+            line = _step(run, parts, number, partial(progress.computing, number) if run.is_first else None)
             pace.add(line.seconds)
             if run.recipe.validates(number):
                 score = _validated(run)
@@ -97,13 +102,32 @@ def _parts(run: Run) -> Generator[Batch, None, None]:
     yield from ahead(run.batches, run.done * run.recipe.accumulate, depth=2 * run.recipe.accumulate)
 
 
-def _step(run: Run, parts: Iterator[Batch], number: int) -> Line:
+@dataclass(frozen=True)
+class _Followed(Sequence[Batch]):
+    """Parts of a batch that tell when they are taken."""
+
+    batches: list[Batch]
+    tell: Callable[[int, int], None]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.batches[index]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(self.batches, 1):
+            self.tell(number, len(self.batches))
+            yield batch
+
+
+def _step(run: Run, parts: Iterator[Batch], number: int, tell: Callable[[int, int], None] | None) -> Line:
     """Run one step. Raises TrainingError if its loss or gradient is not finite, or the loss explodes."""
     recipe, rate = run.recipe, run.recipe.schedule(number)
     start = perf_counter()
     batches = list(islice(parts, recipe.accumulate))
     waited = perf_counter() - start
-    step = run.trainer.step(batches, rate)
+    step = run.trainer.step(batches if tell is None else _Followed(batches, tell), rate)
     clock = Clock(perf_counter() - start, waited)
     limit = EXPLODED * log(max(2, scores_of(run.plan.graph)))
     if not (isfinite(step.loss) and isfinite(step.gradient_norm)):

@@ -61,7 +61,7 @@ class Recipe:
         seq_len: tokens per row; 512 to 8192 in Tables 5 and 6.
         tokens: tokens per batch, over all rows; 2^18 in Tables 5 and 6.
         rows: rows of a batch that are computed together, for gradient accumulation; None for as many as fit in memory.
-        steps: optimiser steps; 125,000 in Tables 5 and 6.
+        steps: optimiser steps; 125,000 in Tables 5 and 6. A resumed run may have more.
         init: how parameters start: `fan_in`, by the inputs of each matrix, or `paper`, 0.02 for every weight.
         token_frequencies: begin the logits at the log frequencies of the tokens in the data, if the model has a bias
             for them.
@@ -91,7 +91,7 @@ class Recipe:
     seq_len: Count = 1024
     tokens: Count = 2**18
     rows: Count | None = field(default=None, metadata=FREE)
-    steps: Count = 125_000
+    steps: Count = field(default=125_000, metadata={"grows": True})
     init: Scheme = "fan_in"
     token_frequencies: bool = True
     warmup: Warmup | None = None
@@ -194,14 +194,17 @@ class Recipe:
     def changed(self, **settings: Any) -> Recipe:
         """The recipe of a resumed run, with some settings changed.
 
+        More `steps` go further: from the next step on, the learning rate decays to the new end.
+
         Raises:
-            SettingError: settings on which the curve depends would change.
+            SettingError: settings on which the curve so far depends would change.
         """
         free = {setting.name for setting in fields(self) if setting.metadata.get("free")}
+        grows = {setting.name for setting in fields(self) if setting.metadata.get("grows")}
         problems = [
-            f"{name} is {getattr(self, name)} in this run, got {value}"
+            f"{name} is {before} in this run{' and may only grow' if name in grows else ''}, got {value}"
             for name, value in settings.items()
-            if name not in free and getattr(self, name) != value
+            if (before := getattr(self, name)) != value and name not in free and not (name in grows and value > before)
         ]
         if problems:
             raise SettingError(

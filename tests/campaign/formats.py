@@ -178,7 +178,7 @@ def _in_cache(folder: Path, name: str) -> Iterator[None]:
 
 
 def _make_store_json(folder: Path) -> None:
-    from flashir.planning.measurements.store import export_json
+    from flashir.planning.measurements.exchange import export_json
 
     _make_store(folder)
     with _in_cache(folder, "tune.sqlite"):
@@ -187,7 +187,8 @@ def _make_store_json(folder: Path) -> None:
 
 
 def _store_json(folder: Path) -> object:
-    from flashir.planning.measurements.store import Store, import_json
+    from flashir.planning.measurements.exchange import import_json
+    from flashir.planning.measurements.store import Store
 
     place = Path(os.environ["FLASHIR_CACHE"]) / "tune.sqlite"
     try:

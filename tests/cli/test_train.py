@@ -92,6 +92,10 @@ def test_a_run_goes_on_from_its_newest_checkpoint(cli: Cli, data: Path, tmp_path
     assert curve(run) == whole
     made = cli.json("train", "--resume", run)
     assert made["resumed_from"] == 6 and made["complete"] is True
+    further = cli.json("train", "--resume", run, "--steps", 8)
+    assert (further["resumed_from"], further["steps"], further["complete"]) == (6, 8, True)
+    assert curve(run)[:6] == whole and len(curve(run)) == 8
+    assert "steps is 8 in this run and may only grow, got 6" in cli.fails("train", "--resume", run, "--steps", 6)
     assert f"--resume {run}\n" in cli.fails("train", "--resume", made["checkpoint"])
     (run / "metrics.jsonl").unlink()
     assert "metrics.jsonl: is missing\nrestore the file" in cli.fails("train", "--resume", run)

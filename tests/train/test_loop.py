@@ -22,7 +22,8 @@ from flashir.backends.optimizer_state import Moments
 from flashir.backends.protocols import Array
 from flashir.backends.score import Score
 from flashir.backends.training import Batch, Step
-from flashir.cli.training import LiveTraining, PlainTraining, duration
+from flashir.cli.forecast import duration
+from flashir.cli.training import LiveTraining, PlainTraining
 from flashir.errors import ArtefactError, InputError, SettingError, TrainingError
 from flashir.execution import trainer as new
 from flashir.models.checkpoint import load_checkpoint, step_of
@@ -74,11 +75,15 @@ class Known:
 class Told:
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.parts: list[tuple[int, int, int]] = []
         self.saves: list[int] = []
         self.ended = 0
 
     def started(self, run: Run) -> None:
         pass
+
+    def computing(self, step: int, part: int, parts: int) -> None:
+        self.parts.append((step, part, parts))
 
     def stepped(self, line: Line, pace: Pace) -> None:
         self.lines.append(line)
@@ -122,6 +127,7 @@ def test_every_step_has_a_line_and_some_a_validation_and_a_checkpoint(folder: Ru
     assert told.lines[-1].tokens == 1280 and told.ended == 1
     assert [rate for rate, _ in trainer.seen] == [run.recipe.schedule(number) for number in range(1, 11)]
     assert all(len(parts) == 4 for _, parts in trainer.seen)
+    assert told.parts == [(step, part, 4) for step in range(1, 11) for part in range(1, 5)]
     assert pace.steps == 10 and pace.waiting is not None
 
 
@@ -258,7 +264,7 @@ def test_a_damaged_checkpoint_says_what_to_do(folder: RunFolder) -> None:
 
 
 def test_other_settings_make_another_run(folder: RunFolder) -> None:
-    with pytest.raises(SettingError, match="steps is 10 in this run, got 20"), opened(folder, steps=20):
+    with pytest.raises(SettingError, match="steps is 10 in this run and may only grow, got 5"), opened(folder, steps=5):
         pass
     with opened(folder, keep=1, save_every=2) as run:
         loop.train(run, Told())
@@ -330,6 +336,14 @@ def test_a_terminal_sees_the_numbers_of_the_latest_step_and_nothing_stays(folder
     ):
         assert part in shown.getvalue(), part
     assert shown.getvalue().endswith("\x1b[2K")
+
+
+def test_a_pipe_sees_the_parts_of_a_long_step(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashir.cli.training.EVERY_S", 0.0)
+    shown = StringIO()
+    with ready(folder) as (run, _, _):
+        loop.train(run, PlainTraining(Console(file=shown, width=200)))
+    assert "\nstep 2: part 1 of 4\nstep 2: part 2 of 4\n" in shown.getvalue()
 
 
 def test_a_pipe_gets_lines(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,15 @@ def test_a_run_goes_on_as_it_began() -> None:
     assert recipe.changed(steps=125_000) == recipe
     with pytest.raises(SettingError, match="these settings of a run cannot change") as caught:
         recipe.changed(steps=10, learning_rate=1e-3, keep=2)
-    assert caught.value.problems[0] == "steps is 125000 in this run, got 10" and len(caught.value.problems) == 2
+    assert caught.value.problems[0] == "steps is 125000 in this run and may only grow, got 10"
+    assert len(caught.value.problems) == 2
+
+
+def test_a_run_that_goes_further_decays_to_its_new_end() -> None:
+    recipe = Recipe(steps=100).settled(rows=8, width=768)
+    further = recipe.changed(steps=1000)
+    assert (further.steps, further.warmup) == (1000, 8)
+    assert further.schedule(100) > recipe.schedule(100) and further.schedule(1000) < further.schedule(999)
 
 
 def test_every_setting_is_documented() -> None:

@@ -108,7 +108,7 @@ class Log:
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
 
-    def started(self, total: int) -> None:
+    def started(self, total: int, seconds: float) -> None:
         self.events.append(("started", total))
 
     def measuring(self, candidate: Candidate, round: int) -> None:

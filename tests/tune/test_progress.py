@@ -27,6 +27,7 @@ def test_plain_lines() -> None:
     tuned(PlainProgress(Console(file=out, width=10_000)))
     lines = out.getvalue().splitlines()
     assert lines[0] == "measuring up to 5 candidates"
+    assert lines[1] == "timed for 1 s at most by the cost model, and each is compiled and checked before"
     assert "chunk 1024, matmul: left out, no memory for this" in lines
     assert "chunk 1024, scan: compiling and checking, 10 ms predicted" in lines
     assert "chunk 1024, scan: 10 ms measured, spread 0 ms" in lines
@@ -36,11 +37,12 @@ def test_plain_lines() -> None:
 def test_a_pipe_is_plain_and_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     made = progress()
     assert isinstance(made, PlainProgress)
-    made.started(1)
+    made.started(1, 4000.0)
     tuned(Silent())
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err == "measuring up to 1 candidate\n"
+    assert shown.err.startswith("measuring up to 1 candidate\ntimed for 1 h 07 min at most by the cost model")
+    assert shown.err.endswith("; a --budget, a shorter --seq-len or a smaller --size shortens it\n")
 
 
 def test_a_terminal_has_a_table_that_goes_away() -> None:
@@ -72,7 +74,7 @@ def test_a_terminal_shows_tiles_where_there_are_some() -> None:
     for tile, shown in ((None, False), (4096, True)):
         out = io.StringIO()
         live = LiveProgress(Console(file=out, force_terminal=True, width=100, markup=False, highlight=False))
-        live.started(1)
+        live.started(1, 0.5)
         settings = Settings({} if tile is None else {"tile": tile}, cumsum="scan")
         live.measuring(candidates({settings: 1.0})[0], 0)
         live.finished()

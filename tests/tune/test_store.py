@@ -15,9 +15,10 @@ from threading import Barrier
 import pytest
 
 import flashir
-from flashir.errors import ArtefactError
+from flashir.errors import ArtefactError, FlashirError
+from flashir.planning.measurements.exchange import export_json, import_json
 from flashir.planning.measurements.key import store_path
-from flashir.planning.measurements.store import SCHEMA, Store, bucket, digest, export_json, import_json
+from flashir.planning.measurements.store import SCHEMA, Store, bucket, digest
 from flashir.transforms.settle_choices import Settings, settle
 from tests.tune.support import TRIAL, chosen, trial
 
@@ -253,6 +254,31 @@ def test_json_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with Store() as store:
         assert store.all() == kept
     assert import_json(tmp_path / "all.json") == 0
+
+
+def test_files_of_several_people_are_merged_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each measured on a device of its own, one of them the same candidate twice; no trial replaces another's."""
+    people = {
+        "hers": [trial(device="a", tuning="0" * 15 + "1"), trial(device="a", tuning="0" * 15 + "2", measured_ms=9.0)],
+        "his": [trial(device="b", tuning="0" * 15 + "3", measured_ms=1.0)],
+    }
+    files = [tmp_path / f"{name}.json" for name in people]
+    for name, file in zip(people, files, strict=True):
+        monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / name))
+        with Store(write=True) as store:
+            store.add(*people[name])
+        export_json(file)
+    monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "all"))
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(files[0].read_text().replace('"device": "a"', '"device": "c"'))
+    with pytest.raises(FlashirError, match=r"damaged\.json: it is damaged[\s\S]*absent\.json: cannot read"):
+        import_json(files[1], damaged, tmp_path / "absent.json")
+    assert not store_path().exists()
+    assert import_json(*files) == 3 and import_json(*files) == 0
+    with Store() as store:
+        assert sorted(each.tuning for each in store.all()) == sorted(
+            each.tuning for trials in people.values() for each in trials
+        )
 
 
 def test_a_store_that_is_not_there_exports_nothing(tmp_path: Path) -> None:

@@ -27,7 +27,11 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "show": (Form(models.ShownModel), Form(models.ShownPage, "--html")),
     "ops": (Form(machine.OpList), Form(machine.Op, "NAME")),
     "plan": (Form(models.PlannedModel),),
-    "tune": (Form(models.PlannedModel), Form(models.StoredMeasurements, "--export or --import")),
+    "tune": (
+        Form(models.PlannedModel),
+        Form(models.StoredMeasurements, "--export"),
+        Form(models.AddedMeasurements, "--import"),
+    ),
     "train": (Form(texts.TrainedModel),),
     "eval": (Form(texts.EvaluatedText), Form(texts.EvaluatedLabels, "a model that predicts labels")),
     "compare": (Form(texts.ComparedSystems),),
@@ -36,7 +40,12 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "run": (Form(texts.RanModel),),
     "check": (Form(models.CheckedModel),),
     "bench": (Form(machine.BenchmarkRun), Form(machine.PublishedTable, "--published")),
-    "targets": (Form(machine.TargetRecord, is_list=True), Form(machine.TargetRecord, "NAME")),
+    "targets": (
+        Form(machine.TargetRecord, is_list=True),
+        Form(machine.TargetRecord, "NAME"),
+        Form(machine.AddedTarget, "--add"),
+        Form(machine.RemovedTarget, "--remove"),
+    ),
     "calibrate": (Form(machine.CalibratedTarget),),
     "doctor": (Form(machine.Installation),),
 }

@@ -170,14 +170,26 @@ class PlannedModel(Choices):
 
 
 class StoredMeasurements(TypedDict):
-    """What --export or --import of `tune` moved.
+    """What --export of `tune` wrote.
 
     Args:
         file: the file.
-        measurements: the number of measurements that were written, or added.
+        measurements: the number of measurements that were written.
     """
 
     file: str
+    measurements: int
+
+
+class AddedMeasurements(TypedDict):
+    """What --import of `tune` added.
+
+    Args:
+        files: the files.
+        measurements: the number of measurements that were new, or newer.
+    """
+
+    files: list[str]
     measurements: int
 
 

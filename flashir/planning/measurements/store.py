@@ -24,21 +24,15 @@ from typing import Any, Literal
 import msgspec
 
 from flashir.errors import ArtefactError, spoken
-from flashir.files.atomic import atomic_write
-from flashir.files.foreign import guarded, parse_json, read_bytes, reason
-from flashir.files.sealed_json import is_whole, sealed
+from flashir.files.foreign import reason
 from flashir.ir import Attr, Graph, dumps
 from flashir.planning.measurements.key import store_path
 from flashir.planning.measurements.trial import Trial
 
 SCHEMA = 4
-EXCHANGED = (2, 3, SCHEMA)  # schemas that `import_json` accepts; schema 2 has no digest
-COLUMNS_BEFORE = ("chunk", "cumsum", "tile")  # of schemas 2 and 3, which knew no other choices
-FORMAT = "flashir-tune"
 OURS = int.from_bytes(b"flsh", "big")  # the application id that marks a SQLite file as a store
 WRITER_WAITS_S = 30.0
 READER_WAITS_S = 1.0
-LISTED = 20  # at most so many problems of a file are shown
 
 COLUMNS = tuple(column.name for column in fields(Trial))
 KEY = COLUMNS[: COLUMNS.index("tuning") + 1]
@@ -281,68 +275,6 @@ def _key(trial: Trial) -> tuple[Any, ...]:
     return tuple(getattr(trial, name) for name in KEY)
 
 
-class _Exchange(msgspec.Struct, forbid_unknown_fields=True):
-    """The JSON form of a store. Trials are decoded one by one, so that all problems are reported."""
-
-    format: str
-    schema: int
-    trials: list[Any]
-    sha256: str | None = None
-
-
-def export_json(path: str | Path) -> int:
-    """Write every trial of the store as JSON and return their number. Raises ArtefactError."""
-    trials: list[Trial] = []
-    if store_path().exists():
-        with Store() as store:
-            trials = store.all()
-    document = sealed({"format": FORMAT, "schema": SCHEMA, "trials": trials})
-    text = msgspec.json.format(msgspec.json.encode(document), indent=1)
-    atomic_write(Path(path), lambda file: file.write(text + b"\n"))
-    return len(trials)
-
-
-def import_json(path: str | Path) -> int:
-    """Add all trials of a file that `export_json` wrote, or none. Return how many were new or newer.
-
-    Raises:
-        ArtefactError: all problems of the file, or the store cannot be used.
-    """
-    content = read_bytes(path, ArtefactError, problem="cannot read")
-    document = parse_json(content, path, ArtefactError, dict[str, Any], problem="no export of a store")
-    with guarded(path, ArtefactError, "no export of a store"):
-        exchange = msgspec.convert(document, _Exchange)
-    problems = [] if exchange.format == FORMAT else [f"format must be {FORMAT!r}, got {exchange.format!r}"]
-    if exchange.schema not in EXCHANGED:
-        problems.append(f"schema must be {' or '.join(map(str, EXCHANGED))}, got {exchange.schema}")
-    raw = exchange.trials if exchange.schema == SCHEMA else list(map(_renewed, exchange.trials))
-    trials = list(_decoded(raw, problems))
-    if not problems and not is_whole(document) and (exchange.schema > 2 or exchange.sha256 is not None):
-        problems.append("it is damaged, or was changed: its sha256 does not match its content")
-    if problems:
-        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        raise ArtefactError([*problems[:LISTED], *more], where=str(path), hint="nothing was imported")
-    with Store(write=True) as store:
-        return store.add(*trials)
-
-
 def choices_text(settings: Mapping[str, Attr]) -> str:
     """The values of choices as JSON, in the order of their names."""
     return msgspec.json.encode(dict(sorted(settings.items()))).decode()
-
-
-def _renewed(trial: Any) -> Any:
-    """A trial of an earlier schema, whose choices were columns, in the form of this one; others as they are."""
-    if not isinstance(trial, dict) or "choices" in trial:
-        return trial
-    values = {name: trial[name] for name in COLUMNS_BEFORE if trial.get(name) is not None}
-    others = {name: value for name, value in trial.items() if name not in COLUMNS_BEFORE}
-    return {**others, "choices": choices_text(values)}
-
-
-def _decoded(raw: Iterable[Any], problems: list[str]) -> Iterator[Trial]:
-    for index, trial in enumerate(raw):
-        try:
-            yield msgspec.convert(trial, Trial)
-        except msgspec.ValidationError as error:
-            problems.append(f"trial {index}: {reason(error)}")

@@ -207,6 +207,9 @@ class _Told:
     def started(self, run: Any) -> None:
         pass
 
+    def computing(self, step: int, part: int, parts: int) -> None:
+        pass
+
     def stepped(self, line: Any, pace: Any) -> None:
         self.lines.append(line)
 
