@@ -59,7 +59,7 @@ def test_a_case_that_fails_is_told_and_the_exit_code_is_1(
     monkeypatch.setattr("flashir.bench.process.COMMAND", (sys.executable, "-c", "raise SystemExit('no luck')"))
     result = cli("bench", "flash", *SMALL, "-o", tmp_path)
     assert result.exit_code == 1 and "1 of 1 cases failed" in result.stderr
-    assert re.match(r"1 case, \d+ samples? of each: about \d+ s by the cost model\n", result.stderr)
+    assert re.search(r"(?m)^1 case, \d+ samples? of each: about \d+ s by the cost model\n", result.stderr)
     assert "failed: flash" in result.stdout and "no luck" in result.stdout
     (path,) = tmp_path.glob("*.json")
     assert read_record(path).rows[0].failed.endswith("code 1: no luck")
