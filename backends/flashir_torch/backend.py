@@ -20,7 +20,7 @@ from flashir.transforms.split_activations import SplitActivations
 from flashir.transforms.split_projections import SplitProjections
 from flashir_torch.claims import claims
 from flashir_torch.fuse_gated import FuseGatedAttention
-from flashir_torch.kernels.claims import DEVICES
+from flashir_torch.kernels.claims import DEVICES, condition, lacking
 
 
 def need_torch() -> None:
@@ -74,7 +74,17 @@ class TorchBackend:
         """
         if self.device == "cpu":
             return (SplitProjections(),)
-        return (SplitActivations(), FuseGatedAttention(self.claims)) if self.device in DEVICES else ()
+        return () if lacking(self.device) else (SplitActivations(), FuseGatedAttention(self.claims))
+
+    def remarks(self, model: Graph) -> tuple[str, ...]:
+        """Which kernels of a GPU a model misses. See Remarking."""
+        from flashir_torch.remarks import missed_kernels
+
+        return missed_kernels(model, self.device) if self.device in DEVICES else ()
+
+    def condition(self) -> str:
+        """What the kernels of a GPU lack on this machine. See Remarking."""
+        return condition()
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """Compile a graph into a module under `inference_mode`. See Backend."""

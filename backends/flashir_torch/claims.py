@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from flashir.ir import Node
 from flashir.ops import OPS
-from flashir_torch.kernels.claims import DEVICES, has_kernel
+from flashir_torch.kernels.claims import has_kernel, lacking
 
 Condition = Callable[[Node, str], bool]
 """node, device (`cpu`, `cuda`, `h100`, ..) -> whether the node is claimed."""
@@ -27,13 +27,13 @@ def vectors(node: Node, device: str) -> bool:
 
 def compiled(node: Node, device: str) -> bool:
     """If layers are compiled: then it is one kernel, and no slower than its parts."""
-    return device in DEVICES
+    return not lacking(device)
 
 
 def short_bias(node: Node, device: str) -> bool:
     """If layers are compiled, for a known number of positions and weights: the gradient is a sum in a fixed order."""
     known = isinstance(node.attrs["n"], int) and all(isinstance(size, int) for size in node.operands[0].type.shape)
-    return device in DEVICES and known and bool(node.attrs["n"])
+    return not lacking(device) and known and bool(node.attrs["n"])
 
 
 def flash_kernels(node: Node, device: str) -> bool:

@@ -13,13 +13,15 @@ from flashir.transforms.pipeline import Pass
 from flashir.transforms.rewriter import Rule, rewrite
 
 Claims = Callable[[Node], bool]
+CORE = "gated_mixed_attention"
 
 
 @dataclass(frozen=True)
 class FuseGatedAttention(Pass):
-    """`silu(%u) * chunked_recurrence(silu(%v), ..)` of heads of `silu(%z)` -> `gated_mixed_attention(%pre, ..)`
+    """`silu(%u) * chunked_recurrence(silu(%v), ..)` of heads of `silu(%z)` -> `gated_mixed_attention(%pre, %shift, ..)`
 
-    %u, %v and %z are the parts of one split of %pre. What the target does not claim stays in parts.
+    %u, %v and %z are the parts of one split of `dense(%x, %W, %shift)`, which becomes `%pre = matmul(%x, %W)`. What the
+    target does not claim stays in parts.
     """
 
     name = "fuse-gated-attention"
@@ -39,19 +41,20 @@ def fuse(claims: Claims) -> Rule:
         core = _core(b, node) if node.op == "mul" else None
         if core is None:
             return None
-        operands, attrs = core
+        dense, others, attrs = core
+        x, weight, shift = dense.operands
         scratch = Builder("claim")
-        copies = [scratch.input(f"x{i}", value.type) for i, value in enumerate(operands)]
-        scratch.results("gated_mixed_attention", *copies, **attrs)
+        copies = [scratch.input(f"x{i}", each.type) for i, each in enumerate((dense.output, shift, *others))]
+        scratch.results(CORE, *copies, **attrs)
         if not claims(scratch.nodes[-1]):
             return None
-        return b.results("gated_mixed_attention", *operands, **attrs)
+        return b.results(CORE, b.matmul(x, weight), shift, *others, **attrs)
 
     return rule
 
 
-def _core(b: Builder, node: Node) -> tuple[list[Value], dict[str, Any]] | None:
-    """The operands and attributes of the op that computes this product, or None."""
+def _core(b: Builder, node: Node) -> tuple[Node, list[Value], dict[str, Any]] | None:
+    """The projection before the op that computes this product, its other operands and its attributes, or None."""
     gate, attention = (_by(b, value, "silu", "chunked_recurrence") for value in node.operands)
     if gate is None or attention is None or attention.op != "chunked_recurrence" or not is_mixed_chunk(attention):
         return None
@@ -69,8 +72,11 @@ def _core(b: Builder, node: Node) -> tuple[list[Value], dict[str, Any]] | None:
     split = b.producer(gate.operands[0])
     if split is None or split.op != "split" or [x.operands[0] for x in (gate, value, key)] != list(split.outputs):
         return None
+    dense = _by(b, split.operands[0], "dense")
+    if dense is None:
+        return None
     attrs = {name: attention.attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
-    return [split.operands[0], *offset.operands[1:], bias, *turn.operands[1:]], {**attrs, "scale": float(scale)}
+    return dense, [*offset.operands[1:], bias, *turn.operands[1:]], {**attrs, "scale": float(scale)}
 
 
 def _by(b: Builder, value: Value, *ops: str) -> Node | None:

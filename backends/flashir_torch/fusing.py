@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.nn.functional import cross_entropy
 
 from flashir.backends.training import NO_LABEL
-from flashir_torch.kernels.claims import CAPABILITY, DEVICES, need_triton
+from flashir_torch.kernels.claims import CAPABILITY, lacking, need_triton
 from flashir_torch.remat import layers
 
 WHOLE = 500
@@ -23,7 +23,7 @@ EAGER = "lower the model for torch:v100, which is eager, or for torch:cpu"
 
 def fuses(device: str) -> bool:
     """Whether models are compiled for a device: on GPUs that Triton supports."""
-    return device in DEVICES and torch.cuda.is_available() and torch.cuda.get_device_capability() >= CAPABILITY
+    return not lacking(device) and torch.cuda.is_available() and torch.cuda.get_device_capability() >= CAPABILITY
 
 
 def fuse(module: fx.GraphModule) -> None:

@@ -14,6 +14,8 @@ from flashir.backends.protocols import Params
 from flashir.backends.score import Score
 from flashir.backends.training import NO_LABEL, AdamW, Batch, Step, count_labels
 from flashir.ir import Graph
+from flashir.ir.traits import Axes
+from flashir.ops import OPS
 from flashir.transforms.narrow_results import NarrowResults
 from flashir.transforms.wide_params import WideParams
 from flashir_torch.emit import module
@@ -33,6 +35,15 @@ def trained_graph(graph: Graph) -> Graph:
     return graph
 
 
+def writes_over_logits(graph: Graph, device: torch.device) -> bool:
+    """Whether the gradient of the logits may take their memory: on GPUs, for the result of a matrix product.
+
+    That is memory of its own, and no gradient reads it.
+    """
+    node = next((node for node in graph.nodes if graph.outputs[0] in node.outputs), None)
+    return device.type == "cuda" and node is not None and OPS[node.op].axes is Axes.MATMUL
+
+
 class TorchTrainer:
     """See `Trainer`, and `Trainable.trainer` for the arguments. Raises TargetError, ParameterError."""
 
@@ -49,7 +60,8 @@ class TorchTrainer:
         self._graph = graph
         self._types = [input_type(value, None) for value in graph.inputs]
         self._place = placement(device)
-        self._module = module(trained_graph(graph), params).train().to(self._place.device)
+        graph = trained_graph(graph)
+        self._module = module(graph, params).train().to(self._place.device)
         self._fuses = fuses(device) and self._place.processes.count == 1
         if self._fuses:
             fuse(self._module)
@@ -63,6 +75,8 @@ class TorchTrainer:
         self._adamw = self._optimiser(optimiser, moments)
         replays = self._fuses and not remat
         learn = partial(_learnt, partial(_summed, self._module, loss))
+        if self._fuses and writes_over_logits(graph, self._place.device):
+            learn = partial(_learnt_over_logits, self._module)
         update = partial(_updated, self._place, list(self._parameters.values()), self._adamw, optimiser.clip, replays)
         self._replay = Replay(CardRecorder()) if replays else None
         self._learn, self._update = (
@@ -172,6 +186,16 @@ def _learnt(loss: Callable[..., Tensor], total: Tensor, labels: Tensor, *inputs:
     part = loss(labels, *inputs) / total
     part.backward()  # type: ignore[no-untyped-call]
     return part.detach()
+
+
+def _learnt_over_logits(net: nn.Module, total: Tensor, labels: Tensor, *inputs: Tensor) -> Tensor:
+    """As `_learnt`, with the gradient of the logits in their memory."""
+    from flashir_torch.kernels.loss import loss_over_logits
+
+    logits = net(*inputs)
+    part = loss_over_logits(logits.detach(), labels, total)
+    logits.backward(logits.detach())
+    return part
 
 
 def _updated(

@@ -128,7 +128,8 @@ def _backends() -> Iterator[Finding]:
         part = f"backend {name}"
         if presence.installed:
             versions = ", ".join(f"{library} {number}" for library, number in presence.versions)
-            yield Finding(part, State.OK, f"{versions}; at hand: {', '.join(presence.devices) or 'no device'}")
+            lack = f"; its kernels are not used: {presence.lack}" if presence.lack else ""
+            yield Finding(part, State.OK, f"{versions}; at hand: {', '.join(presence.devices) or 'no device'}{lack}")
         else:
             yield Finding(part, State.ABSENT if presence.is_optional else State.BROKEN, presence.problem, presence.hint)
 

@@ -19,6 +19,7 @@ class Presence:
         versions: the versions of its libraries.
         problem, hint: what is wrong and how to fix it.
         is_optional: whether its framework is not part of the base install.
+        lack: what its own kernels lack on this machine; empty if nothing.
     """
 
     name: str
@@ -28,12 +29,14 @@ class Presence:
     problem: str = ""
     hint: str = ""
     is_optional: bool = False
+    lack: str = ""
 
     @staticmethod
     @cache
     def of(name: str) -> Presence:
         """Look for a backend. Raises nothing."""
         from flashir.backends.registry import backend, backend_names
+        from flashir.backends.remarking import Remarking
 
         if name not in backend_names():
             return Presence(name, False, problem="this version of flashir has no such backend", hint="not available")
@@ -44,7 +47,8 @@ class Presence:
         optional = bool(loaded.extra)
         try:
             versions = tuple(loaded.versions().items())
-            return Presence(name, True, loaded.devices(), versions)
+            lack = loaded.condition() if isinstance(loaded, Remarking) else ""
+            return Presence(name, True, loaded.devices(), versions, lack=lack)
         except FlashirError as error:
             return Presence(name, False, (), (), "; ".join(error.problems), error.hint, optional)
         except ImportError as error:

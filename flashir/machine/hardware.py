@@ -33,16 +33,31 @@ def available_cores() -> int:
 @cache
 def first_card() -> Card | None:
     """The first visible NVIDIA GPU, or None. It asks the driver, so no framework is loaded."""
-    if not DRIVER.exists():
-        return None
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    command = ("nvidia-smi", "-i", first, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
     try:
-        query = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        name, _, mebibytes = query.stdout.splitlines()[0].rpartition(",")
+        name, _, mebibytes = _asked("name,memory.total").rpartition(",")
         return Card(name.strip(), int(mebibytes) << 20)
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return None
+
+
+@cache
+def compute_capability() -> tuple[int, int] | None:
+    """The compute capability of the first visible NVIDIA GPU, such as (9, 0); None if it is not known."""
+    try:
+        major, _, minor = _asked("compute_cap").partition(".")
+        return int(major), int(minor)
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+
+
+def _asked(fields: str) -> str:
+    """What the driver says of the first visible GPU. Raises OSError, SubprocessError, IndexError."""
+    if not DRIVER.exists():
+        raise FileNotFoundError(DRIVER)
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    command = ("nvidia-smi", "-i", first, f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+    query = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return query.stdout.splitlines()[0]
 
 
 def device_identity(device: str = "cpu") -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashir.arguments import typed
-from flashir.errors import SettingError, option, suggest
+from flashir.backends.registry import backend_names, backend_of
+from flashir.backends.remarking import Remarking
+from flashir.errors import SettingError, TargetError, option, suggest
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain
 from flashir.ir.graph import Attr, Auto
@@ -197,8 +199,19 @@ def planned(
         peak_bytes=chosen.peak_bytes,
         parameters=parameter_count(settled),
         candidates=candidates,
-        why=explain(chosen, candidates, policy, slots(graph)),
+        why=" ".join([explain(chosen, candidates, policy, slots(graph)), *_remarks(target, settled)]),
     )
+
+
+def _remarks(target: str, settled: Graph) -> tuple[str, ...]:
+    """What the backend of a target says of a settled model."""
+    if target.partition(":")[0] not in backend_names():
+        return ()
+    try:
+        backend = backend_of(target)
+    except TargetError:
+        return ()
+    return backend.remarks(settled) if isinstance(backend, Remarking) else ()
 
 
 def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, locked: bool) -> Graph:

@@ -79,11 +79,13 @@ class LayerCase:
         """Launch every kernel, forward and backward, on operands without content."""
         narrow, wide = TYPES["bf16"], torch.float32
         pre = _new(narrow, self.batch, self.length, 2 * self.width + self.keys)
-        gamma, bias = _new(narrow, 4, self.keys), _new(narrow, self.chunk, self.chunk)
+        shift, gamma, bias = (
+            _new(narrow, *shape) for shape in (pre.shape[2:], (4, self.keys), (self.chunk, self.chunk))
+        )
         angle = _new(wide, self.length, self.keys // 2)
         op = Gated(self.chunk, "chunk_mean", 1 / self.chunk, (self.batch, self.length, self.width), self.keys, narrow)
-        gated, kept = op.forward(pre, gamma, gamma, bias, angle, angle)
-        op.backward(gated, kept, pre, gamma, angle, angle)
+        gated, kept = op.forward(pre, shift, gamma, gamma, bias, angle, angle)
+        op.backward(gated, gated, kept, pre, shift, gamma, angle, angle)
 
     def __str__(self) -> str:
         return f"layer, bf16 {self.batch} x {self.length}, chunk {self.chunk}, {self.keys} x {self.width}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 LEAST = 16
+ALIGNED = 8
+"""Rows of so many narrow numbers begin at multiples of 16 bytes."""
 PROGRAMS = 128
 """Enough programs to fill a GPU: an A100 has 108 multiprocessors, an H100 132."""
 
@@ -33,13 +35,17 @@ class Blocks:
     stages: int
 
     def within(self, chunk: int, keys: int, width: int) -> Blocks:
-        """The blocks, limited to the sizes of the operands."""
+        """The blocks, limited to the sizes of the operands.
+
+        Rows that are not aligned are loaded through registers, so then a tile of e is half as wide.
+        """
+        features = self.features if width % ALIGNED == 0 else max(min(self.features, LEAST), self.features // 2)
         return replace(
             self,
             rows=min(self.rows, chunk),
             columns=min(self.columns, chunk),
             keys=min(self.keys, power_of_two(keys)),
-            features=min(self.features, power_of_two(width)),
+            features=min(features, power_of_two(width)),
         )
 
     def spread(self, batch: int, keys: int, width: int) -> Blocks:
@@ -75,7 +81,7 @@ GATED = {
     "heads": Blocks(rows=16, columns=0, keys=128, features=0, warps=4, stages=1),
     "squares": Blocks(rows=128, columns=128, keys=128, features=0, warps=8, stages=2),
     "attend": Blocks(rows=128, columns=64, keys=128, features=128, warps=8, stages=2),
-    "gate_back": Blocks(rows=4, columns=0, keys=0, features=512, warps=4, stages=1),
+    "gate_back": Blocks(rows=64, columns=0, keys=0, features=512, warps=4, stages=1),
     "attend_back": Blocks(rows=128, columns=64, keys=128, features=128, warps=8, stages=2),
     "rows_back": Blocks(rows=64, columns=0, keys=128, features=64, warps=8, stages=2),
     "heads_back": Blocks(rows=64, columns=64, keys=128, features=0, warps=8, stages=2),

@@ -21,15 +21,18 @@ INTERPRETED = tl.constexpr(not isinstance(tl.zeros, triton.JITFunction))
 
 @triton.jit
 def states(
-    k: tl.tensor, v: tl.tensor, out: tl.tensor, length: tl.tensor, chunks: tl.tensor, scale: tl.tensor,
+    k: tl.tensor, v: tl.tensor, shift: tl.tensor, active: tl.tensor, out: tl.tensor,
+    length: tl.tensor, chunks: tl.tensor, scale: tl.tensor,
     k_batch: tl.tensor, k_row: tl.tensor, v_batch: tl.tensor, v_row: tl.tensor,
     chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr, causal: tl.constexpr, mean: tl.constexpr,
-    reverse: tl.constexpr, rows: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
+    reverse: tl.constexpr, activate: tl.constexpr,
+    rows: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program walks over all rows and carries a tile of the state in registers, in float32.
 
     What it stores is what the products read: weighted, in their type. `mean` divides by the number of chunks seen,
-    which is g; in `reverse` that is a matter of the chunk that is added, else of the sum.
+    which is g; in `reverse` that is a matter of the chunk that is added, else of the sum. With `activate` it sums
+    silu(v + shift), and stores that as `active` [b, t, e]; else these two are not read.
     """
     tiles: tl.constexpr = (width + features - 1) // features
     key_tiles: tl.constexpr = (keys + key_block - 1) // key_block
@@ -53,7 +56,14 @@ def states(
                 tl.store(at, (state if reverse else weight * state).to(out.dtype.element_ty), mask=inside)
         first = (place * rows).to(tl.int64)
         k_block = block_of(k + first * k_row, k_row, tl.arange(0, rows), s, length - first, keys)
-        v_block = block_of(v + first * v_row, v_row, tl.arange(0, rows), e, length - first, width)
+        n = tl.arange(0, rows)
+        v_block = block_of(v + first * v_row, v_row, n, e, length - first, width)
+        if activate:
+            wide, _ = silu(v_block.to(tl.float32) + row_of(shift, e, width))
+            v_block = wide.to(v.dtype.element_ty)
+            if program // tiles % key_tiles == 0:
+                to = active + (b * length + first) * width + n[:, None] * width + e[None, :]
+                tl.store(to, v_block, mask=(n[:, None] < length - first) & (e[None, :] < width))
         added = product(tl.trans(k_block), v_block, tl.zeros_like(state))
         state += weight * added if reverse else added
     if not causal:
@@ -189,6 +199,19 @@ def block_of(
     """[rows, columns] of the matrix [height, width] at x, zeros outside"""
     inside = (rows[:, None] < height) & (columns[None, :] < width)
     return tl.load(x + rows[:, None] * stride + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def row_of(x: tl.tensor, columns: tl.tensor, width: tl.tensor) -> tl.tensor:
+    """[1, columns] of the vector [width] at x in float32, zeros outside"""
+    return tl.load(x + columns, mask=columns < width, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def silu(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """silu and its derivative, of float32"""
+    sigmoid = 1.0 / (1.0 + tl.exp(-x))
+    return x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid))
 
 
 @triton.jit

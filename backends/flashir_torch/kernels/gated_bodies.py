@@ -1,13 +1,15 @@
-"""The kernels of gated_mixed_attention beside `states`: what a layer computes between its two projections.
+"""The kernels of gated_mixed_attention beside `states`: what a layer computes between its two products.
 
 Axes: b batch, t length, g chunks, n and m positions within a chunk, s key, e expanded. Rows may be strided,
 elements may not. Out-of-range elements read as zero, so lengths need no padding. Products are accumulated in float32.
+u, v and z are parts of the first product; each kernel that reads one adds its part of the bias of the layer, `shift`,
+and each that writes its gradient sums that gradient over some rows, for the gradient of the bias.
 
     heads        silu, scale and shift, and rotation of z               [b, t, s] four times
     squares      relu2(q k^T + bias) within chunks, 0 where masked      [b, g, n, m]
-    attend       squares v + linear state, and times silu(u)            [b, t, e] twice
+    attend       (squares v + linear state) times silu(u)               [b, t, e]
     gate_back    d_gated -> d_attended and d_u                          [b, t, e] twice
-    attend_back  squares^T d_attended + linear state, times silu'       d_v [b, t, e]
+    attend_back  squares^T d_attended + linear state, times silu'       d_v [b, t, e], and silu(v) again
     rows_back    products with d_attended: d_scores, d_quad_q, d_lin_q, d_lin_k
     heads_back   d_quad_k, then all four heads back to d_z, d_gamma and d_beta
 """
@@ -17,12 +19,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from flashir_torch.kernels.bodies import block_of, product, tile_of
+from flashir_torch.kernels.bodies import block_of, product, row_of, silu, tile_of
+
+FAINTEST = tl.constexpr(1e-30)
+"""The smallest gate: a gated number divided by its gate is what was gated, as exact as bfloat16 is."""
+
+AT_ONCE = tl.constexpr(4)
+"""The rows that `gate_back` reads at once."""
 
 
 @triton.jit
 def heads(
-    z: tl.tensor, gamma: tl.tensor, beta: tl.tensor, sin: tl.tensor, cos: tl.tensor, out: tl.tensor,
+    z: tl.tensor, shift: tl.tensor, gamma: tl.tensor, beta: tl.tensor, sin: tl.tensor, cos: tl.tensor, out: tl.tensor,
     length: tl.tensor, scale: tl.tensor, z_batch: tl.tensor, z_row: tl.tensor, total: tl.tensor,
     keys: tl.constexpr, rows: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -32,8 +40,8 @@ def heads(
     s = tl.arange(0, half)
     inside = (row[:, None] < total) & (s[None, :] < half)
     at = z + (row // length * z_batch + row % length * z_row)[:, None] + s[None, :]
-    one, _ = _silu(tl.load(at, mask=inside, other=0.0).to(tl.float32))
-    two, _ = _silu(tl.load(at + half, mask=inside, other=0.0).to(tl.float32))
+    one, _ = silu(_at(at, inside) + _wide(shift + s))
+    two, _ = silu(_at(at + half, inside) + _wide(shift + half + s))
     angle = (row % length)[:, None] * half + s[None, :]
     sines, cosines = tl.load(sin + angle, mask=inside, other=0.0), tl.load(cos + angle, mask=inside, other=0.0)
     for head in tl.static_range(4):
@@ -73,12 +81,12 @@ def squares(
 
 @triton.jit
 def attend(
-    weights: tl.tensor, linear: tl.tensor, v: tl.tensor, state: tl.tensor, u: tl.tensor,
-    attended: tl.tensor, gated: tl.tensor, length: tl.tensor, chunks: tl.tensor, u_batch: tl.tensor, u_row: tl.tensor,
+    weights: tl.tensor, linear: tl.tensor, v: tl.tensor, state: tl.tensor, u: tl.tensor, shift: tl.tensor,
+    gated: tl.tensor, length: tl.tensor, chunks: tl.tensor, u_batch: tl.tensor, u_row: tl.tensor,
     chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr,
     rows: tl.constexpr, columns: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program makes a block of rows of a chunk, a tile of e wide, and the gated form of it."""
+    """One program makes a block of rows of a chunk, a tile of e wide. What is gated is not stored, see `_gate`."""
     place, first, n, e = tile_of(chunk, rows, width, features)
     s = tl.arange(0, keys)
     b, since = place // chunks, place % chunks * chunk
@@ -92,42 +100,52 @@ def attend(
         m = column + tl.arange(0, columns)
         block = tl.load(weights + n[:, None] * chunk + m[None, :])
         made = product(block, block_of(v + start * width, width, m, e, left, width), made)
-    gate, _ = _silu(block_of(u + b * u_batch + since * u_row, u_row, n, e, left, width).to(tl.float32))
+    u_block = block_of(u + b * u_batch + since * u_row, u_row, n, e, left, width).to(tl.float32)
+    gate, _ = _gate(u_block + row_of(shift, e, width))
     inside = (n[:, None] < left) & (e[None, :] < width)
     at = start * width + n[:, None] * width + e[None, :]
-    tl.store(attended + at, made.to(attended.dtype.element_ty), mask=inside)
     tl.store(gated + at, (gate * made).to(gated.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def gate_back(
-    d_gated: tl.tensor, u: tl.tensor, attended: tl.tensor, d_attended: tl.tensor, d_u: tl.tensor,
-    length: tl.tensor, total: tl.tensor, u_batch: tl.tensor, u_row: tl.tensor, d_row: tl.tensor,
+    d_gated: tl.tensor, u: tl.tensor, shift: tl.tensor, gated: tl.tensor, d_attended: tl.tensor, d_u: tl.tensor,
+    sums: tl.tensor, length: tl.tensor, total: tl.tensor, u_batch: tl.tensor, u_row: tl.tensor, d_row: tl.tensor,
     width: tl.constexpr, rows: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program reads some rows of d_gated [b, t, e], a tile of e wide, for both sides of the gate."""
     tiles: tl.constexpr = (width + features - 1) // features
     program = tl.program_id(0)
     e = program % tiles * features + tl.arange(0, features)
-    row = (program // tiles).to(tl.int64) * rows + tl.arange(0, rows)
-    inside = (row[:, None] < total) & (e[None, :] < width)
-    at = row[:, None] * width + e[None, :]
-    gradient = tl.load(d_gated + at, mask=inside, other=0.0).to(tl.float32)
-    own = (row // length * u_batch + row % length * u_row)[:, None] + e[None, :]
-    gate, slope = _silu(tl.load(u + own, mask=inside, other=0.0).to(tl.float32))
-    tl.store(d_attended + at, (gradient * gate).to(d_attended.dtype.element_ty), mask=inside)
-    gradient *= slope * tl.load(attended + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(d_u + row[:, None] * d_row + e[None, :], gradient.to(d_u.dtype.element_ty), mask=inside)
+    block = (program // tiles).to(tl.int64)
+    own_shift = row_of(shift, e, width)
+    summed = tl.zeros((AT_ONCE, features), tl.float32)
+    for first in range(0, rows, AT_ONCE):
+        row = block * rows + first + tl.arange(0, AT_ONCE)
+        inside = (row[:, None] < total) & (e[None, :] < width)
+        at = row[:, None] * width + e[None, :]
+        gradient = _at(d_gated + at, inside)
+        own = (row // length * u_batch + row % length * u_row)[:, None] + e[None, :]
+        gate, slope = _gate(_at(u + own, inside) + own_shift)
+        tl.store(d_attended + at, (gradient * gate).to(d_attended.dtype.element_ty), mask=inside)
+        gradient *= slope * (_at(gated + at, inside) / gate)
+        tl.store(d_u + row[:, None] * d_row + e[None, :], gradient.to(d_u.dtype.element_ty), mask=inside)
+        summed += gradient
+    tl.store(sums + block * width + e, tl.sum(summed, 0), mask=e < width)
 
 
 @triton.jit
 def attend_back(
-    weights: tl.tensor, linear: tl.tensor, x: tl.tensor, state: tl.tensor, v: tl.tensor, d_v: tl.tensor,
+    weights: tl.tensor, linear: tl.tensor, x: tl.tensor, state: tl.tensor, v: tl.tensor, shift: tl.tensor,
+    d_v: tl.tensor, active: tl.tensor, sums: tl.tensor,
     length: tl.tensor, chunks: tl.tensor, v_batch: tl.tensor, v_row: tl.tensor, d_row: tl.tensor,
     chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr,
     rows: tl.constexpr, columns: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
-    """As `attend`, mirrored: weights are read turned, x is the gradient by what was attended, v is before its silu."""
+    """As `attend`, mirrored: weights are read turned, x is the gradient by what was attended, v is before its silu.
+
+    active [b, t, e] is v after its silu, which is not kept from the forward pass.
+    """
     place, first, n, e = tile_of(chunk, rows, width, features)
     s = tl.arange(0, keys)
     b, since = place // chunks, place % chunks * chunk
@@ -141,10 +159,15 @@ def attend_back(
         m = column + tl.arange(0, columns)
         block = tl.load(weights + n[:, None] + m[None, :] * chunk)
         made = product(block, block_of(x + start * width, width, m, e, left, width), made)
-    _, slope = _silu(block_of(v + b * v_batch + since * v_row, v_row, n, e, left, width).to(tl.float32))
+    v_block = block_of(v + b * v_batch + since * v_row, v_row, n, e, left, width).to(tl.float32)
+    again, slope = silu(v_block + row_of(shift, e, width))
     inside = (n[:, None] < left) & (e[None, :] < width)
+    to = active + start * width + n[:, None] * width + e[None, :]
+    tl.store(to, again.to(active.dtype.element_ty), mask=inside)
+    made *= slope
     to = d_v + start * d_row + n[:, None] * d_row + e[None, :]
-    tl.store(to, (made * slope).to(d_v.dtype.element_ty), mask=inside)
+    tl.store(to, made.to(d_v.dtype.element_ty), mask=inside)
+    tl.store(sums + (place * (chunk // rows) + first // rows) * width + e, tl.sum(made, 0), mask=e < width)
 
 
 @triton.jit
@@ -213,6 +236,9 @@ def _rows_back(
     gradient = 2.0 * tl.sqrt(tl.load(weights + place).to(tl.float32)) * by_scores
     narrow = gradient.to(d_scores.dtype.element_ty)
     tl.store(d_scores + place, narrow)
+    for column in range(columns, chunk, rows):  # what no row of this block sees
+        unseen = n[:, None] * chunk + column + tl.arange(0, rows)[None, :]
+        tl.store(d_scores + unseen, tl.zeros((rows, rows), d_scores.dtype.element_ty))
     by_quad_q = product(narrow, block_of(k, keys, m, s, left, keys), tl.zeros((rows, keys), tl.float32))
     tl.store(d_quad_q + at, by_quad_q.to(d_quad_q.dtype.element_ty), mask=inside)
 
@@ -220,11 +246,11 @@ def _rows_back(
 @triton.jit
 def heads_back(
     d_scores: tl.tensor, q: tl.tensor, d_quad_q: tl.tensor, d_lin_q: tl.tensor, d_lin_k: tl.tensor,
-    z: tl.tensor, gamma: tl.tensor, sin: tl.tensor, cos: tl.tensor, d_z: tl.tensor, sums: tl.tensor,
+    z: tl.tensor, shift: tl.tensor, gamma: tl.tensor, sin: tl.tensor, cos: tl.tensor, d_z: tl.tensor, sums: tl.tensor,
     length: tl.tensor, chunks: tl.tensor, scale: tl.tensor, z_batch: tl.tensor, z_row: tl.tensor, d_row: tl.tensor,
     chunk: tl.constexpr, keys: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program makes a block of rows of a chunk. sums [programs, 2, 4, s] are its parts of d_gamma and d_beta."""
+    """One program makes a block of rows of a chunk. sums [programs, 9, s] are its parts of d_gamma, d_beta and d_z."""
     half: tl.constexpr = keys // 2
     program = tl.program_id(0)
     place = (program // (chunk // rows)).to(tl.int64)
@@ -244,14 +270,14 @@ def heads_back(
         k_two = product(weights, block_of(q + start + half, keys, m, s, left, half), k_two)
     inside = (n[:, None] < left) & (s[None, :] < half)
     own = z + b * z_batch + since * z_row + n[:, None] * z_row + s[None, :]
-    one, slope_one = _silu(tl.load(own, mask=inside, other=0.0).to(tl.float32))
-    two, slope_two = _silu(tl.load(own + half, mask=inside, other=0.0).to(tl.float32))
+    one, slope_one = silu(_at(own, inside) + _wide(shift + s))
+    two, slope_two = silu(_at(own + half, inside) + _wide(shift + half + s))
     angle = (since + n)[:, None] * half + s[None, :]
     sines, cosines = tl.load(sin + angle, mask=inside, other=0.0), tl.load(cos + angle, mask=inside, other=0.0)
     d_one = tl.zeros((rows, half), tl.float32)
     d_two = tl.zeros((rows, half), tl.float32)
     at = start + n[:, None] * keys + s[None, :]
-    sums += program.to(tl.int64) * 8 * keys
+    sums += program.to(tl.int64) * 9 * keys
     for head in tl.static_range(4):
         if head == 0:
             a, c = scale * _at(d_quad_q + at, inside), scale * _at(d_quad_q + at + half, inside)
@@ -269,15 +295,19 @@ def heads_back(
         tl.store(sums + (4 + head) * keys + s, tl.sum(back_one, 0))
         tl.store(sums + (4 + head) * keys + half + s, tl.sum(back_two, 0))
     to = d_z + (b * length + since) * d_row + n[:, None] * d_row + s[None, :]
-    tl.store(to, (d_one * slope_one).to(d_z.dtype.element_ty), mask=inside)
-    tl.store(to + half, (d_two * slope_two).to(d_z.dtype.element_ty), mask=inside)
+    d_one *= slope_one
+    d_two *= slope_two
+    tl.store(to, d_one.to(d_z.dtype.element_ty), mask=inside)
+    tl.store(to + half, d_two.to(d_z.dtype.element_ty), mask=inside)
+    tl.store(sums + 8 * keys + s, tl.sum(d_one, 0))
+    tl.store(sums + 8 * keys + half + s, tl.sum(d_two, 0))
 
 
 @triton.jit
-def _silu(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """silu and its derivative, of float32"""
-    sigmoid = 1.0 / (1.0 + tl.exp(-x))
-    return x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid))
+def _gate(u: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """silu and its derivative; silu is kept from 0, so that what it gates can be had back from the result."""
+    gate, slope = silu(u)
+    return tl.where(tl.abs(gate) < FAINTEST, FAINTEST, gate), slope
 
 
 @triton.jit

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 
 from flashir_torch.kernels import gated_bodies
 from flashir_torch.kernels.blocks import GATED, Blocks
@@ -19,18 +18,14 @@ from flashir_torch.kernels.launch import Mixed
 
 @dataclass(frozen=True)
 class Kept:
-    """What the backward pass reads beside the operands.
+    """What the backward pass reads beside the operands and the result.
 
     Args:
-        attended: the result before its gate, [b, t, e].
-        v: after its silu, [b, t, e].
         heads: quad_q, quad_k, lin_q, lin_k, [4, b, t, s].
         states: before each chunk, [b g, s, e].
         squares: relu2 of the scores, [b g, n, n].
     """
 
-    attended: Tensor
-    v: Tensor
     heads: Tensor
     states: Tensor
     squares: Tensor
@@ -55,86 +50,110 @@ class Gated:
     dtype: torch.dtype
 
     def forward(
-        self, pre: Tensor, gamma: Tensor, beta: Tensor, bias: Tensor, sin: Tensor, cos: Tensor
+        self, pre: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, bias: Tensor, sin: Tensor, cos: Tensor
     ) -> tuple[Tensor, Kept]:
-        """The result [b, t, e], and what is kept. pre [b, t, 2e + s], gamma, beta [4, s], sin, cos [t, s / 2]."""
-        u, v, z = self._parts(pre)
-        values, heads = silu(v), self._heads(z, gamma, beta, sin, cos)
+        """The result [b, t, e], and what is kept.
+
+        Args:
+            pre: [b, t, 2e + s].
+            shift: [2e + s].
+            gamma, beta: [4, s].
+            bias: [n, n].
+            sin, cos: [t, s / 2].
+        """
+        (u, v, z), (by_u, by_v, by_z) = self._parts(pre), self._parts(shift)
+        heads = self._heads(z, by_z, gamma, beta, sin, cos)
         quad_q, quad_k, lin_q, lin_k = heads
-        states = self._mixed.sums(lin_k, values)
+        values, gated = (self._new(*self.shape, like=pre) for _ in range(2))
+        states = self._mixed.sums(lin_k, v, active=(by_v, values))
         squares = self._squares(quad_q, quad_k, bias)
-        blocks, (attended, gated) = self._blocks("attend"), (values.new_empty(self.shape) for _ in range(2))
+        blocks = self._blocks("attend")
         gated_bodies.attend[self._tiles(blocks),](
-            squares, lin_q, values, states, u, attended, gated, *self._lengths, *u.stride()[:2],
+            squares, lin_q, values, states, u, by_u, gated, *self._lengths, *u.stride()[:2],
             **self._fixed, width=self.shape[2], **_options(blocks, "rows", "columns", "features"),
         )  # fmt: skip
-        return gated, Kept(attended, values, heads, states, squares)
+        return gated, Kept(heads, states, squares)
 
     def backward(
-        self, d_gated: Tensor, kept: Kept, pre: Tensor, gamma: Tensor, sin: Tensor, cos: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The gradients by pre, gamma, beta and bias; but for the first they are float32."""
-        (u, v, z), d_pre = self._parts(pre), torch.empty(pre.shape, dtype=pre.dtype, device=pre.device)
-        d_u, d_v, d_z = self._parts(d_pre)
+        self, d_gated: Tensor, gated: Tensor, kept: Kept, pre: Tensor, shift: Tensor, gamma: Tensor, sin: Tensor,
+        cos: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        """The gradients by pre, shift, gamma, beta and bias; but for the first they are float32."""
+        d_pre = self._new(*pre.shape, like=pre)
+        u, v, z, by_u, by_v, by_z, d_u, d_v, d_z = (part for x in (pre, shift, d_pre) for part in self._parts(x))
         quad_q, quad_k, lin_q, lin_k = kept.heads
-        d_attended = self._gate_back(d_gated, u, kept.attended, d_u)
+        d_attended, u_sums = self._gate_back(d_gated, u, by_u, gated, d_u)
         d_states = self._mixed.sums(lin_q, d_attended, reverse=True)
         blocks = self._blocks("attend_back")
+        values, v_sums = self._new(*self.shape, like=pre), self._sums(self._places * (self.chunk // blocks.rows), pre)
         gated_bodies.attend_back[self._tiles(blocks),](
-            kept.squares, lin_k, d_attended, d_states, v, d_v, *self._lengths, *v.stride()[:2], d_pre.stride(1),
+            kept.squares, lin_k, d_attended, d_states, v, by_v, d_v, values, v_sums,
+            *self._lengths, *v.stride()[:2], d_pre.stride(1),
             **self._fixed, width=self.shape[2], **_options(blocks, "rows", "columns", "features"),
         )  # fmt: skip
         blocks = self._blocks("rows_back")
-        d_scores = torch.zeros_like(kept.squares)
+        d_scores = torch.empty_like(kept.squares)
         d_quad_q, d_lin_q, d_lin_k = (torch.empty_like(quad_q) for _ in range(3))
         gated_bodies.rows_back[self._places * (self.chunk // blocks.rows),](
-            kept.squares, quad_k, d_attended, kept.v, kept.states, d_states, d_quad_q, d_lin_q, d_lin_k, d_scores,
+            kept.squares, quad_k, d_attended, values, kept.states, d_states, d_quad_q, d_lin_q, d_lin_k, d_scores,
             *self._lengths, **self._fixed, width=self.shape[2], **_options(blocks, "rows", "features"),
         )  # fmt: skip
         blocks = self._blocks("heads_back")
         programs = self._places * (self.chunk // blocks.rows)
-        sums = torch.empty((programs, 2, 4, self.keys), dtype=torch.float32, device=pre.device)
+        sums = torch.empty((programs, 9, self.keys), dtype=torch.float32, device=pre.device)
         gated_bodies.heads_back[programs,](
-            d_scores, quad_q, d_quad_q, d_lin_q, d_lin_k, z, gamma, sin, cos, d_z, sums,
+            d_scores, quad_q, d_quad_q, d_lin_q, d_lin_k, z, by_z, gamma, sin, cos, d_z, sums,
             *self._lengths, self.scale, *z.stride()[:2], d_pre.stride(1), **self._fixed,
             **_options(blocks, "rows", "columns"),
         )  # fmt: skip
-        d_gamma, d_beta = (part.sum(0) for part in sums.unbind(1))
-        return d_pre, d_gamma, d_beta, d_scores.sum(0, dtype=torch.float32)
+        d_gamma, d_beta, z_sums = (part.sum(0) for part in torch.split(sums, [4, 4, 1], 1))
+        d_shift = torch.cat([u_sums.sum(0), v_sums.sum(0), z_sums.flatten()])
+        return d_pre, d_shift, d_gamma, d_beta, d_scores.sum(0, dtype=torch.float32)
 
-    def _heads(self, z: Tensor, gamma: Tensor, beta: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+    def _heads(self, z: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
         batch, length, _ = self.shape
         blocks, rows = self._blocks("heads"), batch * length
-        heads = torch.empty((4, batch, length, self.keys), dtype=z.dtype, device=z.device)
+        heads = self._new(4, batch, length, self.keys, like=z)
         gated_bodies.heads[-(-rows // blocks.rows),](
-            z, gamma, beta, sin, cos, heads, length, self.scale, *z.stride()[:2], rows,
+            z, shift, gamma, beta, sin, cos, heads, length, self.scale, *z.stride()[:2], rows,
             keys=self.keys, **_options(blocks, "rows"),
         )  # fmt: skip
         return heads
 
     def _squares(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
         blocks, places = self._blocks("squares"), self._places
-        out = torch.empty((places, self.chunk, self.chunk), dtype=q.dtype, device=q.device)
+        out = self._new(places, self.chunk, self.chunk, like=q)
         grid = (places * (self.chunk // blocks.rows) * (self.chunk // blocks.columns),)
         gated_bodies.squares[grid](
             q, k, bias, out, *self._lengths, **self._fixed, **_options(blocks, "rows", "columns")
         )
         return out
 
-    def _gate_back(self, d_gated: Tensor, u: Tensor, attended: Tensor, d_u: Tensor) -> Tensor:
+    def _gate_back(
+        self, d_gated: Tensor, u: Tensor, shift: Tensor, gated: Tensor, d_u: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The gradient by what was gated, and parts of the sum of d_u over rows, which it writes."""
         batch, length, width = self.shape
-        blocks, d_attended = self._blocks("gate_back"), torch.empty_like(attended)
-        grid = (-(-batch * length // blocks.rows) * -(-width // blocks.features),)
-        gated_bodies.gate_back[grid](
-            d_gated, u, attended, d_attended, d_u, length, batch * length, *u.stride()[:2], d_u.stride(1),
+        blocks, d_attended = self._blocks("gate_back"), torch.empty_like(gated)
+        parts = -(-batch * length // blocks.rows)
+        sums = self._sums(parts, u)
+        gated_bodies.gate_back[parts * -(-width // blocks.features),](
+            d_gated, u, shift, gated, d_attended, d_u, sums, length, batch * length, *u.stride()[:2], d_u.stride(1),
             width=width, **_options(blocks, "rows", "features"),
         )  # fmt: skip
-        return d_attended
+        return d_attended, sums
 
     def _parts(self, pre: Tensor) -> tuple[Tensor, ...]:
-        """u, v and z as views."""
+        """u, v and z as views, or their parts of a shift."""
         width = self.shape[2]
         return torch.split(pre, [width, width, self.keys], -1)
+
+    def _new(self, *shape: int, like: Tensor) -> Tensor:
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    def _sums(self, parts: int, like: Tensor) -> Tensor:
+        """Parts of a sum over all rows, [parts, e]."""
+        return torch.empty((parts, self.shape[2]), dtype=torch.float32, device=like.device)
 
     @property
     def _mixed(self) -> Mixed:
@@ -145,7 +164,7 @@ class Gated:
         """The shapes of `Kept`, in order."""
         batch, length, _ = self.shape
         squares = (self._places, self.chunk, self.chunk)
-        return self.shape, self.shape, (4, batch, length, self.keys), self._mixed.states, squares
+        return (4, batch, length, self.keys), self._mixed.states, squares
 
     @property
     def _places(self) -> int:

@@ -75,14 +75,19 @@ class Mixed:
             return 1.0
         return 1.0 / (self.chunk * (self.chunks if self.lin_norm == "chunk_mean" and not self.causal else 1))
 
-    def sums(self, k: Tensor, v: Tensor, *, reverse: bool = False) -> Tensor:
-        """The weighted sums of k^T v for each chunk; if not causal, a single one."""
+    def sums(
+        self, k: Tensor, v: Tensor, *, reverse: bool = False, active: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """The weighted sums of k^T v for each chunk; if not causal, a single one.
+
+        With `active`, a shift [e] and a tensor [b, t, e] to be written, v is silu(v + shift) before it is summed.
+        """
         batch, length, width = self.shape
         blocks = self._blocks("states").spread(batch, self.keys, width)
         out = v.new_empty(self.states)
         bodies.states[batch * blocks.tiles(self.keys, width),](
-            k, v, out, length, self.chunks, self._scale, *_strides(k, v),
-            **self._fixed, mean=self._by_place, reverse=reverse and self.causal, **_options(blocks),
+            k, v, *(active or (v, v)), out, length, self.chunks, self._scale, *_strides(k, v), **self._fixed,
+            mean=self._by_place, reverse=reverse and self.causal, activate=active is not None, **_options(blocks),
         )  # fmt: skip
         return out
 

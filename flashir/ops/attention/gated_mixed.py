@@ -1,4 +1,7 @@
-"""gated_mixed_attention: what a flash layer computes between its two projections, as one op for fused kernels.
+"""gated_mixed_attention: what a flash layer computes between its two products, as one op for fused kernels.
+
+The bias of the first projection is an operand, `shift`, so that its gradient is summed where that of the product is
+made.
 
 `fuse-gated-attention` of a backend makes it from a lowered layer, so every other backend keeps the parts.
 
@@ -32,6 +35,7 @@ HEADS = 4
 
 def _infer(
     pre: TensorType,
+    shift: TensorType,
     gamma: TensorType,
     beta: TensorType,
     bias: TensorType,
@@ -47,6 +51,8 @@ def _infer(
         raise IRError(f"gamma and beta must be [4, s], s even, got {gamma} and {beta}")
     if pre.rank != 3 or isinstance(inside, Dim) or inside <= s or (inside - s) % 2:
         raise IRError(f"pre must be [b, t, 2 * e + s] with s = {s}, got {pre}")
+    if shift != pre.with_shape((inside,)):
+        raise IRError(f"shift must be {pre.with_shape((inside,))}, got {shift}")
     angles = TensorType(accumulation_dtype(pre.dtype), (pre.shape[1], s // 2))
     if sin != angles or cos != angles:
         raise IRError(f"sin and cos must be {angles}, got {sin} and {cos}")
@@ -55,11 +61,22 @@ def _infer(
 
 
 def _ref(
-    pre: Any, gamma: Any, beta: Any, bias: Any, sin: Any, cos: Any, *, chunk: int, scale: float, **attrs: Any
+    pre: Any,
+    shift: Any,
+    gamma: Any,
+    beta: Any,
+    bias: Any,
+    sin: Any,
+    cos: Any,
+    *,
+    chunk: int,
+    scale: float,
+    **attrs: Any,
 ) -> Any:
     s = gamma.shape[1]
     e = (pre.shape[2] - s) // 2
-    u, v, z = np.split(pre / (1 + np.exp(-pre)), [e, 2 * e], axis=-1)
+    shifted = pre + shift
+    u, v, z = np.split(shifted / (1 + np.exp(-shifted)), [e, 2 * e], axis=-1)
     first, second = np.split(z[:, None] * gamma[:, None] + beta[:, None], 2, axis=-1)
     pairs = (first + 1j * second) * (cos + 1j * sin)
     quad_q, quad_k, lin_q, lin_k = np.moveaxis(np.concatenate([pairs.real, pairs.imag], axis=-1), 1, 0)
@@ -67,7 +84,7 @@ def _ref(
 
 
 def _cost(ins: Types, outs: Types, **attrs: Any) -> Cost:
-    pre, gamma, _beta, bias, *_ = ins
+    pre, _shift, gamma, _beta, bias, *_ = ins
     (out,) = outs
     assert pre is not None and gamma is not None and bias is not None and out is not None
     key = pre.with_shape((*pre.shape[:2], gamma.shape[1]))
@@ -83,6 +100,7 @@ def _cost(ins: Types, outs: Types, **attrs: Any) -> Cost:
 def _decompose(
     b: Builder,
     pre: Value,
+    shift: Value,
     gamma: Value,
     beta: Value,
     bias: Value,
@@ -95,11 +113,11 @@ def _decompose(
     lin_norm: str,
     scale: float,
 ) -> Value:
-    """The nodes that a flash layer is lowered to, which `fuse-gated-attention` looks for."""
+    """The nodes that a flash layer is lowered to behind its projection."""
     s, inside = gamma.type.shape[1], pre.type.shape[2]
     assert isinstance(s, int) and isinstance(inside, int)
     e = (inside - s) // 2
-    u, v, z = (b.silu(part) for part in b.results("split", pre, axis=-1, sizes=(e, e, s)))
+    u, v, z = (b.silu(part) for part in b.results("split", b.add(pre, shift), axis=-1, sizes=(e, e, s)))
     heads = as_dtype(b, b.offset_scale(z, gamma, beta), sin.type.dtype)
     turned = as_dtype(b, b.turn(heads, sin, cos), pre.type.dtype)
     apart = b.results("split", turned, axis=1, sizes=(1,) * HEADS)
@@ -110,7 +128,15 @@ def _decompose(
 
 def _samples() -> tuple[Sample, ...]:
     def of(t: int, **attrs: Any) -> Sample:
-        operands = (f"f32[2, {t}, 16]", "f32[4, 4]", "f32[4, 4]", "f32[3, 3]", f"f32[{t}, 2]", f"f32[{t}, 2]")
+        operands = (
+            f"f32[2, {t}, 16]",
+            "f32[16]",
+            "f32[4, 4]",
+            "f32[4, 4]",
+            "f32[3, 3]",
+            f"f32[{t}, 2]",
+            f"f32[{t}, 2]",
+        )
         return sample(*operands, chunk=3, scale=0.5, **attrs)
 
     return (
@@ -124,7 +150,7 @@ def _samples() -> tuple[Sample, ...]:
 gated_mixed_attention = define_op(
     OpDef(
         "gated_mixed_attention",
-        ("pre", "gamma", "beta", "bias", "sin", "cos"),
+        ("pre", "shift", "gamma", "beta", "bias", "sin", "cos"),
         _infer,
         _ref,
         _cost,
@@ -137,7 +163,7 @@ gated_mixed_attention = define_op(
             "scale": number(1.0, doc="the factor of quad_q"),
         },
         decompose=_decompose,
-        doc="silu(u) times mixed chunk attention of silu(v) with the cheap heads of silu(z), [u, v, z] = pre",
+        doc="silu(u) times mixed chunk attention of silu(v), with heads of silu(z); [u, v, z] = pre + shift",
         source="Code 8",
     )
 )

@@ -14,10 +14,8 @@ KERNELS = {"states", "attend", "score_gradients", "key_gradients"}
 LAYER = {"states", "heads", "squares", "attend", "gate_back", "attend_back", "rows_back", "heads_back"}
 SHARED = {80: 99 << 10, 90: 227 << 10}  # bytes that a program may have; the former by 8.6 and 8.9, which run its code
 MOST_SPILLED = 64
-SPILLED = {("key_gradients", "bf16 1 x 4095, chunk 256, 60 x 1530"): 296}
-"""Kernels that spill more than they should."""
-TRAFFIC = 3.25e9  # bytes that a layer moves forward and backward
-SAVED = 730e6
+TRAFFIC = 2.9e9  # bytes that a layer moves forward and backward
+SAVED = 530e6
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -35,7 +33,7 @@ def test_kernels_fit_on_cards(capability: int, tmp_path: Path) -> None:
     assert {usage.kernel for usage in usages} == KERNELS | LAYER
     for usage in usages:
         assert usage.shared <= SHARED[capability], usage
-        assert usage.stack <= SPILLED.get((usage.kernel, usage.case), MOST_SPILLED), usage
+        assert usage.stack <= MOST_SPILLED, usage
         if capability == 90 and usage.case == str(CASES[0]):
             assert bool(usage.wgmma) == (usage.kernel not in ("heads", "gate_back")) and not usage.mma, usage
 
