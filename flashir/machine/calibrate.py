@@ -113,7 +113,7 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
     path = profile_path(name)
     _check_writable(path)
     share = _share_of_processor()
-    graphs = {kernel.name: Lowering.of(name).run(kernel.graph()) for kernel in kernels(record.device)}
+    graphs = lowered_kernels(record)
     timings = _timings(graphs, record, progress)
     unchanged = f"the profile is unchanged; measured:\n{_listed(timings, share)}"
     if busy := [t for t in timings if t.spread > WIDEST_SPREAD]:
@@ -133,6 +133,11 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
     text = msgspec.json.format(msgspec.json.encode(profile), indent=2)
     atomic_write(path, lambda file: file.write(text))
     return Calibration(record, with_numbers(record, numbers, FITTED), numbers, timings, share, str(path))
+
+
+def lowered_kernels(record: Target) -> dict[str, Graph]:
+    """Every micro-kernel of a target, lowered for it, by name."""
+    return {kernel.name: Lowering.of(record.name).run(kernel.graph()) for kernel in kernels(record.device)}
 
 
 def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, float]) -> dict[str, float]:
@@ -213,37 +218,47 @@ def _runs(graphs: Mapping[str, Graph], record: Target) -> dict[str, Callable[[],
     return runs
 
 
-def _timings(
-    graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None]
-) -> tuple[Timing, ...]:
-    """Time every kernel, and repeat those with a wide spread."""
+def samples(
+    graphs: Mapping[str, Graph],
+    record: Target,
+    rounds: int = ROUNDS,
+    again: int = AGAIN,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> dict[MicroKernel, tuple[float, ...]]:
+    """The milliseconds of every kernel in each round. Those with a wide spread are measured again."""
     runs = _runs(graphs, record)
-    timings: dict[str, Timing] = {}
     present = [kernel for kernel in kernels(record.device) if kernel.name in runs]
-    for what in ("measuring", *["measuring again"] * AGAIN):
-        noisy = [k for k in present if k.name not in timings or timings[k.name].spread > WIDEST_SPREAD]
-        seconds = _rounds({kernel.name: runs[kernel.name] for kernel in noisy}, partial(progress, what))
-        timings |= {kernel.name: _timing(kernel, seconds[kernel.name]) for kernel in noisy}
-    return tuple(timings.values())
+    found: dict[MicroKernel, tuple[float, ...]] = {}
+    for what in ("measuring", *["measuring again"] * again):
+        noisy = [each for each in present if each not in found or timing(each, found[each]).spread > WIDEST_SPREAD]
+        found |= _rounds({kernel: runs[kernel.name] for kernel in noisy}, rounds, partial(progress, what))
+    return found
 
 
 def _rounds(
-    runs: Mapping[str, Callable[[], object]], progress: Callable[[int, int], None]
-) -> Mapping[str, Sequence[float]]:
+    runs: Mapping[MicroKernel, Callable[[], object]], rounds: int, progress: Callable[[int, int], None]
+) -> dict[MicroKernel, tuple[float, ...]]:
     """Run every kernel once per round, so that a temporary slowdown affects all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(ROUNDS if runs else 0):
-        for name, run in runs.items():
+    found: dict[MicroKernel, list[float]] = {kernel: [] for kernel in runs}
+    for number in range(rounds if runs else 0):
+        for kernel, run in runs.items():
             start = time.perf_counter()
             run()
-            seconds[name].append(time.perf_counter() - start)
-        progress(number + 1, ROUNDS)
-    return seconds
+            found[kernel].append(1e3 * (time.perf_counter() - start))
+        progress(number + 1, rounds)
+    return {kernel: tuple(ms) for kernel, ms in found.items()}
 
 
-def _timing(kernel: MicroKernel, seconds: Sequence[float]) -> Timing:
-    lower, _, upper = quantiles(seconds, n=4)
-    return Timing(kernel.name, kernel.tells, 1e3 * lower, (upper - lower) / lower)
+def _timings(
+    graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None]
+) -> tuple[Timing, ...]:
+    return tuple(timing(*each) for each in samples(graphs, record, progress=progress).items())
+
+
+def timing(kernel: MicroKernel, samples_ms: Sequence[float]) -> Timing:
+    """The timing of a micro-kernel from two rounds or more."""
+    lower, _, upper = quantiles(samples_ms, n=4)
+    return Timing(kernel.name, kernel.tells, lower, (upper - lower) / lower)
 
 
 def _listed(timings: Iterable[Timing], share: float) -> str:

@@ -1,6 +1,6 @@
 """A CUDA card that need not be there: what Triton and Inductor ask before they compile for it, and recorded launches.
 
-Kernels are compiled or counted, and never run. Pretending changes PyTorch for the whole process, so a command does it,
+Kernels are compiled or counted. Pretending changes PyTorch for the whole process, so a command does it,
 and no library.
 """
 
@@ -60,7 +60,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel with its grid and arguments, recorded instead of run."""
+    """One kernel with its grid and arguments."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -78,16 +78,25 @@ class Launch:
         tensors = {id(arg): arg for arg in self.args if isinstance(arg, Tensor)}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
+    def again(self) -> None:
+        """Run it on the same tensors."""
+        self.kernel[self.grid](*self.args, **self.options)
+
 
 @contextmanager
-def recorded() -> Iterator[list[Launch]]:
-    """Record the launches of kernels instead of running them; their results are tensors without content."""
+def recorded(*, run: bool = False) -> Iterator[list[Launch]]:
+    """Record the launches of kernels, and run them if `run`; else their results are tensors without content."""
     kind, launches = type(bodies.attend), list[Launch]()
+    before = kind.__getitem__
 
     def record(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
-        return lambda *args, **options: launches.append(Launch(kernel, grid, args, options))
+        def launch(*args: Any, **options: Any) -> None:
+            launches.append(Launch(kernel, grid, args, options))
+            if run:
+                before(kernel, grid)(*args, **options)
 
-    before = kind.__getitem__
+        return launch
+
     kind.__getitem__ = record
     try:
         yield launches

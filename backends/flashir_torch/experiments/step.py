@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -36,6 +36,7 @@ from flashir.bench.record import Row, new_record
 from flashir.errors import TargetError
 from flashir.execution.timed_step import LEARNING_RATE
 from flashir.experiments.command import count, guarded
+from flashir.ir import Graph
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import init
 from flashir_torch.devices import device_names
@@ -68,15 +69,28 @@ class Bench:
     """All models in training on one GPU, built once and run at every length.
 
     Args:
-        target: a GPU with a target record, such as `torch:h100`.
+        target: a target that a GPU has a record for, such as `torch:h100`.
         tokens: tokens per step.
         only: some of `SYSTEMS`; empty for all.
+        models: the models of flashir by name; base models by default.
+        device: the device of PyTorch, if it is not that of the target.
     """
 
-    def __init__(self, target: str, tokens: int, only: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        target: str,
+        tokens: int,
+        only: Sequence[str] = (),
+        models: Mapping[str, Graph] | None = None,
+        device: str | None = None,
+    ) -> None:
         self.target, self.tokens, self.only = target, tokens, only or SYSTEMS
+        self.device = find_target(target).device if device is None else device
+        every = {name: flashir.model(name, size="base") for name in OURS} if models is None else models
+        self._models = {name: model for name, model in every.items() if name in self.only}
+        self._vocab = min((_vocab(model) for model in every.values()), default=VOCAB)
         self._trainers: dict[tuple[str, int | None, str | None], TorchTrainer] = {}
-        rivals = {RIVAL: False, RIVAL_COMPILED: True} if _can_compare() else {}
+        rivals = {RIVAL: False, RIVAL_COMPILED: True} if can_compare() and self.device != "cpu" else {}
         self._rivals = {name: RivalStep(compiled=compiled) for name, compiled in rivals.items() if name in self.only}
 
     def measure(self, seq_len: int, rounds: int, profiles: Path | None = None) -> list[Row]:
@@ -84,35 +98,38 @@ class Bench:
 
         Raises TargetError if one does not fit on the GPU, or its loss is not finite.
         """
-        torch._dynamo.reset()  # compile every length with static sizes
-        batch = max(1, self.tokens // seq_len)
-        random = np.random.default_rng(0)
-        ids, labels = random.integers(0, VOCAB, (2, batch, seq_len))
-        data = Batch((ids,), labels)
-        models = {name: flashir.model(name, size="base") for name in OURS if name in self.only}
-        grid = Grid(models, (self.target,), (seq_len,), None, self.tokens, training=True, dtype="bfloat16")
-        contestants = [self._ours(case) for case in grid.cases()]
-        contestants += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
-        rows = [_first(contestant, data) for contestant in contestants]
+        contestants, data = self.contestants(seq_len)
+        rows = [first_steps(contestant, data) for contestant in contestants]
         if profiles is not None:
             profiles.mkdir(parents=True, exist_ok=True)
             for contestant in contestants:
                 path = profiles / f"{re.sub('[^a-zA-Z0-9]+', '-', contestant.row.system)}-{seq_len}.txt"
-                path.write_text(_profiled(contestant, data))
+                table = profiled(contestant, data).table("self_cuda_time_total", row_limit=40, max_name_column_width=70)
+                path.write_text(str(table))
         samples = interleaved(
             {contestant.row.system: partial(contestant.step, data) for contestant in contestants}, rounds
         )
         return [replace(row, samples_ms=samples[row.system].ms, heat=1) for row in rows]
 
+    def contestants(self, seq_len: int) -> tuple[list[Contestant], Batch]:
+        """Every contestant at one length, and the batch of random tokens that it is trained on. Raises TargetError."""
+        torch._dynamo.reset()  # compile every length with static sizes
+        batch = max(1, self.tokens // seq_len)
+        ids, labels = np.random.default_rng(0).integers(0, self._vocab, (2, batch, seq_len))
+        grid = Grid(self._models, (self.target,), (seq_len,), None, self.tokens, training=True, dtype="bfloat16")
+        contestants = [self._ours(case) for case in grid.cases()]
+        contestants += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
+        return contestants, Batch((ids,), labels)
+
     def _ours(self, case: Case) -> Contestant:
         """A contestant of flashir. Raises TargetError if it does not fit on the GPU."""
-        row, device = case.row, find_target(self.target).device
+        row = case.row
         if row.problem:
             raise TargetError(row.problem, where=row.name)
         choice = (row.system, row.chunk, row.cumsum)
         if choice not in self._trainers:
             lowered = Lowering.of(self.target).run(case.graph)
-            self._trainers[choice] = TorchTrainer(lowered, init(case.graph), device, AdamW(clip=CLIP))
+            self._trainers[choice] = TorchTrainer(lowered, init(case.graph), self.device, AdamW(clip=CLIP))
         trainer = self._trainers[choice]
         return Contestant(row, lambda batch: trainer.step([batch], LEARNING_RATE).loss)
 
@@ -149,18 +166,29 @@ class RivalStep:
         return float(loss.detach())
 
 
-def _can_compare() -> bool:
+def _vocab(model: Graph) -> int:
+    size = model.outputs[0].type.shape[-1]
+    assert isinstance(size, int)
+    return size
+
+
+def can_compare() -> bool:
+    """Whether FLASH-pytorch is installed, with what it needs."""
     return all(find_spec(name) is not None for name in ("flash_pytorch", "rotary_embedding_torch", "einops"))
 
 
-def _first(contestant: Contestant, data: Batch) -> Row:
+def first_steps(contestant: Contestant, data: Batch) -> Row:
     """Compile, measure the memory of a step before it is recorded, and record it.
+
+    Without a GPU there is no memory to measure.
 
     Raises TargetError if the loss is not finite.
     """
     loss = contestant.step(data)
     if not np.isfinite(loss):
         raise TargetError(f"the loss of {contestant.row.name} is {loss}")
+    if not torch.cuda.is_available():
+        return contestant.row
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -171,12 +199,13 @@ def _first(contestant: Contestant, data: Batch) -> Row:
     return replace(contestant.row, baseline_bytes=before, peak_bytes=peak)
 
 
-def _profiled(contestant: Contestant, data: Batch) -> str:
+def profiled(contestant: Contestant, data: Batch) -> Any:
+    """PyTorch's profile of a step by kernel."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         contestant.step(data)
-    return str(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=70))
+    return profiler.key_averages()
 
 
 def main() -> None:
