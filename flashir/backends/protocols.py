@@ -123,6 +123,19 @@ class Portable(Backend, Protocol):
 
 
 @runtime_checkable
+class Remarking(Backend, Protocol):
+    """A backend that can say which of its own kernels a model misses."""
+
+    def remarks(self, model: Graph) -> tuple[str, ...]:
+        """A sentence for each kernel that the device has and a settled model cannot use, with the reason."""
+        ...
+
+    def condition(self) -> str:
+        """What the kernels lack on this machine; empty if nothing, or if no device is here that could run them."""
+        ...
+
+
+@runtime_checkable
 class Differentiable(Backend, Protocol):
     """A backend that can also compute gradients."""
 

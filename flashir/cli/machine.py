@@ -35,8 +35,8 @@ class Presence:
     @cache
     def of(name: str) -> Presence:
         """Look for a backend. Raises nothing."""
+        from flashir.backends.protocols import Remarking
         from flashir.backends.registry import backend, backend_names
-        from flashir.backends.remarking import Remarking
 
         if name not in backend_names():
             return Presence(name, False, problem="this version of flashir has no such backend", hint="not available")

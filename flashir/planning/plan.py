@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashir.arguments import typed
+from flashir.backends.protocols import Remarking
 from flashir.backends.registry import backend_names, backend_of
-from flashir.backends.remarking import Remarking
 from flashir.errors import SettingError, TargetError, option, suggest
 from flashir.ir import DType, Graph
 from flashir.ir.dims import plain

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir_torch.kernels import loss_bodies
 from flashir_torch.kernels.blocks import power_of_two
 from flashir_torch.kernels.mixed import check_device

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import flashir
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import NO_LABEL, AdamW, Batch
+from flashir.backends.training import NO_LABEL, AdamW, Batch
 from flashir.ir import Graph
 from flashir_torch import training
 from flashir_torch.kernels import loss

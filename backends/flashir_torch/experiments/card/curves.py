@@ -8,7 +8,7 @@ import numpy as np
 
 import flashir
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import AdamW, Batch
+from flashir.backends.training import AdamW, Batch
 from flashir.execution.timed_step import LEARNING_RATE
 from flashir.models.parameters import init
 from flashir_torch.experiments.card.setting import Setting

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from flashir.backends.lowering import Lowering
-from flashir.backends.protocols import NO_LABEL
+from flashir.backends.training import NO_LABEL
 from flashir.ir import Builder
 from flashir_torch.emit import module
 from flashir_torch.experiments.card.setting import Setting
