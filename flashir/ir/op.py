@@ -159,6 +159,8 @@ class ParamSpec:
             input, and logits begin small, whatever the width.
         by_token: one number for each token of the vocabulary, added to the logits. Training may begin it at the log
             frequencies of the tokens.
+        raised: added to the mean, but not as in the paper. A bias of scores under relu2 begins above 0 with it, because
+            scores below 0 have no gradient.
 
     Raises IRError if it is larger than a tensor may be.
     """
@@ -168,14 +170,17 @@ class ParamSpec:
     std: float = 0.0
     fan_in: int = 0
     by_token: bool = False
+    raised: float = 0.0
 
     def __post_init__(self) -> None:
         TensorType(DType.F32, self.shape)
 
     def start(self, scheme: Scheme = "fan_in") -> tuple[float, float]:
         """The mean and the standard deviation of the initial values, by fan-in or as in the paper."""
-        if not self.fan_in or scheme == "paper":
+        if scheme == "paper":
             return self.mean, self.std
+        if not self.fan_in:
+            return self.mean + self.raised, self.std
         scale = float(self.fan_in) ** -0.5
         return self.mean * scale, scale if self.std else 0.0
 

@@ -112,6 +112,7 @@ class _Parameters(dict[str, Value]):
             mean=spec.mean,
             std=spec.std,
             fan_in=spec.fan_in,
+            raised=spec.raised,
             scope="",
         )
         self[local] = parameter

@@ -46,6 +46,16 @@ def test_a_matrix_starts_by_its_inputs(width):
     assert np.std(params["layers.0.offset_scale.gamma"]) == pytest.approx(0.02, rel=0.3)
 
 
+@pytest.mark.parametrize(("name", "chunk"), [("flash", 8), ("flash", 64), ("flash", 256), ("flash-quad", 8)])
+def test_scores_under_relu2_begin_with_a_gradient(name, chunk):
+    """A bias around 0 leaves half of the distances without any, and the first steps may end the others."""
+    model = flashir.model(name, d_model=16, depth=1, key_dim=8, **{"flash": {"chunk": chunk}}.get(name, {"max_len": 8}))
+    for scheme, least in (("fan_in", 0.99), ("paper", 0.2)):
+        bias = flashir.init(model, scheme=scheme)["layers.0.rel_bias.w"]
+        assert least <= np.mean(bias > 0) <= (1 if scheme == "fan_in" else 0.8)
+        assert chunk * np.mean(bias) ** 2 <= 1.2, "the local part is a mean at most"
+
+
 def test_a_lowered_model_starts_as_its_blocks_do(model):
     lowered = Lowering("none").run(settle(model, {"chunk": 16, "cumsum": "scan"}))
     for scheme in ("fan_in", "paper"):

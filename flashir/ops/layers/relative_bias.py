@@ -25,6 +25,8 @@ from flashir.ops.layers.blocks import WEIGHT_STD, Params
 
 SHORT_SPAN = 512  # a bias with a shorter span has one weight per distance (Code 4)
 BIAS_WIDTH = 128
+ABOVE_ZERO = 4 * WEIGHT_STD
+"""Where a bias begins by fan-in: hardly any score is below 0. At most 1 / sqrt(span), where relu2 makes a mean."""
 BUCKETS = 32  # T5: Raffel et al. 2020
 FARTHEST_BUCKET = 128  # from this distance on, all positions share the last bucket
 REL_BIAS = choice("paper", "t5", default="paper", doc="relative bias of Code 4, or by T5's buckets")
@@ -32,10 +34,11 @@ REL_BIAS = choice("paper", "t5", default="paper", doc="relative bias of Code 4, 
 
 def bias_params(kind: str, span: int) -> dict[str, ParamSpec]:
     """The parameters of a bias over `span` positions."""
+    raised = min(ABOVE_ZERO, max(1, span) ** -0.5)
     if kind == "t5":
-        return {"rel_bias.buckets": ParamSpec((BUCKETS,), std=WEIGHT_STD)}
+        return {"rel_bias.buckets": ParamSpec((BUCKETS,), std=WEIGHT_STD, raised=raised)}
     if span < SHORT_SPAN:
-        return {"rel_bias.w": ParamSpec((2 * span - 1,), std=WEIGHT_STD)}
+        return {"rel_bias.w": ParamSpec((2 * span - 1,), std=WEIGHT_STD, raised=raised)}
     return {f"rel_bias.{name}": ParamSpec((BIAS_WIDTH,), std=WEIGHT_STD) for name in "ab"}
 
 

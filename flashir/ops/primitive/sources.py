@@ -123,13 +123,22 @@ literal = define_op(
 
 
 def _infer_param(
-    name: str, shape: tuple[int, ...], dtype: DType, mean: float, std: float, fan_in: int, scope: str | None
+    name: str,
+    shape: tuple[int, ...],
+    dtype: DType,
+    mean: float,
+    std: float,
+    fan_in: int,
+    raised: float,
+    scope: str | None,
 ) -> TensorType:
     return TensorType(dtype, shape)
 
 
-def _own(name: str, shape: tuple[int, ...], mean: float, std: float, fan_in: int, **_: Any) -> dict[str, ParamSpec]:
-    return {name: ParamSpec(shape, mean, std, fan_in)}
+def _own(
+    name: str, shape: tuple[int, ...], mean: float, std: float, fan_in: int, raised: float, **_: Any
+) -> dict[str, ParamSpec]:
+    return {name: ParamSpec(shape, mean, std, fan_in, raised=raised)}
 
 
 param = define_op(
@@ -147,6 +156,7 @@ param = define_op(
             "mean": number(0.0),
             "std": number(0.0),
             "fan_in": integer(0, least=0, doc="above 0, the start is over sqrt(fan_in), with std 1 unless it is 0"),
+            "raised": number(0.0, doc="added to the mean, but not in the start of the paper"),
         },
         params=_own,
         axes=Axes.SOURCE,
