@@ -42,8 +42,8 @@ def init(model: Graph, seed: int = 0, scheme: Scheme = "fan_in") -> dict[str, np
         model: the model.
         seed: a whole number from 0.
         scheme: `fan_in` starts a matrix at 1 / sqrt(its inputs), and the last norm at 1 / sqrt(width), so that layers
-            keep the size of their input and logits begin small at any width; `paper` starts every weight at 0.02 and
-            every norm at 1 (Codes 4, 5, 6 and 8).
+            keep the size of their input and logits begin small at any width; and a relative bias above 0, so that
+            scores begin with a gradient. `paper` starts every weight at 0.02 and every norm at 1 (Codes 4, 5, 6, 8).
 
     Raises:
         SettingError: the seed is not a non-negative integer, or the scheme is unknown.
