@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,17 @@ def _check_size(content: Any, size: int, path: Path) -> None:
             raise ParameterError(f"{PROBLEM}: {name} has {leaf.numel():,} numbers, more than the file", where=str(path))
 
 
-def _leaves(content: Any, name: str = "") -> Any:
-    if isinstance(content, Mapping):
-        for key, item in content.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(content, list | tuple):
-        for index, item in enumerate(content):
-            yield from _leaves(item, f"{name}[{index}]")
-    else:
-        yield name, content
+def _leaves(content: Any) -> Iterator[tuple[str, Any]]:
+    """What is in no container, with its name. A pickle may hold one container in many places, and in itself."""
+    seen, pending = {id(content)}, [("", content)]
+    while pending:
+        name, item = pending.pop()
+        if isinstance(item, Mapping):
+            inside = [(f"{name}.{key}" if name else str(key), value) for key, value in item.items()]
+        elif isinstance(item, list | tuple):
+            inside = [(f"{name}[{index}]", value) for index, value in enumerate(item)]
+        else:
+            yield name, item
+            continue
+        pending += [(place, value) for place, value in inside if id(value) not in seen]
+        seen.update(id(value) for _, value in inside)

@@ -83,18 +83,21 @@ def _in_folder(folder: Path, kinds: str) -> tuple[Path, Mapping[str, Any]]:
 def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> Held:
     """Extract the tensors by name from their containers."""
     notes = []
-    while isinstance(content, Mapping) and (key := next((k for k in AROUND if _is_table(content.get(k))), None)):
+    for _ in AROUND:  # a dict may contain itself
+        if not isinstance(content, Mapping) or not (key := next((k for k in AROUND if _is_table(content.get(k))), "")):
+            break
         notes.append(f"the tensors are those under {key!r}")
         content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise ParameterError(f"it holds no tensors by name, but {shown(content)}", where=where)
+        raise ParameterError(f"it holds no tensors by name, but a {type(content).__name__}", where=where)
     arrays: dict[str, Array] = {}
     problems = []
     for name, tensor in content.items():
         try:
-            array = as_array(tensor)
-            if array.dtype == object or array.dtype.kind in "US":
-                raise ValueError(f"must be a tensor, got {shown(tensor)}")
+            if not _is_tensor(tensor) or (array := as_array(tensor)).dtype.kind in "OUS":
+                raise ValueError(f"must be a tensor, got a {type(tensor).__name__}")
+            if str(name) in arrays:
+                raise ValueError("is the name of two tensors")
             arrays[str(name)] = array
         except ValueError as error:
             problems.append(f"{name} {error}")
@@ -117,6 +120,8 @@ def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> 
 
 def _is_table(content: Any) -> bool:
     """Whether this is a dict that contains a tensor."""
-    return isinstance(content, Mapping) and any(
-        hasattr(value, "shape") or isinstance(value, np.ndarray) for value in content.values()
-    )
+    return isinstance(content, Mapping) and any(map(_is_tensor, content.values()))
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "shape")

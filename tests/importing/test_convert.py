@@ -183,6 +183,24 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path: Path, capsys: pytest
     assert "this ran" not in capsys.readouterr().out
 
 
+def test_containers_that_hold_one_another_are_read_once(tmp_path: Path) -> None:
+    tensor = torch.zeros(2)
+    shared: list[Any] = [tensor]
+    for _ in range(60):
+        shared = [shared, shared]
+    cyclic: dict[str, Any] = {"a": tensor}
+    cyclic["state_dict"] = cyclic
+    for number, content in enumerate((shared, {"a": shared}, {"model": {"a": tensor, "b": shared}}, cyclic)):
+        torch.save(content, tmp_path / f"{number}.pt")
+        with pytest.raises(ParameterError, match="holds no tensors by name|must be a tensor, got "):
+            flashir.convert(tmp_path / f"{number}.pt", **OPTIONS)
+    with pytest.raises(ParameterError, match="must be a tensor, got a dict"):
+        flashir.convert(cyclic, **OPTIONS)
+    torch.save({1: tensor, "1": tensor}, tmp_path / "twice.pt")
+    with pytest.raises(ParameterError, match="1 is the name of two tensors"):
+        flashir.convert(tmp_path / "twice.pt", **OPTIONS)
+
+
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in (3, tmp_path / "m.h5", tmp_path / "empty"):
