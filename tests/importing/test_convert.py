@@ -192,7 +192,7 @@ def test_containers_that_hold_one_another_are_read_once(tmp_path: Path) -> None:
     cyclic["state_dict"] = cyclic
     for number, content in enumerate((shared, {"a": shared}, {"model": {"a": tensor, "b": shared}}, cyclic)):
         torch.save(content, tmp_path / f"{number}.pt")
-        with pytest.raises(ParameterError, match="holds no tensors by name|must be a tensor, got "):
+        with pytest.raises(ParameterError, match=r"holds no tensors by name|must be a tensor, got "):
             flashir.convert(tmp_path / f"{number}.pt", **OPTIONS)
     with pytest.raises(ParameterError, match="must be a tensor, got a dict"):
         flashir.convert(cyclic, **OPTIONS)
