@@ -18,11 +18,15 @@ from onnx import ModelProto, TensorProto, helper
 from flashir.errors import ArtefactError, ForeignError
 from flashir.files.atomic import expect_digest, sha256
 from flashir.files.foreign import guarded, read_bytes
+from flashir_onnx.verify import size_inlined
 
 MODEL, DIGEST, DATA_DIGEST = "flashir.model", "flashir.sha256", "flashir.data.sha256"
 DATA_NAME = re.compile(r"model-[0-9a-f]{12}\.data")
 LARGEST = 2**31
 """Most bytes of a model: the limit of protobuf."""
+
+MOST_NODES = 2**21
+"""Most nodes of a model, functions inlined: ten thousand layers have a million."""
 
 EXPORT_AGAIN = "export the model again"
 _NO_DIGEST = "0" * 64
@@ -78,7 +82,11 @@ class Reader:
 def parse(content: bytes | bytearray, path: Path) -> ModelProto:
     """Parse an ONNX model. Raises ArtefactError."""
     with guarded(path, ArtefactError, "this is no ONNX model, or not all of one"):
-        return onnx.load_model_from_string(bytes(content))
+        model = onnx.load_model_from_string(bytes(content))
+    with guarded(path, ArtefactError, "its functions cannot be inlined"):
+        if model.functions and (nodes := size_inlined(model)) > MOST_NODES:
+            raise ArtefactError(f"its functions stand for {nodes:,} nodes, more than {MOST_NODES:,}", where=str(path))
+    return model
 
 
 def parsed_file(path: Path) -> ModelProto:

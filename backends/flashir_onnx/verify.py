@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, checker, shape_inference
+from onnx import ModelProto, NodeProto, checker, shape_inference
 
 from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError
@@ -50,9 +51,26 @@ def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
         yield from _nodes(function.node)
 
 
+def size_inlined(model: ModelProto) -> int:
+    """How many nodes a model has once its functions are inlined. A few that call each other twice make any number.
+
+    Raises RecursionError for functions that call themselves.
+    """
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+
+    def counted(nodes: Iterable[NodeProto]) -> int:
+        return sum(size((node.domain, node.op_type)) for node in _nodes(nodes))
+
+    @cache
+    def size(operator: tuple[str, str]) -> int:
+        return counted(bodies[operator]) if operator in bodies else 1
+
+    return counted(model.graph.node)
+
+
 def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     for node in nodes:
         yield node
         for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _nodes(attribute.g.node)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from flashir.arguments import shown
 from flashir.errors import InputError, ParameterError
 from flashir.files.foreign import SMALL, parse_json, read_bytes

@@ -67,6 +67,22 @@ def _in_a_function(model: ModelProto) -> None:
     model.functions.append(helper.make_function("mine", "f", [], ["secret"], [node], []))
 
 
+def functions_that_double(model: ModelProto) -> None:
+    """Functions of two nodes, each of them the next function: 2^60 nodes."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    model.opset_import.append(opsets[1])
+    for number in range(60):
+        pair = [helper.make_node(f"f{number + 1}", [x], [y], domain="mine") for x, y in (("a", "b"), ("b", "c"))]
+        model.functions.append(helper.make_function("mine", f"f{number}", ["a"], ["c"], pair, opsets))
+    model.graph.node.insert(0, helper.make_node("f0", ["x"], ["doubled"], domain="mine"))
+
+
+def functions_in_a_circle(model: ModelProto) -> None:
+    """A function that calls itself."""
+    functions_that_double(model)
+    model.functions[-1].node[0].op_type = "f0"
+
+
 def _sparse(model: ModelProto) -> None:
     model.graph.sparse_initializer.add().values.CopyFrom(_secret(model))
 
@@ -91,6 +107,8 @@ CHANGES: dict[str, Change] = {
     "a weight of a body": _in_a_body,
     "a weight of a function": _in_a_function,
     "a sparse weight": _sparse,
+    "functions that double": functions_that_double,
+    "functions in a circle": functions_in_a_circle,
     "metadata twice": lambda model: model.metadata_props.add(key="flashir.model", value="x"),
 }
-"""By what is odd: places that the digest and a runtime would read differently."""
+"""By what is odd: places that the digest and a runtime would read differently, and functions without end."""

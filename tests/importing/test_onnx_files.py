@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import flashir
 from flashir.errors import ArtefactError, FlashirError, InputError
+from tests.hostile.onnx_models import functions_in_a_circle, functions_that_double
 from tests.importing import onnx_files
 from tests.importing.onnx_files import saved
 from tests.importing.support import FLASH, UNIT, VOCAB, drawn, flash_transformer
@@ -225,6 +226,8 @@ HOSTILE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
         "it has 2 inputs",
     ),
     "doubles": (lambda m: setattr(m.graph.initializer[0], "data_type", TensorProto.DOUBLE), "holds double, wanted"),
+    "functions that double": (functions_that_double, r"its functions stand for 1,152,921,504,[0-9,]+ nodes, more"),
+    "functions in a circle": (functions_in_a_circle, "its functions cannot be inlined: it is nested too deeply"),
     "no nodes": (lambda m: m.graph.ClearField("node"), "its output does not depend on its input"),
 }
 

@@ -16,7 +16,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, inliner, numpy
 from flashir.errors import ArtefactError
 from flashir.files.foreign import guarded, opened
 from flashir_onnx.seal import LARGEST, external_entries, parsed_file
-from flashir_onnx.verify import all_nodes
+from flashir_onnx.verify import all_nodes, size_inlined
 from flashir_onnx.weights import Weights
 
 MOST_NODES = 100_000
@@ -55,6 +55,8 @@ def read_foreign(path: Path) -> ForeignModel:
 
 
 def _checked(model: ModelProto, path: Path) -> ForeignModel:
+    if (count := size_inlined(model)) > MOST_NODES:
+        raise ArtefactError(f"it has {count:,} nodes, more than {MOST_NODES:,}", where=str(path))
     if model.functions:
         with guarded(path, ArtefactError, "its functions cannot be inlined"):
             model = inliner.inline_local_functions(model)
@@ -76,8 +78,6 @@ def _problems(model: ModelProto) -> list[str]:
     """What the rest of the importer relies on, and this model violates."""
     nodes = list(all_nodes(model))
     problems = []
-    if len(nodes) > MOST_NODES:
-        problems.append(f"it has {len(nodes):,} nodes, more than {MOST_NODES:,}")
     foreign = [node for node in nodes if node.domain not in ("", "ai.onnx")]
     problems += [f"{node.domain}.{node.op_type} at {label(node)} is no operator of ONNX" for node in foreign[:SHOWN]]
     bodies = [
