@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flashir.ir import Node, Value
+from flashir.ir import DType, Node, Value
 from flashir_onnx.emitters import EMITTERS as ONNX
 from flashir_onnx.emitters import Emitter, reshape
 from flashir_onnx.scope import Scope
@@ -14,11 +14,20 @@ from flashir_onnx.types import numpy_type
 from flashir_openvino.angles import EMITTERS as ANGLES
 
 HEADS = 4  # axes of [b, h, t, s]
+QKV = ("q", "k", "v")  # the operands of attention without documents
 
 
 def claims(node: Node) -> bool:
     """Whether an op is emitted here that portable ONNX lacks. `turn` as a kernel needs heads."""
-    return node.op in ANGLES or (node.op == "turn" and node.output.type.rank == HEADS)
+    return node.op in ANGLES or (node.op == "turn" and node.output.type.rank == HEADS) or is_fused(node)
+
+
+def is_fused(node: Node) -> bool:
+    """Whether an op is written in parts that OpenVINO finds again and runs as one kernel.
+
+    It is claimed for the cost model, since such a kernel stores no scores. In float16, lowering scales the parts.
+    """
+    return node.op == "softmax_attention" and len(node.operands) == len(QKV) and node.output.type.dtype is not DType.F16
 
 
 def _dense(scope: Scope, node: Node, x: str, weight: str, bias: str) -> str:

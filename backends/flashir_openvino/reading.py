@@ -13,9 +13,14 @@ from onnx import ModelProto, helper
 
 from flashir.errors import TargetError
 from flashir.ir import DType, Graph
+from flashir.transforms.canonicalise import Canonicalise
+from flashir.transforms.hoist import Hoist
+from flashir.transforms.lower import Lower
+from flashir.transforms.pipeline import Pipeline
+from flashir_onnx import OnnxBackend
 from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import Form
-from flashir_openvino.emitters import EMITTERS
+from flashir_openvino.emitters import EMITTERS, claims, is_fused
 from flashir_openvino.precision import compute_type, marked, widened
 from flashir_openvino.runtime import core
 
@@ -23,6 +28,12 @@ if TYPE_CHECKING:
     from openvino import Model
 
 FORM = Form(portable=True)
+WRITTEN = OnnxBackend(form=FORM).claims
+PARTS = Pipeline(
+    (Lower("openvino", lambda node: not is_fused(node) and (claims(node) or WRITTEN(node))), Hoist(), Canonicalise()),
+    check=False,
+)
+"""Decomposes what is claimed only because OpenVINO fuses it."""
 
 
 def read(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence[str] = ()) -> Model:
@@ -37,7 +48,7 @@ def read(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence
         TargetError: OpenVINO does not read the model.
         ParameterError: a parameter does not fit its dtype.
     """
-    emitted = emit(widened(graph), params, results, form=FORM, own=EMITTERS)
+    emitted = emit(widened(PARTS.run(graph)), params, results, form=FORM, own=EMITTERS)
     try:
         model = core().read_model(_with_inputs_for_weights(emitted).SerializeToString())
         if compute_type(graph) is not DType.F32:

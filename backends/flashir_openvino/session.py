@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,28 +96,35 @@ class Session:
             names = ", ".join(name for name, _ in self._inputs)
             raise InputError(f"the model takes {len(self._inputs)} inputs ({names}), got {len(arrays)}")
         feed = converted(self._inputs, arrays)
-        request = self._request_for(feed)
-        with_errors(lambda: request.infer(feed, share_inputs=True))
-        return tuple(np.array(request.get_output_tensor(place).data) for place in range(self._results))
-
-    def _request_for(self, feed: Mapping[str, Array]) -> InferRequest:
-        """The request for these shapes alone, from their second time in a row on; else that for any shape."""
-        sizes = tuple(array.shape for array in feed.values())
-        is_again, self._latest = sizes == self._latest, sizes
+        sizes = self._sizes(feed)
         if sizes in self._fixed:
-            return self._fixed[sizes]
-        if is_again and len(self._fixed) < MOST_FIXED and all(array.size for array in feed.values()):
-            self._fixed[sizes] = self._compiled_for(feed).create_infer_request()
-            return self._fixed[sizes]
+            return self._into_own_memory(self._fixed[sizes], feed)
         if self._is_fresh:
             prepare(self._request, feed)
             self._is_fresh = False
-        return self._request
+        with_errors(lambda: self._request.infer(feed, share_inputs=True))
+        return tuple(np.array(self._request.get_output_tensor(place).data) for place in range(self._results))
 
-    def _compiled_for(self, feed: Mapping[str, Array]) -> CompiledModel:
-        model = self._model.clone()
-        with_errors(lambda: model.reshape({name: array.shape for name, array in feed.items()}))
-        return compiled(model, self._device, self._dtype)
+    def _sizes(self, feed: Mapping[str, Array]) -> Sizes:
+        """The shapes of the inputs. From their second time in a row on, there is a model for them."""
+        sizes = tuple(array.shape for array in feed.values())
+        is_again, self._latest = sizes == self._latest, sizes
+        if is_again and sizes not in self._fixed and len(self._fixed) < MOST_FIXED and all(map(prod, sizes)):
+            model = self._model.clone()
+            with_errors(lambda: model.reshape({name: array.shape for name, array in feed.items()}))
+            self._fixed[sizes] = compiled(model, self._device, self._dtype).create_infer_request()
+        return sizes
+
+    def _into_own_memory(self, request: InferRequest, feed: Mapping[str, Array]) -> tuple[Array, ...]:
+        """The results, which OpenVINO writes into new arrays, since it knows their shapes before."""
+        from openvino import Tensor
+
+        ports = request.get_compiled_model().outputs
+        results = tuple(np.empty(tuple(port.shape), port.element_type.to_dtype()) for port in ports)
+        for place, array in enumerate(results):
+            request.set_output_tensor(place, Tensor(array, shared_memory=True))
+        with_errors(lambda: request.infer(feed, share_inputs=True))
+        return results
 
 
 def prepare(request: InferRequest, feed: Mapping[str, Array]) -> None:

@@ -199,7 +199,7 @@ class _Walk:
         traffic = work.moved / bandwidth
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
-        slower = max((target.number(f"slowdown.{node.op}") for node in kernel.nodes), default=1.0)
+        slower = target.number(f"slowdown.{kernel.nodes[0].op}")
         mapped = 0.0 if target.fuses else min(slower, 1.0) * work.fresh / target.fresh
         seconds[MATRIX] += times * useful
         seconds[WASTE] += times * (padded - useful)

@@ -65,7 +65,7 @@ class Region:
         self._bound.update(self.home(value) for value in graph.outputs)
         if reached:
             self._keep(outside)
-        if fuses:
+        if fuses or epilogues:
             self._keep_inside(outside)
 
     def type(self, value: Value) -> TensorType:
@@ -113,7 +113,10 @@ class Region:
             if cost.contractions or not OPS[node.op].fuses:
                 self._bound.update(homes)
             joins = max((kernel_of[h] for h in homes if h in kernel_of), default=None)
-            alone = not fuses or joins is None or bool(cost.contractions) or not OPS[node.op].fuses
+            alone = joins is None or bool(cost.contractions) or not OPS[node.op].fuses
+            if not fuses and not alone:
+                assert joins is not None
+                alone = not (epilogues and self.kernels[joins].contractions)
             if alone:
                 joins = len(self.kernels)
                 self.kernels.append(Kernel())

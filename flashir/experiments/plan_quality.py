@@ -2,8 +2,10 @@
 
     python -m flashir.experiments.plan_quality --target onnx:cpu --tune
     python -m flashir.experiments.plan_quality --target torch:cpu --training --seq-len 512 --seq-len 2048
+    python -m flashir.experiments.plan_quality --target openvino:cpu --dtype bfloat16 --model transformer++
 
-The model is a stack of base layers (d 768). All candidates of a length are timed in turn.
+The model is a stack of base layers (d 768). All candidates of a length are timed in turn. With `--fastest`, the fastest
+run of each counts instead of the median, as on a machine where other work slows down many runs.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import mean, median
 
@@ -26,6 +28,7 @@ from flashir.ir import Graph
 from flashir.planning.candidates import Candidate
 from flashir.planning.plan import Plan
 from flashir.planning.workload import Workload
+from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType
 from flashir.transforms.settle_choices import Settings, settle
 
 
@@ -57,7 +60,9 @@ class Quality:
         return [(candidate.predicted_ms, samples.median) for candidate, samples in self.rows]
 
 
-def measure(model: Graph, target: str, workload: Workload, rounds: int, *, tuned: bool = False) -> Quality:
+def measure(
+    model: Graph, target: str, workload: Workload, rounds: int, *, tuned: bool = False, fastest: bool = False
+) -> Quality:
     """Plan with `policy = fastest` and no measurements, tune if `tuned`, and then measure every candidate.
 
     Raises:
@@ -68,7 +73,10 @@ def measure(model: Graph, target: str, workload: Workload, rounds: int, *, tuned
     best = _tuned(model, target, size) if tuned else None
     choices = [candidate.settings for candidate in plan.candidates]
     runs = {choice: subject(settle(model, choice), target, workload) for choice in choices}
-    return Quality(plan, interleaved(runs, rounds), best)
+    samples = interleaved(runs, rounds)
+    if fastest:
+        samples = {choice: replace(of, ms=(min(of.ms),)) for choice, of in samples.items()}
+    return Quality(plan, samples, best)
 
 
 def _tuned(model: Graph, target: str, size: tuple[int, int, bool]) -> Plan:
@@ -98,22 +106,28 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="onnx:cpu")
+    parser.add_argument("--model", action="append", help="a model of the zoo; flash if none is given")
+    parser.add_argument("--dtype", choices=COMPUTE_TYPES, default=COMPUTE_TYPES[0])
     parser.add_argument("--seq-len", type=count, action="append")
+    parser.add_argument("--fastest", action="store_true", help="compare the fastest runs instead of the medians")
     parser.add_argument("--training", action="store_true", help="measure a training step instead of a forward run")
     parser.add_argument("--tune", action="store_true", help="also tune, with an empty store")
     parser.add_argument("--depth", type=count, default=2)
     parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    model = flashir.model("flash", d_model=768, depth=args.depth, vocab=256)
     results = []
-    for seq_len in args.seq_len or (512, 1024, 2048, 4096, 8192):
-        results.append(measure(model, args.target, Workload(1, seq_len, args.training), args.rounds, tuned=args.tune))
-        _show(results[-1], as_json=args.json)
+    for name in args.model or ("flash",):
+        model = SetDType(args.dtype).apply(flashir.model(name, d_model=768, depth=args.depth, vocab=256))
+        for seq_len in args.seq_len or (512, 1024, 2048, 4096, 8192):
+            workload = Workload(1, seq_len, args.training)
+            made = measure(model, args.target, workload, args.rounds, tuned=args.tune, fastest=args.fastest)
+            results.append(made)
+            _show(made, as_json=args.json)
     pairs = [pair for result in results for pair in result.pairs]
-    planned = _regrets([result.regret(result.plan) for result in results])
+    planned = _regrets([result.regret(result.plan) for result in results if len(result.measured) > 1] or [0.0])
     print(
-        f"{args.target}{' training' if args.training else ''}: regret {planned}"
+        f"{args.target} in {args.dtype}{', training' if args.training else ''}: regret {planned}"
         f"{_of_tuned(results)}; predicted against measured, {len(pairs)} "
         f"candidates: median error {median_error(pairs):.1%}, Kendall tau {kendall_tau(pairs):.2f}",
         file=sys.stderr if args.json else sys.stdout,

@@ -55,18 +55,28 @@ def _chain(name: str, shape: str, count: int, step: Callable[[Builder, Value, Va
 def _product(name: str, left: str, right: str, dtype: str = "f32") -> Callable[[], Graph]:
     def build() -> Graph:
         b = Builder(name)
-        return b.finish(b.matmul(b.input("x", f"{dtype}[{left}]"), b.input("y", f"{dtype}[{right}]")))
+        return b.finish(_largest(b, b.matmul(b.input("x", f"{dtype}[{left}]"), b.input("y", f"{dtype}[{right}]"))))
 
     return build
 
 
+def _largest(b: Builder, result: Value) -> Value:
+    """A small result instead of a large one, because a large array that leaves the graph costs time of its own."""
+    return b.reduce_max(result, axes=tuple(range(result.type.rank)))
+
+
 def _narrow_product(rows: int, dtype: str) -> Callable[[], Graph]:
-    """The product of some rows with a weight in a narrow type. A runtime may pack the weight once, as for a layer."""
+    """The product of some rows with a weight in a narrow type. A runtime may pack the weight once, as for a layer.
+
+    As in a model, inputs are in float32: to convert arrays outside of the graph takes longer than the product.
+    """
 
     def build() -> Graph:
         b = Builder(dtype)
-        x = b.input("x", f"{dtype}[{rows}, {NARROW}]")
-        return b.finish(b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), dtype=DType.named(dtype), scope="")))
+        narrow = DType.named(dtype)
+        x = b.cast(b.input("x", f"f32[{rows}, {NARROW}]"), dtype=narrow)
+        product = b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), dtype=narrow, scope=""))
+        return b.finish(_largest(b, b.cast(product, dtype=DType.F32)))
 
     return build
 
@@ -75,7 +85,7 @@ def _near_product() -> Graph:
     """The product of one chunk with a weight, whose layout the backend may choose."""
     b = Builder("near_product")
     x = b.input("x", f"f32[{CHUNK}, {NARROW}]")
-    return b.finish(b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), scope="")))
+    return b.finish(_largest(b, b.matmul(x, b.param(name="weight", shape=(NARROW, WIDE), scope=""))))
 
 
 def _loop() -> Graph:
@@ -105,12 +115,12 @@ def _walk(rows: int) -> Graph:
 def _running_sum(rows: int) -> Graph:
     b = Builder("running_sum")
     states = b.input("x", f"f32[1, {rows // CHUNK}, {KEY}, {WIDE}]")
-    return b.finish(b.cumsum(states, axis=1, exclusive=True))
+    return b.finish(_largest(b, b.cumsum(states, axis=1, exclusive=True)))
 
 
 def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
     """All micro-kernels, for `rows` tokens, with products in these narrow dtypes."""
-    narrow = (MicroKernel(dtype, f"peak.{dtype}", _narrow_product(rows // 8, dtype)) for dtype in dtypes)
+    narrow = (MicroKernel(dtype, f"peak.{dtype}", _narrow_product(rows // 2, dtype)) for dtype in dtypes)
     chunks = rows // CHUNK
     return (
         MicroKernel("product", "peak.f32", _product("product", f"{rows}, {NARROW}", f"{NARROW}, {WIDE}")),

@@ -98,6 +98,24 @@ def test_a_product_and_what_follows_it_are_one_kernel_where_the_target_fuses():
     assert len(Region(graph, {}, fuses=True).kernels) == 1
 
 
+def test_a_target_may_fuse_with_products_alone():
+    b = Builder("products_alone")
+    x, w = b.input("x", "f32[8, 8]"), b.input("w", "f32[8, 8]")
+    graph = b.finish(b.relu(b.add(b.matmul(b.neg(b.silu(x)), w), x)))
+    kernels = Region(graph, {}, fuses=False, epilogues=True).kernels
+    assert [[node.op for node in kernel.nodes] for kernel in kernels] == [["silu"], ["neg"], ["matmul", "add", "relu"]]
+    assert kernels[-1].written.keys() == set(graph.outputs)
+
+
+def test_an_op_slows_down_the_kernel_that_begins_with_it():
+    b, c = Builder("alone"), Builder("behind")
+    alone = b.finish(b.silu(b.input("x", "f32[512, 512]")))
+    behind = c.finish(c.silu(c.matmul(c.input("x", "f32[512, 512]"), c.input("w", "f32[512, 512]"))))
+    fast, slow = (replace(RECORD, epilogues=True, slowdown={"silu": factor}, launch=0.0) for factor in (1.0, 3.0))
+    assert estimate(alone, slow, {}).ms == pytest.approx(3 * estimate(alone, fast, {}).ms)
+    assert estimate(behind, slow, {}).ms == estimate(behind, fast, {}).ms
+
+
 def test_a_loop_takes_a_step_a_round():
     b = Builder("loop")
     start, walked = b.input("start", "f32[4]"), b.input("x", "f32[50, 4]")

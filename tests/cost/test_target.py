@@ -91,7 +91,7 @@ def test_a_number_that_a_record_has_not_is_what_counts_for_it():
         ("tile", 'tile = { value = [1, 2], source = "s" }', "tile must hold three sizes"),
         ("launch", 'launch = { value = 5, source = "s" }', "launch must be a number from"),
         ("fuses", "fuses = 1", "fuses must be a bool"),
-        ("recomputes", "recomputes = true\nepilogues = 1", "epilogues must be a bool, got 1"),
+        ("epilogues", "epilogues = 1", "epilogues must be a bool, got 1"),
         ("name", 'name = "onnx cpu"', "a target must look like"),
         ("title", "title = ", "not TOML"),
         ("title", 'title = "t"\nspeed = 3', "no number 'speed'"),
