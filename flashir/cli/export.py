@@ -222,7 +222,6 @@ def export(
     from flashir.cli.candidates import choice
     from flashir.cli.tokens import ends_of, reader_of
     from flashir.errors import SettingError
-    from flashir.exporting.export import divides_by_length
     from flashir.exporting.export import export as write
     from flashir.exporting.folder import check_free
     from flashir.exporting.quantise import TOLERANCE as GROWTH
@@ -230,6 +229,7 @@ def export(
     from flashir.interrupts import on_interrupt
     from flashir.models.checkpoint import TOKENIZER
     from flashir.train.summary import training_of
+    from flashir.transforms.whole_length import divides_by_length
 
     web = web or host is Host.WEB
     program = None if host in (None, Host.WEB) else host

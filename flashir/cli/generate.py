@@ -248,9 +248,9 @@ def _is_broken(text: str) -> bool:
 def _refuse_model(loaded: Source, options: dict[str, Any], length: int | None) -> None:
     """Raises SettingError if a model cannot generate text, or options have no effect on an exported model."""
     from flashir.errors import SettingError
-    from flashir.exporting.export import divides_by_length
     from flashir.reference.cross_entropy import logits_width
     from flashir.transforms.one_document import OneDocument
+    from flashir.transforms.whole_length import divides_by_length
 
     model, problems = OneDocument().apply(loaded.model), []
     if any(node.attrs.get("causal") is False for node in model.walk()):

@@ -20,8 +20,8 @@ from flashir.planning.workload import Workload
 from flashir.reference.compare import NARROW, TOLERANCE, Compared, enough, relative_error, sample_inputs
 from flashir.reference.finite import FLOAT16_LARGEST, check_finite
 from flashir.reference.interpreter import interpret
-from flashir.transforms.derive_decoder import of_length
 from flashir.transforms.one_document import OneDocument
+from flashir.transforms.whole_length import of_length
 
 STEPS = 4  # decoder steps in a check
 PATIENCE = 5.0  # seconds; if a float16 run takes longer, eight times the tokens are not tried

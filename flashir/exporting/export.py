@@ -31,6 +31,7 @@ from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan
 from flashir.planning.workload import Workload
 from flashir.transforms import specialise
+from flashir.transforms.whole_length import divides_by_length
 from flashir.version import __version__
 
 TOKENIZER_CONFIG = CONFIGS[0]
@@ -209,16 +210,11 @@ def _metadata(
     return metadata | ({ENDS: json.dumps(ends)} if ends else {})
 
 
-def divides_by_length(model: Graph) -> bool:
-    """Whether a layer divides by the length of the whole sequence, so that a decoder needs to know it."""
-    return any(node.op == "gau" and node.attrs["qk_scale"] == "length" for node in model.walk())
-
-
 def _notes(plan: Plan) -> tuple[str, ...]:
     """Caveats for users of the artefact."""
     if Extent.of(plan.graph).length is not None or not divides_by_length(plan.graph):
         return ()
     return (
-        "qk_scale = length divides scores by the actual length (Code 6), which generalises badly to lengths that the "
-        "model was not trained at; qk_scale = max_len or sqrt_key does not depend on it",
+        "layers divide by the actual length of a text, which generalises badly to lengths that the model was not "
+        "trained at; for gau, qk_scale = max_len or sqrt_key does not (length is that of Code 6)",
     )

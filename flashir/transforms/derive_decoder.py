@@ -32,6 +32,7 @@ from flashir.transforms.pad import length_to_pad
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.rewriter import rewrite
 from flashir.transforms.token_analysis import Tokens
+from flashir.transforms.whole_length import WithLength, divides_by_length
 
 POSITION = "position"
 Operands = Sequence[Value | None]
@@ -192,7 +193,7 @@ class _Source:
         time = ids.shape[1]
         chunks = {node.attrs["chunk"] for node in model.walk() if "chunk" in node.attrs}
         whole = time * lcm(*(chunk for chunk in chunks if isinstance(chunk, int)))
-        graph = with_scopes(rewrite(model, _Divide(length), sizes={str(time): whole}))
+        graph = with_scopes(rewrite(model, WithLength(length), sizes={str(time): whole}))
         return _Source(graph, ids, time, whole, Tokens(str(time)))
 
     def padded(self, model: Graph) -> Size:
@@ -219,23 +220,6 @@ class _Source:
             return graph, Graph(graph.name, (x,), (), (x,))
         rest = Graph(graph.name, tuple(varying), (last,), last.outputs)
         return replace(graph, nodes=graph.nodes[:-1], outputs=tuple(varying)), rest
-
-
-def of_length(model: Graph, length: int) -> Graph:
-    """The model with `length` wherever it divides by the length, for the first tokens of a sequence that long."""
-    return rewrite(model, _Divide(length))
-
-
-@dataclass(frozen=True)
-class _Divide:
-    """A rule that sets the length of blocks that divide by it."""
-
-    length: int | None
-
-    def __call__(self, b: Builder, node: Node) -> Sequence[Value] | None:
-        if self.length is None or node.attrs.get("valid", 0) is not None:
-            return None
-        return b.insert(node.op, node.inputs, {**node.attrs, "valid": self.length}, node.region)
 
 
 def _checked(model: Graph) -> TensorType:
@@ -304,7 +288,7 @@ class _Walk(ABC):
             raise SettingError(
                 f"{node.op} mixes tokens and has no streaming rule, so the model cannot be decoded",
                 where=self.where(node, scope),
-                hint=_hint(node.op),
+                hint=self.hint(node.op),
             )
         present = [value for value in operands if value is not None]
         self._inside.append(node.op)
@@ -320,6 +304,15 @@ class _Walk(ABC):
         for index in range(times):
             (x,) = self.graph(body, (x, *invariants), scope, {**rounds, round_symbol(len(rounds)): index})
         return [x]
+
+    def hint(self, op: str) -> str:
+        """How to mend a model with a primitive that cannot be decoded."""
+        if op == "reshape":
+            return 'flash can be decoded with summaries = "sum"'
+        if op == "size" and divides_by_length(self.source.graph):
+            fixed = option("length", 512)
+            return f"the model divides by the sequence length: fix it with {fixed}, or use another qk_scale"
+        return "the model divides by the sequence length: use another attention" if op == "size" else ""
 
     def where(self, node: Node, scope: str) -> str:
         """The layer, and the path of ops to a node, for errors."""
@@ -382,13 +375,3 @@ class _Step(_Walk):
         results, after = stream.step(self.now, own, *operands, **attrs, **extra)
         self.states |= {prefix + name: value for name, value in after.items()}
         return [results] if isinstance(results, Value) else results
-
-
-def _hint(op: str) -> str:
-    """A hint for an op that cannot be decoded."""
-    if op == "reshape":
-        return 'flash can be decoded with summaries = "sum"'
-    if op == "size":
-        fixed = option("length", 512)
-        return f"the model divides by the sequence length: fix it with {fixed}, or use another qk_scale or attention"
-    return ""

@@ -10,7 +10,7 @@ import pytest
 import flashir
 from flashir.generation.generate import restored
 from flashir.models.parameters import unit
-from flashir.transforms.derive_decoder import of_length
+from flashir.transforms.whole_length import of_length
 from tests.cli.conftest import TINY, Cli
 
 ONE, TWO = {"model.onnx", "decoder.onnx"}, {"model.onnx", "prefill.onnx", "step.onnx"}

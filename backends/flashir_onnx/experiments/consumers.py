@@ -31,9 +31,9 @@ import flashir
 from flashir.backends.registry import frontends
 from flashir.errors import SettingError
 from flashir.experiments.command import count, guarded
-from flashir.exporting.export import divides_by_length
 from flashir.ir import Graph
 from flashir.reference.compare import relative_error
+from flashir.transforms.whole_length import divides_by_length
 from flashir_onnx.decoder import STATE
 from flashir_onnx.form import OLDEST
 
