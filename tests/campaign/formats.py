@@ -167,14 +167,21 @@ def _store(folder: Path) -> object:
 
 @contextmanager
 def _in_cache(folder: Path, name: str) -> Iterator[None]:
-    """A file, or what is in its place, at its place in the user's cache."""
+    """A file, or what is in its place, or nothing, at its place in the user's cache."""
     place = Path(os.environ["FLASHIR_CACHE"]) / name
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder / Path(name).name, place)
+    own = folder / Path(name).name
+    _move(own, place)
     try:
         yield
     finally:
-        shutil.move(place, folder / Path(name).name)
+        _move(place, own)
+
+
+def _move(path: Path, to: Path) -> None:
+    """Move a file, a folder or a link, if there is one."""
+    if os.path.lexists(path):
+        shutil.move(path, to)
 
 
 def _make_store_json(folder: Path) -> None:
