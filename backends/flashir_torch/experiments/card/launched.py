@@ -23,7 +23,7 @@ OTHERS: Mapping[str, tuple[Mapping[str, int], ...]] = {
     ),
     "attend_back": ({"rows": 64, "columns": 64, "features": 128, "warps": 4},),
     "rows_back": ({"features": 32, "stages": 3},),
-    "states": ({"keys": 128, "features": 64}, {"keys": 128, "features": 128, "warps": 8}, {"rows": 64}),
+    "states": ({"rows": 64}, {"keys": 32, "features": 128}, {"warps": 8}),  # tiles that still fill a GPU
     "gate_back": ({"features": 256}, {"rows": 16}),
 }
 """Blocks to time beside those in use: what differs."""
