@@ -11,7 +11,7 @@ import pytest
 
 from flashir.bench.record import read_record
 from flashir.errors import ArtefactError, TargetError
-from flashir_torch.experiments.card import setting
+from flashir_torch.experiments.card import curves, exactness, products, setting
 from flashir_torch.experiments.card.__main__ import main
 from flashir_torch.experiments.card.calibration import fitted
 from flashir_torch.experiments.card.curves import TOLERANCE, faults
@@ -95,10 +95,23 @@ def test_a_folder_of_another_run_is_refused_before_anything_begins(tmp_path: Pat
         run([stage("one"), stage("two")], SETTING, tmp_path, 100, pytest.fail, lambda _: None)
 
 
-@pytest.mark.parametrize("losses", [[2.0, 2.5], [2.0, float("nan")]], ids=["apart", "not a number"])
+@pytest.mark.parametrize("losses", [[2.0, 2.5], [2.0, float("nan")], [2.0, None]], ids=str)
 def test_curves_that_differ_are_a_fault(losses: list[float]) -> None:
+    """A file has null for what is not a number."""
     document = {"losses": {dtype: {"kernels": losses, "parts": [2.0, 2.0]} for dtype in TOLERANCE}}
-    assert len(list(faults(document))) == len(TOLERANCE)
+    assert len(list(faults(document))) == len(list(curves.told(document))) == len(TOLERANCE)
+
+
+def test_an_error_that_is_not_a_number_is_a_fault() -> None:
+    row = {"batch": 1, "length": 2, "chunk": 64, "dtype": "bfloat16", "errors": {"out": None}, "repeats": True}
+    document = {"loss": {"errors": {"loss": None}}, "cores": [row]}
+    assert len(list(exactness.faults(document))) == 2 and len(list(exactness.told(document))) == 2
+
+
+def test_what_a_stage_has_so_far_is_told() -> None:
+    """Its process may end at any time."""
+    lines = [list(products.told(document)) for document in products.measure(SETTING, {})]
+    assert [len(each) for each in lines] == [0, 1, 4, 7, 10, 13]
 
 
 def test_without_a_gpu_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

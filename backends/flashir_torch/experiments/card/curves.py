@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -47,14 +48,18 @@ def losses(setting: Setting, dtype: str, cumsum: str) -> list[float]:
 
 def difference(pair: dict[str, list[float]]) -> float:
     """The largest relative difference of two curves; NaN if a loss is."""
-    kernels, parts = (np.array(pair[path], np.float64) for path in PATHS)  # JSON has null for NaN
+    kernels, parts = (_numbers(pair[path]) for path in PATHS)
     return float(np.max(np.abs(kernels - parts) / np.abs(parts)))
+
+
+def _numbers(losses: list[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(losses, np.float64)  # JSON has null for NaN
 
 
 def told(document: Document) -> Iterator[str]:
     """How far the curves are apart."""
     for dtype, pair in document["losses"].items():
-        steps, last = len(pair["parts"]), pair["parts"][-1]
+        steps, last = len(pair["parts"]), _numbers(pair["parts"])[-1]
         yield f"{dtype}: {steps} losses, the last {last:.4f}, at most {difference(pair):.1e} apart"
 
 

@@ -45,9 +45,9 @@ def shapes(setting: Setting) -> Iterator[tuple[str, int, int, int]]:
 
 def told(document: Document) -> Iterator[str]:
     """The rates that were reached."""
-    copy = document["copy"]
-    yield f"copy {2 * copy['bytes'] / median(copy['samples_ms']) / 1e9:.2f} TB/s"
-    for row in document["products"]:
+    if copy := document.get("copy"):
+        yield f"copy {2 * copy['bytes'] / median(copy['samples_ms']) / 1e9:.2f} TB/s"
+    for row in document.get("products", []):
         flop = 2.0 * row["rows"] * row["inner"] * row["columns"]
         ms = median(row["samples_ms"])
         yield f"{row['name']:10} {row['direction']:13} {ms:8.3f} ms  {flop / ms / 1e9:6.0f} TFLOP/s"
