@@ -44,7 +44,7 @@ class Adapter:
             SettingError: lists every setting that is unknown, invalid, or does not fit the width.
             TargetError: as for `flashir.plan`.
         """
-        target = target or f"jax:{device_names()[-1]}"
+        target = f"jax:{device_names()[-1]}" if target is None else target
         return Adapter(Layer.of(op, width, settings).planned(target, batch, seq_len), target, Workload(batch, seq_len))
 
     def init(self, key: Any, dtype: Any) -> dict[str, Any]:

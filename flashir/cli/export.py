@@ -348,7 +348,9 @@ def _tell_forecast(model: Graph, decode: bool) -> None:
 
 def _page(loaded: Source, runtime: Path | None) -> WebPage:
     from flashir.cli.web_page import WebPage
+    from flashir.reference.cross_entropy import need_logits
 
+    need_logits(loaded.model, "the page cannot write text with it")
     return WebPage.of(loaded, runtime)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from flashir.arguments import typed
 from flashir.errors import FlashirError, SettingError, suggest
 from flashir.execution.native import Settled
 from flashir.ir import AUTO, Attr, Builder, Graph
@@ -48,7 +49,10 @@ class Layer:
                 a width that is not a multiple of the heads.
         """
         known = settings_of(op)
-        values = {name: AUTO if value == "auto" else plain(value) for name, value in settings.items()}
+        values = {
+            name: AUTO if isinstance(value, str) and value == "auto" else plain(value)
+            for name, value in settings.items()
+        }
         problems = [f"there is no setting {name!r}{suggest(name, known)}" for name in values if name not in known]
         problems += [text for name, v in values.items() if name in known and (text := known[name].problem(name, v))]
         if isinstance(width := plain(width), bool) or not isinstance(width, int) or width < 1:
@@ -73,6 +77,7 @@ class Layer:
         """The parameters by local name: `norm.scale`, `proj_in.weight`, .."""
         return parameters(self.graph())
 
+    @typed
     def planned(self, target: str, batch: int, seq_len: int) -> Layer:
         """The layer with its chunk settled, because parameters depend on it. Strategies stay open.
 

@@ -30,6 +30,7 @@ from flashir.models.tokenizer_file import ENDS, Beside
 from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan
 from flashir.planning.workload import Workload
+from flashir.reference.cross_entropy import need_logits
 from flashir.transforms import specialise
 from flashir.transforms.whole_length import divides_by_length
 from flashir.version import __version__
@@ -124,6 +125,8 @@ def export(
         }
         refuse_for_hub(asked | {"static": static, "length": length})
         target = hub_target()
+    if host is not None and not labels:
+        need_logits(model, f"{host} cannot write text with it")
     target = target or "onnx:cpu"
     model = _fixed(model, decode, choices) if static else model
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)

@@ -13,6 +13,12 @@ import pytest
 from tests.cli.conftest import TINY, Cli
 
 TEXT = "The quick fox"
+HIDDEN = """model @hidden(%ids: i32[B, T]) {
+  %x = embed(%ids) {vocab = 256, dim = 256}
+  %y = flash(%x) {key_dim = 4, chunk = 8}
+  return %y
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -105,4 +111,8 @@ def test_what_is_refused(cli: Cli, worded: Path, tmp_path: Path) -> None:
     assert "give --web or --for, not both" in cli.fails("export", worded, "--web", "--for", "genai", *out)
     assert "no token 'absent'" in cli.fails("export", worded, "--for", "hub", "--end-token", "absent", *out)
     assert "does not compute in bf16" in cli.fails("export", *TINY, "--decode", "--dtype", "bfloat16", *out)
+    hidden = tmp_path / "hidden.fir"
+    hidden.write_text(HIDDEN)
+    for host in ("genai", "hub", "web"):
+        assert "is not logits over the tokens" in cli.fails("export", hidden, "--for", host, "--end-token", "0", *out)
     assert not (tmp_path / "out").exists()

@@ -52,7 +52,8 @@ class Layer(Adapter):
         dtype: torch.dtype | None = None,
         **settings: Attr,
     ) -> None:
-        target = target or ("torch:cuda" if torch.cuda.is_available() else "torch:cpu")
+        if target is None:
+            target = "torch:cuda" if torch.cuda.is_available() else "torch:cpu"
         super().__init__(target)
         self._workload = Workload(batch, seq_len)
         self.layer = Op.of(self.op, width, settings).planned(target, batch, seq_len)

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from flashir.arguments import typed
+from flashir.arguments import shown, typed
 from flashir.backends.training import NO_LABEL
 from flashir.errors import InputError, SettingError, counted, gathered, option, suggest
 from flashir.files.foreign import opened, parse_json
+from flashir.ir.limits import LONGEST_NAME
 from flashir.train.data.text import Paths, Progress, files_of, listed
 from flashir.train.data.tokenizer import Tokenizer
 
@@ -152,8 +153,9 @@ def labelled(
     problems: list[str] = []
     examples = list(_examples(paths, task, width, problems, progress))
     names = tuple(names) or _sorted({name for example in examples for name in example.labels if name is not None})
+    known = {*names}
     for example in examples:
-        unknown = [name for name in dict.fromkeys(example.labels) if name is not None and name not in names]
+        unknown = [name for name in dict.fromkeys(example.labels) if name is not None and name not in known]
         problems += [f"{example.where}: there is no label {name!r}{suggest(name, names)}" for name in unknown]
     encoded = [] if problems else _encoded(examples, task, tokenizer, problems)
     if not problems and not any(name is not None for example in examples for name in example.labels):
@@ -222,11 +224,17 @@ def _example(line: _Line, where: str, task: str, width: int | None) -> _Example:
     labels = [line.label] if task == "class" else line.labels or []
     if task == "tags" and line.labels is not None and len(labels) != count:
         problems.append(f"it has {counted(len(labels), 'label')} for {counted(count, 'row' if width else 'token')}")
+    named = [None if label is None else _named(label) for label in labels]
+    problems += [
+        f"a label must have 1 to {LONGEST_NAME} characters that can be printed, got {shown(name)}"
+        for name in dict.fromkeys(named)
+        if name is not None and not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME)
+    ]
     if problems:
         raise InputError(problems, where=where)
     if task == "class" and features is None:
         parts = (" ".join(parts),)
-    return _Example(where, parts, features, tuple(None if label is None else _named(label) for label in labels))
+    return _Example(where, parts, features, tuple(named))
 
 
 def _field_problems(line: _Line, task: str, width: int | None) -> Iterator[str]:
@@ -245,7 +253,8 @@ def _features(rows: list[list[float]], width: int) -> tuple[Array | None, list[s
     odd = [number for number, row in enumerate(rows) if len(row) != width]
     if odd:
         return None, [f"row {odd[0]} of its features has {counted(len(rows[odd[0]]), 'number')}, wanted {width}"]
-    features = np.array(rows, np.float32).reshape(len(rows), width)
+    with np.errstate(over="ignore"):
+        features = np.array(rows, np.float32).reshape(len(rows), width)
     problems = [] if rows else ["it has no features"]
     return features, problems if np.isfinite(features).all() else [*problems, "its features are not finite in float32"]
 

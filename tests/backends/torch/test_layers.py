@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -135,6 +136,9 @@ def test_layers_compile_as_one_graph() -> None:
         ({"width": 0}, "the width must be a whole number from 1, got 0"),
         ({"width": 2.5}, "the width must be a whole number from 1, got 2.5"),
         ({"rope_dims": 7}, "flash of width 16"),
+        ({"chunk": np.zeros(2)}, "chunk must be int or auto, got array("),
+        ({"target": ["torch:cpu"]}, "target must be "),
+        ({"target": np.zeros(2)}, "target must be "),
     ],
     ids=str,
 )
