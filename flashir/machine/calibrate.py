@@ -8,16 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryFile
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from flashir.backends.lowering import Lowering
@@ -26,22 +24,22 @@ from flashir.backends.warm_call import timed
 from flashir.cost.estimate import estimate
 from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
-from flashir.files.atomic import atomic_write, writing
+from flashir.files.atomic import writing
 from flashir.ir import Graph
 from flashir.ir.parameter_names import parameters
 from flashir.machine.hardware import available_cores
 from flashir.machine.microbenchmarks import MicroKernel, kernels
-from flashir.machine.profile import SCHEMA, Profile, in_cache, profile_key, profile_path, with_numbers
+from flashir.machine.profile import in_cache, profile_path, with_numbers, write_profile
 from flashir.machine.targets import target
 
-ROUNDS = 25
+ROUNDS, FEWEST = 25, 4
 AGAIN = 2  # further rounds for kernels with a wide spread
 WIDEST_SPREAD = 0.3
 LONG_MS, SELDOM = 400.0, 8  # a kernel that takes longer, such as a product in an emulated type, runs in every 8th round
 NEEDED = ("peak.f32", "bandwidth")  # a fit without these two is useless
 FITTED = "fitted on this machine"
 BUSY_S = 0.3
-SWEEPS, HALVINGS = 4, 40
+SWEEPS, HALVINGS = 4, 24
 LEAST = 1e-9  # lower bound of the search for numbers that may be 0
 
 
@@ -97,12 +95,15 @@ class Calibration:
         }
 
 
-def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what, done, of: None) -> Calibration:
+def calibrate(
+    name: str, progress: Callable[[str, int, int], None] = lambda what, done, of: None, *, seconds: float = inf
+) -> Calibration:
     """Measure the micro-kernels, fit the record, and store the profile for this device and these library versions.
 
     Args:
         name: a target whose device is available, such as `onnx:cpu`.
         progress: called with a label, the rounds done, and their total.
+        seconds: after these no round starts but the first few; kernels with a wide spread are not measured again.
 
     Raises:
         TargetError: the device is not available, the machine is too busy, or the cost model cannot explain the
@@ -114,9 +115,10 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
         raise TargetError(f"{name} is not available, so it cannot be measured", hint="`flashir targets` lists what is")
     path = profile_path(name)
     _check_writable(path)
+    end = time.perf_counter() + seconds
     share = _share_of_processor()
     graphs = lowered_kernels(record)
-    timings = _timings(graphs, record, progress)
+    timings = _timings(graphs, record, progress, end)
     unchanged = f"the profile is unchanged; measured:\n{_listed(timings, share)}"
     if busy := [t for t in timings if t.tells in NEEDED and t.spread > WIDEST_SPREAD]:
         raise TargetError(
@@ -131,9 +133,7 @@ def calibrate(name: str, progress: Callable[[str, int, int], None] = lambda what
             where="the cost model cannot explain this machine",
             hint=f"stop what else runs, and try again; {unchanged}",
         )
-    profile = Profile(SCHEMA, datetime.now(UTC).date(), profile_key(record), numbers)
-    text = msgspec.json.format(msgspec.json.encode(profile), indent=2)
-    atomic_write(path, lambda file: file.write(text))
+    write_profile(record, numbers)
     return Calibration(record, with_numbers(record, numbers, FITTED), numbers, timings, share, str(path))
 
 
@@ -226,23 +226,27 @@ def samples(
     rounds: int = ROUNDS,
     again: int = AGAIN,
     progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    end: float = inf,
 ) -> dict[MicroKernel, tuple[float, ...]]:
-    """The milliseconds of every kernel in each round. Those with a wide spread are measured again."""
+    """The milliseconds of every kernel in each round. Those with a wide spread are measured again if there is time."""
     runs = _runs(graphs, record)
     present = [kernel for kernel in kernels(record.device) if kernel.name in runs]
     found: dict[MicroKernel, tuple[float, ...]] = {}
     for what in ("measuring", *["measuring again"] * again):
         noisy = [each for each in present if each not in found or timing(each, found[each]).spread > WIDEST_SPREAD]
-        found |= _rounds({kernel: runs[kernel.name] for kernel in noisy}, rounds, partial(progress, what))
+        if not found or time.perf_counter() < end:
+            found |= _rounds({kernel: runs[kernel.name] for kernel in noisy}, rounds, partial(progress, what), end)
     return found
 
 
 def _rounds(
-    runs: Mapping[MicroKernel, Callable[[], object]], rounds: int, progress: Callable[[int, int], None]
+    runs: Mapping[MicroKernel, Callable[[], object]], rounds: int, progress: Callable[[int, int], None], end: float
 ) -> dict[MicroKernel, tuple[float, ...]]:
     """Run every kernel once per round, so that a temporary slowdown affects all of them; long ones in a few."""
     found: dict[MicroKernel, list[float]] = {kernel: [] for kernel in runs}
     for number in range(rounds if runs else 0):
+        if number >= FEWEST and time.perf_counter() > end:
+            break
         for kernel, run in runs.items():
             if len(found[kernel]) > 1 and number % SELDOM and found[kernel][0] > LONG_MS:
                 continue
@@ -254,9 +258,9 @@ def _rounds(
 
 
 def _timings(
-    graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None]
+    graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None], end: float = inf
 ) -> tuple[Timing, ...]:
-    return tuple(timing(*each) for each in samples(graphs, record, progress=progress).items())
+    return tuple(timing(*each) for each in samples(graphs, record, progress=progress, end=end).items())
 
 
 def timing(kernel: MicroKernel, samples_ms: Sequence[float]) -> Timing:

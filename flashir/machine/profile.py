@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 
 from flashir.cost.target import RANGES, Target
 from flashir.errors import ArtefactError, TargetError
+from flashir.files.atomic import atomic_write
 from flashir.files.foreign import reason
 from flashir.files.sealed_json import digest, is_whole
 from flashir.machine.hardware import available_cores, device_identity, first_card
@@ -93,6 +94,28 @@ def for_this_machine(record: Target, *, calibrated: bool = True) -> Target:
         hint = f"run `flashir calibrate {record.name}`"
         warnings.warn(f"the profile {path} cannot be read: {reason(error)}; {hint}", stacklevel=2)
         return here
+
+
+def has_profile(record: Target) -> bool:
+    """Whether there is a profile for this device and these library versions, or one that cannot be read.
+
+    Raises TargetError if the backend is not installed.
+    """
+    key = profile_key(record)
+    try:
+        fields = msgspec.json.decode(profile_path(record.name).read_bytes(), type=dict[str, Any])
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return True
+    return fields.get("schema") != SCHEMA or fields.get("key") == key
+
+
+def write_profile(record: Target, numbers: Mapping[str, float]) -> None:
+    """Store the numbers for this device and these library versions. Raises ArtefactError."""
+    profile = Profile(SCHEMA, datetime.now(UTC).date(), profile_key(record), dict(numbers))
+    text = msgspec.json.format(msgspec.json.encode(profile), indent=2)
+    atomic_write(profile_path(record.name), lambda file: file.write(text))
 
 
 def _memory(record: Target) -> float:

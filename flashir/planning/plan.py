@@ -15,6 +15,7 @@ from flashir.ir.dims import plain
 from flashir.ir.graph import Attr, Auto
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.parameter_count import parameter_count
+from flashir.machine.first_calibration import calibrate_first
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import fitted
 from flashir.ops import OPS
@@ -145,6 +146,7 @@ def plan(
         TargetError: the target is unknown, has no portable form, or the model does not fit its memory.
         ParameterError: the parameters fit no chunk.
     """
+    calibrate_first(target)
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     check_sizes(model)
