@@ -136,6 +136,11 @@ def _reduce(kind: str) -> Emitter:
 
 
 def _reduce_sum(scope: Scope, node: Node, x: str) -> str:
+    """ONNX Runtime adds up rows one by one: a product with ones takes a fiftieth of the time of a sum over many."""
+    type_ = _type(node)
+    if _attr(node, "axes") == (type_.rank - 2,) and _attr(node, "keepdims") and type_.dtype is DType.F32:
+        one = _number(scope, 1.0, type_.dtype)
+        return scope.one("MatMul", scope.one("Expand", one, scope.shape(1, type_.shape[-2])), x)
     return scope.one("ReduceSum", x, _numbers(scope, *_attr(node, "axes")), keepdims=int(_attr(node, "keepdims")))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flashir.arguments import shown, typed
-from flashir.errors import InputError, ParameterError, SettingError, TargetError, gathered, suggest
+from flashir.errors import InputError, ParameterError, SettingError, TargetError, counted, gathered, suggest
 from flashir.importing.compare import compare
 from flashir.importing.converted import Converted
 from flashir.importing.importer import (
@@ -47,8 +47,8 @@ def convert(
         family: the package of the model, or the file format, such as `flash-pytorch`; recognised by default.
         prefix: the prefix of the names to import, such as `net.encoder.`.
         verify: `auto` compares with a NumPy reference of the importer, with the module if it is given, and with the
-            package if it is installed; `package` requires the package; `off` skips the comparison. A file that holds
-            the function itself is what its model is compared with.
+            package if it is installed; `package` requires the package; `off` skips the comparison. A model in a
+            file that holds the function itself is compared with this file, and has no package.
         options: options that shapes do not determine, such as `causal=True, group_size=256`. A live module determines
             them itself.
 
@@ -62,8 +62,9 @@ def convert(
         raise SettingError(f"verify must be one of {', '.join(VERIFY)}, got {verify!r}")
     packages, formats = _chosen(family)
     if isinstance(source, str | Path) and (whole := _read_whole(Path(source), formats, verify != "off")) is not None:
-        if surplus := [*options, *(["prefix"] if prefix else [])]:
-            raise SettingError(f"{', '.join(surplus)} cannot be set: the file determines the model", where=str(source))
+        surplus = [*options, *(["prefix"] if prefix else []), *(["verify = 'package'"] if verify == "package" else [])]
+        if surplus:
+            raise SettingError(f"{', '.join(surplus)} cannot be set: the file holds the whole model", where=str(source))
         return whole
     if not packages:
         raise InputError(f"this is not {formats[0].reads}", where=shown(source))
@@ -99,19 +100,37 @@ def _recognised(held: Held, packages: Mapping[str, Importer]) -> tuple[str, Stru
         for structure in kind.structures():
             if structure.recognise(held.shapes):
                 return name, structure
-    names = [structure.name for kind in packages.values() for structure in kind.structures()]
+    structures = [structure for kind in packages.values() for structure in kind.structures()]
     some = ", ".join(list(held.arrays)[:5])
     of = f" of {next(iter(packages))}" if len(packages) == 1 else ""
     raise InputError(
-        f"these tensors belong to no known model{of}: {some}, ..",
+        [*held.problems, f"these tensors belong to no known model{of}: {some}, .."],
         where=held.where,
-        hint=f"known models are {', '.join(names)}; if the model is part of another, give its prefix",
+        hint=_under_a_prefix(held, structures)
+        or f"known models are {', '.join(structure.name for structure in structures)}",
     )
+
+
+def _under_a_prefix(held: Held, structures: Sequence[Structure]) -> str:
+    """The shortest prefix under which there is a model, as text; empty if there is none."""
+    shapes = held.shapes
+    ends = {name[: place + 1] for name in shapes for place, letter in enumerate(name) if letter == "."}
+    for prefix in sorted(ends, key=len):
+        inside = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        for structure in structures:
+            if structure.recognise(inside):
+                return f"the tensors under {prefix!r} are those of {structure.name}: give the prefix {prefix!r}"
+    return ""
 
 
 def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """The sizes and options of the model, and notes. Raises with every problem of options and tensors at once."""
-    stated = _said(held, structure)
+    problems: list[str] = list(held.problems)
+    stated: Settings = {}
+    with gathered(problems):
+        stated = _said(held, structure)
+    if problems:
+        raise SettingError(problems, where=held.where, hint="remove these parts, or convert the state_dict")
     options, notes, of_options = _completed(structure, {**stated, **given})
     source = "the config.json" if held.module is None else "the module"
     of_options += [
@@ -133,7 +152,9 @@ def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tupl
 
 def _said(held: Held, structure: Structure) -> Settings:
     """The options in a config.json or a live module. Raises SettingError if the module has foreign parts."""
-    return structure.read_config(held.said) if held.module is None else structure.read_module(held.module)
+    if held.module is not None:
+        return structure.read_module(held.module)
+    return {name: held.said[name] for name in structure.options if name in held.said}
 
 
 def _completed(structure: Structure, known: Mapping[str, Any]) -> tuple[Settings, list[str], list[str]]:
@@ -173,7 +194,8 @@ def _tensor_problems(held: Held, structure: Structure, settings: Settings) -> li
         elif not np.issubdtype(array.dtype, np.floating):
             problems.append(f"{name} must hold floating-point numbers, got {array.dtype}")
         elif not np.isfinite(array).all():
-            problems.append(f"{name} has {np.count_nonzero(~np.isfinite(array))} numbers that are not finite")
+            count = int(np.count_nonzero(~np.isfinite(array)))
+            problems.append(f"{name} has {counted(count, 'number')} not finite")
     return problems
 
 

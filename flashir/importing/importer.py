@@ -45,6 +45,7 @@ class Held:
         said: the content of config.json.
         module: the live module of the tensors.
         notes: notes for the user on how it was read.
+        problems: what is wrong with it, whatever its kind.
     """
 
     arrays: Arrays
@@ -52,6 +53,7 @@ class Held:
     said: Mapping[str, Any] = field(default_factory=dict)
     module: Any = None
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> Shapes:
@@ -78,10 +80,6 @@ class Structure(Protocol):
 
     def read_module(self, module: Any) -> Settings:
         """The options of a live module. Raises SettingError that lists its foreign parts."""
-        ...
-
-    def read_config(self, config: Mapping[str, Any]) -> Settings:
-        """The options in a config.json."""
         ...
 
     def sizes(self, shapes: Shapes) -> Settings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flashir.errors import SettingError
-from flashir.importing.importer import Array, Held
-from flashir.reference.arrays import as_array
+from flashir.importing.importer import Held
+from flashir.importing.named_arrays import named_arrays
 
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 """Wrapper classes of modules, and the attribute of the wrapped module."""
@@ -22,7 +22,11 @@ def is_module(source: Any) -> bool:
 def read_module(source: Any, prefix: str = "") -> Held:
     """The tensors of a module, or of its submodule under a prefix.
 
-    Raises SettingError if the module has hooks or a replaced `forward`, which may change what it computes.
+    Hooks and a replaced `forward` are among its problems, because they may change what it computes.
+
+    Raises:
+        SettingError: there is no such submodule.
+        ParameterError: tensors have no numbers that NumPy can hold, such as those on the device `meta`.
     """
     notes = []
     while (inner := WRAPPERS.get(type(source).__name__)) is not None and hasattr(source, inner):
@@ -33,14 +37,11 @@ def read_module(source: Any, prefix: str = "") -> Held:
             source = source.get_submodule(prefix.strip("."))
         except AttributeError as error:
             raise SettingError(f"there is no module {prefix!r}: {error}", where=type(source).__name__) from None
-    problems = []
+    where, problems = type(source).__name__, []
     for name, module in source.named_modules():
         label = f"{name or 'the module'} ({type(module).__name__})"
         if hooks := [hook for hook in HOOKS if getattr(module, hook, None)]:
             problems.append(f"{label} has {' and '.join(hooks)}, which may change what it computes")
         if "forward" in vars(module):
             problems.append(f"{label} has a forward of its own in place of its class's")
-    if problems:
-        raise SettingError(problems, where=type(source).__name__, hint="remove them, or convert its state_dict")
-    arrays: dict[str, Array] = {name: as_array(tensor) for name, tensor in source.state_dict().items()}
-    return Held(arrays, type(source).__name__, module=source, notes=tuple(notes))
+    return Held(named_arrays(source.state_dict(), where), where, {}, source, tuple(notes), tuple(problems))

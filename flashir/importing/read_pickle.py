@@ -6,6 +6,9 @@ A file is checked before PyTorch reads it with `weights_only`.
 from __future__ import annotations
 
 import os
+import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +19,7 @@ from flashir.files.foreign import guarded, opened
 from flashir.machine.memory import total_memory
 
 PROBLEM = "cannot read the tensors"
+_CODE = re.compile(r"GLOBAL ([\w.]+)")
 HINT = "save it as safetensors, where it is yours: safetensors.torch.save_file(model.state_dict(), 'p.safetensors')"
 
 
@@ -37,9 +41,20 @@ def read_pickle(path: Path) -> Any:
             raise ParameterError(f"{PROBLEM}: it has {size:,} bytes, more than this machine's memory", where=str(path))
         _check_archive(path)
         with guarded(path, ParameterError, PROBLEM, HINT):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = _loaded(torch, file)
         _check_size(content, size, path)
         return content
+
+
+def _loaded(torch: Any, file: Any) -> Any:
+    """The content of a file. Raises ValueError that says what is wrong: PyTorch's own words are about its options."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        if code := _CODE.search(str(error)):
+            raise ValueError(f"it holds {code[1]} besides tensors, and reading that runs code") from error
+        raise ValueError("this is not a file of torch.save, or it is truncated") from error
 
 
 def _check_archive(path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from flashir.arguments import shown
 from flashir.errors import InputError, ParameterError
 from flashir.files.foreign import SMALL, parse_json, read_bytes
-from flashir.importing.importer import Array, Held
+from flashir.importing.importer import Held
+from flashir.importing.named_arrays import is_tensor, named_arrays
 from flashir.importing.read_module import is_module, read_module
 from flashir.importing.read_pickle import read_pickle
 from flashir.models.weight_file import INDEX, read
-from flashir.reference.arrays import as_array
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 CONFIG = "config.json"
@@ -37,7 +37,7 @@ def read_source(source: Any, prefix: str = "", formats: Sequence[str] = ()) -> H
     Raises:
         InputError: the source is something else, or a folder without exactly one file of tensors.
         ParameterError: the file cannot be read, is damaged or truncated, would run code, or holds no tensors.
-        SettingError: a module has hooks.
+        SettingError: a module has no submodule under the prefix.
     """
     if is_module(source):
         return read_module(source, prefix)
@@ -88,19 +88,7 @@ def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> 
         content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ParameterError(f"it holds no tensors by name, but a {type(content).__name__}", where=where)
-    arrays: dict[str, Array] = {}
-    problems = []
-    for name, tensor in content.items():
-        try:
-            if not _is_tensor(tensor) or (array := as_array(tensor)).dtype.kind in "OUS":
-                raise ValueError(f"must be a tensor, got a {type(tensor).__name__}")
-            if str(name) in arrays:
-                raise ValueError("is the name of two tensors")
-            arrays[str(name)] = array
-        except ValueError as error:
-            problems.append(f"{name} {error}")
-    if problems:
-        raise ParameterError(problems, where=where, hint="import a file that holds a state_dict alone")
+    arrays = named_arrays(content, where)
     if prefix:
         inside = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         if not inside:
@@ -118,8 +106,4 @@ def _named(content: Any, where: str, prefix: str, config: Mapping[str, Any]) -> 
 
 def _is_table(content: Any) -> bool:
     """Whether this is a dict that contains a tensor."""
-    return isinstance(content, Mapping) and any(map(_is_tensor, content.values()))
-
-
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "shape")
+    return isinstance(content, Mapping) and any(map(is_tensor, content.values()))

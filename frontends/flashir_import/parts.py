@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,21 @@ def each_alone(forward: Forward) -> Forward:
         return result
 
     return run
+
+
+def in_float64(module: Any) -> Any:
+    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls."""
+    import torch
+
+    copied = deepcopy(module).cpu().double().eval()
+    for part in copied.modules():
+        for name in ("inv_freq", "freqs"):
+            if (frequencies := getattr(part, name, None)) is not None:
+                exact = rates(len(frequencies), 2 * len(frequencies))
+                frequencies.data.copy_(torch.from_numpy(exact))
+        if hasattr(part, "cache_if_possible"):
+            part.cache_if_possible = False
+    return copied
 
 
 def foreign(module: Any, known: Collection[str]) -> Iterator[str]:

@@ -114,7 +114,8 @@ def test_damage_is_an_error_that_names_the_file(tmp_path: Path, artefact: bytes,
 
 def test_what_the_file_says_cannot_be_set(tmp_path: Path, artefact: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(artefact)
-    with pytest.raises(SettingError, match="causal, prefix cannot be set: the file determines the model"):
-        flashir.convert(tmp_path, prefix="net.", causal=True)
+    told = "causal, prefix, verify = 'package' cannot be set: the file holds the whole model"
+    with pytest.raises(SettingError, match=told):
+        flashir.convert(tmp_path, prefix="net.", verify="package", causal=True)
     with pytest.raises(InputError, match="this is not an exported model of flashir"):
         flashir.convert(tmp_path / "m.safetensors", family="artefact")

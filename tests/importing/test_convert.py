@@ -127,7 +127,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         lambda s: s.update({"layers.0.to_out.bias": np.zeros(3, np.float32)}),
         r"layers\.0\.to_out\.bias must have shape \(16,\), got \(3,\)",
     ),
-    "not finite": (lambda s: s["to_logits.1.weight"].__setitem__((0, 0), np.nan), "1 numbers that are not finite"),
+    "not finite": (lambda s: s["to_logits.1.weight"].__setitem__((0, 0), np.nan), "has 1 number not finite"),
     "whole numbers": (
         lambda s: s.update({"to_logits.0.bias": np.zeros(16, np.int64)}),
         "must hold floating-point numbers, got int64",
@@ -180,6 +180,9 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path: Path, capsys: pytest
         with pytest.raises(ParameterError) as caught:
             flashir.convert(path, **OPTIONS)
         assert str(path) in caught.value.message
+        assert "weights_only" not in caught.value.message
+    with pytest.raises(ParameterError, match="it holds print besides tensors, and reading that runs code"):
+        flashir.convert(tmp_path / "zipped.pt", **OPTIONS)
     assert "this ran" not in capsys.readouterr().out
 
 
@@ -210,20 +213,25 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
         InputError, match=r"(?s)belong to no known model: a, .*known models are FLASHTransformer, FLASH, GAU"
     ):
         flashir.convert({"a": np.zeros(3, np.float32)})
+    whole = {f"net.{name}": array for name, array in flash_transformer().items()}
+    with pytest.raises(InputError, match=r"under 'net\.' are those of FLASHTransformer: give the prefix 'net\.'"):
+        flashir.convert(whole, **OPTIONS)
     with pytest.raises(SettingError, match="unknown family 'flash-torch'; did you mean 'flash-pytorch'"):
         flashir.convert(flash_transformer(), family="flash-torch", **OPTIONS)
     with pytest.raises(FlashirError, match="verify must be one of auto, package, off"):
         flashir.convert(flash_transformer(), verify="maybe", **OPTIONS)
 
 
-def test_modules_with_hooks_are_refused() -> None:
+def test_modules_with_hooks_or_without_numbers_are_refused() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(2, 2))
     module[0].register_forward_hook(lambda *_: None)
     module.forward = lambda x: x  # type: ignore[method-assign]
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(InputError, match="belong to no known model") as caught:
         flashir.convert(module)
     assert "0 (Linear) has _forward_hooks" in caught.value.message
     assert "the module (Sequential) has a forward of its own" in caught.value.message
+    with pytest.raises(ParameterError, match=r"0\.weight must be an array, got a Tensor: Cannot copy out of meta"):
+        flashir.convert(module.to("meta"))
 
 
 def test_float64_that_float32_cannot_hold_is_said() -> None:

@@ -114,7 +114,8 @@ def dataflow(foreign: ForeignModel) -> Dataflow:
     names = f" ({', '.join(inputs[:SHOWN])})" if inputs else ""
     problems = [] if len(inputs) == 1 else [f"it has {len(inputs)} inputs{names}, wanted one"]
     if len(graph.output) != 1:
-        problems.append(f"it has {len(graph.output)} outputs, wanted one")
+        names = ", ".join(value.name for value in graph.output[:SHOWN])
+        problems.append(f"it has {len(graph.output)} outputs ({names}), wanted one")
     values: nx.DiGraph[str] = nx.DiGraph()
     values.add_nodes_from(inputs)
     nodes: dict[str, NodeProto] = {}

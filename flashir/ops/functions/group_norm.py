@@ -6,7 +6,6 @@ Axes: b batch, t length, g groups of channels, d channels of all groups.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -68,12 +67,16 @@ def _decompose(
 
 
 def _mean(b: Builder, x: Value, axes: tuple[int, ...]) -> Value:
-    """The mean over some axes, which are kept; finite even over 0 tokens."""
+    """The mean over some axes, which are kept; finite even over 0 tokens.
+
+    Channels come first: a sum over all axes at once is 3e-4 off in ONNX Runtime for 5 million numbers.
+    """
+    if channels := tuple(axis for axis in axes if axis != 1):
+        x = b.reduce_mean(x, axes=channels, keepdims=True)
     if 1 not in axes:
-        return b.reduce_mean(x, axes=axes, keepdims=True)
-    count = prod((x.type.shape[axis] for axis in axes), start=1)
-    share = b.reciprocal(b.maximum(b.size(value=count, dtype=x.type.dtype), 1.0))
-    return b.mul(b.reduce_sum(x, axes=axes, keepdims=True), share)
+        return x
+    share = b.reciprocal(b.maximum(b.size(value=x.type.shape[1], dtype=x.type.dtype), 1.0))
+    return b.mul(b.reduce_sum(x, axes=(1,), keepdims=True), share)
 
 
 def _each_token(attrs: Mapping[str, Any]) -> bool:

@@ -32,12 +32,12 @@ def agreement(family: str, seed: int, targets: Sequence[str], *, mask: bool = Fa
     from safetensors.torch import save_file
 
     module, options = FAMILIES[family](seed)
-    told: dict[str, Any] = {"mask": True} if mask else {}
-    live = flashir.convert(module, family=family, **told)
+    masked: dict[str, Any] = {"mask": True} if mask else {}
+    live = flashir.convert(module, family=family, **masked)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_file({name: tensor.clone() for name, tensor in module.state_dict().items()}, path)
-        imported = flashir.convert(path, family=family, **options, **told)
+        imported = flashir.convert(path, family=family, **options, **masked)
     assert flashir.dumps(imported.model) == flashir.dumps(live.model), "the file and the module give different models"
     assert all(np.array_equal(array, imported.params[name]) for name, array in live.params.items())
     structure = next(kind for kind in importers()[family].structures() if kind.name == imported.structure)

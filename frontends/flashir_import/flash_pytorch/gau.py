@@ -15,6 +15,7 @@ from flashir_import.flash_pytorch import package, reference
 from flashir_import.flash_pytorch.unit import (
     LAPLACE,
     NORM_EPS,
+    PARTS,
     read_unit,
     unit_attrs,
     unit_layout,
@@ -24,10 +25,6 @@ from flashir_import.flash_pytorch.unit import (
 from flashir_import.parts import MASK, foreign, mask_inputs, sample_masks
 
 SCALES, OUT = "offsetscale", "to_out.0"
-PARTS = (
-    *("GAU", "LayerNorm", "ScaleNorm", "ReLUSquared", "LaplacianAttnFn", "T5RelativePositionBias", "Embedding"),
-    *("Dropout", "Sequential", "Linear", "SiLU", "OffsetScale"),
-)
 
 
 class Gau:
@@ -48,16 +45,12 @@ class Gau:
 
     def read_module(self, module: Any) -> Settings:
         """The options of a live layer. Raises SettingError."""
-        problems = list(foreign(module, PARTS))
+        problems = list(foreign(module, ("GAU", *PARTS)))
         scale = float(module.to_qk[0].in_features) ** 0.5
         options = {**read_unit(module, "", problems, scale), "add_residual": bool(module.add_residual)}
         if problems:
-            raise SettingError(problems, where=self.name)
+            raise SettingError(problems)
         return options
-
-    def read_config(self, config: Mapping[str, Any]) -> Settings:
-        """The constructor's arguments in the config."""
-        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
         """d, e, s and the norm."""

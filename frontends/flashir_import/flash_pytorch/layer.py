@@ -15,6 +15,7 @@ from flashir_import.flash_pytorch import package, reference
 from flashir_import.flash_pytorch.unit import (
     LAPLACE,
     NORM_EPS,
+    PARTS,
     read_unit,
     unit_attrs,
     unit_layout,
@@ -24,10 +25,7 @@ from flashir_import.flash_pytorch.unit import (
 from flashir_import.parts import MASK, foreign, mask_inputs, rate_problem, sample_masks
 
 HEADS = "quad_q lin_q quad_k lin_k"
-PARTS = (
-    *("FLASH", "LayerNorm", "ScaleNorm", "ReLUSquared", "LaplacianAttnFn", "T5RelativePositionBias", "Embedding"),
-    *("Dropout", "Sequential", "Linear", "SiLU", "OffsetScale", "RotaryEmbedding"),
-)
+FLASH_PARTS = ("FLASH", "RotaryEmbedding", *PARTS)
 OPTIONS: dict[str, AttrSpec] = {
     "causal": flag(doc="whether attention is causal"),
     "group_size": integer(least=1, doc="tokens per group, flashir's chunk"),
@@ -112,15 +110,11 @@ class FlashLayer:
 
     def read_module(self, module: Any) -> Settings:
         """The options of a live layer. Raises SettingError."""
-        problems = list(foreign(module, PARTS))
+        problems = list(foreign(module, FLASH_PARTS))
         options = read_flash(module, "", problems)
         if problems:
-            raise SettingError(problems, where=self.name)
+            raise SettingError(problems)
         return options
-
-    def read_config(self, config: Mapping[str, Any]) -> Settings:
-        """The constructor's arguments in the config."""
-        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
         """d, e, s, the norm and the rotary width."""

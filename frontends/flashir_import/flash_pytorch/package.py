@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
 from flashir.importing.importer import Array, Arrays, Forward, Settings
-from flashir_import.parts import each_alone, rates
+from flashir_import.parts import each_alone, in_float64
 
 SHARED = ("group_size", "query_key_dim", "causal", "shift_tokens", "laplace_attn_fn", "reduce_group_non_causal_attn")
 
@@ -51,20 +50,13 @@ def _loaded(kind: str, arrays: Arrays, settings: Settings, **named: Any) -> Forw
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls.
+    """A live module in float64.
 
     With a mask, each row is computed without its padding. The package's own mask hides padding, but divisors count it.
     """
     import torch
 
-    copied = deepcopy(module).cpu().double().eval()
-    for part in copied.modules():
-        for name in ("inv_freq", "freqs"):
-            if (frequencies := getattr(part, name, None)) is not None:
-                exact = torch.from_numpy(rates(len(frequencies), 2 * len(frequencies)))
-                frequencies.data.copy_(exact)
-        if hasattr(part, "cache_if_possible"):
-            part.cache_if_possible = False
+    copied = in_float64(module)
 
     def run(x: Array) -> Array:
         with torch.no_grad():

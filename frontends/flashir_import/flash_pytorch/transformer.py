@@ -14,9 +14,9 @@ from flashir.ir import Builder, Graph, Value
 from flashir.ir.op import AttrSpec, flag
 from flashir_import.flash_pytorch import package, reference
 from flashir_import.flash_pytorch.layer import (
+    FLASH_PARTS,
     OPTIONS,
     OUT,
-    PARTS,
     border_lengths,
     flash_attrs,
     flash_layout,
@@ -46,22 +46,18 @@ class Transformer:
 
     def read_module(self, module: Any) -> Settings:
         """The options of a live model. Raises SettingError."""
-        known = {*PARTS, "FLASHTransformer", "ScaledSinuEmbedding", "ModuleList"}
+        known = {*FLASH_PARTS, "FLASHTransformer", "ScaledSinuEmbedding", "ModuleList"}
         problems = list(foreign(module, known))
         if problems:
-            raise SettingError(problems, where=self.name)
+            raise SettingError(problems)
         layers = [read_flash(layer, f"layers.{i}.", problems) for i, layer in enumerate(module.layers)]
         named = {name: "the eps of norms" if name == "norm_eps" else name for name in self.options if name != "mask"}
         options = {key: same_of_all([layer[key] for layer in layers], name, problems) for key, name in named.items()}
         if (last := module.to_logits[0]).eps != 1e-5:
             problems.append(f"to_logits.0 has an eps of {last.eps}, wanted 1e-5")
         if problems:
-            raise SettingError(problems, where=self.name)
+            raise SettingError(problems)
         return {name: value for name, value in options.items() if value is not None}
-
-    def read_config(self, config: Mapping[str, Any]) -> Settings:
-        """The constructor's arguments in the config."""
-        return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:
         """d, e, s, the vocabulary, the depth, the norm and the number of rotary channels."""

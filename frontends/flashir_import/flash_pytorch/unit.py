@@ -19,6 +19,12 @@ FARTHEST = 128
 LAPLACE = flag(False, doc="whether the Laplace function replaces squared relu")
 NORM_EPS = number(1e-5, least=0, doc="the eps of the norms")
 NORMS = {"LayerNorm": "layer_norm", "ScaleNorm": "scale_norm"}
+PARTS = (
+    *("LayerNorm", "ScaleNorm", "ReLUSquared", "LaplacianAttnFn", "T5RelativePositionBias", "Embedding"),
+    *("Dropout", "Sequential", "Linear", "SiLU", "OffsetScale"),
+)
+"""The classes of the parts of a unit."""
+
 FUNCTIONS = {"ReLUSquared": False, "LaplacianAttnFn": True}
 
 

@@ -54,11 +54,8 @@ class MaskedLM:
         """The options of a live model. Raises SettingError."""
         problems = list(foreign(module, PARTS))
         if problems:
-            raise SettingError(problems, where=self.name)
-        return self.read_config(vars(module.config))
-
-    def read_config(self, config: Mapping[str, Any]) -> Settings:
-        """The options in the config."""
+            raise SettingError(problems)
+        config = vars(module.config)
         return {name: config[name] for name in self.options if name in config}
 
     def sizes(self, shapes: Shapes) -> Settings:

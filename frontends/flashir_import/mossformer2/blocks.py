@@ -98,7 +98,7 @@ def memory(b: Builder, p: Parameters, x: Value, name: str, settings: Settings) -
 def gated_memory(b: Builder, p: Parameters, x: Value, name: str, settings: Settings) -> Value:
     """Gated_FSMN_Block, dilated or not"""
     wide, kernel = settings["inner"], settings["kernel"]
-    h = p.dense(b, x, f"{name}.conv1.0", wide, taps=1)
+    h = p.dense(b, x, f"{name}.conv1.0", wide, pointwise=True)
     h = b.prelu(h, p.take(b, f"{name}.conv1.1.weight", (1,), number))
     h = layer_norm(b, p, h, f"{name}.norm1")
     u, v = (
@@ -106,7 +106,7 @@ def gated_memory(b: Builder, p: Parameters, x: Value, name: str, settings: Setti
     )
     u = memory(b, p, u, f"{name}.gated_fsmn.fsmn", settings)
     normed = layer_norm(b, p, b.add(b.mul(v, u), h), f"{name}.norm2")
-    result: Value = b.add(p.dense(b, normed, f"{name}.conv2", settings["dim"], taps=1), x)
+    result: Value = b.add(p.dense(b, normed, f"{name}.conv2", settings["dim"], pointwise=True), x)
     return result
 
 
@@ -114,7 +114,7 @@ def mask_net(b: Builder, p: Parameters, x: Value, prefix: str, settings: Setting
     """MossFormer_MaskNet: [b, t, c] -> a mask [b, t, c'] for each speaker"""
     d = settings["dim"]
     h = over_time(b, p, x, f"{prefix}norm", 1, MASK_EPS)
-    h = p.dense(b, h, f"{prefix}conv1d_encoder", d, bias=False, taps=1)
+    h = p.dense(b, h, f"{prefix}conv1d_encoder", d, bias=False, pointwise=True)
     sines = b.concat(*b.results("sinusoid", length=h.type.shape[1], half=d // 2), axis=-1)
     h = b.add(h, b.mul(sines, p.take(b, f"{prefix}pos_enc.scale", (1,), number)))
 
@@ -126,11 +126,13 @@ def mask_net(b: Builder, p: Parameters, x: Value, prefix: str, settings: Setting
     y = layer_norm(b, p, y, f"{prefix}mdl.intra_mdl.norm", MODEL_EPS)
     y = b.add(over_time(b, p, y, f"{prefix}mdl.intra_norm", 1, MASK_EPS), h)
     y = b.prelu(y, p.take(b, f"{prefix}prelu.weight", (1,), number))
-    y = p.dense(b, y, f"{prefix}conv1d_out", d * settings["speakers"], taps=1)
+    y = p.dense(b, y, f"{prefix}conv1d_out", d * settings["speakers"], pointwise=True)
     masks = []
     for part in b.results("split", y, axis=-1, sizes=(d,) * settings["speakers"]):
-        value = b.tanh(p.dense(b, part, f"{prefix}output.0", d, taps=1))
-        gate = b.sigmoid(p.dense(b, part, f"{prefix}output_gate.0", d, taps=1))
-        out = p.dense(b, b.mul(value, gate), f"{prefix}conv1_decoder", settings["channels_out"], bias=False, taps=1)
+        value = b.tanh(p.dense(b, part, f"{prefix}output.0", d, pointwise=True))
+        gate = b.sigmoid(p.dense(b, part, f"{prefix}output_gate.0", d, pointwise=True))
+        out = p.dense(
+            b, b.mul(value, gate), f"{prefix}conv1_decoder", settings["channels_out"], bias=False, pointwise=True
+        )
         masks.append(b.relu(out))
     return masks

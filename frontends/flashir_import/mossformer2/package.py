@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from flashir.importing.importer import Array, Arrays, Forward, Settings
-from flashir_import.parts import rates
+from flashir_import.parts import in_float64
 
 
 def separation(arrays: Arrays, settings: Settings) -> Forward | None:
@@ -49,16 +48,10 @@ def _loaded(module: str, kind: str, arrays: Arrays, settings: Settings, **named:
 
 
 def wide(module: Any) -> Forward:
-    """A copy of a live module in float64, with exact rotary frequencies and no cache between calls."""
+    """A live module in float64."""
     import torch
 
-    copied = deepcopy(module).cpu().double().eval()
-    for part in copied.modules():
-        for name in ("inv_freq", "freqs"):
-            if (frequencies := getattr(part, name, None)) is not None:
-                frequencies.data.copy_(torch.from_numpy(rates(len(frequencies), 2 * len(frequencies))))
-        if hasattr(part, "cache_if_possible"):
-            part.cache_if_possible = False
+    copied = in_float64(module)
 
     def run(x: Array) -> Array:
         with torch.no_grad():

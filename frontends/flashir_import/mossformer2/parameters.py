@@ -52,11 +52,11 @@ class Parameters:
         parameter: Value = b.param(name=name, shape=layout(np.empty(shape)).shape)
         return parameter
 
-    def dense(self, b: Builder, x: Value, name: str, out: int, *, bias: bool = True, taps: int = 0) -> Value:
+    def dense(self, b: Builder, x: Value, name: str, out: int, *, bias: bool = True, pointwise: bool = False) -> Value:
         """x W + c of a Linear or a pointwise convolution"""
         width = x.type.shape[-1]
         assert isinstance(width, int)
-        weight = self.take(b, f"{name}.weight", (out, width, 1) if taps else (out, width), linear)
+        weight = self.take(b, f"{name}.weight", (out, width, 1) if pointwise else (out, width), linear)
         result: Value = b.dense(x, weight, self.take(b, f"{name}.bias", (out,))) if bias else b.matmul(x, weight)
         return result
 

@@ -37,11 +37,19 @@ class Net:
     dilated = True
     options: Mapping[str, AttrSpec] = {}
 
+    @property
+    def block(self) -> str:
+        """The prefix of the layers."""
+        return f"{self.prefix}{BLOCK}."
+
+    @property
+    def memory(self) -> str:
+        """The kernel of the first layer's memory, which tells the two kinds apart."""
+        return f"{self.block}fsmn.0.gated_fsmn.fsmn.{'conv.conv1' if self.dilated else 'conv1'}.weight"
+
     def recognise(self, shapes: Shapes) -> bool:
         """Shared attention with convolutions, and this model's kind of memory."""
-        first = f"{self.prefix}{BLOCK}."
-        memory = f"{first}fsmn.0.gated_fsmn.fsmn.{'conv.conv1' if self.dilated else 'conv1'}.weight"
-        return f"{first}layers.0.{MARK}" in shapes and memory in shapes
+        return f"{self.block}layers.0.{MARK}" in shapes and self.memory in shapes
 
     def read_module(self, module: Any) -> Settings:
         """No options. Raises SettingError if a part is foreign, or its settings differ from ClearVoice's."""
@@ -51,25 +59,19 @@ class Net:
             if shares and (part.group_size, part.causal, part.shift_tokens) != (256, False, True):
                 problems.append(f"{name} has another group_size, causal or shift_tokens than in ClearVoice")
         if problems:
-            raise SettingError(problems, where=self.name)
-        return {}
-
-    def read_config(self, config: Mapping[str, Any]) -> Settings:
-        """No options: shapes determine everything."""
+            raise SettingError(problems)
         return {}
 
     def sizes(self, shapes: Shapes) -> Settings:
         """Widths, depth, number of speakers, kernel lengths."""
-        block = f"{self.prefix}{BLOCK}."
-        memory = f"{block}fsmn.0.gated_fsmn.fsmn.{'conv.conv1' if self.dilated else 'conv1'}.weight"
         names = {
             "encoder": (f"{self.prefix}conv1d_encoder.weight", 3),
             "out": (f"{self.prefix}conv1d_out.weight", 3),
             "decoder": (f"{self.prefix}conv1_decoder.weight", 3),
-            "keys": (f"{block}layers.0.qk_offset_scale.gamma", 2),
-            "rates": (f"{block}layers.0.rotary_pos_emb.freqs", 1),
-            "mark": (f"{block}layers.0.{MARK}", 3),
-            "memory": (memory, 4),
+            "keys": (f"{self.block}layers.0.qk_offset_scale.gamma", 2),
+            "rates": (f"{self.block}layers.0.rotary_pos_emb.freqs", 1),
+            "mark": (f"{self.block}layers.0.{MARK}", 3),
+            "memory": (self.memory, 4),
         }
         sizes = {key: shapes.get(name, ()) for key, (name, _) in names.items()}
         if wrong := [f"{name} must have {rank} axes" for key, (name, rank) in names.items() if len(sizes[key]) != rank]:
@@ -93,15 +95,15 @@ class Net:
     def layout(self, settings: Settings) -> Shapes:
         """The tensors of the model, including the frequencies."""
         _, parameters = self.graph(settings)
-        block, half = f"{self.prefix}{BLOCK}.layers.", settings["rope_dims"] // 2
-        rates = {f"{block}{i}.rotary_pos_emb.freqs": (half,) for i in range(settings["depth"])}
+        half = settings["rope_dims"] // 2
+        rates = {f"{self.block}layers.{i}.rotary_pos_emb.freqs": (half,) for i in range(settings["depth"])}
         return {**parameters.shapes(), **rates, f"{self.prefix}pos_enc.inv_freq": (settings["dim"] // 2,)}
 
     def problems(self, arrays: Arrays, settings: Settings) -> Sequence[str]:
         """Wrong frequencies."""
         names = {f"{self.prefix}pos_enc.inv_freq": settings["dim"]}
         for i in range(settings["depth"]):
-            names[f"{self.prefix}{BLOCK}.layers.{i}.rotary_pos_emb.freqs"] = settings["rope_dims"]
+            names[f"{self.block}layers.{i}.rotary_pos_emb.freqs"] = settings["rope_dims"]
         return [problem for name, width in names.items() if (problem := rate_problem(name, arrays[name], width))]
 
     def build(self, arrays: Arrays, settings: Settings) -> tuple[Graph, dict[str, Array]]:
@@ -165,7 +167,7 @@ class Separation(Net):
     def lengths(self, settings: Settings) -> Sequence[int]:
         """Below, around and above one group of windows, with and without a partial step."""
         step = settings["window"] // 2
-        return [step * frames + rest for frames, rest in ((4, 3), (256, 0), (257, 1), (519, step - 1))]
+        return [step * frames + rest for frames, rest in ((4, 3), (255, 2), (256, 0), (257, 1), (519, step - 1))]
 
     def reference(self, arrays: Arrays, settings: Settings) -> Forward:
         """The NumPy reference."""
