@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from flashir.errors import ArtefactError
 from flashir.files.atomic import atomic_files, in_folder, locked, sha256
 from flashir.files.foreign import parse_json, read_bytes
-from flashir_openvino.runtime import core
+from flashir_openvino.runtime import DATA_FILE, MODEL_FILE, core, serialised
 
 if TYPE_CHECKING:
     from openvino import Model
 
-MODEL_FILE, DATA_FILE = "model.xml", "model.bin"
 MODEL = "flashir.model"
 KEY = "flashir"
 LARGEST = 2**28
@@ -38,12 +37,9 @@ def write(model: Model, metadata: Mapping[str, str], out: Path, check: Callable[
     Raises:
         ArtefactError: the files cannot be written; also the errors of `check`, which gets a temporary model.xml.
     """
-    from openvino import serialize
-
     model.set_rt_info(json.dumps(dict(metadata)), KEY)
     with in_folder(out), locked(out), TemporaryDirectory() as folder:
-        xml, data = Path(folder) / MODEL_FILE, Path(folder) / DATA_FILE
-        serialize(model, xml, data)
+        xml, data = serialised(model, Path(folder))
         content = xml.read_bytes()
         xml.write_bytes(content + f"\n<!-- flashir.sha256={_digest(content, data)} -->\n".encode())
         check(xml)

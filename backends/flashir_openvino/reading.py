@@ -22,7 +22,7 @@ from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import Form
 from flashir_openvino.emitters import EMITTERS, claims, is_fused
 from flashir_openvino.precision import compute_type, marked, widened
-from flashir_openvino.runtime import core
+from flashir_openvino.runtime import core, serialised
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -66,11 +66,10 @@ def distinct(graph: Graph) -> list[str]:
 
 def _marked(model: Model) -> Model:
     """The model with marks on what stays in float32. Marks can be set in its XML only."""
-    from openvino import Tensor, serialize
+    from openvino import Tensor
 
     with TemporaryDirectory() as folder:
-        xml, data = Path(folder) / "model.xml", Path(folder) / "model.bin"
-        serialize(model, xml, data)
+        xml, data = serialised(model, Path(folder))
         weights = np.frombuffer(data.read_bytes(), np.uint8)
         return core().read_model(marked(xml.read_text(encoding="utf-8")).encode(), Tensor(weights))
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashir.errors import TargetError
+from flashir.errors import ArtefactError, TargetError
 
 if TYPE_CHECKING:
-    from openvino import Core
+    from openvino import Core, Model
 
 OLDEST = (2026, 4)
 """The oldest version that keeps in float32 what is marked so. Earlier ones narrow it."""
 
+MODEL_FILE, DATA_FILE = "model.xml", "model.bin"
 TELEMETRY = "openvino_telemetry"
 INSTALL = "pip install 'flashir[openvino]'"
 
@@ -44,6 +46,22 @@ def core() -> Core:
     from openvino import Core
 
     return Core()
+
+
+def serialised(model: Model, folder: Path) -> tuple[Path, Path]:
+    """Write a model into a folder: its `model.xml` and `model.bin`. Raises ArtefactError if the disk is full."""
+    from openvino import serialize
+
+    xml, data = folder / MODEL_FILE, folder / DATA_FILE
+    try:
+        serialize(model, xml, data)
+    except RuntimeError as error:
+        raise ArtefactError(
+            f"OpenVINO cannot write the model: {error}",
+            where=str(folder),
+            hint="free some space there, or set TMPDIR to a folder with space",
+        ) from error
+    return xml, data
 
 
 def device_names() -> tuple[str, ...]:

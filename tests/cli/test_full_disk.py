@@ -35,6 +35,7 @@ WRITERS: dict[str, Line] = {
 SLOW: dict[str, Line] = {
     "torch": lambda at, out: [*EXPORT, "--target", "torch:cpu", "-o", out / "torch"],
     "jax": lambda at, out: [*EXPORT, "--target", "jax:cpu", "-o", out / "jax"],
+    "openvino": lambda at, out: [*EXPORT, "--target", "openvino:cpu", "-o", out / "openvino"],
     "quantize": lambda at, out: [*EXPORT, "--quantize", "int8", "-o", out / "narrow"],
     "web": lambda at, out: [*EXPORT, "--web", "--web-runtime", at.folder / "dist", "-o", out / "web"],
     "tokenizer": lambda at, out: [*EXPORT, "--tokenizer", at.folder / "tokenizer.json", "-o", out / "worded"],
