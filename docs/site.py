@@ -31,7 +31,7 @@ COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING
 
 LINK = re.compile(r"(?<!\!)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 MARKUP = re.compile(r"([\\*_{}\[\]<>#|])")
-CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
+CODE = re.compile(r"(```.*?```|`(?:[^`\n]|\n(?!\n))+`)", re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

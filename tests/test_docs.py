@@ -30,7 +30,7 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("guide", ["add-an-op", "write-a-pass", "generate"])
+@pytest.mark.parametrize("guide", ["add-an-op", "write-a-pass", "generate", "command-line"])
 def test_the_code_of_a_guide_runs(guide):
     before = set(OPS)
     try:
