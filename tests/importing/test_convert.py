@@ -135,15 +135,14 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("kinds", [*([kind] for kind in DAMAGE), list(DAMAGE)], ids=lambda kinds: " and ".join(kinds))
-def test_damage_is_told_all_at_once(kinds: list[str]) -> None:
+def test_damage_is_told_all_at_once() -> None:
     state = flash_transformer()
-    for kind in kinds:
-        DAMAGE[kind][0](state)
+    for damage, _ in DAMAGE.values():
+        damage(state)
     with pytest.raises(ParameterError) as caught:
         flashir.convert(state, **OPTIONS)
-    for kind in kinds:
-        assert re.search(DAMAGE[kind][1], caught.value.message)
+    for _, told in DAMAGE.values():
+        assert re.search(told, caught.value.message)
 
 
 @pytest.mark.parametrize("name", ["abs_pos_emb.inv_freq", "layers.1.rotary_pos_emb.freqs"])
