@@ -9,9 +9,20 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from flashir_torch.names import attribute_path, check_path
+from flashir_torch.names import attribute_path, check_path, parameter_name
 from flashir_torch.nn.given import Given
 from flashir_torch.nn.place import Place
+
+
+def _rename_saved(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give parameters their own names, which differ from attributes where a part is a keyword."""
+    for path in [path for path in state if path.startswith(prefix)]:
+        state[prefix + parameter_name(path.removeprefix(prefix))] = state.pop(path)
+
+
+def _rename_loaded(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[prefix + attribute_path(name.removeprefix(prefix))] = state.pop(name)
 
 
 class Adapter(nn.Module, ABC):
@@ -23,6 +34,8 @@ class Adapter(nn.Module, ABC):
 
     def __init__(self, target: str) -> None:
         super().__init__()
+        self.register_state_dict_post_hook(_rename_saved)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_rename_loaded)  # type: ignore[no-untyped-call]
         self._target = target
         self._place: Place | None = None
 

@@ -132,6 +132,8 @@ def _infer_param(
     raised: float,
     scope: str | None,
 ) -> TensorType:
+    if not isfinite(mean + std + raised):
+        raise IRError(f"param: mean, std and raised must be finite, got {mean}, {std} and {raised}")
     return TensorType(dtype, shape)
 
 

@@ -62,6 +62,19 @@ def test_inputs_go_by_position_and_by_name() -> None:
     assert torch.equal(by_position, made(mask=mask, segment_ids=segments.to(torch.int32), ids=ids().to(torch.int16)))
 
 
+def test_a_state_has_names_that_are_keywords_too() -> None:
+    b = Builder()
+    x = b.input("x", "f32[B, T, 8]")
+    scales = [b.param(name=name, shape=(8,), std=1.0) for name in ("0.in.weight", "None", "w.in")]
+    model = b.finish(b.mul(b.mul(b.mul(x, scales[0]), scales[1]), scales[2]))
+    made, other = flashir.torch_module(model, unit(model)), flashir.torch_module(model)
+    assert {*made.state_dict()} == {*unit(model)}
+    other.load_state_dict(made.state_dict())
+    features = torch.randn(1, 3, 8)
+    assert torch.equal(other(features), made(features))
+    assert {*nn.Sequential(made).state_dict()} == {f"0.{name}" for name in unit(model)}
+
+
 def test_a_state_is_saved_and_loaded(tmp_path: Path) -> None:
     one, other = net(), flashir.torch_module(MODEL)
     torch.save(one.state_dict(), tmp_path / "state.pt")
