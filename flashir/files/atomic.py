@@ -21,6 +21,8 @@ from flashir.interrupts import undisturbed
 UNFINISHED = ".unfinished"
 """The suffix of a temporary file. A file that keeps it was left behind by a killed process."""
 
+PAGE = 4096  # bytes; a full disk may still have room for the names of files and folders
+
 _HINTS = {
     errno.ENOSPC: "free some space, or choose another place",
     errno.EDQUOT: "free some space, or choose another place",
@@ -87,9 +89,7 @@ def atomic_files(
                 with _inside(around):
                     check(temporary)
             for name in files:
-                with writing(folder / name):
-                    if (folder / name).is_dir():
-                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                check_file(folder / name)
             around.enter_context(undisturbed())
             for name, path in temporary.items():
                 with writing(folder / name):
@@ -131,6 +131,19 @@ def in_folder(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 path.rmdir()
         raise
+
+
+def check_file(path: Path) -> None:
+    """Raise ArtefactError if a folder has the name of a file to write."""
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def check_room(folder: Path) -> None:
+    """Create a folder. Raise ArtefactError, without the folder, if a small file cannot be written into it."""
+    with in_folder(folder), writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(PAGE))
 
 
 def unfinished(path: Path) -> Iterator[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,6 @@ from hashlib import sha256
 from math import inf, sqrt
 from pathlib import Path
 from statistics import quantiles
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from flashir.backends.warm_call import timed
 from flashir.cost.estimate import estimate
 from flashir.cost.target import RANGES, Target
 from flashir.errors import TargetError
-from flashir.files.atomic import writing
+from flashir.files.atomic import check_file, check_room, in_folder
 from flashir.ir import Graph
 from flashir.ir.parameter_names import parameters
 from flashir.machine.hardware import available_cores
@@ -114,8 +111,14 @@ def calibrate(
     if not record.is_here or record.device not in backend(record.backend).devices():
         raise TargetError(f"{name} is not available, so it cannot be measured", hint="`flashir targets` lists what is")
     path = profile_path(name)
-    _check_writable(path)
-    end = time.perf_counter() + seconds
+    with in_cache(), in_folder(path.parent):
+        check_room(path.parent)  # before anything is measured
+        check_file(path)
+        return _calibrated(record, path, progress, time.perf_counter() + seconds)
+
+
+def _calibrated(record: Target, path: Path, progress: Callable[[str, int, int], None], end: float) -> Calibration:
+    """Measure until `end`, fit and store. Raises TargetError, ArtefactError."""
     share = _share_of_processor()
     graphs = lowered_kernels(record)
     timings = _timings(graphs, record, progress, end)
@@ -179,15 +182,6 @@ def _solve(record: Target, kernel: MicroKernel, graph: Graph, measured_ms: float
         else:
             low = middle
     return sqrt(low * high)
-
-
-def _check_writable(path: Path) -> None:
-    """Raise ArtefactError if the profile cannot be written, before anything is measured."""
-    with in_cache(), writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path.parent).close()
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def _share_of_processor() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,3 +59,10 @@ def test_a_profile_that_cannot_be_kept_is_an_error_at_once(cli: Cli, monkeypatch
     monkeypatch.setenv("FLASHIR_CACHE", "/proc/nope")
     monkeypatch.setattr(module, "_timings", lambda *_: pytest.fail("it was measured"))
     assert "cannot write" in cli.fails("calibrate", "onnx:cpu")
+
+
+def test_a_refusal_leaves_no_folder(cli: Cli, measured: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured.setattr(module, "WIDEST_SPREAD", 0.001)
+    measured.setenv("FLASHIR_CACHE", str(tmp_path / "a" / "cache"))
+    assert "too busy" in cli.fails("calibrate", "onnx:cpu")
+    assert not list(tmp_path.iterdir())

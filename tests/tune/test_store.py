@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from threading import Barrier
+from typing import BinaryIO
 
 import pytest
 
@@ -209,6 +212,7 @@ def test_a_folder_in_place_of_the_store_is_refused(cache: Path) -> None:
 
 WRITER = """
 import sys
+import tempfile
 from flashir.planning.measurements.store import Store
 from tests.tune.support import trial
 for n in range(25):
@@ -322,3 +326,13 @@ def test_garbage_is_no_export(tmp_path: Path, content: bytes) -> None:
 def test_an_import_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="cannot read"):
         import_json(tmp_path / "nowhere.json")
+
+
+def test_a_store_without_room_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> BinaryIO:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ArtefactError, match="No space left on device") as raised:
+        Store(tmp_path / "a" / "b" / "store.sqlite", write=True)
+    assert "FLASHIR_CACHE" in str(raised.value) and not list(tmp_path.iterdir())

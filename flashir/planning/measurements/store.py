@@ -24,8 +24,10 @@ from typing import Any, Literal
 import msgspec
 
 from flashir.errors import ArtefactError, spoken
+from flashir.files.atomic import check_room
 from flashir.files.foreign import reason
 from flashir.ir import Attr, Graph, dumps
+from flashir.machine.profile import in_cache
 from flashir.planning.measurements.key import store_path
 from flashir.planning.measurements.trial import Trial
 
@@ -93,9 +95,10 @@ class Store:
 
     def __init__(self, path: Path | None = None, *, write: bool = False) -> None:
         self.path = path or store_path()
+        if write:
+            with in_cache():
+                check_room(self.path.parent)
         with self._errors():
-            if write:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
             uri = f"{self.path.absolute().as_uri()}?{self._mode(write)}"
             wait = WRITER_WAITS_S if write else READER_WAITS_S
             self._connection = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None)
