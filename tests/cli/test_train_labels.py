@@ -35,7 +35,7 @@ def write(path: Path, count: int, seed: int, *, tags: bool = False) -> Path:
 def trained(request: pytest.FixtureRequest, cli: Cli, tmp_path: Path) -> tuple[str, Path, dict[str, Any]]:
     tags = request.param == "tags"
     data, valid = write(tmp_path / "data.jsonl", 80, 0, tags=tags), write(tmp_path / "valid.jsonl", 24, 1, tags=tags)
-    model = (*TINY, "--task", "mlm", "-s", f"predict={request.param}")
+    model = (*TINY, "-s", "depth=1", "--task", "mlm", "-s", f"predict={request.param}")
     found = cli.json("train", *model, "--data", data, "--valid", valid, *SHORT, "-o", tmp_path / "run")
     return request.param, tmp_path, found
 

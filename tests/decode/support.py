@@ -56,7 +56,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "combiner": ("combiner", {**CHUNKED, "heads": 2}),
     "mc-transformer++": ("mc-transformer++", {**CHUNKED, "heads": 2, "cumsum": "native"}),
 }
-LENGTH = 4 * CHUNK + 2
+LENGTH = 3 * CHUNK + 2
 STARTS = ((1, 2, 3), (CHUNK, CHUNK - 1, CHUNK + 1), (2 * CHUNK, 7, 1))
 """Lengths of prompts in one batch: around the border of a chunk, and far from each other."""
 

@@ -109,6 +109,7 @@ def test_long_texts_are_cut_anywhere(name: str, target: str) -> None:
         assert worst(wanted, extended(extend, ids, seed, most)) < TOLERANCE
 
 
+@pytest.mark.slow_where(target="jax:cpu")
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_prompt_of_a_model_with_documents_is_one_document(target: str) -> None:
     if not at_hand(target.partition(":")[0]):

@@ -99,18 +99,18 @@ def test_what_was_measured_badly_does_not_win_either() -> None:
 
 def test_a_near_length_corrects_the_prediction() -> None:
     keep(chosen(64, "native"), 30.0, seq_len=300, predicted_ms=10.0)
-    made = plan()
+    made = plan(chunk=64)
     assert not measured(made)
     near = next(each for each in made.candidates if (each.chunk, each.cumsum) == (64, "native"))
     assert near.correction == pytest.approx(3.0)
     keep(chosen(64, "native"), 5.0)
-    assert measured(plan()) == {chosen(64, "native"): 5.0}
+    assert measured(plan(chunk=64)) == {chosen(64, "native"): 5.0}
 
 
 def test_later_measurements_count() -> None:
     keep(chosen(64, "native"), 5.0)
     keep(chosen(64, "native"), 6.0)
-    assert measured(plan()) == {chosen(64, "native"): 6.0}
+    assert measured(plan(chunk=64)) == {chosen(64, "native"): 6.0}
 
 
 def test_a_noisier_measurement_does_not_replace_a_better_one() -> None:
@@ -118,17 +118,17 @@ def test_a_noisier_measurement_does_not_replace_a_better_one() -> None:
     keep(chosen(64, "native"), 2.3, runs=9, spread_ms=0.2)
     keep(chosen(64, "native"), 14.74, runs=3, spread_ms=0.9)
     keep(chosen(64, "native"), 9.0, runs=1, spread_ms=0.0)
-    assert measured(plan()) == {chosen(64, "native"): 2.3}
+    assert measured(plan(chunk=64)) == {chosen(64, "native"): 2.3}
     keep(chosen(64, "native"), 2.5, runs=12, spread_ms=0.3)
-    assert measured(plan()) == {chosen(64, "native"): 2.5}, "about as certain, and later"
-    shown = next(each for each in plan().as_dict()["candidates"] if "measured_ms" in each)
+    assert measured(plan(chunk=64)) == {chosen(64, "native"): 2.5}, "about as certain, and later"
+    shown = next(each for each in plan(chunk=64).as_dict()["candidates"] if "measured_ms" in each)
     assert (shown["measured_ms"], shown["spread_ms"], shown["runs"]) == (2.5, 0.3, 12)
 
 
 def test_of_other_lengths_the_nearest_corrects() -> None:
     keep(chosen(64, "native"), 30.0, seq_len=480, predicted_ms=10.0)
     keep(chosen(64, "native"), 20.0, seq_len=300, predicted_ms=10.0)
-    near = next(each for each in plan().candidates if (each.chunk, each.cumsum) == (64, "native"))
+    near = next(each for each in plan(chunk=64).candidates if (each.chunk, each.cumsum) == (64, "native"))
     assert (near.correction, near.near) == (pytest.approx(3.0), 480)
 
 
@@ -181,10 +181,10 @@ def test_a_broken_store_is_a_miss_with_one_warning(cache: Path, damage) -> None:
     cache.mkdir()
     damage()
     with pytest.warns(UserWarning, match="measurements are left out") as caught:
-        made = plan()
+        made = plan(chunk=64)
     assert len(caught) == 1
     assert str(store_path()) in str(caught[0].message)
-    assert made == plan(measured=False)
+    assert made == plan(chunk=64, measured=False)
 
 
 def test_a_locked_store_is_a_miss_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,19 +198,19 @@ def test_a_locked_store_is_a_miss_with_one_warning(monkeypatch: pytest.MonkeyPat
         holder.execute("BEGIN EXCLUSIVE")
         holder.execute("UPDATE trials SET runs = 4")
         with pytest.warns(UserWarning, match="locked") as caught:
-            assert not measured(plan())
+            assert not measured(plan(chunk=64))
         assert len(caught) == 1
     finally:
         holder.close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert measured(plan())
+        assert measured(plan(chunk=64))
 
 
 def test_an_empty_store_is_a_plain_miss(cache: Path) -> None:
     cache.mkdir()
     store_path().touch()
-    assert not measured(plan())
+    assert not measured(plan(chunk=64))
 
 
 def test_without_the_backend_nothing_is_looked_up(cache: Path) -> None:
