@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -28,9 +29,12 @@ LIGHT = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 def pytest_configure(config: pytest.Config) -> None:
     """Tests compile far more than they compute: XLA spares its optimiser, and what one test compiled serves the next.
 
-    Each worker keeps a folder of its own, which its child processes share.
+    Each worker keeps a folder of its own, which its child processes share. Bytecode is kept as well; otherwise every
+    child compiles all that it imports, and every worker rewrites all assertions.
     """
     os.environ["FLASHIR_CONFIG"] = os.path.join(tempfile.gettempdir(), "flashir-tests-have-none")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LIGHT}".strip()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flashir-jax-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -63,5 +67,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    gc.unfreeze()
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import networkx as nx
@@ -37,7 +38,11 @@ class Source:
 
     path: Path
     module: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Parsed when it is first asked for, so that a worker without these tests parses nothing."""
+        return ast.parse(read(self))
 
     def imports(self) -> Iterator[Import]:
         yield from _imports(self.tree, lazy=False, typing=False)
@@ -61,7 +66,7 @@ def sources(*folders: str) -> list[Source]:
         base = ROOT if folder == "flashir" else ROOT / folder
         for path in sorted((ROOT / folder).rglob("*.py")):
             module = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
-            found.append(Source(path, module, ast.parse(path.read_text(encoding="utf-8"))))
+            found.append(Source(path, module))
     return found
 
 
