@@ -326,7 +326,7 @@ def test_the_tests_of_this_file_can_fail() -> None:
         "if TYPE_CHECKING:\n    import onnx\n"
         "class A:\n    def m(self): ...\n"
     )
-    found = {each.module: each for each in Source(ROOT, "m", tree).imports()}
+    found = {each.module: each for each in _imports(tree, lazy=False, typing=False)}
     assert (found["torch"].lazy, found["jax"].lazy) == (False, True)
     assert found["onnx"].typing
     assert found["flashir.ir"].names == ("_x",)

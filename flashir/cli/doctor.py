@@ -156,13 +156,12 @@ def examine_plugins() -> Iterator[Finding]:
 
 
 def _cache() -> str:
-    from flashir.files.atomic import atomic_write
-    from flashir.machine.profile import cache_folder
+    from flashir.files.atomic import check_room
+    from flashir.machine.profile import cache_folder, in_cache
 
     folder = cache_folder()
-    probe = folder / "probe"
-    atomic_write(probe, lambda file: file.write(b"flashir"))
-    probe.unlink()
+    with in_cache():
+        check_room(folder)
     profiles = sorted(path.stem for path in (folder / "profiles").glob("*.json"))
     return f"{folder} is writable; calibrated: {', '.join(profiles) or 'nothing yet'}"
 

@@ -121,14 +121,15 @@ def test_a_machine_that_cannot_be_explained_is_refused(monkeypatch, graphs):
     assert not profile_path("onnx:cpu").exists()
 
 
-@pytest.mark.parametrize("harm", ["no folder", "a folder in its place"])
-def test_nothing_is_measured_where_the_profile_cannot_be_kept(monkeypatch, tmp_path, harm):
-    if harm == "no folder":
+@pytest.mark.parametrize("where", ["profiles", "onnx-cpu.json"])
+def test_nothing_is_measured_where_the_profile_cannot_be_kept(monkeypatch, tmp_path, where):
+    """A file is in the place of the folder, or a folder in that of the file."""
+    if where == "profiles":
         (tmp_path / "profiles").touch()
     else:
         profile_path("onnx:cpu").mkdir(parents=True)
     monkeypatch.setattr(module, "_timings", lambda *_: pytest.fail("it was measured"))
-    with pytest.raises(ArtefactError, match=r"onnx-cpu.json: cannot write"):
+    with pytest.raises(ArtefactError, match=f"{where}: cannot write"):
         calibrate("onnx:cpu")
 
 
