@@ -12,11 +12,8 @@ from typing import TextIO
 
 import pytest
 
-from flashir.machine import calibrate
-from tests.cli.verbs import MODEL, QUICK, SLOW, Lines, Streams
+from tests.cli.verbs import MODEL, QUICK, SLOW, Lines, Streams, calibrate_at_once
 
-ANY_LOAD = "from flashir.machine import calibrate; calibrate.WIDEST_SPREAD, calibrate.NEEDED = 1e9, ()"
-"""Lets `calibrate` end well however busy the machine is."""
 VERBS = [*QUICK, *(pytest.param(verb, marks=pytest.mark.slow) for verb in SLOW)]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no such files")
 
@@ -26,8 +23,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
     folder = tmp_path_factory.mktemp("streams")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLASHIR_CACHE", str(folder / "cache"))
-        patch.setattr(calibrate, "WIDEST_SPREAD", 1e9)
-        patch.setattr(calibrate, "NEEDED", ())
+        calibrate_at_once(patch.setattr)
         made = Lines(folder)
         made.prepare()
         yield made
@@ -150,7 +146,7 @@ def test_json_loses_no_letter(lines: Lines, encoding: str) -> None:
     ],
 )
 def test_a_process_of_its_own(lines: Lines, verb: str, shape: str, codes: tuple[int, ...]) -> None:
-    program = ("-c", f"{ANY_LOAD}; from flashir.cli import main; main()") if verb == "calibrate" else ("-m", "flashir")
+    program = ("-m", "tests.cli.verbs") if verb == "calibrate" else ("-m", "flashir")
     words = " ".join(f"'{word}'" for word in (sys.executable, *program, *lines.line(verb)))
     command = f"set -o pipefail; {shape.format(words)}"
     made = subprocess.run(

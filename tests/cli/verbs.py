@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,10 @@ from typing import Any, TextIO
 import typer
 from typer.testing import CliRunner
 
+from flashir.cli import main
 from flashir.cli.app import app
+from flashir.machine import calibrate
+from flashir.machine.microbenchmarks import PROCESSOR
 
 MODEL = ("flash", "--size", "tiny", "-s", "depth=1", "-s", "vocab=256", "--chunk", "8", "--cumsum", "matmul")
 ROWS = ("--tokens", "32", "--seq-len", "16")
@@ -154,3 +157,15 @@ def replaced(streams: Mapping[str, TextIO | None]) -> Iterator[None]:
     finally:
         for name, stream in before.items():
             setattr(sys, name, stream)
+
+
+def calibrate_at_once(replace: Callable[[Any, str, Any], None]) -> None:
+    """Let `calibrate` take made-up timings, which it accepts however busy the machine is."""
+    timings = tuple(calibrate.Timing(kernel.name, kernel.tells, 1.0, 0.0) for kernel in PROCESSOR)
+    for name, value in {"_timings": lambda *_: timings, "NEEDED": (), "SWEEPS": 1}.items():
+        replace(calibrate, name, value)
+
+
+if __name__ == "__main__":
+    calibrate_at_once(setattr)
+    main()
