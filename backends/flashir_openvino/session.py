@@ -58,14 +58,15 @@ def ports(model: CompiledModel, graph: Graph) -> list[Port]:
 Sizes = tuple[tuple[int, ...], ...]
 """The shape of each input."""
 MOST_FIXED = 4
-"""For at most this many shapes, a session has a model of its own."""
+"""For the first shapes that it meets, a session has a model each."""
 
 
 class Session:
     """A compiled model of a graph. Arrays in the order of its inputs -> its single result.
 
-    If inputs come a second time in the same shapes, the model is compiled once more for these alone, which takes about
-    as long as a run. OpenVINO then computes positions and masks at compile time, and infers no shapes in a run.
+    For the first shapes of its inputs, the model is compiled once more for each alone, which takes about as long as a
+    run. OpenVINO then computes positions and masks at compile time, and infers no shapes in a run. Inputs of one shape
+    always meet the same model, so equal inputs give equal bits.
     """
 
     def __init__(self, model: Model, graph: Graph, device: str, dtype: DType) -> None:
@@ -76,7 +77,6 @@ class Session:
         self._results = len(general.outputs)
         self._is_fresh = True
         self._fixed: dict[Sizes, InferRequest] = {}
-        self._latest: Sizes = ()
 
     def __call__(self, arrays: Sequence[Array]) -> Array:
         """Run once. Raises the errors of `outputs`, and TargetError if the model has several results."""
@@ -106,10 +106,9 @@ class Session:
         return tuple(np.array(self._request.get_output_tensor(place).data) for place in range(self._results))
 
     def _sizes(self, feed: Mapping[str, Array]) -> Sizes:
-        """The shapes of the inputs. From their second time in a row on, there is a model for them."""
+        """The shapes of the inputs. If they are among the first, there is a model for them afterwards."""
         sizes = tuple(array.shape for array in feed.values())
-        is_again, self._latest = sizes == self._latest, sizes
-        if is_again and sizes not in self._fixed and len(self._fixed) < MOST_FIXED and all(map(prod, sizes)):
+        if sizes not in self._fixed and len(self._fixed) < MOST_FIXED and all(map(prod, sizes)):
             model = self._model.clone()
             with_errors(lambda: model.reshape({name: array.shape for name, array in feed.items()}))
             self._fixed[sizes] = compiled(model, self._device, self._dtype).create_infer_request()
