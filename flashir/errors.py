@@ -196,10 +196,10 @@ def counted(count: int, one: str) -> str:
     return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the list of known names if none is similar."""
+def suggest(name: object, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the list of known names if none is similar to the name, which may be no string."""
     import difflib
 
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

@@ -52,7 +52,7 @@ def init(model: Graph, seed: int = 0, scheme: Scheme = "fan_in") -> dict[str, np
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise SettingError(f"seed must be a whole number from 0, got {seed!r}")
     if scheme not in get_args(Scheme):
-        raise SettingError(f"unknown scheme {scheme!r}{suggest(str(scheme), get_args(Scheme))}")
+        raise SettingError(f"unknown scheme {scheme!r}{suggest(scheme, get_args(Scheme))}")
 
     def draw(name: str, spec: ParamSpec) -> npt.NDArray[np.float32]:
         mean, std = spec.start(scheme)

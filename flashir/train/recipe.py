@@ -250,7 +250,7 @@ def settings_of(recipe: str | Path | None) -> Mapping[str, Any]:
     if str(recipe) in RECIPES:
         return RECIPES[str(recipe)]
     if not Path(recipe).exists():
-        raise SettingError(f"there is no recipe and no file {str(recipe)!r}{suggest(str(recipe), RECIPES)}")
+        raise SettingError(f"there is no recipe and no file {str(recipe)!r}{suggest(recipe, RECIPES)}")
     return read_recipe(Path(recipe))
 
 

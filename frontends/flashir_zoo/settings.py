@@ -96,7 +96,7 @@ def attrs_of(block: str, settings: Settings) -> Settings:
 
 
 def _unknown(kind: str, name: Attr, known: Iterable[str]) -> list[str]:
-    return [] if name in tuple(known) else [f"unknown {kind} {name!r}{suggest(str(name), known)}"]
+    return [] if name in tuple(known) else [f"unknown {kind} {name!r}{suggest(name, known)}"]
 
 
 def _number_or_auto(value: Attr) -> Attr:

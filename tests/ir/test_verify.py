@@ -72,6 +72,7 @@ def test_the_op_is_shown_with_its_neighbours() -> None:
         (with_node(1, outputs=(X,)), "%x is defined twice"),
         (with_node(1, outputs=(Value("a b", F4),)), "'a b' is not a valid name"),
         (with_node(1, attrs={"axis": 1}), "exp has no attribute 'axis'"),
+        (with_node(1, attrs={1: 2}), "exp has no attribute 1"),
         (with_node(1, op="cumsum"), "cumsum needs the attribute 'axis'"),
         (with_node(1, op="cumsum", attrs={"axis": 0}), "cumsum: lacks attributes: it has"),
         (with_node(1, region=chain("relu")), "exp takes no body"),
