@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from flashir.backends.decoding import Decoding, Extending, StateSpec
 from flashir.backends.protocols import StoredDecoder
+from flashir.errors import ArtefactError
+from flashir.files.foreign import parse_json
 from flashir.ir import Graph, loads
 from flashir_onnx.artefact import DECODER_FILE, MODEL_FILE, PREFILL_FILE, STEP_FILE, Part, read
 from flashir_onnx.continuing import Continued
@@ -20,7 +22,7 @@ from flashir_onnx.form import FORM, Form
 from flashir_onnx.genai import PAD, Slot, add_missing
 from flashir_onnx.guard import guard_extend, guard_prefill, guard_step
 from flashir_onnx.in_place import allow_in_place
-from flashir_onnx.seal import MODEL
+from flashir_onnx.seal import EXPORT_AGAIN, MODEL
 from flashir_onnx.session import Session
 from flashir_onnx.types import check_dtypes, numpy_type
 
@@ -99,9 +101,25 @@ def load(path: Path, device: str) -> StoredDecoder | None:
     if not names:
         return None
     about = metadata[names[-1]]
-    limit = int(about[MAX_LEN]) if MAX_LEN in about else None
-    functions = tuple(Continued(Session(path.with_name(name), device), device) for name in names)
+    limit = None
+    if MAX_LEN in about:
+        limit = parse_json(about[MAX_LEN], path, ArtefactError, int, problem="its metadata are damaged")
+    sessions = {name: Session(path.with_name(name), device) for name in names}
+    own = 2 if names == [DECODER_FILE] else 1  # token ids, and for decoder.onnx their positions
+    taken = sessions[names[-1]].runtime.get_inputs()[own:]
+    for name, session in sessions.items():
+        returned = session.runtime.get_outputs()[1:]
+        if len(returned) != len(taken) or any(map(_differ, returned, taken)):
+            problem = f"its results are not logits and the states that {names[-1]} takes"
+            raise ArtefactError(problem, where=str(path.with_name(name)), hint=EXPORT_AGAIN)
+    functions = tuple(Continued(session, device) for session in sessions.values())
     return StoredDecoder(loads(about[MODEL], str(path)), limit, functions)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether an output and an input differ in their type, or in sizes that both have fixed."""
+    sizes = zip(one.shape, other.shape)
+    return one.type != other.type or any({type(x), type(y)} == {int} and x != y for x, y in sizes)
 
 
 def _described(state: StateSpec, before: str, after: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import flashir
 from flashir.errors import ArtefactError
 from flashir_onnx import OnnxBackend
 from flashir_onnx.artefact import PARTS
-from flashir_onnx.seal import Reader
+from flashir_onnx.seal import DIGEST, Reader, parsed_file, properties
 from tests.hostile.onnx_models import CHANGES, resealed
 
 
@@ -55,6 +55,34 @@ def test_parts_are_those_of_a_decoder(parts: str, whole: Path, tmp_path: Path) -
     with pytest.raises(ArtefactError) as caught:
         OnnxBackend().load_decoder(path.parent, "cpu")
     assert caught.value.where == str(path)
+
+
+def _another_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, ["batch", 3]))
+
+
+CHANGED = {
+    "another input": _another_input,
+    "a state less": lambda model: model.graph.output.pop(),
+    "other states": lambda model: model.graph.output.insert(1, model.graph.output.pop()),
+    "a limit that is none": lambda model: model.metadata_props.add(key="flashir.max_len", value="x"),
+    "a limit of many digits": lambda model: model.metadata_props.add(key="flashir.max_len", value="9" * 5000),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_a_decoder_returns_the_states_that_it_takes(kind: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    path = tmp_path / "out" / "decoder.onnx"
+    resealed(path, CHANGED[kind])
+    digest = properties(parsed_file(path))[DIGEST]
+
+    def refer(model: onnx.ModelProto) -> None:
+        next(each for each in model.metadata_props if each.key == PARTS).value = json.dumps({path.name: digest})
+
+    resealed(path.with_name("model.onnx"), refer)
+    with pytest.raises(ArtefactError, match=r"states that decoder\.onnx takes|its metadata are damaged"):
+        OnnxBackend().load_decoder(path.parent, "cpu")
 
 
 @pytest.mark.parametrize(
