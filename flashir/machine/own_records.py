@@ -58,7 +58,7 @@ def remove_record(name: str) -> Path:
         names = [f"{added.stem.replace('-', ':', 1)}" for added in sorted(own_records().glob("*.toml"))]
         raise TargetError(
             f"you have added no record of {name!r}{suggest(name, names)}",
-            hint=f"yours are {', '.join(names)}" if names else "only records that `--add` stored can be removed",
+            hint=f"yours are {', '.join(names)}" if names else "only records of your own can be removed",
         )
     with writing(path):
         path.unlink()

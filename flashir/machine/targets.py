@@ -45,7 +45,7 @@ def target(name: str, *, calibrated: bool = True) -> Target:
         raise TargetError(
             f"the record of {key} is in {path} and in {' and in '.join(map(str, others))}",
             hint="uninstall all but one of the plug-ins that provide it"
-            + (f", or run `flashir targets --remove {key}`" if is_own(key) else ""),
+            + (", or remove your own record" if is_own(key) else ""),
         )
     record = _record(path)
     if not record.is_here:
