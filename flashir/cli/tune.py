@@ -118,5 +118,5 @@ def _imported(ctx: typer.Context, files: list[Path], as_json: bool) -> None:
 
     refuse_others(ctx, "--import", "--json")
     count = import_json(*files)
-    if not console.answer({"files": [*map(str, files)], "measurements": count}, as_json):
+    if not console.answer({"file": str(files[0]), "files": [*map(str, files)], "measurements": count}, as_json):
         console.say(f"{count} measurements added from {', '.join(map(str, files))}")

@@ -185,10 +185,12 @@ class AddedMeasurements(TypedDict):
     """What --import of `tune` added.
 
     Args:
+        file: the first file.
         files: the files.
         measurements: the number of measurements that were new, or newer.
     """
 
+    file: str
     files: list[str]
     measurements: int
 
