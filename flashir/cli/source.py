@@ -290,7 +290,7 @@ def _read(word: str, path: Path, exports: str | None, lean: bool, idle: bool) ->
                 "this folder is neither a checkpoint (it has no manifest.json) nor a run, nor an exported model "
                 f"(no {' or '.join(artefact_files())})",
                 where=word,
-                hint=KINDS,
+                hint=f"{KINDS}; `flashir import` makes a checkpoint of a folder for the hub or of another package",
             )
         return _artefact(word, artefact, exports, lean, idle)
     if path.name in _decoder_files():

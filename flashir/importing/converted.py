@@ -28,6 +28,7 @@ class Converted:
         notes: notes for the user: assumed defaults, prefixes, and how it was verified.
         tokenizer: the tokenizer file; None if there is none.
         reading: how training tokenised texts; None if unknown.
+        labels: the names of the labels that the model predicts, in the order of the scores.
     """
 
     model: Graph
@@ -38,7 +39,9 @@ class Converted:
     notes: tuple[str, ...] = ()
     tokenizer: Path | None = None
     reading: Reading | None = None
+    labels: tuple[str, ...] = ()
 
     def save(self, folder: str | Path) -> Path:
         """Write it as a checkpoint, atomically. Raises the errors of `save_checkpoint`."""
-        return save_checkpoint(self.model, self.params, folder, tokenizer=self.tokenizer, reading=self.reading)
+        beside: Any = {"tokenizer": self.tokenizer, "reading": self.reading, "labels": self.labels}
+        return save_checkpoint(self.model, self.params, folder, **beside)

@@ -15,6 +15,7 @@ from flashir.backends.registry import backends
 from flashir.errors import ForeignError
 from flashir.importing.converted import Converted
 from flashir.ir import DType, Graph
+from flashir.models.label_names import labels_of
 from flashir.models.parameters import checked
 from flashir.models.tokenizer_file import beside, reading_of
 from flashir.planning.plan import compute_type
@@ -38,8 +39,13 @@ class Artefacts:
             model, stored = exporter.stored(main)
             params = checked(model, stored)
             notes = tuple(_rounded(model, params, about))
-            tokenizer, reading = beside(main, about), reading_of(main, about)
-            return Converted(model, params, self.name, exporter.name, {}, notes, tokenizer, reading)
+            return Converted(
+                *(model, params, self.name, exporter.name),
+                notes=notes,
+                tokenizer=beside(main, about),
+                reading=reading_of(main, about),
+                labels=labels_of(main, about),
+            )
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 import flashir
-from flashir.errors import ArtefactError, InputError, SettingError
+from flashir.errors import ArtefactError, FlashirError, InputError, SettingError
 from flashir.exporting.quantise import rows_of
 from flashir.files.foreign import read_bytes
 
@@ -120,3 +121,33 @@ def test_what_the_file_says_cannot_be_set(tmp_path: Path, artefact: bytes) -> No
         flashir.convert(tmp_path, prefix="net.", verify="package", causal=True)
     with pytest.raises(InputError, match="this is not an exported model of flashir"):
         flashir.convert(tmp_path / "m.safetensors", family="artefact")
+
+
+@pytest.mark.parametrize("host", [None, "hub"])
+def test_labels_and_parameters_come_back(tmp_path: Path, host: str | None) -> None:
+    model = small(predict="tags", labels=2)
+    params = flashir.init(model, seed=3)
+    made = flashir.export(model, tmp_path / "out", params=params, seq_len=16, host=host, labels=("noun", "verb"))
+    converted = flashir.convert(tmp_path / "out")
+    assert converted.family == (host or "artefact")
+    assert flashir.dumps(converted.model) == flashir.dumps(made.plan.graph)
+    for name, array in params.items():
+        np.testing.assert_array_equal(converted.params[name], array)
+    assert flashir.load_checkpoint(converted.save(tmp_path / "saved")).labels == ("noun", "verb")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ir": None}, "no text of a model"),
+        ({"ir": "model"}, "config.json"),
+        ({"id2label": {"1": "noun"}}, "id2label must name the scores"),
+        ({"id2label": ["noun"]}, "id2label must name the scores"),
+    ],
+)
+def test_a_folder_for_the_hub_that_was_edited_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    model = small()
+    config = flashir.export(model, tmp_path / "out", seq_len=16, host="hub").path.with_name("config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(FlashirError, match=said):
+        flashir.convert(tmp_path / "out")
