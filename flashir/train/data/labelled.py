@@ -35,9 +35,11 @@ LABELLED = ("class", "tags")
 SUFFIX = ".jsonl"
 CONTENTS = ("text", "tokens", "features")
 FIELDS = {"class": "label", "tags": "labels"}
-SHAPES = {
-    "class": 'lines such as {"text": "They won the cup.", "label": "sport"}',
-    "tags": 'lines such as {"tokens": ["Ada", "met", "Bob"], "labels": ["NAME", "O", "NAME"]}',
+EXAMPLES = {
+    ("class", "text"): '{"text": "They won the cup.", "label": "sport"}',
+    ("tags", "text"): '{"tokens": ["Ada", "met", "Bob"], "labels": ["NAME", "O", "NAME"]}',
+    ("class", "features"): '{"features": [[0.1, 0.7], [0.3, 0.2]], "label": "sport"}',
+    ("tags", "features"): '{"features": [[0.1, 0.7], [0.3, 0.2]], "labels": ["NAME", "O"]}',
 }
 
 
@@ -161,7 +163,7 @@ def labelled(
     if not problems and not any(name is not None for example in examples for name in example.labels):
         problems.append("no example has a label")
     if problems:
-        raise InputError(listed(problems), where="data", hint=f"give {SHAPES[task]}")
+        raise InputError(listed(problems), where="data", hint=_hint(task, width))
     places = {name: number for number, name in enumerate(names)}
     return Labelled(
         tuple(ids for ids, _ in encoded),
@@ -171,13 +173,18 @@ def labelled(
     )
 
 
+def _hint(task: str, width: int | None) -> str:
+    """A line as the model needs it."""
+    return f"give lines such as {EXAMPLES[task, 'text' if width is None else 'features']}"
+
+
 def label_names(paths: Paths, task: str, width: int | None = None) -> tuple[str, ...]:
     """The names of the labels in files, numbers in their order and before others. Raises InputError."""
     problems: list[str] = []
     examples = _examples(paths, task, width, problems)
     used = {name for example in examples for name in example.labels if name is not None}
     if problems:
-        raise InputError(listed(problems), where="data", hint=f"give {SHAPES[task]}")
+        raise InputError(listed(problems), where="data", hint=_hint(task, width))
     return _sorted(used)
 
 

@@ -120,6 +120,7 @@ def test_features_of_another_width_are_an_error(tmp_path: Path) -> None:
         labelled(file, "class", None, width=2)
     assert "row 1 of its features has 1 number, wanted 2" in caught.value.message
     assert "it has no features" in caught.value.message
+    assert '{"features": ' in caught.value.hint
 
 
 def test_examples_are_held_out_whole_and_equal_ones_together(tmp_path: Path) -> None:
