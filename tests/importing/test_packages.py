@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def test_foreign_parts_of_a_live_module_are_told_all_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_an_exported_step_decodes_the_tokens_of_the_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_an_exported_decoder_gives_the_tokens_of_the_package(tmp_path: Path, split: bool) -> None:
     """Greedily, 40 of them, across the borders of groups; what runs is the artefact alone."""
     need("flash_pytorch")
     import torch
@@ -63,19 +65,49 @@ def test_an_exported_step_decodes_the_tokens_of_the_package(tmp_path: Path) -> N
 
     module = FLASHTransformer(num_tokens=64, dim=32, depth=2, group_size=8, query_key_dim=16, causal=True)
     module = experiment("draw").randomised(module, 5)
-    made = flashir.convert(module)
-    flashir.export(made.model, tmp_path / "out", target="onnx:cpu", params=made.params, decode=True)
-    prefill, step = (ort.InferenceSession(tmp_path / "out" / f"{name}.onnx") for name in ("prefill", "step"))
+    converted = flashir.convert(module)
+    flashir.export(converted.model, tmp_path / "out", "onnx:cpu", converted.params, decode=True, split=split)
+    extend = in_two_parts(tmp_path / "out") if split else in_one(tmp_path / "out" / "decoder.onnx")
     ids = [3, 1, 4, 1, 5]
-    results = prefill.run(None, {"input_ids": np.array([ids]), "lengths": np.array([len(ids)])})
+    logits, states = extend(ids, 0, ())
     for _ in range(40):
         with torch.no_grad():
             wanted = int(module(torch.tensor([ids]))[0, -1].argmax())
-        token = int(results[0].argmax())
+        token = int(logits.argmax())
         assert token == wanted
         ids.append(token)
-        states = dict(zip((each.name for each in step.get_inputs()[1:]), results[1:], strict=True))
-        results = step.run(None, {"input_ids": np.array([token]), **states})
+        logits, states = extend([token], len(ids) - 1, states)
+
+
+Extend = Callable[[list[int], int, Sequence[Any]], tuple[Any, Sequence[Any]]]
+"""Tokens, the position of the first, states -> logits of the last, states."""
+
+
+def in_one(file: Path) -> Extend:
+    session = ort.InferenceSession(file)
+    held = session.get_inputs()[2:]
+
+    def extend(ids: list[int], first: int, states: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        states = states or [np.zeros([1, *state.shape[1:]], np.float32) for state in held]
+        feeds = {"input_ids": np.array([ids]), "position_ids": np.arange(first, first + len(ids))[None]}
+        logits, *states = session.run(None, feeds | dict(zip((state.name for state in held), states, strict=True)))
+        return logits, states
+
+    return extend
+
+
+def in_two_parts(folder: Path) -> Extend:
+    prefill, step = (ort.InferenceSession(folder / f"{name}.onnx") for name in ("prefill", "step"))
+    names = [state.name for state in step.get_inputs()[1:]]
+
+    def extend(ids: list[int], first: int, states: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        if states:
+            logits, *states = step.run(None, {"input_ids": np.array(ids), **dict(zip(names, states, strict=True))})
+        else:
+            logits, *states = prefill.run(None, {"input_ids": np.array([ids]), "lengths": np.array([len(ids)])})
+        return logits, states
+
+    return extend
 
 
 @pytest.mark.slow
