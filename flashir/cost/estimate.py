@@ -199,7 +199,8 @@ class _Walk:
         traffic = work.moved / bandwidth
         arithmetic = padded + vector
         total = max(arithmetic, traffic) + (1 - target.overlap) * min(arithmetic, traffic)
-        slower = target.number(f"slowdown.{kernel.nodes[0].op}")
+        nodes = kernel.nodes if target.fuses else kernel.nodes[:1]  # without fusion, the rest is a product's epilogue
+        slower = max((target.number(f"slowdown.{node.op}") for node in nodes), default=1.0)
         mapped = 0.0 if target.fuses else min(slower, 1.0) * work.fresh / target.fresh
         seconds[MATRIX] += times * useful
         seconds[WASTE] += times * (padded - useful)

@@ -66,8 +66,8 @@ class Target:
             library for the product; OpenVINO fuses with products alone.
         recomputes: whether a training step recomputes values that do not fit in memory.
         all_reduce: bytes per second of an all-reduce over all devices.
-        slowdown: per op, a factor on the time of a kernel that begins with it. For `scan`, the number of passes over
-            what it slices and stacks, in addition to its body.
+        slowdown: per op, a factor on the time of a kernel with it; of a target that does not fuse, of a kernel that
+            begins with it. For `scan`, the number of passes over what it slices and stacks, in addition to its body.
         call: seconds of overhead per run.
         fill: the cost of packing operands and storing results of products, as a number of further rows and columns that
             the operands m n and k n count as.

@@ -68,6 +68,7 @@ def test_the_compiled_program_does_not_grow_either() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.grid  # it takes times, which other work disturbs
 def test_time_to_compile_by_depth() -> None:
     from flashir_jax.experiments.depth import Sizes, measure
 

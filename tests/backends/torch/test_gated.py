@@ -150,17 +150,18 @@ def test_the_core_means_what_its_layer_does() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_with_the_core_has_the_results_and_gradients_of_its_parts() -> None:
-    model = layer()
-    ids = torch.tensor(tokens(model, 2, 70)[0])
-    made = []
-    for device in ("h100", "cpu"):
+def test_a_model_with_the_core_has_the_results_and_gradients_of_its_parts_in_float32() -> None:
+    """But for the scale of positions, one number in which the gradients of all tokens cancel."""
+    results = []
+    for dtype, device in (("bfloat16", "h100"), ("float32", "cpu")):
+        model = layer(dtype)
         net = module(Lowering.of(f"torch:{device}").run(model), unit(model))
-        logits = net(ids)
+        logits = net(torch.tensor(tokens(model, 2, 70)[0]))
         logits.float().square().mean().backward()
-        made.append([logits.detach(), *(parameter.grad for _, parameter in sorted(net.named_parameters()))])
-    for got, wanted in zip(*made, strict=True):
-        assert relative_error(got.double().numpy(), wanted.double().numpy()) < 5e-2
+        gradients = (parameter.grad for _, parameter in sorted(net.named_parameters()) if parameter.ndim)
+        results.append([logits.detach(), *gradients])
+    for got, wanted in zip(*results, strict=True):
+        assert relative_error(got.double().numpy(), wanted.double().numpy()) < 2e-2
 
 
 def test_the_core_and_the_kernel_of_the_attention_agree() -> None:
