@@ -123,6 +123,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+@pytest.mark.grid
 def test_every_stage_is_rehearsed(tmp_path: Path) -> None:
     """As on a card but for the sizes, one process a stage."""
     lines: list[str] = []
