@@ -21,7 +21,7 @@ from flashir.exporting.hub import HUB, hub_target, hub_writer, refuse_for_hub
 from flashir.exporting.quantise import TOLERANCE as GROWTH
 from flashir.exporting.quantise import Comparison
 from flashir.exporting.writers import decoder_writer, model_writer
-from flashir.generation.sampling import not_whole
+from flashir.generation.sampling import bad_ends
 from flashir.ir import Graph
 from flashir.models.checkpoint import TOKENIZER
 from flashir.models.end_tokens import CONFIGS, Reading
@@ -196,7 +196,7 @@ def _tokenizer(
     if ends is None:
         return beside, () if beside is None else beside.ends
     ends = tuple(ends)
-    if problems := [problem for end in ends for problem in not_whole("an end", end)]:
+    if problems := bad_ends(ends):
         raise SettingError(problems)
     return None if beside is None else beside.ending(ends), ends
 

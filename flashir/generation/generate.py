@@ -27,7 +27,7 @@ from flashir.errors import Faults, InputError, SettingError, TargetError, option
 from flashir.execution.prepare import prepare
 from flashir.generation.calls import Calls, OneGraph, calls_of
 from flashir.generation.prompts import Prompts, checked
-from flashir.generation.sampling import Sampling, SplitMix64, not_whole
+from flashir.generation.sampling import Sampling, SplitMix64, bad_ends, not_whole
 from flashir.ir import Graph
 from flashir.machine.device import available_device
 from flashir.machine.memory import gigabytes
@@ -323,7 +323,7 @@ def generate(
 
 def _check_numbers(tokens: int, ends: Sequence[int]) -> None:
     """Raise SettingError if a number is invalid."""
-    if problems := [*not_whole("tokens", tokens), *(problem for end in ends for problem in not_whole("an end", end))]:
+    if problems := [*not_whole("tokens", tokens), *bad_ends(ends)]:
         raise SettingError(problems)
 
 

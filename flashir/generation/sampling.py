@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Integral
@@ -23,6 +24,11 @@ def not_whole(name: str, value: object, *, least: int = 0) -> list[str]:
     if not isinstance(value, Integral) or isinstance(value, bool):
         return [f"{name} must be a whole number, got {value!r}"]
     return [] if int(value) >= least else [f"{name} must be at least {least}, got {value}"]
+
+
+def bad_ends(ends: Iterable[object]) -> list[str]:
+    """Problems of the ids of tokens that end a text; empty if all are valid."""
+    return [problem for end in ends for problem in not_whole("an end", end)]
 
 
 class SplitMix64:

@@ -94,7 +94,7 @@ def _residual(reading: Reading, x: str, out: Linear) -> tuple[bool, str]:
 def _columns(
     reading: Reading, match: Match, linears: tuple[Linear, Linear], attention: Attention
 ) -> tuple[slice, slice, slice]:
-    """The columns of the gate, of v, and of what queries and keys are made of. Raises ArtefactError."""
+    """The columns of the gate, of v, and of the source of queries and keys. Raises ArtefactError."""
     hidden, keys = linears
     wide = _silu(reading.seen[hidden.name])
     e, s = attention.v.shape[-1], attention.heads["quad_q"].shape[-1]

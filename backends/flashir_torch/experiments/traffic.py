@@ -232,7 +232,7 @@ def _without_content(value: Any) -> Any:
 
 
 def _saved(forward: fx.GraphModule, parameters: int) -> int:
-    """The bytes of what the forward graph returns beside its result, without parameters, its first operands."""
+    """The bytes that the forward graph returns beside its result, without parameters, its first operands."""
     nodes = list(forward.graph.nodes)
     outputs, own = dict.fromkeys(nodes[-1].args[0][1:]), set(nodes[:parameters])
     tensors = [each.meta["val"] for each in outputs if isinstance(each, fx.Node) and each not in own]

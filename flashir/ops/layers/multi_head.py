@@ -88,7 +88,7 @@ def multi_head(
 
 
 def projected(b: Builder, read: Value, p: Params) -> tuple[Value, ...]:
-    """q, k, v of all heads concatenated, [b, t, d] each, of what the layer reads."""
+    """q, k, v of all heads concatenated, [b, t, d] each, from the input of the layer."""
     d = width_of(read.type)
     qkv = b.dense(read, p["qkv.weight"], p["qkv.bias"])
     return b.results("split", qkv, axis=-1, sizes=(d, d, d))

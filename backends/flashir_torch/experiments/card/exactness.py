@@ -27,7 +27,7 @@ LEARNED = ("pre", "shift", "gamma", "beta", "bias")
 
 RUNS = 5
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1.5e-2}
-"""Of the norm of the difference, relative to the norm of what is wanted."""
+"""The norm of the difference, relative to the norm of the reference."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def poisoned() -> Iterator[None]:
 
 
 def errors(core: Core, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
-    """How far the kernels are off, by result and gradient: the norm of the difference over that of what is wanted."""
+    """How far the kernels are off, by result and gradient: the norm of the difference over that of the reference."""
     operands, d_out = core.operands(dtype), core.gradient(dtype)
     wanted = results(core.parts(), [x.double() for x in operands], d_out.double())
     with poisoned():
