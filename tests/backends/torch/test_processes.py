@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[3]
 LOSSES = 1e-5
 
 
-def torchrun(count: int, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def torchrun(count: int, given: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
     file = Path(given["out"]) / "task.json"
     file.write_text(json.dumps(given))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, worker.__file__, str(file)], capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT
@@ -93,7 +93,8 @@ def test_two_go_on_from_where_one_stopped_and_one_from_where_two_did(tmp_path: P
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_that_dies_stops_the_others_and_is_named(rank: int, tmp_path: Path) -> None:
     start = monotonic()
-    ended = torchrun(2, task(small(), tmp_path / "out", dies=rank))
+    looks_late = "--monitor-interval=5"  # torchrun ends the other process as soon as it sees the first one dead
+    ended = torchrun(2, task(small(), tmp_path / "out", dies=rank), looks_late)
     assert monotonic() - start < 90
     assert ended.returncode
     told = " ".join(ended.stderr.split())
