@@ -24,6 +24,7 @@ import numpy.typing as npt
 from msgspec import Meta
 from safetensors.numpy import save
 
+from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError
 from flashir.files.atomic import UNFINISHED, atomic_write, expect_digest, in_folder, locked, sha256
 from flashir.files.foreign import parse_json, read_bytes
@@ -91,10 +92,10 @@ def write(
     params: Mapping[str, npt.NDArray[Any]],
     stacks: Mapping[str, Stack],
     metadata: Mapping[str, str],
-    notes: tuple[str, ...] = (),
-    check: Callable[[Path], object] | None = None,
-) -> Path:
-    """Write an artefact atomically. Returns the path of its `model.jax`.
+    notes: tuple[str, ...],
+    check: Callable[[Path], tuple[str, ...]],
+) -> Written:
+    """Write an artefact atomically.
 
     Args:
         out: the folder; created if missing.
@@ -102,12 +103,13 @@ def write(
         params: parameters by full name.
         stacks: the stacked parameters of the functions.
         metadata, notes: see Manifest.
-        check: called with the temporary main file in the same folder; an exception prevents the commit.
+        check: called with the temporary main file in the same folder; returns a line for each check that it passed. An
+            exception prevents the commit.
 
     Raises:
         ArtefactError: the files cannot be written; also the errors of `check`.
     """
-    path = out / MAIN_FILE
+    path, checks = out / MAIN_FILE, list[str]()
     with in_folder(out), locked(out):
         try:
             weights = save({name: np.asarray(array, order="C") for name, array in params.items()})
@@ -121,10 +123,10 @@ def write(
             )
             manifest = msgspec.structs.replace(manifest, sha256=manifest.digest())
             content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-            atomic_write(path, lambda file: file.write(content), check=check)
+            atomic_write(path, lambda file: file.write(content), check=lambda file: checks.extend(check(file)))
         finally:
             _sweep(out)
-    return path
+    return Written(path, tuple(checks), tuple(out / name for name in manifest.files()))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Verified
+from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Written
 from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError
 from flashir.execution.native import Settled
@@ -129,7 +129,7 @@ class JaxBackend:
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
-    ) -> Path:
+    ) -> Written:
         """Write `out/model.jax`, and the files of the function and the parameters. See Exporter.
 
         The function is exported for the platform of the device and for cpu, so that it can be checked anywhere.
@@ -139,6 +139,8 @@ class JaxBackend:
         from flashir_jax.devices import platform_of
         from flashir_jax.export import exported, particulars
         from flashir_jax.functions import function
+        from flashir_jax.stored import read
+        from flashir_jax.verify import verify
 
         apply = function(graph)
         platforms = tuple(dict.fromkeys((platform_of(self.device), "cpu")))
@@ -150,18 +152,14 @@ class JaxBackend:
             functions = dict.fromkeys(platforms, exported(apply, platforms))
         about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
 
-        def examine(path: Path) -> None:
+        def examine(path: Path) -> tuple[str, ...]:
+            loaded = read(path)
+            lines = verify(loaded, self.devices())
             if check is not None:
-                check(self.load(path, "cpu")[1])
+                check(loaded.session("cpu"))
+            return lines
 
         return write(out, functions, params, apply.parameters, about, particulars(graph), check=examine)
-
-    def verify(self, path: Path) -> Verified:
-        """Verify an artefact, and report its content and the platforms it ran on. See Exporter."""
-        need_jax()
-        from flashir_jax.verify import verify
-
-        return verify(_main_file(path), self.devices())
 
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.jax`. See Exporter."""
@@ -172,13 +170,10 @@ class JaxBackend:
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """Load the model of an artefact, and its function with its parameters on the device. See Exporter."""
         need_jax()
-        from flashir_jax.artefact import MODEL, read_manifest
-        from flashir_jax.verify import session
+        from flashir_jax.stored import read
 
-        path = _main_file(path)
-        manifest = read_manifest(path)
-        model = loads(manifest.metadata[MODEL], str(path))
-        return model, session(path, manifest, model, device)
+        loaded = read(_main_file(path))
+        return loaded.model, loaded.session(device)
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model of an artefact and its parameters. See Exporter."""

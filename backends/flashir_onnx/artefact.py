@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError
 from flashir.files.atomic import UNFINISHED, atomic_files, atomic_write, in_folder, locked, unfinished
 from flashir.files.foreign import parse_json
@@ -41,8 +42,8 @@ class Part:
     metadata: Mapping[str, str]
 
 
-def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Path]], object] | None = None) -> Path:
-    """Write and verify an artefact, and then commit it. Returns the path of its `model.onnx`.
+def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Path]], object] | None = None) -> Written:
+    """Write and verify an artefact, and then commit it.
 
     The name of the data file contains its digest, so writing it does not affect an existing artefact. Renaming
     model.onnx commits everything: the files that it names are on disk by then, at worst under temporary names, which
@@ -57,19 +58,21 @@ def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Pa
     Raises:
         ArtefactError: the files cannot be written, or ONNX rejects a model; also the errors of `check`.
     """
+    checks: dict[str, tuple[str, ...]] = {}
+
+    def examine(files: Mapping[str, Path]) -> None:
+        checks.update({name: verify(file) for name, file in files.items()})
+        if check is not None:
+            check(files)
+
+    path = out / MODEL_FILE
     with in_folder(out), locked(out):
         try:
-
-            def examine(files: Mapping[str, Path]) -> None:
-                for file in files.values():
-                    verify(file)
-                if check is not None:
-                    check(files)
-
             atomic_files(out, _contents(parts, out), examine)
+            further = [f"{name}: {checks[name][0]}" for name in named(path)]
+            return Written(path, (*checks[MODEL_FILE], *further), _beside(path))
         finally:
             _sweep(out)
-    return out / MODEL_FILE
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
@@ -100,7 +103,7 @@ def named(path: Path) -> dict[str, str]:
     return _parts(properties(parsed_file(path)), path)
 
 
-def beside(path: Path) -> tuple[Path, ...]:
+def _beside(path: Path) -> tuple[Path, ...]:
     """The other files of the artefact of a model.onnx: parts, then data files. Without verification."""
     model = parsed_file(path)
     return tuple(path.with_name(name) for name in (*_parts(properties(model), path), *sorted(data_files(model, path))))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flashir.backends.decoding import Decoding, Extending
-from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Verified
+from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Written
 from flashir.errors import ArtefactError
 from flashir.ir import Graph, Node, TensorType, dumps, loads
 from flashir.transforms.pipeline import Pass
@@ -123,7 +123,7 @@ class OnnxBackend:
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
-    ) -> Path:
+    ) -> Written:
         """Write `out/model.onnx`, and a data file if the weights are large. See Exporter."""
         from flashir_onnx.artefact import MODEL_FILE, Part, write
         from flashir_onnx.emit import emit, result_names
@@ -145,7 +145,7 @@ class OnnxBackend:
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[..., object] | None = None,
-    ) -> Path:
+    ) -> Written:
         """Write `model.onnx`, the files of the decoder and their shared data file. See DecoderExporter."""
         from flashir_onnx.artefact import write
         from flashir_onnx.decoder import examining, parts
@@ -166,15 +166,6 @@ class OnnxBackend:
         from flashir_onnx.stored import stored
 
         return stored(_main_file(path))
-
-    def verify(self, path: Path) -> Verified:
-        """Check a model.onnx and its parts with ONNX's checker and shape inference. See Exporter."""
-        from flashir_onnx.artefact import beside, named
-        from flashir_onnx.verify import verify
-
-        path = _main_file(path)
-        parts = [f"{name}: {verify(path.with_name(name)).checks[0]}" for name in named(path)]
-        return Verified((*verify(path).checks, *parts), beside(path))
 
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.onnx`. See Exporter."""

@@ -9,15 +9,14 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, NodeProto, checker, shape_inference
 
-from flashir.backends.protocols import Verified
 from flashir.errors import ArtefactError
 
 SLOW = frozenset(("Einsum",))
 """Operators that runtimes execute slowly or not at all; lowering removes them."""
 
 
-def verify(path: Path) -> Verified:
-    """Check an ONNX file with the checker and the shape inference of ONNX.
+def verify(path: Path) -> tuple[str, ...]:
+    """Check an ONNX file with the checker and the shape inference of ONNX. Returns a line for each check.
 
     Both are needed, and both look into functions. Only the checker finds unknown operators and attributes. Only strict
     inference with data propagation finds wrong declared shapes.
@@ -35,12 +34,10 @@ def verify(path: Path) -> Verified:
     if slow := sorted({node.op_type for node in nodes} & SLOW):
         raise ArtefactError(f"the model has {' and '.join(slow)} nodes, which runtimes execute slowly", where="onnx")
     opset = next(imported.version for imported in model.opset_import if not imported.domain)
-    return Verified(
-        (
-            f"ONNX checker: opset {opset}, {len(nodes)} nodes, {len(model.functions)} functions",
-            "ONNX shape inference: strict, types checked",
-            "no Einsum",
-        )
+    return (
+        f"ONNX checker: opset {opset}, {len(nodes)} nodes, {len(model.functions)} functions",
+        "ONNX shape inference: strict, types checked",
+        "no Einsum",
     )
 
 

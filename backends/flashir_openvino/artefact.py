@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError
 from flashir.files.atomic import atomic_files, in_folder, locked, sha256
 from flashir.files.foreign import parse_json, read_bytes
@@ -31,20 +32,26 @@ LARGEST = 2**28
 _SEAL = re.compile(rb"\n<!-- flashir\.sha256=([0-9a-f]{64}) -->\n\Z")
 
 
-def write(model: Model, metadata: Mapping[str, str], out: Path, check: Callable[[Path], object]) -> Path:
-    """Write and check an artefact, and then commit it. Returns the path of its `model.xml`.
+def write(model: Model, metadata: Mapping[str, str], out: Path, check: Callable[[Path], tuple[str, ...]]) -> Written:
+    """Write and check an artefact, and then commit it.
+
+    Args:
+        model: the model.
+        metadata: the metadata of the artefact.
+        out: the folder; created if missing.
+        check: called with a temporary model.xml; returns a line for each check that it passed.
 
     Raises:
-        ArtefactError: the files cannot be written; also the errors of `check`, which gets a temporary model.xml.
+        ArtefactError: the files cannot be written; also the errors of `check`.
     """
     model.set_rt_info(json.dumps(dict(metadata)), KEY)
     with in_folder(out), locked(out), TemporaryDirectory() as folder:
         xml, data = serialised(model, Path(folder))
         content = xml.read_bytes()
         xml.write_bytes(content + f"\n<!-- flashir.sha256={_digest(content, data)} -->\n".encode())
-        check(xml)
+        checks = check(xml)
         atomic_files(out, {DATA_FILE: _copy(data), MODEL_FILE: _copy(xml)})
-    return out / MODEL_FILE
+    return Written(out / MODEL_FILE, checks, (out / DATA_FILE,))
 
 
 def read(path: Path) -> tuple[Model, dict[str, str]]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from flashir.backends.protocols import Params, Run, StepFn, Verified
+from flashir.backends.protocols import Params, Run, StepFn, Written
 from flashir.ir import Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir.version import __version__
 from flashir_onnx import OnnxBackend
 from flashir_openvino.narrow_masks import NarrowMasks
 from flashir_openvino.runtime import device_names, installed
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 EMITTING = OnnxBackend().portable()
 """What emits graphs for OpenVINO. See docs/decisions/072."""
@@ -76,7 +79,7 @@ class OpenVinoBackend:
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
-    ) -> Path:
+    ) -> Written:
         """Write `out/model.xml` and `out/model.bin`, which OpenVINO reads without flashir. See Exporter."""
         installed()
         from flashir_onnx.emit import result_names
@@ -85,20 +88,14 @@ class OpenVinoBackend:
 
         about = {**metadata, MODEL: dumps(model), "flashir.version": __version__}
 
-        def examine(path: Path) -> None:
+        def examine(path: Path) -> tuple[str, ...]:
+            graph, stored = self._read(path)
+            lines = (f"OpenVINO {installed()} reads it: {len(stored.get_ops())} operations",)
             if check is not None:
-                check(self.load(path, "cpu")[1])
+                check(self._session(graph, stored, "cpu"))
+            return lines
 
         return write(read(graph, params, result_names(model)), about, out, examine)
-
-    def verify(self, path: Path) -> Verified:
-        """Verify the digest of both files, and read them with OpenVINO. See Exporter."""
-        from flashir_openvino.artefact import read
-
-        path = _main_file(path)
-        model, _ = read(path)
-        count = len(model.get_ops())
-        return Verified((f"OpenVINO {installed()} reads it: {count} operations",), (path.with_suffix(".bin"),))
 
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.xml`. See Exporter."""
@@ -108,24 +105,29 @@ class OpenVinoBackend:
 
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """Verify an artefact, and return its model and the compiled artefact. See Exporter."""
-        from flashir.planning.plan import compute_type
-        from flashir_openvino.artefact import MODEL, read
-        from flashir_openvino.session import Session
-
-        stored, about = read(_main_file(path))
-        model = loads(about[MODEL], str(path))
-        return model, Session(stored, model, device, compute_type(model))
+        model, stored = self._read(_main_file(path))
+        return model, self._session(model, stored, device)
 
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model from the metadata of model.xml, and its parameters from the constants. See Exporter."""
         from flashir_onnx.stored import recovered
+
+        model, stored = self._read(_main_file(path))
+        constants = (node for node in stored.get_ops() if node.get_type_name() == "Constant")
+        arrays = {node.get_friendly_name(): node.data for node in constants}
+        return model, recovered(model, arrays, str(path))
+
+    def _read(self, path: Path) -> tuple[Graph, Model]:
         from flashir_openvino.artefact import MODEL, read
 
-        model, about = read(_main_file(path))
-        constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
-        arrays = {node.get_friendly_name(): node.data for node in constants}
-        graph = loads(about[MODEL], str(path))
-        return graph, recovered(graph, arrays, str(path))
+        stored, about = read(path)
+        return loads(about[MODEL], str(path)), stored
+
+    def _session(self, model: Graph, stored: Model, device: str) -> Run:
+        from flashir.planning.plan import compute_type
+        from flashir_openvino.session import Session
+
+        return Session(stored, model, device, compute_type(model))
 
 
 def _main_file(path: Path) -> Path:

@@ -12,19 +12,19 @@ from typing import BinaryIO
 import torch
 from torch.export import ExportedProgram
 
-from flashir.backends.protocols import Run
+from flashir.backends.protocols import Run, Written
 from flashir.files.atomic import atomic_write
 from flashir_torch.archive import seal, unbroken
 from flashir_torch.stored import read
-from flashir_torch.verify import examined
+from flashir_torch.verify import verify
 
 MAIN_FILE = "model.pt2"
 
 
 def write(
     program: ExportedProgram, metadata: Mapping[str, str], out: Path, check: Callable[[Run], object] | None = None
-) -> Path:
-    """Write and verify an artefact, and then commit it. Returns the path of its `model.pt2`.
+) -> Written:
+    """Write and verify an artefact, and then commit it.
 
     Raises:
         ArtefactError: the file cannot be written or read back; also the errors of `check`.
@@ -35,12 +35,14 @@ def write(
             torch.export.save(program, sink, extra_files=dict(metadata))
         seal(file)
 
+    checks: list[str] = []
+
     def examine(unfinished: Path) -> None:
         loaded = read(unfinished)
-        examined(loaded, unfinished)
+        checks.extend(verify(loaded))
         if check is not None:
             check(loaded.session("cpu"))
 
     path = out / MAIN_FILE
     atomic_write(path, fill, check=examine)
-    return path
+    return Written(path, tuple(checks))

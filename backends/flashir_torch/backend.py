@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Verified
+from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Written
 from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError
 from flashir.execution.native import Settled
@@ -143,7 +143,7 @@ class TorchBackend:
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
-    ) -> Path:
+    ) -> Written:
         """Write `out/model.pt2` with `torch.export`, for any batch and length. See Exporter.
 
         It is exported and checked on the CPU; `load` moves it to a device.
@@ -156,13 +156,6 @@ class TorchBackend:
         about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
         program = exported(without_loops(model, graph, self), params)
         return write(program, about, out, check)
-
-    def verify(self, path: Path) -> Verified:
-        """Verify the digest and the content of the archive, and run the program at the smallest sizes. See Exporter."""
-        need_torch()
-        from flashir_torch.verify import verify
-
-        return verify(_main_file(path))
 
     def metadata(self, path: Path) -> dict[str, str]:
         """The extra files of `model.pt2`. See Exporter."""

@@ -175,10 +175,17 @@ class Trainable(Backend, Protocol):
 
 
 @dataclass(frozen=True)
-class Verified:
-    """A line of text for each check that an artefact passed, and its files besides the main one."""
+class Written:
+    """An artefact that an export wrote.
 
-    checks: tuple[str, ...]
+    Args:
+        path: its main file.
+        checks: a line for each check of its format that it passed.
+        beside: its other files.
+    """
+
+    path: Path
+    checks: tuple[str, ...] = ()
     beside: tuple[Path, ...] = ()
 
 
@@ -197,10 +204,11 @@ class Exporter(Backend, Protocol):
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[[Run], object] | None = None,
-    ) -> Path:
-        """Write an artefact atomically into the folder `out`, and return its main file.
+    ) -> Written:
+        """Write an artefact atomically into the folder `out`.
 
-        It is verified before it replaces an old artefact, which stays unchanged if anything fails.
+        It is checked with the tools of its format before it replaces an old artefact, which stays unchanged if anything
+        fails.
 
         Args:
             model: the settled model at the level of blocks; its text is stored in the artefact.
@@ -215,10 +223,6 @@ class Exporter(Backend, Protocol):
             ParameterError: a parameter does not fit the dtype that it is written in.
             ArtefactError: the files cannot be written, or do not pass the checks of the format.
         """
-        ...
-
-    def verify(self, path: Path) -> Verified:
-        """Check an artefact with the tools of its format, as `export` does. Raises ArtefactError."""
         ...
 
     def metadata(self, path: Path) -> dict[str, str]:
@@ -269,7 +273,7 @@ class DecoderExporter(Exporter, Protocol):
         out: Path,
         metadata: Mapping[str, str],
         check: Callable[..., object] | None = None,
-    ) -> Path:
+    ) -> Written:
         """Write a model and its decoder atomically, with shared weights.
 
         Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashir.arguments import typed
+from flashir.backends.protocols import Written
 from flashir.backends.registry import having
 from flashir.backends.training import Batch
 from flashir.backends.versioned import Versioned
@@ -146,22 +147,21 @@ def export(
     files = {**writer.files, **config}
     metadata = _metadata(ready.plan, None if params is not None else seed, labels, beside, ends)
 
-    def commit() -> Path:
+    def commit() -> Written:
         if not force:
             check_free(folder)  # again, because another export may have finished meanwhile
         tokenizer = {} if beside is None else {TOKENIZER: beside.digest}
         return with_files(folder, files, lambda: writer.write(folder, metadata), tokenizer)
 
-    path = commit() if beside is None else beside.put(folder, commit)
-    verified = writer.verify(path)
+    written = commit() if beside is None else beside.put(folder, commit)
     others = (*files, *((RECORD,) if files else ()), *(() if beside is None else (TOKENIZER,)))
     return Exported(
-        path,
+        written.path,
         ready.plan,
-        checks=(*verified.checks, *check.verdicts),
+        checks=(*written.checks, *check.verdicts),
         notes=_notes(ready.plan),
         quantised=None if comparison is None else comparison.result,
-        files=(path, *verified.beside, *(path.with_name(name) for name in others)),
+        files=(written.path, *written.beside, *(written.path.with_name(name) for name in others)),
         compared=tuple(check.compared),
     )
 

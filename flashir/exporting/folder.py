@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError, option
 from flashir.files.atomic import UNFINISHED, atomic_files, sha256, writing
 from flashir.files.foreign import SMALL, parse_json, read_text
@@ -52,8 +53,8 @@ def json_file(value: object) -> bytes:
 
 
 def with_files(
-    out: Path, files: Mapping[str, bytes], commit: Callable[[], Path], others: Mapping[str, str] | None = None
-) -> Path:
+    out: Path, files: Mapping[str, bytes], commit: Callable[[], Written], others: Mapping[str, str] | None = None
+) -> Written:
     """Write files into a folder, and `commit` what they belong to. All are on disk before `commit`, named after it.
 
     Files of an earlier export that this one does not replace are removed at the end.
@@ -61,10 +62,10 @@ def with_files(
     Args:
         out: the folder.
         files: the files for a host, by name; if there are any, RECORD is written too.
-        commit: writes the artefact, and returns its main file.
+        commit: writes the artefact.
         others: the digests of further files for the host which `commit` or its caller writes.
     """
-    earlier, committed = _recorded(out), list[Path]()
+    earlier, committed = _recorded(out), list[Written]()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} | dict(others or {})
     record = {RECORD: json_file({"schema": 1, "files": digests})} if files else {}
     writers = {name: partial(_write, content) for name, content in {**files, **record}.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from flashir.backends.decoding import extending
 from flashir.backends.hosting import HubBackend
-from flashir.backends.protocols import Verified
+from flashir.backends.protocols import Written
 from flashir.backends.registry import having
 from flashir.errors import SettingError, TargetError, option
 from flashir.execution.prepare import Prepared
@@ -67,11 +67,11 @@ def hub_writer(
         CARD: _card(ready, check, labels, training).encode(),
     }
 
-    def put(out: Path, _: Mapping[str, str]) -> Path:
+    def put(out: Path, _: Mapping[str, str]) -> Written:
         write(out / WEIGHTS, ready.params, {"format": "pt"})
-        return out / WEIGHTS
+        return Written(out / WEIGHTS)
 
-    return Writer(put, lambda _: Verified(()), files)
+    return Writer(put, files)
 
 
 def _compare(ready: Prepared, check: Check, max_len: int | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flashir.backends.decoding import Extending, decoding, extending
 from flashir.backends.hosting import Hosting
-from flashir.backends.protocols import Backend, DecoderExporter, Exporter, Verified
+from flashir.backends.protocols import Backend, DecoderExporter, Exporter, Written
 from flashir.backends.registry import having
 from flashir.errors import SettingError, TargetError, either
 from flashir.execution.prepare import Prepared
@@ -22,13 +22,11 @@ class Writer:
     """Writes an artefact.
 
     Args:
-        write: (folder, metadata) -> the main file, which is checked before it is committed.
-        verify: main file -> the checks of its format that it passed, and the files that were written with it.
+        write: (folder, metadata) -> the artefact, which is checked before it is committed.
         files: the further files of the artefact by name, which are committed with it.
     """
 
-    write: Callable[[Path, Mapping[str, str]], Path]
-    verify: Callable[[Path], Verified]
+    write: Callable[[Path, Mapping[str, str]], Written]
     files: Mapping[str, bytes]
 
 
@@ -38,10 +36,10 @@ def model_writer(ready: Prepared, check: Check, target: str) -> Writer:
     if not isinstance(backend, Exporter):
         raise TargetError(f"the backend {backend.name!r} cannot export", where=target)
 
-    def write(out: Path, metadata: Mapping[str, str]) -> Path:
+    def write(out: Path, metadata: Mapping[str, str]) -> Written:
         return backend.export(ready.plan.graph, ready.lowered, ready.params, out, metadata, check)
 
-    return Writer(write, backend.verify, {})
+    return Writer(write, {})
 
 
 def decoder_writer(
@@ -77,10 +75,10 @@ def decoder_writer(
     files = hosting.host_files(graphs, ends, piece_of(model)) if hosting and isinstance(graphs, Extending) else {}
     examine = DecoderCheck(check, graphs.max_len, length, piece_of(model))
 
-    def write(out: Path, metadata: Mapping[str, str]) -> Path:
+    def write(out: Path, metadata: Mapping[str, str]) -> Written:
         return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, metadata, examine)
 
-    return Writer(write, backend.verify, files)
+    return Writer(write, files)
 
 
 def _for_host(host: str, backend: Backend, target: str) -> Hosting:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError, InputError
 from flashir.files.atomic import atomic_write, sha256, unfinished, writing
 from flashir.files.foreign import Shape, guarded, parse_json, read_bytes
@@ -90,7 +91,7 @@ class Beside:
         read = {} if self.reading is None else {READING: json.dumps(self.reading.as_dict())}
         return {DIGEST: self.digest, **ends, **read}
 
-    def put(self, out: Path, commit: Callable[[], Path]) -> Path:
+    def put(self, out: Path, commit: Callable[[], Written]) -> Written:
         """Write the file into the folder of an artefact, commit the artefact, and return the result of `commit`.
 
         The file is on disk under a temporary name before `commit`, and is renamed after it. So a kill leaves either the
@@ -104,7 +105,7 @@ class Beside:
         owned = any((out / name).exists() for name in (MANIFEST, RECIPE))
         if owned and path.exists() and sha256(path) != self.digest:
             raise ArtefactError("it is the tokenizer of another model", where=str(path), hint="choose another folder")
-        committed: list[Path] = []
+        committed: list[Written] = []
         atomic_write(path, lambda file: file.write(self.content), check=lambda _: committed.append(commit()))
         for leftover in unfinished(path):
             with writing(leftover):

@@ -283,14 +283,13 @@ def test_wrong_steps_are_not_committed(tmp_path: Path, monkeypatch: pytest.Monke
     """The check is one of numbers: a step that forgets a little of a state does not pass."""
     plain: Any = OnnxBackend.export_decoder
 
-    def forgetful(self: OnnxBackend, whole: Any, graph: Any, decoding: Any, params: Any, *rest: Any) -> Path:
+    def forgetful(self: OnnxBackend, whole: Any, graph: Any, decoding: Any, params: Any, *rest: Any) -> Any:
         *where, examine = rest
 
         def check(run: Any, prefill: Any, step: Any) -> None:
             examine(run, prefill, lambda ids, kept: (step(ids, kept)[0] * 1.001, kept))
 
-        path: Path = plain(self, whole, graph, decoding, params, *where, check)
-        return path
+        return plain(self, whole, graph, decoding, params, *where, check)
 
     monkeypatch.setattr(OnnxBackend, "export_decoder", forgetful)
     with pytest.raises(ArtefactError, match="differs from the interpreter"):

@@ -29,7 +29,7 @@ MODEL = flash(4, "matmul", depth=1, use_global=False)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One artefact, which tests copy."""
-    return BACKEND.export(MODEL, lowered(MODEL), unit(MODEL), tmp_path_factory.mktemp("whole"), {})
+    return BACKEND.export(MODEL, lowered(MODEL), unit(MODEL), tmp_path_factory.mktemp("whole"), {}).path
 
 
 def refused(path: Path) -> ArtefactError:
