@@ -169,10 +169,11 @@ def compare(
 ) -> None:
     """Train systems with equal parameters on the same rows, and compare them.
 
-    flash has the depth and the width of the settings. Every other system gets the depth, and then the width in steps of
-    8, that bring it closest to the parameters of flash. A task is small by default, and takes minutes. It asks for what
-    the first chunk of a row says, from 0, 1 and 4 chunks away, and shows the share of right answers by distance. A text
-    shows perplexity, also by position.
+    flash has the depth and the width of the settings. Every other system gets the depth, and then the expanded width,
+    that bring it closest to the parameters of flash, and another width where its expanded width would change by more
+    than a third. The table says how far its parameters are from those of flash. A task is small by default, and takes
+    minutes. It asks for what the first chunk of a row says, from 0, 1 and 4 chunks away, and shows the share of right
+    answers by distance. A text shows perplexity, also by position.
 
     The folder contains a run for each system, rate and seed, and comparison.json, .md and .svg for all of them. The
     same command resumes an interrupted comparison; other systems, rates and seeds are added to those in the folder. A

@@ -59,5 +59,5 @@ def build(name: str, settings: Mapping[str, Any]) -> Build:
     return partial(_built, name, {**known[name], **SYSTEMS[name][1]})
 
 
-def _built(name: str, settings: Mapping[str, Any], depth: int, width: int) -> Graph:
-    return built(SYSTEMS[name][0], **{"task": "lm", **settings, "depth": depth, "d_model": width})
+def _built(name: str, settings: Mapping[str, Any], depth: int, width: int, **own: Any) -> Graph:
+    return built(SYSTEMS[name][0], **{"task": "lm", **settings, "depth": depth, "d_model": width, **own})

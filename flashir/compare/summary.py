@@ -10,6 +10,8 @@ from typing import Any
 from flashir.train.metrics import perplexity
 
 BASELINE = "transformer++"
+BUDGET = "flash"
+"""The system whose number of parameters the others are given."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -75,6 +77,7 @@ def table(rows: Rows) -> str:
     """A Markdown table with a line per system: accuracy by distance for a task, perplexity for a text."""
     summed = summaries(rows)
     baseline = next((row["perplexity"] for row in summed if row["name"] == BASELINE and "perplexity" in row), None)
+    budget = next((row["parameters"] for row in summed if row["name"] == BUDGET), None)
     distances = next((list(row["accuracy"]) for row in summed if "accuracy" in row), [])
     head = ["system", "parameters", "layers", "chunk", "rate", "seeds", "train loss"]
     if distances:
@@ -83,7 +86,7 @@ def table(rows: Rows) -> str:
         head += ["perplexity", "least to largest", *([f"against {BASELINE}"] if baseline else [])]
     lines = [[*head, "tokens/s"]]
     for row in summed:
-        cells = [row["name"], f"{row['parameters'] / 1e6:.3f}M", str(row["depth"]), str(row["chunk"] or "-")]
+        cells = [row["name"], _counted(row["parameters"], budget), str(row["depth"]), str(row["chunk"] or "-")]
         if "perplexity" not in row:
             lines.append([*cells, f"diverged: {'; '.join(row['failed'])}", *[""] * (len(lines[0]) - 5)])
             continue
@@ -97,6 +100,11 @@ def table(rows: Rows) -> str:
         lines.append([*cells, f"{row['tokens_per_second']:,.0f}"])
     lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _counted(parameters: int, budget: int | None) -> str:
+    """`60,689 (+1.0%)`: a number of parameters, and how far it is from the budget."""
+    return f"{parameters:,}" if budget in (None, parameters) else f"{parameters:,} ({parameters / budget - 1:+.1%})"
 
 
 def _shares(values: Sequence[float]) -> str:

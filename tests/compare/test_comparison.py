@@ -27,13 +27,19 @@ ROW = {
     "name": "flash", "parameters": 2_000_000, "depth": 4, "chunk": 64, "learning_rate": 1e-3, "seed": 0,
     "last_loss": 2.0, "validation_loss": 1.0, "accuracy": {"0": 0.5, "1": 0.25}, **CURVES,
 }  # fmt: skip
+NAMES = list(systems.SYSTEMS)
 FAILED = {name: ROW[name] for name in ("name", "parameters", "depth", "chunk", "learning_rate", "seed")}
 
 
-def test_all_systems_have_as_many_parameters() -> None:
-    models = systems.shaped(list(systems.SYSTEMS), 4, 128, {"vocab": 256, "chunk": 64, "key_dim": 64, "max_len": 256})
-    counts = {name: parameter_count(graph) for name, graph in models.items()}
-    assert max(counts.values()) < 1.05 * min(counts.values()), counts
+@pytest.mark.parametrize(("depth", "width", "vocab"), [(2, 32, 80), (2, 64, 80), (4, 64, 256), (3, 256, 2048)])
+def test_all_systems_have_as_many_parameters(depth: int, width: int, vocab: int) -> None:
+    settings = {"vocab": vocab, "chunk": 64, "key_dim": 64, "max_len": 256}
+    counts = {name: parameter_count(graph) for name, graph in systems.shaped(NAMES, depth, width, settings).items()}
+    assert all(abs(count - counts["flash"]) < 0.02 * counts["flash"] for count in counts.values()), counts
+
+
+def test_systems_are_what_their_names_say() -> None:
+    models = systems.shaped(NAMES, 2, 64, {"vocab": 256, "chunk": 64, "key_dim": 64, "max_len": 256})
     assert all(node.attrs["chunk"] == 64 for node in models["flash"].walk() if node.op == "flash")
     parts = [next(n for n in models[f"flash {part}-only"].walk() if n.op == "flash") for part in ("local", "global")]
     assert [(node.attrs["use_local"], node.attrs["use_global"]) for node in parts] == [(True, False), (False, True)]
@@ -72,6 +78,11 @@ def test_a_rate_that_diverges_leaves_the_others_and_a_system_that_always_does_ha
     shown = table([ROW, {**lost, "name": "performer"}])
     assert "diverged: rate 1, seed 0: the loss explodes" in shown and "| 0.50 | 0.25 |" in shown
     assert len({line.count("|") for line in shown.splitlines()}) == 1
+
+
+def test_parameters_are_compared_with_those_of_flash() -> None:
+    shown = table([ROW, {**ROW, "name": "performer", "parameters": 2_020_000}])
+    assert "| 2,000,000 |" in shown and "| 2,020,000 (+1.0%) |" in shown
 
 
 def test_perplexity_is_compared_with_that_of_transformer_plus_plus() -> None:

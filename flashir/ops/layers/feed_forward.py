@@ -9,7 +9,7 @@ from flashir.errors import IRError
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Value
 from flashir.ir.limits import LARGEST_SIZE
-from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, number, sample
+from flashir.ir.op import AttrSpec, OpDef, ParamSpec, define_op, integer, number, sample
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import TensorType
 from flashir.ops.layers.blocks import Params, apply_norm, check_tokens, matrix, norm_params, ref_norm, width_of
@@ -18,11 +18,13 @@ from flashir.ops.primitive.elementwise import gelu
 
 FFN: dict[str, AttrSpec] = {
     "expansion": number(4, least=0, doc="h = expansion * d; glu has two thirds of that, and so as many parameters"),
+    "expanded": integer(None, least=1, doc="h itself; overrides the expansion"),
     "norm": NORM,
 }
 SCOPE = "layers/ffn"
 
 Hidden = Callable[[TensorType, float], int]
+"""The hidden width h by an expansion."""
 
 
 def mlp_width(x: TensorType, expansion: float) -> int:
@@ -39,8 +41,10 @@ def glu_width(x: TensorType, expansion: float) -> int:
 
 
 def _infer(hidden: Hidden) -> Callable[..., TensorType]:
-    def infer(x: TensorType, expansion: float, **_: Any) -> TensorType:
+    def infer(x: TensorType, expansion: float, expanded: int | None, **_: Any) -> TensorType:
         check_tokens(x)
+        if expanded is not None:
+            return x
         if not 1 <= width_of(x) * expansion <= LARGEST_SIZE or not hidden(x, expansion):
             raise IRError(
                 f"expansion {expansion} of width {width_of(x)} gives a hidden width of 0, or one that is too large"
@@ -53,8 +57,8 @@ def _infer(hidden: Hidden) -> Callable[..., TensorType]:
 def _params(hidden: Hidden, *inner: str) -> Callable[..., dict[str, ParamSpec]]:
     """The parameters: the norm, the inner layers [d, h], and `down` [h, d]."""
 
-    def params(x: TensorType, expansion: float, norm: str, **_: Any) -> dict[str, ParamSpec]:
-        d, h = width_of(x), hidden(x, expansion)
+    def params(x: TensorType, expansion: float, expanded: int | None, norm: str, **_: Any) -> dict[str, ParamSpec]:
+        d, h = width_of(x), hidden(x, expansion) if expanded is None else expanded
         specs = norm_params(norm, d, "norm.")
         for name, shape in (*((name, (d, h)) for name in inner), ("down", (h, d))):
             specs[f"{name}.weight"] = matrix(*shape)
@@ -95,6 +99,7 @@ def _ref_glu(x: Any, p: Params, norm: str, **_: Any) -> Any:
 _SAMPLES = (
     sample("f32[2, 3, 6]"),
     sample("f32[2, 3, 4]", norm="scale_norm", expansion=2),
+    sample("f32[1, 2, 4]", expanded=5),
     sample("f32[1, 0, 4]"),
 )
 
