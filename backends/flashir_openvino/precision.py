@@ -54,9 +54,7 @@ def widened(graph: Graph) -> Graph:
         wanted = value.type.dtype
         x = b.input(value.name, _in(value.type, {DType.F64: DType.F32}))
         values[value] = x if x.type.dtype is wanted else b.cast(x, dtype=wanted)
-    for node in inside.nodes:
-        operands = [None if value is None else values[value] for value in node.inputs]
-        values |= zip(node.outputs, b.insert(node.op, operands, node.attrs, node.region), strict=True)
+    b.inline(inside.nodes, values)
     results = [values[value] for value in inside.outputs]
     return b.finish(*(b.cast(x, dtype=DType.F32) if x.type.dtype is DType.F64 else x for x in results))
 

@@ -38,10 +38,10 @@ def _define(name: str, **attrs: Any) -> OpDef:
         OpDef(
             name,
             ("x",),
-            lambda x, **_: x,
-            lambda x, **_: np.sin(x) + 1,
-            elementwise(1),
-            (sample("f32[2, 3, 4]"),),
+            infer=lambda x, **_: x,
+            ref=lambda x, **_: np.sin(x) + 1,
+            cost=elementwise(1),
+            samples=(sample("f32[2, 3, 4]"),),
             attrs=attrs,
             decompose=decompose,
         )

@@ -67,10 +67,10 @@ define_op(
     OpDef(
         "msr",
         ("x",),
-        lambda x, *, heads, **_: infer_heads(x, heads=heads, rope=True),
-        _reference,
-        None,  # what its decomposition adds up to
-        tuple(
+        infer=lambda x, *, heads, **_: infer_heads(x, heads=heads, rope=True),
+        ref=_reference,
+        cost=None,  # what its decomposition adds up to
+        samples=tuple(
             sample(f"f32[2, {t}, 12]", heads=3, tile=tile, cumsum=kind)
             for t, tile in ((7, 3), (6, 16), (0, 16))
             for kind in ("scan", "matmul")

@@ -108,10 +108,10 @@ chunk_means = define_op(
     OpDef(
         "chunk_means",
         ("x", "documents?"),
-        _infer_means,
-        _ref_means,
-        per_input(1),
-        tuple(
+        infer=_infer_means,
+        ref=_ref_means,
+        cost=per_input(1),
+        samples=tuple(
             sample(f"f32[2, {t}, 4]", *documents, chunk=chunk, causal=causal)
             for t, chunk, *documents in (
                 *((7, 3), (6, 3), (2, 5), (0, 3)),
@@ -176,10 +176,14 @@ rope_of_chunks = define_op(
     OpDef(
         "rope_of_chunks",
         ("x",),
-        _infer_middle,
-        _ref_middle,
-        elementwise(6),
-        (sample("f32[2, 3, 4, 6]", chunk=3), sample("f32[1, 2, 3, 4]", chunk=1), sample("f32[1, 2, 0, 4]", chunk=2)),
+        infer=_infer_middle,
+        ref=_ref_middle,
+        cost=elementwise(6),
+        samples=(
+            sample("f32[2, 3, 4, 6]", chunk=3),
+            sample("f32[1, 2, 3, 4]", chunk=1),
+            sample("f32[1, 2, 0, 4]", chunk=2),
+        ),
         attrs={"chunk": integer(least=1)},
         decompose=_decompose_middle,
         stream=StreamingRule(_middle_step),

@@ -151,10 +151,10 @@ gated_mixed_attention = define_op(
     OpDef(
         "gated_mixed_attention",
         ("pre", "shift", "gamma", "beta", "bias", "sin", "cos"),
-        _infer,
-        _ref,
-        _cost,
-        _samples(),
+        infer=_infer,
+        ref=_ref,
+        cost=_cost,
+        samples=_samples(),
         attrs={
             "chunk": integer(least=1, doc="tokens that attend to each other quadratically"),
             "causal": flag(True),

@@ -234,10 +234,10 @@ linear_attention = define_op(
     OpDef(
         "linear_attention",
         ("q", "k", "v", "visible?", "weights?", "documents?", "decay?"),
-        _infer_linear,
-        _ref_linear,
-        _cost_linear,
-        tuple(
+        infer=_infer_linear,
+        ref=_ref_linear,
+        cost=_cost_linear,
+        samples=tuple(
             sample(
                 "f32[2, 5, 3, 4]",
                 "f32[2, 5, 3, 4]",

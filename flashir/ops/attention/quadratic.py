@@ -161,10 +161,10 @@ quadratic_attention = define_op(
     OpDef(
         "quadratic_attention",
         ("q", "k", "v", "bias", "documents?"),
-        _infer_quadratic,
-        ref_quadratic,
-        _cost_quadratic,
-        _samples(),
+        infer=_infer_quadratic,
+        ref=ref_quadratic,
+        cost=_cost_quadratic,
+        samples=_samples(),
         attrs={
             "causal": flag(doc="the n queries are the last of m positions, and attend to no later ones"),
             "kernel": KERNEL,

@@ -339,10 +339,10 @@ chunked_recurrence = define_op(
     OpDef(
         "chunked_recurrence",
         OPERANDS,
-        _infer,
-        ref_recurrence,
-        _cost,
-        _samples(),
+        infer=_infer,
+        ref=ref_recurrence,
+        cost=_cost,
+        samples=_samples(),
         attrs={
             "chunk": integer(None, least=1, doc="tokens per chunk; none: a token sees all tokens up to itself"),
             "tile": replace(TILE, default=1),

@@ -62,10 +62,10 @@ softmax = define_op(
     OpDef(
         "softmax",
         ("x",),
-        _infer_softmax,
-        ref_softmax,
-        elementwise(SOFTMAX_WEIGHT),
-        (sample("f32[2, 3, 5]"), sample("f32[4]"), sample("f32[2, 0, 3]"), sample("f32[2, 0, 0]")),
+        infer=_infer_softmax,
+        ref=ref_softmax,
+        cost=elementwise(SOFTMAX_WEIGHT),
+        samples=(sample("f32[2, 3, 5]"), sample("f32[4]"), sample("f32[2, 0, 3]"), sample("f32[2, 0, 0]")),
         decompose=_decompose_softmax,
         axes=Axes.LAST,
         gradient=reads_result,
@@ -133,10 +133,10 @@ softmax_attention = define_op(
     OpDef(
         "softmax_attention",
         ("q", "k", "v", "documents?"),
-        _infer_attention,
-        ref_softmax_attention,
-        cost_softmax_attention,
-        tuple(
+        infer=_infer_attention,
+        ref=ref_softmax_attention,
+        cost=cost_softmax_attention,
+        samples=tuple(
             sample(*(f"f32[2, 3, {t}, {d}]" for d in (4, 4, 6)), *documents, causal=causal, scale=scale)
             for t, scale, documents in (
                 *((5, 0.5, ()), (1, 1.0, ()), (0, 0.5, ())),

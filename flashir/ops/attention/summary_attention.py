@@ -251,10 +251,10 @@ summary_attention = define_op(
     OpDef(
         "summary_attention",
         ("q", "k", "v", "k_sum", "v_sum", "documents?"),
-        _infer_summary,
-        ref_summary_attention,
-        _cost_summary,
-        tuple(
+        infer=_infer_summary,
+        ref=ref_summary_attention,
+        cost=_cost_summary,
+        samples=tuple(
             sample(
                 *(f"f32[2, 3, {size}]" for size in (f"{t}, 4", f"{t}, 4", f"{t}, 6", f"{g}, 4", f"{g}, 6")),
                 *documents,

@@ -102,10 +102,10 @@ summary_weights = define_op(
     OpDef(
         "summary_weights",
         ("q", "k", "bias", "documents?"),
-        _infer,
-        ref_summary_weights,
-        _cost,
-        tuple(
+        infer=_infer,
+        ref=ref_summary_weights,
+        cost=_cost,
+        samples=tuple(
             sample("f32[2, 4, 3, 6]", "f32[2, 4, 3, 6]", "f32[4, 4]", causal=causal, tokens=tokens)
             for causal in (True, False)
             for tokens in (None, 10, 7)

@@ -93,10 +93,10 @@ group_normalization = define_op(
     OpDef(
         "group_normalization",
         ("x", "scale?", "bias?"),
-        _infer,
-        _ref,
-        elementwise(8),
-        (
+        infer=_infer,
+        ref=_ref,
+        cost=elementwise(8),
+        samples=(
             sample("f32[2, 3, 8]", groups=2),
             sample("f32[2, 3, 8]", "f32[8]", "f32[8]", groups=4),
             sample("f32[2, 5, 6]", "f32[6]", groups=3, over_time=True),
@@ -120,10 +120,10 @@ group_norm = define_op(
     OpDef(
         "group_norm",
         ("x",),
-        lambda x, scope, **attrs: _infer(x, **attrs),
-        lambda x, p, scope, **attrs: _ref(x, p["scale"], p["bias"], **attrs),
-        elementwise(8),
-        (sample("f32[2, 3, 8]", groups=2), sample("f32[2, 3, 8]", groups=1, over_time=True)),
+        infer=lambda x, scope, **attrs: _infer(x, **attrs),
+        ref=lambda x, p, scope, **attrs: _ref(x, p["scale"], p["bias"], **attrs),
+        cost=elementwise(8),
+        samples=(sample("f32[2, 3, 8]", groups=2), sample("f32[2, 3, 8]", groups=1, over_time=True)),
         attrs=GROUPED,
         decompose=_block,
         params=lambda x, **_: norm_params("layer_norm", width_of(x)),
@@ -137,10 +137,10 @@ instance_norm = define_op(
     OpDef(
         "instance_norm",
         ("x",),
-        lambda x, eps, **_: _infer(x, groups=1),
-        lambda x, p, eps, **_: _ref(x, p["scale"], p["bias"], groups=x.shape[2], over_time=True, eps=eps),
-        elementwise(8),
-        (sample("f32[2, 5, 6]"),),
+        infer=lambda x, eps, **_: _infer(x, groups=1),
+        ref=lambda x, p, eps, **_: _ref(x, p["scale"], p["bias"], groups=x.shape[2], over_time=True, eps=eps),
+        cost=elementwise(8),
+        samples=(sample("f32[2, 5, 6]"),),
         attrs={"eps": number(EPS, least=0)},
         decompose=lambda b, x, p, eps, **_: b.group_normalization(
             x, p["scale"], p["bias"], groups=width_of(x.type), over_time=True, eps=eps

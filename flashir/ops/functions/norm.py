@@ -61,10 +61,10 @@ layer_normalization = define_op(
     OpDef(
         "layer_normalization",
         ("x", "scale", "bias"),
-        _infer_norm,
-        ref_layer,
-        elementwise(8),
-        (sample("f32[2, 3, 8]", "f32[8]", "f32[8]"),),
+        infer=_infer_norm,
+        ref=ref_layer,
+        cost=elementwise(8),
+        samples=(sample("f32[2, 3, 8]", "f32[8]", "f32[8]"),),
         attrs={"eps": number(EPS, least=0)},
         decompose=_decompose_layer,
         axes=Axes.LAST,
@@ -95,10 +95,10 @@ scale_normalization = define_op(
     OpDef(
         "scale_normalization",
         ("x", "scale"),
-        _infer_norm,
-        ref_scale,
-        elementwise(4),
-        (
+        infer=_infer_norm,
+        ref=ref_scale,
+        cost=elementwise(4),
+        samples=(
             sample("f32[2, 3, 8]", "f32[]"),
             sample("f32[2, 8]", "f32[8]"),
             *(sample("f32[2, 3, 8]", "f32[]", clamp=True, eps=eps) for eps in (1e-5, 1.0)),

@@ -121,10 +121,10 @@ combiner = define_op(
     OpDef(
         "combiner",
         ("x", "documents?"),
-        infer_heads,
-        _ref_combiner,
-        None,
-        (
+        infer=infer_heads,
+        ref=_ref_combiner,
+        cost=None,
+        samples=(
             sample("f32[2, 7, 8]", heads=2, chunk=3),
             sample("f32[2, 7, 8]", heads=2, chunk=3, causal=False, norm="scale_norm"),
             sample("f32[1, 6, 6]", heads=1, chunk=2, causal=False, rope=False),

@@ -8,7 +8,7 @@ import numpy as np
 
 from flashir.errors import IRError
 from flashir.ir.builder import Builder
-from flashir.ir.dims import ceildiv, divides
+from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.graph import AUTO, Value
 from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
 from flashir.ir.traits import each_row_alone
@@ -193,8 +193,9 @@ def _decompose_flash(
     scope: str | None,
     **attrs: Any,
 ) -> Value:
-    chunk, causal, valid, t = attrs["chunk"], attrs["causal"], attrs["valid"], x.type.shape[1]
-    whole = t if valid is None or causal else ceildiv(valid, chunk) * chunk
+    """A gated unit whose attention is mixed chunk attention, on whole chunks of tokens."""
+    chunk, valid, t = attrs["chunk"], attrs["valid"], x.type.shape[1]
+    whole = t if valid is None or attrs["causal"] else ceildiv(valid, chunk) * chunk
     if not divides(chunk, t) or whole != t:  # pad once, on the narrow residual stream, and leave out empty chunks
         settings = {**attrs, "scope": scope, "valid": t if valid is None else valid}
         padded = pad_to_multiple(b, x, 1, chunk) if whole == t else b.slice(x, axis=1, stop=whole)
@@ -202,38 +203,62 @@ def _decompose_flash(
         return b.slice(out, axis=1, stop=t) if whole == t else b.pad(out, axis=1, after=t - whole)
 
     def attend(cheap: list[Value], v: Value) -> Value:
-        heads = dict(zip(cheap_heads(**attrs), cheap, strict=True))
-        if attrs["use_local"]:
-            heads["quad_q"] = b.mul(heads["quad_q"], 1 / _divisor(**attrs))
-        bias = None
-        if attrs["use_local"]:
-            span = _span(chunk, attrs["overlap"])
-            bias = bias_of(b, p, attrs["rel_bias"], span, span, causal)
-        sums: dict[str, Any] = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "lin_norm")}
-        sums |= {"kernel": attrs["attention"]}
-        if attrs["lin_norm"] == "length" and attrs["use_global"]:
-            count = token_count(b, documents, t, valid, accumulation_dtype(v.type.dtype))
-            heads |= _divided(b, heads["lin_q"], heads["lin_k"], count)
-        if attrs["lin_norm"] == "length":
-            sums |= {"lin_norm": "none"}
-        visible_tokens = documents
-        if attrs["attention"] == "softmax" and not causal and valid is not None and documents is None:
-            token = b.less(b.iota(length=t), b.size(value=valid))  # padded zeros would count in the sum
-            visible_tokens = b.broadcast(token, shape=x.type.shape[:2])
-        if attrs["summaries"] == "attend":
-            return _attended(b, heads, v, bias, segment_ids, visible_tokens, p, attrs | sums)
-        if not attrs["reduce_groups"]:
-            own = own_part(b, heads["lin_q"], heads["lin_k"], v, documents, chunk, sums["lin_norm"])
-            heads = {name: head for name, head in heads.items() if not name.startswith("lin")}
-            if not attrs["use_local"]:
-                return own
-        quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
-        parts = (quad_q, quad_k, bias, lin_q, lin_k, None, segment_ids if "lin_q" in heads else None, visible_tokens)
-        out = b.chunked_recurrence(v, *parts, **sums, overlap=attrs["overlap"])
-        return out if attrs["reduce_groups"] else b.add(out, own)
+        heads = _scaled_heads(b, cheap, documents, t, attrs)
+        return _attend(b, heads, v, segment_ids, documents, p, attrs)
 
     gated_attrs = {name: attrs[name] for name in GATED}
     return gated(b, x, p, attend, documents, cheap=len(cheap_heads(**attrs)), **gated_attrs)
+
+
+def _scaled_heads(
+    b: Builder, cheap: list[Value], documents: Value | None, t: Size, attrs: dict[str, Any]
+) -> dict[str, Value]:
+    """The cheap heads by name. Local queries are divided by `qk_scale`, and with lin_norm = length the global part."""
+    heads = dict(zip(cheap_heads(**attrs), cheap, strict=True))
+    if attrs["use_local"]:
+        heads["quad_q"] = b.mul(heads["quad_q"], 1 / _divisor(**attrs))
+    if attrs["use_global"] and attrs["lin_norm"] == "length":
+        count = token_count(b, documents, t, attrs["valid"], accumulation_dtype(cheap[0].type.dtype))
+        heads |= _divided(b, heads["lin_q"], heads["lin_k"], count)
+    return heads
+
+
+def _attend(
+    b: Builder,
+    heads: dict[str, Value],
+    v: Value,
+    segment_ids: Value | None,
+    documents: Value | None,
+    p: Params,
+    attrs: dict[str, Any],
+) -> Value:
+    """Mixed chunk attention: the sum of the local and the global part, of which one may be absent, [b, t, e]."""
+    bias, chunk, use_local = None, attrs["chunk"], attrs["use_local"]
+    if use_local:
+        span = _span(chunk, attrs["overlap"])
+        bias = bias_of(b, p, attrs["rel_bias"], span, span, attrs["causal"])
+    lin_norm = "none" if attrs["lin_norm"] == "length" else attrs["lin_norm"]  # `_scaled_heads` has divided already
+    tokens = _visible_tokens(b, v, documents, attrs)
+    if attrs["summaries"] == "attend":
+        return _attended(b, heads, v, bias, segment_ids, tokens, p, {**attrs, "lin_norm": lin_norm})
+    own = None
+    if not attrs["reduce_groups"]:  # the global part sums over its own chunk alone
+        own = own_part(b, heads.pop("lin_q"), heads.pop("lin_k"), v, documents, chunk, lin_norm)
+        if not use_local:
+            return own
+    quad_q, quad_k, lin_q, lin_k = (heads.get(name) for name in HEADS[:4])
+    parts = (quad_q, quad_k, bias, lin_q, lin_k, None, None if lin_q is None else segment_ids, tokens)
+    settings = {name: attrs[name] for name in ("chunk", "causal", "cumsum", "overlap")}
+    out = b.chunked_recurrence(v, *parts, **settings, lin_norm=lin_norm, kernel=attrs["attention"])
+    return out if own is None else b.add(out, own)
+
+
+def _visible_tokens(b: Builder, v: Value, documents: Value | None, attrs: dict[str, Any]) -> Value | None:
+    """`documents`, or a mask of the tokens if padded zeros would count in the sum of a softmax."""
+    if documents is not None or attrs["causal"] or attrs["valid"] is None or attrs["attention"] != "softmax":
+        return documents
+    batch, t = v.type.shape[:2]
+    return b.broadcast(b.less(b.iota(length=t), b.size(value=attrs["valid"])), shape=(batch, t))
 
 
 def _divided(b: Builder, q: Value, k: Value, count: Value) -> dict[str, Value]:
@@ -333,10 +358,10 @@ flash = define_op(
     OpDef(
         "flash",
         ("x", "segment_ids?", "documents?"),
-        _infer_flash,
-        _ref_flash,
-        None,
-        _flash_samples(),
+        infer=_infer_flash,
+        ref=_ref_flash,
+        cost=None,
+        samples=_flash_samples(),
         attrs={
             **GATED,
             "chunk": chunk_size("tokens that attend to each other quadratically"),

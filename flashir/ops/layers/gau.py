@@ -136,10 +136,10 @@ gau = define_op(
     OpDef(
         "gau",
         ("x", "documents?"),
-        _infer_gau,
-        _ref_gau,
-        None,
-        (
+        infer=_infer_gau,
+        ref=_ref_gau,
+        cost=None,
+        samples=(
             sample("f32[2, 5, 4]", key_dim=6, max_len=7),
             sample("f32[2, 5, 4]", key_dim=6, max_len=600, causal=False),
             sample("f32[1, 3, 4]", key_dim=2, expansion=1.5, max_len=3, qk_scale="sqrt_key", norm="scale_norm"),

@@ -100,10 +100,10 @@ mhsa = define_op(
     OpDef(
         "mhsa",
         ("x", "documents?"),
-        infer_heads,
-        _ref_mhsa,
-        None,
-        (
+        infer=infer_heads,
+        ref=_ref_mhsa,
+        cost=None,
+        samples=(
             sample("f32[2, 5, 8]", heads=2),
             sample("f32[2, 5, 8]", heads=2, causal=False, norm="scale_norm"),
             sample("f32[1, 3, 6]", heads=2, rope=False),

@@ -63,10 +63,10 @@ mc_mhsa = define_op(
     OpDef(
         "mc_mhsa",
         ("x", "documents?"),
-        infer_heads,
-        _ref_mc_mhsa,
-        None,
-        (
+        infer=infer_heads,
+        ref=_ref_mc_mhsa,
+        cost=None,
+        samples=(
             sample("f32[2, 7, 8]", heads=2, chunk=3, cumsum="scan"),
             sample("f32[2, 6, 8]", heads=2, chunk=3, cumsum="matmul", norm="scale_norm", lin_norm="chunk"),
             sample("f32[1, 7, 6]", heads=1, chunk=4, cumsum="native", causal=False, rope=False, lin_norm="none"),

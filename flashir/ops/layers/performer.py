@@ -73,10 +73,10 @@ performer = define_op(
     OpDef(
         "performer",
         ("x", "documents?"),
-        infer_heads,
-        _ref_performer,
-        None,
-        (
+        infer=infer_heads,
+        ref=_ref_performer,
+        cost=None,
+        samples=(
             sample("f32[2, 7, 8]", heads=2, cumsum="scan", tile=3),
             sample("f32[2, 7, 8]", heads=2, cumsum="matmul", tile=4, norm="scale_norm"),
             sample("f32[1, 5, 6]", heads=2, cumsum="native", tile=1, rope=False),

@@ -115,10 +115,10 @@ bucket_rel_pos_bias = define_op(
     OpDef(
         "bucket_rel_pos_bias",
         ("w",),
-        _infer_bucket_bias,
-        ref_bucket_bias,
-        copied,
-        tuple(
+        infer=_infer_bucket_bias,
+        ref=ref_bucket_bias,
+        cost=copied,
+        samples=tuple(
             sample(f"f32[{buckets}]", n=n, causal=causal)
             for buckets, n in ((8, 6), (32, 200), (8, 0))
             for causal in (True, False)

@@ -70,10 +70,10 @@ token_shift = define_op(
     OpDef(
         "token_shift",
         ("x", "documents?"),
-        _infer_shift,
-        _ref_shift,
-        moved,
-        (
+        infer=_infer_shift,
+        ref=_ref_shift,
+        cost=moved,
+        samples=(
             *(sample("f32[2, 3, 4]"), sample("f32[1, 2, 5]"), sample("f32[1, 0, 4]")),
             *(sample("f32[2, 9, 4]", "i32[2, 8]", high=3), sample("f32[2, 9, 5]", "bool[2, 9]")),
         ),

@@ -61,10 +61,10 @@ matmul = define_op(
     OpDef(
         "matmul",
         ("x", "y"),
-        _infer_matmul,
-        _ref_matmul,
-        _cost_matmul,
-        (
+        infer=_infer_matmul,
+        ref=_ref_matmul,
+        cost=_cost_matmul,
+        samples=(
             sample("f32[2, 3, 4]", "f32[4, 5]"),
             sample("f32[2, 4, 3]", "f32[2, 5, 4]", transpose_x=True, transpose_y=True),
             sample("f32[0, 3, 4]", "f32[0, 4, 2]"),
@@ -94,10 +94,10 @@ dense = define_op(
     OpDef(
         "dense",
         ("x", "weight", "bias"),
-        _infer_dense,
-        lambda x, w, c: np.einsum("...k,kn->...n", x, w) + c,
-        _cost_dense,
-        (sample("f32[2, 3, 4]", "f32[4, 5]", "f32[5]"), sample("f32[3, 4]", "f32[4, 2]", "f32[2]")),
+        infer=_infer_dense,
+        ref=lambda x, w, c: np.einsum("...k,kn->...n", x, w) + c,
+        cost=_cost_dense,
+        samples=(sample("f32[2, 3, 4]", "f32[4, 5]", "f32[5]"), sample("f32[3, 4]", "f32[4, 2]", "f32[2]")),
         decompose=lambda b, x, weight, bias: b.add(b.matmul(x, weight), bias),
         axes=Axes.LAST,
         doc="x W + b, [.., k] -> [.., n]",
@@ -201,10 +201,10 @@ einsum = define_op(
     OpDef(
         "einsum",
         ("x", "y"),
-        _infer_einsum,
-        lambda x, y, equation: np.einsum(equation, x, y, optimize=True),
-        _cost_einsum,
-        (
+        infer=_infer_einsum,
+        ref=lambda x, y, equation: np.einsum(equation, x, y, optimize=True),
+        cost=_cost_einsum,
+        samples=(
             sample("f32[2, 3, 4, 5]", "f32[2, 3, 6, 5]", equation="bgns,bgms->bgnm"),
             sample("f32[2, 3, 4, 5]", "f32[2, 3, 4, 6]", equation="bgns,bgne->bgse"),
             sample("f32[2, 3, 4, 5]", "f32[2, 7, 3]", equation="bhse,bgh->bgse"),
@@ -246,10 +246,10 @@ def _reduction(
         OpDef(
             name,
             ("x",),
-            infer,
-            lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims),
-            per_input(1),
-            cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()),
+            infer=infer,
+            ref=lambda x, axes, keepdims: function(x, axis=axes, keepdims=keepdims),
+            cost=per_input(1),
+            samples=cases + ((sample("f32[0, 3]", axes=(0,)),) if empty else ()),
             attrs={"axes": listing(), "keepdims": flag(False)},
             axes=Axes.REDUCTION,
             gradient=gradient,

@@ -78,10 +78,10 @@ conv1d = define_op(
     OpDef(
         "conv1d",
         ("x", "weight"),
-        _infer_conv,
-        _ref_conv,
-        _cost_conv,
-        (
+        infer=_infer_conv,
+        ref=_ref_conv,
+        cost=_cost_conv,
+        samples=(
             sample("f32[2, 7, 4]", "f32[3, 4, 6]"),
             sample("f32[2, 7, 4]", "f32[3, 1, 4]", groups=4, pads=(1, 1)),
             sample("f32[2, 9, 4]", "f32[3, 2, 6]", groups=2, dilation=2, pads=(4, 0)),
@@ -130,10 +130,10 @@ conv_transpose1d = define_op(
     OpDef(
         "conv_transpose1d",
         ("x", "weight"),
-        _infer_transpose,
-        _ref_transpose,
-        _cost_transpose,
-        (
+        infer=_infer_transpose,
+        ref=_ref_transpose,
+        cost=_cost_transpose,
+        samples=(
             sample("f32[2, 5, 4]", "f32[6, 4, 3]", stride=3),
             sample("f32[1, 5, 4]", "f32[4, 4, 1]", stride=2, pads=(1, 1)),
             sample("f32[1, 1, 2]", "f32[3, 2, 2]"),

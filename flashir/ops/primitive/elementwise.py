@@ -99,7 +99,9 @@ def _unary(
 ) -> OpDef:
     cases = (sample("f32[2, 3]"), sample("f32[]"))
     traits: dict[str, Any] = {"axes": Axes.ELEMENTWISE, "gradient": gradient, "growth": growth}
-    return define_op(OpDef(name, ("x",), floating, ref, elementwise(weight), cases, doc=doc, **traits))
+    return define_op(
+        OpDef(name, ("x",), infer=floating, ref=ref, cost=elementwise(weight), samples=cases, doc=doc, **traits)
+    )
 
 
 def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **facts: Any) -> OpDef:
@@ -111,7 +113,17 @@ def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **f
         sample("f32[]", "f32[2]"),
     )
     return define_op(
-        OpDef(name, ("x", "y"), infer, ref, elementwise(weight), cases, axes=Axes.ELEMENTWISE, doc=doc, **facts)
+        OpDef(
+            name,
+            ("x", "y"),
+            infer=infer,
+            ref=ref,
+            cost=elementwise(weight),
+            samples=cases,
+            axes=Axes.ELEMENTWISE,
+            doc=doc,
+            **facts,
+        )
     )
 
 
@@ -132,10 +144,10 @@ sqrt = define_op(
     OpDef(
         "sqrt",
         ("x",),
-        floating,
-        lambda x: np.sqrt(np.maximum(x, 0)),
-        elementwise(4),
-        (sample("f32[2, 3]"),),
+        infer=floating,
+        ref=lambda x: np.sqrt(np.maximum(x, 0)),
+        cost=elementwise(4),
+        samples=(sample("f32[2, 3]"),),
         axes=Axes.ELEMENTWISE,
         gradient=reads_result,
         growth=grows_as_root,
@@ -146,10 +158,10 @@ log = define_op(
     OpDef(
         "log",
         ("x",),
-        floating,
-        lambda x: np.log(np.maximum(x, LEAST_LOGGED)),
-        elementwise(TRANSCENDENTAL + 1),
-        (sample("f32[2, 3]"), sample("f32[]")),
+        infer=floating,
+        ref=lambda x: np.log(np.maximum(x, LEAST_LOGGED)),
+        cost=elementwise(TRANSCENDENTAL + 1),
+        samples=(sample("f32[2, 3]"), sample("f32[]")),
         axes=Axes.ELEMENTWISE,
         gradient=reads_operands,
         growth=grows_bounded,
@@ -195,10 +207,10 @@ floor_div = define_op(
     OpDef(
         "floor_div",
         ("x",),
-        _infer_floor_div,
-        lambda x, divisor: x // divisor,
-        elementwise(4),
-        (sample("i32[2, 3]", divisor=3, high=20), sample("i32[]", divisor=1)),
+        infer=_infer_floor_div,
+        ref=lambda x, divisor: x // divisor,
+        cost=elementwise(4),
+        samples=(sample("i32[2, 3]", divisor=3, high=20), sample("i32[]", divisor=1)),
         attrs={"divisor": integer(least=1)},
         axes=Axes.ELEMENTWISE,
         gradient=no_gradient,
@@ -210,10 +222,10 @@ logical_and = define_op(
     OpDef(
         "logical_and",
         ("x", "y"),
-        logical,
-        np.logical_and,
-        elementwise(1),
-        (sample("bool[2, 3]", "bool[3]"),),
+        infer=logical,
+        ref=np.logical_and,
+        cost=elementwise(1),
+        samples=(sample("bool[2, 3]", "bool[3]"),),
         axes=Axes.ELEMENTWISE,
         gradient=no_gradient,
         commutative=True,
@@ -232,10 +244,10 @@ select = define_op(
     OpDef(
         "select",
         ("condition", "x", "y"),
-        _infer_select,
-        np.where,
-        elementwise(1),
-        (sample("bool[2, 3]", "f32[3]", "f32[]"), sample("bool[2, 1]", "bool[3]", "bool[]")),
+        infer=_infer_select,
+        ref=np.where,
+        cost=elementwise(1),
+        samples=(sample("bool[2, 3]", "f32[3]", "f32[]"), sample("bool[2, 1]", "bool[3]", "bool[]")),
         axes=Axes.ELEMENTWISE,
         gradient=reads_operand(0),
         clips=True,
@@ -252,10 +264,14 @@ cast = define_op(
     OpDef(
         "cast",
         ("x",),
-        _infer_cast,
-        lambda x, dtype: x.astype(dtype.reference_dtype),
-        elementwise(1),
-        (sample("f32[2, 3]", dtype=DType.F64), sample("i32[4]", dtype=DType.F32), sample("bool[4]", dtype=DType.F32)),
+        infer=_infer_cast,
+        ref=lambda x, dtype: x.astype(dtype.reference_dtype),
+        cost=elementwise(1),
+        samples=(
+            sample("f32[2, 3]", dtype=DType.F64),
+            sample("i32[4]", dtype=DType.F32),
+            sample("bool[4]", dtype=DType.F32),
+        ),
         attrs={"dtype": dtype()},
         axes=Axes.ELEMENTWISE,
         gradient=reads_nothing,
@@ -274,10 +290,10 @@ constant = define_op(
     OpDef(
         "constant",
         (),
-        _infer_constant,
-        lambda value, dtype: np.asarray(value, dtype.reference_dtype),
-        free,
-        (sample(value=1.5), sample(value=3, dtype=DType.I32)),
+        infer=_infer_constant,
+        ref=lambda value, dtype: np.asarray(value, dtype.reference_dtype),
+        cost=free,
+        samples=(sample(value=1.5), sample(value=3, dtype=DType.I32)),
         attrs={"value": AttrSpec((int, float, bool)), "dtype": dtype(DType.F32)},
         axes=Axes.SOURCE,
         gradient=reads_nothing,
@@ -296,10 +312,10 @@ silu = define_op(
     OpDef(
         "silu",
         ("x",),
-        floating,
-        lambda x: x / (1 + np.exp(-x)),
-        elementwise(TRANSCENDENTAL + 1),
-        (sample("f32[2, 3]"), sample("f32[]")),
+        infer=floating,
+        ref=lambda x: x / (1 + np.exp(-x)),
+        cost=elementwise(TRANSCENDENTAL + 1),
+        samples=(sample("f32[2, 3]"), sample("f32[]")),
         decompose=_silu,
         axes=Axes.ELEMENTWISE,
         doc="x * sigmoid(x), also called swish",
@@ -317,10 +333,10 @@ gelu = define_op(
     OpDef(
         "gelu",
         ("x",),
-        floating,
-        lambda x: x / (1 + np.exp(np.minimum(-2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3), 700))),
-        elementwise(TRANSCENDENTAL + 7),
-        (sample("f32[2, 3]"), sample("f32[]")),
+        infer=floating,
+        ref=lambda x: x / (1 + np.exp(np.minimum(-2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3), 700))),
+        cost=elementwise(TRANSCENDENTAL + 7),
+        samples=(sample("f32[2, 3]"), sample("f32[]")),
         decompose=_gelu,
         axes=Axes.ELEMENTWISE,
         doc="x times the normal cumulative distribution at x, in its tanh form",
@@ -338,10 +354,10 @@ relu2 = define_op(
     OpDef(
         "relu2",
         ("x",),
-        floating,
-        lambda x: np.square(np.maximum(x, 0)),
-        elementwise(2),
-        (sample("f32[2, 3]"), sample("f32[]")),
+        infer=floating,
+        ref=lambda x: np.square(np.maximum(x, 0)),
+        cost=elementwise(2),
+        samples=(sample("f32[2, 3]"), sample("f32[]")),
         decompose=_relu2,
         axes=Axes.ELEMENTWISE,
         doc="max(x, 0) squared",
@@ -358,10 +374,10 @@ laplace = define_op(
     OpDef(
         "laplace",
         ("x",),
-        floating,
-        lambda x: 0.5 + 0.5 * erf.ref((x - np.sqrt(0.5)) * np.sqrt(2 * np.pi)),
-        elementwise(TRANSCENDENTAL + 4),
-        (sample("f32[2, 3]"), sample("f32[]")),
+        infer=floating,
+        ref=lambda x: 0.5 + 0.5 * erf.ref((x - np.sqrt(0.5)) * np.sqrt(2 * np.pi)),
+        cost=elementwise(TRANSCENDENTAL + 4),
+        samples=(sample("f32[2, 3]"), sample("f32[]")),
         decompose=_laplace,
         axes=Axes.ELEMENTWISE,
         doc="(1 + erf((x - mean) / (deviation sqrt 2))) / 2, close to relu2 and bounded by 1",
@@ -384,10 +400,10 @@ divide_no_nan = define_op(
     OpDef(
         "divide_no_nan",
         ("x", "y"),
-        divided,
-        _divide_no_nan_ref,
-        elementwise(5),
-        (sample("f32[2, 3]", "f32[3]"),),
+        infer=divided,
+        ref=_divide_no_nan_ref,
+        cost=elementwise(5),
+        samples=(sample("f32[2, 3]", "f32[3]"),),
         decompose=_divide_no_nan,
         axes=Axes.ELEMENTWISE,
         doc="x / y, and 0 where y is not positive",

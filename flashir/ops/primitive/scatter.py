@@ -38,10 +38,10 @@ put_rows = define_op(
     OpDef(
         "put_rows",
         ("table", "rows", "ids"),
-        _infer,
-        _ref,
-        moved,
-        (
+        infer=_infer,
+        ref=_ref,
+        cost=moved,
+        samples=(
             sample("f32[1, 5, 3]", "f32[1, 1, 3]", "i32[1, 1]"),
             sample("f32[2, 3, 5, 4]", "f32[2, 3, 1, 4]", "i32[2, 1]"),
         ),
