@@ -142,7 +142,7 @@ def _calibrated(record: Target, path: Path, progress: Callable[[str, int, int], 
 
 def lowered_kernels(record: Target) -> dict[str, Graph]:
     """Every micro-kernel of a target, lowered for it, by name."""
-    return {kernel.name: Lowering.of(record.name).run(kernel.graph()) for kernel in kernels(record.device)}
+    return {kernel.name: Lowering.of(record.name).run(kernel.graph()) for kernel in kernels(record)}
 
 
 def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, float]) -> dict[str, float]:
@@ -153,7 +153,7 @@ def fit(record: Target, graphs: Mapping[str, Graph], measured_ms: Mapping[str, f
     its kernel is left out.
     """
     numbers: dict[str, float] = {}
-    timed_kernels = [kernel for kernel in kernels(record.device) if kernel.name in measured_ms]
+    timed_kernels = [kernel for kernel in kernels(record) if kernel.name in measured_ms]
     for _ in range(SWEEPS):
         for kernel in timed_kernels:
             numbers.pop(kernel.tells, None)
@@ -202,7 +202,7 @@ def _share_of_processor() -> float:
 def _runs(graphs: Mapping[str, Graph], record: Target) -> dict[str, Callable[[], object]]:
     """Every kernel as a function, called once. Without those of a narrow type that the target does not compute in."""
     runs: dict[str, Callable[[], object]] = {}
-    for kernel in kernels(record.device):
+    for kernel in kernels(record):
         try:
             run = _run(graphs[kernel.name], record)
             run()
@@ -224,7 +224,7 @@ def samples(
 ) -> dict[MicroKernel, tuple[float, ...]]:
     """The milliseconds of every kernel in each round. Those with a wide spread are measured again if there is time."""
     runs = _runs(graphs, record)
-    present = [kernel for kernel in kernels(record.device) if kernel.name in runs]
+    present = [kernel for kernel in kernels(record) if kernel.name in runs]
     found: dict[MicroKernel, tuple[float, ...]] = {}
     for what in ("measuring", *["measuring again"] * again):
         noisy = [each for each in present if each not in found or timing(each, found[each]).spread > WIDEST_SPREAD]

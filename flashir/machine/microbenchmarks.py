@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from flashir.cost.target import Target
 from flashir.ir import Builder, DType, Graph, Value
 
 WIDE, NARROW = 1536, 768  # of a base layer
@@ -50,6 +51,14 @@ def _chain(name: str, shape: str, count: int, step: Callable[[Builder, Value, Va
         return b.finish(y)
 
     return build
+
+
+def _add(b: Builder, y: Value, x: Value) -> Value:
+    return b.add(y, x)
+
+
+def _silu(b: Builder, y: Value, x: Value) -> Value:
+    return b.silu(y)
 
 
 def _product(name: str, left: str, right: str, dtype: str = "f32") -> Callable[[], Graph]:
@@ -118,22 +127,31 @@ def _running_sum(rows: int) -> Graph:
     return b.finish(_largest(b, b.cumsum(states, axis=1, exclusive=True)))
 
 
-def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
-    """All micro-kernels, for `rows` tokens, with products in these narrow dtypes."""
+def _kernels(rows: int, dtypes: tuple[str, ...], *, fused: bool = False) -> tuple[MicroKernel, ...]:
+    """All micro-kernels, for `rows` tokens, with products in these narrow dtypes.
+
+    Args:
+        rows: tokens of a run.
+        dtypes: narrow types that the target may compute in.
+        fused: whether a chain of elementwise ops becomes one kernel. It then reads and writes memory once, and XLA does
+            not vectorise long ones. So chains are short, and nothing tells how fast the cache is.
+    """
+    sums, large, functions, among = (1, 1, 2, rows) if fused else (8, 4, CHAIN, CHUNK)
+    near = (
+        MicroKernel("near_product", "near", _near_product),
+        MicroKernel("near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, _add)),
+    )
     narrow = (MicroKernel(dtype, f"peak.{dtype}", _narrow_product(rows // 2, dtype)) for dtype in dtypes)
     chunks = rows // CHUNK
     return (
         MicroKernel("product", "peak.f32", _product("product", f"{rows}, {NARROW}", f"{NARROW}, {WIDE}")),
         *narrow,
         MicroKernel("chunks", "fill", _product("chunks", f"{chunks}, {CHUNK}, {KEY}", f"{chunks}, {KEY}, {WIDE}")),
-        MicroKernel("near_product", "near", _near_product),
-        MicroKernel("sums", "bandwidth", _chain("sums", f"{rows}, {WIDE}", 8, lambda b, x, y: b.add(x, y))),
-        MicroKernel("large", "fresh", _chain("large", f"{4 * rows}, {NARROW}", 4, lambda b, x, y: b.add(x, y))),
-        MicroKernel(
-            "near_sums", "cache_bandwidth", _chain("near", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.add(x, y))
-        ),
-        MicroKernel("functions", "vector", _chain("functions", f"{CHUNK}, {WIDE}", CHAIN, lambda b, x, y: b.silu(x))),
-        MicroKernel("nothing", "call", _chain("nothing", f"{TINY}, {TINY}", 1, lambda b, x, y: b.add(x, y))),
+        *(() if fused else near),
+        MicroKernel("sums", "bandwidth", _chain("sums", f"{rows}, {WIDE}", sums, _add)),
+        MicroKernel("large", "fresh", _chain("large", f"{4 * rows}, {NARROW}", large, _add)),
+        MicroKernel("functions", "vector", _chain("functions", f"{among}, {WIDE}", functions, _silu)),
+        MicroKernel("nothing", "call", _chain("nothing", f"{TINY}, {TINY}", 1, _add)),
         MicroKernel("small", "launch", _chain("small", f"{TINY}, {TINY}", 4 * CHAIN, lambda b, x, y: b.matmul(x, y))),
         MicroKernel("loop", "step", _loop),
         MicroKernel("walk", "slowdown.scan", partial(_walk, rows)),
@@ -143,8 +161,13 @@ def _kernels(rows: int, dtypes: tuple[str, ...]) -> tuple[MicroKernel, ...]:
 
 NARROW_TYPES = ("f16", "bf16")
 PROCESSOR, CARD = _kernels(ROWS, NARROW_TYPES), _kernels(CARD_ROWS, NARROW_TYPES)
+FUSING_PROCESSOR = _kernels(ROWS, NARROW_TYPES, fused=True)
+TOLD = frozenset(kernel.tells for kernel in (*PROCESSOR, *FUSING_PROCESSOR, *CARD))
+"""The numbers that calibration may fit."""
 
 
-def kernels(device: str) -> tuple[MicroKernel, ...]:
-    """The micro-kernels for a device: a CPU or a GPU."""
-    return PROCESSOR if device == "cpu" else CARD
+def kernels(record: Target) -> tuple[MicroKernel, ...]:
+    """The micro-kernels for a target: those of a GPU, or of a processor where elementwise ops fuse or do not."""
+    if record.device != "cpu":
+        return CARD
+    return FUSING_PROCESSOR if record.fuses else PROCESSOR

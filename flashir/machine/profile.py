@@ -21,7 +21,7 @@ from flashir.files.foreign import reason
 from flashir.files.sealed_json import digest, is_whole
 from flashir.machine.hardware import available_cores, device_identity, first_card
 from flashir.machine.memory import total_memory
-from flashir.machine.microbenchmarks import kernels
+from flashir.machine.microbenchmarks import TOLD
 
 SCHEMA = 5
 
@@ -84,8 +84,7 @@ def for_this_machine(record: Target, *, calibrated: bool = True) -> Target:
             raise ValueError("it is damaged, or was changed: its sha256 does not match its content")
         if stored.key != profile_key(record):
             return here
-        known = {kernel.tells for kernel in kernels(record.device)}
-        if unknown := sorted(stored.numbers.keys() - known):
+        if unknown := sorted(stored.numbers.keys() - TOLD):
             raise ValueError(f"calibration fits no {', '.join(unknown)}")
         return with_numbers(here, stored.numbers, f"calibrated on this machine, {stored.date}")
     except (FileNotFoundError, NotADirectoryError, TargetError):  # never calibrated, or its libraries are gone

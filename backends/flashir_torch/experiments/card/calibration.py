@@ -36,7 +36,7 @@ def fitted(document: Document) -> dict[str, float]:
     record = find_target(document["target"], calibrated=False)
     timings = [
         timing(kernel, document["samples_ms"][kernel.name])
-        for kernel in kernels(record.device)
+        for kernel in kernels(record)
         if kernel.name in document["samples_ms"]
     ]
     return fit(record, lowered_kernels(record), {each.kernel: each.ms for each in timings})
