@@ -13,6 +13,8 @@ ALIGNED = 8
 """Rows of so many narrow numbers begin at multiples of 16 bytes."""
 PROGRAMS = 128
 """Enough programs to fill a GPU: an A100 has 108 multiprocessors, an H100 132."""
+WALKS = 512
+"""Twice as many programs of `states` as an H100 runs at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Blocks:
         features: e.
         warps: warps per program.
         stages: the depth of the load pipeline.
+        segment: the fewest tokens of a segment in `states`, for a walk begins with the totals of those before it.
     """
 
     rows: int
@@ -33,6 +36,7 @@ class Blocks:
     features: int
     warps: int
     stages: int
+    segment: int = 2048
 
     def within(self, chunk: int, keys: int, width: int) -> Blocks:
         """The blocks, limited to the sizes of the operands.
@@ -47,6 +51,17 @@ class Blocks:
             keys=min(self.keys, power_of_two(keys)),
             features=min(features, power_of_two(width)),
         )
+
+    def walks(self, batch: int, length: int, chunk: int, keys: int, width: int) -> tuple[Blocks, int]:
+        """Tiles of the state [s, e], and how many chunks a program walks over, so that programs fill a GPU.
+
+        If whole rows are too few, they are cut into segments, in two passes. Short rows have smaller tiles instead.
+        """
+        chunks, rows = -(-length // chunk), batch * self.tiles(keys, width)
+        segments = min(-(-WALKS // rows), length // self.segment)
+        if rows < PROGRAMS <= rows * segments:
+            return self, -(-chunks // segments)
+        return self.spread(batch, keys, width), chunks
 
     def spread(self, batch: int, keys: int, width: int) -> Blocks:
         """Smaller tiles of the state [s, e], if there would be too few to fill a GPU."""

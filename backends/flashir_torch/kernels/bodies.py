@@ -21,38 +21,49 @@ INTERPRETED = tl.constexpr(not isinstance(tl.zeros, triton.JITFunction))
 
 @triton.jit
 def states(
-    k: tl.tensor, v: tl.tensor, shift: tl.tensor, active: tl.tensor, out: tl.tensor,
-    length: tl.tensor, chunks: tl.tensor, scale: tl.tensor,
+    k: tl.tensor, v: tl.tensor, shift: tl.tensor, active: tl.tensor, totals: tl.tensor, out: tl.tensor,
+    length: tl.tensor, chunks: tl.tensor, segments: tl.tensor, span: tl.tensor, scale: tl.tensor,
     k_batch: tl.tensor, k_row: tl.tensor, v_batch: tl.tensor, v_row: tl.tensor,
     chunk: tl.constexpr, keys: tl.constexpr, width: tl.constexpr, causal: tl.constexpr, mean: tl.constexpr,
-    reverse: tl.constexpr, activate: tl.constexpr,
+    reverse: tl.constexpr, activate: tl.constexpr, totalling: tl.constexpr,
     rows: tl.constexpr, key_block: tl.constexpr, features: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program walks over all rows and carries a tile of the state in registers, in float32.
+    """One program walks over a segment, `span` chunks, and carries a tile of the state in registers, in float32.
 
     What it stores is what the products read: weighted, in their type. `mean` divides by the number of chunks seen,
     which is g; in `reverse` that is a matter of the chunk that is added, else of the sum. With `activate` it sums
     silu(v + shift), and stores that as `active` [b, t, e]; else these two are not read.
+
+    A row of one segment is one walk. Of several, the first pass is `totalling`: out [b, segments, s, e] is the sum of
+    each. A second walks on from the totals of the segments before its own, or after it in `reverse`.
     """
     tiles: tl.constexpr = (width + features - 1) // features
     key_tiles: tl.constexpr = (keys + key_block - 1) // key_block
     blocks: tl.constexpr = chunk // rows
     program = tl.program_id(0)
-    b = (program // (tiles * key_tiles)).to(tl.int64)
+    row = program // (tiles * key_tiles)
+    b = (row // segments).to(tl.int64)
+    segment = row % segments
     s = program // tiles % key_tiles * key_block + tl.arange(0, key_block)
     e = program % tiles * features + tl.arange(0, features)
     k += b * k_batch
     v += b * v_batch
-    out += b * keys * width * (chunks if causal else 1)
+    out += keys * width * (row.to(tl.int64) if totalling else b * chunks if causal else b)
+    own = s[:, None] * width + e[None, :]
     inside = (s[:, None] < keys) & (e[None, :] < width)
     state = tl.zeros((key_block, features), tl.float32)
-    for step in range(chunks * blocks):
-        place = chunks * blocks - 1 - step if reverse else step
+    if not totalling:
+        for other in range(segment + 1 if reverse else 0, segments if reverse else segment):
+            state += tl.load(totals + (b * segments + other) * keys * width + own, mask=inside, other=0.0)
+    begin = segment * span * blocks
+    end = tl.minimum(begin + span * blocks, chunks * blocks)
+    for step in range(end - begin):
+        place = end - 1 - step if reverse else begin + step
         g = place // blocks
         weight = scale / tl.maximum(g, 1).to(tl.float32) if mean else scale
-        if causal:  # noqa: SIM102 - this is known when it is compiled, the other is not
+        if causal and not totalling:  # noqa: SIM102 - this is known when it is compiled, the other is not
             if step % blocks == 0:
-                at = out + g.to(tl.int64) * keys * width + s[:, None] * width + e[None, :]
+                at = out + g.to(tl.int64) * keys * width + own
                 tl.store(at, (state if reverse else weight * state).to(out.dtype.element_ty), mask=inside)
         first = (place * rows).to(tl.int64)
         k_block = block_of(k + first * k_row, k_row, tl.arange(0, rows), s, length - first, keys)
@@ -66,8 +77,10 @@ def states(
                 tl.store(to, v_block, mask=(n[:, None] < length - first) & (e[None, :] < width))
         added = product(tl.trans(k_block), v_block, tl.zeros_like(state))
         state += weight * added if reverse else added
-    if not causal:
-        tl.store(out + s[:, None] * width + e[None, :], (scale * state).to(out.dtype.element_ty), mask=inside)
+    if totalling:
+        tl.store(out + own, state, mask=inside)
+    elif not causal:
+        tl.store(out + own, (scale * state).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit

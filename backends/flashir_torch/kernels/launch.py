@@ -6,6 +6,7 @@ Axes: b batch, t length, g chunks, n within a chunk, s key, e expanded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,11 +84,28 @@ class Mixed:
         With `active`, a shift [e] and a tensor [b, t, e] to be written, v is silu(v + shift) before it is summed.
         """
         batch, length, width = self.shape
-        blocks = self._blocks("states").spread(batch, self.keys, width)
-        out = v.new_empty(self.states)
-        bodies.states[batch * blocks.tiles(self.keys, width),](
-            k, v, *(active or (v, v)), out, length, self.chunks, self._scale, *_strides(k, v), **self._fixed,
-            mean=self._by_place, reverse=reverse and self.causal, activate=active is not None, **_options(blocks),
+        blocks, span = self._blocks("states").walks(batch, length, self.chunk, self.keys, width)
+        segments = -(-self.chunks // span)
+        walk = partial(self._walk, k, blocks=blocks, span=span, reverse=reverse and self.causal)
+        if segments == 1:
+            return walk(v, active, v.new_empty(self.states))
+        sizes = (batch, segments, self.keys, width)
+        totals = walk(v, active, v.new_empty(sizes, dtype=torch.float32), totalling=True)
+        if not self.causal:
+            return (self._scale * totals.sum(1)).to(v.dtype)
+        return walk(active[1] if active else v, None, v.new_empty(self.states), totals)
+
+    def _walk(
+        self, k: Tensor, v: Tensor, active: tuple[Tensor, Tensor] | None, out: Tensor, totals: Tensor | None = None,
+        *, blocks: Blocks, span: int, reverse: bool, totalling: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """One pass of `states` over segments of so many chunks, into `out`."""
+        batch, length, width = self.shape
+        segments = -(-self.chunks // span)
+        bodies.states[batch * segments * blocks.tiles(self.keys, width),](
+            k, v, *(active or (v, v)), out if totals is None else totals, out, length, self.chunks, segments, span,
+            self._scale, *_strides(k, v), **self._fixed, mean=self._by_place, reverse=reverse,
+            activate=active is not None, totalling=totalling, **_options(blocks),
         )  # fmt: skip
         return out
 

@@ -34,7 +34,7 @@ def test_kernels_fit_on_cards(capability: int, tmp_path: Path) -> None:
     for usage in usages:
         assert usage.shared <= SHARED[capability], usage
         assert usage.stack <= MOST_SPILLED, usage
-        if capability == 90 and usage.case == str(CASES[0]):
+        if capability == 90 and usage.case in map(str, CASES[:2]):
             assert bool(usage.wgmma) == (usage.kernel not in ("heads", "gate_back")) and not usage.mma, usage
 
 

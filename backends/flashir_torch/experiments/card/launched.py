@@ -28,9 +28,12 @@ OTHERS: Mapping[str, tuple[Mapping[str, int], ...]] = {
 }
 """Blocks to time beside those in use: what differs."""
 
+LONGER: Mapping[str, tuple[Mapping[str, int], ...]] = {"states": ({"segment": 2**30}, {"segment": 8192})}
+"""The same for other shapes, whose rows are longer: one pass over whole rows, and two over fewer segments."""
+
 
 def measure(setting: Setting, known: Document) -> Iterator[Document]:
-    """Each launch of a core in use, then the launches of other blocks, at the first shape alone."""
+    """Each launch of a core in use, then the launches of other blocks, most of them at the first shape alone."""
     document: Document = {"kernels": list(known.get("kernels", [])), "failed": dict(known.get("failed", {}))}
     measured = {(row["batch"], row["length"], row["variant"]) for row in document["kernels"]}
     for batch, length in setting.shapes:
@@ -52,7 +55,7 @@ def measure(setting: Setting, known: Document) -> Iterator[Document]:
 def _variants(*, first: bool) -> Iterator[tuple[str, str, Mapping[str, int]]]:
     """A name, the kernel that has other blocks, and what differs; first those in use."""
     yield "in use", "", {}
-    for kernel, every in OTHERS.items() if first else ():
+    for kernel, every in (OTHERS if first else LONGER).items():
         for changes in every:
             words = ", ".join(f"{size} {value}" for size, value in changes.items())
             yield f"{kernel}: {words}", kernel, changes

@@ -130,6 +130,6 @@ def rehearsal() -> Setting:
         chunks=(64,),
         keys=32,
         width=48,
-        shapes=((1, 70),),
+        shapes=((1, 70), (1, 64)),
         square=64,
     )
