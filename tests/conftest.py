@@ -30,8 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests compile far more than they compute: XLA spares its optimiser, and what one test compiled serves the next.
 
     Each worker keeps a folder of its own, which its child processes share. Bytecode is kept as well; otherwise every
-    child compiles all that it imports, and every worker rewrites all assertions.
+    child compiles all that it imports, and every worker rewrites all assertions. There is a worker for each core, so a
+    worker has one thread: the threads of others would wait for a core, and spin.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["FLASHIR_CONFIG"] = os.path.join(tempfile.gettempdir(), "flashir-tests-have-none")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False

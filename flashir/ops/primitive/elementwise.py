@@ -106,25 +106,13 @@ def _unary(
 
 def _binary(name: str, ref: Callable[..., Any], doc: str, weight: float = 1, **facts: Any) -> OpDef:
     """Define an op of two operands. `facts` are traits of its record, and `infer` if it is not `numeric`."""
-    infer = facts.pop("infer", numeric)
     cases: tuple[Sample, ...] = (
         sample("f32[2, 3]", "f32[3]"),
         sample("f32[2, 1, 4]", "f32[3, 1]"),
         sample("f32[]", "f32[2]"),
     )
-    return define_op(
-        OpDef(
-            name,
-            ("x", "y"),
-            infer=infer,
-            ref=ref,
-            cost=elementwise(weight),
-            samples=cases,
-            axes=Axes.ELEMENTWISE,
-            doc=doc,
-            **facts,
-        )
-    )
+    facts = {"infer": numeric, "axes": Axes.ELEMENTWISE, **facts}
+    return define_op(OpDef(name, ("x", "y"), ref=ref, cost=elementwise(weight), samples=cases, doc=doc, **facts))
 
 
 neg = _unary("neg", np.negative, 1, "-x", reads_nothing)
