@@ -13,7 +13,8 @@ COMPOSITES = frozenset(("literal", "silu", "sinusoid", "sinusoid_at", "softmax")
 
 def claims(node: Node, device: str) -> bool:
     """Whether a node is native on a device (`cpu`, `cuda`, `tpu-v4`, ..) in this environment."""
-    everywhere = OPS[node.op].is_primitive or node.op in COMPOSITES
+    record = OPS[node.op]
+    everywhere = record.is_primitive or node.op in COMPOSITES or bool(record.needed_if)
     return everywhere or _exchanges(node) or (device.startswith("tpu") and has_kernel(node) and not is_spread())
 
 

@@ -15,9 +15,11 @@ from flashir.backends.lowering import Lowering
 from flashir.errors import InputError, TargetError
 from flashir.ir import Graph, Node, Value
 from flashir.ir.parameter_names import round_symbol
+from flashir.ops import OPS
 from flashir.ops.primitive.scan import cut_scan
 from flashir.planning.plan import plan
 from flashir.transforms import bind_sizes
+from flashir.transforms.token_analysis import part_of
 from flashir_jax.layout import Stack, depends_on, layout, stacked, unstacked
 from flashir_jax.pallas.table import TABLE, on_tpu, parts
 from flashir_jax.placement import Placement
@@ -54,7 +56,8 @@ def function(graph: Graph, *, remat: bool = False, placement: Placement = HERE) 
     Raises:
         TargetError: the graph contains ops without a JAX rule.
     """
-    unknown = sorted({node.op for node in graph.walk()} - RULES.keys() - TABLE.keys() - STRUCTURED)
+    known = RULES.keys() | TABLE.keys() | STRUCTURED
+    unknown = sorted({node.op for node in graph.walk() if not OPS[node.op].needed_if} - known)
     if unknown:
         raise TargetError(
             f"JAX has no rule for {', '.join(unknown)} of @{graph.name}",
@@ -142,6 +145,8 @@ class _Scope:
             return self.scan(node, operands)
         if node.op == "linear_attention":
             return self.placement.linear_attention(node, self.run, *operands)
+        if OPS[node.op].needed_if:
+            return self.if_needed(node, operands)
         if node.op in TABLE:
             return on_tpu(node, lambda *inputs: self.run(parts(node), inputs)[0], *operands)
         return RULES[node.op](self.sizes, node, *operands)
@@ -173,3 +178,10 @@ class _Scope:
 
         last, ys = lax.scan(step, tuple(first), tuple(jnp.moveaxis(x, axis, 0) for x in sliced))
         return (*last, *(jnp.moveaxis(y, 0, axis) for y in ys))
+
+    def if_needed(self, node: Node, operands: Sequence[Any]) -> Any:
+        """The parts of an op if its mask has a true element, otherwise its first operand."""
+        record, part = OPS[node.op], part_of(node)
+        present = [operand for operand in operands if operand is not None]
+        mask = operands[record.operands.index(record.needed_if)]
+        return lax.cond(jnp.any(mask), lambda *xs: self.run(part, xs)[0], lambda *xs: xs[0], *present)

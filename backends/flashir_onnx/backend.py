@@ -12,6 +12,7 @@ from flashir.backends.decoding import Decoding, Extending
 from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Written
 from flashir.errors import ArtefactError
 from flashir.ir import Graph, Node, TensorType, dumps, loads
+from flashir.ops import OPS
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_projections import SplitProjections
 from flashir.transforms.widen_scan import WidenScan
@@ -57,12 +58,12 @@ class OnnxBackend:
         return tuple(name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers())
 
     def claims(self, node: Node) -> bool:
-        """Every op with an emitter, and operators of ONNX Runtime, or of the opset in a portable model."""
+        """Every op with an emitter or in a branch, operators of ONNX Runtime, or of the opset in a portable model."""
         from flashir_onnx import contrib, newer
         from flashir_onnx.emit import STRUCTURED
         from flashir_onnx.emitters import EMITTERS
 
-        if node.op in EMITTERS or node.op in STRUCTURED:
+        if node.op in EMITTERS or node.op in STRUCTURED or OPS[node.op].needed_if:
             return True
         return newer.claims(node, self.form.opset) if self.form.portable else contrib.claims(node)
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
+from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, helper
 
 from flashir.ir import DType, Graph, Node, TensorType, Value
 from flashir.ir.dims import Size, symbol_of
 from flashir.ir.parameter_names import round_symbol
+from flashir.ops import OPS
 from flashir.ops.primitive.scan import cut_scan
+from flashir.transforms.lower import descend
+from flashir.transforms.rewriter import rewrite
+from flashir.transforms.token_analysis import part_of
 from flashir.version import __version__
 from flashir_onnx import contrib, newer
 from flashir_onnx.emitters import EMITTERS, Emitter
@@ -199,6 +203,8 @@ class _Emitter:
         self.table = {**EMITTERS, **(newer.EMITTERS if form.portable else contrib.EMITTERS), **own}
         self.functions: list[FunctionProto] = []
         self._static: dict[int, StaticValues] = {}
+        self._needed: dict[tuple[int, Value], str] = {}
+        """Whether a mask of a scope has a true element."""
 
     def nodes(self, scope: Scope, graph: Graph, depth: int) -> None:
         static = StaticValues(graph)
@@ -211,6 +217,8 @@ class _Emitter:
                 results: str | tuple[str, ...] = repeat(scope, node, depth)
             elif node.op == "scan":
                 results = self._scan(scope, node, depth)
+            elif OPS[node.op].needed_if:
+                results = self._if_needed(scope, node, depth)
             else:
                 results = self.table[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
             named = (results,) if isinstance(results, str) else results
@@ -253,6 +261,24 @@ class _Emitter:
             x = self.name(inside, body.outputs[0])
         return x
 
+    def _if_needed(self, scope: Scope, node: Node, depth: int) -> str:
+        """An `If`: the parts of the op where its mask has a true element, otherwise its first operand."""
+        part = rewrite(part_of(node), descend(lambda inner: inner.op in self.table, "onnx"))
+        first, mask = node.operands[0], node.operands[OPS[node.op].operands.index(OPS[node.op].needed_if)]
+        key = id(scope), mask
+        if key not in self._needed:
+            self._needed[key] = _any(scope, self.name(scope, mask))
+        names = [self.name(scope, value) for value in node.operands]
+        inside = SubgraphScope(scope)
+        inside.names.update(zip(part.inputs, names, strict=True))
+        self.nodes(inside, part, depth)
+        same = SubgraphScope(scope)
+        bodies = [(inside, self.name(inside, part.outputs[0])), (same, same.one("Identity", names[0]))]
+        then, other = (
+            helper.make_graph(body.nodes, "body", [], [value_info(result, first.type, {})]) for body, result in bodies
+        )
+        return scope.one("If", self._needed[key], then_branch=then, else_branch=other)
+
     def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
         body, axis = node.region, node.attrs["axis"]
         assert body is not None and isinstance(axis, int)
@@ -294,6 +320,12 @@ class _Emitter:
             rows = tuple(_first_rows(scope, name, steps) for name in rows)
         stacked = zip(rows, stacked_values, strict=True)
         return (*scanned[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
+
+
+def _any(scope: Scope, mask: str) -> str:
+    """Whether a mask has a true element. The largest of none would be an error."""
+    count = scope.one("ReduceSum", scope.one("Cast", mask, to=TensorProto.INT64), keepdims=0, stem="count")
+    return scope.one("Cast", count, to=TensorProto.BOOL, stem="any")
 
 
 def _nothing(scope: Scope, type_: TensorType) -> str:

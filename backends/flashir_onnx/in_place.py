@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
@@ -11,8 +11,11 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 from flashir.ir import Graph, Value
 from flashir_onnx.emit import rename
 
-RENEWING = frozenset(("put_rows", "add"))
+RENEWING = frozenset(("put_rows", "add", "add_products"))
 """Ops whose operators can write the result into the memory of their first operand."""
+
+LATE = frozenset(("put_rows", "add_products"))
+"""Those that can wait for other readers of their first operand."""
 
 
 class Update(Enum):
@@ -21,7 +24,7 @@ class Update(Enum):
     ALONE = auto()
     """Only the op that computes the new state reads the old one, so no order of execution is wrong."""
     LAST = auto()
-    """Rows are put into it, and others read the old state. The rows must be put there last."""
+    """Others read the old state too. It must be written last."""
     COPIED = auto()
     """Anything else. Others must read a copy of the old state."""
 
@@ -38,7 +41,7 @@ def updates(graph: Graph, count: int) -> tuple[Update, ...]:
             return Update.COPIED
         if readers[old] == 1:
             return Update.ALONE
-        return Update.LAST if node.op == "put_rows" and not readers[new] else Update.COPIED
+        return Update.LAST if node.op in LATE and not readers[new] else Update.COPIED
 
     pairs = zip(graph.inputs[len(graph.inputs) - count :], graph.outputs[len(graph.outputs) - count :], strict=True)
     return tuple(update(*pair) for pair in pairs)
@@ -56,29 +59,60 @@ def allow_in_place(model: GraphProto, graph: Graph, count: int) -> None:
 
 
 def _put_last(model: GraphProto, states: Sequence[str]) -> None:
-    """Put rows into these states after the logits are computed.
+    """Write these states after the logits: first those in branches, which read rings, then those with new rows."""
+    late: dict[str, list[NodeProto]] = {"If": [], "ScatterND": []}
+    nodes: list[NodeProto] = []
+    for node in model.node:
+        (late[node.op_type] if node.output[0] in states else nodes).append(node)
+    before = model.output[0].name
+    if late["If"]:
+        nodes += _in_one_branch(late["If"], before)
+        before = nodes[-1].output[0]
+    if late["ScatterND"]:
+        nodes += _after(before, late["ScatterND"])
+    del model.node[:]
+    model.node.extend(nodes)
 
-    Their places are reshaped to their own shape, for which the logits say the number of rows.
-    """
-    writers = {node.output[0]: node for node in model.node if node.output and node.output[0] in states}
-    if not writers:
-        return
-    rows, columns = "rows_of_logits", {}
-    nodes: list[NodeProto] = [node for node in model.node if node.output[0] not in writers]
-    nodes.append(helper.make_node("Shape", [model.output[0].name], [rows], name=rows, start=0, end=1))
-    for node in writers.values():
+
+def _rows(name: str, value: str) -> NodeProto:
+    """The number of rows of a value as a vector of one number, which waits for the value."""
+    return helper.make_node("Shape", [value], [name], name=name, start=0, end=1)
+
+
+def _in_one_branch(branches: Sequence[NodeProto], before: str) -> Iterator[NodeProto]:
+    """One `If` for all with the same condition, which waits for a value: an `If` takes as long as a small product."""
+    by_condition: dict[str, list[NodeProto]] = {}
+    for node in branches:
+        by_condition.setdefault(node.input[0], []).append(node)
+    yield _rows("rows_of_logits", before)
+    yield helper.make_node("ReduceMax", ["rows_of_logits"], ["last"], name="last", keepdims=0)
+    yield helper.make_node("Cast", ["last"], ["is_last"], name="is_last", to=TensorProto.BOOL)
+    for condition, alike in by_condition.items():
+        late = f"{condition}/late"
+        yield helper.make_node("And", [condition, "is_last"], [late], name=late)
+        bodies: dict[str, GraphProto] = {}
+        for node in alike:
+            for attribute in node.attribute:
+                body = bodies.setdefault(attribute.name, GraphProto(name=attribute.g.name))
+                body.node.extend(attribute.g.node)
+                body.output.extend(attribute.g.output)
+        yield helper.make_node("If", [late], [node.output[0] for node in alike], name="chunk_closes", **bodies)
+
+
+def _after(before: str, writers: Sequence[NodeProto]) -> Iterator[NodeProto]:
+    """Writers of rows whose places wait for a value: they are reshaped to their own shape, with its number of rows."""
+    rows, columns = "rows_before_writing", {}
+    yield _rows(rows, before)
+    for node in writers:
         places = node.input[1]
         if places not in columns:
             columns[places] = late = f"{places}/late"
             rest, shape = f"{places}/rest", f"{places}/shape"
-            nodes += [
-                helper.make_node("Shape", [places], [rest], name=rest, start=1),
-                helper.make_node("Concat", [rows, rest], [shape], name=shape, axis=0),
-                helper.make_node("Reshape", [places, shape], [late], name=late),
-            ]
+            yield helper.make_node("Shape", [places], [rest], name=rest, start=1)
+            yield helper.make_node("Concat", [rows, rest], [shape], name=shape, axis=0)
+            yield helper.make_node("Reshape", [places, shape], [late], name=late)
         node.input[1] = columns[places]
-    del model.node[:]
-    model.node.extend([*nodes, *writers.values()])
+    yield from writers
 
 
 def _read_first(model: GraphProto, old: str, new: str) -> None:

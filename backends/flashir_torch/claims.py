@@ -61,6 +61,8 @@ NATIVE: dict[str, Condition] = {
 
 
 def claims(node: Node, device: str) -> bool:
-    """Whether the backend implements a node natively."""
-    condition = NATIVE.get(node.op)
-    return OPS[node.op].is_primitive if condition is None else condition(node, device)
+    """Whether the backend implements a node natively. A branch on a GPU would wait for it."""
+    condition, record = NATIVE.get(node.op), OPS[node.op]
+    if condition is None:
+        return record.is_primitive or (bool(record.needed_if) and device == "cpu")
+    return condition(node, device)

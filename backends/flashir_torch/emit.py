@@ -12,9 +12,13 @@ from torch import fx, nn
 from flashir.errors import ParameterError, TargetError
 from flashir.ir import Graph, Node
 from flashir.ir.parameter_names import expand, full_name, round_symbol
+from flashir.ops import OPS
 from flashir.ops.primitive.scan import cut_scan
+from flashir.transforms.lower import descend
+from flashir.transforms.rewriter import rewrite
+from flashir.transforms.token_analysis import part_of
 from flashir_torch.emitters import EMITTERS, NUMBERS
-from flashir_torch.loop import scan
+from flashir_torch.loop import if_needed, scan
 from flashir_torch.names import check_path
 from flashir_torch.parts import Part, parts
 from flashir_torch.scope import InnerScope, MainScope, Scope
@@ -41,7 +45,7 @@ def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) 
         TargetError: the graph contains ops without a PyTorch emitter.
         ParameterError: a parameter is missing or misshapen, or a module cannot have a parameter of this name.
     """
-    unknown = sorted({node.op for node in graph.walk()} - EMITTERS.keys() - STRUCTURED)
+    unknown = sorted({node.op for node in graph.walk() if not OPS[node.op].needed_if} - EMITTERS.keys() - STRUCTURED)
     if unknown:
         raise TargetError(
             f"PyTorch has no emitter for {', '.join(unknown)} of @{graph.name}",
@@ -81,6 +85,8 @@ class _Emitter:
             return self.repeat(scope, node, rounds)
         if node.op == "scan":
             return self.scan(scope, node, rounds)
+        if OPS[node.op].needed_if:
+            return self.if_needed(scope, node, rounds)
         numbers = node.op in NUMBERS and any(isinstance(scope.values[v], fx.Node) for v in node.operands[-2:])
         operands = [scope.values[v] if numbers else scope.tensor(v) for v in node.operands]
         return EMITTERS[node.op](scope, node, *operands)
@@ -141,3 +147,12 @@ class _Emitter:
         carried, sliced, invariants = (tuple(map(scope.tensor, part)) for part in cut_scan(node.operands, node.attrs))
         call = scope.call(scan, inner, node.attrs["axis"], carried, sliced, (*invariants, *inside.captured))
         return tuple(scope.results(call, node.outputs, several=True).values())
+
+    def if_needed(self, scope: Scope, node: Node, rounds: Rounds) -> Any:
+        """A branch around the parts of an op."""
+        record, part = OPS[node.op], part_of(node)
+        inside = InnerScope(scope, part.inputs)
+        self.nodes(inside, rewrite(part, descend(lambda inner: inner.op in EMITTERS, "torch")).nodes, rounds)
+        inner = scope.attribute(f"{node.output.name}_body", inside.finish(part.outputs, "Body", several=False))
+        mask = scope.tensor(node.operands[record.operands.index(record.needed_if)])
+        return scope.call(if_needed, inner, mask, *map(scope.tensor, node.operands), *inside.captured)

@@ -1,4 +1,4 @@
-"""The loop of a `scan` over the slices of one `unbind`, whose gradient is one `stack`.
+"""Loops and branches. The loop of a `scan` is over the slices of one `unbind`, whose gradient is one `stack`.
 
 With single slices, the gradient of each would be as large as the whole tensor.
 """
@@ -69,3 +69,8 @@ def _exported(
     first = tuple(x.clone(memory_format=torch.contiguous_format) for x in state)
     last, stacked = loop(step, first, tuple(walked), dim=axis)
     return (*last, *stacked)
+
+
+def if_needed(body: Callable[..., Tensor], mask: Tensor, *operands: Any) -> Any:
+    """body(*operands) if the mask has a true element, otherwise the first operand."""
+    return body(*operands) if bool(mask.any()) else operands[0]

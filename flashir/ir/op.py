@@ -238,6 +238,8 @@ class OpDef:
         inline: whether each reader recomputes it, as for a constant, so that it is never worth moving.
         moves: whether each element of the result is an element of an operand or a constant.
         clips: whether each element of the result equals that of an operand within some bounds.
+        needed_if: the name of a mask among its operands. Where no element of it is true, the result is the first
+            operand, and a target with branches skips the op.
         rows: for an op that looks up rows of a table: operand types and attributes -> the operand with the indices,
             and the number of rows.
         layer: for an op from x [b, t, d] to y [b, t, d] including norm and residual: the name of its class for custom
@@ -273,6 +275,7 @@ class OpDef:
     inline: bool = False
     moves: bool = False
     clips: bool = False
+    needed_if: str = ""
     rows: RowsRule | None = None
     ignores_padding: PaddingRule | None = None
     layer: str = ""

@@ -1,19 +1,18 @@
-"""The chunked recurrence token by token: the sum over all tokens so far, and the tokens of the current chunk.
+"""The chunked recurrence token by token: the sum over all closed chunks, and the tokens of the current chunk.
 
-A chunk sees the sum of k^T v over the chunks before it. The state is the sum R over all tokens so far, to which a new
-token adds a product of rank 1. The part of the current chunk is subtracted in the scores:
+A chunk sees the sum of k^T v over the chunks before it. So the state is the sum R over closed chunks. It changes only
+when a chunk closes: its tokens are all in the ring then, and K^T V of them is added at once (`add_products`). At any
+other token nothing updates the sum, and nothing but q R reads it.
 
-    q R - q (K^T V of the own chunk) = q R - sum over the chunk of (q k_j) v_j.
-
-So the borders of chunks, also inside a call, only affect masks, and no K^T V of a chunk is computed at its end. The sum
-is updated before it is read, and only the update reads the old one, so a target may update it in place.
+A call of many tokens may cross the border of a chunk. Its later tokens see chunks that close within the call, which R
+lacks. They attend to those in the scores (`add_scores`).
 
 Axes: b batch, h heads, t new tokens, m positions that they attend to (`Window`), s key, e expanded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Value
@@ -41,13 +40,15 @@ class Masks:
 
     Args:
         near: bool [b, t, m], the keys of local attention.
-        taken: bool [b, t, m], the keys to subtract from the sum: those of its own chunk and of later new tokens.
+        far: bool [b, t, m], the keys of earlier chunks that are not in the sum before the new tokens.
+        closed: bool [b, m], the keys of chunks that these tokens close, which the sum lacks.
         chunks: i32 [b, t], the number of earlier chunks.
         back: i32 [b, t, m], the distance of a key before the token.
     """
 
     near: Value
-    taken: Value
+    far: Value
+    closed: Value
     chunks: Value
     back: Value
 
@@ -55,12 +56,15 @@ class Masks:
 def masks(now: DecodeContext, window: Window, chunk: int, overlap: bool) -> Masks:
     """The masks of new tokens. With `overlap`, a chunk also sees the previous chunk."""
     b, query = now.b, now.positions()
-    chunks, of_key = b.floor_div(query, divisor=chunk), b.floor_div(b.maximum(window.keys, 0), divisor=chunk)
+    chunks, of_key = (b.floor_div(b.maximum(x, 0), divisor=chunk) for x in (query, window.keys))
     own, other, key, query = column(b, chunks), _row(b, of_key), _row(b, window.keys), column(b, query)
     seen = b.logical_and(b.less_equal(key, query), b.less_equal(0, key))
     near = b.logical_and(seen, b.less_equal(b.sub(own, 1), other) if overlap else equal(b, own, other))
-    taken = b.logical_and(b.less_equal(own, other), _row(b, window.counted))
-    return Masks(near, taken, chunks, b.sub(query, key))
+    first, last = (column(b, b.floor_div(count, divisor=chunk)) for count in (now.seen, now.after()))
+    unsummed = b.logical_and(window.counted, b.less_equal(first, of_key))
+    closed = b.logical_and(unsummed, b.less(of_key, last))
+    far = b.logical_and(_row(b, unsummed), b.less(other, own))
+    return Masks(near, far, closed, chunks, b.sub(query, key))
 
 
 def seen_at_once(chunk: int, overlap: bool) -> int:
@@ -82,7 +86,10 @@ def chunks_after(
     """
     span = seen_at_once(chunk, overlap)
     rings = {name: ring_after(now, x, span) for name, x in {**keys, "v": v}.items()}
-    return rings if far is None else {"sum": sum_after(now, keys[far], v), **rings}
+    if far is None:
+        return rings
+    closed = now.b.mul(now.b.floor_div(now.seen, divisor=chunk), chunk)
+    return {"sum": sum_after(replace(now, own=closed), keys[far], v), **rings}
 
 
 def sum_after(now: DecodeContext, k: Value, v: Value, decay: Value | None = None) -> Value:
@@ -185,14 +192,12 @@ def chunks_step(
         q, name = as_dtype(b, far[0], dtype), far[1]
         norm = _norm(b, column(b, seen.chunks), chunk, lin_norm, dtype)
         q = b.mul(q, with_rank(b, norm, q.type.rank))
-        added = b.matmul(as_dtype(b, now.only_own(keys[name]), dtype), as_dtype(b, v, dtype), transpose_x=True)
-        after["sum"] = b.add(states["sum"], with_rank(b, added, states["sum"].type.rank))
-        distant = b.matmul(q, with_rank(b, after["sum"], q.type.rank))
-        own = b.select(with_rank(b, seen.taken, q.type.rank), window.scores(q, name), 0.0)
-        weights = b.neg(own) if weights is None else b.sub(weights, own)
-    assert weights is not None
-    out = window.values(weights, "v")
-    return as_dtype(b, out if distant is None else b.add(out, distant), v.type.dtype), after
+        distant = b.matmul(q, with_rank(b, states["sum"], q.type.rank))
+        weights = window.with_scores(weights, seen.far, q, name)
+        after["sum"] = window.with_products(states["sum"], seen.closed, name, "v")
+    parts = [distant] if weights is None else [window.values(weights, "v"), distant]
+    first, *others = (part for part in parts if part is not None)
+    return as_dtype(b, b.add(first, *others) if others else first, v.type.dtype), after
 
 
 def _bias(now: DecodeContext, bias: Value, back: Value, chunk: int) -> Value:

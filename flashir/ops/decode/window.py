@@ -48,6 +48,14 @@ class Window(ABC):
     def values(self, weights: Value, name: str) -> Value:
         """weights v, [b, .., t, d], in the dtype of the weights"""
 
+    @abstractmethod
+    def with_scores(self, weights: Value | None, seen: Value, q: Value, name: str) -> Value | None:
+        """weights + q k^T where seen, bool [b, t, m]; None without weights, if one token cannot see such a k"""
+
+    @abstractmethod
+    def with_products(self, total: Value, counted: Value, k: str, v: str) -> Value:
+        """total + k^T v of the counted rows, bool [b, m]; the total is [b, .., s, e]"""
+
 
 class _One(Window):
     """One token of each row: it is put into the ring first, so that only `put_rows` reads the state."""
@@ -64,6 +72,12 @@ class _One(Window):
 
     def values(self, weights: Value, name: str) -> Value:
         return self.b.matmul(weights, as_dtype(self.b, self.after[name], weights.type.dtype))
+
+    def with_scores(self, weights: Value | None, seen: Value, q: Value, name: str) -> Value | None:
+        return weights  # its chunk is the open one, before which all chunks are summed
+
+    def with_products(self, total: Value, counted: Value, k: str, v: str) -> Value:
+        return self.b.add_products(total, counted, self.after[k], self.after[v])
 
 
 class _Many(Window):
@@ -97,3 +111,13 @@ class _Many(Window):
         b, sides = self.b, (self.rings[name], self.rows[name])
         parts = b.results("split", weights, axis=-1, sizes=(self.slots, self.length))
         return b.add(*(b.matmul(w, as_dtype(b, v, w.type.dtype)) for w, v in zip(parts, sides, strict=True)))
+
+    def with_scores(self, weights: Value | None, seen: Value, q: Value, name: str) -> Value:
+        b = self.b
+        if weights is None:
+            shape = (*q.type.shape[:-1], seen.type.shape[-1])
+            weights = b.broadcast(b.constant(0.0, q.type.dtype), shape=shape)
+        return b.add_scores(weights, seen, q, self.rings[name], self.rows[name])
+
+    def with_products(self, total: Value, counted: Value, k: str, v: str) -> Value:
+        return self.b.add_products(total, counted, self.rings[k], self.rings[v], self.rows[k], self.rows[v])
