@@ -80,6 +80,18 @@ def squares(
 
 
 @triton.jit
+def _linear_part(
+    linear: tl.tensor, state: tl.tensor, place: tl.tensor, start: tl.tensor, left: tl.tensor, n: tl.tensor,
+    e: tl.tensor, keys: tl.constexpr, width: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """linear state, float32 [n, e], of the chunk at `place`, whose `left` tokens begin at row `start`."""
+    s = tl.arange(0, keys)
+    linear_block = block_of(linear + start * keys, keys, n, s, left, keys)
+    state_block = block_of(state + place * keys * width, width, s, e, keys, width)
+    return product(linear_block, state_block, tl.zeros((n.shape[0], e.shape[0]), tl.float32))
+
+
+@triton.jit
 def attend(
     weights: tl.tensor, linear: tl.tensor, v: tl.tensor, state: tl.tensor, u: tl.tensor, shift: tl.tensor,
     gated: tl.tensor, length: tl.tensor, chunks: tl.tensor, u_batch: tl.tensor, u_row: tl.tensor,
@@ -88,13 +100,10 @@ def attend(
 ) -> None:  # fmt: skip
     """One program makes a block of rows of a chunk, a tile of e wide. What is gated is not stored, see `_gate`."""
     place, first, n, e = tile_of(chunk, rows, width, features)
-    s = tl.arange(0, keys)
     b, since = place // chunks, place % chunks * chunk
     left = tl.minimum(length - since, chunk).to(tl.int32)
     start = b * length + since
-    linear_block = block_of(linear + start * keys, keys, n, s, left, keys)
-    state_block = block_of(state + place * keys * width, width, s, e, keys, width)
-    made = product(linear_block, state_block, tl.zeros((rows, features), tl.float32))
+    made = _linear_part(linear, state, place, start, left, n, e, keys, width)
     weights += place * chunk * chunk
     for column in range(0, tl.minimum(left, first + rows), columns):
         m = column + tl.arange(0, columns)
@@ -147,13 +156,10 @@ def attend_back(
     active [b, t, e] is v after its silu, which is not kept from the forward pass.
     """
     place, first, n, e = tile_of(chunk, rows, width, features)
-    s = tl.arange(0, keys)
     b, since = place // chunks, place % chunks * chunk
     left = tl.minimum(length - since, chunk).to(tl.int32)
     start = b * length + since
-    linear_block = block_of(linear + start * keys, keys, n, s, left, keys)
-    state_block = block_of(state + place * keys * width, width, s, e, keys, width)
-    made = product(linear_block, state_block, tl.zeros((rows, features), tl.float32))
+    made = _linear_part(linear, state, place, start, left, n, e, keys, width)
     weights += place * chunk * chunk
     for column in range(first // columns * columns, left, columns):
         m = column + tl.arange(0, columns)
