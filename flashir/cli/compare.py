@@ -261,19 +261,22 @@ def _text(
     from flashir.train.data import Tokenizer, documents
     from flashir.train.setup import read_settled, tokenizer_of
 
+    build = systems.build(systems.FLASH, shape)
     file = out / "tokenizer.json"
     with meter() as step:
         if file.exists():
             used = Tokenizer.read(file)
         else:
             used = tokenizer_of(recipe.tokenizer, lambda: documents(recipe.data, step), recipe.document_end)
+        shape = {"vocab": used.needs("lm") if used.is_bytes else used.vocab, **shape}
+        used.check("lm", shape["vocab"])
+        if not file.exists():
             out.mkdir(parents=True, exist_ok=True)
             used.save(file)
         recipe = read_settled(recipe, used)
         texts = corpora(recipe, used.reads(recipe.reading), step)
-    shape = {"vocab": used.needs("lm") if used.is_bytes else used.vocab, **shape}
     if "chunk" not in shape:
-        flash = systems.build(systems.FLASH, shape)(*size)
+        flash = build(*size, vocab=shape["vocab"])
         shape["chunk"] = plan(flash, recipe.target, recipe.rows or 1, recipe.seq_len, True).chunk
     return recipe, shape, file, texts
 

@@ -11,7 +11,7 @@ from flashir.ir.parameter_count import parameter_count
 
 CLOSE = 0.01
 """A system this close to the budget keeps its own expansion."""
-WIDTHS, EXPANDED = 8, 4
+WIDTHS, EXPANDED = 8, 2
 """Widths, and expanded widths, are tried in steps of these."""
 STRETCH = 4 / 3
 """A system keeps its proportions if its expanded width changes by no more than this factor."""

@@ -90,7 +90,7 @@ def table(rows: Rows) -> str:
         if "perplexity" not in row:
             lines.append([*cells, f"diverged: {'; '.join(row['failed'])}", *[""] * (len(lines[0]) - 5)])
             continue
-        cells += [f"{row['learning_rate']:.2g}", str(row["seeds"]), f"{row['train_loss']:.4f}"]
+        cells += [_rate_of(row, rows), str(row["seeds"]), f"{row['train_loss']:.4f}"]
         if distances:
             cells += [_shares(row["accuracy"][distance]) for distance in distances]
         else:
@@ -100,6 +100,13 @@ def table(rows: Rows) -> str:
         lines.append([*cells, f"{row['tokens_per_second']:,.0f}"])
     lines.insert(1, ["---", *("---:" for _ in lines[0][1:])])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _rate_of(summary: Mapping[str, Any], rows: Rows) -> str:
+    """The rate of a system: `0.01`, or `0.01 (diverged at 1)` if it did at another one."""
+    lost = {row["learning_rate"] for row in rows if row["name"] == summary["name"] and "failed" in row}
+    rates = ", ".join(f"{rate:.2g}" for rate in sorted(lost))
+    return f"{summary['learning_rate']:.2g}" + (f" (diverged at {rates})" if rates else "")
 
 
 def _counted(parameters: int, budget: int | None) -> str:

@@ -32,3 +32,14 @@ def test_a_mistake_on_the_command_line_is_one_message(
     out = tmp_path / "out"
     assert said in cli.fails("compare", *arguments, "-o", out)
     assert not out.exists()
+
+
+def test_a_vocabulary_that_is_too_small_for_a_text_is_refused_before_anything_is_written(
+    cli: Cli, tmp_path: Path
+) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("call me Ishmael " * 100)
+    said = cli.fails("compare", "--data", text, "--seq-len", "64", "-s", "vocab=100", "-o", out)
+    assert "a vocabulary of 100" in said and "vocab=257" in said
+    assert "no system has the setting dpeth" in cli.fails("compare", "--data", text, "-s", "dpeth=3", "-o", out)
+    assert not out.exists()

@@ -31,7 +31,7 @@ NAMES = list(systems.SYSTEMS)
 FAILED = {name: ROW[name] for name in ("name", "parameters", "depth", "chunk", "learning_rate", "seed")}
 
 
-@pytest.mark.parametrize(("depth", "width", "vocab"), [(2, 32, 80), (2, 64, 80), (4, 64, 256), (3, 256, 2048)])
+@pytest.mark.parametrize(("depth", "width", "vocab"), [(2, 16, 80), (2, 64, 80), (4, 64, 256), (3, 256, 2048)])
 def test_all_systems_have_as_many_parameters(depth: int, width: int, vocab: int) -> None:
     settings = {"vocab": vocab, "chunk": 64, "key_dim": 64, "max_len": 256}
     counts = {name: parameter_count(graph) for name, graph in systems.shaped(NAMES, depth, width, settings).items()}
@@ -75,6 +75,7 @@ def test_a_rate_that_diverges_leaves_the_others_and_a_system_that_always_does_ha
     lost = {**FAILED, "learning_rate": 1.0, "failed": "the loss explodes"}
     (one,) = summaries([lost, ROW])
     assert one["learning_rate"] == 1e-3 and one["failed"] == ["rate 1, seed 0: the loss explodes"]
+    assert "| 0.001 (diverged at 1) |" in table([lost, ROW])
     shown = table([ROW, {**lost, "name": "performer"}])
     assert "diverged: rate 1, seed 0: the loss explodes" in shown and "| 0.50 | 0.25 |" in shown
     assert len({line.count("|") for line in shown.splitlines()}) == 1
