@@ -207,6 +207,13 @@ def _sqrt(scope: Scope, node: Node, x: str) -> str:
     return scope.one("Sqrt", scope.one("Max", x, _number(scope, 0, _type(node).dtype)))
 
 
+def _cos(scope: Scope, node: Node, x: str) -> str:
+    """ONNX Runtime has no Cos of float64 on a CPU before 1.28, but a Sin."""
+    if _type(node).dtype is not DType.F64:
+        return scope.one("Cos", x)
+    return scope.one("Sin", scope.one("Add", x, _number(scope, np.pi / 2, DType.F64)), stem="cos")
+
+
 def _log(scope: Scope, node: Node, x: str) -> str:
     dtype = _type(node).dtype
     return scope.one("Log", scope.one("Max", x, _number(scope, least_logged(dtype), dtype)))
@@ -263,7 +270,7 @@ def _cast_node(scope: Scope, node: Node, x: str) -> str:
 
 EMITTERS: dict[str, Emitter] = {
     "add": _as("Add"), "sub": _as("Sub"), "mul": _as("Mul"), "div": _as("Div"), "neg": _as("Neg"), "exp": _as("Exp"),
-    "sin": _as("Sin"), "cos": _as("Cos"), "tanh": _as("Tanh"), "relu": _as("Relu"), "sigmoid": _as("Sigmoid"),
+    "sin": _as("Sin"), "cos": _cos, "tanh": _as("Tanh"), "relu": _as("Relu"), "sigmoid": _as("Sigmoid"),
     "reciprocal": _as("Reciprocal"), "sqrt": _sqrt, "maximum": _as("Max"), "minimum": _as("Min"), "less": _as("Less"),
     "less_equal": _as("LessOrEqual"), "logical_and": _as("And"), "select": _select, "cast": _cast_node,
     "constant": _constant, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,

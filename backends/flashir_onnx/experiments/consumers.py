@@ -148,10 +148,11 @@ def of_web(package: Path) -> Consumer:
     return load
 
 
-def _called(command: Sequence[str]) -> None:
+def _called(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return done.stdout
 
 
 def _packed(array: Array) -> dict[str, Any]:
@@ -192,7 +193,12 @@ def decoder_error(load: Consumer, folder: Path, ids: Array, wanted: Array) -> fl
     return max(errors)
 
 
-def consumers(web: Path | None, python: str | None) -> dict[str, Consumer]:
+def version_of(python: str) -> str:
+    """The version of the onnxruntime of a Python."""
+    return _called([python, "-c", "import onnxruntime; print(onnxruntime.__version__)"]).strip()
+
+
+def consumers(web: Path | None, pythons: Sequence[str]) -> dict[str, Consumer]:
     """The runtimes that are here, by name and version."""
     present: dict[str, Consumer] = {
         f"ONNX Runtime {version('onnxruntime')}": runtime,
@@ -204,9 +210,7 @@ def consumers(web: Path | None, python: str | None) -> dict[str, Consumer]:
         print("OpenVINO is not installed: it is left out", file=sys.stderr)
     if web is not None:
         present["onnxruntime-web"] = of_web(web)
-    if python is not None:
-        present[f"the onnxruntime of {python}"] = of_python(python)
-    return present
+    return present | {f"ONNX Runtime {version_of(python)}": of_python(python) for python in pythons}
 
 
 def cell(error: Callable[[Consumer, Path, Array, Array], float], load: Consumer, *given: Any) -> str:
@@ -254,7 +258,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=names, choices=names)
     parser.add_argument("--opset", type=count, default=OLDEST)
     parser.add_argument("--web", type=Path, metavar="FOLDER", help="the folder of the package onnxruntime-web")
-    parser.add_argument("--python", metavar="PATH", help="a Python with another onnxruntime")
+    parser.add_argument("--python", nargs="+", default=[], metavar="PATH", help="Pythons with other onnxruntimes")
     args = parser.parse_args()
     present = consumers(args.web, args.python)
     print(_line("model", present))
