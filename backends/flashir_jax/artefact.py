@@ -129,6 +129,11 @@ def write(
     return Written(path, tuple(checks), tuple(out / name for name in manifest.files()))
 
 
+def files(path: Path) -> tuple[Path, ...]:
+    """A main file and what it names, without verification. Raises ArtefactError."""
+    return (path, *map(path.with_name, _manifest(path).files()))
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read the main file of an artefact, and verify every digest.
 

@@ -161,6 +161,12 @@ class JaxBackend:
 
         return write(out, functions, params, apply.parameters, about, particulars(graph), check=examine)
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """`model.jax`, functions and parameters. See Exporter."""
+        from flashir_jax.artefact import files
+
+        return files(_main_file(path))
+
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.jax`. See Exporter."""
         from flashir_jax.artefact import read_manifest

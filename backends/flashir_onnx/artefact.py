@@ -70,7 +70,7 @@ def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Pa
         try:
             atomic_files(out, _contents(parts, out), examine)
             further = [f"{name}: {checks[name][0]}" for name in named(path)]
-            return Written(path, (*checks[MODEL_FILE], *further), _beside(path))
+            return Written(path, (*checks[MODEL_FILE], *further), files(path)[1:])
         finally:
             _sweep(out)
 
@@ -103,10 +103,11 @@ def named(path: Path) -> dict[str, str]:
     return _parts(properties(parsed_file(path)), path)
 
 
-def _beside(path: Path) -> tuple[Path, ...]:
-    """The other files of the artefact of a model.onnx: parts, then data files. Without verification."""
+def files(path: Path) -> tuple[Path, ...]:
+    """The files of the artefact of a model.onnx: itself, its parts, then data files. Without verification."""
     model = parsed_file(path)
-    return tuple(path.with_name(name) for name in (*_parts(properties(model), path), *sorted(data_files(model, path))))
+    others = (*_parts(properties(model), path), *sorted(data_files(model, path)))
+    return (path, *(path.with_name(name) for name in others))
 
 
 def settle(out: Path) -> None:

@@ -168,6 +168,12 @@ class OnnxBackend:
 
         return stored(_main_file(path))
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """model.onnx, the files of a decoder, and data files. See Exporter."""
+        from flashir_onnx.artefact import files
+
+        return files(_main_file(path))
+
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.onnx`. See Exporter."""
         from flashir_onnx.seal import Reader

@@ -208,7 +208,7 @@ def _sqrt(scope: Scope, node: Node, x: str) -> str:
 
 
 def _cos(scope: Scope, node: Node, x: str) -> str:
-    """ONNX Runtime has no Cos of float64 on a CPU before 1.28, but a Sin."""
+    """ONNX Runtime has no Cos of float64 on a CPU before 1.29, but a Sin."""
     if _type(node).dtype is not DType.F64:
         return scope.one("Cos", x)
     return scope.one("Sin", scope.one("Add", x, _number(scope, np.pi / 2, DType.F64)), stem="cos")

@@ -97,6 +97,11 @@ class OpenVinoBackend:
 
         return write(read(graph, params, result_names(model)), about, out, examine)
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """`model.xml` and `model.bin`. See Exporter."""
+        path = _main_file(path)
+        return path, path.with_suffix(".bin")
+
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of `model.xml`. See Exporter."""
         from flashir_openvino.artefact import read

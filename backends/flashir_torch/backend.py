@@ -157,6 +157,10 @@ class TorchBackend:
         program = exported(without_loops(model, graph, self), params)
         return write(program, about, out, check)
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """`model.pt2`. See Exporter."""
+        return (_main_file(path),)
+
     def metadata(self, path: Path) -> dict[str, str]:
         """The extra files of `model.pt2`. See Exporter."""
         need_torch()

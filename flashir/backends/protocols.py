@@ -225,6 +225,10 @@ class Exporter(Backend, Protocol):
         """
         ...
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The files of an artefact, the main file first, without verification. Raises ArtefactError as `metadata`."""
+        ...
+
     def metadata(self, path: Path) -> dict[str, str]:
         """The metadata of an artefact: the text of the model as `flashir.model`, and the metadata passed to `export`.
 

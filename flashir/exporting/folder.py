@@ -1,13 +1,14 @@
 """The folder of an export: what it may hold before, and files that are written with an artefact.
 
-Files for a host, such as a config, would mislead a program once another export replaces the model. So `flashir.json`
-lists them with their digests, and the next export removes those that it does not write again, unless they were changed.
+Nothing in a file for a host, such as a config, says that an export wrote it. So `flashir.json` lists them with their
+digests, and the next export removes those that it does not write again, unless they were changed (`earlier.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import BinaryIO
 
 from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError, option
-from flashir.files.atomic import UNFINISHED, atomic_files, sha256, writing
+from flashir.files.atomic import PAGE, UNFINISHED, atomic_files, sha256, writing
 from flashir.files.foreign import SMALL, parse_json, read_text
 
 RECORD = "flashir.json"
@@ -57,38 +58,48 @@ def with_files(
 ) -> Written:
     """Write files into a folder, and `commit` what they belong to. All are on disk before `commit`, named after it.
 
-    Files of an earlier export that this one does not replace are removed at the end.
-
     Args:
         out: the folder.
         files: the files for a host, by name; if there are any, RECORD is written too.
         commit: writes the artefact.
         others: the digests of further files for the host which `commit` or its caller writes.
     """
-    earlier, committed = _recorded(out), list[Written]()
+    committed = list[Written]()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} | dict(others or {})
-    record = {RECORD: json_file({"schema": 1, "files": digests})} if files else {}
-    writers = {name: partial(_write, content) for name, content in {**files, **record}.items()}
-    atomic_files(out, writers, lambda _: committed.append(commit()))
-    for name in {*earlier} - {*digests}:
-        if (out / name).is_file() and sha256(out / name) == earlier[name]:
-            with writing(out / name):
-                (out / name).unlink()
-    if earlier and not record:
-        with writing(out / RECORD):
-            (out / RECORD).unlink()
+    room = {RECORD: bytes(PAGE)} if files else {}
+
+    def finish(unfinished: Mapping[str, Path]) -> None:
+        written = commit()
+        committed.append(written)
+        if files:
+            with writing(out / RECORD), unfinished[RECORD].open("r+b") as file:
+                file.write(record(digests | {written.path.name: sha256(written.path)}))
+                file.truncate()
+                os.fsync(file.fileno())
+
+    atomic_files(out, {name: partial(_write, content) for name, content in {**files, **room}.items()}, finish)
     return committed[0]
 
 
-def _recorded(out: Path) -> dict[str, str]:
-    """The digests of files for a host that an earlier export wrote; none if its record is missing or damaged."""
+def record(digests: Mapping[str, str]) -> bytes:
+    """The content of RECORD: files of an export and their digests, by name."""
+    return json_file({"schema": 1, "files": dict(digests)})
+
+
+def recorded(out: Path) -> dict[str, str]:
+    """The digests of files that an earlier export wrote; none if its record is missing or damaged."""
     with suppress(ArtefactError):
         text = read_text(out / RECORD, ArtefactError, largest=SMALL, problem="the record cannot be read")
-        record = parse_json(text, out / RECORD, ArtefactError, dict[str, object], problem="it is damaged")
-        files = record.get("files")
+        about = parse_json(text, out / RECORD, ArtefactError, dict[str, object], problem="it is damaged")
+        files = about.get("files")
         if isinstance(files, dict):
-            return {name: str(digest) for name, digest in files.items() if Path(name).name == name}
+            return {name: str(digest) for name, digest in files.items() if "\0" not in name and _holds(out, name)}
     return {}
+
+
+def _holds(out: Path, name: str) -> bool:
+    """Whether a file of this name would be inside the folder."""
+    return Path(os.path.realpath(out)) in Path(os.path.realpath(out / name)).parents
 
 
 def _write(content: bytes, file: BinaryIO) -> None:

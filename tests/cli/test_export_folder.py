@@ -8,6 +8,7 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError
+from flashir.train.data import Tokenizer, documents
 from tests.cli.conftest import TINY, Cli
 
 MODEL = flashir.model("flash", size="tiny", chunk=16, cumsum="native")
@@ -94,3 +95,32 @@ def test_a_long_export_is_foretold(cli: Cli, tmp_path: Path, monkeypatch: pytest
     assert result.stderr.startswith("69.9k parameters to write and check: about 70 s by their number; the checks run")
     monkeypatch.undo()
     assert not cli("export", *TINY, "-o", tmp_path / "again").stderr
+
+
+@pytest.mark.parametrize("target", ["openvino:cpu", *TARGETS[1:]])
+def test_an_export_removes_that_of_another_backend(tmp_path: Path, target: str) -> None:
+    """A reader of the folder would take either."""
+    (tmp_path / "notes.txt").write_text("mine")
+    for backend in ("onnx:cpu", target, "onnx:cpu"):
+        written = flashir.export(MODEL, tmp_path, backend)
+        assert {*tmp_path.iterdir()} == {*written.files, tmp_path / "notes.txt"}
+
+
+def test_an_artefact_that_was_changed_stays(tmp_path: Path) -> None:
+    flashir.export(MODEL, tmp_path)
+    (tmp_path / "model.onnx").write_text("mine")
+    flashir.export(MODEL, tmp_path, "jax:cpu")
+    assert (tmp_path / "model.onnx").read_text() == "mine"
+
+
+@pytest.mark.parametrize("owner", ["", "recipe.toml"], ids=["export", "run"])
+def test_a_tokenizer_goes_with_its_model_but_stays_in_a_run(tmp_path: Path, owner: str) -> None:
+    text, tokenizer = tmp_path / "text.txt", tmp_path / "own.json"
+    text.write_text("a b c" * 9)
+    Tokenizer.trained(documents([text]), 260).save(tokenizer)
+    out = tmp_path / "out"
+    flashir.export(MODEL, out, tokenizer=tokenizer)
+    if owner:
+        (out / owner).write_text("")
+    flashir.export(MODEL, out)
+    assert (out / "tokenizer.json").exists() == bool(owner)

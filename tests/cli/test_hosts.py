@@ -45,20 +45,27 @@ def test_a_folder_names_its_end_token_and_has_the_tokenizer(
     assert "the folder is not empty" in cli.fails("export", worded, "--for", host, "--end-token", ending, "-o", out)
 
 
+@pytest.mark.parametrize(
+    ("host", "config"),
+    [
+        ("genai", "genai_config.json"),
+        pytest.param("hub", "config.json", marks=pytest.mark.slow),
+        pytest.param("web", "index.html", marks=pytest.mark.slow),
+    ],
+)
 def test_files_for_a_host_go_with_the_export_that_they_belong_to(
-    cli: Cli, worded: Path, tmp_path: Path, ending: str
+    cli: Cli, worded: Path, tmp_path: Path, ending: str, host: str, config: str
 ) -> None:
     """An export without a host removes them, but not what was changed since, nor other files."""
     out = tmp_path / "out"
-    genai = ("export", worded, "--for", "genai", "--end-token", ending, "-o", out, "--force")
     for changed in (False, True):
-        cli.ok(*genai)
+        cli.ok("export", worded, "--for", host, "--end-token", ending, "-o", out, "--force")
         (out / "notes.txt").write_text("mine")
         if changed:
-            (out / "genai_config.json").write_text("{}")
+            (out / config).write_text("{}")
         cli.ok("export", worded, "-o", out, "--force")
-        kept = {"model.onnx", "tokenizer.json", "notes.txt"} | ({"genai_config.json"} if changed else set())
-        assert {file.name for file in out.iterdir()} - {*map(str, out.glob("*.data"))} == kept
+        kept = {"model.onnx", "tokenizer.json", "notes.txt"} | ({config} if changed else set())
+        assert {file.name for file in out.iterdir()} == kept
 
 
 def test_the_record_of_an_export_removes_nothing_outside_its_folder(cli: Cli, tmp_path: Path) -> None:

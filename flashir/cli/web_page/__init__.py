@@ -17,6 +17,7 @@ from flashir.cli.tokens import ends_of, reader_of
 from flashir.cli.web_page import runtime
 from flashir.cli.web_page.readable import check
 from flashir.cli.web_page.runtime import Runtime
+from flashir.exporting.folder import RECORD, record
 from flashir.files.atomic import atomic_write, sha256, writing
 from flashir.generation.generate import longest
 from flashir.reference.inputs import vocabulary
@@ -79,7 +80,7 @@ class WebPage:
             max_len: the `max_len` of the export.
 
         Returns:
-            the result of `export`, and the files that were written: the page and the copied runtime.
+            the result of `export`, and the files that were written: the page, the copied runtime, and their record.
 
         Raises:
             ArtefactError: a file cannot be read or written. Errors of `export` pass through.
@@ -102,7 +103,10 @@ class WebPage:
             write()
         else:
             copied = runtime.copied(self.source, folder, write)
-        return exported[0], [page, *copied]
+        files = [page, *copied]
+        digests = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+        atomic_write(folder / RECORD, lambda file: file.write(record(digests)))
+        return exported[0], [*files, folder / RECORD]
 
     def _room(self) -> int:
         """An upper bound of the bytes of the page."""
