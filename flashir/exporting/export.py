@@ -128,7 +128,7 @@ def export(
         }
         refuse_for_hub(asked | {"static": static, "length": length})
         target = hub_target()
-    if host is not None and not labels:
+    if host is not None and not (host == HUB and labels):
         need_logits(model, f"{host} cannot write text with it")
     target = target or "onnx:cpu"
     model = _fixed(model, decode, choices) if static else model

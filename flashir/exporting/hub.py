@@ -19,6 +19,7 @@ from flashir.generation.generate import longest, piece_of
 from flashir.ir import dumps
 from flashir.models.end_tokens import GENERATION
 from flashir.models.weight_file import write
+from flashir.reference.inputs import vocabulary
 from flashir.version import __version__
 
 HUB = "hub"
@@ -91,7 +92,7 @@ def _config(ready: Prepared, ends: tuple[int, ...], labels: Sequence[str], max_l
         "model_type": "flashir",
         "architectures": ["FlashirForCausalLM"],
         "auto_map": {"AutoConfig": f"{module}.FlashirConfig", _auto(labels): f"{module}.FlashirForCausalLM"},
-        "vocab_size": model.outputs[0].type.shape[-1],
+        "vocab_size": vocabulary(model, model.inputs[0]),
         "dtype": "float32",
         "max_len": max_len,
         "ir": dumps(model),

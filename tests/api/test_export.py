@@ -132,4 +132,7 @@ def test_label_names_are_in_the_config_of_the_hub(tmp_path):
     tagger = flashir.model("flash", size="tiny", depth=1, chunk=16, predict="tags", labels=2)
     path = flashir.export(tagger, tmp_path, host="hub", labels=("noun", "verb")).path
     config = json.loads(path.with_name("config.json").read_text())
+    assert config["vocab_size"] == 256
+    with pytest.raises(SettingError, match="genai cannot write text with it"):
+        flashir.export(tagger, tmp_path / "out", host="genai", labels=("noun", "verb"), ends=[0])
     assert config["id2label"] == {"0": "noun", "1": "verb"} and config["label2id"] == {"noun": 0, "verb": 1}
