@@ -20,6 +20,11 @@ _EXTRA = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.+)\)")
 _LACKING = re.compile(r"Option '(.+)' requires an argument")
 _COMMAND = re.compile(r"No such command '([^']*)'")
 _NO_VALUE = re.compile(r"Option '(.+)' does not take a value")
+_ABSENT = {
+    ("train", "--output"): "it learns the first result of a model; name another one first after `return` in the text",
+    ("bench", "--output"): "it runs systems whole; give the text of a model that returns this result alone",
+}
+"""Why a verb lacks an option that others have, and what to do instead."""
 
 
 def usage_message(error: Any) -> str:
@@ -27,7 +32,8 @@ def usage_message(error: Any) -> str:
     message, verb = str(error.message), getattr(error.ctx, "info_name", None) or "flashir"
     kind = type(error).__name__
     if kind == "NoSuchOption":
-        return f"{verb} has no option {error.option_name}{_near(error)}"
+        reason = _ABSENT.get((verb, error.option_name))
+        return f"{verb} has no option {error.option_name}{_near(error) if reason is None else f': {reason}'}"
     if kind == "MissingParameter":
         return f"{_name(error.param)} is missing"
     if getattr(error, "param", None) is not None:

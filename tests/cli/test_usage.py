@@ -38,6 +38,11 @@ ONCE = cover(VALUED, together=1)
         ("export flash --max-len 0", "--max-len must be a number from 1 on, got '0'"),
         ("plan flash --seqlen 3", "plan has no option --seqlen; did you mean '--seq-len'?"),
         ("plan flash -x", "plan has no option -x"),
+        (
+            "bench flash --output n",
+            "bench has no option --output: it runs systems whole; give the text of a model that returns this result "
+            "alone",
+        ),
         ("--foo", "flashir has no option --foo"),
         ("calibrate", "TARGET is missing"),
         ("plon", "there is no verb 'plon'; did you mean 'plan'?"),
