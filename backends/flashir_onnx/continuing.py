@@ -42,9 +42,9 @@ class Continued:
 
     def __call__(self, arrays: Sequence[Array], states: Sequence[Any]) -> tuple[Array, Sequence[Any]]:
         """Run once. Raises InputError, TargetError as for `Session`."""
-        binding, count = self._binding, len(arrays)
-        names = [value.name for value in self._inputs]
+        count, names = len(arrays), [value.name for value in self._inputs]
         states = states or self._zeros(count, len(arrays[0]))
+        binding = self._binding if states else self._session.io_binding()  # whose results are those of its last run
         fed = self._converted(names[:count], arrays)  # must outlive the run, because binding does not copy
         for name, array in fed.items():
             binding.bind_cpu_input(name, array)
