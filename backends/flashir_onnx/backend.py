@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from flashir.backends.decoding import Decoding, Extending
 from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Written
 from flashir.errors import ArtefactError
-from flashir.ir import Graph, Node, TensorType, dumps, loads
+from flashir.ir import DType, Graph, Node, TensorType, dumps, loads
 from flashir.ops import OPS
 from flashir.transforms.pipeline import Pass
 from flashir.transforms.split_projections import SplitProjections
@@ -66,6 +66,12 @@ class OnnxBackend:
         if node.op in EMITTERS or node.op in STRUCTURED or OPS[node.op].needed_if:
             return True
         return newer.claims(node, self.form.opset) if self.form.portable else contrib.claims(node)
+
+    def check_types(self, dtypes: Iterable[DType], device: str) -> None:
+        """ONNX Runtime has no kernels for bfloat16 on processors. See HasTypes."""
+        from flashir_onnx.types import check_dtypes
+
+        check_dtypes(dtypes)
 
     def portable(self) -> OnnxBackend:
         """This backend with models that use only what every runtime supports. See Portable."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flashir.backends.protocols import Params, Run, StepFn, Written
-from flashir.ir import Graph, Node, dumps, loads
+from flashir.ir import DType, Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir.version import __version__
 from flashir_onnx import OnnxBackend
@@ -44,6 +44,13 @@ class OpenVinoBackend:
         from flashir_openvino import emitters
 
         return emitters.claims(node) or EMITTING.claims(node)
+
+    def check_types(self, dtypes: Iterable[DType], device: str) -> None:
+        """OpenVINO would emulate a type that the device has no arithmetic for. See HasTypes."""
+        from flashir_openvino.precision import hint
+
+        for dtype in dtypes:
+            hint(dtype, device)
 
     def passes(self) -> tuple[Pass, ...]:
         """OpenVINO adds up narrow products in float32, so sums by a mask need no wider type."""

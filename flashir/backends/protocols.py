@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from flashir.backends.decoding import Decoding, Extending
 from flashir.backends.training import AdamW, Trainer
 from flashir.ir.graph import Graph, Node
+from flashir.ir.types import DType
 from flashir.transforms.pipeline import Pass
 
 Array = npt.NDArray[Any]
@@ -65,6 +66,15 @@ class PerDevice(Backend, Protocol):
 
     def on(self, device: str) -> Backend:
         """This backend for a device such as `tpu-v4`, available or not."""
+        ...
+
+
+@runtime_checkable
+class HasTypes(Backend, Protocol):
+    """A backend that does not compute in every float type."""
+
+    def check_types(self, dtypes: Iterable[DType], device: str) -> None:
+        """Raise TargetError that lists the types in which a device of this machine does not compute."""
         ...
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from flashir.backends.protocols import HasTypes
 from flashir.backends.registry import backend_of
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
 from flashir.errors import FlashirError, TargetError, gathered
 from flashir.execution.trainer import trainable
-from flashir.ir import Graph
+from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.ops import OPS
@@ -37,7 +38,7 @@ class Grid:
         tokens: tokens per batch, such as 2^18 in Table 6.
         training: measure a training step instead of a forward run.
         chunks, cumsums: the values to compare; empty for the choice of the plan.
-        dtype: the compute dtype; None for the model's own.
+        dtypes: the compute dtypes to compare; None is the model's own.
         policy: the policy of the plan.
     """
 
@@ -49,7 +50,7 @@ class Grid:
     training: bool = False
     chunks: Sequence[int] = ()
     cumsums: Sequence[str] = ()
-    dtype: str | None = None
+    dtypes: Sequence[str | None] = (None,)
     policy: str = "quality"
 
     def rows_of(self, seq_len: int) -> int:
@@ -73,9 +74,9 @@ class Grid:
         for name, model in self.models.items():
             if self.training and len(model.outputs[0].type.shape) != 3:
                 problems.append(f"{name} cannot be trained here: its result must be logits [b, t, v]")
-            for chunk, cumsum in self.choices(model):
+            for (chunk, cumsum), dtype in product(self.choices(model), self.dtypes):
                 with gathered(problems):
-                    by_hand(model, {"chunk": chunk, "cumsum": cumsum}, self.dtype, locked=False)
+                    by_hand(model, {"chunk": chunk, "cumsum": cumsum}, dtype, locked=False)
         return list(dict.fromkeys(problems))
 
     def choices(self, model: Graph) -> Iterator[tuple[int | None, str | None]]:
@@ -90,26 +91,31 @@ class Grid:
         Choices that give the same graph, such as the strategies of a model without a cumulative sum, are one case.
         """
         requests = [
-            (name, target, seq_len, *choice)
+            (name, target, seq_len, dtype, *choice)
             for seq_len in self.lengths
             for target in self.targets
+            for dtype in self.dtypes
             for name, model in self.models.items()
             for choice in self.choices(model)
         ]
         distinct: dict[tuple[object, ...], Case] = {}
-        for done, (name, target, seq_len, chunk, cumsum) in enumerate(requests):
+        for done, (name, target, seq_len, dtype, chunk, cumsum) in enumerate(requests):
             report(f"planning {name} on {target}, {seq_len} tokens", done, len(requests))
-            case = self._case(name, target, seq_len, chunk, cumsum)
-            distinct.setdefault((name, target, seq_len, case.row.chunk, case.row.cumsum, case.row.tile), case)
+            row = (case := self._case(name, target, seq_len, dtype, chunk, cumsum)).row
+            distinct.setdefault((name, target, seq_len, row.dtype, row.chunk, row.cumsum, row.tile), case)
         return list(distinct.values())
 
-    def _case(self, name: str, target: str, seq_len: int, chunk: int | None, cumsum: str | None) -> Case:
+    def _case(
+        self, name: str, target: str, seq_len: int, dtype: str | None, chunk: int | None, cumsum: str | None
+    ) -> Case:
         model, batch = self.models[name], self.rows_of(seq_len)
         row = Row(name, target, batch, seq_len, self.training, chunk, cumsum)
+        row = row if dtype is None else replace(row, dtype=str(DType.named(dtype)))
         try:
             planned = plan(
-                model, target, batch, seq_len, self.training, self.policy, chunk=chunk, cumsum=cumsum, dtype=self.dtype
+                model, target, batch, seq_len, self.training, self.policy, chunk=chunk, cumsum=cumsum, dtype=dtype
             )
+            check_type(target, compute_type(planned.graph))
             specialise(planned.graph, Workload(batch, seq_len).sizes(planned.graph))
         except FlashirError as error:  # does not fit in memory, or is too long for the model
             return Case(replace(row, left_out="; ".join(error.problems)), model)
@@ -163,6 +169,13 @@ def check_target(name: str, *, training: bool) -> None:
         raise TargetError(f"{name} cannot be measured: only a single device can be")
     if training:
         trainable(name)
+
+
+def check_type(name: str, dtype: DType) -> None:
+    """Raise TargetError if the device of a target, which is available, does not compute in a type."""
+    backend = backend_of(name)
+    if isinstance(backend, HasTypes):
+        backend.check_types([dtype], find_target(name).device)
 
 
 def _has(model: Graph, choice: str) -> bool:

@@ -90,10 +90,15 @@ class Row:
         return " ".join(str(value) for value in (self.chunk, tile, self.cumsum) if value is not None) or "-"
 
     @property
+    def place(self) -> str:
+        """The target with a narrow compute type, such as `torch:cpu bf16`."""
+        return self.target if self.dtype == "f32" else f"{self.target} {self.dtype}"
+
+    @property
     def name(self) -> str:
         """A name such as `flash 256 matmul, onnx:cpu, 1 x 4096`."""
         system = f"{self.system} {self.choice}".removesuffix(" -")
-        return f"{system}, {self.target}, {self.batch} x {self.seq_len}"
+        return f"{system}, {self.place}, {self.batch} x {self.seq_len}"
 
     @cached_property
     def times(self) -> Samples | None:

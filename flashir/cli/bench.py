@@ -90,7 +90,10 @@ def bench(
             rich_help_panel=options.CHOICES,
         ),
     ] = None,
-    dtype: options.ComputeType = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,..", help="Compare these compute dtypes.", rich_help_panel=options.CHOICES),
+    ] = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     published: Annotated[
         str | None,
@@ -126,6 +129,7 @@ def bench(
         flashir bench flash transformer++ --size base --lengths 512,2048,8192 --target onnx:cpu --target torch:cpu
         flashir bench flash flash-quad performer -s depth=2 --training --target jax:cpu --tokens 8192
         flashir bench flash --lengths 4096 --chunks 64,128,256,512 --cumsum scan,matmul,native -o results/
+        flashir bench flash --target onnx:cpu --target openvino:cpu --dtype float32,bfloat16
         flashir bench --show results/bench-20261124-123355.json
         flashir bench --published lm
     """
@@ -156,7 +160,7 @@ def bench(
         "training": training,
         "chunks": chunks,
         "cumsum": cumsum,
-        "dtype": dtype and dtype.value,
+        "dtype": dtype,
         "policy": policy.value,
         "rounds": rounds,
         "limit": limit,
@@ -194,14 +198,19 @@ def _grid(asked: dict[str, Any]) -> Grid:
         asked["tokens"] or 0,
         asked["training"],
         numbers.get("chunks", ()),
-        [name.strip() for name in asked["cumsum"].split(",")] if asked["cumsum"] is not None else (),
-        asked["dtype"],
+        _names(asked["cumsum"]),
+        _names(asked["dtype"]) or (None,),
         asked["policy"],
     )
     problems += grid.problems()
     if problems:
         raise SettingError(problems)
     return grid
+
+
+def _names(text: str | None) -> list[str]:
+    """The names in a list with commas; none if it is not given."""
+    return [] if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:

@@ -56,7 +56,7 @@ def _cells(row: Row) -> dict[str, str]:
     nothing = "left out" if row.left_out else "failed" if row.failed else "-"
     return {
         "system": row.system,
-        "target": row.target,
+        "target": row.place,
         "batch": str(row.batch),
         "length": str(row.seq_len),
         "chunk": row.choice,

@@ -40,6 +40,15 @@ def test_choices_that_change_nothing_are_one_case() -> None:
     assert len(grid(models={"mlm": model}, chunks=[16]).cases()) == 1
 
 
+def test_types_to_compare_are_cases_and_one_that_a_target_lacks_is_left_out() -> None:
+    found = grid(models={"plain": PLAIN}, targets=["onnx:cpu", "torch:cpu"], dtypes=["float32", "bfloat16"]).cases()
+    assert [case.row.place for case in found] == ["onnx:cpu", "onnx:cpu bf16", "torch:cpu", "torch:cpu bf16"]
+    assert ["does not compute in bf16" in case.row.left_out for case in found] == [False, True, False, False]
+    assert grid(dtypes=["float32", "half"]).problems() == [
+        "dtype must be one of float32, bfloat16, float16, got 'half'"
+    ]
+
+
 def test_a_cumulative_sum_to_compare_is_one_over_tokens() -> None:
     performer = {"performer": flashir.model("performer", size="tiny")}
     found = grid(models=performer, cumsums=["scan", "native"]).cases()

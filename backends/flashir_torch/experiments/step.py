@@ -116,7 +116,7 @@ class Bench:
         torch._dynamo.reset()  # compile every length with static sizes
         batch = max(1, self.tokens // seq_len)
         ids, labels = np.random.default_rng(0).integers(0, self._vocab, (2, batch, seq_len))
-        grid = Grid(self._models, (self.target,), (seq_len,), None, self.tokens, training=True, dtype="bfloat16")
+        grid = Grid(self._models, (self.target,), (seq_len,), None, self.tokens, training=True, dtypes=("bfloat16",))
         contestants = [self._ours(case) for case in grid.cases()]
         contestants += [self._theirs(name, step, batch, seq_len) for name, step in self._rivals.items()]
         return contestants, Batch((ids,), labels)

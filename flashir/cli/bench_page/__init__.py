@@ -71,7 +71,7 @@ def _legend(figure: Figure) -> str:
 
 def _row(row: Row) -> str:
     chosen = (str(row.chunk or "-"), str(row.tile or "-"), row.cumsum or "-")
-    names = (row.system, row.target, f"{row.batch:,}", f"{row.seq_len:,}", *chosen)
+    names = (row.system, row.place, f"{row.batch:,}", f"{row.seq_len:,}", *chosen)
     left = "".join(f"<td{_number(column)}>{escape(text)}</td>" for column, text in zip(COLUMNS, names))
     if row.problem:
         return f'<tr class="problem">{left}<td colspan="{len(NUMBERS)}">{escape(_problem(row))}</td></tr>'

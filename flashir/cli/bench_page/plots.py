@@ -30,7 +30,7 @@ def figures(record: Record) -> Iterator[Section]:
     """Yield the heading, the text and the plots of every section that has plots."""
     rows = [row for row in record.rows if row.times]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(row.system for row in record.rows))}
-    targets = list(dict.fromkeys(row.target for row in rows))
+    targets = list(dict.fromkeys(row.place for row in rows))
     step = "a training step" if any(row.training for row in rows) else "one run forward"
     sections: list[Section] = [
         (
@@ -49,7 +49,7 @@ def figures(record: Record) -> Iterator[Section]:
 
 
 def _lengths(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> Iterator[Figure]:
-    here = sorted((row for row in rows if row.target == target), key=_median, reverse=True)
+    here = sorted((row for row in rows if row.place == target), key=_median, reverse=True)
     best = {(row.system, row.seq_len): row for row in here}  # the fastest comes last
     fastest = sorted(best.values(), key=_seq_len)
     groups = [(name, number, [row for row in fastest if row.system == name]) for name, number in numbers.items()]
@@ -62,8 +62,8 @@ def _lengths(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> Itera
 
 def _sweeps(rows: Sequence[Row]) -> list[Figure]:
     plots = []
-    for system, target, seq_len in dict.fromkeys((row.system, row.target, row.seq_len) for row in rows):
-        here = [row for row in rows if (row.system, row.target, row.seq_len) == (system, target, seq_len)]
+    for system, target, seq_len in dict.fromkeys((row.system, row.place, row.seq_len) for row in rows):
+        here = [row for row in rows if (row.system, row.place, row.seq_len) == (system, target, seq_len)]
         here = sorted((row for row in here if row.chunk), key=_chunk)
         chunks = sorted({row.chunk for row in here if row.chunk})
         if len(chunks) < 2:
@@ -84,7 +84,7 @@ def _sweeps(rows: Sequence[Row]) -> list[Figure]:
 
 
 def _predictions(target: str, rows: Sequence[Row], numbers: dict[str, int]) -> Iterator[Figure]:
-    here = [row for row in rows if row.target == target and row.predicted_ms]
+    here = [row for row in rows if row.place == target and row.predicted_ms]
     spaced = [row for row in here if row.memory and row.predicted_bytes]
     kinds: list[tuple[str, str, list[Row], _Quantity]] = [
         ("time", "milliseconds", here, _time),
