@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flashir.arguments import typed
 from flashir.autotune.contest import Contest
@@ -20,15 +21,17 @@ from flashir.ir.graph import Attr
 from flashir.machine.peak_memory import free_memory
 from flashir.machine.targets import target as find_target
 from flashir.planning.candidates import Candidate, check_policy
+from flashir.planning.compute_types import allowed
 from flashir.planning.extent import Extent
 from flashir.planning.measurements.correct import with_measurements
 from flashir.planning.measurements.key import where
 from flashir.planning.measurements.statistics import Timing
 from flashir.planning.measurements.store import Store, choices_text, digest, new_tuning, now
 from flashir.planning.measurements.trial import Trial
-from flashir.planning.plan import Plan, by_hand, planned
+from flashir.planning.plan import Plan, by_hand, in_best_type, planned
 from flashir.planning.predict import Predictor
 from flashir.planning.workload import Workload
+from flashir.reference.narrowing import GROWTH
 from flashir.transforms import specialise
 from flashir.transforms.settle_choices import settle
 
@@ -63,7 +66,8 @@ def tune(
         seq_len: tokens per row.
         training: measure training steps instead of forward runs.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        dtype: the compute dtype; None for the model's own.
+        dtype: the compute dtype; None for the model's own. Several to choose from, as for `plan`, are measured one
+            after the other, each within the budget.
         budget_s: seconds after which no measurement starts; None for no limit.
         again: measure candidates even if the store has them.
         progress: receives progress events.
@@ -78,6 +82,13 @@ def tune(
         TargetError: the target is unknown or not available, the model does not fit its memory, or no candidate could
             be measured.
     """
+    if len(types := allowed(dtype)) > 1:
+        about: dict[str, Any] = {"budget_s": budget_s, "again": again, "progress": progress}
+
+        def in_type(own: str | None) -> Plan:
+            return tune(model, target, batch, seq_len, training, policy, dtype=own, **about, **choices)  # type: ignore[arg-type]
+
+        return in_best_type(target, types, in_type, None, policy, GROWTH)
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     if budget_s is not None and not budget_s > 0:

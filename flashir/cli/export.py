@@ -66,7 +66,7 @@ def export(
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     choose: options.Choose = None,
-    dtype: options.ComputeType = None,
+    dtype: options.ComputeTypes = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
     portable: Annotated[
@@ -176,7 +176,7 @@ def export(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="With --quantize: largest relative increase in perplexity.  [default: 0.01]",
+            help="Largest relative increase in perplexity by --quantize or a narrow --dtype.  [default: 0.01]",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
@@ -225,10 +225,10 @@ def export(
     from flashir.errors import SettingError
     from flashir.exporting.export import export as write
     from flashir.exporting.folder import check_free
-    from flashir.exporting.quantise import TOLERANCE as GROWTH
     from flashir.files.atomic import inodes
     from flashir.interrupts import on_interrupt
     from flashir.models.checkpoint import TOKENIZER
+    from flashir.reference.narrowing import GROWTH
     from flashir.train.summary import training_of
     from flashir.transforms.whole_length import divides_by_length
 
@@ -247,8 +247,10 @@ def export(
         raise SettingError("the page passes int64 ids", hint="leave out --ids or --web")
     if web_runtime is not None and not web:
         raise SettingError("--web-runtime requires --web", hint="give --web too")
-    if quantize is None and (text is not None or tolerance is not None):
-        raise SettingError("--text and --tolerance require --quantize", hint="give --quantize int8 too")
+    if quantize is None and text is not None:
+        raise SettingError("--text requires --quantize", hint="give --quantize int8 too")
+    if quantize is None and tolerance is not None and dtype in (None, "float32"):
+        raise SettingError("--tolerance requires --quantize or a narrow --dtype", hint="give --quantize int8 too")
     folder = out or Path(f"{Path(model).stem or model}-export")
     if not force:
         check_free(folder)

@@ -76,6 +76,16 @@ Choose = Annotated[
     ),
 ]
 ComputeType = Annotated[Compute | None, typer.Option("--dtype", help="Compute dtype.", rich_help_panel=CHOICES)]
+ComputeTypes = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="Compute dtype: float32, bfloat16 or float16. Of several with commas, or auto for float32 and bfloat16, "
+        "the best is taken.",
+        rich_help_panel=CHOICES,
+    ),
+]
 _POLICY = typer.Option(
     "--policy", help="Among chunks: the largest within 5% of the fastest, or the fastest.", rich_help_panel=CHOICES
 )

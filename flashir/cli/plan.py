@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from flashir.cli import console, options
@@ -21,9 +23,17 @@ def plan(
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     choose: options.Choose = None,
-    dtype: options.ComputeType = None,
+    dtype: options.ComputeTypes = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Largest relative increase in perplexity to expect of a narrow --dtype.  [default: 0.01 for several]",
+            rich_help_panel=options.CHOICES,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Choose the chunk and the cumulative sum for a device, and predict time and memory.
@@ -35,6 +45,7 @@ def plan(
         flashir plan flash --size base --seq-len 4096
         flashir plan model.fir --target jax:tpu-v4x32 --batch 32 --seq-len 8192 --training --json
         flashir plan flash -s vocab=256 --chunk 256 --policy fastest
+        flashir plan run/ --target openvino:cpu --dtype auto
     """
     from flashir.cli import source
     from flashir.cli.alone import refuse_unused
@@ -51,6 +62,7 @@ def plan(
         training,
         policy.value,
         dtype=dtype,
+        tolerance=tolerance,
         params=None if rechunk and chunk is not None else loaded.params,
         **source.read_choices(choose, chunk=chunk, cumsum=cumsum),
     )

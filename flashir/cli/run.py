@@ -71,7 +71,7 @@ def run(
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     choose: options.Choose = None,
-    dtype: options.ComputeType = None,
+    dtype: options.ComputeTypes = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
     verify: Annotated[

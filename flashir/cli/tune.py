@@ -37,7 +37,7 @@ def tune(
     chunk: options.Chunk = None,
     cumsum: options.Cumsum = None,
     choose: options.Choose = None,
-    dtype: options.ComputeType = None,
+    dtype: options.ComputeTypes = None,
     policy: options.ByPolicy = options.Policy.QUALITY,
     rechunk: options.Rechunk = False,
     export: Annotated[
@@ -86,7 +86,7 @@ def tune(
     loaded = source.find(model, settings, size, task, outputs=output)
     refuse_unused(ctx, loaded, "batch", "seq_len")
     choices = source.read_choices(choose, chunk=chunk, cumsum=cumsum)
-    graph = by_hand(loaded.model, choices, dtype, locked=loaded.params is not None and not rechunk)
+    graph = by_hand(loaded.model, choices, None, locked=loaded.params is not None and not rechunk)
     tuned = measure(
         graph,
         target,
@@ -94,6 +94,7 @@ def tune(
         seq_len,
         training,
         policy.value,
+        dtype=dtype,
         budget_s=budget,
         again=again,
         progress=progress.progress(),

@@ -100,6 +100,7 @@ def compile(
     seq_len: int = 4096,
     policy: str = "quality",
     dtype: str | None = None,
+    tolerance: float | None = None,
     rechunk: bool = False,
     strict: bool = True,
     **choices: Attr,
@@ -112,7 +113,7 @@ def compile(
         params: arrays by full name, of NumPy, PyTorch or JAX; None for `init(model, seed)`.
         seed: the seed of the parameters if `params` is None.
         batch, seq_len, policy: the typical workload; other batches and lengths work too.
-        dtype: the compute dtype; None for the model's own.
+        dtype, tolerance: the compute dtype, or several to choose from, as for `plan`; None for the model's own.
         rechunk: let `chunk` override the one that the parameters were made for, which changes the function.
         strict: refuse parameters that the model does not have. Otherwise they are left out with a warning.
         choices: values set by hand, such as `chunk=256` or `cumsum="scan"`.
@@ -121,6 +122,7 @@ def compile(
         SettingError, TargetError: as for `plan`, or the backend or device is not available.
         ParameterError: parameters are missing, unexpected, misshapen or not finite.
     """
-    settings: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy, "dtype": dtype, **choices}
+    settings: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy}
+    settings |= {"dtype": dtype, "tolerance": tolerance, **choices}
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
     return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, available_device(target)))

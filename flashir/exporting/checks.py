@@ -20,7 +20,9 @@ from flashir.planning.workload import Workload
 from flashir.reference.compare import NARROW, TOLERANCE, Compared, enough, relative_error, sample_inputs
 from flashir.reference.finite import FLOAT16_LARGEST, check_finite
 from flashir.reference.interpreter import interpret
+from flashir.reference.narrowing import GROWTH, Narrowing
 from flashir.transforms.one_document import OneDocument
+from flashir.transforms.set_dtype import long_name
 from flashir.transforms.whole_length import of_length
 
 STEPS = 4  # decoder steps in a check
@@ -33,7 +35,8 @@ class Check:
     Their number is given by `enough` and by the lengths that the model accepts.
     """
 
-    def __init__(self, ready: Prepared, weights: str) -> None:
+    def __init__(self, ready: Prepared, weights: str, tolerance: float = GROWTH) -> None:
+        self.tolerance = tolerance
         self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
         self.length = self.reached = Extent.of(self.model).tokens(enough(self.model))
         self.planned, self.dtype = ready.plan.seq_len, compute_type(self.model)
@@ -45,21 +48,34 @@ class Check:
         """Run the checks, and return the logits of the interpreter.
 
         Raises:
-            ArtefactError: the results differ by more than the tolerance of the dtype.
+            ArtefactError: the results differ by more than the limit of the dtype, or perplexity grows by more than the
+                tolerance in a narrow one.
             ResultError: in float16, the results are not finite at the planned length.
         """
         wanted = interpret(self.model, self.params, *self.arrays())
-        self.compare_all(run, wanted, "run")
+        got = self.compare_all(run, wanted, "run")
+        if self.dtype in (DType.BF16, DType.F16):
+            self.compare_perplexity(got[0], np.asarray(wanted[0]))
         if self.dtype is DType.F16:
             self.stretch(run)
         return np.asarray(wanted[0])
 
-    def compare_all(self, run: Run, wanted: Sequence[Array], what: str) -> None:
-        """Compare every result of a run with the interpreter's. Raises the errors of `compare`."""
+    def compare_perplexity(self, got: Array, wanted: Array) -> None:
+        """Compare the logits of a narrow compute type with those of float64. Raises ArtefactError."""
+        cost, dtype = Narrowing.between(self.model, wanted, got), long_name(self.dtype)
+        if problem := cost.problem(self.tolerance):
+            hint = f"use {option('dtype', 'float32')}, or a larger {option('tolerance', '')}"
+            raise ArtefactError(problem, where=f"computed in {dtype}", hint=hint)
+        if cost.growth is not None:
+            self.verdicts.append(f"in {dtype} perplexity grows by {cost.growth:.1e} (limit {self.tolerance:g})")
+
+    def compare_all(self, run: Run, wanted: Sequence[Array], what: str) -> Sequence[Array]:
+        """Compare every result of a run with the interpreter's, and return them. Raises the errors of `compare`."""
         results = results_of(run, self.arrays())
         names = [f"{what}, {value.name}" if len(wanted) > 1 else what for value in self.model.outputs]
         for name, got, reference in zip(names, results, wanted, strict=True):
             self.compare(got, reference, name, "the float64 interpreter")
+        return results
 
     def stretch(self, run: Run) -> None:
         """Run on longer and longer texts up to the planned length, since sums may overflow float16."""

@@ -22,14 +22,10 @@ from flashir.planning.plan import compute_type
 from flashir.reference.cross_entropy import nats
 from flashir.reference.finite import representable
 from flashir.reference.inputs import one_document, vocabulary
-
-TOLERANCE = 0.01
-"""The largest relative growth of perplexity. docs/decisions/052 lists the growth of trained models."""
+from flashir.reference.narrowing import LONGEST
 
 ROWS, LENGTH = 4, 512
 """The size of the text that a model generates for the comparison. Rows have at least two chunks."""
-
-LONGEST = 700.0  # nats per token; the perplexity of more overflows
 
 
 @dataclass(frozen=True)
@@ -85,13 +81,11 @@ class Comparison:
         tolerance: the largest relative growth of perplexity.
 
     Raises:
-        SettingError: the model does not compute in float32, or the tolerance is out of range.
+        SettingError: the model does not compute in float32.
         TargetError: the backend cannot quantise weights.
     """
 
     def __init__(self, ready: Prepared, target: str, kind: str, text: Iterable[Batch] | None, tolerance: float) -> None:
-        if not 0 <= tolerance < inf:
-            raise SettingError(f"tolerance must be a fraction from 0 on, such as {TOLERANCE}, got {tolerance}")
         if (dtype := compute_type(ready.plan.graph)) is not DType.F32:
             raise SettingError(
                 f"only a model that computes in float32 can be quantised, this one computes in {dtype.value}",

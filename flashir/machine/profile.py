@@ -24,6 +24,8 @@ from flashir.machine.memory import total_memory
 from flashir.machine.microbenchmarks import TOLD
 
 SCHEMA = 5
+CALIBRATED = "calibrated on this machine"
+"""How the source of a number begins that a profile has."""
 
 
 class Profile(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,7 +88,7 @@ def for_this_machine(record: Target, *, calibrated: bool = True) -> Target:
             return here
         if unknown := sorted(stored.numbers.keys() - TOLD):
             raise ValueError(f"calibration fits no {', '.join(unknown)}")
-        return with_numbers(here, stored.numbers, f"calibrated on this machine, {stored.date}")
+        return with_numbers(here, stored.numbers, f"{CALIBRATED}, {stored.date}")
     except (FileNotFoundError, NotADirectoryError, TargetError):  # never calibrated, or its libraries are gone
         return here
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flashir.arguments import typed
@@ -20,13 +20,24 @@ from flashir.machine.targets import target as find_target
 from flashir.models.parameters import fitted
 from flashir.ops import OPS
 from flashir.planning.candidates import Candidate, check_policy, preferred
+from flashir.planning.compute_types import (
+    TypeCandidate,
+    allowed,
+    check_tolerance,
+    expected_cost,
+    preferred_type,
+    refused,
+    unknown_rate,
+    why,
+)
 from flashir.planning.explain import explain
 from flashir.planning.extent import Extent
 from flashir.planning.predict import Predictor
 from flashir.planning.search_space import misfits
 from flashir.planning.workload import Workload
+from flashir.reference.narrowing import GROWTH
 from flashir.transforms import check_sizes
-from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType
+from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType, long_name
 from flashir.transforms.settle_choices import (
     Settings,
     SettingsViews,
@@ -59,6 +70,7 @@ class Plan(SettingsViews):
         parameters: the number of learned scalars.
         candidates: every candidate that was considered, in the order of the search space.
         why: an explanation in one or two sentences.
+        types: the compute types among which one was chosen; empty if the user named one or none.
     """
 
     graph: Graph = field(repr=False)
@@ -73,11 +85,17 @@ class Plan(SettingsViews):
     parameters: int
     candidates: tuple[Candidate, ...]
     why: str
+    types: tuple[TypeCandidate, ...] = ()
 
     @property
     def chosen(self) -> Candidate:
         """The chosen candidate, with its measurement if there is one."""
         return next(candidate for candidate in self.candidates if candidate.settings == self.settings)
+
+    @property
+    def dtype(self) -> str:
+        """The compute dtype, such as `float32`."""
+        return long_name(compute_type(self.graph))
 
     @property
     def measured_ms(self) -> float | None:
@@ -104,6 +122,7 @@ class Plan(SettingsViews):
             "parameters": self.parameters,
             "candidates": [_candidate_dict(candidate) for candidate in self.candidates],
             "why": self.why,
+            **({"dtype": self.dtype, "types": [own.as_dict() for own in self.types]} if self.types else {}),
         }
 
 
@@ -117,6 +136,7 @@ def plan(
     policy: str = "quality",
     *,
     dtype: str | None = None,
+    tolerance: float | None = None,
     params: Mapping[str, Any] | None = None,
     strict: bool = True,
     measured: bool = True,
@@ -133,7 +153,10 @@ def plan(
             for one that they do allow, and says which.
         training: plan a training step instead of a forward run.
         policy: `quality`, the largest chunk whose time is within 5% of the fastest; or `fastest`.
-        dtype: the compute dtype: `float32`, `bfloat16` or `float16`; None for the model's own.
+        dtype: the compute dtype: `float32`, `bfloat16` or `float16`; None for the model's own. Of several with commas,
+            or `auto` for float32 and bfloat16, the cost model takes one; see docs/decisions/081.
+        tolerance: the largest relative growth of perplexity that is expected of a narrow type; None for 0.01 where the
+            plan takes the type, and for any where the user names it.
         params: existing parameters; the chunk must then fit them.
         strict: whether those that the model does not have are refused; else they are left out.
         measured: use the measurements that `tune` stored on this machine. They do not apply to portable plans.
@@ -143,10 +166,21 @@ def plan(
     Raises:
         SettingError: a setting is out of range, or does not apply to this model.
         IRError: a size of the model is open, and no axis of an input determines it.
-        TargetError: the target is unknown, has no portable form, or the model does not fit its memory.
+        TargetError: the target is unknown, has no portable form, or the model does not fit its memory; or a narrow type
+            costs more than the tolerance, or none that is allowed can be chosen.
         ParameterError: the parameters fit no chunk.
     """
     calibrate_first(target)
+    types = allowed(dtype)
+    if tolerance is not None or len(types) > 1:
+        check_tolerance(tolerance)
+
+        def in_type(own: str | None) -> Plan:
+            about: dict[str, Any] = {"params": params, "strict": strict, "measured": measured, "portable": portable}
+            return plan(model, target, batch, seq_len, training, policy, dtype=own, **about, **choices)  # type: ignore[arg-type]
+
+        return in_best_type(target, types, in_type, params, policy, GROWTH if tolerance is None else tolerance)
+    dtype = types[0]
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     check_sizes(model)
@@ -166,6 +200,36 @@ def plan(
         candidates = with_measurements(candidates, graph, record, workload)
 
     return planned(model, graph, candidates, target, workload, policy)
+
+
+def in_best_type(
+    target: str,
+    types: Sequence[str | None],
+    in_type: Callable[[str | None], Plan],
+    params: Mapping[str, Any] | None,
+    policy: str,
+    tolerance: float,
+) -> Plan:
+    """The plan in the type that a policy prefers, among those that cost no more than the tolerance.
+
+    Raises TargetError that says why each type was left out, if all were.
+    """
+    plans: dict[str, Plan] = {}
+    considered = []
+    for name in types:
+        several = name is not None and len(types) > 1
+        if several and (reason := refused(target, str(name))):
+            considered.append(TypeCandidate(str(name), left_out=reason))
+            continue
+        own = in_type(name)
+        reason = unknown_rate(find_target(target), own.dtype) if several and own.measured_ms is None else ""
+        cost = None if reason or own.dtype == COMPUTE_TYPES[0] else expected_cost(own.graph, own.dtype, params)
+        reason = reason or (cost.problem(tolerance) if cost else "")
+        considered.append(TypeCandidate(own.dtype, own.chosen.ms, cost, reason))
+        plans[own.dtype] = own
+    chosen = preferred_type(considered, policy)
+    best_plan = plans[chosen.dtype]
+    return replace(best_plan, why=f"{best_plan.why} {why(chosen, considered)}", types=tuple(considered))
 
 
 def planned(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.ir import DType
+
 Array = npt.NDArray[Any]
 
 TAKEN = ("float16", "bfloat16", "float32", "float64")
@@ -54,6 +56,19 @@ def widened(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     wide = bits.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)
+
+
+def rounded(array: Array, dtype: DType) -> Array:
+    """The array with every number rounded to the nearest one of a narrow type. Other types leave it as it is."""
+    if dtype not in (DType.F16, DType.BF16):
+        return array
+    with np.errstate(over="ignore"):  # what is out of range becomes infinite
+        narrow = array.astype(np.float16 if dtype is DType.F16 else np.float32)
+    if dtype is DType.F16:
+        return narrow.astype(array.dtype)
+    bits = narrow.view(np.uint32)
+    halfway = ((bits >> 16) & 1) + 0x7FFF  # ties go to the even number
+    return np.where(np.isnan(array), array, ((bits + halfway) & 0xFFFF0000).astype(np.uint32).view(np.float32))
 
 
 def native(array: Array) -> Array:

@@ -14,6 +14,11 @@ from flashir.transforms.rewriter import rewrite
 COMPUTE_TYPES = ("float32", "bfloat16", "float16")
 
 
+def long_name(dtype: DType) -> str:
+    """`float32` for f32. A type that is no compute type keeps its short name."""
+    return next((name for name in COMPUTE_TYPES if DType.named(name) is dtype), str(dtype))
+
+
 @dataclass(frozen=True)
 class SetDType(Pass):
     """`embed(%ids)` -> `embed(%ids) {dtype = f16}`; later ops take the dtype of their operands, logits stay f32."""

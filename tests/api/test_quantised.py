@@ -10,10 +10,11 @@ import flashir
 from flashir.backends.narrow_weights import WEIGHTS
 from flashir.backends.registry import backend
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
-from flashir.exporting.quantise import ROWS, TOLERANCE, rows_of
+from flashir.exporting.quantise import ROWS, rows_of
 from flashir.generation.generate import restored
 from flashir.models.parameters import unit
 from flashir.reference.compare import relative_error
+from flashir.reference.narrowing import GROWTH
 from tests.cover import grid
 
 KINDS = ("int8", "float16")
@@ -95,7 +96,7 @@ def test_an_artefact_that_costs_too_much_does_not_replace_the_old_one(model, tmp
 def test_a_larger_tolerance_allows_it(model, tmp_path, monkeypatch):
     monkeypatch.setattr(import_module("flashir_onnx.blocks"), "LEVELS", 31)
     made = flashir.export(model, tmp_path, params=unit(model), quantize="int8", tolerance=2.0)
-    assert made.quantised.growth > TOLERANCE
+    assert made.quantised.growth > GROWTH
 
 
 def test_a_graph_that_is_not_the_models_is_refused_whatever_is_tolerated(model, text, tmp_path, monkeypatch):

@@ -142,6 +142,24 @@ class PlanCandidate(Choices):
     runs: NotRequired[int]
 
 
+class AllowedType(TypedDict):
+    """A compute type that --dtype allows.
+
+    Args:
+        dtype: the type.
+        ms: the time of the best plan in it, predicted or measured, in milliseconds.
+        error: the expected error, relative to the largest result; null for float32, and where it was not computed.
+        growth: the expected relative growth of perplexity; null likewise, and if the results are not logits.
+        left_out: why it cannot be chosen; null if it can.
+    """
+
+    dtype: str
+    ms: float | None
+    error: float | None
+    growth: float | None
+    left_out: str | None
+
+
 @inherits(Choices)
 class PlannedModel(Choices):
     """The choices for a model on a target. Further choices of the ops of the model are fields of their own.
@@ -156,6 +174,8 @@ class PlannedModel(Choices):
         parameters: the number of learned scalars.
         candidates: every candidate.
         why: why these choices, as text.
+        dtype: the compute type, if several were allowed or a tolerance was given.
+        types: every compute type that was allowed.
     """
 
     model: str
@@ -167,6 +187,8 @@ class PlannedModel(Choices):
     parameters: int
     candidates: list[PlanCandidate]
     why: str
+    dtype: NotRequired[str]
+    types: NotRequired[list[AllowedType]]
 
 
 class StoredMeasurements(TypedDict):
