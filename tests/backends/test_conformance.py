@@ -16,13 +16,15 @@ SAMPLES = {f"{op}-{place}" for op in OPS for place in range(len(OPS[op].samples)
 
 
 def every_case() -> list[object]:
-    """Of each backend: models with every setting; other models are slow, and the samples of ops are of the grid."""
-    made = []
-    for name in backend_names():
-        found = list(cases(f"{name}:cpu")) if at_hand(name) else []
+    """Models with every setting, on fast backends in turn; others are slow, and samples of ops are of the grid."""
+    made, here = [], [name for name in backend_names() if at_hand(name)]
+    fast = [name for name in here if name not in SLOW]
+    for name in here:
+        found = list(cases(f"{name}:cpu"))
         models = [case for case in found if "=" in str(case)]
-        covered = cover([re.split(r"-(?=\w+=)", str(case)) for case in models], together=1)
-        slow = {str(case) for place, case in enumerate(models) if place not in covered}
+        covered = sorted(cover([re.split(r"-(?=\w+=)", str(case)) for case in models], together=1))
+        own = covered[fast.index(name) :: len(fast)] if name in fast else []
+        slow = {str(case) for place, case in enumerate(models) if place not in own}
         for case in found:
             marks = GRID if name in SLOW or str(case) in SAMPLES else pytest.mark.slow if str(case) in slow else ()
             made.append(pytest.param(case, id=f"{name}-{case}", marks=marks))

@@ -89,6 +89,8 @@ def test_a_graph_with_a_size_is_the_graph_with_its_number(attr: str) -> None:
             np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.slow_where(name="jax")
+@pytest.mark.slow_where(name="openvino")
 @pytest.mark.parametrize("name", HERE)
 @pytest.mark.parametrize("attr", NAMED)
 def test_a_size_in_an_attribute_runs_on_every_backend(name: str, attr: str) -> None:
