@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from math import inf
 from typing import Protocol
 
+from flashir.errors import IRError
 from flashir.ir import Attr, Graph
 from flashir.ir.parameter_count import parameter_count
 
@@ -44,10 +46,17 @@ def fitted(budget: int, systems: Mapping[str, Build], depth: int, width: int) ->
     for name, build in systems.items():
         depths = range(min(FEWEST_LAYERS, depth), 2 * depth + 1)
         best = min(depths, key=lambda layers: abs(parameter_count(build(layers, width)) - budget))
-        tried = [_expanded(budget, build, best, other) for other in widths]
+        tried = [*_tried(budget, build, best, widths), (build(best, width), inf)]
         least = min(stretch for _, stretch in tried)
         models[name] = next(graph for graph, stretch in tried if stretch <= max(least, STRETCH))
     return models
+
+
+def _tried(budget: int, build: Build, depth: int, widths: Iterable[int]) -> Iterator[tuple[Graph, float]]:
+    """What `_expanded` makes of each width that the number of heads divides."""
+    for width in widths:
+        with suppress(IRError):
+            yield _expanded(budget, build, depth, width)
 
 
 def _expanded(budget: int, build: Build, depth: int, width: int) -> tuple[Graph, float]:

@@ -38,6 +38,14 @@ def test_all_systems_have_as_many_parameters(depth: int, width: int, vocab: int)
     assert all(abs(count - counts["flash"]) < 0.02 * counts["flash"] for count in counts.values()), counts
 
 
+def test_widths_that_the_heads_do_not_divide_are_left_out() -> None:
+    settings = {"vocab": 80, "chunk": 16, "key_dim": 12, "heads": 3}
+    models = systems.shaped(["transformer++", "flash-quad"], 2, 48, settings)
+    budget = parameter_count(systems.shaped(["flash"], 2, 48, settings)["flash"])
+    assert abs(parameter_count(models["transformer++"]) - budget) < 0.02 * budget
+    assert all(node.attrs["heads"] == 3 for graph in models.values() for node in graph.walk() if "heads" in node.attrs)
+
+
 def test_systems_are_what_their_names_say() -> None:
     models = systems.shaped(NAMES, 2, 64, {"vocab": 256, "chunk": 64, "key_dim": 64, "max_len": 256})
     assert all(node.attrs["chunk"] == 64 for node in models["flash"].walk() if node.op == "flash")
