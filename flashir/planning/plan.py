@@ -270,14 +270,17 @@ def planned(
 
 
 def _remarks(target: str, settled: Graph) -> tuple[str, ...]:
-    """What the backend of a target says of a settled model."""
+    """What the backend of a target says of a settled model, and of a narrow type that the device lacks."""
     if target.partition(":")[0] not in backend_names():
         return ()
     try:
         backend = backend_of(target)
     except TargetError:
         return ()
-    return backend.remarks(settled) if isinstance(backend, Remarking) else ()
+    dtype = compute_type(settled)
+    lacks = refused(target, long_name(dtype)) if dtype in (DType.BF16, DType.F16) else ""
+    remarks = backend.remarks(settled) if isinstance(backend, Remarking) else ()
+    return (*remarks, f"It cannot run here: {lacks}.") if lacks else remarks
 
 
 def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, locked: bool) -> Graph:

@@ -121,3 +121,9 @@ def test_rounding_is_to_the_nearest_and_ties_are_even():
     wanted = [1, 1 + 2 * ulp, 1 + ulp, -1, np.inf, np.nan, 0, np.inf]
     np.testing.assert_array_equal(rounded(numbers, DType.BF16), wanted)
     assert rounded(numbers, DType.F32) is numbers
+
+
+def test_a_plan_in_a_type_that_the_device_lacks_says_so():
+    lacking, having = (flashir.plan(MODEL, name, seq_len=64, dtype="bfloat16") for name in ("onnx:cpu", "torch:cpu"))
+    assert "cannot run here: ONNX Runtime does not compute in bf16" in lacking.why
+    assert "cannot run" not in having.why
