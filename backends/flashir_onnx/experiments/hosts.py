@@ -4,10 +4,11 @@
     flashir export flash --size base --task lm --split -o two/
     python -m flashir_onnx.experiments.hosts one/ two/ --rounds 100
 
-Tokens are timed alternately in one process with one thread, by processor time, which other programs on the machine
-disturb least. Where weights lie in memory differs between processes and changes times by several percent, so repeat the
-run. Memory is that of a process of its own for each case, after a prompt and a token. GenAI is measured if the first
-folder is for it and the package is installed.
+Tokens are timed with one thread, by processor time, which other programs on the machine disturb least. The two files
+are read alternately, each in a process of its own, so that neither finds memory as the other left it. Where weights lie
+in memory differs between processes and changes times by several percent, so there are five pairs. Memory is that of a
+process of its own for each case, after a prompt and a token. GenAI is measured if the first folder is for it and the
+package is installed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Any
+from subprocess import PIPE, Popen
 
 import numpy as np
 import onnxruntime as ort
@@ -29,7 +31,9 @@ import flashir
 from flashir.generation.generate import restored
 from flashir.machine.peak_memory import resident_memory
 
-PROMPT, TOKENS = 256, 64
+PROMPT, TOKENS, WARM = 256, 64, 5
+THIS = (sys.executable, "-m", __spec__.name if __spec__ else __name__)
+"""This program."""
 
 
 def reading(folder: Path, name: str) -> Callable[[], None]:
@@ -58,18 +62,36 @@ def reading(folder: Path, name: str) -> Callable[[], None]:
     return read
 
 
-def in_turn(folders: Sequence[Path], rounds: int, last: str) -> dict[str, float]:
-    """Median milliseconds of a token, and the median of their ratio. The session of `last` is made after the other."""
-    files = sorted(zip(("decoder.onnx", "step.onnx"), folders, strict=True), key=lambda file: file[0] == last)
-    calls = {name: reading(folder, name) for name, folder in files}
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 5):
-        for name in sorted(calls, reverse=bool(number % 2)):
-            start = time.process_time()
-            calls[name]()
-            found[name].append(1e3 * (time.process_time() - start))
-    ratios = [x / y for x, y in zip(found["decoder.onnx"][5:], found["step.onnx"][5:], strict=True)]
-    return {**{name: median(ms[5:]) for name, ms in found.items()}, "ratio": median(ratios)}
+def served(folder: Path, name: str) -> None:
+    """Read a token for each line of the input, and print its milliseconds of processor time."""
+    read = reading(folder, name)
+    for _ in sys.stdin:
+        start = time.process_time()
+        read()
+        print(1e3 * (time.process_time() - start), flush=True)
+
+
+def in_turn(folders: Sequence[Path], rounds: int) -> dict[str, float]:
+    """Median milliseconds of a token of each file, and the median of their ratio. Each has a process of its own."""
+    files = ("decoder.onnx", "step.onnx")
+    found: dict[str, list[float]] = {name: [] for name in files}
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(
+                Popen([*THIS, *map(str, folders), "--serve", name], stdin=PIPE, stdout=PIPE, text=True, bufsize=1)
+            )
+            for name in files
+        }
+        for number in range(rounds + WARM):
+            for name in sorted(files, reverse=bool(number % 2)):
+                inside, outside = workers[name].stdin, workers[name].stdout
+                assert inside is not None and outside is not None
+                inside.write("\n")
+                found[name].append(float(outside.readline()))
+        for worker in workers.values():
+            worker.stdin.close()  # type: ignore[union-attr]
+    ratios = [x / y for x, y in zip(found["decoder.onnx"][WARM:], found["step.onnx"][WARM:], strict=True)]
+    return {**{name: median(ms[WARM:]) for name, ms in found.items()}, "ratio": median(ratios)}
 
 
 def memory(folder: Path) -> dict[str, float]:
@@ -118,8 +140,7 @@ def loops(folder: Path) -> dict[str, float]:
 
 
 CASES: dict[str, Callable[[Sequence[Path], int], dict[str, float]]] = {
-    "a token, step.onnx loaded last": lambda folders, rounds: in_turn(folders, rounds, "step.onnx"),
-    "a token, decoder.onnx loaded last": lambda folders, rounds: in_turn(folders, rounds, "decoder.onnx"),
+    **dict.fromkeys((f"a token, pair {number} of processes" for number in range(1, 6)), in_turn),
     "memory of decoder.onnx": lambda folders, rounds: memory(folders[0]),
     "memory of prefill.onnx and step.onnx": lambda folders, rounds: memory(folders[1]),
     "a prompt of 1024, decoder.onnx": lambda folders, rounds: prompt(folders[0], 3),
@@ -134,21 +155,16 @@ def main() -> None:
     parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER", help="with decoder.onnx; with step.onnx")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.serve:
+        served(args.folders[args.serve == "step.onnx"], args.serve)
+        return
     if args.case:
         print(json.dumps(CASES[args.case](args.folders, args.rounds)))
         return
     for case in CASES:
-        command: list[Any] = [
-            sys.executable,
-            "-m",
-            __spec__.name,
-            *args.folders,
-            "--rounds",
-            args.rounds,
-            "--case",
-            case,
-        ]
+        command = [*THIS, *args.folders, "--rounds", args.rounds, "--case", case]
         ran = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         reason = (ran.stderr.strip().splitlines() or ["failed"])[-1]
         print(f"{case:40} {ran.stdout.strip() if not ran.returncode else reason}")
