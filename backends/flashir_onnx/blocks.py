@@ -1,4 +1,4 @@
-"""Block-quantised 8-bit matrices for MatMulNBits of ONNX Runtime, and lookups of their rows."""
+"""Block-quantised matrices of 8 or 4 bits for MatMulNBits of ONNX Runtime, and lookups of 8-bit rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ Array = npt.NDArray[Any]
 BLOCKS = (128, 64, 32, 16)
 """Block sizes, in weights per scale. Longer blocks are hardly faster; shorter ones are slower and need more scales."""
 
-LEVELS, MIDDLE = 127, 128
-"""A weight is stored as MIDDLE plus an integer in -LEVELS .. LEVELS."""
+LEVELS = 127
+"""A number of 8 bits is in -LEVELS .. LEVELS."""
+
+NIBBLE = 4
+"""The bits of half a byte."""
+
+SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""The scales of 4-bit blocks to choose from, relative to the one for the largest weight. Large weights are clipped."""
 
 INT8 = 4
 """The `accuracy_level` of MatMulNBits that also rounds the input to 8 bits, per row and block."""
@@ -49,42 +55,66 @@ rows <k> (blocks, scales, ids) => (x)
 
 @dataclass(frozen=True)
 class Blocks:
-    """A matrix w [n, k] in blocks along its rows: w = (whole - MIDDLE) * scales.
+    """A matrix w [n, k] in blocks along its rows: w = (whole - 2^(bits - 1)) * scales.
 
     Args:
-        whole: uint8 [n, blocks, block]; the last block of a row is padded with MIDDLE.
+        stored: uint8 [n, blocks, block * bits / 8]. With 4 bits, a byte holds two numbers, the first in its low half.
+            The last block of a row is padded with zeros.
         scales: float32 [n, blocks].
         k: the length of a row.
+        bits: 8 or 4.
     """
 
-    whole: Array
+    stored: Array
     scales: Array
     k: int
+    bits: int = 8
 
     @classmethod
-    def of(cls, matrix: Array, blocks: Sequence[int] = BLOCKS) -> Blocks:
+    def of(cls, matrix: Array, bits: int = 8, blocks: Sequence[int] = BLOCKS) -> Blocks:
         """Quantise a matrix [n, k] with the block size that gives the smallest result.
 
-        The error of a weight is at most half of the scale of its block.
+        With 8 bits, the error of a weight is at most half of the scale of its block. With 4 bits, the scale of a block
+        is the one of `SHRUNK` with the least squared error.
         """
         n, k = matrix.shape
-        block = min(blocks, key=lambda block: -(-k // block) * (block + 4))  # bytes of a row with its scales
+        block = min(blocks, key=lambda block: -(-k // block) * (block * bits + 32))  # bits of a row with its scales
         parts = np.zeros((n, -(-k // block) * block), np.float32)
         parts[:, :k] = matrix
         parts = parts.reshape(n, -1, block)
-        scales = np.abs(parts).max(axis=-1) / np.float32(LEVELS)
-        np.divide(parts, scales[..., None], out=parts, where=scales[..., None] > 0)
-        np.clip(np.rint(parts, out=parts), -LEVELS, LEVELS, out=parts)  # tiny scales are inexact
-        return cls((parts + MIDDLE).astype(np.uint8), scales, k)
+        middle = 1 << (bits - 1)
+        whole = np.abs(parts).max(axis=-1) / np.float32(middle - 1)
+        best, scales = np.full(whole.shape, np.inf, np.float32), whole
+        for share in SHRUNK if bits < 8 else ():
+            tried = whole * np.float32(share)
+            error = np.square(parts - rounded(parts, tried, middle - 1) * tried[..., None]).sum(axis=-1)
+            scales = np.where(error < best, tried, scales)
+            best = np.minimum(error, best)
+        numbers = (rounded(parts, scales, middle - 1) + middle).astype(np.uint8)
+        return cls(numbers if bits == 8 else numbers[..., ::2] | numbers[..., 1::2] << 4, scales, k, bits)
 
     @property
     def block(self) -> int:
         """The block size."""
-        return int(self.whole.shape[2])
+        return int(self.stored.shape[2]) * 8 // self.bits
 
     def named(self, name: str) -> dict[str, Array]:
         """The initializers that replace the weight of this name."""
-        return {f"{name}/blocks": self.whole, f"{name}/scales": self.scales}
+        return {f"{name}/blocks": self.stored, f"{name}/scales": self.scales}
+
+
+def rounded(parts: Array, scales: Array, levels: int) -> Array:
+    """The nearest whole numbers in -levels .. levels, for a scale a block. Tiny scales are inexact."""
+    spread = scales[..., None]
+    shares = np.divide(parts, spread, out=np.zeros_like(parts), where=spread > 0)
+    return np.clip(np.rint(shares, out=shares), -levels, levels, out=shares)
+
+
+def unpacked(stored: Array, scales: Array, bits: int) -> Array:
+    """The floats [n, blocks, block] of a block-quantised matrix, including padding."""
+    if bits == NIBBLE:
+        stored = np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], -1)
+    return np.asarray((stored.astype(np.float32) - (1 << (bits - 1))) * scales[..., None], np.float32)
 
 
 def in_blocks(flat: ModelProto, tables: Mapping[str, Blocks]) -> ModelProto:
@@ -131,5 +161,5 @@ def product(x: str, weight: str, table: Blocks, result: str, *bias: str) -> Node
     inputs = [x, *table.named(weight), *(["", "", *bias] if bias else [])]
     return helper.make_node(
         "MatMulNBits", inputs, [result], name=result, domain=contrib.DOMAIN,
-        K=table.k, N=len(table.whole), bits=8, block_size=table.block, accuracy_level=INT8,
+        K=table.k, N=len(table.stored), bits=table.bits, block_size=table.block, accuracy_level=INT8,
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """Quantised weights. docs/decisions/052 explains the choice of formats.
 
 `int8` uses MatMulNBits of ONNX Runtime: 8 bits per weight, a scale per block of a column, and inputs rounded to 8 bits
-per row and block. A portable model has int8 weights with a scale per column, which DequantizeLinear turns into floats.
-`float16` stores weights in float16 and casts them to float32 when the model is loaded.
+per row and block. `int4` is the same with 4 bits, except for lookup tables, which keep 8. A portable `int8` model has
+int8 weights with a scale per column, which DequantizeLinear turns into floats. `float16` stores weights in float16 and
+casts them to float32 when the model is loaded.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from flashir_onnx.weights import LARGE, Weights
 
 Array = npt.NDArray[Any]
 Quantise = Callable[[Emitted], Emitted]
-KINDS = ("int8", "float16")
+KINDS = ("int8", "int4", "float16")
 T = TypeVar("T")
 
 
@@ -36,14 +37,18 @@ def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
         runtime_ops: whether to use non-standard operators of ONNX Runtime.
 
     Raises:
-        SettingError: the kind is unknown. The returned function raises it for a model without a weight to quantise.
+        SettingError: the kind is unknown, or needs operators of ONNX Runtime. The returned function raises it for a
+            model without a weight to quantise.
     """
-    forms: Mapping[str, Quantise] = {
-        "int8": partial(_in_blocks if runtime_ops else _in_columns, _Once()),
-        "float16": _in_halves,
-    }
+    forms: dict[str, Quantise] = {"float16": _in_halves}
+    if runtime_ops:
+        forms |= {"int8": partial(_in_blocks, _Once(), bits=8), "int4": partial(_in_blocks, _Once(), bits=4)}
+    else:
+        forms |= {"int8": partial(_in_columns, _Once())}
+    if kind not in KINDS:
+        raise SettingError(f"weights can be quantised to {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
     if kind not in forms:
-        raise SettingError(f"weights can be quantised to {' or '.join(KINDS)}, got {kind!r}")
+        raise SettingError(f"{kind} needs operators of ONNX Runtime", hint="leave out portable, or use int8")
     return forms[kind]
 
 
@@ -94,16 +99,18 @@ def columns(matrix: Array, axis: int) -> tuple[Array, Array]:
     return np.clip(np.rint(shares), -LEVELS, LEVELS).astype(np.int8), scales
 
 
-def _in_blocks(once: _Once, emitted: Emitted) -> Emitted:
+def _in_blocks(once: _Once, emitted: Emitted, bits: int) -> Emitted:
     """`MatMul(x, weight)` -> `MatMulNBits(x, weight/blocks, weight/scales)`, and lookups from blocks.
 
     Functions are inlined, because their products get additional inputs.
     """
     flat = inline_local_functions(emitted.model)
     weights, tables = dict(emitted.weights.initializers), {}
+    looked_up = {node.input[0] for node in all_nodes(flat) if node.op_type == "Gather"}
     for name, by_rows in _matrices(flat, emitted.weights).items():
         array, _ = weights.pop(name)
-        tables[name] = table = once(Blocks.of, array if by_rows else array.T)
+        own = 8 if name in looked_up else bits
+        tables[name] = table = once(partial(Blocks.of, bits=own), array if by_rows else array.T)
         weights |= {part: (array, array.dtype) for part, array in table.named(name).items()}
     return _with(in_blocks(flat, tables), weights, [])
 

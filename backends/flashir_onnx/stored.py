@@ -16,7 +16,7 @@ from flashir.backends.narrow_weights import WEIGHTS
 from flashir.errors import ArtefactError, option
 from flashir.ir import Graph, loads
 from flashir.ir.parameter_names import parameters
-from flashir_onnx.blocks import MIDDLE, ROWS
+from flashir_onnx.blocks import ROWS, unpacked
 from flashir_onnx.seal import MODEL, Reader
 from flashir_onnx.verify import all_nodes
 
@@ -47,7 +47,9 @@ def recovered(graph: Graph, arrays: Mapping[str, Array], where: str) -> dict[str
 
     Raises ArtefactError if one is not complete.
     """
-    return _complete(graph, _Written(arrays, _suffixes(arrays), {}, {}, frozenset()), where, "written in another form")
+    return _complete(
+        graph, _Written(arrays, _suffixes(arrays), {}, {}, {}, frozenset()), where, "written in another form"
+    )
 
 
 def _complete(graph: Graph, written: _Written, where: str, form: str) -> dict[str, npt.NDArray[np.float32]]:
@@ -73,6 +75,7 @@ class _Written:
         made_of: for each name, the ops that follow it and a slash in names of initializers.
         axes: the axis of the scales of int8 weights, by name.
         lengths: the row length of block-quantised weights, by name; the last block may be padded.
+        bits: the bits of their numbers, by name; 8 if missing.
         tables: the names of block-quantised lookup tables, which are not transposed.
     """
 
@@ -80,13 +83,14 @@ class _Written:
     made_of: Mapping[str, set[str]]
     axes: Mapping[str, int]
     lengths: Mapping[str, int]
+    bits: Mapping[str, int]
     tables: frozenset[str]
 
     @classmethod
     def of(cls, model: ModelProto) -> _Written:
         """The initializers of a model."""
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        axes, lengths, tables = {}, {}, set()
+        axes, lengths, bits, tables = {}, {}, {}, set()
         for node in all_nodes(model):
             own = (attribute for attribute in node.attribute if not attribute.ref_attr_name)
             attrs = {attribute.name: helper.get_attribute_value(attribute) for attribute in own}
@@ -94,11 +98,11 @@ class _Written:
                 case "DequantizeLinear", [name, *_]:
                     axes[name] = attrs.get("axis", 1)
                 case "MatMulNBits", [_, name, *_]:
-                    lengths[name] = attrs["K"]
+                    lengths[name], bits[name] = attrs["K"], attrs["bits"]
                 case ROWS.name, [name, *_]:
                     lengths[name] = attrs["k"][0]
                     tables.add(name)
-        return cls(arrays, _suffixes(arrays), axes, lengths, frozenset(tables))
+        return cls(arrays, _suffixes(arrays), axes, lengths, bits, frozenset(tables))
 
     def parameter(self, name: str, shape: tuple[int, ...]) -> Array | None:
         """A parameter in its shape; None if it is not stored completely."""
@@ -140,7 +144,7 @@ class _Written:
         length = self.lengths.get(f"{name}/blocks")
         if scales is None or length is None:
             return None
-        parts = (blocks.astype(np.float32) - MIDDLE) * scales[..., None]
+        parts = unpacked(blocks, scales, self.bits.get(f"{name}/blocks", 8))
         rows = parts.reshape(len(blocks), -1)[:, :length]
         by_rows = f"{name}/blocks" in self.tables or (rows.shape == shape and rows.shape[0] != rows.shape[1])
         return rows if by_rows else rows.T

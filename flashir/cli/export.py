@@ -47,6 +47,7 @@ class Narrow(StrEnum):
     """The formats of quantised weights."""
 
     INT8 = "int8"
+    INT4 = "int4"
     FLOAT16 = "float16"
 
 

@@ -54,7 +54,7 @@ def _float16(cast: bool) -> Form:
 
 def _in_blocks(block: int) -> Form:
     def form(x: str, y: str, name: str, w: Array, out: Weights) -> Iterator[NodeProto]:
-        table = Blocks.of(w.T, [block])
+        table = Blocks.of(w.T, blocks=[block])
         out.update(table.named(name))
         yield blocks.product(x, name, table, y)
 

@@ -43,11 +43,32 @@ def _count(shape: Shape) -> Size:
 
 
 def _fold_reshape(b: Builder, node: Node) -> Value | None:
-    """`reshape(reshape(x))` -> `reshape(x)`, and to its own shape -> `x`"""
+    """`reshape(reshape(x))` -> `reshape(x)`, of a part of x -> a part of `reshape(x)`, and to its own shape -> `x`"""
     before = b.producer(node.inputs[0])
     if before is not None and before.op == node.op:
         return b.reshape(before.inputs[0], shape=node.attrs["shape"])
+    if before is not None and before.op == "split":
+        return _part_of_reshape(b, node, before) or fold_identity(b, node)
     return fold_identity(b, node)
+
+
+def _part_of_reshape(b: Builder, node: Node, split: Node) -> Value | None:
+    """`reshape(split(x))` -> `split(reshape(x))`, so that all parts share one reshape, if the parts of x are in a row.
+
+    The axes after the one that is split have size 1, up to the last: [b, h, 1, s] -> [b, 1, h s].
+    """
+    (x,), part = split.operands, node.operands[0]
+    axis, shape, wanted = axis_of(x.type, int(str(split.attrs["axis"]))), x.type.shape, node.output.type.shape
+    last, sizes = shape[-1], [value.type.shape[axis] for value in split.outputs]
+    in_a_row = axis < x.type.rank - 1 and all(size == 1 for size in shape[axis + 1 : -1])
+    lead = [size for size in shape[:axis] if size != 1]
+    if not in_a_row or not wanted or [size for size in wanted[:-1] if size != 1] != lead:
+        return None
+    if wanted[-1] != part.type.shape[axis] * last:
+        return None
+    widths = tuple(size * last for size in sizes)
+    row = b.reshape(x, shape=(*wanted[:-1], sum(widths)))
+    return b.results("split", row, axis=-1, sizes=widths)[split.outputs.index(part)]
 
 
 def _fold_transpose(b: Builder, node: Node) -> Value | None:
