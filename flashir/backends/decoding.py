@@ -8,7 +8,7 @@ from typing import Protocol
 
 from flashir.arguments import typed
 from flashir.errors import SettingError
-from flashir.ir import Graph, TensorType
+from flashir.ir import DType, Graph, TensorType
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ops.decode.context import SPARE
 from flashir.transforms.derive_decoder import to_extend, to_prefill, to_step
@@ -95,7 +95,9 @@ class Decoding:
 
 
 @typed
-def decoding(model: Graph, *, max_len: int | None = None, length: int | None = None) -> Decoding:
+def decoding(
+    model: Graph, *, max_len: int | None = None, length: int | None = None, kept: DType | None = None
+) -> Decoding:
     """Derive `prefill` and `step` from a causal model.
 
     Args:
@@ -104,6 +106,8 @@ def decoding(model: Graph, *, max_len: int | None = None, length: int | None = N
         max_len: the number of tokens that the caches of full attention hold.
         length: the length of the whole sequence, for a model that divides by it (`qk_scale = length` in gau). The
             logits are then those of a sequence of this length.
+        kept: the type in which states hold keys and values, such as float16 in a float32 model; None for that of the
+            model. Sums keep theirs.
 
     Raises:
         SettingError: the model is not causal, has other inputs, or has an op that cannot decode token by token; or a
@@ -111,19 +115,24 @@ def decoding(model: Graph, *, max_len: int | None = None, length: int | None = N
     """
     _check_numbers(model, max_len=max_len, length=length)
     model = first_result(model)
-    prefill, types = to_prefill(model, max_len=max_len, length=length)
+    prefill, types = to_prefill(model, max_len=max_len, length=length, kept=kept)
     step = to_step(model, types, max_len=max_len, length=length)
     return Decoding(prefill, step, _specs(types), max_len)
 
 
 @typed
 def extending(
-    model: Graph, *, max_len: int | None = None, length: int | None = None, layout: Layout | None = None
+    model: Graph,
+    *,
+    max_len: int | None = None,
+    length: int | None = None,
+    kept: DType | None = None,
+    layout: Layout | None = None,
 ) -> Extending:
     """Derive `extend` from a causal model.
 
     Args:
-        model, max_len, length: as for `decoding`.
+        model, max_len, length, kept: as for `decoding`.
         layout: changes the types of states: an axis of size 1 may stand for heads.
 
     Raises:
@@ -131,7 +140,7 @@ def extending(
     """
     _check_numbers(model, max_len=max_len, length=length)
     model = first_result(model)
-    _, types = to_prefill(model, many=True, max_len=max_len, length=length)
+    _, types = to_prefill(model, many=True, max_len=max_len, length=length, kept=kept)
     types = types if layout is None else layout(types)
     return Extending(to_extend(model, types, max_len=max_len, length=length), _specs(types), max_len)
 

@@ -43,6 +43,13 @@ class Host(StrEnum):
     WEB = "web"
 
 
+class Kept(StrEnum):
+    """The types in which states may hold keys and values."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
 class Narrow(StrEnum):
     """The formats of quantised weights."""
 
@@ -133,6 +140,13 @@ def export(
             metavar="N",
             min=1,
             help="With --decode: capacity of caches in tokens, for models that need them.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    states: Annotated[
+        Kept | None,
+        typer.Option(
+            help="With --decode: the type in which states hold keys and values.  [default: that of the model]",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
@@ -242,6 +256,8 @@ def export(
         if decode:
             raise SettingError("a decoder has no fixed shape", hint="leave out --static, or --decode, --for and --web")
         seq_len, length = length or seq_len, None
+    if states is not None and not decode:
+        raise SettingError("--states requires --decode", hint="give --decode too")
     if (max_len is not None or length is not None) and not decode:
         raise SettingError("--max-len and --length require --decode", hint="give --decode too, or --static")
     if web and ids is not None:
@@ -283,6 +299,7 @@ def export(
         ends=ends,
         max_len=max_len,
         length=length,
+        states=states and states.value,
         tokenizer=loaded.tokenizer,
         reading=loaded.reading,
         labels=loaded.labels,

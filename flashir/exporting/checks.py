@@ -151,10 +151,13 @@ class DecoderCheck:
         limit: the longest sequence.
         length: the sequence length, for a model that divides by it.
         piece: the number of tokens that the decoder reads at once.
+        kept: the type in which its states hold keys and values; None for that of the model.
     """
 
-    def __init__(self, check: Check, limit: int | None, length: int | None, piece: int) -> None:
-        self.check, self.limit, self.length, self.piece = check, limit, length, piece
+    def __init__(
+        self, check: Check, limit: int | None, length: int | None, piece: int, kept: DType | None = None
+    ) -> None:
+        self.check, self.limit, self.length, self.piece, self.kept = check, limit, length, piece, kept
         check.length = min(check.length, limit or check.length)
 
     def __call__(self, run: Run, *functions: StepFn) -> None:
@@ -172,7 +175,10 @@ class DecoderCheck:
             got.append(logits)
             last.append(lengths + number)
         divided = "" if self.length is None else f", for sequences of {self.length},"
-        what = f"2 prompts and {steps} tokens after each{divided} by the decoder"
+        narrow = "" if self.kept is None else f", with states in {self.kept.value},"
+        what = f"2 prompts and {steps} tokens after each{divided}{narrow} by the decoder"
+        if self.kept is not None:
+            self.check.limit = max(self.check.limit, TOLERANCE[self.kept])
         against = "the float64 interpreter"
         self.check.compare(np.stack(got), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
         if self.check.reached > self.check.length:

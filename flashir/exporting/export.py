@@ -64,6 +64,7 @@ def export(
     ends: Iterable[int] | None = None,
     max_len: int | None = None,
     length: int | None = None,
+    states: str | None = None,
     tokenizer: Path | None = None,
     reading: Reading | None = None,
     labels: Sequence[str] = (),
@@ -97,6 +98,8 @@ def export(
             has no target); see docs/guides/hosts.md.
         ends: the ids of the tokens that end a text; None for those of the tokenizer.
         max_len, length: as for `decoder`.
+        states: the type in which the states of a decoder hold keys and values, such as `float16`; None for the type of
+            the model. The check then allows the error of that type, and says it.
         tokenizer: a tokenizer file, copied to the artefact as tokenizer.json. Its end tokens go into the metadata.
         reading: how training tokenised texts, as in `load_checkpoint`.
         labels: the names of the labels that the model predicts, as in `load_checkpoint`.
@@ -123,6 +126,7 @@ def export(
             "target": target,
             "portable": portable,
             "split": split,
+            "states": states,
             "quantize": quantize,
             "opset": opset,
             "ids": ids,
@@ -146,7 +150,9 @@ def export(
     if host == HUB:
         writer = hub_writer(ready, check, ends, labels, training, max_len)
     elif decode:
-        writer = decoder_writer(ready, check, target, host, ends, split=split, max_len=max_len, length=length)
+        writer = decoder_writer(
+            ready, check, target, host, ends, split=split, max_len=max_len, length=length, states=states
+        )
     else:
         writer = model_writer(ready, check, target)
     config = {} if host is None or beside is None else {TOKENIZER_CONFIG: json_file(beside.config)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flashir.backends.decoding import Extending, decoding, extending
 from flashir.backends.hosting import Hosting
@@ -15,6 +16,7 @@ from flashir.execution.prepare import Prepared
 from flashir.exporting.checks import Check, DecoderCheck
 from flashir.generation.generate import longest, piece_of
 from flashir.generation.host_interface import hosted
+from flashir.ir import DType
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def decoder_writer(
     split: bool,
     max_len: int | None,
     length: int | None,
+    states: str | None = None,
 ) -> Writer:
     """Writes a model and its decoder, and the files of the program that runs them.
 
@@ -66,14 +69,19 @@ def decoder_writer(
             "a model on every backend",
         )
     hosting = backend if isinstance(backend, Hosting) else None
+    how: dict[str, Any] = {
+        "max_len": max_len,
+        "length": length,
+        "kept": None if states is None else DType.named(states),
+    }
     derived = (
-        hosted(decoding(model, max_len=max_len, length=length))
+        hosted(decoding(model, **how))
         if split
-        else extending(model, max_len=max_len, length=length, layout=None if hosting is None else hosting.layout)
+        else extending(model, **how, layout=None if hosting is None else hosting.layout)
     )
     graphs = replace(derived.lowered(ready.lowering), max_len=longest(model, max_len))
     files = hosting.host_files(graphs, ends, piece_of(model)) if hosting and isinstance(graphs, Extending) else {}
-    examine = DecoderCheck(check, graphs.max_len, length, piece_of(model))
+    examine = DecoderCheck(check, graphs.max_len, length, piece_of(model), kept)
 
     def write(out: Path, metadata: Mapping[str, str]) -> Written:
         return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, metadata, examine)

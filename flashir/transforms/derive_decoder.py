@@ -39,7 +39,12 @@ Operands = Sequence[Value | None]
 
 
 def to_prefill(
-    model: Graph, *, many: bool = False, max_len: int | None = None, length: int | None = None
+    model: Graph,
+    *,
+    many: bool = False,
+    max_len: int | None = None,
+    length: int | None = None,
+    kept: DType | None = None,
 ) -> tuple[Graph, dict[str, TensorType]]:
     """`model(ids [b, t])` -> `prefill(ids [b, t], lengths [b])` -> logits [b, 1, v] of the last tokens, and the states.
 
@@ -51,6 +56,7 @@ def to_prefill(
         many: whether the states are those of `to_extend`, or those of `to_step`.
         max_len: the capacity of caches in tokens.
         length: the length of the whole sequence, if the model divides by it.
+        kept: the type in which rings and caches hold rows; None for the type of the rows.
 
     Raises:
         SettingError: the model is not causal, or an op cannot be decoded token by token.
@@ -63,7 +69,7 @@ def to_prefill(
     padded = source.padded(model)
     if padded != source.time:
         ids = b.pad(ids, axis=1, after=padded - source.time)
-    walk = _Prefill(source, DecodeContext(b, lengths, padded, lengths, many, max_len))
+    walk = _Prefill(source, DecodeContext(b, lengths, padded, lengths, many, max_len, kept))
     logits = _last_logits(walk, ids, lengths)
     states = walk.states if many else {POSITION: lengths, **walk.states}
     return b.finish(logits, *states.values()), {name: value.type for name, value in states.items()}

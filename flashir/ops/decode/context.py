@@ -13,6 +13,8 @@ from flashir.errors import SettingError, option
 from flashir.ir.builder import Builder
 from flashir.ir.dims import Size
 from flashir.ir.graph import Value
+from flashir.ir.types import DType
+from flashir.ops.functions.norm import as_dtype
 
 SPARE = 1
 """The spare slots of a state for any number of tokens: one takes the tokens that are not kept."""
@@ -30,6 +32,7 @@ class DecodeContext:
         many: whether later calls take any number of tokens. Their states have a spare slot, which takes the tokens that
             are not kept.
         max_len: the number of tokens that a cache holds; None if it is not set.
+        kept: the type in which rings and caches hold rows; None for the type of the rows.
     """
 
     b: Builder
@@ -38,6 +41,7 @@ class DecodeContext:
     own: Value | None = None
     many: bool = False
     max_len: int | None = None
+    kept: DType | None = None
 
     @property
     def batch(self) -> Size:
@@ -127,13 +131,23 @@ def last_positions(b: Builder, seen: Value, slots: int) -> Value:
 
 def ring_after(now: DecodeContext, x: Value, span: int) -> Value:
     """[b, .., t, d] of a prompt -> [b, .., n, d], its last tokens in their slots; other slots are finite"""
-    last = take_rows(now.b, x, now.b.maximum(last_positions(now.b, now.seen, span), 0))
+    last = take_rows(now.b, as_kept(now, x), now.b.maximum(last_positions(now.b, now.seen, span), 0))
     return now.b.pad(last, axis=x.type.rank - 2, after=now.spare) if now.spare else last
 
 
 def cache_after(now: DecodeContext, x: Value) -> Value:
     """[b, .., t, d] of a prompt -> [b, .., m, d], each token at its position"""
-    return of_size(now.b, x, x.type.rank - 2, now.room + now.spare)
+    return of_size(now.b, as_kept(now, x), x.type.rank - 2, now.room + now.spare)
+
+
+def as_kept(now: DecodeContext, x: Value) -> Value:
+    """Rows in the type in which rings and caches hold them."""
+    return x if now.kept is None else as_dtype(now.b, x, now.kept)
+
+
+def put(b: Builder, state: Value, x: Value, places: Value) -> Value:
+    """A ring or cache with new rows, in its type, at these places."""
+    return b.put_rows(state, as_dtype(b, with_rank(b, x, state.type.rank), state.type.dtype), places)
 
 
 def of_size(b: Builder, x: Value, axis: int, count: int) -> Value:
@@ -145,7 +159,7 @@ def put_in_cache(now: DecodeContext, cache: Value, x: Value) -> Value:
     """[b, .., m, d] with new rows [b, .., t, d], each at its position"""
     places, own = now.positions(), now.is_own()
     places = places if own is None else now.slots(places, own, now.room)
-    return now.b.put_rows(cache, with_rank(now.b, x, cache.type.rank), places)
+    return put(now.b, cache, x, places)
 
 
 def visible_slots(now: DecodeContext) -> Value:

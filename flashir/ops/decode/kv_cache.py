@@ -11,6 +11,7 @@ from typing import Any
 from flashir.ir.graph import Value
 from flashir.ir.streaming import States
 from flashir.ops.decode.context import DecodeContext, cache_after, column, put_in_cache, visible_slots, with_rank
+from flashir.ops.functions.norm import as_dtype
 
 
 def caches_after(now: DecodeContext, q: Value, k: Value, v: Value, *_: Value, **__: Any) -> States:
@@ -24,7 +25,9 @@ def caches_step(
     """kernel(q k^T + bias) v over earlier and new tokens, [b, .., t, e]; the bias is [b, t, m]"""
     b = now.b
     after = {name: put_in_cache(now, states[name], x) for name, x in (("k", k), ("v", v))}
-    keys, values = (with_rank(b, after[name], x.type.rank) for name, x in (("k", k), ("v", v)))
+    keys, values = (
+        as_dtype(b, with_rank(b, after[name], x.type.rank), x.type.dtype) for name, x in (("k", k), ("v", v))
+    )
     scores = b.matmul(q, keys, transpose_y=True)
     if bias is not None:
         scores = b.add(scores, with_rank(b, bias, scores.type.rank))

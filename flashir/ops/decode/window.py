@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from flashir.ir.graph import Value
-from flashir.ops.decode.context import DecodeContext, column, last_positions, remainder, with_rank
+from flashir.ops.decode.context import DecodeContext, column, last_positions, put, remainder, with_rank
 from flashir.ops.functions.norm import as_dtype
 
 Rows = Mapping[str, "Value"]
@@ -63,7 +63,7 @@ class _One(Window):
     def __init__(self, now: DecodeContext, rings: Rows, rows: Rows, span: int) -> None:
         b = self.b = now.b
         slot = remainder(b, now.positions(), span)
-        self.after = {name: b.put_rows(rings[name], x, slot) for name, x in rows.items()}
+        self.after = {name: put(b, rings[name], x, slot) for name, x in rows.items()}
         self.keys = last_positions(b, now.after(), span)
         self.counted = b.less_equal(0, self.keys)
 
@@ -99,9 +99,7 @@ class _Many(Window):
         self.counted = b.concat(b.less_equal(0, old), own, axis=1)
         first = column(b, b.sub(now.after(), span))
         places = now.slots(remainder(b, position, span), b.logical_and(own, b.less_equal(first, position)), span)
-        self.after = {
-            name: b.put_rows(rings[name], with_rank(b, x, rings[name].type.rank), places) for name, x in rows.items()
-        }
+        self.after = {name: put(b, rings[name], x, places) for name, x in rows.items()}
 
     def scores(self, q: Value, name: str) -> Value:
         b, sides = self.b, (self.rings[name], self.rows[name])
