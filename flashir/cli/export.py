@@ -43,11 +43,7 @@ class Host(StrEnum):
     WEB = "web"
 
 
-class Kept(StrEnum):
-    """The types in which states may hold keys and values."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
+Kept = StrEnum("Kept", {"FLOAT32": "float32", "FLOAT16": "float16"})
 
 
 class Narrow(StrEnum):

@@ -69,11 +69,8 @@ def decoder_writer(
             "a model on every backend",
         )
     hosting = backend if isinstance(backend, Hosting) else None
-    how: dict[str, Any] = {
-        "max_len": max_len,
-        "length": length,
-        "kept": None if states is None else DType.named(states),
-    }
+    kept = None if states is None else DType.named(states)
+    how: dict[str, Any] = {"max_len": max_len, "length": length, "kept": kept}
     derived = (
         hosted(decoding(model, **how))
         if split

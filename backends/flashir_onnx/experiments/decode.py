@@ -152,7 +152,8 @@ def products(folder: Path) -> onnx.ModelProto:
     whole = onnx.load(str(step_file(folder)), load_external_data=False)
     stored = {tensor.name: tensor for tensor in whole.graph.initializer}
     widened = {node.output[0]: node for node in whole.graph.node if node.op_type in WIDENS and node.input[0] in stored}
-    graph, used, rows = onnx.GraphProto(name="bare"), set(), {}
+    graph, used = onnx.GraphProto(name="bare"), set()
+    rows: dict[int, str] = {}
     for node in whole.graph.node:
         weight = node.input[1] if node.op_type in PRODUCTS else ""
         if weight not in stored and weight not in widened:

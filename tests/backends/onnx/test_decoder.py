@@ -20,7 +20,7 @@ from flashir.generation.generate import decoder, generate, restored
 from flashir.ir.parameter_names import parameters
 from flashir.models.parameters import unit
 from flashir_onnx import OnnxBackend, artefact
-from flashir_onnx.artefact import MODEL_FILE, PARTS, PREFILL_FILE, STEP_FILE
+from flashir_onnx.artefact import DECODER_FILE, MODEL_FILE, PARTS, PREFILL_FILE, STEP_FILE
 from flashir_onnx.verify import all_nodes
 from tests.decode.support import ROOM, SMALL, ZOO, model
 
@@ -199,6 +199,18 @@ def test_each_model_is_checked_and_said_to_be(tmp_path: Path) -> None:
         "2 prompts and 4 tokens after each by the decoder",
     ):
         assert any(said in line for line in checks), said
+
+
+@pytest.mark.parametrize("name", ["flash", pytest.param("transformer", marks=pytest.mark.slow)])
+def test_states_hold_keys_and_values_in_float16_if_asked_to(tmp_path: Path, name: str) -> None:
+    graph = model(name)
+    made = flashir.export(graph, tmp_path, params=unit(graph), decode=True, max_len=ROOM, states="float16")
+    described = json.loads(metadata(tmp_path / DECODER_FILE)["flashir.state"])
+    assert {each["input"].rpartition(".")[2] for each in described if each["dtype"] == "float32"} <= {"sum"}
+    assert {each["dtype"] for each in described} == {"float16", "float32"} - ({"float32"} if name != "flash" else set())
+    (said,) = (each for each in made.compared if "states in f16" in each.what)
+    assert 1e-6 < said.error < 1e-2
+    assert len(tokens(restored(tmp_path))) == len(tokens(decoder(graph, params=unit(graph), max_len=ROOM)))
 
 
 # Of one piece
