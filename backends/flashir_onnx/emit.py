@@ -207,6 +207,7 @@ class _Emitter:
         """Whether a mask of a scope has a true element."""
 
     def nodes(self, scope: Scope, graph: Graph, depth: int) -> None:
+        """Emit the nodes of a graph, or of a body inside `depth` repeats. Static values have none, see `name`."""
         static = StaticValues(graph)
         self._static[id(scope)] = static
         for node in graph.nodes:
@@ -225,12 +226,13 @@ class _Emitter:
             scope.names.update(zip(node.outputs, named, strict=True))
 
     def name(self, scope: Scope, value: Value) -> str:
-        """The ONNX name of a value. A static value is resolved now."""
+        """The ONNX name of a value. A static one becomes a weight, or an input of the function, when it is read."""
         if value not in scope.names:
             scope.names[value] = scope.resolve(Need(static=self._static[id(scope)], value=value))
         return scope.names[value]
 
     def _repeat(self, scope: Scope, node: Node, depth: int) -> str:
+        """A function of the body, and a call for each round with the weights of that round."""
         body, times = node.region, node.attrs["times"]
         assert body is not None and isinstance(times, int)
         inside = ClosedScope(self.form.opset)
@@ -251,6 +253,7 @@ class _Emitter:
         return x
 
     def _in_place(self, scope: Scope, node: Node, depth: int) -> str:
+        """The nodes of the body for each round, among the nodes around it."""
         body, times = node.region, node.attrs["times"]
         assert body is not None and isinstance(times, int)
         x, *invariants = (self.name(scope, value) for value in node.operands)
@@ -280,6 +283,7 @@ class _Emitter:
         return scope.one("If", self._needed[key], then_branch=then, else_branch=other)
 
     def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
+        """A Scan over an axis. Its body sees the values around it; in a flat model it carries them unchanged."""
         body, axis = node.region, node.attrs["axis"]
         assert body is not None and isinstance(axis, int)
         carried, sliced, invariants = cut_scan(node.operands, node.attrs)
