@@ -16,6 +16,7 @@ from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.ops import OPS
+from flashir.planning.extent import Extent
 from flashir.planning.plan import by_hand, compute_type, plan
 from flashir.planning.roofline import floor
 from flashir.planning.workload import Workload
@@ -116,6 +117,7 @@ class Grid:
                 model, target, batch, seq_len, self.training, self.policy, chunk=chunk, cumsum=cumsum, dtype=dtype
             )
             check_type(target, compute_type(planned.graph))
+            Extent.of(model).check(batch, seq_len)
             specialise(planned.graph, Workload(batch, seq_len).sizes(planned.graph))
         except FlashirError as error:  # does not fit in memory, or is too long for the model
             return Case(replace(row, left_out="; ".join(error.problems)), model)

@@ -47,7 +47,7 @@ def refuse_unused(ctx: typer.Context, model: Source, *planned: str) -> None:
         problems.append(f"{spelling['strict']} does nothing without --params")
     if model.kind != "export":
         extent = Extent.of(model.model)
-        fits = {"batch": extent.rows, "seq_len": extent.tokens}
+        fits = {"batch": extent.rows, "seq_len": extent.tokens, "length": extent.tokens}
         for name in planned:
             if name in spelling and name in fits and fits[name](ctx.params[name]) != ctx.params[name]:
                 problems.append(f"{spelling[name]} {ctx.params[name]}: @{model.model.name} takes {extent}")

@@ -86,12 +86,11 @@ def eval(
     from flashir.train.data import LABELLED, documents, tokenised
     from flashir.train.evaluate import Evaluation, evaluate, evaluate_labels
     from flashir.train.examples import labelled_batches, read_examples
-    from flashir.train.task import feature_width, scores_of, task_of
+    from flashir.train.task import feature_width, task_of
 
     loaded = source.find(model, outputs=output, exports=target)
     weights = loaded.weights(params, None, strict)
     _refuse_untrained(loaded, weights)
-    scores_of(loaded.model)
     task, width = task_of(loaded.model), feature_width(loaded.model)
     if by_position and task in LABELLED:
         raise SettingError("a model that predicts labels has no perplexity by position", where="--by-position")

@@ -268,7 +268,7 @@ def export(
     if not force:
         check_free(folder)
     loaded = source.find(model, settings, size, task, outputs=output)
-    refuse_unused(ctx, loaded, "batch", "seq_len")
+    refuse_unused(ctx, loaded, "batch", "seq_len", *(["length"] if static else []))
     if length is not None and not divides_by_length(loaded.model):
         raise SettingError(f"--length {length} does nothing: @{loaded.model.name} does not divide by the length")
     loaded = replace(loaded, tokenizer=tokenizer or loaded.tokenizer)

@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Any
 
 from flashir.cli.meter import Step
-from flashir.errors import InputError
 from flashir.execution.compile import Runnable
 from flashir.ir import Graph
 from flashir.planning.extent import Extent
@@ -94,9 +93,7 @@ def inputs(model: Graph, batch: int, length: int) -> list[Any]:
     Raises:
         InputError: the types of the inputs fix another batch or length.
     """
-    extent = Extent.of(model)
-    if (extent.rows(batch), length if extent.length is None else extent.length) != (batch, length):
-        raise InputError(f"the model takes {extent}")
+    Extent.of(model).check(batch, length)
     arrays = sample_inputs(model, Workload(max(1, batch), max(1, length)).sizes(model), seed=length)
     return [array[:batch, :length] if array.ndim > 1 else array for array in arrays]
 

@@ -112,7 +112,7 @@ class Check:
             raise ArtefactError(
                 f"the artefact differs from the interpreter by {error:.1e}, more than {self.limit:.0e}", where=what
             )
-        batch, *rest = self.arrays()[0].shape
+        batch, *rest = next((array.shape for array in self.arrays()), (1,))
         rows = tuple(lengths) or tuple(rest[:1])
         self.compared.append(Compared(what, against, len(lengths) or batch, rows, self.weights, error, self.limit))
         self.verdicts.append(str(self.compared[-1]))

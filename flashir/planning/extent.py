@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flashir.errors import InputError
+from flashir.errors import InputError, counted, option
 from flashir.ir import Graph, Size
 from flashir.planning.workload import Workload
 from flashir.transforms import specialise
@@ -48,6 +48,14 @@ class Extent:
     def takes(self, batch: int, length: int) -> bool:
         """Whether the model accepts this batch size and length."""
         return self.rows(batch) == batch and self.tokens(length) == length
+
+    def check(self, batch: int, length: int) -> None:
+        """Raise InputError if the input types fix another batch size or length. Ops check their own limits."""
+        if self.rows(batch) != batch or self.length not in (None, length):
+            raise InputError(
+                f"the model takes {self}, got {counted(batch, 'row')} of {counted(length, 'token')}",
+                hint=f"{option('batch', '')} and {option('seq_len', '')} set others",
+            )
 
     def __str__(self) -> str:
         rows = "any number of rows" if self.batch is None else f"{self.batch} row{'s' * (self.batch != 1)}"

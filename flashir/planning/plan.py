@@ -37,7 +37,7 @@ from flashir.planning.search_space import misfits
 from flashir.planning.workload import Workload
 from flashir.reference.narrowing import GROWTH
 from flashir.transforms import check_sizes
-from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType, long_name
+from flashir.transforms.set_dtype import COMPUTE_TYPES, computing_in, long_name
 from flashir.transforms.settle_choices import (
     Settings,
     SettingsViews,
@@ -302,7 +302,7 @@ def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, loc
     if problems:
         raise SettingError(problems, hint=_unlock() if locked and _locked_values(graph) else "")
     if dtype is not None:
-        graph = SetDType(str(dtype)).apply(graph)
+        graph = computing_in(graph, str(dtype))
     for name, value in by_user.items():
         before = graph if locked and name in _locked_values(graph) else reset(graph, name)
         graph = settle(before, {name: value}, all_forced=False)

@@ -39,9 +39,9 @@ class Compared:
     limit: float
 
     def __str__(self) -> str:
-        tokens = " and ".join(map(str, self.lengths))
+        tokens = f" on {' and '.join(map(str, self.lengths))} tokens, batch {self.batch}" if self.lengths else ""
         return (
-            f"{self.what} against {self.against} on {tokens} tokens, batch {self.batch}, {self.weights}: "
+            f"{self.what} against {self.against}{tokens}, {self.weights}: "
             f"max error {self.error:.1e} (limit {self.limit:.0e})"
         )
 
@@ -76,11 +76,16 @@ def sample_inputs(model: Graph, sizes: Mapping[str, int], seed: int = 0) -> list
 
 
 def relative_error(got: Any, wanted: Any) -> float:
-    """max |a - b| / max |b|. Equal infinities count as 0, and so do results without elements."""
+    """max |a - b| / max |b|, and 1 for whole numbers and bools of which any differs.
+
+    Equal infinities count as 0, and so do results without elements.
+    """
     if got.shape != wanted.shape:
         return float("inf")
     if not wanted.size:
         return 0.0
+    if not np.issubdtype(wanted.dtype, np.floating):
+        return float(not np.array_equal(got, wanted))
     difference = np.subtract(got, wanted, out=np.zeros(wanted.shape), where=got != wanted)
     return float(np.max(np.abs(difference)) / max(np.max(np.abs(wanted)), 1e-300))
 

@@ -18,6 +18,7 @@ from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import State
 from flashir.models.end_tokens import NONE
 from flashir.models.parameters import checked, fitted, init
+from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan, plan
 from flashir.planning.workload import Workload
 from flashir.train.data import Document, Tokenizer
@@ -27,7 +28,7 @@ from flashir.train.examples import Examples
 from flashir.train.feed import Data
 from flashir.train.recipe import RATED_WIDTH, Recipe
 from flashir.train.run_folder import RunFolder, check_free, create
-from flashir.train.task import check_tokenizer, scores_of
+from flashir.train.task import check_tokenizer, scores_of, task_of
 from flashir.transforms import specialise
 
 TOKENS_AT_ONCE = 2**15
@@ -100,11 +101,13 @@ def begin(
     check_free(out)
     trainable(recipe.target)
     available_device(recipe.target)
-    scores_of(model)
+    task_of(model)
     if tokenizer is not None:
         recipe = read_settled(recipe, tokenizer)
         tokenizer = tokenizer.reads(recipe.reading)
         check_tokenizer(model, tokenizer)
+    extent = Extent.of(model)
+    extent.check(extent.rows(1), recipe.seq_len)
     specialise(model, Workload(1, recipe.seq_len).sizes(model))
     data = read_data(model, recipe, tokenizer, report)
     if isinstance(data, Examples):

@@ -14,7 +14,11 @@ def task_of(model: Graph) -> str:
 
     Tokens if its result is logits: `lm` if it is causal, `mlm` if it is bidirectional. Otherwise labels: `class` with
     scores [b, n], `tags` with scores [b, t, n].
+
+    Raises:
+        SettingError: as for `scores_of`.
     """
+    scores_of(model)
     if logits_width(model) is not None:
         return "lm" if is_causal(model) else "mlm"
     return "class" if model.outputs[0].type.rank == 2 else "tags"

@@ -232,9 +232,9 @@ def _checked(model: Graph) -> TensorType:
     """The type of the only input, ids [b, t]. Raises SettingError with all reasons why the model cannot be decoded."""
     problems = []
     wanted = [v for v in model.inputs if v.type.rank == 2 and v.type.dtype in (DType.I32, DType.I64)]
-    if len(model.inputs) != 1 or len(wanted) != 1 or symbol_of(wanted[0].type.shape[1]) is None:
+    if len(model.inputs) != 1 or len(wanted) != 1 or None in map(symbol_of, wanted[0].type.shape):
         shown = ", ".join(f"{value.name}: {value.type}" for value in model.inputs)
-        problems.append(f"it takes ({shown}); the only input must be tokens [B, T] of any length T")
+        problems.append(f"it takes ({shown}); the only input must be tokens [B, T], any number of rows of any length")
     if len(model.outputs) != 1:
         problems.append(f"it has {len(model.outputs)} results, wanted one")
     elif model.outputs[0].type.rank < 3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flashir.errors import IRError, SettingError
 from flashir.ir.builder import Builder
 from flashir.ir.graph import Graph, Node, Value
 from flashir.ir.types import DType, TensorType
@@ -37,6 +38,26 @@ class SetDType(Pass):
             return b.insert("embed", node.inputs, {**node.attrs, "dtype": dtype})
 
         return rewrite(graph, rule)
+
+
+def computing_in(graph: Graph, dtype: str) -> Graph:
+    """The graph in a compute dtype. Raises SettingError if the types in its text do not allow that, or fix another."""
+    try:
+        narrowed = SetDType(dtype).apply(graph)
+    except IRError as error:
+        raise SettingError(
+            [f"@{graph.name} cannot compute in {dtype}: {problem}" for problem in error.problems],
+            where=error.where,
+            hint="the text of the model fixes a type there; a cast would change it",
+        ) from error
+    floats = {value.type.dtype for node in narrowed.walk() for value in node.outputs if value.type.dtype.is_float}
+    if floats and DType.named(dtype) not in floats:
+        raise SettingError(
+            f"dtype {dtype} has no effect on @{graph.name}, which has no op `embed`; "
+            f"its text says {' and '.join(sorted(map(str, floats)))}",
+            hint="write the type into the text of the model",
+        )
+    return narrowed
 
 
 def retyped(graph: Graph, dtype: DType) -> Graph:

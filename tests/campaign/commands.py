@@ -166,7 +166,8 @@ def judge(line: list[str], result: Result) -> None:
     for words in ("Traceback", "this is a bug in flashir", "Exception ignored"):
         if words in said and "--debug" not in line:
             raise WrongError(f"{verb}: {words}: {sign_of(_cause(result.stderr))}", result.stderr[-800:])
-    codes = (0, 1, 2) if verb in FAILING else (0, 2)
+    compares = verb == "run" and "--verify" in line and {"--seed", "--params"} & set(line)
+    codes = (0, 1, 2) if verb in FAILING or compares else (0, 2)
     if result.exit_code not in codes:
         raise WrongError(f"{verb}: exit code {result.exit_code}", result.stderr[-800:])
     if result.exit_code == 2 and not result.stderr.strip():

@@ -177,7 +177,7 @@ def test_a_model_of_fixed_shape_is_verified_at_that_shape(cli: Cli, tmp_path: Pa
         rows = cli.json("check", model, "--target", target)["rows"]
         assert [(row["batch"], row["length"], row["ok"]) for row in rows] == [(1, 24, True)]
         (row,) = cli.json("check", model, "--target", target, "--lengths", "65", "--batches", "1", code=1)["rows"]
-        assert row["problem"] == "the model takes 1 row of 24 tokens"
+        assert row["problem"] == "the model takes 1 row of 24 tokens, got 1 row of 65 tokens"
 
 
 @pytest.mark.slow
