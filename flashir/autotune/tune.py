@@ -88,7 +88,7 @@ def tune(
         def in_type(own: str | None) -> Plan:
             return tune(model, target, batch, seq_len, training, policy, dtype=own, **about, **choices)  # type: ignore[arg-type]
 
-        return in_best_type(target, types, in_type, None, policy, GROWTH)
+        return in_best_type(model, target, types, in_type, None, policy, GROWTH)
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
     if budget_s is not None and not budget_s > 0:

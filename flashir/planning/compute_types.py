@@ -22,7 +22,7 @@ from flashir.reference.compare import enough, sample_inputs
 from flashir.reference.interpreter import interpret, interpret_rounded
 from flashir.reference.narrowing import GROWTH, Narrowing
 from flashir.transforms.lower import Lower
-from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType
+from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType, computing_in
 
 AUTO = "auto"
 AUTOMATIC = ("float32", "bfloat16")
@@ -70,6 +70,15 @@ def check_tolerance(tolerance: float | None) -> None:
     """Raise SettingError for a tolerance that is no fraction."""
     if tolerance is not None and not 0 <= tolerance < inf:
         raise SettingError(f"tolerance must be a fraction from 0 on, such as {GROWTH}, got {tolerance}")
+
+
+def fixed_type(model: Graph, dtype: str) -> str:
+    """Why the text of a model does not allow a type; empty if it does."""
+    try:
+        computing_in(model, dtype)
+    except SettingError as error:
+        return "; ".join(error.problems)
+    return ""
 
 
 def refused(target: str, dtype: str) -> str:

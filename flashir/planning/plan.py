@@ -25,6 +25,7 @@ from flashir.planning.compute_types import (
     allowed,
     check_tolerance,
     expected_cost,
+    fixed_type,
     preferred_type,
     refused,
     unknown_rate,
@@ -179,7 +180,7 @@ def plan(
             about: dict[str, Any] = {"params": params, "strict": strict, "measured": measured, "portable": portable}
             return plan(model, target, batch, seq_len, training, policy, dtype=own, **about, **choices)  # type: ignore[arg-type]
 
-        return in_best_type(target, types, in_type, params, policy, GROWTH if tolerance is None else tolerance)
+        return in_best_type(model, target, types, in_type, params, policy, GROWTH if tolerance is None else tolerance)
     dtype = types[0]
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
@@ -203,6 +204,7 @@ def plan(
 
 
 def in_best_type(
+    model: Graph,
     target: str,
     types: Sequence[str | None],
     in_type: Callable[[str | None], Plan],
@@ -218,7 +220,7 @@ def in_best_type(
     considered = []
     for name in types:
         several = name is not None and len(types) > 1
-        if several and (reason := refused(target, str(name))):
+        if several and (reason := fixed_type(model, str(name)) or refused(target, str(name))):
             considered.append(TypeCandidate(str(name), left_out=reason))
             continue
         own = in_type(name)

@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "line",
     [
-        ("plan", "--seq-len", 11),
+        ("plan", "--seq-len", 16),
         ("export", "--static", "--length", 16, "-o", "out"),
         ("train", "--data", "text.txt", "--steps", 1, "--seq-len", 16, "-o", "run"),
     ],
@@ -130,4 +130,5 @@ def test_a_scalar_is_nothing_to_learn(cli: Cli, folder: Path) -> None:
 )
 def test_a_dtype_that_the_text_does_not_allow_is_refused(cli: Cli, folder: Path, name: str, problem: str) -> None:
     assert problem in cli.fails("plan", folder / f"{name}.fir", "--dtype", "bfloat16")
-    cli.ok("plan", folder / f"{name}.fir", "--dtype", "float32")
+    types = cli.json("plan", folder / f"{name}.fir", "--dtype", "auto")["types"]
+    assert [(kind["dtype"], bool(kind["left_out"])) for kind in types] == [("float32", False), ("bfloat16", True)]
