@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import translated_errors, typed
+from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import Array, Run
 from flashir.backends.results import results_of
+from flashir.cost import estimate
 from flashir.errors import InputError
 from flashir.execution.prepare import prepare
 from flashir.ir import DType, Graph
@@ -19,8 +21,6 @@ from flashir.machine.device import available_device
 from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
 from flashir.planning.plan import Plan
-from flashir.planning.predict import Predictor
-from flashir.planning.workload import Workload
 from flashir.reference import inputs
 from flashir.transforms import specialise
 
@@ -34,9 +34,10 @@ class Runnable:
     Any batch size and any length work, including 0. A model with several results returns a tuple.
     """
 
-    def __init__(self, plan: Plan, run: Run) -> None:
+    def __init__(self, plan: Plan, run: Run, lowered: Graph | None = None) -> None:
         self.plan = plan
         self._run = run
+        self._lowered = lowered
         self._admitted: set[tuple[tuple[str, int], ...]] = set()
 
     @property
@@ -79,7 +80,9 @@ class Runnable:
         if 0 in sizes.values():  # needs no memory
             return
         record = find_target(self.plan.target)
-        needed = Predictor(record, Workload()).needed(self.model, sizes)
+        if self._lowered is None:
+            self._lowered = Lowering.of(self.plan.target, check=False).run(self.model)
+        needed = estimate(self._lowered, record, sizes).peak_bytes
         if needed > record.memory:
             sizes_text = ", ".join(f"{name} = {size}" for name, size in sizes.items())
             raise InputError(
@@ -125,4 +128,5 @@ def compile(
     settings: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy}
     settings |= {"dtype": dtype, "tolerance": tolerance, **choices}
     ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
-    return Runnable(ready.plan, ready.backend.compile(ready.lowered, ready.params, available_device(target)))
+    run = ready.backend.compile(ready.lowered, ready.params, available_device(target))
+    return Runnable(ready.plan, run, ready.lowered)

@@ -97,10 +97,6 @@ class Predictor:
         sizes = self.workload.sizes(settled, self.target.devices)
         return estimate(lowered, self.target, sizes, training=self.workload.training)
 
-    def needed(self, settled: Graph, sizes: Mapping[str, int]) -> int:
-        """The peak memory of a run with these sizes, in bytes."""
-        return estimate(self._lowering.run(settled), self.target, sizes).peak_bytes
-
     @cached_property
     def _lowering(self) -> Lowering:
         return Lowering.of(self.target.name, check=False, portable=self.portable)

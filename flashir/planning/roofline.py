@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from flashir.backends.lowering import Lowering
-from flashir.cost import Target
+from flashir.cost import Target, estimate
 from flashir.cost.estimate import MATRIX, OPTIMISER_PASSES
 from flashir.cost.fusion import SIDES
 from flashir.ir import Graph, Node, Value
 from flashir.planning.plan import Plan
-from flashir.planning.predict import Predictor
 from flashir.planning.workload import Workload
 
 PARTS = ("gather", "slice")
@@ -27,15 +26,16 @@ def floor(plan: Plan, record: Target) -> tuple[float, str]:
     all of it fits there, and of the memory otherwise. A training step has two more products for each product, and
     passes seven times over all parameters in float32.
     """
-    forward = Predictor(replace(record, near=1), Workload(plan.batch, plan.seq_len)).estimate(plan.graph)
+    lowered = Lowering.of(record.name, check=False).run(plan.graph)
+    sizes = Workload(plan.batch, plan.seq_len).sizes(plan.graph, record.devices)
+    forward = estimate(lowered, replace(record, near=1), sizes)
     arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency / record.near  # the term is at the achieved rate
     arithmetic *= 1 + SIDES if plan.training else 1
-    sizes = Workload(plan.batch, plan.seq_len).sizes(plan.graph, record.devices)
     moved = sum(value.type.bind(sizes).bytes for value in (*plan.graph.inputs, *plan.graph.outputs))
     if plan.training:
         moved += 4 * plan.parameters * OPTIMISER_PASSES
     else:
-        moved += parameter_bytes(Lowering.of(record.name, check=False).run(plan.graph), sizes)
+        moved += parameter_bytes(lowered, sizes)
     traffic = 1e3 * moved / (record.cache_bandwidth if moved <= record.cache else record.bandwidth)
     return (arithmetic, "arithmetic") if arithmetic >= traffic else (traffic, "memory traffic")
 
