@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.nn.functional import cross_entropy
 
 from flashir.backends.training import NO_LABEL
+from flashir_torch.joints import add_pieces, open_layers
 from flashir_torch.kernels.claims import CAPABILITY, lacking, need_triton
 from flashir_torch.remat import layers
 
@@ -26,20 +27,30 @@ def fuses(device: str) -> bool:
     return not lacking(device) and torch.cuda.is_available() and torch.cuda.get_device_capability() >= CAPABILITY
 
 
-def fuse(module: fx.GraphModule) -> None:
-    """`layer(x)` -> `compiled(layer)(x)` for every layer, at its first call.
+def fuse(module: fx.GraphModule, *, whole_layers: bool = False) -> None:
+    """`layer(x)` -> `compiled(layer)(x)` for every layer at its first call, and for the pieces between them (`joints`).
 
     A model without layers is compiled as a whole, or left eager if it is large.
+
+    Args:
+        module: the module, which is changed.
+        whole_layers: leave norms and sums in their layers, so that a layer saves nothing but its operand if it is
+            computed again.
 
     Raises:
         TargetError: Triton is not installed.
     """
     need_triton()
+    pieces: list[fx.GraphModule] = []
+    if any(layers(module)):
+        if not whole_layers:
+            open_layers(module)
+        pieces = add_pieces(module)
     classes: dict[str, type] = {}
     for layer in module.modules():
         if isinstance(layer, fx.GraphModule) and layer is not module:
             layer.__class__ = classes.setdefault(layer.code, type(layer))
-    kinds = {type(layer) for layer in layers(module)}
+    kinds = {type(part) for part in (*layers(module), *pieces)}
     if not kinds and len(module.graph.nodes) <= WHOLE:
         kinds = {type(module)}
     for kind in kinds:

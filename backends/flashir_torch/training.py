@@ -64,7 +64,7 @@ class TorchTrainer:
         self._module = module(graph, params).train().to(self._place.device)
         self._fuses = fuses(device) and self._place.processes.count == 1
         if self._fuses:
-            fuse(self._module)
+            fuse(self._module, whole_layers=remat)
         loss = torch.compile(summed_loss) if self._fuses else summed_loss
         self._scored = partial(_scored, self._module, loss)
         if remat:

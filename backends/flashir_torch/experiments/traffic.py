@@ -3,9 +3,9 @@
     python -m flashir_torch.experiments.traffic
     python -m flashir_torch.experiments.traffic --model transformer++ --seq-len 1024 --batch 32 --json
 
-The layer is traced, and Inductor plans its kernels for an H100. Each pass counts what it reads and writes, each tensor
-once. Matrix products are left out, for their traffic overlaps with their arithmetic. Saved are the tensors that the
-backward pass reads, besides parameters.
+The layer is traced, with the sum and the norm before it, and Inductor plans its kernels for an H100. Each pass counts
+what it reads and writes, each tensor once. Matrix products are left out, for their traffic overlaps with their
+arithmetic. Saved are the tensors that the backward pass reads, besides parameters.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from flashir.experiments.command import count, guarded
 from flashir.models.parameters import init
 from flashir_torch.emit import module
 from flashir_torch.experiments.pretended_card import pretend, recorded
-from flashir_torch.remat import layers
+from flashir_torch.joints import add_pieces, open_layers
 from flashir_torch.training import trained_graph
 
 TARGET = "torch:h100"
@@ -68,25 +68,50 @@ class Traffic:
 
 def layer_traffic(name: str, batch: int, seq_len: int, **settings: Any) -> Traffic:
     """The traffic of a layer of a base model in bfloat16. From here on PyTorch believes in a card: see `pretend`."""
-    model = flashir.model(name, size="base", depth=1, **settings)
+    model = flashir.model(name, size="base", depth=2, **settings)
     plan = flashir.plan(model, TARGET, batch=batch, seq_len=seq_len, training=True, dtype="bfloat16")
     net = module(trained_graph(Lowering.of(TARGET).run(plan.graph)), init(plan.graph)).train()
-    forward, backward = _traced(net, torch.empty((batch, seq_len), dtype=torch.int64))
+    open_layers(net)
+    add_pieces(net)
+    traced = _traced(net, torch.empty((batch, seq_len), dtype=torch.int64))
     pretend()
-    saved = _saved(forward.graph, len(list(next(layers(net)).parameters())))
-    return Traffic(_passes(forward, is_backward=False), _passes(backward, is_backward=True), saved)
+    forward = tuple(each for part in traced for each in _passes(part.forward, is_backward=False))
+    backward = tuple(each for part in traced for each in _passes(part.backward, is_backward=True))
+    return Traffic(forward, backward, sum(part.saved for part in traced))
 
 
 @dataclass(frozen=True)
 class Traced:
-    """One direction of a layer: its graph, and its operands without content."""
+    """One direction of a part of a layer: its graph, and its operands without content."""
 
     graph: fx.GraphModule
     operands: tuple[Any, ...]
 
 
-def _traced(net: nn.Module, ids: Tensor) -> tuple[Traced, Traced]:
-    """The forward and the backward graph of the first layer, as `torch.compile` would make them."""
+@dataclass(frozen=True)
+class Part:
+    """A compiled module: both directions, and the bytes that it saves."""
+
+    forward: Traced
+    backward: Traced
+    saved: int
+
+
+def _traced(net: fx.GraphModule, ids: Tensor) -> list[Part]:
+    """Forward and backward of the last layer and of the piece before it, as `torch.compile` would make them."""
+    calls = [node.target for node in net.graph.nodes if node.op == "call_module"]
+    last = calls.index("layers.1")
+    parts = [net.get_submodule(name) for name in calls[last - 1 : last + 1]]
+    seen: dict[nn.Module, tuple[Any, ...]] = {}
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        hooks = [part.register_forward_pre_hook(seen.__setitem__) for part in parts]
+        net(fake.from_tensor(ids))
+        for hook in hooks:
+            hook.remove()
+        return [_directions(part, seen[part]) for part in parts]
+
+
+def _directions(part: nn.Module, operands: tuple[Any, ...]) -> Part:
     from torch._inductor.decomposition import select_decomp_table
 
     found: dict[str, Traced] = {}
@@ -98,22 +123,19 @@ def _traced(net: nn.Module, ids: Tensor) -> tuple[Traced, Traced]:
 
         return compiler
 
-    layer, seen = next(layers(net)), list[tuple[Any, ...]]()
-    hook = layer.register_forward_pre_hook(lambda _, operands: seen.append(operands))
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        net(fake.from_tensor(ids))
-        hook.remove()
-        operands = [x.detach() if isinstance(x, Tensor) else x for x in seen[0]]
-        operands[0].requires_grad_()
-        compiled = aot_module(
-            layer,
-            fw_compiler=keep("forward"),
-            bw_compiler=keep("backward"),
-            partition_fn=_partition,
-            decompositions=select_decomp_table(),
-        )
-        compiled(*operands).sum().backward()
-    return found["forward"], found["backward"]
+    compiled = aot_module(
+        part,
+        fw_compiler=keep("forward"),
+        bw_compiler=keep("backward"),
+        partition_fn=_partition,
+        decompositions=select_decomp_table(),
+    )
+    leaves = [x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in operands]
+    results = compiled(*leaves)
+    results = [results] if isinstance(results, Tensor) else results
+    torch.autograd.backward([x.sum() for x in results])
+    saved = _saved(found["forward"].graph, len(list(part.parameters())), len(results))
+    return Part(found["forward"], found["backward"], saved)
 
 
 def _partition(joint: fx.GraphModule, operands: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -231,10 +253,10 @@ def _without_content(value: Any) -> Any:
     return value
 
 
-def _saved(forward: fx.GraphModule, parameters: int) -> int:
-    """The bytes that the forward graph returns beside its result, without parameters, its first operands."""
+def _saved(forward: fx.GraphModule, parameters: int, results: int) -> int:
+    """The bytes that the forward graph returns after its results, without parameters, its first operands."""
     nodes = list(forward.graph.nodes)
-    outputs, own = dict.fromkeys(nodes[-1].args[0][1:]), set(nodes[:parameters])
+    outputs, own = dict.fromkeys(nodes[-1].args[0][results:]), set(nodes[:parameters])
     tensors = [each.meta["val"] for each in outputs if isinstance(each, fx.Node) and each not in own]
     return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
 

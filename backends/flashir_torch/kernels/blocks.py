@@ -15,6 +15,8 @@ PROGRAMS = 128
 """Enough programs to fill a GPU: an A100 has 108 multiprocessors, an H100 132."""
 WALKS = 512
 """Twice as many programs of `states` as an H100 runs at a time."""
+ACTIVE_WARPS = 8
+"""The warps of `states` where it makes silu of v too: fewer have too few registers."""
 
 
 @dataclass(frozen=True)

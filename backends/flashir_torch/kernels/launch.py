@@ -5,7 +5,7 @@ Axes: b batch, t length, g chunks, n within a chunk, s key, e expanded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flashir_torch.kernels import bodies
-from flashir_torch.kernels.blocks import HALF, NARROW, WIDE, Blocks
+from flashir_torch.kernels.blocks import ACTIVE_WARPS, HALF, NARROW, WIDE, Blocks
 
 TABLES = {torch.float32: WIDE, torch.bfloat16: NARROW, torch.float16: HALF}
 Operands = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -102,6 +102,8 @@ class Mixed:
         """One pass of `states` over segments of so many chunks, into `out`."""
         batch, length, width = self.shape
         segments = -(-self.chunks // span)
+        if active is not None:
+            blocks = replace(blocks, warps=ACTIVE_WARPS)
         bodies.states[batch * segments * blocks.tiles(self.keys, width),](
             k, v, *(active or (v, v)), out if totals is None else totals, out, length, self.chunks, segments, span,
             self._scale, *_strides(k, v), **self._fixed, mean=self._by_place, reverse=reverse,

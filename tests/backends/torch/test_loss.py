@@ -79,7 +79,7 @@ def test_a_trainer_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None
         return [number for step in made for number in (step.loss, step.gradient_norm)]
 
     plain = steps()
-    for name, value in {"CardRecorder": Again, "fuses": lambda device: True, "fuse": lambda made: None}.items():
+    for name, value in {"CardRecorder": Again, "fuses": lambda device: True, "fuse": lambda made, **_: None}.items():
         monkeypatch.setattr(training, name, value)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(training, "writes_over_logits", lambda graph, device: True)

@@ -84,7 +84,7 @@ def test_a_trainer_that_replays_takes_the_same_steps(monkeypatch: pytest.MonkeyP
     plain = _steps(_model(), "cpu")
     monkeypatch.setattr(training, "CardRecorder", Again)
     monkeypatch.setattr(training, "fuses", lambda device: True)
-    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(training, "fuse", lambda made, **_: None)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     assert np.allclose(_steps(_model(), "cpu"), plain, rtol=1e-6)
 
@@ -93,7 +93,7 @@ def test_a_trainer_without_memory_to_record_takes_the_same_steps(monkeypatch: py
     plain = _steps(_model(), "cpu")
     monkeypatch.setattr(training, "CardRecorder", Full)
     monkeypatch.setattr(training, "fuses", lambda device: True)
-    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(training, "fuse", lambda made, **_: None)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     with pytest.warns(UserWarning, match="cannot be recorded") as told:
         assert np.allclose(_steps(_model(), "cpu"), plain, rtol=1e-6)
@@ -125,7 +125,7 @@ def test_recordings_make_room_for_other_shapes(monkeypatch: pytest.MonkeyPatch) 
     plain = _steps(_model(), "cpu", lengths)
     monkeypatch.setattr(training, "CardRecorder", Filled)
     monkeypatch.setattr(training, "fuses", lambda device: True)
-    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(training, "fuse", lambda made, **_: None)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     with pytest.warns(UserWarning, match="memory runs out beside recorded steps") as told:
         assert np.allclose(_steps(_model(), "cpu", lengths), plain, rtol=1e-6)
@@ -153,7 +153,7 @@ def test_outside_its_recordings_a_step_reads_one_result(monkeypatch: pytest.Monk
     """Clipping, AdamW and clearing gradients are recorded too."""
     monkeypatch.setattr(training, "CardRecorder", lambda: recorder)
     monkeypatch.setattr(training, "fuses", lambda device: True)
-    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(training, "fuse", lambda made, **_: None)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     recorder = Silent()
     trainer = TorchTrainer(Lowering.of("torch:cpu").run(_model()), flashir.init(_model()), "cpu", AdamW(clip=0.1))
@@ -191,7 +191,7 @@ def test_on_a_card_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_trainer_knows_while_it_replays_goes_on_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters and moments after a replayed step, in a fresh trainer that does not replay."""
     monkeypatch.setattr(training, "CardRecorder", Again)
-    monkeypatch.setattr(training, "fuse", lambda made: None)
+    monkeypatch.setattr(training, "fuse", lambda made, **_: None)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     lowered, params = Lowering.of("torch:cpu").run(_model()), flashir.init(_model())
     ids = np.random.default_rng(0).integers(0, 11, (2, 32))
