@@ -57,7 +57,7 @@ class Narrowing:
         limit = TOLERANCE[DType.BF16]
         if self.growth is None:
             return "" if self.error <= limit else f"results are off by {self.error:.1e}, more than {limit:.0e}"
-        grows = f"perplexity grows by {self.growth:.2%}, more than {tolerance:.2%}"
+        grows = f"perplexity grows by {100 * self.growth:.3g}%, more than {100 * tolerance:.3g}%"
         return "" if self.growth <= tolerance else grows
 
     def __str__(self) -> str:
