@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from enum import StrEnum
+from shutil import get_terminal_size
 from typing import Any
 
 from rich.padding import Padding
@@ -64,7 +65,7 @@ def _argument(param: Any) -> Row:
 
 
 def _print(*parts: Any) -> None:
-    console.show(*parts, width=HELP_WIDTH)
+    console.show(*parts, width=min(HELP_WIDTH, get_terminal_size((HELP_WIDTH, 0)).columns))
 
 
 def _usage(text: str) -> Text:

@@ -98,6 +98,12 @@ def test_nothing_is_cut_at_80_columns(line: tuple[str, ...], cli: Cli, monkeypat
     assert sorted(narrow(cli.ok(*line), 80)) == sorted(words)
 
 
+def test_help_in_a_pipe_is_as_wide_as_columns_says(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 80 < max(map(len, cli.ok("export", "--help").splitlines())) <= 110
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, cli.ok("export", "--help").splitlines())) <= 80
+
+
 def test_an_error_is_broken_at_spaces(width: int, cli: Cli) -> None:
     result = cli("plan", "flash", "-s", "dpth=3", "-s", "key_dim=wide")
     assert result.exit_code == 2
