@@ -1,7 +1,7 @@
 """CUDA graphs: record the kernels of a step once, and replay them in one call.
 
 Launching a kernel takes microseconds, often more than running it. A replay reads and writes the same memory as the
-recording: inputs are copied there, and gradients are accumulated in place.
+recording: inputs are copied there, and gradients of several batches are accumulated in place.
 """
 
 from __future__ import annotations

@@ -77,11 +77,13 @@ class TorchTrainer:
         learn = partial(_learnt, partial(_summed, self._module, loss))
         if self._fuses and writes_over_logits(graph, self._place.device):
             learn = partial(_learnt_over_logits, self._module)
-        update = partial(_updated, self._place, list(self._parameters.values()), self._adamw, optimiser.clip, replays)
+        parameters = list(self._parameters.values())
+        update = partial(_updated, self._place, parameters, self._adamw, optimiser.clip)
         self._replay = Replay(CardRecorder()) if replays else None
         self._learn, self._update = (
-            (partial(self._replay, work) if self._replay else work) for work in (learn, update)
+            (partial(self._replay, work) if self._replay else work) for work in (learn, partial(update, replays))
         )
+        self._of_one_batch = partial(_of_one_batch, parameters, learn, partial(update, False))
 
     def _optimiser(self, optimiser: AdamW, moments: Moments) -> torch.optim.AdamW:
         adamw = torch.optim.AdamW(
@@ -104,6 +106,10 @@ class TorchTrainer:
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
         """See Trainer. Gradients are summed in float32, batch by batch."""
         labels = count_labels(self._graph, batches)
+        if self._replay is not None and len(batches) == 1:
+            numbers = (self._place.sent(torch.tensor(float(number))) for number in (learning_rate, labels))
+            whole = partial(self._replay, self._of_one_batch, *numbers, *self._laid(batches[0]))
+            return Step(*self._with_room(whole).tolist())
         with self._place.together():
             loss = self._with_room(partial(self._gradients, batches, labels))
             norm = self._update(self._place.sent(torch.tensor(learning_rate)) if self._replay else learning_rate)
@@ -196,6 +202,32 @@ def _learnt_over_logits(net: nn.Module, total: Tensor, labels: Tensor, *inputs: 
     part = loss_over_logits(logits.detach(), labels, total)
     logits.backward(logits.detach())
     return part
+
+
+def _of_one_batch(
+    parameters: Sequence[nn.Parameter],
+    learn: Callable[..., Tensor],
+    update: Callable[[Tensor], Tensor],
+    learning_rate: Tensor,
+    total: Tensor,
+    labels: Tensor,
+    *inputs: Tensor,
+) -> Tensor:
+    """A whole step, whose gradients are memory of their own: neither zeroed before nor added to. -> loss and norm, [2].
+
+    Gradients that other steps keep are there again afterwards.
+    """
+    kept = [parameter.grad for parameter in parameters]
+    try:
+        _place_gradients(parameters, [None] * len(kept))
+        return torch.stack((learn(total, labels, *inputs), update(learning_rate)))
+    finally:
+        _place_gradients(parameters, kept)
+
+
+def _place_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def _updated(
