@@ -62,8 +62,10 @@ class Grid:
         """All problems of the grid, found before anything runs."""
         problems: list[str] = []
         for name in self.targets:
-            with gathered(problems):
+            try:
                 check_target(name, training=self.training)
+            except TargetError as error:
+                problems += [f"{text}; {error.hint}" if error.hint else text for text in error.problems]
         for seq_len in self.lengths:
             with gathered(problems):
                 Workload(self.rows_of(seq_len), seq_len)

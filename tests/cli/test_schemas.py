@@ -52,7 +52,12 @@ def test_what_a_verb_prints_agrees_with_its_schema(cli: Cli, lines: Lines, verb:
     cli.json(*lines.line(verb))
 
 
-@pytest.mark.parametrize("line", [("targets",), ("targets", "onnx:cpu"), ("ops",), ("bench", "--published", "lm")])
+TYPES = ("plan", "flash", "--size", "tiny", "--chunk", "16", "--target", "torch:h100", "--dtype", "float32,float16")
+
+
+@pytest.mark.parametrize(
+    "line", [("targets",), ("targets", "onnx:cpu"), ("ops",), ("bench", "--published", "lm"), TYPES]
+)
 def test_the_other_forms_agree_too(cli: Cli, line: tuple[str, ...]) -> None:
     cli.json(*line)
 
