@@ -14,7 +14,8 @@ portable exports; its states go back and forth between two requests.
 The floor is the bytes of the weights that a step multiplies with, over the bandwidth of the target. Bare is one row
 times each of these matrices alone, as they are stored, in the same runtime, and takes turns with the others. A chunk
 closes at a position such as 255: `--positions 255 256`. With `--prompt`, prefill.onnx is timed against model.onnx on a
-prompt of that length.
+prompt of that length. With `--busy`, each case has one thread, and its processor time is told instead of the time on
+the clock: for a machine that does other work, whose memory the cases then share with it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,13 @@ class Case:
     folder: Path
     position: int
     runtime: str = RUNTIMES[0]
+    busy: bool = False
     ms: list[float] = field(default_factory=list)
     resident: int = 0
 
     def __post_init__(self) -> None:
         task = [str(self.folder), "--positions", str(self.position), "--runtime", self.runtime, "--serve"]
+        task += ["--busy"] * self.busy
         command = [sys.executable, "-m", "flashir_onnx.experiments.decode", *task]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -77,11 +79,11 @@ class Case:
 
 
 def measure(
-    folders: Sequence[Path], positions: Sequence[int], rounds: int, runtimes: Sequence[str]
+    folders: Sequence[Path], positions: Sequence[int], rounds: int, runtimes: Sequence[str], busy: bool
 ) -> list[dict[str, Any]]:
     """A row for each folder, runtime and possible position: `ms`, `resident_bytes`, `floor_ms`, `bare_ms`."""
     cases = [
-        Case(folder, at, runtime)
+        Case(folder, at, runtime, busy)
         for folder in folders
         for runtime in runtimes
         for at in (*positions, BARE)
@@ -98,13 +100,13 @@ def measure(
         for case in cases:
             case.end()
     bandwidth = target("onnx:cpu").bandwidth
-    bare_ms = {(case.folder, case.runtime): median(case.ms) for case in cases if case.position == BARE}
+    bare_ms = {(case.folder, case.runtime): quiet(case.ms) for case in cases if case.position == BARE}
     return [
         {
             "model": str(case.folder),
             "runtime": case.runtime,
             "position": case.position,
-            "ms": median(case.ms),
+            "ms": quiet(case.ms),
             "resident_bytes": case.resident,
             "weight_bytes": weight_bytes(case.folder),
             "floor_ms": 1e3 * weight_bytes(case.folder) / bandwidth,
@@ -113,6 +115,11 @@ def measure(
         for case in cases
         if case.position != BARE
     ]
+
+
+def quiet(times: Sequence[float]) -> float:
+    """The lower quartile, which other work on the machine disturbs less than the median."""
+    return sorted(times)[len(times) // 4]
 
 
 def prompts(folder: Path, tokens: int, rounds: int) -> dict[str, Samples]:
@@ -184,12 +191,12 @@ def _metadata(folder: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def serve(step: Callable[[], object]) -> None:
+def serve(step: Callable[[], object], clock: Callable[[], float]) -> None:
     """Answer every line with the milliseconds of a step and the memory after it."""
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start = clock()
         step()
-        print(json.dumps([1e3 * (time.perf_counter() - start), resident_memory()]), flush=True)
+        print(json.dumps([1e3 * (clock() - start), resident_memory()]), flush=True)
 
 
 def inputs(folder: Path, position: int) -> tuple[dict[str, Array], dict[str, tuple[str, Array]]]:
@@ -205,9 +212,9 @@ def inputs(folder: Path, position: int) -> tuple[dict[str, Array], dict[str, tup
     return tokens, states
 
 
-def stepping(folder: Path, position: int) -> Callable[[], object]:
+def stepping(folder: Path, position: int, threads: int) -> Callable[[], object]:
     """A function that makes a step of one row in ONNX Runtime, with its states updated in place."""
-    session = _session(str(step_file(folder)))
+    session = _session(str(step_file(folder)), threads=threads)
     binding = session.io_binding()
     tokens, states = inputs(folder, position)
     for name, array in tokens.items():
@@ -223,12 +230,12 @@ def stepping(folder: Path, position: int) -> Callable[[], object]:
     return lambda: (tokens, session.run_with_iobinding(binding))
 
 
-def bare(folder: Path) -> Callable[[], object]:
+def bare(folder: Path, threads: int) -> Callable[[], object]:
     """A function that multiplies a row with each matrix of a step in ONNX Runtime."""
     model = products(folder)
     rows = {value.name: _row(value) for value in model.graph.input}
     names = [value.name for value in model.graph.output]
-    session = _session(model.SerializeToString(), folder)
+    session = _session(model.SerializeToString(), folder, threads)
     return lambda: session.run(names, rows)
 
 
@@ -236,12 +243,13 @@ def _row(value: onnx.ValueInfoProto) -> Array:
     return np.ones([size.dim_value for size in value.type.tensor_type.shape.dim], np.float32)
 
 
-def openvino(folder: Path, position: int, narrow: bool) -> Callable[[], object]:
+def openvino(folder: Path, position: int, narrow: bool, threads: int) -> Callable[[], object]:
     """A function that makes a step in OpenVINO, or multiplies with each matrix alone (`position` BARE)."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO would send statistics
     from openvino import Core, Tensor
 
-    options = {"INFERENCE_PRECISION_HINT": "bf16" if narrow else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if narrow else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
     if position == BARE:
         path = folder / "bare.onnx"
         onnx.save(products(folder), str(path))
@@ -274,16 +282,17 @@ def openvino(folder: Path, position: int, narrow: bool) -> Callable[[], object]:
     return step
 
 
-def served(folder: Path, position: int, runtime: str) -> Callable[[], object]:
+def served(folder: Path, position: int, runtime: str, threads: int) -> Callable[[], object]:
     """What one process runs."""
     if runtime != RUNTIMES[0]:
-        return openvino(folder, position, runtime.endswith("bf16"))
-    return bare(folder) if position == BARE else stepping(folder, position)
+        return openvino(folder, position, runtime.endswith("bf16"), threads)
+    return bare(folder, threads) if position == BARE else stepping(folder, position, threads)
 
 
-def _session(model: str | bytes, folder: Path | None = None) -> ort.InferenceSession:
+def _session(model: str | bytes, folder: Path | None = None, threads: int = 0) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle sessions must not occupy cores
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
@@ -296,6 +305,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--positions", nargs="+", type=int, default=[1024, 16384, 131072])
     parser.add_argument("--runtime", nargs="+", choices=RUNTIMES, default=RUNTIMES[:1])
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--prompt", type=int, metavar="TOKENS")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true")
@@ -303,7 +313,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.serve:
         (folder,), (position,), (runtime,) = args.folders, args.positions, args.runtime
-        return serve(served(folder, position, runtime))
+        clock = time.process_time if args.busy else time.perf_counter
+        return serve(served(folder, position, runtime, int(args.busy)), clock)
     if args.prompt:
         for folder in args.folders:
             samples = prompts(folder, args.prompt, args.rounds)
@@ -313,7 +324,7 @@ def main() -> None:
             )
             print(json.dumps({"model": str(folder), "tokens": args.prompt, **ms, "ratio": ratio}))
         return None
-    rows = measure(args.folders, args.positions, args.rounds, args.runtime)
+    rows = measure(args.folders, args.positions, args.rounds, args.runtime, args.busy)
     if args.json:
         print(json.dumps(rows))
         return None
