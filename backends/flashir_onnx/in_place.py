@@ -47,18 +47,21 @@ def updates(graph: Graph, count: int) -> tuple[Update, ...]:
     return tuple(update(*pair) for pair in pairs)
 
 
-def allow_in_place(model: GraphProto, graph: Graph, count: int) -> None:
-    """Change an emitted graph such that each of its last `count` outputs may overwrite the input in its place."""
+def allow_in_place(model: GraphProto, graph: Graph, count: int, *, portable: bool = False) -> None:
+    """Change an emitted graph such that each of its last `count` outputs may overwrite the input in its place.
+
+    A portable graph has a branch for each sum, because OpenVINO 2026.4 does not read one branch for all.
+    """
     names = [value.name for value in model.input[len(model.input) - count :]]
     after = [value.name for value in model.output[len(model.output) - count :]]
     pairs = [*zip(names, after, updates(graph, count), strict=True)]
-    _put_last(model, [new for _, new, update in pairs if update is Update.LAST])
+    _put_last(model, [new for _, new, update in pairs if update is Update.LAST], portable)
     for old, new, update in pairs:
         if update is Update.COPIED:
             _read_first(model, old, new)
 
 
-def _put_last(model: GraphProto, states: Sequence[str]) -> None:
+def _put_last(model: GraphProto, states: Sequence[str], portable: bool) -> None:
     """Write these states after the logits: first those in branches, which read rings, then those with new rows."""
     late: dict[str, list[NodeProto]] = {"If": [], "ScatterND": []}
     nodes: list[NodeProto] = []
@@ -66,7 +69,7 @@ def _put_last(model: GraphProto, states: Sequence[str]) -> None:
         (late[node.op_type] if node.output[0] in states else nodes).append(node)
     before = model.output[0].name
     if late["If"]:
-        nodes += _in_one_branch(late["If"], before)
+        nodes += _in_branches(late["If"], before, together=not portable)
         before = nodes[-1].output[0]
     if late["ScatterND"]:
         nodes += _after(before, late["ScatterND"])
@@ -79,24 +82,27 @@ def _rows(name: str, value: str) -> NodeProto:
     return helper.make_node("Shape", [value], [name], name=name, start=0, end=1)
 
 
-def _in_one_branch(branches: Sequence[NodeProto], before: str) -> Iterator[NodeProto]:
-    """One `If` for all with the same condition, which waits for a value: an `If` takes as long as a small product."""
-    by_condition: dict[str, list[NodeProto]] = {}
+def _in_branches(branches: Sequence[NodeProto], before: str, together: bool) -> Iterator[NodeProto]:
+    """Branches that wait for a value. One `If` for all with the same condition takes less time than each by itself."""
+    groups: dict[tuple[str, str], list[NodeProto]] = {}
     for node in branches:
-        by_condition.setdefault(node.input[0], []).append(node)
+        groups.setdefault((node.input[0], "" if together else node.name), []).append(node)
     yield _rows("rows_of_logits", before)
     yield helper.make_node("ReduceMax", ["rows_of_logits"], ["last"], name="last", keepdims=0)
     yield helper.make_node("Cast", ["last"], ["is_last"], name="is_last", to=TensorProto.BOOL)
-    for condition, alike in by_condition.items():
-        late = f"{condition}/late"
+    lates = {condition: f"{condition}/late" for condition, _ in groups}
+    for condition, late in lates.items():
         yield helper.make_node("And", [condition, "is_last"], [late], name=late)
+    for (condition, _), alike in groups.items():
         bodies: dict[str, GraphProto] = {}
         for node in alike:
             for attribute in node.attribute:
                 body = bodies.setdefault(attribute.name, GraphProto(name=attribute.g.name))
                 body.node.extend(attribute.g.node)
                 body.output.extend(attribute.g.output)
-        yield helper.make_node("If", [late], [node.output[0] for node in alike], name="chunk_closes", **bodies)
+        yield helper.make_node(
+            "If", [lates[condition]], [node.output[0] for node in alike], name=alike[0].name, **bodies
+        )
 
 
 def _after(before: str, writers: Sequence[NodeProto]) -> Iterator[NodeProto]:

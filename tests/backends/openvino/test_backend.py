@@ -256,3 +256,10 @@ def test_nothing_is_sent_anywhere() -> None:
     """OpenVINO starts a process that sends statistics, if it finds the package for it."""
     code = "import flashir_openvino.runtime as r, sys; r.core(); r.device_names(); print(sys.modules[r.TELEMETRY])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "None\n"
+
+
+@pytest.mark.parametrize(("split", "file"), [(True, "step.onnx"), (False, "decoder.onnx")])
+def test_openvino_reads_portable_decoders(tmp_path, split, file):
+    model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=5, key_dim=8)
+    flashir.export(model, tmp_path, decode=True, split=split, portable=True)
+    runtime.core().compile_model(str(tmp_path / file), "CPU")
