@@ -123,11 +123,17 @@ def _is_summed(graph: Graph, before: Value, after: Value) -> bool:
     for node in graph.nodes:
         if from_state.isdisjoint(node.operands):
             continue
-        moved = OPS[node.op].axes in MOVES or len([v for v in node.operands if v.type.dtype == before.type.dtype]) < 2
+        moved = OPS[node.op].axes in MOVES or len(_numbers(node, before)) < 2
         if not moved and _reaches(graph, node, after):
             return True
         from_state.update(node.outputs)
     return False
+
+
+def _numbers(node: Node, like: Value) -> list[Value]:
+    """The operands that are numbers of the same kind, floats or integers, in whatever width."""
+    kind = like.type.dtype.is_float
+    return [v for v in node.operands if v.type.dtype.is_float is kind and v.type.dtype is not DType.BOOL]
 
 
 def _reaches(graph: Graph, start: Node, wanted: Value) -> bool:

@@ -52,7 +52,8 @@ def _commands_are_built_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASHIR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("FLASHIR_DEBUG", raising=False)
+    for name in ("FLASHIR_DEBUG", "COLUMNS"):  # workers of xdist have 80 columns
+        monkeypatch.delenv(name, raising=False)
 
 
 @functools.cache

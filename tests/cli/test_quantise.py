@@ -99,7 +99,7 @@ def test_what_cannot_be_is_refused(cli, tmp_path, line, words):
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are(cli, tmp_path):
-    result = cli("export", *BYTES, "--quantize", "int4", "-o", tmp_path / "out")
+    result = cli("export", *BYTES, "--quantize", "int3", "-o", tmp_path / "out")
     assert result.exit_code == 2 and "int8" in result.stderr and not (tmp_path / "out").exists()
 
 
