@@ -77,7 +77,8 @@ def is_of(name: str, file: Path) -> bool:
     """Whether a file is guarded: texts of people, pages, boards and locks are not."""
     if name == "shards":
         return file.parts[0] == "shards"
-    return not (name == "run" and (file.parts[0] in ("tensorboard", "metrics.jsonl", "recipe.toml") or "log" in file.name))
+    free = ("tensorboard", "metrics.jsonl", "recipe.toml")
+    return not (name == "run" and (file.parts[0] in free or "log" in file.name))
 
 
 def sign_of_file(file: Path) -> str:
