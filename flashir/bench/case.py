@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from flashir.backends.protocols import HasTypes
 from flashir.backends.registry import backend_of
 from flashir.bench.reason import reason
 from flashir.bench.record import Row
@@ -16,11 +15,11 @@ from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
 from flashir.machine.targets import target as find_target
 from flashir.ops import OPS
-from flashir.planning.extent import Extent
+from flashir.planning.compute_types import check_type
+from flashir.planning.extent import check_takes
 from flashir.planning.plan import by_hand, compute_type, plan
 from flashir.planning.roofline import floor
 from flashir.planning.workload import Workload
-from flashir.transforms import specialise
 from flashir.transforms.settle_choices import choosers
 
 PROCESS_BYTES = 512 << 20
@@ -119,8 +118,7 @@ class Grid:
                 model, target, batch, seq_len, self.training, self.policy, chunk=chunk, cumsum=cumsum, dtype=dtype
             )
             check_type(target, compute_type(planned.graph))
-            Extent.of(model).check(batch, seq_len)
-            specialise(planned.graph, Workload(batch, seq_len).sizes(planned.graph))
+            check_takes(planned.graph, batch, seq_len)
         except FlashirError as error:  # does not fit in memory, or is too long for the model
             return Case(replace(row, left_out="; ".join(error.problems)), model)
         except Exception as error:  # a bug must not end the other cases
@@ -173,13 +171,6 @@ def check_target(name: str, *, training: bool) -> None:
         raise TargetError(f"{name} cannot be measured: only a single device can be")
     if training:
         trainable(name)
-
-
-def check_type(name: str, dtype: DType) -> None:
-    """Raise TargetError if the device of a target, which is available, does not compute in a type."""
-    backend = backend_of(name)
-    if isinstance(backend, HasTypes):
-        backend.check_types([dtype], find_target(name).device)
 
 
 def _has(model: Graph, choice: str) -> bool:

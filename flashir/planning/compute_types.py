@@ -81,15 +81,20 @@ def fixed_type(model: Graph, dtype: str) -> str:
     return ""
 
 
+def check_type(target: str, dtype: DType) -> None:
+    """Raise TargetError if the device of a target, which is of this machine, does not compute in a type."""
+    backend = backend_of(target)
+    if isinstance(backend, HasTypes):
+        backend.check_types([dtype], find_target(target).device)
+
+
 def refused(target: str, dtype: str) -> str:
     """Why a device of this machine does not compute in a type; empty if it does, or if it is of another machine."""
     record = find_target(target)
     if not record.is_here or record.backend not in backend_names():
         return ""
     try:
-        backend = backend_of(target)
-        if isinstance(backend, HasTypes):
-            backend.check_types([DType.named(dtype)], record.device)
+        check_type(target, DType.named(dtype))
     except TargetError as error:
         return "; ".join(error.problems)
     return ""

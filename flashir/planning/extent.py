@@ -45,10 +45,6 @@ class Extent:
         """The workload with a batch and length that the model accepts, each at least 1."""
         return Workload(max(1, self.rows(work.batch)), max(1, self.tokens(work.seq_len)), work.training)
 
-    def takes(self, batch: int, length: int) -> bool:
-        """Whether the model accepts this batch size and length."""
-        return self.rows(batch) == batch and self.tokens(length) == length
-
     def check(self, batch: int, length: int) -> None:
         """Raise InputError if the input types fix another batch size or length. Ops check their own limits."""
         if self.rows(batch) != batch or self.length not in (None, length):
@@ -62,6 +58,12 @@ class Extent:
         if self.length is not None:
             return f"{rows} of {self.length} tokens"
         return f"{rows} of {'any length' if self.longest is None else f'at most {self.longest} tokens'}"
+
+
+def check_takes(model: Graph, batch: int, length: int) -> None:
+    """Raise InputError if the input types of a model fix another batch size or length, or an op refuses them."""
+    Extent.of(model).check(batch, length)
+    specialise(model, Workload(batch, length).sizes(model))
 
 
 def _longest(model: Graph) -> int | None:

@@ -18,9 +18,8 @@ from flashir.machine.targets import target as find_target
 from flashir.models.checkpoint import State
 from flashir.models.end_tokens import NONE
 from flashir.models.parameters import checked, fitted, init
-from flashir.planning.extent import Extent
+from flashir.planning.extent import Extent, check_takes
 from flashir.planning.plan import Plan, plan
-from flashir.planning.workload import Workload
 from flashir.train.data import Document, Tokenizer
 from flashir.train.datasets import read_data
 from flashir.train.distributed import Report
@@ -28,8 +27,7 @@ from flashir.train.examples import Examples
 from flashir.train.feed import Data
 from flashir.train.recipe import RATED_WIDTH, Recipe
 from flashir.train.run_folder import RunFolder, check_free, create
-from flashir.train.task import check_tokenizer, scores_of, task_of
-from flashir.transforms import specialise
+from flashir.train.task import check_tokenizer, scores_of
 
 TOKENS_AT_ONCE = 2**15
 """A step of one device gets no faster with more tokens at once."""
@@ -101,14 +99,12 @@ def begin(
     check_free(out)
     trainable(recipe.target)
     available_device(recipe.target)
-    task_of(model)
+    scores_of(model)
     if tokenizer is not None:
         recipe = read_settled(recipe, tokenizer)
         tokenizer = tokenizer.reads(recipe.reading)
         check_tokenizer(model, tokenizer)
-    extent = Extent.of(model)
-    extent.check(extent.rows(1), recipe.seq_len)
-    specialise(model, Workload(1, recipe.seq_len).sizes(model))
+    check_takes(model, Extent.of(model).rows(1), recipe.seq_len)
     data = read_data(model, recipe, tokenizer, report)
     if isinstance(data, Examples):
         recipe = replace(recipe, labels=data.train.names)
