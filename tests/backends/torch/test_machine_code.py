@@ -13,7 +13,9 @@ from tests.backends.torch.support import compiling
 KERNELS = {"states", "attend", "score_gradients", "key_gradients"}
 LAYER = {"states", "heads", "squares", "attend", "gate_back", "attend_back", "rows_back", "heads_back"}
 SHARED = {80: 99 << 10, 90: 227 << 10}  # bytes that a program may have; the former by 8.6 and 8.9, which run its code
-MOST_SPILLED = {80: 208, 90: 64}  # bytes of a thread; on an 8.0 `heads_back`, else far less
+MOST_SPILLED = 64  # bytes of a thread
+SPILLING = {(80, "heads_back"): 208}
+"""What a kernel spills where no blocks were found that keep it in registers."""
 TRAFFIC = 2.9e9  # bytes that a layer moves forward and backward
 SAVED = 530e6
 
@@ -33,7 +35,7 @@ def test_kernels_fit_on_cards(capability: int, tmp_path: Path) -> None:
     assert {usage.kernel for usage in usages} == KERNELS | LAYER
     for usage in usages:
         assert usage.shared <= SHARED[capability], usage
-        assert usage.stack <= MOST_SPILLED[capability], usage
+        assert usage.stack <= SPILLING.get((capability, usage.kernel), MOST_SPILLED), usage
         if capability == 90 and usage.case in map(str, CASES[:2]):
             assert bool(usage.wgmma) == (usage.kernel not in ("heads", "gate_back")) and not usage.mma, usage
 
