@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,11 +29,12 @@ from flashir.errors import TargetError
 from flashir.experiments.command import guarded
 from flashir_torch.experiments.pretended_card import Card, Launch, recorded
 from flashir_torch.kernels import bodies
+from flashir_torch.kernels.blocks import HOPPER
 from flashir_torch.kernels.gated_launch import Gated
 from flashir_torch.kernels.launch import Mixed
 
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-CAPABILITIES = (80, 90)
+CAPABILITIES = (80, 86, 89, 90, 120)
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
@@ -48,14 +50,15 @@ class Case:
     keys: int = 128
     width: int = 1536
 
-    def run(self) -> None:
+    def run(self, capability: tuple[int, int] = HOPPER) -> None:
         """Launch every kernel, forward and backward, on operands without content; v is a part of a wider tensor."""
         dtype = TYPES[self.dtype]
         keys = [_new(dtype, self.batch, self.length, self.keys) for _ in range(4)]
         wide = _new(dtype, self.batch, self.length, 2 * self.width + self.keys)
         v, bias = wide[..., self.width : 2 * self.width], _new(dtype, self.chunk, self.chunk)
         quad_q, quad_k, lin_q, lin_k = keys
-        op = Mixed(self.chunk, self.causal, "chunk_mean", (self.batch, self.length, self.width), self.keys, dtype)
+        sizes = self.batch, self.length, self.width
+        op = Mixed(self.chunk, self.causal, "chunk_mean", sizes, self.keys, dtype, capability)
         operands = (quad_q, quad_k, lin_q, lin_k, v, bias)
         out, states = op.forward(operands)
         op.backward(operands, states, out)
@@ -75,7 +78,7 @@ class LayerCase:
     keys: int = 128
     width: int = 1536
 
-    def run(self) -> None:
+    def run(self, capability: tuple[int, int] = HOPPER) -> None:
         """Launch every kernel, forward and backward, on operands without content."""
         narrow, wide = TYPES["bf16"], torch.float32
         pre = _new(narrow, self.batch, self.length, 2 * self.width + self.keys)
@@ -83,7 +86,8 @@ class LayerCase:
             _new(narrow, *shape) for shape in (pre.shape[2:], (4, self.keys), (self.chunk, self.chunk))
         )
         angle = _new(wide, self.length, self.keys // 2)
-        op = Gated(self.chunk, "chunk_mean", 1 / self.chunk, (self.batch, self.length, self.width), self.keys, narrow)
+        sizes = self.batch, self.length, self.width
+        op = Gated(self.chunk, "chunk_mean", 1 / self.chunk, sizes, self.keys, narrow, capability)
         gated, kept = op.forward(pre, shift, gamma, gamma, bias, angle, angle)
         op.backward(gated, gated, kept, pre, shift, gamma, angle, angle)
 
@@ -127,7 +131,7 @@ def usages(capability: int, cases: Sequence[Case | LayerCase]) -> Iterator[Usage
     driver.set_active(Card(capability))
     seen = set()
     for case in cases:
-        for launch in launches(case.run):
+        for launch in launches(partial(case.run, divmod(capability, 10))):
             compiled = launch.kernel.warmup(*launch.args, grid=launch.grid, **launch.options)
             if compiled.hash not in seen:
                 seen.add(compiled.hash)
@@ -174,7 +178,9 @@ def _read(cubin: bytes) -> dict[str, int]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", type=int, choices=CAPABILITIES, default=90, help="80 for 8.0; default: 90")
+    parser.add_argument(
+        "--capability", type=int, choices=CAPABILITIES, default=90, help="such as 80 for 8.0; default: 90"
+    )
     parser.add_argument("--only", default="", help="only cases whose line contains this text, such as 'bf16 4 x 8192'")
     parser.add_argument("--json", action="store_true", help="one object a line")
     args = parser.parse_args()

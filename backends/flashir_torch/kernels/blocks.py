@@ -6,6 +6,7 @@ two programs per multiprocessor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 LEAST = 16
@@ -104,6 +105,21 @@ GATED = {
     "heads_back": Blocks(rows=64, columns=64, keys=128, features=0, warps=8, stages=2),
 }
 """For gated_mixed_attention in bfloat16: chosen by what compiles for 9.0 with the fewest spills, not yet timed."""
+
+HOPPER = (9, 0)
+ROOMY = (9, 10)
+"""The generations (9.0, 10.0) with 227 KiB of shared memory a program, and products of whole warp groups, 64 rows each.
+Others have 99 KiB (8.6, 8.9, 12.0) or 163 KiB (8.0), and products of single warps."""
+MOST_ELSEWHERE: Mapping[str, Mapping[str, int]] = {"key_gradients": {"features": 64}, "heads_back": {"rows": 32}}
+"""The largest blocks on other generations: wider, the first takes 128 KiB; higher, the second spills 208 bytes."""
+
+
+def blocks_of(table: Mapping[str, Blocks], kernel: str, capability: tuple[int, int]) -> Blocks:
+    """The blocks of a kernel on a GPU of this compute capability."""
+    blocks = table[kernel]
+    if capability[0] in ROOMY:
+        return blocks
+    return replace(blocks, **{s: min(getattr(blocks, s), most) for s, most in MOST_ELSEWHERE.get(kernel, {}).items()})
 
 
 def power_of_two(size: int) -> int:

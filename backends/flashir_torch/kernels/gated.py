@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flashir_torch.kernels.gated_launch import Gated, Kept
-from flashir_torch.kernels.mixed import check_device, without_gaps
+from flashir_torch.kernels.mixed import capability, check_device, without_gaps
 
 
 def gated_mixed_attention(
@@ -105,7 +105,8 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 def _sizes(pre: Tensor, gamma: Tensor, chunk: int, lin_norm: str, scale: float) -> Gated:
     batch, length, inside = pre.shape
     keys = gamma.shape[1]
-    return Gated(chunk, lin_norm, scale, (batch, length, (inside - keys) // 2), keys, pre.dtype)
+    sizes = batch, length, (inside - keys) // 2
+    return Gated(chunk, lin_norm, scale, sizes, keys, pre.dtype, capability(pre))
 
 
 def _empty(pre: Tensor, sizes: Gated) -> Four:

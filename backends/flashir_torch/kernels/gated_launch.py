@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flashir_torch.kernels import gated_bodies
-from flashir_torch.kernels.blocks import GATED, Blocks
+from flashir_torch.kernels.blocks import GATED, HOPPER, Blocks, blocks_of
 from flashir_torch.kernels.launch import Mixed
 
 
@@ -40,6 +40,7 @@ class Gated:
         shape: [b, t, e].
         keys: s, a power of two.
         dtype: the dtype of `pre`.
+        capability: the compute capability that blocks are chosen for.
     """
 
     chunk: int
@@ -48,6 +49,7 @@ class Gated:
     shape: tuple[int, int, int]
     keys: int
     dtype: torch.dtype
+    capability: tuple[int, int] = HOPPER
 
     def forward(
         self, pre: Tensor, shift: Tensor, gamma: Tensor, beta: Tensor, bias: Tensor, sin: Tensor, cos: Tensor
@@ -157,7 +159,7 @@ class Gated:
 
     @property
     def _mixed(self) -> Mixed:
-        return Mixed(self.chunk, True, self.lin_norm, self.shape, self.keys, self.dtype)
+        return Mixed(self.chunk, True, self.lin_norm, self.shape, self.keys, self.dtype, self.capability)
 
     @property
     def kept_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -182,7 +184,7 @@ class Gated:
         return self._places * (self.chunk // blocks.rows) * -(-self.shape[2] // blocks.features)
 
     def _blocks(self, kernel: str) -> Blocks:
-        return GATED[kernel].within(self.chunk, self.keys, self.shape[2])
+        return blocks_of(GATED, kernel, self.capability).within(self.chunk, self.keys, self.shape[2])
 
 
 def _options(blocks: Blocks, *sizes: str) -> dict[str, int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flashir_torch.kernels import bodies
-from flashir_torch.kernels.blocks import ACTIVE_WARPS, HALF, NARROW, WIDE, Blocks
+from flashir_torch.kernels.blocks import ACTIVE_WARPS, HALF, HOPPER, NARROW, WIDE, Blocks, blocks_of
 
 TABLES = {torch.float32: WIDE, torch.bfloat16: NARROW, torch.float16: HALF}
 Operands = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -29,6 +29,7 @@ class Mixed:
         shape: the shape of v, [b, t, e].
         keys: s.
         dtype: the dtype of all operands except the bias.
+        capability: the compute capability that blocks are chosen for.
     """
 
     chunk: int
@@ -37,6 +38,7 @@ class Mixed:
     shape: tuple[int, int, int]
     keys: int
     dtype: torch.dtype
+    capability: tuple[int, int] = HOPPER
 
     def forward(self, operands: Operands) -> tuple[Tensor, Tensor]:
         """The result [b, t, e], and the states that its linear part reads."""
@@ -154,7 +156,7 @@ class Mixed:
         return {"chunk": self.chunk, "keys": self.keys, "width": self.shape[2], "causal": self.causal}
 
     def _blocks(self, kernel: str) -> Blocks:
-        return TABLES[self.dtype][kernel].within(self.chunk, self.keys, self.shape[2])
+        return blocks_of(TABLES[self.dtype], kernel, self.capability).within(self.chunk, self.keys, self.shape[2])
 
 
 def _options(blocks: Blocks) -> dict[str, int]:

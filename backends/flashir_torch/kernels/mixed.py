@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flashir.errors import TargetError
 from flashir_torch.kernels import bodies
+from flashir_torch.kernels.blocks import HOPPER
 from flashir_torch.kernels.claims import CAPABILITY
 from flashir_torch.kernels.launch import Mixed, Operands
 
@@ -101,10 +102,14 @@ def check_device(v: Tensor) -> None:
     hint = "lower the model for torch:v100 or torch:cpu, which have no kernels"
     if not v.is_cuda:
         raise TargetError(f"the kernel runs only on CUDA, got tensors on {v.device}", where="torch", hint=hint)
-    capability = torch.cuda.get_device_capability(v.device)
-    if capability < CAPABILITY:
-        needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, capability))
+    if (found := capability(v)) < CAPABILITY:
+        needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, found))
         raise TargetError(f"Triton needs compute capability {needed}, got {got}", where="torch", hint=hint)
+
+
+def capability(x: Tensor) -> tuple[int, int]:
+    """The compute capability of the GPU that a tensor is on; elsewhere that of the GPU that is counted for."""
+    return torch.cuda.get_device_capability(x.device) if x.is_cuda else HOPPER
 
 
 def _prepared(*operands: Tensor) -> Operands:
@@ -121,4 +126,4 @@ def without_gaps(x: Tensor) -> Tensor:
 
 def _sizes(q: Tensor, v: Tensor, chunk: int, causal: bool, lin_norm: str) -> Mixed:
     batch, length, width = v.shape
-    return Mixed(chunk, causal, lin_norm, (batch, length, width), q.shape[-1], v.dtype)
+    return Mixed(chunk, causal, lin_norm, (batch, length, width), q.shape[-1], v.dtype, capability(v))

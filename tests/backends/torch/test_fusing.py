@@ -38,7 +38,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LAYER_AND_PIECES = 4
-"""What is compiled at most: a layer, and the pieces before the first, between two, and after the last."""
+"""What is compiled: a layer, and the pieces before the first, between two, and after the last."""
+WITHOUT_POSITIONS = {"transformer": 3}
+"""Learned positions are a lookup and a sum, too few operations for a piece before the first layer."""
 
 QUICK = {"flash", "transformer++"}
 
@@ -51,7 +53,7 @@ def test_layers_of_one_text_are_compiled_once(name: str) -> None:
     names, wanted = list(made.state_dict()), made(*ids)
     fuse(made)
     torch.testing.assert_close(made(*ids), wanted)
-    assert counters["stats"]["unique_graphs"] <= LAYER_AND_PIECES
+    assert counters["stats"]["unique_graphs"] == WITHOUT_POSITIONS.get(name, LAYER_AND_PIECES)
     assert not counters["graph_break"]
     assert list(made.state_dict()) == names
 
@@ -100,7 +102,7 @@ def test_layers_with_loops_are_compiled_once_too() -> None:
     wanted = made(ids)
     fuse(made)
     torch.testing.assert_close(made(ids), wanted)
-    assert counters["stats"]["unique_graphs"] <= LAYER_AND_PIECES
+    assert counters["stats"]["unique_graphs"] == LAYER_AND_PIECES
 
 
 @pytest.mark.slow
