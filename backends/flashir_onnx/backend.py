@@ -58,14 +58,16 @@ class OnnxBackend:
         return tuple(name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers())
 
     def claims(self, node: Node) -> bool:
-        """Every op with an emitter or in a branch, operators of ONNX Runtime, or of the opset in a portable model."""
-        from flashir_onnx import contrib, newer
+        """Every op with an emitter; operators of ONNX Runtime and ops in branches, but not in a portable model."""
+        from flashir_onnx import contrib, portable
         from flashir_onnx.emit import STRUCTURED
         from flashir_onnx.emitters import EMITTERS
 
-        if node.op in EMITTERS or node.op in STRUCTURED or OPS[node.op].needed_if:
+        if node.op in EMITTERS or node.op in STRUCTURED:
             return True
-        return newer.claims(node, self.form.opset) if self.form.portable else contrib.claims(node)
+        if self.form.portable:
+            return portable.claims(node, self.form.opset)
+        return bool(OPS[node.op].needed_if) or contrib.claims(node)
 
     def check_types(self, dtypes: Iterable[DType], device: str) -> None:
         """ONNX Runtime has no kernels for bfloat16 on processors. See HasTypes."""
@@ -106,8 +108,11 @@ class OnnxBackend:
         return {} if self.host is None else {CONFIG: config(decoding, ends, piece)}
 
     def passes(self) -> tuple[Pass, ...]:
-        """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies on split, and fuses little."""
-        return (SplitProjections(), WidenScan())
+        """ONNX Runtime multiplies narrow matrices as fast as wide ones, copies on split, and fuses little.
+
+        Loops of portable models copy what they read in each step, so weights stay outside.
+        """
+        return (SplitProjections(),) if self.form.portable else (SplitProjections(), WidenScan())
 
     def compile(self, graph: Graph, params: Params, device: str) -> Run:
         """Compile a graph into a session."""

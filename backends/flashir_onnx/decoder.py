@@ -66,7 +66,7 @@ def parts(
             form=form,
         )
         if takes_states:
-            allow_in_place(file.model.graph, graph, len(inputs), portable=form.portable)
+            allow_in_place(file.model.graph, graph, len(inputs))
             add_missing(file.model.graph, [*(slots or {}).values()])
         return file
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, helper
+from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 
 from flashir.ir import DType, Graph, Node, TensorType, Value
 from flashir.ir.dims import Size, symbol_of
@@ -19,7 +19,8 @@ from flashir.transforms.lower import descend
 from flashir.transforms.rewriter import rewrite
 from flashir.transforms.token_analysis import part_of
 from flashir.version import __version__
-from flashir_onnx import contrib, newer
+from flashir_onnx import contrib, portable
+from flashir_onnx.closed_sums import any_true
 from flashir_onnx.emitters import EMITTERS, Emitter
 from flashir_onnx.form import FORM, WIDE, Form
 from flashir_onnx.scope import ClosedScope, MainScope, Need, RoundScope, Scope, SubgraphScope
@@ -200,11 +201,9 @@ class _Emitter:
 
     def __init__(self, opsets: list[OperatorSetIdProto], form: Form, own: Mapping[str, Emitter]) -> None:
         self.opsets, self.form = opsets, form
-        self.table = {**EMITTERS, **(newer.EMITTERS if form.portable else contrib.EMITTERS), **own}
+        self.table = {**EMITTERS, **(portable.EMITTERS if form.portable else contrib.EMITTERS), **own}
         self.functions: list[FunctionProto] = []
         self._static: dict[int, StaticValues] = {}
-        self._needed: dict[tuple[int, Value], str] = {}
-        """Whether a mask of a scope has a true element."""
 
     def nodes(self, scope: Scope, graph: Graph, depth: int) -> None:
         """Emit the nodes of a graph, or of a body inside `depth` repeats. Static values have none, see `name`."""
@@ -218,7 +217,7 @@ class _Emitter:
                 results: str | tuple[str, ...] = repeat(scope, node, depth)
             elif node.op == "scan":
                 results = self._scan(scope, node, depth)
-            elif OPS[node.op].needed_if:
+            elif OPS[node.op].needed_if and node.op not in self.table:
                 results = self._if_needed(scope, node, depth)
             else:
                 results = self.table[node.op](scope, node, *(self.name(scope, value) for value in node.operands))
@@ -268,9 +267,7 @@ class _Emitter:
         """An `If`: the parts of the op where its mask has a true element, otherwise its first operand."""
         part = rewrite(part_of(node), descend(lambda inner: inner.op in self.table, "onnx"))
         first, mask = node.operands[0], node.operands[OPS[node.op].operands.index(OPS[node.op].needed_if)]
-        key = id(scope), mask
-        if key not in self._needed:
-            self._needed[key] = _any(scope, self.name(scope, mask))
+        needed = any_true(scope, self.name(scope, mask))
         names = [self.name(scope, value) for value in node.operands]
         inside = SubgraphScope(scope)
         inside.names.update(zip(part.inputs, names, strict=True))
@@ -280,7 +277,7 @@ class _Emitter:
         then, other = (
             helper.make_graph(body.nodes, "body", [], [value_info(result, first.type, {})]) for body, result in bodies
         )
-        return scope.one("If", self._needed[key], then_branch=then, else_branch=other)
+        return scope.one("If", needed, then_branch=then, else_branch=other)
 
     def _scan(self, scope: Scope, node: Node, depth: int) -> tuple[str, ...]:
         """A Scan over an axis. Its body sees the values around it; in a flat model it carries them unchanged."""
@@ -324,12 +321,6 @@ class _Emitter:
             rows = tuple(_first_rows(scope, name, steps) for name in rows)
         stacked = zip(rows, stacked_values, strict=True)
         return (*scanned[: len(carried)], *(_from_front(scope, name, value.type.rank, axis) for name, value in stacked))
-
-
-def _any(scope: Scope, mask: str) -> str:
-    """Whether a mask has a true element. The largest of none would be an error."""
-    count = scope.one("ReduceSum", scope.one("Cast", mask, to=TensorProto.INT64), keepdims=0, stem="count")
-    return scope.one("Cast", count, to=TensorProto.BOOL, stem="any")
 
 
 def _nothing(scope: Scope, type_: TensorType) -> str:

@@ -52,18 +52,19 @@ def _scalar(scope: Scope, size: Size) -> str:
     return scope.one("Squeeze", scope.shape(size), stem="length")
 
 
-def _cast(scope: Scope, x: str, dtype: DType) -> str:
+def cast(scope: Scope, x: str, dtype: DType) -> str:
+    """x in another type."""
     return scope.one("Cast", x, to=element_type(dtype))
 
 
 def _size(scope: Scope, node: Node) -> str:
     x = _scalar(scope, _attr(node, "value"))
-    return x if numpy_type(_attr(node, "dtype")) == np.int64 else _cast(scope, x, _attr(node, "dtype"))
+    return x if numpy_type(_attr(node, "dtype")) == np.int64 else cast(scope, x, _attr(node, "dtype"))
 
 
 def _iota(scope: Scope, node: Node) -> str:
     x = iota(scope, _attr(node, "length"))
-    return x if numpy_type(_attr(node, "dtype")) == np.int64 else _cast(scope, x, _attr(node, "dtype"))
+    return x if numpy_type(_attr(node, "dtype")) == np.int64 else cast(scope, x, _attr(node, "dtype"))
 
 
 def iota(scope: Scope, size: Size) -> str:
@@ -149,7 +150,8 @@ def _cumsum(scope: Scope, node: Node, x: str) -> str:
     return scope.one("CumSum", x, axis, exclusive=int(_attr(node, "exclusive")))
 
 
-def _swap_last(scope: Scope, x: str, rank: int) -> str:
+def swap_last(scope: Scope, x: str, rank: int) -> str:
+    """x with its last two axes exchanged."""
     return scope.one("Transpose", x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
@@ -158,8 +160,8 @@ def _matmul(scope: Scope, node: Node, x: str, y: str) -> str:
     left, right = _type(node, 0), _type(node, 1)
     if _attr(node, "transpose_y") and right.rank == 2 and not _attr(node, "transpose_x"):
         return _gemm(scope, node, x, y, transB=1)
-    x = _swap_last(scope, x, left.rank) if _attr(node, "transpose_x") else x
-    y = _swap_last(scope, y, right.rank) if _attr(node, "transpose_y") else y
+    x = swap_last(scope, x, left.rank) if _attr(node, "transpose_x") else x
+    y = swap_last(scope, y, right.rank) if _attr(node, "transpose_y") else y
     return scope.one("MatMul", x, y)
 
 
@@ -265,7 +267,7 @@ def _literal(scope: Scope, node: Node) -> str:
 
 
 def _cast_node(scope: Scope, node: Node, x: str) -> str:
-    return _cast(scope, x, _attr(node, "dtype"))
+    return cast(scope, x, _attr(node, "dtype"))
 
 
 EMITTERS: dict[str, Emitter] = {

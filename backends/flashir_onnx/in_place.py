@@ -9,6 +9,7 @@ from enum import Enum, auto
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from flashir.ir import Graph, Value
+from flashir_onnx import closed_sums
 from flashir_onnx.emit import rename
 
 RENEWING = frozenset(("put_rows", "add", "add_products"))
@@ -47,34 +48,47 @@ def updates(graph: Graph, count: int) -> tuple[Update, ...]:
     return tuple(update(*pair) for pair in pairs)
 
 
-def allow_in_place(model: GraphProto, graph: Graph, count: int, *, portable: bool = False) -> None:
-    """Change an emitted graph such that each of its last `count` outputs may overwrite the input in its place.
-
-    A portable graph has a branch for each sum, because OpenVINO 2026.4 does not read one branch for all.
-    """
+def allow_in_place(model: GraphProto, graph: Graph, count: int) -> None:
+    """Change an emitted graph such that each of its last `count` outputs may overwrite the input in its place."""
     names = [value.name for value in model.input[len(model.input) - count :]]
     after = [value.name for value in model.output[len(model.output) - count :]]
     pairs = [*zip(names, after, updates(graph, count), strict=True)]
-    _put_last(model, [new for _, new, update in pairs if update is Update.LAST], portable)
+    _put_last(model, [new for _, new, update in pairs if update is Update.LAST])
     for old, new, update in pairs:
         if update is Update.COPIED:
             _read_first(model, old, new)
 
 
-def _put_last(model: GraphProto, states: Sequence[str], portable: bool) -> None:
-    """Write these states after the logits: first those in branches, which read rings, then those with new rows."""
-    late: dict[str, list[NodeProto]] = {"If": [], "ScatterND": []}
+def _put_last(model: GraphProto, states: Sequence[str]) -> None:
+    """Write these states after the logits: first sums, which read rings, then what gets new rows."""
+    late: dict[str, list[NodeProto]] = {"If": [], "Add": [], "ScatterND": []}
     nodes: list[NodeProto] = []
     for node in model.node:
         (late[node.op_type] if node.output[0] in states else nodes).append(node)
-    before = model.output[0].name
-    if late["If"]:
-        nodes += _in_branches(late["If"], before, together=not portable)
-        before = nodes[-1].output[0]
-    if late["ScatterND"]:
-        nodes += _after(before, late["ScatterND"])
+    branches, sums, writers = late.values()
+    before = [model.output[0].name]
+    if branches or sums:
+        nodes += _once_written(before[0])
+    if branches:
+        nodes += (joined := [*_in_branches(branches)])
+        before = [node.output[0] for node in joined if node.op_type == "If"]
+    if sums:
+        nodes = [*_in_order([*nodes, *_waiting(nodes), *sums])]
+        before = [node.output[0] for node in sums]
+    if writers:
+        nodes += _after(before, writers)
     del model.node[:]
     model.node.extend(nodes)
+
+
+WRITTEN = "logits_are_written"
+
+
+def _once_written(value: str) -> Iterator[NodeProto]:
+    """A condition that is always true, once the value is written."""
+    yield _rows("rows_of_logits", value)
+    yield helper.make_node("ReduceMax", ["rows_of_logits"], ["last"], name="last", keepdims=0)
+    yield helper.make_node("Cast", ["last"], [WRITTEN], name=WRITTEN, to=TensorProto.BOOL)
 
 
 def _rows(name: str, value: str) -> NodeProto:
@@ -82,33 +96,58 @@ def _rows(name: str, value: str) -> NodeProto:
     return helper.make_node("Shape", [value], [name], name=name, start=0, end=1)
 
 
-def _in_branches(branches: Sequence[NodeProto], before: str, together: bool) -> Iterator[NodeProto]:
-    """Branches that wait for a value. One `If` for all with the same condition takes less time than each by itself."""
-    groups: dict[tuple[str, str], list[NodeProto]] = {}
+def _late(condition: str) -> NodeProto:
+    """The condition, which waits for the logits."""
+    return helper.make_node("And", [condition, WRITTEN], [f"{condition}/late"], name=f"{condition}/late")
+
+
+def _in_branches(branches: Sequence[NodeProto]) -> Iterator[NodeProto]:
+    """Branches that wait for the logits. One `If` for all with the same condition takes less time than each alone."""
+    groups: dict[str, list[NodeProto]] = {}
     for node in branches:
-        groups.setdefault((node.input[0], "" if together else node.name), []).append(node)
-    yield _rows("rows_of_logits", before)
-    yield helper.make_node("ReduceMax", ["rows_of_logits"], ["last"], name="last", keepdims=0)
-    yield helper.make_node("Cast", ["last"], ["is_last"], name="is_last", to=TensorProto.BOOL)
-    lates = {condition: f"{condition}/late" for condition, _ in groups}
-    for condition, late in lates.items():
-        yield helper.make_node("And", [condition, "is_last"], [late], name=late)
-    for (condition, _), alike in groups.items():
+        groups.setdefault(node.input[0], []).append(node)
+    for condition, alike in groups.items():
+        yield (late := _late(condition))
         bodies: dict[str, GraphProto] = {}
         for node in alike:
             for attribute in node.attribute:
                 body = bodies.setdefault(attribute.name, GraphProto(name=attribute.g.name))
                 body.node.extend(attribute.g.node)
                 body.output.extend(attribute.g.output)
-        yield helper.make_node(
-            "If", [lates[condition]], [node.output[0] for node in alike], name=alike[0].name, **bodies
-        )
+        results = [node.output[0] for node in alike]
+        yield helper.make_node("If", late.output, results, name=alike[0].name, **bodies)
 
 
-def _after(before: str, writers: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """Writers of rows whose places wait for a value: they are reshaped to their own shape, with its number of rows."""
+def _waiting(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
+    """Let the numbers of rows that are multiplied wait for the logits, and so the products and sums."""
+    lates: dict[str, NodeProto] = {}
+    for node in nodes:
+        if node.name.startswith(closed_sums.ROWS):
+            late = lates.setdefault(node.input[0], _late(node.input[0]))
+            node.input[0] = late.output[0]
+    yield from lates.values()
+
+
+def _in_order(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes, each moved behind those that it reads."""
+    missing = {name for node in nodes for name in node.output}
+    while nodes:
+        rest = []
+        for node in nodes:
+            if missing.isdisjoint(node.input):
+                missing.difference_update(node.output)
+                yield node
+            else:
+                rest.append(node)
+        nodes = rest
+
+
+def _after(before: Sequence[str], writers: Sequence[NodeProto]) -> Iterator[NodeProto]:
+    """Writers of rows whose places wait for values: they are reshaped to their own shape, with the number of rows."""
+    counts = [_rows(f"{name}/rows", name) for name in before]
+    yield from counts
     rows, columns = "rows_before_writing", {}
-    yield _rows(rows, before)
+    yield helper.make_node("Max", [count.output[0] for count in counts], [rows], name=rows)
     for node in writers:
         places = node.input[1]
         if places not in columns:

@@ -7,7 +7,7 @@ every call provides for its layer. The body of a loop in a flat model is closed 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +79,12 @@ class Scope(ABC):
         if all(isinstance(size, int) for size in dims):
             return self.constant(np.array(dims, np.int64))
         return self.resolve(Need(dims=dims))
+
+    def once(self, key: Hashable, make: Callable[[], str]) -> str:
+        """The name that `make` emitted for this key, which it does the first time."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     def fresh(self, stem: str) -> str:
         """An unused name: the stem, or `stem_k`."""
@@ -233,6 +239,12 @@ class RoundScope(SubgraphScope):
     def resolve(self, need: Need) -> str:
         """A value of the outer graph, in this round."""
         return self.outer.resolve(need.in_round(self.symbol, self.index))
+
+    def once(self, key: Hashable, make: Callable[[], str]) -> str:
+        """The name that `make` emitted for this key, which it does the first time."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     def fresh(self, stem: str) -> str:
         """An unused name that tells the round, such as `layers.3/matmul`."""

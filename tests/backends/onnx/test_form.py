@@ -25,6 +25,8 @@ from flashir_onnx.session import Session
 from flashir_onnx.verify import all_nodes
 from tests.backends.onnx.support import TOLERANCE, flash, relative_error, tokens, unit
 from tests.backends.onnx.test_systems import every_name, every_task, settings
+from tests.decode.support import ROOM, ZOO
+from tests.decode.support import model as small
 
 NEWEST = onnx.defs.onnx_opset_version()
 
@@ -37,10 +39,8 @@ def written(model: Graph, **chosen: Any) -> Emitted:
 
 
 def captured(graph: GraphProto) -> Iterator[str]:
-    """The values that loops read from the graph around them. Branches have no other way to read any."""
+    """The values that loops and branches read from the graph around them."""
     for node in graph.node:
-        if node.op_type == "If":
-            continue
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 body = attribute.g
@@ -79,6 +79,19 @@ def test_a_portable_loop_gets_what_it_reads_as_inputs() -> None:
         arrays = tokens(model, 2, length)
         wanted = flashir.interpret(model, unit(model), *arrays)[0]
         assert relative_error(Session(portable, threads=1)(arrays), wanted) < TOLERANCE, length
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("name", [*ZOO][:1] + [pytest.param(each, marks=pytest.mark.slow) for each in [*ZOO][1:]])
+def test_portable_decoders_capture_nothing(tmp_path: Path, name: str, split: bool) -> None:
+    """And have no functions, and no operators of one runtime."""
+    flashir.export(small(name), tmp_path, decode=True, split=split, max_len=ROOM, portable=True)
+    files = {path.name: onnx.load(path, load_external_data=False) for path in tmp_path.glob("*.onnx")}
+    assert len(files) == (3 if split else 2)
+    for file, found in files.items():
+        assert not list(captured(found.graph)), file
+        assert not found.functions, file
+        assert {node.domain for node in all_nodes(found)} == {""}, file
 
 
 @pytest.mark.parametrize("portable", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,14 @@ LIMITED = "transformer++"
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of each model, written once."""
-    folders: dict[str, Path] = {}
 
-    def folder(name: str) -> Path:
-        if name not in folders:
-            folders[name] = tmp_path_factory.mktemp(name)
-            graph = model(name)
-            flashir.export(graph, folders[name], params=unit(graph), decode=True, max_len=ROOM)
-        return folders[name]
+    @cache
+    def folder(name: str, **form: bool) -> Path:
+        out, graph = tmp_path_factory.mktemp(name), model(name)
+        flashir.export(graph, out, params=unit(graph), decode=True, max_len=ROOM, **form)
+        return out
 
     return folder
 
@@ -61,10 +60,11 @@ def test_names_types_and_shapes(written: Callable[[str], Path]) -> None:
     assert [(each["input"], each["shape"]) for each in described] == [(name, shape) for name, _, shape in states]
 
 
+@pytest.mark.parametrize("portable", [False, True])
 @pytest.mark.parametrize("name", [*ZOO][:1] + [pytest.param(each, marks=pytest.mark.slow) for each in [*ZOO][1:]])
-def test_every_state_may_be_written_where_it_stands(written: Callable[[str], Path], name: str) -> None:
+def test_every_state_may_be_written_where_it_stands(written: Callable[..., Path], name: str, portable: bool) -> None:
     """Bound to the memory of its input, each output is what it is in memory of its own."""
-    host, graph, ids = session(written(name)), model(name), tokens(3, LENGTH)
+    host, graph, ids = session(written(name, portable=portable)), model(name), tokens(3, LENGTH)
     names = [*zeros(host, 3)]
     here = [ort.OrtValue.ortvalue_from_numpy(state) for state in zeros(host, 3).values()]
     binding = host.io_binding()

@@ -25,6 +25,7 @@ from flashir_onnx.form import Form
 from flashir_onnx.quantise import KINDS, quantiser
 from flashir_onnx.session import Session
 from flashir_onnx.verify import all_nodes
+from flashir_onnx.weights import LARGE
 from flashir_zoo.systems import SYSTEMS
 from tests.backends.onnx.support import emitted, flash, lowered, tokens, unit
 from tests.cover import in_turn
@@ -97,6 +98,17 @@ def test_a_portable_model_has_no_operators_of_one_runtime(kind):
     graph = Lowering.of("onnx:cpu", portable=True).run(model)
     narrow = quantiser(kind, runtime_ops=False)(emit(graph, unit(model), form=Form(portable=True)))
     assert {each.domain for each in narrow.model.opset_import} == {""}
+
+
+def test_a_portable_loop_leaves_weights_outside_where_all_are_narrow():
+    """Inside, each step would copy them."""
+    model = flash(**WIDE, cumsum="scan")
+    graph = Lowering.of("onnx:cpu", portable=True).run(model)
+    narrow = quantiser("int8", runtime_ops=False)(emit(graph, unit(model), form=Form(portable=True)))
+    loops = [node for node in narrow.model.graph.node if node.op_type == "Scan"]
+    assert loops and not {name for node in loops for name in node.input} & narrow.weights.initializers.keys()
+    large = [array for array, _ in narrow.weights.initializers.values() if array.nbytes >= LARGE]
+    assert large and {array.dtype for array in large} == {np.dtype(np.int8)}
 
 
 def test_products_in_loops_are_of_whole_numbers_too():

@@ -1,9 +1,9 @@
-"""Standard operators that are newer than opset 17. A portable model uses them if its opset has them."""
+"""What portable models write in another form: operators that are newer than opset 17, and sums without branches."""
 
 from __future__ import annotations
 
 from flashir.ir import Node
-from flashir_onnx import contrib
+from flashir_onnx import closed_sums, contrib
 from flashir_onnx.emitters import Emitter, iota, reshape
 from flashir_onnx.scope import Scope
 
@@ -12,7 +12,9 @@ SINCE = {"turn": 23}
 
 
 def claims(node: Node, opset: int) -> bool:
-    """Whether this opset has the node as one operator."""
+    """Whether a portable model of this opset has a form of its own for the node."""
+    if node.op in closed_sums.EMITTERS:
+        return True
     return node.op in SINCE and SINCE[node.op] <= opset and contrib.claims(node)
 
 
@@ -27,4 +29,4 @@ def _turn(scope: Scope, node: Node, x: str, sin: str, cos: str) -> str:
     return scope.one("RotaryEmbedding", x, cos, sin, positions)
 
 
-EMITTERS: dict[str, Emitter] = {"turn": _turn}
+EMITTERS: dict[str, Emitter] = {"turn": _turn, **closed_sums.EMITTERS}
