@@ -112,6 +112,7 @@ def cases(target: str) -> Iterator[Case]:
         yield Case(f"{name}-{text}", lambda n=name, s=settings: _check_model(target, n, s))  # type: ignore[misc]
     if isinstance(backend_of(target), Differentiable):
         yield Case("gradients", lambda: _check_gradients(target))
+        yield Case("gradients-without-tokens", lambda: _check_gradients_without_tokens(target))
     if isinstance(backend_of(target), Trainable):
         yield Case("training", lambda: _check_training(target))
     yield Case("causality", lambda: _check_causality(target))
@@ -171,6 +172,16 @@ def _check_gradients(target: str) -> None:
         got = gradients(graph, target, params)([ids], weights)
         for parameter, error in DirectionalDerivatives(graph, params, [ids], weights).errors(got):
             assert error <= GRADIENT, f"{name} {cumsum}: the gradient of {parameter} has error {error:.1e}"
+
+
+def _check_gradients_without_tokens(target: str) -> None:
+    """Check that gradients are 0 where rows have no token: a chunk of padding alone must not make them NaN."""
+    for name in ("flash", "combiner", "mc-transformer++"):
+        graph = _small(name, {"task": "mlm"})
+        empty = np.zeros((2, 0), np.int64)
+        got = gradients(graph, target, unit(graph))([empty], np.zeros((2, 0, SMALL["vocab"]), np.float32))
+        wrong = sorted(parameter for parameter, gradient in got.items() if not np.all(gradient == 0))
+        assert not wrong, f"{name}: gradients without tokens must be 0, got others for {', '.join(wrong)}"
 
 
 def _check_training(target: str) -> None:

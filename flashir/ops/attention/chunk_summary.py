@@ -69,7 +69,8 @@ def _decompose_means(
         return means
     chunks = means.type.shape[1]
     dtype = accumulation_dtype(x.type.dtype)
-    left = b.sub(b.size(value=length, dtype=dtype), b.mul(b.iota(length=chunks, dtype=dtype), chunk))
+    count = b.maximum(b.size(value=length, dtype=dtype), 1)  # PyTorch computes one chunk of a row without tokens
+    left = b.sub(count, b.mul(b.iota(length=chunks, dtype=dtype), chunk))
     share = b.reshape(b.mul(b.reciprocal(b.minimum(left, chunk)), chunk), shape=(chunks, 1))
     return scaled(b, means, share)
 

@@ -145,8 +145,12 @@ def _shifted(b: Builder, x: Value) -> Value:
 
 
 def tokens_of_chunks(b: Builder, length: Size, n: int, chunks: Size) -> Value:
-    """bool [g, 1, m]: whether position m of a chunk is a token, not padding of the last chunk"""
-    return b.reshape(b.less(b.iota(length=chunks * n), b.size(value=length)), shape=(chunks, 1, n))
+    """bool [g, 1, m]: whether position m of a chunk is a token, not padding of the last chunk
+
+    The first position counts in a row without tokens too. PyTorch computes one chunk there, whose softmax needs a key.
+    """
+    count = b.maximum(b.size(value=length), 1)
+    return b.reshape(b.less(b.iota(length=chunks * n), count), shape=(chunks, 1, n))
 
 
 def padding_mask(b: Builder, v: Value, chunk: int, causal: bool, kernel: str) -> Value | None:
