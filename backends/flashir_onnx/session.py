@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from flashir_onnx.emit import Emitted
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
+MOST = 4 << 30
+"""The most bytes that the values of bounded sessions take."""
+SAME_AS_REQUESTED, DEFAULT = 1, -1
+"""Settings of an arena of ONNX Runtime: it grows by what is asked for; what ONNX Runtime would choose."""
 
 Array = npt.NDArray[Any]
 
@@ -31,12 +36,22 @@ class Session:
         device: `cpu` or `cuda`.
         threads: the number of threads; 0 for one per core.
         lean: use as little memory as possible, at the cost of speed.
+        bounded: all values together take at most `MOST` bytes, and nothing is computed while the model loads. For files
+            from others.
 
     Raises:
         TargetError: the device is not available, or ONNX Runtime rejects the model.
     """
 
-    def __init__(self, source: Path | Emitted, device: str = "cpu", *, threads: int = 0, lean: bool = False) -> None:
+    def __init__(
+        self,
+        source: Path | Emitted,
+        device: str = "cpu",
+        *,
+        threads: int = 0,
+        lean: bool = False,
+        bounded: bool = False,
+    ) -> None:
         from flashir_onnx.runtime import onnxruntime
 
         ort = onnxruntime()
@@ -53,6 +68,10 @@ class Session:
         if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.enable_cpu_mem_arena = False
+        if bounded:
+            _bounded_memory()
+            options.add_session_config_entry("session.use_env_allocators", "1")
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if isinstance(source, Emitted):
             arrays = {name: source.weights.array(name) for name in source.weights.large()}
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
@@ -85,6 +104,18 @@ class Session:
         """The arrays by name in the dtypes of these inputs. Raises InputError for a dtype of another kind."""
         pairs = zip(names, arrays, strict=True)
         return {name: _converted(name, np.asarray(array), self._inputs[name]) for name, array in pairs}
+
+
+@cache
+def _bounded_memory() -> None:
+    """Memory of at most `MOST` bytes, for the sessions that share it. ONNX Runtime has one a process."""
+    from flashir_onnx.runtime import onnxruntime
+
+    ort = onnxruntime()
+    limits = {"max_mem": MOST, "arena_extend_strategy": SAME_AS_REQUESTED}
+    limits |= {"initial_chunk_size_bytes": DEFAULT, "max_dead_bytes_per_chunk": DEFAULT}
+    about = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(about, ort.OrtArenaCfg(limits))
 
 
 def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:

@@ -19,7 +19,7 @@ from flashir.backends.protocols import Written
 from flashir.errors import ArtefactError
 from flashir.files.atomic import atomic_files, in_folder, locked, sha256
 from flashir.files.foreign import parse_json, read_bytes
-from flashir_openvino.runtime import DATA_FILE, MODEL_FILE, core, serialised
+from flashir_openvino.runtime import DATA_FILE, MODEL_FILE, core, reason, serialised
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -76,7 +76,7 @@ def read(path: Path) -> tuple[Model, dict[str, str]]:
         model = core().read_model(str(path), str(data))
         text: Any = model.get_rt_info(KEY).astype(str)
     except RuntimeError as error:
-        raise ArtefactError(f"OpenVINO does not read it: {error}", where=str(path)) from error
+        raise ArtefactError(f"OpenVINO does not read it: {reason(error)}", where=str(path)) from error
     return model, parse_json(text, path, ArtefactError, dict[str, str], problem="its metadata are damaged", hint="")
 
 

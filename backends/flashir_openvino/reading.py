@@ -22,7 +22,7 @@ from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import Form
 from flashir_openvino.emitters import EMITTERS, claims, is_fused
 from flashir_openvino.precision import compute_type, marked, widened
-from flashir_openvino.runtime import core, serialised
+from flashir_openvino.runtime import core, reason, serialised
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -54,7 +54,7 @@ def read(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence
         if compute_type(graph) is not DType.F32:
             model = _marked(model)
     except RuntimeError as error:
-        raise TargetError(f"OpenVINO does not read the model: {_last_line(error)}", where="openvino") from error
+        raise TargetError(f"OpenVINO does not read the model: {reason(error)}", where="openvino") from error
     _place_weights(model, emitted)
     return model
 
@@ -105,7 +105,3 @@ def _place_weights(model: Model, emitted: Emitted) -> None:
                 reader.replace_source_output(constant.output(0))
             model.remove_parameter(parameter)
     model.validate_nodes_and_infer_types()
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

@@ -48,6 +48,12 @@ def core() -> Core:
     return Core()
 
 
+def reason(error: RuntimeError) -> str:
+    """What OpenVINO says last, without the places in its source that come before."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def serialised(model: Model, folder: Path) -> tuple[Path, Path]:
     """Write a model into a folder: its `model.xml` and `model.bin`. Raises ArtefactError if the disk is full."""
     from openvino import serialize
@@ -57,7 +63,7 @@ def serialised(model: Model, folder: Path) -> tuple[Path, Path]:
         serialize(model, xml, data)
     except RuntimeError as error:
         raise ArtefactError(
-            f"OpenVINO cannot write the model: {error}",
+            f"OpenVINO cannot write the model: {reason(error)}",
             where=str(folder),
             hint="free some space there, or set TMPDIR to a folder with space",
         ) from error

@@ -15,7 +15,7 @@ from flashir.ir import DType, Graph
 from flashir.reference.interpreter import interpret
 from flashir_onnx.emit import interface_names
 from flashir_openvino.precision import hint
-from flashir_openvino.runtime import core, device_names
+from flashir_openvino.runtime import core, device_names, reason
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model
@@ -41,7 +41,8 @@ def compiled(model: Model, device: str, dtype: DType) -> CompiledModel:
     try:
         return core().compile_model(model, device.upper(), config)
     except RuntimeError as error:
-        raise TargetError(f"OpenVINO does not compile the model: {error}", where=f"openvino:{device}") from error
+        problem = f"OpenVINO does not compile the model: {reason(error)}"
+        raise TargetError(problem, where=f"openvino:{device}") from error
 
 
 Port = tuple[str, np.dtype[Any] | None]
@@ -167,10 +168,10 @@ def with_errors(run: Any) -> Any:
     try:
         return run()
     except RuntimeError as error:
-        text = str(error).strip()
+        text = str(error)
         if "is not compatible with" in text or "incompatible" in text:
-            raise InputError(f"OpenVINO refuses an input: {text.splitlines()[-1]}", where="openvino") from error
-        raise TargetError(f"OpenVINO fails: {text}", where="openvino") from error
+            raise InputError(f"OpenVINO refuses an input: {reason(error)}", where="openvino") from error
+        raise TargetError(f"OpenVINO fails: {reason(error)}", where="openvino") from error
 
 
 def converted(inputs: Sequence[Port], arrays: Sequence[Array]) -> dict[str, Array]:

@@ -200,6 +200,18 @@ def absurd(model: onnx.ModelProto) -> None:
     model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["far"], ["huge"]))
 
 
+def growing(model: onnx.ModelProto) -> None:
+    """10 GB for 37 tokens, and 4 GiB are allowed."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2**13]), "factor"))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Mul", ["sizes", "factor"], ["far"]),
+        helper.make_node("ConstantOfShape", ["far"], ["huge"]),
+    ]
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+
+
 HOSTILE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "another folder": (lambda m: external(m, location="../secret"), "'../secret', which is not a file next to the"),
     "an absolute path": (lambda m: external(m, location="/etc/passwd"), "which is not a file next to the model"),
@@ -212,6 +224,7 @@ HOSTILE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "a negative shape": (lambda m: shaped(m, -1, 16), "has an absurd shape"),
     "another shape": (lambda m: shaped(m, 14, 16), "cannot be read"),
     "a large value": (absurd, "'huge' has an absurd shape"),
+    "a value that grows": (growing, "ONNX Runtime does not run it at lengths 37"),
     "control flow": (looped, "If at 'z' is control flow"),
     "another domain": (
         lambda m: edited(m, "Relu", lambda node: setattr(node, "domain", "evil")),

@@ -38,9 +38,10 @@ class Probe:
         model.graph.output.extend(ValueInfoProto(name=name) for name in computed)
         self._silent = onnxruntime().RunOptions()
         self._silent.log_severity_level = FATAL
+        self._silent.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._input = next(value.type.tensor_type for value in model.graph.input if value.name == flow.input)
         try:
-            self._session = Session(Emitted(model, foreign.weights), lean=True).runtime
+            self._session = Session(Emitted(model, foreign.weights), bounded=True).runtime
         except FlashirError as error:
             raise ArtefactError(error.problems, where=str(self.path)) from None
 
