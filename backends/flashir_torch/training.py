@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,10 @@ def writes_over_logits(graph: Graph, device: torch.device) -> bool:
     return device.type == "cuda" and node is not None and OPS[node.op].axes is Axes.MATMUL
 
 
+Adapt = Callable[[Sequence[Tensor], Any], Tensor]
+"""Gradients and a learning rate, of its own kind -> the norm of the whole gradient, after a step on the parameters."""
+
+
 class TorchTrainer:
     """See `Trainer`, and `Trainable.trainer` for the arguments. Raises TargetError, ParameterError."""
 
@@ -78,7 +83,7 @@ class TorchTrainer:
         if self._fuses and writes_over_logits(graph, self._place.device):
             learn = partial(_learnt_over_logits, self._module)
         parameters = list(self._parameters.values())
-        update = partial(_updated, self._place, parameters, self._adamw, optimiser.clip)
+        update = partial(_updated, parameters, self._adamw, self._adapt(parameters, optimiser))
         self._replay = Replay(CardRecorder()) if replays else None
         self._learn, self._update = (
             (partial(self._replay, work) if self._replay else work) for work in (learn, partial(update, replays))
@@ -91,17 +96,25 @@ class TorchTrainer:
             betas=(optimiser.beta1, optimiser.beta2),
             eps=optimiser.epsilon,
             weight_decay=optimiser.weight_decay,
-            fused=self._fuses or None,
-            capturable=self._fuses,
         )
-        count_at = self._place.device if self._fuses else torch.device("cpu")
+        count = torch.tensor(float(moments.count), device=self._place.device if self._fuses else "cpu")
         for name, parameter in self._parameters.items():
             adamw.state[parameter] = {
-                "step": torch.tensor(float(moments.count), device=count_at),
+                "step": count if self._fuses else count.clone(),
                 "exp_avg": self._place.laid(moments.mean[name], parameter),
                 "exp_avg_sq": self._place.laid(moments.square[name], parameter),
             }
         return adamw
+
+    def _adapt(self, parameters: Sequence[nn.Parameter], optimiser: AdamW) -> Adapt:
+        """A step of AdamW: by kernels of its own on a GPU, which are few and read a gradient twice, not four times."""
+        if not self._fuses:
+            return partial(_adapted, self._place, self._adamw, optimiser.clip)
+        from flashir_torch.kernels.adamw import Update
+
+        known = [self._adamw.state[parameter] for parameter in parameters]
+        means, squares = ([moments[name] for moments in known] for name in ("exp_avg", "exp_avg_sq"))
+        return Update(parameters, means, squares, known[0]["step"], optimiser)
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> Step:
         """See Trainer. Gradients are summed in float32, batch by batch."""
@@ -112,7 +125,7 @@ class TorchTrainer:
             return Step(*self._with_room(whole).tolist())
         with self._place.together():
             loss = self._with_room(partial(self._gradients, batches, labels))
-            norm = self._update(self._place.sent(torch.tensor(learning_rate)) if self._replay else learning_rate)
+            norm = self._update(self._place.sent(torch.tensor(learning_rate)) if self._fuses else learning_rate)
             return Step(*torch.stack((self._place.total(loss), norm)).tolist())
 
     def score(self, batch: Batch) -> Score:
@@ -231,21 +244,32 @@ def _place_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Ten
 
 
 def _updated(
-    place: Placement,
     parameters: Sequence[nn.Parameter],
     adamw: torch.optim.AdamW,
-    clip: float | None,
+    adapt: Adapt,
     keep: bool,
     learning_rate: float | Tensor,
 ) -> Tensor:
-    """Clip the gradient of each parameter, make a step of AdamW, and clear the gradients, in place if they are kept.
+    """Adapt the parameters, and clear their gradients, in place if they are kept.
 
     Returns the norm of the whole gradient before clipping, [].
     """
     for parameter in parameters:
         if parameter.grad is None:  # the loss does not depend on it
             parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = adapt([parameter.grad for parameter in parameters if parameter.grad is not None], learning_rate)
+    adamw.zero_grad(set_to_none=not keep)
+    return norm
+
+
+def _adapted(
+    place: Placement,
+    adamw: torch.optim.AdamW,
+    clip: float | None,
+    gradients: Sequence[Tensor],
+    learning_rate: float,
+) -> Tensor:
+    """Clip the gradient of each parameter, and make a step of AdamW. Returns the norm of the whole gradient, []."""
     squares = place.squares(gradients)
     if clip is not None:
         scales = (clip / squares.sqrt()).clamp(max=1.0)
@@ -253,5 +277,4 @@ def _updated(
     for group in adamw.param_groups:
         group["lr"] = learning_rate
     adamw.step()
-    adamw.zero_grad(set_to_none=not keep)
     return squares.sum().sqrt()

@@ -25,10 +25,12 @@ import triton
 from torch import Tensor
 from triton.runtime import driver
 
+from flashir.backends.training import AdamW
 from flashir.errors import TargetError
 from flashir.experiments.command import guarded
 from flashir_torch.experiments.pretended_card import Card, Launch, recorded
 from flashir_torch.kernels import bodies
+from flashir_torch.kernels.adamw import Update
 from flashir_torch.kernels.blocks import HOPPER
 from flashir_torch.kernels.gated_launch import Gated
 from flashir_torch.kernels.launch import Mixed
@@ -95,7 +97,22 @@ class LayerCase:
         return f"layer, bf16 {self.batch} x {self.length}, chunk {self.chunk}, {self.keys} x {self.width}"
 
 
-CASES: tuple[Case | LayerCase, ...] = (
+@dataclass(frozen=True)
+class UpdateCase:
+    """A step of AdamW on the weights of a layer, whatever their sizes."""
+
+    def run(self, capability: tuple[int, int] = HOPPER) -> None:
+        """Launch every kernel on parameters without content; their blocks are those of every GPU."""
+        weights = [_new(torch.float32, *shape) for shape in ((768, 3200), (3200,), ())]
+        count = _new(torch.float32)
+        Update(weights, weights, weights, count, AdamW(clip=1.0))(weights, count)
+
+    def __str__(self) -> str:
+        return "step of AdamW"
+
+
+AnyCase = Case | LayerCase | UpdateCase
+CASES: tuple[AnyCase, ...] = (
     LayerCase(),
     LayerCase(batch=1, length=32768),
     LayerCase(chunk=64, keys=64, width=1530, length=4095),
@@ -105,6 +122,7 @@ CASES: tuple[Case | LayerCase, ...] = (
     *(Case(dtype, batch=32) for dtype in ("bf16", "f16", "f32")),
     *(Case(dtype, 1024, causal=False) for dtype in ("bf16", "f32")),
     *(Case(dtype, length=4095, keys=60, width=1530) for dtype in ("bf16", "f32")),  # not aligned
+    UpdateCase(),
 )
 
 
@@ -122,7 +140,7 @@ class Usage:
     mma: int
 
 
-def usages(capability: int, cases: Sequence[Case | LayerCase]) -> Iterator[Usage]:
+def usages(capability: int, cases: Sequence[AnyCase]) -> Iterator[Usage]:
     """Every kernel that the cases launch, each compiled once.
 
     Raises TargetError if Triton interprets its kernels, or has no compiler for NVIDIA GPUs.

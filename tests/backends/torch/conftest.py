@@ -7,7 +7,17 @@ from importlib.util import find_spec
 
 needs = {
     "torch": ["test_*.py"],
-    "triton": ["test_triton.py", "test_gated.py", "test_machine_code.py", "test_card.py", "test_loss.py"],
+    "triton": [
+        "test_adamw.py",
+        "test_card.py",
+        "test_fusing.py",
+        "test_gated.py",
+        "test_loss.py",
+        "test_machine_code.py",
+        "test_replay.py",
+        "test_triton.py",
+        "test_walks.py",
+    ],
 }
 collect_ignore_glob = [file for package, files in needs.items() if not find_spec(package) for file in files]
 

@@ -104,8 +104,8 @@ def test_curves_that_differ_are_a_fault(losses: list[float]) -> None:
 
 def test_an_error_that_is_not_a_number_is_a_fault() -> None:
     row = {"batch": 1, "length": 2, "chunk": 64, "dtype": "bfloat16", "errors": {"out": None}, "repeats": True}
-    document = {"loss": {"errors": {"loss": None}}, "cores": [row]}
-    assert len(list(exactness.faults(document))) == 2 and len(list(exactness.told(document))) == 2
+    document = {"loss": {"errors": {"loss": None}}, "update": {"errors": {"norms": None}}, "cores": [row]}
+    assert len(list(exactness.faults(document))) == 3 and len(list(exactness.told(document))) == 3
 
 
 def test_what_a_stage_has_so_far_is_told() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flashir_torch.experiments.machine_code import CASES, Case, LayerCase, Usage, launches
+from flashir_torch.experiments.machine_code import CASES, AnyCase, Case, LayerCase, UpdateCase, Usage, launches
 from tests.backends.torch.support import compiling
 
 KERNELS = {"states", "attend", "score_gradients", "key_gradients"}
+UPDATE = {"addresses", "norm_parts", "norms", "adamw"}
 LAYER = {"states", "heads", "squares", "attend", "gate_back", "attend_back", "rows_back", "heads_back"}
 SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}  # bytes that a program may have
 MOST_SPILLED = 64  # bytes of a thread
@@ -20,8 +21,9 @@ SAVED = 530e6
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_case_launches_every_kernel_forward_and_backward(case: Case | LayerCase) -> None:
-    assert {launch.name for launch in launches(case.run)} == (KERNELS if isinstance(case, Case) else LAYER)
+def test_every_case_launches_every_kernel_forward_and_backward(case: AnyCase) -> None:
+    wanted: dict[type[AnyCase], set[str]] = {Case: KERNELS, LayerCase: LAYER, UpdateCase: UPDATE}
+    assert {launch.name for launch in launches(case.run)} == wanted[type(case)]
 
 
 @pytest.mark.parametrize(("capability", "sizes"), [((9, 0), (128, 64)), ((10, 0), (128, 64)), ((8, 6), (64, 32))])
@@ -42,7 +44,7 @@ def test_kernels_of_a_layer_fit_on_a_card(tmp_path: Path) -> None:
 @pytest.mark.grid
 @pytest.mark.parametrize("capability", SHARED)
 def test_kernels_fit_on_cards(capability: int, tmp_path: Path) -> None:
-    assert {usage.kernel for usage in fitting(capability, "", tmp_path)} == KERNELS | LAYER
+    assert {usage.kernel for usage in fitting(capability, "", tmp_path)} == KERNELS | LAYER | UPDATE
 
 
 def fitting(capability: int, only: str, cache_folder: Path) -> list[Usage]:

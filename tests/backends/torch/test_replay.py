@@ -257,7 +257,7 @@ def test_a_trainer_that_is_dropped_is_gone(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _model(target: str = "torch:cpu") -> Graph:
-    model = flashir.model("flash", d_model=16, depth=2, vocab=11, chunk=16)
+    model = flashir.model("flash", d_model=16, depth=1, vocab=11, chunk=16)
     return flashir.plan(model, target, 2, 32, training=True).graph
 
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from flashir.backends.lowering import Lowering
-from flashir.backends.training import NO_LABEL
+from flashir.backends.training import NO_LABEL, AdamW
 from flashir.ir import Builder
 from flashir_torch.emit import module
 from flashir_torch.experiments.card.setting import Setting
 from flashir_torch.experiments.card.stage import Document
+from flashir_torch.experiments.card.updates import update_errors
 from flashir_torch.kernels.gated import gated_mixed_attention
 from flashir_torch.kernels.loss import loss_over_logits
 
@@ -139,12 +140,14 @@ def loss_errors(rows: int, vocab: int, device: str) -> dict[str, float]:
 
 
 def measure(setting: Setting, _: Document) -> Iterator[Document]:
-    """The errors of the loss, and of cores at whole and ragged lengths for each chunk.
+    """The errors of the loss, of steps of AdamW, and of cores at whole and ragged lengths for each chunk.
 
     At the sizes of a model, so that Triton's cache has the kernels for the stages that follow.
     """
     loss = loss_errors(*((8, 11) if setting.is_rehearsal else (512, 32000)), setting.device)
-    document: Document = {"loss": {"errors": loss}, "cores": []}
+    shapes = ((), (setting.width,), (setting.width, setting.keys))
+    update = update_errors(shapes, AdamW(clip=0.1), setting.device)
+    document: Document = {"loss": {"errors": loss}, "update": {"errors": update}, "cores": []}
     yield document
     for chunk in setting.chunks:
         for batch, length in ((2, 2 * chunk), (1, 2 * chunk - 14), (1, chunk + 3)):
@@ -156,8 +159,9 @@ def measure(setting: Setting, _: Document) -> Iterator[Document]:
 
 
 def told(document: Document) -> Iterator[str]:
-    """The errors of the loss, and the largest of each core."""
-    yield ", ".join(f"{name} is {error:.1e} off" for name, error in _found(document["loss"]).items())
+    """The errors of the loss and of AdamW, and the largest of each core."""
+    for row in (document["loss"], document["update"]):
+        yield ", ".join(f"{name} is {error:.1e} off" for name, error in _found(row).items())
     for row in document["cores"]:
         found = _found(row)
         name = max(found, key=lambda each: found[each])
@@ -170,6 +174,9 @@ def faults(document: Document) -> Iterator[str]:
     for name, error in _found(document["loss"]).items():
         if not error <= TOLERANCE[torch.bfloat16]:
             yield f"over logits: {name} is {error:.1e} off"
+    for name, error in _found(document["update"]).items():
+        if not error <= TOLERANCE[torch.float32]:
+            yield f"AdamW: {name} are {error:.1e} off"
     for row in document["cores"]:
         where = f"{row['batch']} x {row['length']}, chunk {row['chunk']}"
         for name, error in _found(row).items():
