@@ -44,8 +44,10 @@ class Source:
         """Parsed when it is first asked for, so that a worker without these tests parses nothing."""
         return ast.parse(read(self))
 
-    def imports(self) -> Iterator[Import]:
-        yield from _imports(self.tree, lazy=False, typing=False)
+    @cached_property
+    def imports(self) -> tuple[Import, ...]:
+        """Every import of the file."""
+        return tuple(_imports(self.tree, lazy=False, typing=False))
 
 
 def _imports(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
@@ -104,7 +106,7 @@ def told(source: Source, faults: list[Import]) -> str:
 
 @each_source(COMPILER)
 def test_the_compiler_imports_a_framework_lazily_or_not_at_all(source: Source) -> None:
-    faults = [each for each in source.imports() if each.module.split(".")[0] in FRAMEWORKS and not each.lazy]
+    faults = [each for each in source.imports if each.module.split(".")[0] in FRAMEWORKS and not each.lazy]
     assert not faults, told(source, faults)
 
 
@@ -112,14 +114,14 @@ def test_the_compiler_imports_a_framework_lazily_or_not_at_all(source: Source) -
 def test_the_core_imports_no_framework_at_all(layer: str) -> None:
     for source in COMPILER:
         if layer_of(source.module) == layer:
-            faults = [each for each in source.imports() if each.module.split(".")[0] in FRAMEWORKS]
+            faults = [each for each in source.imports if each.module.split(".")[0] in FRAMEWORKS]
             assert not faults, told(source, faults)
 
 
 @each_source(COMPILER)
 def test_the_compiler_knows_plug_ins_by_their_entry_points_alone(source: Source) -> None:
     names = {*PLUGIN_NAMES, "backends", "frontends"}
-    faults = [each for each in source.imports() if each.module.split(".")[0] in names]
+    faults = [each for each in source.imports if each.module.split(".")[0] in names]
     assert not faults, told(source, faults)
 
 
@@ -133,7 +135,7 @@ DECLARED: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_te
 def test_plug_ins_import_no_others_but_those_that_they_declare(source: Source) -> None:
     own = source.module.split(".")[0]
     others = PLUGIN_NAMES - {own, *DECLARED.get(own, ())}
-    faults = [each for each in source.imports() if each.module.split(".")[0] in others]
+    faults = [each for each in source.imports if each.module.split(".")[0] in others]
     assert not faults, told(source, faults)
 
 
@@ -168,7 +170,7 @@ def test_a_layer_imports_no_layer_above_it(layer: str) -> None:
     below = {*LAYERS[: LAYERS.index(layer) + 1], *([""] if layer in USERS else [])}
     for source in COMPILER:
         if layer_of(source.module) == layer:
-            ours = [each for each in source.imports() if each.module.split(".")[0] == "flashir"]
+            ours = [each for each in source.imports if each.module.split(".")[0] == "flashir"]
             faults = [each for each in ours if layer_of(each.module) not in below]
             assert not faults, told(source, faults)
 
@@ -178,7 +180,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     modules = {source.module for source in [*COMPILER, *PLUGINS]}
     graph = nx.DiGraph()
     for source in [*COMPILER, *PLUGINS]:
-        for each in source.imports():
+        for each in source.imports:
             inside = [f"{each.module}.{name}" for name in each.names if f"{each.module}.{name}" in modules]
             graph.add_edges_from((source.module, target) for target in inside or [each.module])
     circles = [sorted(each) for each in nx.strongly_connected_components(graph) if len(each) > 1]
@@ -226,7 +228,7 @@ def test_foreign_files_have_one_way_in() -> None:
     assert READERS.keys() - found == set()
     for source in [*COMPILER, *PLUGINS]:
         if READERS.get(source.module, "").startswith("guarded"):
-            assert any(each.module == "flashir.files.foreign" for each in source.imports()), source.module
+            assert any(each.module == "flashir.files.foreign" for each in source.imports), source.module
 
 
 def test_ops_are_given_a_builder_and_make_none() -> None:
@@ -238,7 +240,7 @@ def test_ops_are_given_a_builder_and_make_none() -> None:
 def test_nothing_private_crosses_a_module(source: Source) -> None:
     faults = [
         each
-        for each in source.imports()
+        for each in source.imports
         for part in (*each.names, *each.module.split("."))
         if part.startswith("_") and not part.endswith("__")
         if each.module.split(".")[0] in {"flashir", *PLUGIN_NAMES}

@@ -184,7 +184,7 @@ class Builder:
         named = [name.rstrip("?") for name in record.operands if name.endswith("?")]
         optional = {name: attrs.pop(name) for name in named if name in attrs}
         inputs = list(operands)
-        for name in named[len(inputs) - record.arity()[0] :] if optional else ():
+        for name in named[len(inputs) - record.arity[0] :] if optional else ():
             inputs.append(optional.pop(name, None))
         region = attrs.pop("body", None)
         return self.insert(op, inputs, attrs, region)
@@ -205,18 +205,20 @@ class Builder:
         self._check_values(record.name, inputs, (int, float, np.number, NoneType))
         while inputs and inputs[-1] is None:
             inputs.pop()
-        least, most = record.arity()
+        least, most = record.arity
         if len(inputs) < least or (most is not None and len(inputs) > most):
             expected = (
                 str(least) if most == least else f"{least} to {most}" if most is not None else f"at least {least}"
             )
             raise IRError(f"{record.name} takes {expected} operands ({', '.join(record.operands)}), got {len(inputs)}")
-        if any(value is None for value in (inputs if most is None else inputs[:least])):
+        if None in (inputs if most is None else inputs[:least]):
             raise IRError(
                 f"{record.name} needs all of its operands that are not optional ({', '.join(record.operands)})"
             )
-        dtypes = (v.type.dtype for v in inputs if isinstance(v, Value))
-        like = next((dtype for dtype in dtypes if dtype is not DType.BOOL), DType.F32)
+        values = [v for v in inputs if isinstance(v, Value)]
+        if len(values) == len(inputs):
+            return tuple(values)
+        like = next((v.type.dtype for v in values if v.type.dtype is not DType.BOOL), DType.F32)
         return tuple(self._operand(v, like) for v in inputs)
 
     def _operand(self, operand: Operand, like: DType) -> Value | None:

@@ -6,8 +6,9 @@ An op with `decompose` is composite, one without is primitive. Adding a composit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -57,13 +58,12 @@ class AttrSpec:
 
     def problem(self, name: str, value: Attr) -> str | None:
         """What is wrong with a value, or None."""
-        expected = " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.choice else "")
         if isinstance(value, Auto):
-            return None if self.choice else f"{name} must be {expected}, got auto"
+            return None if self.choice else f"{name} must be {self._expected}, got auto"
         if value is None:
-            return None if self.default is None else f"{name} must be {expected}, got none"
+            return None if self.default is None else f"{name} must be {self._expected}, got none"
         if not _is_one_of(value, self.kind) or value != value:
-            return f"{name} must be {expected}, got {value!r}"
+            return f"{name} must be {self._expected}, got {value!r}"
         if isinstance(value, tuple) and not all(_is_one_of(item, self.items) for item in value):
             return f"{name} must hold {' or '.join(kind.__name__ for kind in self.items)} alone, got {value!r}"
         if isinstance(value, str) and self.pattern and len(value) > LONGEST_NAME:
@@ -78,6 +78,10 @@ class AttrSpec:
         if most is not None and isinstance(value, int) and value > most:
             return f"{name} must be at most {most}, got {value}"
         return None
+
+    @property
+    def _expected(self) -> str:
+        return " or ".join(kind.__name__ for kind in self.kind) + (" or auto" if self.choice else "")
 
 
 def _is_one_of(value: Attr, kinds: tuple[type, ...]) -> bool:
@@ -324,6 +328,7 @@ class OpDef:
             raise SettingError(problems)
         return complete
 
+    @cached_property
     def arity(self) -> tuple[int, int | None]:
         """The least and greatest number of operands; None for no upper bound."""
         least = sum(not name.endswith(("?", "*")) for name in self.operands)
@@ -370,10 +375,10 @@ def opdef(name: str) -> OpDef:
         raise SettingError(f"the name of an op must be a string, got {shown(name)}")
     if name not in OPS:
         EXTENSIONS.load()
-    if name not in OPS:
-        faults = [fault for fault in EXTENSIONS.faults if name in fault.ops]
-        unknown = [] if faults else [f"unknown op {name!r}{suggest(name, OPS)}"]
-        raise SettingError(unknown + list(map(str, faults or EXTENSIONS.faults)))
+        if name not in OPS:
+            faults = [fault for fault in EXTENSIONS.faults if name in fault.ops]
+            unknown = [] if faults else [f"unknown op {name!r}{suggest(name, OPS)}"]
+            raise SettingError(unknown + list(map(str, faults or EXTENSIONS.faults)))
     return OPS[name]
 
 
@@ -386,11 +391,6 @@ def all_ops() -> tuple[OpDef, ...]:
 def same_type(x: TensorType, *_: TensorType, **__: Attr) -> TensorType:
     """The type of the first operand."""
     return x
-
-
-def composites() -> Iterator[OpDef]:
-    """The ops that decompose."""
-    return (op for op in OPS.values() if op.decompose is not None)
 
 
 __all__ = [

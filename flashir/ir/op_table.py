@@ -24,6 +24,11 @@ class OpTable(MutableMapping[str, Record], Generic[Record]):
             self._load()
         return self._records[name]
 
+    def __contains__(self, name: object) -> bool:
+        if name not in self._records:
+            self._load()
+        return name in self._records
+
     def __iter__(self) -> Iterator[str]:
         self._load()
         return iter(self._records)

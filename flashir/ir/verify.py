@@ -66,7 +66,7 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
             yield f"{value.name!r} is not a valid name for a value"
     try:
         record = opdef(node.op)
-        least, most = record.arity()
+        least, most = record.arity
         if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
             raise IRError(f"takes {least} operands or more ({', '.join(record.operands)}), got {len(node.inputs)}")
         if record.complete(node.attrs) != dict(node.attrs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from flashir.ir.parameter_names import parameters
 from flashir.ir.verify import verify
 from flashir.models.parameters import unit
 from flashir.transforms.one_document import OneDocument
+from tests.cover import in_turn
 from tests.decode.support import (
     CHUNK,
     FLASH,
@@ -52,20 +54,19 @@ def error_of_calls(graph: Graph, extend: Graph, most: int, seed: int = 0) -> flo
     return worst(interpret(graph, params, ids)[0], extended(interpreted(extend, params), ids, seed, most))
 
 
+split = cache(lambda name: decoding(model(name), max_len=ROOM))
+whole = cache(lambda name: extending(model(name), max_len=ROOM))
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_steps_give_the_logits_of_the_whole(name: str) -> None:
-    graph = model(name)
-    made = decoding(graph, max_len=ROOM)
     for lengths in STARTS[:2]:
-        assert error(graph, made, lengths) < EXACT, lengths
+        assert error(model(name), split(name), lengths) < EXACT, lengths
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_calls_of_any_number_of_tokens_give_the_logits_of_the_whole(name: str) -> None:
-    graph = model(name)
-    made = extending(graph, max_len=ROOM)
-    for seed, most in enumerate((2, CHUNK + 2, LENGTH)):
-        assert error_of_calls(graph, made.extend, most, seed) < EXACT, most
+@in_turn(name=ZOO, most=(CHUNK + 2, 2, LENGTH))
+def test_calls_of_any_number_of_tokens_give_the_logits_of_the_whole(name: str, most: int) -> None:
+    assert error_of_calls(model(name), whole(name).extend, most, most) < EXACT
 
 
 def test_states_may_have_an_axis_for_heads() -> None:
@@ -81,8 +82,7 @@ def with_one_head(type_: TensorType) -> TensorType:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_the_graphs_are_well_formed_and_have_the_parameters_of_the_model(name: str) -> None:
-    graph = model(name)
-    made, one = decoding(graph, max_len=ROOM), extending(graph, max_len=ROOM)
+    graph, made, one = model(name), split(name), whole(name)
     for each in (*made.graphs, one.extend):
         verify(each)
         assert loads(dumps(each)) == each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -40,9 +41,13 @@ STAYS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def narrow(name: str, settings: dict[str, Any], dtype: str = "float16") -> Graph:
+    return SetDType(dtype).apply(settled(name, **settings))
+
+
+@cache
+def settled(name: str, **settings: Any) -> Graph:
     model = flashir.model(name, size="tiny", **settings)
-    settled = flashir.plan(model, "onnx:cpu", seq_len=64, measured=False).graph
-    return SetDType(dtype).apply(settled)
+    return flashir.plan(model, "onnx:cpu", seq_len=64, measured=False).graph
 
 
 def between_layers(lowering: Lowering, model: Graph) -> set[DType]:

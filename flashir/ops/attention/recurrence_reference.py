@@ -48,9 +48,9 @@ def ref_recurrence(
     if lin_q is None:
         return out
     settings: dict[str, Any] = {"chunk": chunk, "causal": causal, "lin_norm": lin_norm}
-    if documents is None and decay is None:
-        return out + _ref_far(lin_q, lin_k, v, segment_ids, spans, chunk_weights, **settings)
     visible = None if segment_ids is None else _ref_visible(segment_ids, numbers, spans)
+    if documents is None and decay is None:
+        return out + _ref_far(lin_q, lin_k, v, visible, spans, chunk_weights, **settings)
     present = np.ones(v.shape[:1] + v.shape[-2:-1], bool) if documents is None else documents
     settings |= {"visible": visible, "weights": chunk_weights}
     if v.ndim == 3:
@@ -83,7 +83,7 @@ def _ref_far(
     q: Any,
     k: Any,
     v: Any,
-    segment_ids: Any,
+    visible: Any,
     spans: list[slice],
     weights: Any,
     *,
@@ -95,8 +95,7 @@ def _ref_far(
     batch, out = v.shape[0], np.zeros_like(v)
     states = np.array([np.einsum("b...ns,b...ne->b...se", k[..., at, :], v[..., at, :]) for at in spans])
     for g, at in enumerate(spans):
-        seen = np.array([_sees(segment_ids, at, other) for other in spans]).reshape(len(spans), -1)
-        seen = np.broadcast_to(seen, (len(spans), batch)).astype(np.float64).copy()
+        seen = np.ones((len(spans), batch)) if visible is None else visible[:, g].T.astype(np.float64)
         if causal:
             seen[g:] = 0
         if lin_norm == "chunk_mean":
@@ -133,7 +132,10 @@ def ref_fading(decay: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _ref_visible(segment_ids: Any, numbers: Any, spans: list[slice]) -> Any:
-    """Whether the id ranges of the tokens of two chunks overlap, [b, g, h]. A chunk without tokens has no range."""
+    """Whether the id ranges of the tokens of two chunks overlap (Code 7), [b, g, h].
+
+    A chunk of padding alone has no range, and overlaps with none.
+    """
     tokens = np.ones(segment_ids.shape, bool) if numbers is None else numbers > 0
     overlaps = np.zeros((len(tokens), len(spans), len(spans)), bool)
     for row, (ids, real) in enumerate(zip(segment_ids, tokens, strict=True)):
@@ -143,12 +145,3 @@ def _ref_visible(segment_ids: Any, numbers: Any, spans: list[slice]) -> Any:
                 present = own.size and other.size
                 overlaps[row, g, h] = present and own.min() <= other.max() and own.max() >= other.min()
     return overlaps
-
-
-def _sees(segment_ids: Any, at: slice, other: slice) -> Any:
-    """Whether the id ranges of two chunks overlap (Code 7), for each row of the batch."""
-    if segment_ids is None:
-        return np.ones(1)
-    ranges = (segment_ids[:, part] for part in (at, other))
-    (first, last), (start, end) = ((x.min(1), x.max(1)) for x in ranges)
-    return (first <= end) & (last >= start)
