@@ -213,7 +213,7 @@ def test_the_picture_of_the_architecture_is_drawn_from_the_imports() -> None:
     arrows.add_nodes_from(LAYERS)
     for source in COMPILER:
         above = layer_of(source.module)
-        for each in source.imports():
+        for each in source.imports:
             below = layer_of(each.module) if each.module.split(".")[0] == "flashir" else ""
             if above in LAYERS and below not in ("", above):
                 arrows.add_edge(above, below)

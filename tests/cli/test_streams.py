@@ -54,37 +54,48 @@ def closed() -> None:
     return None
 
 
-@posix
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize(
-    ("stdout", "code", "said"),
+OUTCOMES: dict[Callable[[], TextIO | None], tuple[int, str]] = {
+    full: (2, "error: standard output: cannot write: No space left on device\nfree some space\n"),
+    closed: (2, "error: standard output: it is closed\nredirect it to /dev/null to discard the output\n"),
+    left: (141, ""),
+}
+"""The exit status and the message where the standard output is in each of these states."""
+
+each_verb_and_stream = pytest.mark.parametrize(
+    ("verb", "stream"),
     [
-        (full, 2, "error: standard output: cannot write: No space left on device\nfree some space\n"),
-        (closed, 2, "error: standard output: it is closed\nredirect it to /dev/null to discard the output\n"),
-        (left, 141, ""),
+        pytest.param(
+            verb,
+            stream,
+            id=f"{verb}-{stream.__name__}",
+            marks=() if verb in QUICK and place % len(OUTCOMES) == state else pytest.mark.slow,
+        )
+        for place, verb in enumerate((*QUICK, *SLOW))
+        for state, stream in enumerate(OUTCOMES)
     ],
-    ids=["full", "closed", "left"],
 )
-def test_a_result_that_cannot_be_told_is_an_error(
-    lines: Lines, verb: str, stdout: Callable[[], TextIO | None], code: int, said: str
-) -> None:
+
+
+@posix
+@each_verb_and_stream
+def test_a_result_that_cannot_be_told_is_an_error(lines: Lines, verb: str, stream: Callable[[], TextIO | None]) -> None:
+    code, said = OUTCOMES[stream]
     for flags in ([], ["--json"]):
         line = [*lines.line(verb), *(flags if verb not in ("help", "version") else ())]
-        ran = Streams().run(line, stdout=stdout())
+        ran = Streams().run(line, stdout=stream())
         assert ran.code == code, ran.err
         assert clean(ran.err).endswith(said)
         assert not ran.err.replace(said, "").count("error:")
 
 
 @posix
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("stderr", [full, closed, left])
+@each_verb_and_stream
 def test_asides_that_cannot_be_told_change_nothing(
-    lines: Lines, verb: str, stderr: Callable[[], TextIO | None]
+    lines: Lines, verb: str, stream: Callable[[], TextIO | None]
 ) -> None:
-    ran = Streams().run(lines.line(verb), stderr=stderr())
+    ran = Streams().run(lines.line(verb), stderr=stream())
     assert (ran.code, bool(ran.out)) == (0, True)
-    assert Streams().run(["plan", "no-such-model"], stderr=stderr()).code == 2
+    assert Streams().run(["plan", "no-such-model"], stderr=stream()).code == 2
 
 
 @pytest.mark.parametrize("verb", VERBS)

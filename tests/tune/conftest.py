@@ -21,18 +21,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
+KNOWN: list[tuple[object, Candidate]] = []
+"""What a prediction depends on, and the candidate."""
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _predictions() -> Iterator[None]:
     """The tests of this folder plan the same few models again and again, and look at what follows."""
-    known: list[tuple[Predictor, Graph, Settings, Candidate]] = []
     predict = Predictor.predict
 
     def remembered(self: Predictor, graph: Graph, settings: Settings) -> Candidate:
-        earlier = (row[-1] for row in known if row[:-1] == (self, graph, settings))
-        candidate = next(earlier, None)
+        key = (self.target, self.workload, self.portable, settings, graph)
+        candidate = next((earlier for known, earlier in KNOWN if known == key), None)
         if candidate is None:
             candidate = predict(self, graph, settings)
-            known.append((self, graph, settings, candidate))
+            KNOWN.append((key, candidate))
         return candidate
 
     with pytest.MonkeyPatch.context() as patch:
