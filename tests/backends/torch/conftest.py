@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import numpy as np
+import pytest
+
 needs = {
     "torch": ["test_*.py"],
     "triton": [
@@ -26,3 +29,18 @@ if find_spec("torch") and find_spec("triton"):
     from flashir_torch.experiments.interpreter import round_as_gpus_do
 
     round_as_gpus_do()
+
+
+@pytest.fixture
+def shuffled_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every launch runs its programs in another order."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    random, in_turn, order = np.random.default_rng(0), interpreter_builder.set_grid_idx, list[int]()
+
+    def shuffled(x: int, y: int, z: int) -> None:
+        if x == 0:
+            order[:] = random.permutation(interpreter_builder.grid_dim[0])
+        in_turn(int(order[x]), y, z)
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", shuffled)

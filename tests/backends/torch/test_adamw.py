@@ -37,6 +37,17 @@ def test_gradients_may_lie_anywhere() -> None:
     assert all(torch.equal(x, y) for x, y in zip(moved, others, strict=True))
 
 
+@pytest.mark.usefixtures("shuffled_programs")
+def test_steps_are_equal_in_every_order_of_programs() -> None:
+    """Bit for bit, with their norms."""
+    runs = []
+    for _ in range(3):
+        moved = drawn(SHAPES, 0)
+        norm = new_update(moved, CLIPPED)(drawn(SHAPES, 1), torch.tensor(RATE))
+        runs.append([*moved, norm])
+    assert all(torch.equal(x, y) for run in runs[1:] for x, y in zip(runs[0], run, strict=True))
+
+
 def test_a_gradient_of_zeros_moves_by_decay_alone() -> None:
     moved = drawn(SHAPES, 0)
     assert new_update(moved, CLIPPED)([torch.zeros_like(x) for x in moved], torch.tensor(RATE)) == 0

@@ -41,7 +41,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     together=1,
     length=(2 * CHUNK, 2 * CHUNK - 14, CHUNK + 3, 1),
     dtype=(torch.float32, torch.bfloat16),
-    batch=(1, 2),
+    batch=(1, 3),
     lin_norm=("none", "chunk", "chunk_mean"),
 )
 def test_it_computes_what_its_parts_do(length: int, dtype: torch.dtype, batch: int, lin_norm: str) -> None:
@@ -64,7 +64,9 @@ def test_closed_gates_have_gradients(u: float) -> None:
 
 
 @pytest.mark.slow
-def test_gradients_are_the_same_on_every_run() -> None:
+@pytest.mark.usefixtures("shuffled_programs")
+def test_gradients_are_equal_in_every_order_of_programs() -> None:
+    """Bit for bit."""
     assert repeats(core(2, CHUNK + 3), torch.bfloat16, "cpu")
 
 

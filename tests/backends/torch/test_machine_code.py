@@ -14,7 +14,7 @@ from tests.backends.torch.support import compiling
 KERNELS = {"states", "attend", "score_gradients", "key_gradients"}
 UPDATE = {"addresses", "norm_parts", "norms", "adamw"}
 LAYER = {"states", "heads", "squares", "attend", "gate_back", "attend_back", "rows_back", "heads_back"}
-SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 120: 99 << 10}  # bytes that a program may have
+SHARED = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}  # bytes that a program may have
 MOST_SPILLED = 64  # bytes of a thread
 TRAFFIC = 2.9e9  # bytes that a layer moves forward and backward
 SAVED = 530e6

@@ -87,7 +87,8 @@ def test_the_core_of_a_layer_in_two_passes(batch: int, length: int, lin_norm: st
 
 
 @pytest.mark.slow
-def test_the_same_on_every_run() -> None:
+@pytest.mark.usefixtures("shuffled_programs")
+def test_the_same_in_every_order_of_programs() -> None:
     assert repeats(Core(1, LENGTHS[0], CHUNK, 16, WIDTH), torch.bfloat16, "cpu")
 
 
