@@ -1,6 +1,6 @@
 """Hooks of MkDocs: the pages that are made from the README, the records of ops, the command line and the types.
 
-MkDocs calls `on_files` and `on_page_markdown`. No text that stands elsewhere is written here again.
+MkDocs calls the functions `on_...`. No text that stands elsewhere is written here again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING
 
 LINK = re.compile(r"(?<!\!)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 MARKUP = re.compile(r"([\\*_{}\[\]<>#|])")
+ICON = re.compile('<svg xmlns(?==.http://www.w3.org/2000/svg. viewBox=.0 0 24 24.)')
 CODE = re.compile(r"(```.*?```|`(?:[^`\n]|\n(?!\n))+`)", re.DOTALL)
 
 
@@ -70,6 +71,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     prose = CODE.split(markdown)
     return "".join(part if number % 2 else LINK.sub(led, part) for number, part in enumerate(prose))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name what the theme leaves without a name."""
+    return named(output)
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """Likewise in pages of the theme's own."""
+    return named(output_content)
+
+
+def named(output: str) -> str:
+    """HTML in which keyboards and screen readers open the menu and the search, and skip icons, which are decoration."""
+    for toggle, name in (("drawer", "Menu"), ("search", "Search")):
+        label = f'<label class="md-header__button md-icon" for="__{toggle}"'
+        output = output.replace(label, f'{label} role="button" tabindex="0" aria-label="{name}"')
+    return ICON.sub('<svg aria-hidden="true" xmlns', output)
 
 
 def unfolded(entry: Any, files: Files) -> Any:
