@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,29 @@ def test_labels_and_training_are_told(tmp_path: Path) -> None:
     config, card = json.loads((tmp_path / "config.json").read_text()), (tmp_path / "README.md").read_text()
     assert "AutoModelForTokenClassification" in config["auto_map"] and "- data: emma.txt" in card
     assert "pipeline_tag: token-classification" in card and "noun, verb" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "edited", "said"),
+    [
+        ("vocab_size", 9, "vocab_size is 9, ir has a vocabulary of"),
+        ("ir", lambda ir: ir.replace("times = 2", "times = 3"), "differ in .*layers.2"),
+        ("ir", lambda ir: ir.replace("times = 2", "times = 1"), "differ in .*layers.1"),
+        ("ir", lambda ir: ir.replace("chunk = ", "chunk = 1"), "ignore_mismatched_sizes"),
+        ("ir", lambda _: "hello", "unexpected 'hello'"),
+        ("max_len", "x", "max_len must be a whole number"),
+    ],
+)
+def test_a_config_that_was_edited_is_refused(
+    flash: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, edited: Any, said: str
+) -> None:
+    folder = Path(copytree(flash, tmp_path / "edited"))
+    config = json.loads((folder / "config.json").read_text())
+    config[name] = edited(config[name]) if callable(edited) else edited
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Exception, match=said):
+        generated(loaded(folder, monkeypatch), [1], 1)
 
 
 def test_what_is_refused_writes_nothing(flash: Path, tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import flashir
+from flashir.errors import ArtefactError
+from flashir.reference.inputs import vocabulary
 from flashir_torch.nn.extend import Extend
+
+WRONG = "was config.json edited? `flashir export --for hub` writes the folder again"
 
 
 class FlashirConfig(PretrainedConfig):
@@ -42,9 +46,20 @@ class FlashirForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config):
         super().__init__(config)
-        self.weights = flashir.torch_module(flashir.loads(config.ir))
+        model = flashir.loads(config.ir)
+        if (size := vocabulary(model, model.inputs[0])) != config.vocab_size:
+            raise ArtefactError(f"vocab_size is {config.vocab_size}, ir has a vocabulary of {size}", hint=WRONG)
+        self.weights = flashir.torch_module(model)
         self.__dict__["made"] = (None, None)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info=False, **kwargs):
+        """The model of a folder, whose parameters are those of its ir: others would be random."""
+        model, loaded = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if wrong := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]}):
+            raise ArtefactError(f"ir and model.safetensors differ in {', '.join(wrong)}", hint=WRONG)
+        return (model, loaded) if output_loading_info else model
 
     def _init_weights(self, module): ...
 
