@@ -67,7 +67,8 @@ class TorchTrainer:
         self._place = placement(device)
         graph = trained_graph(graph)
         self._module = module(graph, params).train().to(self._place.device)
-        self._fuses = fuses(device) and self._place.processes.count == 1
+        is_wide = any(parameter.dtype == torch.float64 for parameter in self._module.parameters())
+        self._fuses = fuses(device) and self._place.processes.count == 1 and not is_wide
         if self._fuses:
             fuse(self._module, whole_layers=remat)
         loss = torch.compile(summed_loss) if self._fuses else summed_loss

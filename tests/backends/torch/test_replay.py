@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import flashir
 from flashir.backends.lowering import Lowering
 from flashir.backends.training import AdamW, Batch
-from flashir.ir import Graph
+from flashir.ir import Builder, DType, Graph
 from flashir_torch import training
 from flashir_torch.replay import MOST, WARM_UP, Replay, Work
 from flashir_torch.training import TorchTrainer
@@ -239,6 +239,19 @@ def test_what_a_trainer_knows_while_it_replays_goes_on_elsewhere(monkeypatch: py
         again, wanted = replaying.step([batch], 1e-2), plain.step([batch], 1e-2)
         assert np.allclose(again.loss, wanted.loss, rtol=1e-5)
         assert np.allclose(again.gradient_norm, wanted.gradient_norm, rtol=1e-4)
+
+
+def test_weights_in_float64_stay_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of AdamW read float32."""
+    monkeypatch.setattr(training, "fuses", lambda device: True)
+    monkeypatch.setattr(training, "fuse", pytest.fail)
+    b = Builder("wide")
+    ids_in = b.input("ids", "i64[B, T]")
+    table = b.param(name="table", shape=(5, 4), dtype=DType.F64)
+    graph = b.finish(b.matmul(b.gather(table, ids_in), b.param(name="w", shape=(4, 5), dtype=DType.F64)))
+    ids = np.zeros((2, 3), np.int64)
+    trainer = TorchTrainer(Lowering.of("torch:cpu").run(graph), flashir.init(graph), "cpu", AdamW(clip=0.1))
+    assert np.isfinite(trainer.step([Batch((ids,), ids)], 1e-2).loss)
 
 
 def test_a_trainer_that_is_dropped_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
