@@ -28,6 +28,8 @@ IMPORTERS = "flashir.importers"
 TARGETS = "flashir.targets"
 """Paths of folders with target records `BACKEND-DEVICE.toml`: `mine = "my_package:TARGETS"`."""
 
+MEND = "mend the plug-in, or uninstall it"
+
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
@@ -54,12 +56,12 @@ def load(group: str, name: str) -> object:
         raise TargetError(f"there is no plug-in {name!r} in {group}{suggest(name, entries)}")
     try:
         loaded: object = entries[name].load()
-    except ImportError as error:
-        raise TargetError(
-            f"the plug-in {name!r} does not load: {error}", hint=f"pip install 'flashir[{name}]'"
-        ) from error
     except Exception as error:
-        raise TargetError(f"the plug-in {name!r} does not load: {reason(error)}") from error
+        is_extra = isinstance(error, ImportError) and entries[name] not in _foreign()
+        raise TargetError(
+            f"the plug-in {name!r} does not load: {error if is_extra else reason(error)}",
+            hint=f"pip install 'flashir[{name}]'" if is_extra else MEND,
+        ) from error
     return loaded
 
 

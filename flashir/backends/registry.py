@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from flashir.backends.frontend import Frontend
 from flashir.backends.protocols import Backend, PerDevice
 from flashir.errors import TargetError
-from flashir.plugins import BACKENDS, FRONTENDS, load, plugins
+from flashir.plugins import BACKENDS, FRONTENDS, MEND, load, plugins, reason
 
 Plugin = TypeVar("Plugin", Backend, Frontend)
 
@@ -48,9 +48,25 @@ def having(protocol: Any) -> tuple[str, ...]:
 
 
 @cache
+def frontend(name: str) -> Frontend:
+    """The frontend of that name. Raises TargetError if it is unknown, duplicated or does not load."""
+    return _start(FRONTENDS, name, Frontend)  # type: ignore[type-abstract]  # a protocol as a type argument
+
+
 def frontends() -> tuple[Frontend, ...]:
-    """Every installed frontend. Raises TargetError if one does not load."""
-    return tuple(_start(FRONTENDS, name, Frontend) for name in plugins(FRONTENDS))  # type: ignore[type-abstract]
+    """Every frontend that loads. `broken_frontends` has the others."""
+    return tuple(frontend(name) for name in sorted(plugins(FRONTENDS).keys() - broken_frontends().keys()))
+
+
+def broken_frontends() -> dict[str, TargetError]:
+    """The errors of the frontends that do not load, by name."""
+    errors = {}
+    for name in plugins(FRONTENDS):
+        try:
+            frontend(name)
+        except TargetError as error:
+            errors[name] = error
+    return errors
 
 
 def _start(group: str, name: str, protocol: type[Plugin]) -> Plugin:
@@ -58,7 +74,7 @@ def _start(group: str, name: str, protocol: type[Plugin]) -> Plugin:
     try:
         plugin = kind() if callable(kind) else kind
     except Exception as error:
-        raise TargetError(f"the plug-in {name!r} does not start: {type(error).__name__}: {error}") from error
+        raise TargetError(f"the plug-in {name!r} does not start: {reason(error)}", hint=MEND) from error
     if not isinstance(plugin, protocol):
-        raise TargetError(f"the plug-in {plugins(group)[name].value} is not a {protocol.__name__}")
+        raise TargetError(f"the plug-in {plugins(group)[name].value} is not a {protocol.__name__}", hint=MEND)
     return plugin

@@ -217,8 +217,9 @@ def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
     """The systems by name. Settings apply to the built-in models, if there are any."""
     from flashir.cli import source
     from flashir.errors import gathered
+    from flashir.models.load import model_names
 
-    zoo = source.zoo_names()
+    zoo = model_names()
     words = dict.fromkeys(asked["systems"])
     only_files = not any(word in zoo for word in words)
     if not only_files:

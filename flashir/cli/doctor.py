@@ -135,18 +135,21 @@ def _backends() -> Iterator[Finding]:
 
 
 def examine_plugins() -> Iterator[Finding]:
-    """Yield the findings on plug-ins with ops or target records."""
+    """Yield the findings on plug-ins with ops, models or target records."""
+    from flashir.backends.registry import broken_frontends
     from flashir.errors import TargetError
     from flashir.ir.op import EXTENSIONS
     from flashir.machine.targets import records_of
-    from flashir.plugins import TARGETS, plugins
+    from flashir.plugins import MEND, TARGETS, plugins
 
     EXTENSIONS.load()
     for name, ops in EXTENSIONS.added.items():
         if ops:
             yield Finding(f"ops of {name}", State.OK, ", ".join(ops))
     for fault in EXTENSIONS.faults:
-        yield Finding(f"ops of {fault.plugin}", State.BROKEN, str(fault), "mend the plug-in, or uninstall it")
+        yield Finding(f"ops of {fault.plugin}", State.BROKEN, str(fault), MEND)
+    for name, error in broken_frontends().items():
+        yield Finding(f"models of {name}", State.BROKEN, "; ".join(error.problems), error.hint)
     for name in plugins(TARGETS):
         try:
             records = sorted(path.stem for path in records_of(name).glob("*.toml"))

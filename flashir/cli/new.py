@@ -52,9 +52,10 @@ def new(
     from flashir.files.atomic import atomic_write
     from flashir.ir import dumps
     from flashir.ir.parameter_count import parameter_count
+    from flashir.models.load import model_names
     from flashir.planning.plan import by_hand, plan
 
-    if model not in source.zoo_names() and (Path(model).exists() or Path(model).suffix):
+    if model not in model_names() and (Path(model).exists() or Path(model).suffix):
         raise InputError("this is not a name of the zoo", where=model, hint="`flashir show` prints a model from a file")
     if out is not None and init is not None:
         raise SettingError("give -o for the text or --init for a checkpoint, not both")

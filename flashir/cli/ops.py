@@ -72,7 +72,7 @@ def group_of(record: OpDef) -> str:
     from flashir.ir.op import EXTENSIONS
 
     added = (plugin for plugin, names in EXTENSIONS.added.items() if record.name in names)
-    rules = (record.infer, record.ref, record.cost, record.decompose)
+    rules = (record.decompose, record.ref, record.infer, record.cost)  # its own come first, the others may be shared
     folders = (rule.__module__.split(".")[2] for rule in rules if _is_ours(rule))
     return next(added, None) or next(folders, "other")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashir.errors import InputError, SettingError, TargetError, suggest
+from flashir.errors import InputError, SettingError, TargetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,14 +176,14 @@ def _find(
 ) -> Source:
     """The model with all its results."""
     own_settings = read_settings(settings or (), size, task)
-    if word in (names := zoo_names()):
-        from flashir.models.load import model
+    from flashir.models.load import model, model_names, unknown
 
+    if word in model_names():
         return Source(word, "zoo", model(word, **own_settings))
     path = Path(word)
     if not (path.exists() or path.suffix or "/" in word or "\\" in word):
         kinds = f"{KINDS}, or what `flashir export` wrote" if exports else KINDS
-        raise SettingError(f"unknown model {word!r}{suggest(word, names)}", hint=kinds)
+        raise SettingError(unknown(word), hint=kinds)
     if own_settings:
         raise SettingError(
             f"{', '.join(own_settings)} cannot be set: {word} is not a name of the zoo, so its settings are fixed",
@@ -197,13 +197,6 @@ def random_seed(metadata: Mapping[str, str]) -> int | None:
     from flashir.exporting.export import SEED
 
     return int(text) if (text := metadata.get(SEED, "")).isdigit() else None
-
-
-def zoo_names() -> list[str]:
-    """The names of all models of all frontends."""
-    from flashir.backends.registry import frontends
-
-    return [name for frontend in frontends() for name in frontend.models()]
 
 
 def read_settings(pairs: Iterable[str], size: str | None = None, task: str | None = None) -> dict[str, Any]:

@@ -40,6 +40,7 @@ SCHEMA = 1
 @dataclass(frozen=True)
 class _Manifest:
     sha256: dict[str, str]
+    schema: int
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,9 @@ def _damage(folder: Path) -> list[tuple[str, str]]:
         manifest = parse_json(text, path, ArtefactError, _Manifest)
     except ArtefactError as error:
         return [(MANIFEST, f"is damaged: {error.problems[0]}")]
+    if manifest.schema != SCHEMA:
+        wanted = f"this version of flashir reads schema {SCHEMA}: use the version of flashir that wrote it"
+        return [(MANIFEST, f"has schema {manifest.schema}, {wanted}")]
     digests = manifest.sha256
     if missing := [name for name in (MODEL, PARAMS) if name not in digests]:
         return [(MANIFEST, f"is damaged: it has no digest of {' and '.join(missing)}")]

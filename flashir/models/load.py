@@ -8,7 +8,7 @@ from typing import Any
 
 from flashir.arguments import shown, typed
 from flashir.backends.frontend import Described
-from flashir.backends.registry import frontends
+from flashir.backends.registry import broken_frontends, frontends
 from flashir.errors import InputError, SettingError, suggest
 from flashir.files.foreign import read_text
 from flashir.files.kinds import given_as_model
@@ -38,8 +38,18 @@ def model(name: str, **settings: Any) -> Graph:
     for frontend in frontends():
         if name in frontend.models():
             return frontend.build(name, own)
-    known = [known_name for frontend in frontends() for known_name in frontend.models()]
-    raise SettingError(f"unknown model {name!r}{suggest(name, known)}")
+    raise SettingError(unknown(name))
+
+
+def model_names() -> list[str]:
+    """The names of the models of every frontend that loads."""
+    return [name for frontend in frontends() for name in frontend.models()]
+
+
+def unknown(name: str) -> list[str]:
+    """The problems of a name that no model has: the name, and each frontend that does not load."""
+    broken = [problem for error in broken_frontends().values() for problem in error.problems]
+    return [f"unknown model {name!r}{suggest(name, model_names())}", *broken]
 
 
 def accepted(name: str, settings: Mapping[str, Attr]) -> dict[str, Attr]:

@@ -77,7 +77,7 @@ def descend(claims: Claims, target: str) -> Rule:
         if still_open:
             raise TargetError(
                 f"{' and '.join(still_open)} of {node.op} must be chosen before it can be lowered",
-                hint="run choose-chunk, choose-tile and choose-cumsum, or set them",
+                hint=f"run {' and '.join(f'choose-{name}' for name in still_open)}, or set {' and '.join(still_open)}",
             )
         results: Sequence[Value] | Value = record.decompose(b, *node.inputs, **node.attrs, **own_parameters(b, node))
         return results

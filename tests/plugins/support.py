@@ -48,6 +48,6 @@ def forget() -> None:
     """Make whatever is known of plug-ins be looked up anew."""
     plugins.plugins.cache_clear()
     registry.backend.cache_clear()
-    registry.frontends.cache_clear()
+    registry.frontend.cache_clear()
     importer.cache_clear()
     catalogue.record_files.cache_clear()

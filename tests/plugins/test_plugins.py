@@ -220,6 +220,17 @@ def test_a_backend_that_raises_is_named_wherever_it_is_used(install: Install, me
         used()
 
 
+@pytest.mark.parametrize("text", ["import nothing_of_the_name", "raise RuntimeError('broken')", "class Faulty: pass"])
+def test_a_frontend_that_does_not_load_leaves_the_models_of_the_others(install: Install, text: str) -> None:
+    install("faulty", text, frontends="faulty:Faulty")
+    assert flashir.model("flash", size="tiny").name == "flash"
+    with pytest.raises(SettingError, match="unknown model 'flush'; did you mean 'flash'") as caught:
+        flashir.model("flush")
+    assert "faulty" in str(caught.value) and "pip install" not in str(caught.value)
+    (found,) = (finding for finding in examine_plugins() if finding.part == "models of faulty")
+    assert found.state is State.BROKEN
+
+
 def test_models_and_ops_that_raise_are_named(install: Install) -> None:
     install("faulty", ZOO, frontends="faulty:Faulty")
     with pytest.raises(TargetError, match=r"the plug-in 'faulty' \(faulty:Faulty\) failed: KeyError: 'nothing'"):

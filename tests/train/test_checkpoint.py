@@ -70,6 +70,13 @@ def flip(path: Path, content: bytes, place: int) -> None:
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
+def test_a_checkpoint_of_another_version_is_refused_with_what_reads_it(saved: Path) -> None:
+    manifest = saved / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(ArtefactError, match=r"manifest.json has schema 99, .* version of flashir that wrote it"):
+        load_checkpoint(saved)
+
+
 def test_every_missing_file_is_named_at_once(saved: Path) -> None:
     (saved / OPTIMIZER).unlink()
     (saved / TOKENIZER).unlink()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import flashir
-from flashir.backends.registry import frontends
+from flashir.models.load import model_names
 
 TASKS = ("lm", "mlm")
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", default=["onnx:cpu"])
     options = parser.parse_args(arguments)
-    names = [name for frontend in frontends() for name in frontend.models()]
+    names = model_names()
     differ = 0
     for target in options.targets:
         equal = [(name, task, comes_back(name, task, target)) for name in names for task in TASKS]

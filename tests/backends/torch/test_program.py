@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import flashir
-from flashir.backends.registry import frontends
 from flashir.errors import FlashirError, TargetError
 from flashir.ir import Graph
 from flashir.ir.examples import sample_graph
 from flashir.ir.types import DType
+from flashir.models.load import model_names
 from flashir.models.parameters import unit
 from flashir.ops import OPS
 from flashir_torch import TorchBackend
@@ -44,7 +44,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 def zoo() -> Iterator[tuple[str, Graph]]:
     """Every model with settings that change what it is made of: of each, every value that it may have."""
     seen = set()
-    for name in (name for frontend in frontends() for name in frontend.models()):
+    for name in model_names():
         for settings in chain(SETTINGS, _choices(name)):
             try:
                 model = flashir.model(name, **{**SMALL, **settings})
