@@ -29,6 +29,9 @@ KEY = "flashir"
 LARGEST = 2**28
 """Most bytes of a model.xml."""
 
+SCALES, INT8 = "/scales", "/int8"
+"""What follows the name of a quantised weight in the names of its constants."""
+
 _SEAL = re.compile(rb"\n<!-- flashir\.sha256=([0-9a-f]{64}) -->\n\Z")
 
 
@@ -78,6 +81,20 @@ def read(path: Path) -> tuple[Model, dict[str, str]]:
     except RuntimeError as error:
         raise ArtefactError(f"OpenVINO does not read it: {reason(error)}", where=str(path)) from error
     return model, parse_json(text, path, ArtefactError, dict[str, str], problem="its metadata are damaged", hint="")
+
+
+def constants(model: Model) -> tuple[dict[str, Any], dict[str, int]]:
+    """The constants of a model by name, and the axis of the scales of each that is quantised with a scale a column."""
+    arrays, axes = {}, {}
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            name = node.get_friendly_name()
+            arrays[name] = node.data
+            if name.endswith(SCALES):
+                (reader,) = node.output(0).get_target_inputs()  # a Reshape to [1, n] or [n, 1]
+                shape = tuple(reader.get_node().get_output_shape(0))
+                axes[name.removesuffix(SCALES) + INT8] = shape.index(max(shape))
+    return arrays, axes
 
 
 def _digest(content: bytes, data: Path) -> str:

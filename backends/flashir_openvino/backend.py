@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flashir.backends.protocols import Params, Run, StepFn, Written
+from flashir.errors import SettingError, either
 from flashir.ir import DType, Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
 from flashir.version import __version__
@@ -18,18 +19,26 @@ from flashir_openvino.runtime import device_names, installed
 if TYPE_CHECKING:
     from openvino import Model
 
+NARROW = ("int8", "float16")
+"""The types of quantised weights."""
+
 EMITTING = OnnxBackend().portable()
 """What emits graphs for OpenVINO. See docs/decisions/072."""
 
 
 @dataclass(frozen=True)
 class OpenVinoBackend:
-    """Models of OpenVINO, read from portable ONNX."""
+    """Models of OpenVINO, read from portable ONNX.
+
+    Args:
+        weights: the type of quantised weights, such as `int8`; None for the compute dtype.
+    """
 
     name: ClassVar[str] = "openvino"
     extra: ClassVar[str] = "openvino"
     records: ClassVar[Path] = Path(__file__).parent / "targets"
     main_file: ClassVar[str] = "model.xml"
+    weights: str | None = None
 
     def versions(self) -> dict[str, str]:
         """The version of openvino. Raises TargetError if it is missing or too old."""
@@ -51,6 +60,12 @@ class OpenVinoBackend:
 
         for dtype in dtypes:
             hint(dtype, device)
+
+    def quantised(self, kind: str) -> OpenVinoBackend:
+        """This backend with weights in int8, with a scale a column, or in float16 in its artefacts. See Quantising."""
+        if kind not in NARROW:
+            raise SettingError(f"the weights of OpenVINO models are quantised to {either(NARROW)}, got {kind!r}")
+        return replace(self, weights=kind)
 
     def passes(self) -> tuple[Pass, ...]:
         """OpenVINO adds up narrow products in float32, so sums by a mask need no wider type."""
@@ -89,11 +104,13 @@ class OpenVinoBackend:
     ) -> Written:
         """Write `out/model.xml` and `out/model.bin`, which OpenVINO reads without flashir. See Exporter."""
         installed()
+        from flashir.backends.narrow_weights import WEIGHTS
         from flashir_onnx.emit import result_names
         from flashir_openvino.artefact import MODEL, write
         from flashir_openvino.reading import read
 
-        about = {**metadata, MODEL: dumps(model), "flashir.version": __version__}
+        narrow = {} if self.weights is None else {WEIGHTS: self.weights}
+        about = {**metadata, **narrow, MODEL: dumps(model), "flashir.version": __version__}
 
         def examine(path: Path) -> tuple[str, ...]:
             graph, stored = self._read(path)
@@ -102,7 +119,7 @@ class OpenVinoBackend:
                 check(self._session(graph, stored, "cpu"))
             return lines
 
-        return write(read(graph, params, result_names(model)), about, out, examine)
+        return write(read(graph, params, result_names(model), self.weights), about, out, examine)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """`model.xml` and `model.bin`. See Exporter."""
@@ -123,11 +140,11 @@ class OpenVinoBackend:
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model from the metadata of model.xml, and its parameters from the constants. See Exporter."""
         from flashir_onnx.stored import recovered
+        from flashir_openvino.artefact import constants
 
         model, stored = self._read(_main_file(path))
-        constants = (node for node in stored.get_ops() if node.get_type_name() == "Constant")
-        arrays = {node.get_friendly_name(): node.data for node in constants}
-        return model, recovered(model, arrays, str(path))
+        arrays, axes = constants(stored)
+        return model, recovered(model, arrays, str(path), axes)
 
     def _read(self, path: Path) -> tuple[Graph, Model]:
         from flashir_openvino.artefact import MODEL, read

@@ -20,6 +20,7 @@ from flashir.transforms.pipeline import Pipeline
 from flashir_onnx import OnnxBackend
 from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import Form
+from flashir_onnx.quantise import quantiser
 from flashir_openvino.emitters import EMITTERS, claims, is_fused
 from flashir_openvino.precision import compute_type, marked, widened
 from flashir_openvino.runtime import core, reason, serialised
@@ -36,19 +37,25 @@ PARTS = Pipeline(
 """Decomposes what is claimed only because OpenVINO fuses it."""
 
 
-def read(graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence[str] = ()) -> Model:
+def read(
+    graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence[str] = (), weights: str | None = None
+) -> Model:
     """The model of a lowered graph. The arrays of its weights must not change while it is in use.
 
     Args:
         graph: the graph, lowered for OpenVINO.
         params: parameters by full name.
         results: the names of several results; empty for the default names.
+        weights: the type of quantised weights; None for those of the graph.
 
     Raises:
         TargetError: OpenVINO does not read the model.
         ParameterError: a parameter does not fit its dtype.
+        SettingError: there is no weight to quantise.
     """
     emitted = emit(widened(PARTS.run(graph)), params, results, form=FORM, own=EMITTERS)
+    if weights is not None:
+        emitted = quantiser(weights, runtime_ops=False)(emitted)
     try:
         model = core().read_model(_with_inputs_for_weights(emitted).SerializeToString())
         if compute_type(graph) is not DType.F32:
@@ -92,14 +99,17 @@ def _with_inputs_for_weights(emitted: Emitted) -> ModelProto:
 
 
 def _place_weights(model: Model, emitted: Emitted) -> None:
-    """Replace the inputs for weights by constants that share the memory of the arrays."""
+    """Replace the inputs for weights by constants that share the memory of the arrays, of read-only ones a copy."""
     from openvino import op
 
     large = set(emitted.weights.large())
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()
         if name in large:
-            constant = op.Constant(np.ascontiguousarray(emitted.weights.array(name)), shared_memory=True)
+            array = np.require(
+                emitted.weights.array(name), requirements=["C", "W"]
+            )  # OpenVINO shares no read-only memory
+            constant = op.Constant(array, shared_memory=True)
             constant.set_friendly_name(name)
             for reader in parameter.output(0).get_target_inputs():
                 reader.replace_source_output(constant.output(0))
