@@ -18,6 +18,7 @@ try {
   await page.locator("#generate:enabled").or(page.locator("#problem:visible")).waitFor();
   const seen = async () => ({
     ids: await page.evaluate(() => document.getElementById("made").ids ?? []),
+    busy: await page.evaluate(() => document.querySelector("section").ariaBusy),
     ...Object.fromEntries(await Promise.all(["given", "made", "status", "pace", "problem"]
       .map(async (name) => [name, await page.locator(`#${name}`).textContent()]))),
   });
@@ -26,7 +27,8 @@ try {
     for (const [name, value] of Object.entries(fields)) await page.locator(`[name=${name}]`).fill(String(value));
     await page.locator("#prompt").press(press);
     if (stopAfter) {
-      await page.waitForFunction((count) => document.getElementById("made").ids?.length >= count, stopAfter);
+      await page.waitForFunction((count) => document.getElementById("made").ids?.length >= count
+        && document.querySelector("section").ariaBusy === "true", stopAfter);
       await page.keyboard.press("Escape");
     }
     await page.locator("#generate:visible").waitFor();

@@ -129,6 +129,7 @@ def test_it_stops_and_goes_on(flash: Path, server: tuple[Path, str]) -> None:
     stopped, empty, again = drive(
         f"{server[1]}/flash/", {**ask, "tokens": 10**6, "stop_after": 20}, {"prompt": ""}, {**ask, "tokens": 20}
     )
+    assert {shown["busy"] for shown in (stopped, empty, again)} == {"false"}  # and true while it writes, see drive.mjs
     assert stopped["status"] == "stopped" and 20 <= len(stopped["ids"]) < 10**5
     assert empty["problem"] == "the prompt is empty; give it one token at least"
     assert again["ids"] == stopped["ids"][:20] and again["status"] == "done" and again["problem"] == ""

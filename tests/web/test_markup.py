@@ -89,6 +89,12 @@ def test_a_page_names_what_it_has(tmp_path: Path, written: Callable[[Path], str]
     assert unnamed(page) == []
 
 
+def test_a_screen_reader_is_told_text_that_is_written_states_and_problems(tmp_path: Path) -> None:
+    page = Markup(of_export(tmp_path))
+    assert [attrs.get("aria-live") for _, attrs, _, _ in page.named("section")] == ["polite"]
+    assert {"status", "alert"} <= {attrs.get("role") for _, attrs, _, _ in page.elements}
+
+
 def test_a_control_without_a_name_is_found() -> None:
     page = Markup('<label for="a">A</label><input id="a"><input id="b"><button></button><img src="x">')
     assert [name.split()[0] for name in unnamed(page)] == ["input", "button", "img"]

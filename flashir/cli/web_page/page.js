@@ -74,6 +74,7 @@
   const busy = (is) => {
     const [shown, hidden] = is ? [stop, generate] : [generate, stop], focused = document.activeElement === hidden;
     document.body.classList.toggle("busy", is);
+    section.ariaBusy = is;  // a screen reader reads the text once it is whole, and not token by token
     shown.hidden = false;
     hidden.hidden = true;
     if (focused) shown.focus();
