@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from flashir import interpret
+from flashir import dumps, interpret
 from flashir.backends.lowering import Lowering
 from flashir.cost.node_cost import graph_cost
 from flashir.ir import Builder, DType, Graph, TensorType, parse_type
 from flashir.ir.parameter_names import parameters
 from flashir.ops import Cost
+from flashir.planning.candidates import Candidate
+from flashir.planning.predict import Predictor
+from flashir.transforms.settle_choices import Settings
 
 Array = npt.NDArray[Any]
 TIGHT = 1e-9
@@ -79,3 +84,23 @@ def cost_of(graph: Graph, sizes: Mapping[str, int] | None = None) -> Cost:
 def typed(text: str) -> TensorType:
     """A type from its text."""
     return parse_type(text)
+
+
+KNOWN: dict[tuple[str, ...], Candidate] = {}
+"""Candidates by all that a prediction depends on."""
+
+
+@contextmanager
+def predictions_made_once() -> Iterator[None]:
+    """Lower and price each candidate once for all tests that plan the same small models."""
+    predict = Predictor.predict
+
+    def remembered(predictor: Predictor, graph: Graph, settings: Settings) -> Candidate:
+        key = (*map(repr, (predictor.target, predictor.workload, predictor.portable, settings)), dumps(graph))
+        if key not in KNOWN:
+            KNOWN[key] = predict(predictor, graph, settings)
+        return KNOWN[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "predict", remembered)
+        yield

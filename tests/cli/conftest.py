@@ -17,10 +17,7 @@ import flashir
 from flashir.cli.app import app
 from flashir.cli.console import SCHEMA
 from flashir.cli.results.schema import schema
-from flashir.ir import Graph
-from flashir.planning.candidates import Candidate
-from flashir.planning.predict import Predictor
-from flashir.transforms.settle_choices import Settings
+from tests.support import predictions_made_once
 
 TINY = ("flash", "--size", "tiny")
 
@@ -28,16 +25,7 @@ TINY = ("flash", "--size", "tiny")
 @pytest.fixture(scope="session", autouse=True)
 def _predictions_are_made_once() -> Iterator[None]:
     """Most commands plan the same tiny model: each of its candidates is lowered and priced once for all of them."""
-    predict, known = Predictor.predict, dict[tuple[str, ...], Candidate]()
-
-    def remembered(predictor: Predictor, graph: Graph, settings: Settings) -> Candidate:
-        key = (*map(repr, (predictor.target, predictor.workload, predictor.portable, settings)), flashir.dumps(graph))
-        if key not in known:
-            known[key] = predict(predictor, graph, settings)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Predictor, "predict", remembered)
+    with predictions_made_once():
         yield
 
 

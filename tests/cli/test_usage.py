@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +59,10 @@ def test_a_usage_error_says_what_was_wanted_and_what_came(cli: Cli, line: str, s
     ("verb", "option"),
     [pytest.param(*each, marks=() if place in ONCE else pytest.mark.slow) for place, each in enumerate(VALUED)],
 )
-def test_an_option_that_lacks_its_value_or_has_a_strange_one(cli: Cli, verb: str, option: str) -> None:
+def test_an_option_that_lacks_its_value_or_has_a_strange_one(
+    cli: Cli, verb: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a value may be good, and then the verb writes where it writes by default
     assert cli.fails(verb, option).splitlines()[0] == f"error: {option} needs a value"
     told = cli(verb, option, "\x00strange").stderr
     assert not OTHERS.search(told), told

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flashir.ir import Graph
-from flashir.planning.candidates import Candidate
-from flashir.planning.predict import Predictor
-from flashir.transforms.settle_choices import Settings
+from tests.support import predictions_made_once
 
 
 @pytest.fixture(autouse=True)
@@ -21,23 +18,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-KNOWN: list[tuple[object, Candidate]] = []
-"""What a prediction depends on, and the candidate."""
-
-
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _predictions() -> Iterator[None]:
-    """The tests of this folder plan the same few models again and again, and look at what follows."""
-    predict = Predictor.predict
-
-    def remembered(self: Predictor, graph: Graph, settings: Settings) -> Candidate:
-        key = (self.target, self.workload, self.portable, settings, graph)
-        candidate = next((earlier for known, earlier in KNOWN if known == key), None)
-        if candidate is None:
-            candidate = predict(self, graph, settings)
-            KNOWN.append((key, candidate))
-        return candidate
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Predictor, "predict", remembered)
+    """These tests plan the same few models again and again, and look at what follows."""
+    with predictions_made_once():
         yield
