@@ -86,6 +86,7 @@ def run(kind: Kind, seed: int, number: int, scratch: Path, shared: Path) -> Repl
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shared.mkdir(parents=True, exist_ok=True)
+    before = os.getcwd()
     os.chdir(folder)  # files with relative paths are removed with the case
     case = Case(kind, seed, number, folder, shared)
     started = time.monotonic()
@@ -96,7 +97,7 @@ def run(kind: Kind, seed: int, number: int, scratch: Path, shared: Path) -> Repl
     except BaseException as error:
         reply = found(error)
     finally:
-        os.chdir(scratch)
+        os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)
     return replace(reply, notes=case.notes if reply.is_finding else {}, seconds=time.monotonic() - started)
 
