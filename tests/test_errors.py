@@ -15,9 +15,9 @@ from flashir.errors import command_line, option, spoken, suggest
 ROOT = Path(__file__).parent.parent
 PROGRAMS = re.compile(
     r"flashir/(cli/.*|experiments/.*|machine/hardware|bench/record)\.py"
-    r"|backends/(.*/experiments/.*|flashir_jax/placement)\.py|frontends/.*/experiments/.*\.py"
+    r"|backends/(.*/experiments/.*|flashir_jax/placement|flashir_torch/hub/modeling_flashir)\.py|frontends/.*/experiments/.*\.py"
 )
-"""Modules that are command lines themselves, or write those of others."""
+"""Modules that are command lines themselves, write those of others, or run without flashir."""
 TELLS = {"option", "spoken"}
 
 
