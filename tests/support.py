@@ -86,7 +86,7 @@ def typed(text: str) -> TensorType:
     return parse_type(text)
 
 
-KNOWN: dict[tuple[str, ...], Candidate] = {}
+PREDICTIONS: dict[tuple[str, ...], Candidate] = {}
 """Candidates by all that a prediction depends on."""
 
 
@@ -97,9 +97,9 @@ def predictions_made_once() -> Iterator[None]:
 
     def remembered(predictor: Predictor, graph: Graph, settings: Settings) -> Candidate:
         key = (*map(repr, (predictor.target, predictor.workload, predictor.portable, settings)), dumps(graph))
-        if key not in KNOWN:
-            KNOWN[key] = predict(predictor, graph, settings)
-        return KNOWN[key]
+        if key not in PREDICTIONS:
+            PREDICTIONS[key] = predict(predictor, graph, settings)
+        return PREDICTIONS[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Predictor, "predict", remembered)

@@ -27,15 +27,15 @@ def any_true(scope: Scope, mask: str) -> str:
 def add_products(scope: Scope, node: Node, total: str, counted: str, k: str, v: str, *new: str) -> str:
     """total + k^T v of the counted rows, of old rows that are cut off where none counts, and then of new ones."""
     keys, axis = node.operands[2].type, node.operands[2].type.rank - 2
-    count, every = keys.shape[axis], node.operands[1].type.shape[1]
-    stop = scope.once((ROWS, counted), lambda: _rows_to_multiply(scope, counted, scope.shape(count), not new))
+    old_rows, rows = keys.shape[axis], node.operands[1].type.shape[1]
+    stop = scope.once((ROWS, counted), lambda: _rows_to_multiply(scope, counted, scope.shape(old_rows), not new))
 
     def joined(old: str, axis: int, *more: str) -> str:
         part = scope.one("Slice", old, scope.shape(0), stop, scope.shape(axis))
         return scope.one("Concat", part, *more, axis=axis) if more else part
 
     def mask() -> str:
-        more = [scope.one("Slice", counted, scope.shape(count), scope.shape(every), scope.shape(1))] if new else []
+        more = [scope.one("Slice", counted, scope.shape(old_rows), scope.shape(rows), scope.shape(1))] if new else []
         axes = scope.shape(*range(1, axis), keys.rank - 1)
         return scope.one("Unsqueeze", joined(counted, 1, *more), axes)
 
@@ -50,9 +50,9 @@ def add_products(scope: Scope, node: Node, total: str, counted: str, k: str, v: 
     return scope.one("Add", total, added if shape == own_shape else reshape(scope, added, own_shape, shape))
 
 
-def _rows_to_multiply(scope: Scope, counted: str, every: str, alone: bool) -> str:
+def _rows_to_multiply(scope: Scope, counted: str, old_rows: str, alone: bool) -> str:
     """All old rows, or none: alone one, because some runtimes have no products over no rows."""
-    return scope.one("Where", any_true(scope, counted), every, scope.shape(int(alone)), stem=ROWS)
+    return scope.one("Where", any_true(scope, counted), old_rows, scope.shape(int(alone)), stem=ROWS)
 
 
 EMITTERS: dict[str, Emitter] = {"add_products": add_products}

@@ -18,7 +18,7 @@ from flashir_onnx.emit import Emitted
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
-MOST = 4 << 30
+MOST_BYTES = 4 << 30
 """The most bytes that the values of bounded sessions take."""
 SAME_AS_REQUESTED, DEFAULT = 1, -1
 """Settings of an arena of ONNX Runtime: it grows by what is asked for; what ONNX Runtime would choose."""
@@ -36,7 +36,7 @@ class Session:
         device: `cpu` or `cuda`.
         threads: the number of threads; 0 for one per core.
         lean: use as little memory as possible, at the cost of speed.
-        bounded: all values together take at most `MOST` bytes, and nothing is computed while the model loads. For files
+        bounded: all values together take at most `MOST_BYTES`, and nothing is computed while the model loads. For files
             from others.
 
     Raises:
@@ -108,11 +108,11 @@ class Session:
 
 @cache
 def _bounded_memory() -> None:
-    """Memory of at most `MOST` bytes, for the sessions that share it. ONNX Runtime has one a process."""
+    """Memory of at most `MOST_BYTES`, for the sessions that share it. ONNX Runtime has one a process."""
     from flashir_onnx.runtime import onnxruntime
 
     ort = onnxruntime()
-    limits = {"max_mem": MOST, "arena_extend_strategy": SAME_AS_REQUESTED}
+    limits = {"max_mem": MOST_BYTES, "arena_extend_strategy": SAME_AS_REQUESTED}
     limits |= {"initial_chunk_size_bytes": DEFAULT, "max_dead_bytes_per_chunk": DEFAULT}
     about = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(about, ort.OrtArenaCfg(limits))

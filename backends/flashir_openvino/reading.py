@@ -106,9 +106,7 @@ def _place_weights(model: Model, emitted: Emitted) -> None:
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()
         if name in large:
-            array = np.require(
-                emitted.weights.array(name), requirements=["C", "W"]
-            )  # OpenVINO shares no read-only memory
+            array = np.require(emitted.weights.array(name), requirements=["C", "W"])  # no read-only memory is shared
             constant = op.Constant(array, shared_memory=True)
             constant.set_friendly_name(name)
             for reader in parameter.output(0).get_target_inputs():

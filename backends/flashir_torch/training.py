@@ -46,7 +46,7 @@ def writes_over_logits(graph: Graph, device: torch.device) -> bool:
 
 
 Adapt = Callable[[Sequence[Tensor], Any], Tensor]
-"""Gradients and a learning rate, of its own kind -> the norm of the whole gradient, after a step on the parameters."""
+"""A step: gradients, and a learning rate (a tensor [] for kernels, otherwise a float) -> the norm of all gradients."""
 
 
 class TorchTrainer:

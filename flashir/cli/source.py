@@ -176,14 +176,14 @@ def _find(
 ) -> Source:
     """The model with all its results."""
     own_settings = read_settings(settings or (), size, task)
-    from flashir.models.load import model, model_names, unknown
+    from flashir.models.load import model, model_names, no_such_model
 
     if word in model_names():
         return Source(word, "zoo", model(word, **own_settings))
     path = Path(word)
     if not (path.exists() or path.suffix or "/" in word or "\\" in word):
         kinds = f"{KINDS}, or what `flashir export` wrote" if exports else KINDS
-        raise SettingError(unknown(word), hint=kinds)
+        raise SettingError(no_such_model(word), hint=kinds)
     if own_settings:
         raise SettingError(
             f"{', '.join(own_settings)} cannot be set: {word} is not a name of the zoo, so its settings are fixed",

@@ -38,7 +38,7 @@ def model(name: str, **settings: Any) -> Graph:
     for frontend in frontends():
         if name in frontend.models():
             return frontend.build(name, own)
-    raise SettingError(unknown(name))
+    raise SettingError(no_such_model(name))
 
 
 def model_names() -> list[str]:
@@ -46,7 +46,7 @@ def model_names() -> list[str]:
     return [name for frontend in frontends() for name in frontend.models()]
 
 
-def unknown(name: str) -> list[str]:
+def no_such_model(name: str) -> list[str]:
     """The problems of a name that no model has: the name, and each frontend that does not load."""
     broken = [problem for error in broken_frontends().values() for problem in error.problems]
     return [f"unknown model {name!r}{suggest(name, model_names())}", *broken]

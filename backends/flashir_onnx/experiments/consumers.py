@@ -28,10 +28,10 @@ import numpy.typing as npt
 import onnx
 
 import flashir
-from flashir.backends.registry import frontends
 from flashir.errors import SettingError
 from flashir.experiments.command import count, guarded
 from flashir.ir import Graph
+from flashir.models.load import model_names
 from flashir.reference.compare import relative_error
 from flashir.transforms.whole_length import divides_by_length
 from flashir_onnx.decoder import STATE
@@ -253,7 +253,7 @@ def _line(first: str, cells: Any) -> str:
 
 def main() -> None:
     """The command line."""
-    names = sorted(name for frontend in frontends() for name in frontend.models())
+    names = sorted(model_names())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=names, choices=names)
     parser.add_argument("--opset", type=count, default=OLDEST)

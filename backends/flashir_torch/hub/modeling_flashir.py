@@ -9,7 +9,7 @@ from flashir.errors import ArtefactError
 from flashir.reference.inputs import vocabulary
 from flashir_torch.nn.extend import Extend
 
-WRONG = "was config.json edited? `flashir export --for hub` writes the folder again"
+MEND = "was config.json edited? `flashir export --for hub` writes the folder again"
 
 
 class FlashirConfig(PretrainedConfig):
@@ -48,7 +48,7 @@ class FlashirForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         model = flashir.loads(config.ir)
         if (size := vocabulary(model, model.inputs[0])) != config.vocab_size:
-            raise ArtefactError(f"vocab_size is {config.vocab_size}, ir has a vocabulary of {size}", hint=WRONG)
+            raise ArtefactError(f"vocab_size is {config.vocab_size}, ir has a vocabulary of {size}", hint=MEND)
         self.weights = flashir.torch_module(model)
         self.__dict__["made"] = (None, None)
         self.post_init()
@@ -58,7 +58,7 @@ class FlashirForCausalLM(PreTrainedModel, GenerationMixin):
         """The model of a folder, whose parameters are those of its ir: others would be random."""
         model, loaded = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if wrong := sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]}):
-            raise ArtefactError(f"ir and model.safetensors differ in {', '.join(wrong)}", hint=WRONG)
+            raise ArtefactError(f"ir and model.safetensors differ in {', '.join(wrong)}", hint=MEND)
         return (model, loaded) if output_loading_info else model
 
     def _init_weights(self, module): ...

@@ -54,22 +54,22 @@ class Update:
         at = (self._addresses(gradients), *self._tables)
         parts, squares = (torch.empty(size, device=self._device) for size in (self._blocks, len(gradients)))
         blocks, options = (self._owners, self._firsts, self._sizes), {"block": BLOCK, "num_warps": WARPS}
-        given, clips = self._optimiser, self._optimiser.clip is not None
+        optimiser, clips = self._optimiser, self._optimiser.clip is not None
         with torch.cuda.device(parts.get_device()):  # Triton launches on the current one
             adamw_bodies.norm_parts[self._blocks,](at[0], *blocks, parts, **options)
             adamw_bodies.norms[len(gradients),](parts, self._begins, squares, **options)
             adamw_bodies.adamw[self._blocks,](
-                *at, *blocks, squares, self._factors(learning_rate), given.clip or 0.0,
-                given.beta1, given.beta2, given.epsilon, clips=clips, **options,
+                *at, *blocks, squares, self._factors(learning_rate), optimiser.clip or 0.0,
+                optimiser.beta1, optimiser.beta2, optimiser.epsilon, clips=clips, **options,
             )  # fmt: skip
         return squares.sum().sqrt()
 
     def _factors(self, learning_rate: Tensor) -> Tensor:
         """What a parameter keeps, the size of a step, and the root of the correction of its mean square, [3]."""
-        given, count = self._optimiser, self._count.add_(1).double()
-        by_mean, by_square = (1 - beta**count for beta in (given.beta1, given.beta2))
+        optimiser, count = self._optimiser, self._count.add_(1).double()
+        by_mean, by_square = (1 - beta**count for beta in (optimiser.beta1, optimiser.beta2))
         rate = learning_rate.double()
-        return torch.stack((1 - rate * given.weight_decay, rate / by_mean, by_square.sqrt())).float()
+        return torch.stack((1 - rate * optimiser.weight_decay, rate / by_mean, by_square.sqrt())).float()
 
     def _addresses(self, tensors: Sequence[Tensor]) -> Tensor:
         table = torch.empty(len(tensors), dtype=torch.int64, device=self._device)

@@ -119,7 +119,8 @@ def blocks_of(table: Mapping[str, Blocks], kernel: str, capability: tuple[int, i
     blocks = table[kernel]
     if capability[0] in ROOMY:
         return blocks
-    return replace(blocks, **{s: min(getattr(blocks, s), most) for s, most in MOST_ELSEWHERE.get(kernel, {}).items()})
+    sides = MOST_ELSEWHERE.get(kernel, {}).items()
+    return replace(blocks, **{side: min(getattr(blocks, side), most) for side, most in sides})
 
 
 def power_of_two(size: int) -> int:

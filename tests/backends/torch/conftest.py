@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -32,7 +33,7 @@ if find_spec("torch") and find_spec("triton"):
 
 
 @pytest.fixture
-def shuffled_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def shuffled_programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every launch runs its programs in another order."""
     from triton.runtime.interpreter import interpreter_builder
 
@@ -44,3 +45,5 @@ def shuffled_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         in_turn(int(order[x]), y, z)
 
     monkeypatch.setattr(interpreter_builder, "set_grid_idx", shuffled)
+    yield
+    assert order, "no program ran"
