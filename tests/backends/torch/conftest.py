@@ -16,6 +16,7 @@ needs = {
         "test_card.py",
         "test_fusing.py",
         "test_gated.py",
+        "test_kernel_bench.py",
         "test_loss.py",
         "test_machine_code.py",
         "test_replay.py",
