@@ -106,13 +106,17 @@ def poisoned() -> Iterator[None]:
 
 
 def errors(core: Core, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
-    """How far the kernels are off, by result and gradient: the norm of the difference over that of the reference."""
+    """How far the kernels are off, by result and gradient: the norm of the difference over that of the reference.
+
+    A reference of zeros, as where no score is above 0, allows no difference.
+    """
     operands, d_out = core.operands(dtype), core.gradient(dtype)
     wanted = results(core.parts(), [x.double() for x in operands], d_out.double())
     with poisoned():
         found = results(core.kernels, [x.to(device) for x in operands], d_out.to(device))
     pairs = zip(("out", *LEARNED), found, wanted, strict=True)
-    return {name: float((one.cpu().double() - other).norm() / other.norm()) for name, one, other in pairs}
+    least = torch.finfo(torch.float64).tiny
+    return {name: float((one.cpu().double() - other).norm() / other.norm().clamp(least)) for name, one, other in pairs}
 
 
 def repeats(core: Core, dtype: torch.dtype, device: str) -> bool:
