@@ -40,6 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.grid
 @pytest.mark.skipif(any(mark.args[0] for mark in needs_a_browser if mark.name == "skipif"), reason="no browser")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
