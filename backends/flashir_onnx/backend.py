@@ -219,11 +219,10 @@ class OnnxBackend:
 
     def _about(self, model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
         """The metadata of every model file."""
-        from flashir.backends.narrow_weights import WEIGHTS
+        from flashir.backends.narrow_weights import weights_entry
         from flashir_onnx.seal import MODEL
 
-        narrow = {} if self.weights is None else {WEIGHTS: self.weights}
-        return {**metadata, **narrow, MODEL: dumps(model), "flashir.version": __version__}
+        return {**metadata, **weights_entry(self.weights), MODEL: dumps(model), "flashir.version": __version__}
 
 
 def _main_file(path: Path) -> Path:

@@ -128,9 +128,7 @@ class MainScope(Scope):
 
     def resolve(self, need: Need) -> str:
         """Compute the sizes, or add the weight as an initializer."""
-        if need not in self._cache:
-            self._cache[need] = self._sizes(need.dims) if need.dims is not None else self._weight(need)
-        return self._cache[need]
+        return self.once(need, lambda: self._weight(need) if need.dims is None else self._sizes(need.dims))
 
     def _weight(self, need: Need) -> str:
         from flashir_onnx.types import numpy_type
@@ -163,9 +161,7 @@ class MainScope(Scope):
 
     def _atom(self, atom: Symbol | CeilDiv) -> str:
         key = ("atom", atom)
-        if key not in self._cache:
-            self._cache[key] = self._symbol(atom.name) if isinstance(atom, Symbol) else self._ceildiv(atom)
-        return self._cache[key]
+        return self.once(key, lambda: self._symbol(atom.name) if isinstance(atom, Symbol) else self._ceildiv(atom))
 
     def _ceildiv(self, atom: CeilDiv) -> str:
         """The number of chunks, at least one even for an empty sequence, because runtimes reject empty loops."""
@@ -239,12 +235,6 @@ class RoundScope(SubgraphScope):
     def resolve(self, need: Need) -> str:
         """A value of the outer graph, in this round."""
         return self.outer.resolve(need.in_round(self.symbol, self.index))
-
-    def once(self, key: Hashable, make: Callable[[], str]) -> str:
-        """The name that `make` emitted for this key, which it does the first time."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
 
     def fresh(self, stem: str) -> str:
         """An unused name that tells the round, such as `layers.3/matmul`."""

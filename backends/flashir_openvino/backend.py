@@ -104,13 +104,12 @@ class OpenVinoBackend:
     ) -> Written:
         """Write `out/model.xml` and `out/model.bin`, which OpenVINO reads without flashir. See Exporter."""
         installed()
-        from flashir.backends.narrow_weights import WEIGHTS
+        from flashir.backends.narrow_weights import weights_entry
         from flashir_onnx.emit import result_names
         from flashir_openvino.artefact import MODEL, write
         from flashir_openvino.reading import read
 
-        narrow = {} if self.weights is None else {WEIGHTS: self.weights}
-        about = {**metadata, **narrow, MODEL: dumps(model), "flashir.version": __version__}
+        about = {**metadata, **weights_entry(self.weights), MODEL: dumps(model), "flashir.version": __version__}
 
         def examine(path: Path) -> tuple[str, ...]:
             graph, stored = self._read(path)

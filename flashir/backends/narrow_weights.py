@@ -10,6 +10,11 @@ WEIGHTS = "flashir.weights"
 """The metadata key of an artefact for the type of its quantised weights."""
 
 
+def weights_entry(kind: str | None) -> dict[str, str]:
+    """The entry of the metadata for quantised weights of a kind; none for weights in the compute dtype."""
+    return {} if kind is None else {WEIGHTS: kind}
+
+
 @runtime_checkable
 class Quantising(Exporter, Protocol):
     """An exporter that can quantise weights. The artefact records their type in its metadata under `WEIGHTS`."""

@@ -58,6 +58,7 @@ def frontends() -> tuple[Frontend, ...]:
     return tuple(frontend(name) for name in sorted(plugins(FRONTENDS).keys() - broken_frontends().keys()))
 
 
+@cache
 def broken_frontends() -> dict[str, TargetError]:
     """The errors of the frontends that do not load, by name."""
     errors = {}

@@ -1,4 +1,4 @@
-"""Distributions made in a folder, as `pip install` would leave them, and the state of what loads them."""
+"""Distributions made in a folder, as `pip install` would leave them, and a reset of what is known of them."""
 
 from __future__ import annotations
 
@@ -49,5 +49,6 @@ def forget() -> None:
     plugins.plugins.cache_clear()
     registry.backend.cache_clear()
     registry.frontend.cache_clear()
+    registry.broken_frontends.cache_clear()
     importer.cache_clear()
     catalogue.record_files.cache_clear()
