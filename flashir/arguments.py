@@ -25,7 +25,7 @@ Take = Callable[[Any], Any]
 """Converts a value to what the function expects; raises `_OtherError` if its type is wrong."""
 
 Rule = tuple[Take, str]
-"""How to convert a value, and a description of what it must be."""
+"""How to convert a value, and a description of the values that are allowed."""
 
 _SHOWN = 60
 

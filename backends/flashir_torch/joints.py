@@ -109,7 +109,7 @@ def _erase_unread(graph: fx.Graph) -> None:
 
 
 def add_pieces(module: fx.GraphModule) -> list[fx.GraphModule]:
-    """Make modules of what the main graph computes between layers, products and lookups. Returns them in order."""
+    """Move the main graph's work between layers, products and lookups into modules. Returns them in order."""
     runs, pieces = [list[fx.Node]()], list[fx.GraphModule]()
     for node in module.graph.nodes:
         if node.op in ("call_module", "output") or node.target in APART:

@@ -2,7 +2,7 @@
 
 PyTorch's loader executes what `models/model.json` names: any registered operator, any function of `torch`, `operator`
 and `math`, classes and modules; names of values become Python source. So the file is parsed here first, with an
-allowlist of what exports of flashir contain.
+allowlist of all that exports of flashir contain.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _weight(producers: Mapping[Value, Node], value: Value) -> Node | None:
 
 
 def is_causal(model: Graph) -> bool:
-    """Whether the model is causal, as far as the `causal` attributes of its ops say, or of what these are made of."""
+    """Whether the model is causal, by the `causal` attributes of its ops, or of the ops in their decompositions."""
     known = _causal(model.walk())
     if not known:
         known = [value for node in model.walk() if OPS[node.op].decompose for value in _causal(part_of(node).walk())]

@@ -39,7 +39,7 @@ def case(case: Case) -> str:
     except FlashirError as error:
         raise WrongError(f"{target} differentiates a model and refuses its inputs", error.message) from error
     if unknown := set(got) - set(reference.params):
-        raise WrongError(f"{target}: gradients of what is no parameter", ", ".join(sorted(unknown)))
+        raise WrongError(f"{target}: gradients of unknown parameters", ", ".join(sorted(unknown)))
     if not reference.wanted[0].size:
         if wrong := sorted(name for name, gradient in got.items() if not np.all(gradient == 0)):
             raise WrongError(f"{target}: gradients without tokens are not 0", ", ".join(wrong))

@@ -16,7 +16,7 @@ from tests.cover import cover
 OTHERS = re.compile(
     r"Input should|Value error|Invalid value|No such|Missing |unable to parse|does not take|Got unexpected"
 )
-"""Sentences of the parser and of what checks its values."""
+"""Sentences of the parser, and of the library that checks its values."""
 
 ROOT: Any = typer.main.get_command(app)
 VALUED = [

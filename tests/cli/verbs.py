@@ -103,7 +103,7 @@ class Streams:
     """Standard streams of a command line, and its environment.
 
     Args:
-        encoding, errors: of what is collected.
+        encoding, errors: how the output is decoded.
         stdin: what is piped in; None where it is closed.
         stdout, stderr: other streams than those that are collected; None where one is closed.
         env: what the environment has instead; None where it has nothing.

@@ -200,7 +200,7 @@ def test_a_device_that_is_not_here_cannot_be_calibrated():
 
 
 def _profile(**changes):
-    """A profile as JSON says it, with the digest of what it says."""
+    """A profile as JSON, with a digest of its content."""
     from flashir.machine.profile import SCHEMA, profile_key
 
     key = profile_key(target("onnx:cpu"))

@@ -94,7 +94,7 @@ FILES: dict[str, tuple[str, str]] = {
         AT_READING,
     ),
     "merges of one": (changed("model", "merges", to=["q"]), AT_READING),
-    "merges of what there is not": (changed("model", "merges", to=["a zz9"]), AT_READING),
+    "merges of unknown tokens": (changed("model", "merges", to=["a zz9"]), AT_READING),
     "a prefix longer than a token": (
         changed(
             "model",

@@ -148,7 +148,7 @@ ALLOWED = [
 def test_what_is_within_the_bounds_is_read_and_planned(body: str) -> None:
     graph = flashir.loads(model(body))
     verify(graph)
-    with suppress(TargetError):  # of what no memory holds
+    with suppress(TargetError):  # no memory holds it
         flashir.plan(graph, seq_len=16)
 
 

@@ -195,7 +195,7 @@ def _spread(layer: Sequence[_Spot], wanted: Sequence[float]) -> None:
     """Move spots to the positions nearest to those wanted, by least squares, without overlaps.
 
     Positions minus the accumulated distances must not decrease, so this is an isotonic regression. Neighbours that
-    would overlap form a block, which goes to the average of what its members want.
+    would overlap form a block, which goes to the average of the positions that its members want.
     """
     offsets = [0.0]
     for left, right in pairwise(layer):

@@ -1,4 +1,4 @@
-"""JSON Schema documents of what the verbs print, from the types in this package."""
+"""JSON Schema documents of the output of the verbs, from the types in this package."""
 
 from __future__ import annotations
 

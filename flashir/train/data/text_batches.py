@@ -28,7 +28,7 @@ class TextBatches(Batches):
         task: `lm` wants the token that follows each, `mlm` the tokens that it masks.
         rows: of a batch, b.
         seq_len: tokens of a row, t.
-        seed: of the order, and of what is masked.
+        seed: the seed of the order of rows and of the masks.
         segments: whether the model is told which document of the row a token is of.
         vocab: the model's.
         shuffle: whether rows come in a random order, else in that of the text.

@@ -62,7 +62,7 @@ def _attribute(attribute: AttributeProto) -> str:
 
 
 def _tensor(tensor: TensorProto) -> str:
-    """Type and shape, and the numbers of what is no weight."""
+    """Type and shape, and the numbers, unless it is a weight."""
     type_ = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     constant = tensor.name.startswith("constant") or not tensor.name
     return f"{type_}{list(tensor.dims)}" + (f" = {numpy_helper.to_array(tensor).tolist()}" if constant else "")

@@ -1,4 +1,4 @@
-"""Text as it comes: whole characters, the same text as all tokens at once, and strings that end it."""
+"""Text while it is generated: whole characters, the same text as all tokens at once, and strings that end it."""
 
 from __future__ import annotations
 
