@@ -150,7 +150,7 @@ class JaxBackend:
             functions = {platform: exported(apply, (platform,)) for platform in platforms}
         else:
             functions = dict.fromkeys(platforms, exported(apply, platforms))
-        about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
+        entries = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
 
         def examine(path: Path) -> tuple[str, ...]:
             loaded = read(path)
@@ -159,7 +159,7 @@ class JaxBackend:
                 check(loaded.session("cpu"))
             return lines
 
-        return write(out, functions, params, apply.parameters, about, particulars(graph), check=examine)
+        return write(out, functions, params, apply.parameters, entries, particulars(graph), check=examine)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """`model.jax`, functions and parameters. See Exporter."""

@@ -122,7 +122,7 @@ def settle(out: Path) -> None:
 def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[BinaryIO], object]]:
     """The content of each model file. Writes the data file."""
     weights = [part.emitted.weights for part in parts.values()]
-    about: dict[str, str] = {}
+    entries: dict[str, str] = {}
     if len(parts) == 1 and weights[0].fit_inside:
         models = {name: part.emitted.weights.fill(part.emitted.model) for name, part in parts.items()}
     else:
@@ -130,13 +130,13 @@ def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[Binar
         digest = data.sha256()
         path = out / f"model-{digest[:12]}.data"
         atomic_write(path, data.write, alone=True)
-        about[DATA_DIGEST] = digest
+        entries[DATA_DIGEST] = digest
         models = {name: data.refer(part.emitted.model, part.emitted.weights, path.name) for name, part in parts.items()}
     contents: dict[str, bytes] = {}
     digests: dict[str, str] = {}
     for name in reversed(list(parts)):  # model.onnx last, because it holds the digests of the others
         more = {PARTS: json.dumps(digests)} if digests else {}
-        contents[name], digests[name] = sealed(models[name], {**parts[name].metadata, **about, **more})
+        contents[name], digests[name] = sealed(models[name], {**parts[name].metadata, **entries, **more})
     return {name: _writer(contents[name]) for name in parts}
 
 

@@ -198,10 +198,10 @@ class OnnxBackend:
         from flashir_onnx.session import Session
 
         path = _main_file(path)
-        about = Reader().metadata(path)
-        if STATE in about:
+        metadata = Reader().metadata(path)
+        if STATE in metadata:
             raise ArtefactError("this is a file of a decoder", where=str(path), hint="give the folder it is in")
-        model = loads(about[MODEL], str(path))
+        model = loads(metadata[MODEL], str(path))
         return model, Session(path, device, lean=lean)
 
     @property

@@ -38,7 +38,7 @@ def parts(
     graph: Graph,
     decoding: Decoding | Extending,
     params: Mapping[str, npt.NDArray[Any]],
-    about: Mapping[str, str],
+    entries: Mapping[str, str],
     slots: Mapping[str, Slot] | None = None,
     *,
     form: Form = FORM,
@@ -50,7 +50,7 @@ def parts(
     inputs, outputs = ([called[state.name][side] for state in decoding.state] for side in (0, 1))
     vocab = decoding.graphs[-1].outputs[0].type.shape[-1]
     states = [_described(state, *called[state.name]) for state in decoding.state]
-    more = {**about, VOCAB: str(vocab), STATE: json.dumps(states)}
+    more = {**entries, VOCAB: str(vocab), STATE: json.dumps(states)}
     if decoding.max_len is not None:
         more[MAX_LEN] = str(decoding.max_len)
     results = ["logits", *outputs]
@@ -77,7 +77,7 @@ def parts(
         prefill = emitted(decoding.prefill, "input_ids", "lengths", guard=guard_prefill, takes_states=False)
         step = emitted(decoding.step, "input_ids", guard=partial(guard_step, limit=decoding.max_len))
         files = {PREFILL_FILE: prefill, STEP_FILE: step}
-    return {MODEL_FILE: Part(emit(graph, params, form=form), about)} | {
+    return {MODEL_FILE: Part(emit(graph, params, form=form), entries)} | {
         name: Part(file, more) for name, file in files.items()
     }
 
@@ -100,10 +100,10 @@ def load(path: Path, device: str) -> StoredDecoder | None:
     names = [name for name in (DECODER_FILE, PREFILL_FILE, STEP_FILE) if name in metadata]
     if not names:
         return None
-    about = metadata[names[-1]]
+    entries = metadata[names[-1]]
     limit = None
-    if MAX_LEN in about:
-        limit = parse_json(about[MAX_LEN], path, ArtefactError, int, problem="its metadata are damaged")
+    if MAX_LEN in entries:
+        limit = parse_json(entries[MAX_LEN], path, ArtefactError, int, problem="its metadata are damaged")
     sessions = {name: Session(path.with_name(name), device) for name in names}
     own = 2 if names == [DECODER_FILE] else 1  # token ids, and for decoder.onnx their positions
     taken = sessions[names[-1]].runtime.get_inputs()[own:]
@@ -113,7 +113,7 @@ def load(path: Path, device: str) -> StoredDecoder | None:
             problem = f"its results are not logits and the states that {names[-1]} takes"
             raise ArtefactError(problem, where=str(path.with_name(name)), hint=EXPORT_AGAIN)
     functions = tuple(Continued(session, device) for session in sessions.values())
-    return StoredDecoder(loads(about[MODEL], str(path)), limit, functions)
+    return StoredDecoder(loads(entries[MODEL], str(path)), limit, functions)
 
 
 def _differ(one: Any, other: Any) -> bool:

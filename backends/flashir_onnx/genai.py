@@ -59,10 +59,12 @@ def slots(types: Mapping[str, TensorType]) -> dict[str, Slot]:
     by_layer = {layer: _slots_of_layer(states, layer) for layer, states in layers.items()}
     if not by_layer or {*layers} != {*range(len(layers))}:
         raise _unfit(f"its layers with states are {sorted(layers)}, wanted all layers")
-    first, *others = ({slot.kind: types[name].shape for name, slot in each.items()} for each in by_layer.values())
+    first, *others = (
+        {slot.kind: types[name].shape for name, slot in of_layer.items()} for of_layer in by_layer.values()
+    )
     if any(other != first for other in others):
         raise _unfit("its layers have states of different shapes")
-    return {name: slot for each in by_layer.values() for name, slot in each.items()}
+    return {name: slot for of_layer in by_layer.values() for name, slot in of_layer.items()}
 
 
 def _slots_of_layer(types: Mapping[str, TensorType], layer: int) -> dict[str, Slot]:
@@ -101,12 +103,12 @@ def _with_rank(type_: TensorType, rank: int) -> TensorType:
     return type_.with_shape((batch, *(1,) * (rank - type_.rank), *rest))
 
 
-def add_missing(model: GraphProto, found: Sequence[Slot]) -> None:
+def add_missing(model: GraphProto, present: Sequence[Slot]) -> None:
     """Add a `conv_state` of one number, which stays as it is, to layers that have a `recurrent_state` alone.
 
     The package wants both.
     """
-    kinds = {(slot.layer, slot.kind) for slot in found}
+    kinds = {(slot.layer, slot.kind) for slot in present}
     for layer, kind in sorted(kinds):
         if kind == "recurrent_state" and (layer, "conv_state") not in kinds:
             before, after = Slot(layer, "conv_state").names

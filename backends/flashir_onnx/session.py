@@ -114,8 +114,8 @@ def _bounded_memory() -> None:
     ort = onnxruntime()
     limits = {"max_mem": MOST_BYTES, "arena_extend_strategy": SAME_AS_REQUESTED}
     limits |= {"initial_chunk_size_bytes": DEFAULT, "max_dead_bytes_per_chunk": DEFAULT}
-    about = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(about, ort.OrtArenaCfg(limits))
+    arena = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(arena, ort.OrtArenaCfg(limits))
 
 
 def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:

@@ -36,10 +36,10 @@ def stored(path: Path) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
     Raises:
         ArtefactError: the files are damaged, or a parameter is stored in another form.
     """
-    about = Reader().metadata(path)
-    graph = loads(about[MODEL], str(path))
+    metadata = Reader().metadata(path)
+    graph = loads(metadata[MODEL], str(path))
     written = _Written.of(onnx.load(path))
-    return graph, _complete(graph, written, str(path), about.get(WEIGHTS, "written in another form"))
+    return graph, _complete(graph, written, str(path), metadata.get(WEIGHTS, "written in another form"))
 
 
 def recovered(

@@ -109,7 +109,7 @@ class OpenVinoBackend:
         from flashir_openvino.artefact import MODEL, write
         from flashir_openvino.reading import read
 
-        about = {**metadata, **weights_entry(self.weights), MODEL: dumps(model), "flashir.version": __version__}
+        entries = {**metadata, **weights_entry(self.weights), MODEL: dumps(model), "flashir.version": __version__}
 
         def examine(path: Path) -> tuple[str, ...]:
             graph, stored = self._read(path)
@@ -118,7 +118,7 @@ class OpenVinoBackend:
                 check(self._session(graph, stored, "cpu"))
             return lines
 
-        return write(read(graph, params, result_names(model), self.weights), about, out, examine)
+        return write(read(graph, params, result_names(model), self.weights), entries, out, examine)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """`model.xml` and `model.bin`. See Exporter."""
@@ -148,8 +148,8 @@ class OpenVinoBackend:
     def _read(self, path: Path) -> tuple[Graph, Model]:
         from flashir_openvino.artefact import MODEL, read
 
-        stored, about = read(path)
-        return loads(about[MODEL], str(path)), stored
+        stored, entries = read(path)
+        return loads(entries[MODEL], str(path)), stored
 
     def _session(self, model: Graph, stored: Model, device: str) -> Run:
         from flashir.planning.plan import compute_type

@@ -153,9 +153,9 @@ class TorchBackend:
         from flashir_torch.export import exported, without_loops
         from flashir_torch.stored import MODEL
 
-        about = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
+        entries = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
         program = exported(without_loops(model, graph, self), params)
-        return write(program, about, out, check)
+        return write(program, entries, out, check)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """`model.pt2`. See Exporter."""

@@ -44,7 +44,7 @@ def fuse(claims: Claims) -> Rule:
         dense, others, attrs = core
         x, weight, shift = dense.operands
         scratch = Builder("claim")
-        copies = [scratch.input(f"x{i}", each.type) for i, each in enumerate((dense.output, shift, *others))]
+        copies = [scratch.input(f"x{i}", value.type) for i, value in enumerate((dense.output, shift, *others))]
         scratch.results(CORE, *copies, **attrs)
         if not claims(scratch.nodes[-1]):
             return None

@@ -22,15 +22,15 @@ def missed_kernels(model: Graph, device: str) -> tuple[str, ...]:
         return claims(node, device) or (node.op == "chunked_recurrence" and is_mixed_chunk(node))
 
     lowered = Lowering(f"torch:{device}", kept, (SplitActivations(),), check=False).run(model)
-    found: dict[str, None] = {}
+    remarks: dict[str, None] = {}
 
     def ask(node: Node) -> bool:
         if why := hindrances(node, device):
-            found[f"The core of a layer is not one kernel each way: {', '.join(why)}."] = None
+            remarks[f"The core of a layer is not one kernel each way: {', '.join(why)}."] = None
         return False
 
     FuseGatedAttention(ask).apply(lowered)
     for node in lowered.walk():
         if node.op == "chunked_recurrence" and is_mixed_chunk(node) and (why := hindrances(node, device)):
-            found[f"Mixed chunk attention runs in parts, without a kernel: {', '.join(why)}."] = None
-    return tuple(found)
+            remarks[f"Mixed chunk attention runs in parts, without a kernel: {', '.join(why)}."] = None
+    return tuple(remarks)

@@ -95,17 +95,17 @@ class Scope(ABC):
             emitted = self.values[value] = self.full((), emitted, value.type.dtype, stem=value.name)
         return emitted
 
-    def stands_for(self, value: Value, made: Made) -> None:
+    def stands_for(self, value: Value, result: Made) -> None:
         """Register the emitted form of a value; a node stores its type."""
-        self.values[value] = made
-        if isinstance(made, fx.Node):
-            made.meta.setdefault(TYPE, value.type)
+        self.values[value] = result
+        if isinstance(result, fx.Node):
+            result.meta.setdefault(TYPE, value.type)
 
-    def results(self, made: fx.Node, outputs: Sequence[Value], *, several: bool) -> dict[Value, fx.Node]:
+    def results(self, result: fx.Node, outputs: Sequence[Value], *, several: bool) -> dict[Value, fx.Node]:
         """The nodes of the results of a call: the items of a tuple if `several`, otherwise the call itself."""
         if not several:
-            return {outputs[0]: made}
-        return {v: self.call(operator.getitem, made, i, stem=v.name) for i, v in enumerate(outputs)}
+            return {outputs[0]: result}
+        return {v: self.call(operator.getitem, result, i, stem=v.name) for i, v in enumerate(outputs)}
 
     def finish(self, outputs: Sequence[Value], name: str, *, several: bool) -> fx.GraphModule:
         """The finished module. It returns a tuple if `several`."""

@@ -83,10 +83,10 @@ def tune(
             be measured.
     """
     if len(types := allowed(dtype)) > 1:
-        about: dict[str, Any] = {"budget_s": budget_s, "again": again, "progress": progress}
+        unchanged: dict[str, Any] = {"budget_s": budget_s, "again": again, "progress": progress}
 
         def in_type(own: str | None) -> Plan:
-            return tune(model, target, batch, seq_len, training, policy, dtype=own, **about, **choices)  # type: ignore[arg-type]
+            return tune(model, target, batch, seq_len, training, policy, dtype=own, **unchanged, **choices)  # type: ignore[arg-type]
 
         return in_best_type(model, target, types, in_type, None, policy, GROWTH)
     workload, record = Workload(batch, seq_len, training), find_target(target)

@@ -94,11 +94,11 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """As a JSON object."""
-        about: Mapping[str, Any] = {
+        workload: Mapping[str, Any] = {
             name: getattr(self.table, name) for name in ("title", "source", "task", "size", "target", "tokens")
         }
         return {
-            **about,
+            **workload,
             "median_error": self.median_error,
             "worst_error": self.worst_error,
             "misordered": [list(pair) for pair in self.misordered],

@@ -203,7 +203,7 @@ def compare(
     items = ITEMS if items is None else items
     default = TASK if task else TEXT
     length, batch = seq_len or default.seq_len, batch or default.batch
-    given = {
+    own_settings = {
         "data": tuple(data or ()),
         "validation": tuple(validation or ()),
         "tokenizer": tokenizer,
@@ -218,7 +218,7 @@ def compare(
         "validation_tokens": validation_tokens,
         "keep": 1,
     }
-    used = recipe_of(recipe, {name: value for name, value in given.items() if value is not None}).located()
+    used = recipe_of(recipe, {name: value for name, value in own_settings.items() if value is not None}).located()
     names = systems.chosen(system)
     rates = _rates(learning_rate, names, used.learning_rate)
     shape = {"max_len": length, "head_bias": used.token_frequencies, **default.shape}
@@ -302,7 +302,7 @@ def _rows(batch: int, length: int) -> int:
 
 
 def _rates(
-    given: Sequence[str] | None, names: Sequence[str], default: float | None
+    texts: Sequence[str] | None, names: Sequence[str], default: float | None
 ) -> dict[str, tuple[float | None, ...]]:
     """The rates of each system: its own, else those of all. Raises SettingError with every problem."""
     from flashir.errors import SettingError, suggest
@@ -310,7 +310,7 @@ def _rates(
     of_all: list[float] = []
     own: dict[str, list[float]] = {}
     problems = []
-    for text in given or ():
+    for text in texts or ():
         name, equals, number = text.rpartition("=")
         try:
             rate = float(number)

@@ -30,7 +30,7 @@ class Comparing:
         rate = "the rate by width" if trial.recipe.learning_rate is None else f"rate {trial.recipe.learning_rate:g}"
         line = f"run {number} of {len(self.trials)}: {trial.name}, {rate}, seed {trial.recipe.seed}"
         if self._seconds:
-            left = sum(not each.is_done for each in self.trials)
+            left = sum(not trial.is_done for trial in self.trials)
             line += f"; about {duration(mean(self._seconds) * left)} for the rest"
         console.note(line, "bold")
         return progress()

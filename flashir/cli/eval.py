@@ -110,10 +110,10 @@ def eval(
             texts = documents(data, step)
             packed = text_batches(tokenised(texts, used, progress=step), loaded.model, batch, length)
             notes, result = packed.notes, evaluate(run, packed, texts, step)
-    about = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
+    subject = {"model": model, "target": target, "seq_len": length, "weights": weights.as_dict()}
     parts = result.by_position.as_dict() if by_position and isinstance(result, Evaluation) else None
     beside = {} if parts is None else {"by_position": parts}
-    if console.answer({**about, **result.as_dict(), **beside}, as_json):
+    if console.answer({**subject, **result.as_dict(), **beside}, as_json):
         return
     for note in notes:
         console.note(note, "yellow")

@@ -322,7 +322,7 @@ def export(
     files = {str(file): file.stat().st_size for file in written}
     notes = [*([weights.origin_text] if weights.are_random else []), *exported.notes]
     bytes_of_model = sum(files[str(file)] for file in exported.files if file.name != TOKENIZER)
-    about = {
+    details = {
         "model": model,
         "path": str(exported.path),
         "files": files,
@@ -332,7 +332,7 @@ def export(
         "notes": notes,
         "quantised": exported.quantised and {**exported.quantised.as_dict(), "bytes": bytes_of_model},
     }
-    if console.answer({**exported.plan.as_dict(), **about}, as_json):
+    if console.answer({**exported.plan.as_dict(), **details}, as_json):
         return
     for line in exported.checks:
         console.say(f"ok    {line}", "green")

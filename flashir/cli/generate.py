@@ -169,8 +169,8 @@ def generate(
         decoder = _decoder(loaded, target, weights.arrays, dtype, turns, tokens, max_len, length)
     sheet = None if as_json else Sheet(rows)
     pace = _run(decoder, turns, sheet, tokens, sampling, seed)
-    about = {"model": model, "target": target, "seed": seed, "weights": weights.as_dict()}
-    _tell(rows, pace, about if as_json else None)
+    subject = {"model": model, "target": target, "seed": seed, "weights": weights.as_dict()}
+    _tell(rows, pace, subject if as_json else None)
     if weights.are_random:
         console.note(f"note: {weights.origin_text}", "yellow")
     if any(row.ended is End.INTERRUPTED for row in rows):
@@ -343,14 +343,14 @@ def _run(
     return pace
 
 
-def _tell(rows: list[Row], pace: Pace, about: dict[str, Any] | None) -> None:
+def _tell(rows: list[Row], pace: Pace, subject: dict[str, Any] | None) -> None:
     """Print the result as JSON, or the speed on standard error."""
     from flashir.machine.peak_memory import resident_memory
 
     memory = resident_memory()
-    if about is not None:  # a non-finite logit is an error that may come after some text
+    if subject is not None:  # a non-finite logit is an error that may come after some text
         figures = {**pace.as_dict(), "resident_bytes": memory}
-        console.emit({**about, **figures, "results": [row.as_dict() for row in rows]})
+        console.emit({**subject, **figures, "results": [row.as_dict() for row in rows]})
         return
     ends = ", ".join(dict.fromkeys(str(row.ended) for row in rows))
     tokens = console.counted(sum(len(row.tokens) for row in rows), "token")

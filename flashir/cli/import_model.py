@@ -95,8 +95,10 @@ def import_model(
     converted = convert(source, family=family, prefix=prefix, verify=verify.value, **options_set)
     written = str(converted.save(out))
     count = parameter_count(converted.model)
-    about = {"family": converted.family, "structure": converted.structure, "options": dict(converted.options)}
-    if console.answer({**about, "notes": list(converted.notes), "parameters": count, "path": written}, as_json):
+    source_of_model = {"family": converted.family, "structure": converted.structure, "options": dict(converted.options)}
+    if console.answer(
+        {**source_of_model, "notes": list(converted.notes), "parameters": count, "path": written}, as_json
+    ):
         return
     for note in converted.notes:
         console.say(f"note  {note}", "dim")

@@ -182,9 +182,11 @@ def _write_page(file: Path, word: str, views: Stages, batch: int, seq_len: int, 
     record = find_target(views.target)
     titles = {"lowered": f"lowered for {views.target}"}
     shown = []
-    for name, about in STAGES.items():
+    for name, description in STAGES.items():
         graph = views.at(name)
-        shown.append(Stage(name, titles.get(name, name), about, graph, views.settled if name == "blocks" else graph))
+        shown.append(
+            Stage(name, titles.get(name, name), description, graph, views.settled if name == "blocks" else graph)
+        )
     sizes = Workload(batch, seq_len).sizes(views.settled, record.devices)
     content = page(word, summary, shown, record, sizes).encode()
     atomic_write(file, lambda stream: stream.write(content))

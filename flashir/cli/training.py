@@ -52,8 +52,8 @@ def forecast(run: Run) -> str:
     each_ms, left = run.plan.predicted_ms * run.recipe.accumulate, run.recipe.steps - run.done
     seconds = each_ms / 1e3 * left
     advice = "; fewer --steps or --tokens, a smaller model or another --target shorten it" if seconds >= LONG_S else ""
-    each, steps = console.milliseconds(each_ms), console.counted(left, "step")
-    return f"{each} a step by the cost model, {duration(seconds)} for {steps}{advice}"
+    per_step, steps = console.milliseconds(each_ms), console.counted(left, "step")
+    return f"{per_step} a step by the cost model, {duration(seconds)} for {steps}{advice}"
 
 
 def numbers(line: Line, pace: Pace, run: Run) -> dict[str, str]:

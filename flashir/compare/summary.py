@@ -50,13 +50,13 @@ def _rate(row: Mapping[str, Any]) -> float:
 
 def _summary(rows: Rows) -> dict[str, Any]:
     chosen = best(rows)
-    about = {name: chosen[0][name] for name in ("name", "parameters", "depth", "chunk")}
+    entrant = {name: chosen[0][name] for name in ("name", "parameters", "depth", "chunk")}
     failed = [f"rate {row['learning_rate']:g}, seed {row['seed']}: {row['failed']}" for row in rows if "failed" in row]
     if any("failed" in row for row in chosen):
-        return {**about, "failed": failed}
+        return {**entrant, "failed": failed}
     losses = [row["validation_loss"] for row in chosen]
     summary = {
-        **about,
+        **entrant,
         "learning_rate": chosen[0]["learning_rate"],
         "seeds": len(chosen),
         "train_loss": mean(row["last_loss"] for row in chosen),

@@ -109,13 +109,13 @@ def trials(
     rates: Mapping[str, tuple[float | None, ...]],
     seeds: int,
     out: Path,
-    **about: Any,
+    **fields: Any,
 ) -> list[Trial]:
     """All trials: each system at each of its rates, with one seed after the other."""
 
     def trial(name: str, rate: float | None, seed: int) -> Trial:
         where = out / name.replace(" ", "-") / f"{'default' if rate is None else f'{rate:g}'}-seed-{seed}"
-        return Trial(name, models[name], replace(recipe, seed=seed, learning_rate=rate), where, **about)
+        return Trial(name, models[name], replace(recipe, seed=seed, learning_rate=rate), where, **fields)
 
     by_seed = range(recipe.seed, recipe.seed + seeds)
     return [trial(name, rate, seed) for seed in by_seed for name in models for rate in rates[name]]

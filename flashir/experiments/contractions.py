@@ -151,8 +151,8 @@ def main() -> None:
     plan = flashir.plan(model, args.target, args.batch, args.seq_len, chunk=args.chunk)
     result = measure(plan.graph, args.target, args.batch, args.seq_len, args.rounds)
     if args.json:
-        about = {"chunk": plan.chunk, "cumsum": plan.cumsum, "ratio": result.ratio, "products": result.products}
-        print(json.dumps({**vars(args), **about, "whole_ms": result.whole.median, "bare_ms": result.bare.median}))
+        figures = {"chunk": plan.chunk, "cumsum": plan.cumsum, "ratio": result.ratio, "products": result.products}
+        print(json.dumps({**vars(args), **figures, "whole_ms": result.whole.median, "bare_ms": result.bare.median}))
         return
     print(f"{args.model}, d {args.d_model}, {args.depth} layers, T {args.seq_len}, {args.target}")
     print(f"chunk {plan.chunk}, cumsum {plan.cumsum}")

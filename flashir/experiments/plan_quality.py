@@ -121,9 +121,9 @@ def main() -> None:
         model = SetDType(args.dtype).apply(flashir.model(name, d_model=768, depth=args.depth, vocab=256))
         for seq_len in args.seq_len or (512, 1024, 2048, 4096, 8192):
             workload = Workload(1, seq_len, args.training)
-            made = measure(model, args.target, workload, args.rounds, tuned=args.tune, fastest=args.fastest)
-            results.append(made)
-            _show(made, as_json=args.json)
+            result = measure(model, args.target, workload, args.rounds, tuned=args.tune, fastest=args.fastest)
+            results.append(result)
+            _show(result, as_json=args.json)
     pairs = [pair for result in results for pair in result.pairs]
     planned = _regrets([result.regret(result.plan) for result in results if len(result.measured) > 1] or [0.0])
     print(
@@ -163,9 +163,9 @@ def _show(result: Quality, *, as_json: bool) -> None:
             }
             for candidate, samples in result.rows
         ]
-        about = {name: getattr(plan, name) for name in ("target", "seq_len", "training", "chunk", "cumsum")}
+        figures = {name: getattr(plan, name) for name in ("target", "seq_len", "training", "chunk", "cumsum")}
         more = {} if result.tuned is None else {"tuned": result.regret(result.tuned), "share": _share(result.tuned)}
-        print(json.dumps({**about, "regret": result.regret(plan), **more, "candidates": rows}), flush=True)
+        print(json.dumps({**figures, "regret": result.regret(plan), **more, "candidates": rows}), flush=True)
         return
     print(f"T {plan.seq_len}: planned chunk {plan.chunk}, {plan.cumsum}; {result.regret(plan):.1%} over the best")
     if (tuned := result.tuned) is not None:

@@ -90,8 +90,8 @@ def recorded(out: Path) -> dict[str, str]:
     """The digests of files that an earlier export wrote; none if its record is missing or damaged."""
     with suppress(ArtefactError):
         text = read_text(out / RECORD, ArtefactError, largest=SMALL, problem="the record cannot be read")
-        about = parse_json(text, out / RECORD, ArtefactError, dict[str, object], problem="it is damaged")
-        files = about.get("files")
+        manifest = parse_json(text, out / RECORD, ArtefactError, dict[str, object], problem="it is damaged")
+        files = manifest.get("files")
         if isinstance(files, dict):
             return {name: str(digest) for name, digest in files.items() if "\0" not in name and _holds(out, name)}
     return {}

@@ -66,8 +66,8 @@ class Quantised:
         """As a JSON object."""
         of_float = {"float_loss": self.float_loss, "float_perplexity": representable(self.float_perplexity)}
         narrow = {"loss": self.loss, "perplexity": representable(self.perplexity), "growth": self.growth}
-        about = {"kind": self.kind, "text": self.text, "tokens": self.tokens, "float_bytes": self.float_bytes}
-        return {**about, **of_float, **narrow}
+        subject = {"kind": self.kind, "text": self.text, "tokens": self.tokens, "float_bytes": self.float_bytes}
+        return {**subject, **of_float, **narrow}
 
 
 class Comparison:

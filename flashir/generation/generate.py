@@ -333,10 +333,10 @@ def longest(model: Graph, max_len: int | None = None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _most_rows(made: Extending, target: str) -> int | None:
+def _most_rows(decoder: Extending, target: str) -> int | None:
     """How many sequences fit in the memory of a target; None if there is no state. Raises SettingError if none does."""
-    memory, batch = find_target(target).memory, made.extend.inputs[0].type.shape[0]
-    state_bytes = sum(state.type.substitute({str(batch): 1}).bytes for state in made.state)
+    memory, batch = find_target(target).memory, decoder.extend.inputs[0].type.shape[0]
+    state_bytes = sum(state.type.substitute({str(batch): 1}).bytes for state in decoder.state)
     if not state_bytes:
         return None
     if state_bytes > memory:

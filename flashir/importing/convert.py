@@ -123,7 +123,7 @@ def _under_a_prefix(held: Held, structures: Sequence[Structure]) -> str:
     return ""
 
 
-def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+def _settled(held: Held, structure: Structure, own_options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """The sizes and options of the model, and notes. Raises with every problem of options and tensors at once."""
     problems: list[str] = list(held.problems)
     stated: Settings = {}
@@ -131,11 +131,11 @@ def _settled(held: Held, structure: Structure, given: Mapping[str, Any]) -> tupl
         stated = _said(held, structure)
     if problems:
         raise SettingError(problems, where=held.where, hint="remove these parts, or convert the state_dict")
-    options, notes, of_options = _completed(structure, {**stated, **given})
+    options, notes, of_options = _completed(structure, {**stated, **own_options})
     source = "the config.json" if held.module is None else "the module"
     of_options += [
         f"{name} is {stated[name]!r} in {source}, and {value!r} was given"
-        for name, value in given.items()
+        for name, value in own_options.items()
         if name in stated and stated[name] != value
     ]
     settings, of_tensors = options, list[str]()

@@ -225,30 +225,32 @@ def samples(
     """The milliseconds of every kernel in each round. Those with a wide spread are measured again if there is time."""
     runs = _runs(graphs, record)
     present = [kernel for kernel in kernels(record) if kernel.name in runs]
-    found: dict[MicroKernel, tuple[float, ...]] = {}
+    times: dict[MicroKernel, tuple[float, ...]] = {}
     for what in ("measuring", *["measuring again"] * again):
-        noisy = [each for each in present if each not in found or timing(each, found[each]).spread > WIDEST_SPREAD]
-        if not found or time.perf_counter() < end:
-            found |= _rounds({kernel: runs[kernel.name] for kernel in noisy}, rounds, partial(progress, what), end)
-    return found
+        noisy = [
+            kernel for kernel in present if kernel not in times or timing(kernel, times[kernel]).spread > WIDEST_SPREAD
+        ]
+        if not times or time.perf_counter() < end:
+            times |= _rounds({kernel: runs[kernel.name] for kernel in noisy}, rounds, partial(progress, what), end)
+    return times
 
 
 def _rounds(
     runs: Mapping[MicroKernel, Callable[[], object]], rounds: int, progress: Callable[[int, int], None], end: float
 ) -> dict[MicroKernel, tuple[float, ...]]:
     """Run every kernel once per round, so that a temporary slowdown affects all of them; long ones in a few."""
-    found: dict[MicroKernel, list[float]] = {kernel: [] for kernel in runs}
+    times: dict[MicroKernel, list[float]] = {kernel: [] for kernel in runs}
     for number in range(rounds if runs else 0):
         if number >= FEWEST and time.perf_counter() > end:
             break
         for kernel, run in runs.items():
-            if len(found[kernel]) > 1 and number % SELDOM and found[kernel][0] > LONG_MS:
+            if len(times[kernel]) > 1 and number % SELDOM and times[kernel][0] > LONG_MS:
                 continue
             start = time.perf_counter()
             run()
-            found[kernel].append(1e3 * (time.perf_counter() - start))
+            times[kernel].append(1e3 * (time.perf_counter() - start))
         progress(number + 1, rounds)
-    return {kernel: tuple(ms) for kernel, ms in found.items()}
+    return {kernel: tuple(ms) for kernel, ms in times.items()}
 
 
 def _timings(

@@ -177,8 +177,8 @@ def plan(
         check_tolerance(tolerance)
 
         def in_type(own: str | None) -> Plan:
-            about: dict[str, Any] = {"params": params, "strict": strict, "measured": measured, "portable": portable}
-            return plan(model, target, batch, seq_len, training, policy, dtype=own, **about, **choices)  # type: ignore[arg-type]
+            unchanged: dict[str, Any] = {"params": params, "strict": strict, "measured": measured, "portable": portable}
+            return plan(model, target, batch, seq_len, training, policy, dtype=own, **unchanged, **choices)  # type: ignore[arg-type]
 
         return in_best_type(model, target, types, in_type, params, policy, GROWTH if tolerance is None else tolerance)
     dtype = types[0]

@@ -47,8 +47,8 @@ class Compared:
 
     def as_dict(self) -> dict[str, Any]:
         """As a JSON object."""
-        about = {"what": self.what, "against": self.against, "batch": self.batch, "lengths": list(self.lengths)}
-        return {**about, "weights": self.weights, "relative_error": self.error, "tolerance": self.limit}
+        subject = {"what": self.what, "against": self.against, "batch": self.batch, "lengths": list(self.lengths)}
+        return {**subject, "weights": self.weights, "relative_error": self.error, "tolerance": self.limit}
 
 
 def enough(settled: Graph) -> int:

@@ -33,18 +33,18 @@ class Artefacts:
             if not isinstance(exporter, Exporter) or (main := _main_file(exporter, path)) is None:
                 continue
             try:
-                about = exporter.metadata(main)
+                metadata = exporter.metadata(main)
             except ForeignError:
                 return None
             model, stored = exporter.stored(main)
             params = checked(model, stored)
-            notes = tuple(_rounded(model, params, about))
+            notes = tuple(_rounded(model, params, metadata))
             return Converted(
                 *(model, params, self.name, exporter.name),
                 notes=notes,
-                tokenizer=beside(main, about),
-                reading=reading_of(main, about),
-                labels=labels_of(main, about),
+                tokenizer=beside(main, metadata),
+                reading=reading_of(main, metadata),
+                labels=labels_of(main, metadata),
             )
         return None
 
@@ -56,9 +56,9 @@ def _main_file(exporter: Exporter, path: Path) -> Path | None:
     return path if path.suffix == Path(exporter.main_file).suffix else None
 
 
-def _rounded(model: Graph, params: Params, about: Mapping[str, str]) -> list[str]:
+def _rounded(model: Graph, params: Params, metadata: Mapping[str, str]) -> list[str]:
     """A note if the artefact holds narrower weights than those that it was exported from."""
-    if (kind := about.get(WEIGHTS)) is not None:
+    if (kind := metadata.get(WEIGHTS)) is not None:
         lost = "the weights before rounding are not in it, and the imported model computes in float"
         return [f"its weights are {kind}: they come back as the floats that they stand for; {lost}"]
     dtype = compute_type(model)

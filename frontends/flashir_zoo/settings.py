@@ -45,8 +45,8 @@ def _apart(system: System) -> dict[str, AttrSpec]:
     return segments | ({"mask": _MASK} if system.apart else {})
 
 
-def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
-    """Every setting of a model. The given ones override those of the system, of its task and size, and the defaults.
+def resolve(model: str, settings: Mapping[str, Attr]) -> Settings:
+    """Every setting of a model. The settings override those of the system, of its task and size, and the defaults.
 
     Raises:
         SettingError: the model is unknown; or lists every setting that is unknown or invalid.
@@ -55,10 +55,10 @@ def resolve(model: str, given: Mapping[str, Attr]) -> Settings:
         raise SettingError(f"unknown model {model!r}{suggest(model, SYSTEMS)}")
     system = SYSTEMS[model]
     specs = specs_of(system)
-    causal = given.get("causal", True)
-    size, task = given.get("size", "base"), given.get("task", "lm" if causal else "mlm")
+    causal = settings.get("causal", True)
+    size, task = settings.get("size", "base"), settings.get("task", "lm" if causal else "mlm")
     problems = [*_unknown("size", size, system.sizes), *_unknown("task", task, TASKS)]
-    own = {name: _number_or_auto(value) for name, value in given.items() if name not in ("size", "task")}
+    own = {name: _number_or_auto(value) for name, value in settings.items() if name not in ("size", "task")}
     problems += [f"{model} has no setting {n!r}{suggest(n, [*specs, 'size', 'task'])}" for n in own if n not in specs]
     problems += [p for n, value in own.items() if n in specs and (p := specs[n].problem(n, value))]
     if own.get("predict") == "class" and own.get("segments"):

@@ -213,10 +213,10 @@ def consumers(web: Path | None, pythons: Sequence[str]) -> dict[str, Consumer]:
     return present | {f"ONNX Runtime {version_of(python)}": of_python(python) for python in pythons}
 
 
-def cell(error: Callable[[Consumer, Path, Array, Array], float], load: Consumer, *given: Any) -> str:
+def cell(error: Callable[[Consumer, Path, Array, Array], float], load: Consumer, *operands: Any) -> str:
     """An error, or what the runtime says if it refuses the model."""
     try:
-        return f"{error(load, *given):.1e}"
+        return f"{error(load, *operands):.1e}"
     except Exception as refusal:
         return f"refused: {str(refusal).strip().splitlines()[0][:80]}"
 

@@ -74,7 +74,7 @@ def served(folder: Path, name: str) -> None:
 def in_turn(folders: Sequence[Path], rounds: int) -> dict[str, float]:
     """Median milliseconds of a token of each file, and the median of their ratio. Each has a process of its own."""
     files = ("decoder.onnx", "step.onnx")
-    found: dict[str, list[float]] = {name: [] for name in files}
+    times: dict[str, list[float]] = {name: [] for name in files}
     with ExitStack() as stack:
         workers = {
             name: stack.enter_context(
@@ -87,30 +87,30 @@ def in_turn(folders: Sequence[Path], rounds: int) -> dict[str, float]:
                 inside, outside = workers[name].stdin, workers[name].stdout
                 assert inside is not None and outside is not None
                 inside.write("\n")
-                found[name].append(float(outside.readline()))
+                times[name].append(float(outside.readline()))
         for worker in workers.values():
             worker.stdin.close()  # type: ignore[union-attr]
-    ratios = [x / y for x, y in zip(found["decoder.onnx"][WARM:], found["step.onnx"][WARM:], strict=True)]
-    return {**{name: median(ms[WARM:]) for name, ms in found.items()}, "ratio": median(ratios)}
+    ratios = [x / y for x, y in zip(times["decoder.onnx"][WARM:], times["step.onnx"][WARM:], strict=True)]
+    return {**{name: median(ms[WARM:]) for name, ms in times.items()}, "ratio": median(ratios)}
 
 
 def memory(folder: Path) -> dict[str, float]:
     """MiB of this process after a prompt and a token."""
     before = resident_memory() or 0
-    made = restored(folder)
-    state, _ = made.start([[1] * PROMPT])
-    made.extend(state, [1])
+    decoder = restored(folder)
+    state, _ = decoder.start([[1] * PROMPT])
+    decoder.extend(state, [1])
     return {"MiB": ((resident_memory() or 0) - before) / 2**20}
 
 
 def prompt(folder: Path, rounds: int) -> dict[str, float]:
     """Milliseconds of processor time for a prompt of four pieces."""
-    made, found = restored(folder), []
+    decoder, times = restored(folder), []
     for _ in range(rounds):
         start = time.process_time()
-        made.start([[1] * 4 * PROMPT])
-        found.append(1e3 * (time.process_time() - start))
-    return {"ms": median(found)}
+        decoder.start([[1] * 4 * PROMPT])
+        times.append(1e3 * (time.process_time() - start))
+    return {"ms": median(times)}
 
 
 def loops(folder: Path) -> dict[str, float]:
@@ -118,10 +118,10 @@ def loops(folder: Path) -> dict[str, float]:
     import onnxruntime_genai as genai
 
     text = list(range(1, PROMPT + 1))
-    made = restored(folder)
+    decoder = restored(folder)
     mine: list[int] = []
     start = time.perf_counter()
-    for row in flashir.generate(made, [text], tokens=TOKENS):
+    for row in flashir.generate(decoder, [text], tokens=TOKENS):
         mine.append(int(row[0]))
     middle = time.perf_counter()
     loaded = genai.Model(str(folder))

@@ -173,12 +173,12 @@ def main() -> None:
         torch._dynamo.reset()
 
 
-def _show(sizes: Sizes, found: dict[str, Result], card: Target | None, *, as_json: bool) -> None:
+def _show(sizes: Sizes, results: dict[str, Result], card: Target | None, *, as_json: bool) -> None:
     bounds = {kind: None if card is None else sizes.bound(card, step=kind == "step") for kind in ("forward", "step")}
-    rows: dict[str, dict[str, Any]] = {name: {} for name in found}
-    for name, result in found.items():
+    rows: dict[str, dict[str, Any]] = {name: {} for name in results}
+    for name, result in results.items():
         for kind, bound in bounds.items():
-            samples, kernel = getattr(result, kind), getattr(found[KERNEL], kind)
+            samples, kernel = getattr(result, kind), getattr(results[KERNEL], kind)
             share = None if bound is None else bound / samples.median
             rows[name][kind] = {"ms": samples.median, "times_kernel": samples.ratio(kernel), "of_roofline": share}
     if as_json:
@@ -187,10 +187,10 @@ def _show(sizes: Sizes, found: dict[str, Result], card: Target | None, *, as_jso
     print(f"{torch.cuda.get_device_name()}, " + ", ".join(f"{name} {value}" for name, value in asdict(sizes).items()))
     for name, row in rows.items():
         cells = (
-            f"{kind} {each['ms']:8.3f} ms ({each['times_kernel']:.2f} times the kernel"
-            + ("" if each["of_roofline"] is None else f", {each['of_roofline']:.0%} of the roofline")
+            f"{kind} {figures['ms']:8.3f} ms ({figures['times_kernel']:.2f} times the kernel"
+            + ("" if figures["of_roofline"] is None else f", {figures['of_roofline']:.0%} of the roofline")
             + ")"
-            for kind, each in row.items()
+            for kind, figures in row.items()
         )
         print(f"  {name:14}  " + "   ".join(cells))
 

@@ -161,9 +161,9 @@ def usages(capability: int, cases: Sequence[AnyCase]) -> Iterator[Usage]:
 
 def launches(run: Callable[[], object]) -> list[Launch]:
     """The launches of some work on tensors without content."""
-    with recorded() as found:
+    with recorded() as recording:
         run()
-    return found
+    return recording
 
 
 def check_compiler() -> None:
@@ -207,9 +207,9 @@ def main() -> None:
         parser.error(f"no case contains {args.only!r}, known are: {'; '.join(map(str, CASES))}")
     if not args.json:
         print(f"{'kernel':16} {'warps':>5} {'registers':>9} {'stack':>5} {'shared':>7} {'wgmma':>5} {'mma':>5}  case")
-    for each in usages(args.capability, cases):
-        numbers = f"{each.warps:5} {each.registers:9} {each.stack:5} {each.shared:7} {each.wgmma:5} {each.mma:5}"
-        print(json.dumps(asdict(each)) if args.json else f"{each.kernel:16} {numbers}  {each.case}", flush=True)
+    for usage in usages(args.capability, cases):
+        numbers = f"{usage.warps:5} {usage.registers:9} {usage.stack:5} {usage.shared:7} {usage.wgmma:5} {usage.mma:5}"
+        print(json.dumps(asdict(usage)) if args.json else f"{usage.kernel:16} {numbers}  {usage.case}", flush=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Traffic:
     @property
     def bytes(self) -> int:
         """Of all passes."""
-        return sum(each.bytes for each in (*self.forward, *self.backward))
+        return sum(memory_pass.bytes for memory_pass in (*self.forward, *self.backward))
 
 
 def layer_traffic(name: str, batch: int, seq_len: int, **settings: Any) -> Traffic:
@@ -75,8 +75,8 @@ def layer_traffic(name: str, batch: int, seq_len: int, **settings: Any) -> Traff
     add_pieces(net)
     traced = _traced(net, torch.empty((batch, seq_len), dtype=torch.int64))
     pretend()
-    forward = tuple(each for part in traced for each in _passes(part.forward, is_backward=False))
-    backward = tuple(each for part in traced for each in _passes(part.backward, is_backward=True))
+    forward = tuple(memory_pass for part in traced for memory_pass in _passes(part.forward, is_backward=False))
+    backward = tuple(memory_pass for part in traced for memory_pass in _passes(part.backward, is_backward=True))
     return Traffic(forward, backward, sum(part.saved for part in traced))
 
 
@@ -114,11 +114,11 @@ def _traced(net: fx.GraphModule, ids: Tensor) -> list[Part]:
 def _directions(part: nn.Module, operands: tuple[Any, ...]) -> Part:
     from torch._inductor.decomposition import select_decomp_table
 
-    found: dict[str, Traced] = {}
+    traced: dict[str, Traced] = {}
 
     def keep(direction: str) -> Callable[..., Any]:
         def compiler(graph: fx.GraphModule, operands: Sequence[Any]) -> fx.GraphModule:
-            found[direction] = Traced(graph, tuple(operands))
+            traced[direction] = Traced(graph, tuple(operands))
             return graph
 
         return compiler
@@ -134,8 +134,8 @@ def _directions(part: nn.Module, operands: tuple[Any, ...]) -> Part:
     results = compiled(*leaves)
     results = [results] if isinstance(results, Tensor) else results
     torch.autograd.backward([x.sum() for x in results])
-    saved = _saved(found["forward"].graph, len(list(part.parameters())), len(results))
-    return Part(found["forward"], found["backward"], saved)
+    saved = _saved(traced["forward"].graph, len(list(part.parameters())), len(results))
+    return Part(traced["forward"], traced["backward"], saved)
 
 
 def _partition(joint: fx.GraphModule, operands: Any, **settings: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -166,7 +166,7 @@ def _passes(traced: Traced, *, is_backward: bool) -> tuple[Pass, ...]:
             lowering.run(*operands)
             lowering._update_scheduler()
             fused = [Pass(_name(node), _moved(node, lowering)) for node in lowering.scheduler.nodes if _counts(node)]
-    return tuple(each for each in (*fused, *_operators(graph)) if each.bytes)
+    return tuple(memory_pass for memory_pass in (*fused, *_operators(graph)) if memory_pass.bytes)
 
 
 def _on_card(x: Tensor) -> Tensor:
@@ -183,19 +183,19 @@ def _counts(node: Any) -> bool:
 
 def _name(node: Any) -> str:
     """The operators of a scheduled node, each once, in order."""
-    parts = [each.node for each in node.get_nodes() if each.node is not None]
+    parts = [part.node for part in node.get_nodes() if part.node is not None]
     names = [origin.name for part in parts for origin in sorted(part.origins, key=lambda x: x.name)]
     return " ".join(dict.fromkeys(names)) or str(node.get_name())
 
 
 def _moved(node: Any, lowering: Any) -> int:
     """The bytes of a scheduled node: of each buffer that stays, what its indices reach, at most the whole."""
-    inside = {id(each) for each in node.get_nodes()}
+    inside = {id(part) for part in node.get_nodes()}
     total = 0
     for dependencies in (node.read_writes.reads, node.read_writes.writes):
         reached = Counter[str]()
-        for each in dependencies:
-            reached[each.name] += each.numbytes_hint()
+        for dependency in dependencies:
+            reached[dependency.name] += dependency.numbytes_hint()
         for name, size in reached.items():
             buffer = lowering.scheduler.name_to_buf.get(name)
             if buffer is not None and dependencies is node.read_writes.writes:
@@ -219,14 +219,14 @@ def _size(name: str, lowering: Any) -> int:
 
 def _operators(graph: fx.GraphModule) -> list[Pass]:
     """Our own operators: the tensors of each kernel that they launch."""
-    found = []
+    passes = []
     for node in graph.graph.nodes:
         if getattr(node.target, "namespace", "") == "flashir":
-            operands = fx.map_arg((node.args, node.kwargs), lambda each: _without_content(each.meta["val"]))
+            operands = fx.map_arg((node.args, node.kwargs), lambda value: _without_content(value.meta["val"]))
             with recorded() as launches, _Passes() as others:
                 OPDEFS[node.target.name()]._init_fn(*operands[0], **operands[1])
-            found += [Pass(launch.name, launch.bytes) for launch in launches] + others.found
-    return found
+            passes += [Pass(launch.name, launch.bytes) for launch in launches] + others.found
+    return passes
 
 
 class _Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -257,7 +257,7 @@ def _saved(forward: fx.GraphModule, parameters: int, results: int) -> int:
     """The bytes that the forward graph returns after its results, without parameters, its first operands."""
     nodes = list(forward.graph.nodes)
     outputs, own = dict.fromkeys(nodes[-1].args[0][results:]), set(nodes[:parameters])
-    tensors = [each.meta["val"] for each in outputs if isinstance(each, fx.Node) and each not in own]
+    tensors = [tensor.meta["val"] for tensor in outputs if isinstance(tensor, fx.Node) and tensor not in own]
     return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
 
 
@@ -276,9 +276,9 @@ def main() -> None:
         print(json.dumps({**asdict(layer), "bytes": layer.bytes}))
         return
     for direction, passes in (("forward", layer.forward), ("backward", layer.backward)):
-        print(f"{direction}, {sum(each.bytes for each in passes) / MEGA:.0f} MB")
-        for each in passes:
-            print(f"  {each.bytes / MEGA:8.1f} MB  {each.name[:100]}")
+        print(f"{direction}, {sum(memory_pass.bytes for memory_pass in passes) / MEGA:.0f} MB")
+        for memory_pass in passes:
+            print(f"  {memory_pass.bytes / MEGA:8.1f} MB  {memory_pass.name[:100]}")
     print(f"{layer.bytes / MEGA:.0f} MB in all; {layer.saved / MEGA:.0f} MB saved for the backward pass")
 
 

@@ -115,7 +115,7 @@ def attend(
     k += b * k_batch + start * k_row
     x += b * x_batch + start * x_row
     state += (place if causal else b) * keys * width
-    made = tl.zeros((rows, features), tl.float32)
+    total = tl.zeros((rows, features), tl.float32)
     q += b * q_batch + start * q_row
     held = block_of(q, q_row, n, tl.arange(0, key_block), left, keys)
     begin = first // columns * columns if causal and mirrored else 0
@@ -124,14 +124,14 @@ def attend(
         m = column + tl.arange(0, columns)
         scores = _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, mirrored, key_block)
         x_block = block_of(x, x_row, m, e, left, width)
-        made = _squares_times(scores, x_block, made)
+        total = _squares_times(scores, x_block, total)
     linear += b * linear_batch + start * linear_row
     for key in range(0, keys, key_block):
         s = key + tl.arange(0, key_block)
         linear_block = block_of(linear, linear_row, n, s, left, keys)
-        made = product(linear_block, block_of(state, width, s, e, keys, width), made)
+        total = product(linear_block, block_of(state, width, s, e, keys, width), total)
     at = out + (b * length + start) * width + n[:, None] * width + e[None, :]
-    tl.store(at, made.to(out.dtype.element_ty), mask=(n[:, None] < left) & (e[None, :] < width))
+    tl.store(at, total.to(out.dtype.element_ty), mask=(n[:, None] < left) & (e[None, :] < width))
 
 
 @triton.jit
@@ -156,14 +156,14 @@ def score_gradients(
     x += b * x_batch + start * x_row
     v += b * v_batch + start * v_row
     below = program % across * columns < (program // across % (chunk // rows) + 1) * rows
-    made = tl.zeros((rows, columns), tl.float32)
+    total = tl.zeros((rows, columns), tl.float32)
     for feature in range(0, tl.where(below, width, 0) if causal else width, features):
         e = feature + tl.arange(0, features)
         x_block = block_of(x, x_row, n, e, left, width)
-        made = product(x_block, tl.trans(block_of(v, v_row, m, e, left, width)), made)
+        total = product(x_block, tl.trans(block_of(v, v_row, m, e, left, width)), total)
     held = block_of(q, q_row, n, tl.arange(0, key_block), left, keys)
-    made *= 2.0 * _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, False, key_block)
-    tl.store(out + place * chunk * chunk + n[:, None] * chunk + m[None, :], made.to(out.dtype.element_ty))
+    total *= 2.0 * _scores(held, q, q_row, k, k_row, bias, n, m, left, chunk, keys, causal, False, key_block)
+    tl.store(out + place * chunk * chunk + n[:, None] * chunk + m[None, :], total.to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -189,20 +189,20 @@ def key_gradients(
     state += (place if causal else b) * keys * width
     inside = (n[:, None] < left) & (s[None, :] < keys)
     at = (b * length + start) * keys + n[:, None] * keys + s[None, :]
-    made = tl.zeros((rows, key_block), tl.float32)
+    total = tl.zeros((rows, key_block), tl.float32)
     begin = first // columns * columns if causal and mirrored else 0
     end = tl.minimum(left, first + rows) if causal and not mirrored else left
     for column in range(begin, end, columns):
         m = column + tl.arange(0, columns)
         block = tl.load(weights + n[:, None] * weights_row + m[None, :] * weights_column)
-        made = product(block, block_of(y, y_row, m, s, left, keys), made)
-    tl.store(d_quad + at, made.to(d_quad.dtype.element_ty), mask=inside)
-    made = tl.zeros((rows, key_block), tl.float32)
+        total = product(block, block_of(y, y_row, m, s, left, keys), total)
+    tl.store(d_quad + at, total.to(d_quad.dtype.element_ty), mask=inside)
+    total = tl.zeros((rows, key_block), tl.float32)
     for feature in range(0, width, features):
         e = feature + tl.arange(0, features)
         state_block = block_of(state, width, s, e, keys, width)
-        made = product(block_of(x, x_row, n, e, left, width), tl.trans(state_block), made)
-    tl.store(d_linear + at, made.to(d_linear.dtype.element_ty), mask=inside)
+        total = product(block_of(x, x_row, n, e, left, width), tl.trans(state_block), total)
+    tl.store(d_linear + at, total.to(d_linear.dtype.element_ty), mask=inside)
 
 
 @triton.jit

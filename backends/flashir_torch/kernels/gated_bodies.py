@@ -103,17 +103,17 @@ def attend(
     b, since = place // chunks, place % chunks * chunk
     left = tl.minimum(length - since, chunk).to(tl.int32)
     start = b * length + since
-    made = _linear_part(linear, state, place, start, left, n, e, keys, width)
+    total = _linear_part(linear, state, place, start, left, n, e, keys, width)
     weights += place * chunk * chunk
     for column in range(0, tl.minimum(left, first + rows), columns):
         m = column + tl.arange(0, columns)
         block = tl.load(weights + n[:, None] * chunk + m[None, :])
-        made = product(block, block_of(v + start * width, width, m, e, left, width), made)
+        total = product(block, block_of(v + start * width, width, m, e, left, width), total)
     u_block = block_of(u + b * u_batch + since * u_row, u_row, n, e, left, width).to(tl.float32)
     gate, _ = _gate(u_block + row_of(shift, e, width))
     inside = (n[:, None] < left) & (e[None, :] < width)
     at = start * width + n[:, None] * width + e[None, :]
-    tl.store(gated + at, (gate * made).to(gated.dtype.element_ty), mask=inside)
+    tl.store(gated + at, (gate * total).to(gated.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -159,21 +159,21 @@ def attend_back(
     b, since = place // chunks, place % chunks * chunk
     left = tl.minimum(length - since, chunk).to(tl.int32)
     start = b * length + since
-    made = _linear_part(linear, state, place, start, left, n, e, keys, width)
+    total = _linear_part(linear, state, place, start, left, n, e, keys, width)
     weights += place * chunk * chunk
     for column in range(first // columns * columns, left, columns):
         m = column + tl.arange(0, columns)
         block = tl.load(weights + n[:, None] + m[None, :] * chunk)
-        made = product(block, block_of(x + start * width, width, m, e, left, width), made)
+        total = product(block, block_of(x + start * width, width, m, e, left, width), total)
     v_block = block_of(v + b * v_batch + since * v_row, v_row, n, e, left, width).to(tl.float32)
     again, slope = silu(v_block + row_of(shift, e, width))
     inside = (n[:, None] < left) & (e[None, :] < width)
     to = active + start * width + n[:, None] * width + e[None, :]
     tl.store(to, again.to(active.dtype.element_ty), mask=inside)
-    made *= slope
+    total *= slope
     to = d_v + start * d_row + n[:, None] * d_row + e[None, :]
-    tl.store(to, made.to(d_v.dtype.element_ty), mask=inside)
-    tl.store(sums + (place * (chunk // rows) + first // rows) * width + e, tl.sum(made, 0), mask=e < width)
+    tl.store(to, total.to(d_v.dtype.element_ty), mask=inside)
+    tl.store(sums + (place * (chunk // rows) + first // rows) * width + e, tl.sum(total, 0), mask=e < width)
 
 
 @triton.jit

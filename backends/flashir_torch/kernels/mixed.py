@@ -78,8 +78,8 @@ def _(
 
 
 @_backward.register_fake
-def _(d_out: Tensor, states: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    return tuple(operand.new_empty(operand.shape) for operand in given[:6])
+def _(d_out: Tensor, states: Tensor, *operands: Any) -> tuple[Tensor, ...]:
+    return tuple(operand.new_empty(operand.shape) for operand in operands[:6])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -102,8 +102,8 @@ def check_device(v: Tensor) -> None:
     hint = "lower the model for torch:v100 or torch:cpu, which have no kernels"
     if not v.is_cuda:
         raise TargetError(f"the kernel runs only on CUDA, got tensors on {v.device}", where="torch", hint=hint)
-    if (found := capability(v)) < CAPABILITY:
-        needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, found))
+    if (present := capability(v)) < CAPABILITY:
+        needed, got = (".".join(map(str, numbers)) for numbers in (CAPABILITY, present))
         raise TargetError(f"Triton needs compute capability {needed}, got {got}", where="torch", hint=hint)
 
 

@@ -56,11 +56,11 @@ class Adapter(nn.Module, ABC):
         """Generate the code for a place."""
 
     def _admitted(
-        self, wanted: Given, types: Sequence[torch.dtype], given: Sequence[Any], named: Mapping[str, Any]
+        self, wanted: Given, types: Sequence[torch.dtype], positional: Sequence[Any], named: Mapping[str, Any]
     ) -> list[Tensor]:
         """The inputs in order, checked. Raises InputError."""
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
-        return wanted.checked(wanted.collected(given, named), types, device)
+        return wanted.checked(wanted.collected(positional, named), types, device)
 
 
 def register(root: nn.Module, name: str, tensor: Tensor) -> None:

@@ -43,8 +43,8 @@ class Extend:
         for start in range(0, ids.shape[1], self._piece):
             part = slice(start, start + self._piece)
             places = positions[:, part].to(TYPES[self._positions.dtype])
-            found, *kept = self._code(ids[:, part].to(TYPES[self._ids.dtype]), places, *kept)
-            logits = found if logits is None else torch.where((places[:, :1] < 0)[..., None], logits, found)
+            read, *kept = self._code(ids[:, part].to(TYPES[self._ids.dtype]), places, *kept)
+            logits = read if logits is None else torch.where((places[:, :1] < 0)[..., None], logits, read)
         assert logits is not None
         return logits, kept
 

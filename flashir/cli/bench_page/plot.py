@@ -50,7 +50,9 @@ class Axis:
     ticks: Sequence[float] = ()
 
 
-def plot(name: str, title: str, about: str, series: Sequence[Series], x: Axis, y: Axis, *, equal: bool = False) -> str:
+def plot(
+    name: str, title: str, description: str, series: Sequence[Series], x: Axis, y: Axis, *, equal: bool = False
+) -> str:
     """A plot as SVG.
 
     Args:
@@ -73,7 +75,7 @@ def plot(name: str, title: str, about: str, series: Sequence[Series], x: Axis, y
         elements += _series(lines, across, up)
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(about)}</desc>'
+        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
         f"{''.join(elements)}</svg>"
     )
 

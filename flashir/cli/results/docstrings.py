@@ -25,9 +25,9 @@ def inherits(base: type) -> Callable[[Kind], Kind]:
 
 def parts(docstring: str) -> tuple[str, dict[str, str]]:
     """The text before the arguments, and the text of each argument."""
-    about, _, arguments = docstring.partition(ARGUMENTS)
-    _, *found = _FIELDS.split(_NEXT_SECTION.split(arguments)[0])
-    texts = dict(zip(found[::2], found[1::2], strict=True))
-    return " ".join(about.split()), {
+    summary, _, arguments = docstring.partition(ARGUMENTS)
+    _, *named = _FIELDS.split(_NEXT_SECTION.split(arguments)[0])
+    texts = dict(zip(named[::2], named[1::2], strict=True))
+    return " ".join(summary.split()), {
         name: " ".join(text.split()) for names, text in texts.items() for name in names.split(", ")
     }

@@ -25,8 +25,8 @@ def schema(verb: str) -> Schema:
     outermost = {form.type.__name__ for form in forms}
     types = {name: _told(name, definition, name in outermost) for name, definition in types.items()}
     wholes = [_whole(form) for form in forms]
-    about = {"$schema": DIALECT, "title": f"flashir {verb} --json"}
-    return {**about, **(wholes[0] if len(wholes) == 1 else {"anyOf": wholes}), "$defs": types}
+    header = {"$schema": DIALECT, "title": f"flashir {verb} --json"}
+    return {**header, **(wholes[0] if len(wholes) == 1 else {"anyOf": wholes}), "$defs": types}
 
 
 def _whole(form: Form) -> Schema:
@@ -36,7 +36,7 @@ def _whole(form: Form) -> Schema:
 
 def _told(name: str, definition: Schema, is_outermost: bool) -> Schema:
     """A definition with a description of each field, in the order of the type."""
-    about, told = parts(definition.get("description", ""))
+    summary, told = parts(definition.get("description", ""))
     known: Schema = definition["properties"]
     order: Iterable[str] = getattr(_types().get(name), "__annotations__", known)
     fields = {field: {**known[field], "description": told.get(field, "")} for field in order}
@@ -46,7 +46,7 @@ def _told(name: str, definition: Schema, is_outermost: bool) -> Schema:
     open_to = CHOICE if name in {kind.__name__ for kind in WITH_CHOICES} else False
     return {
         **definition,
-        "description": about,
+        "description": summary,
         "properties": fields,
         "required": list(dict.fromkeys(required)),
         "additionalProperties": open_to,

@@ -219,8 +219,8 @@ def _example(line: _Line, where: str, task: str, width: int | None) -> _Example:
     features = None
     parts = tuple(line.tokens or ())
     if line.features is not None and width is not None:
-        features, found = _features(line.features, width)
-        problems += found
+        features, faults = _features(line.features, width)
+        problems += faults
     elif line.text is not None:
         problems += [] if line.text.strip() else ["its text is empty"]
         parts = tuple(line.text.split()) if task == "tags" else (line.text,)

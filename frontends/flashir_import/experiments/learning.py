@@ -112,8 +112,8 @@ class Pair:
     def _shares(self, logits: Callable[[Array], Array]) -> dict[int, float]:
         rows = self._held_out.held_out
         guesses, labels, distances = (
-            np.concatenate(each)
-            for each in zip(*((logits(row.ids).argmax(-1), row.labels, row.distances) for row in rows), strict=True)
+            np.concatenate(batches)
+            for batches in zip(*((logits(row.ids).argmax(-1), row.labels, row.distances) for row in rows), strict=True)
         )
         asked = {distance: distances == distance for distance in self.task.distances}
         return {distance: float(np.mean(guesses[at] == labels[at])) for distance, at in asked.items()}

@@ -22,12 +22,12 @@ def measure(setting: Setting, _: Document) -> Iterator[Document]:
     name = REHEARSED if setting.is_rehearsal else setting.target
     record = find_target(name, calibrated=False)
     rounds, again = (setting.rounds, 0) if setting.is_rehearsal else (ROUNDS, AGAIN)
-    found = samples(lowered_kernels(record), record, rounds, again)
+    times = samples(lowered_kernels(record), record, rounds, again)
     yield {
         "target": name,
         "key": profile_key(record),
         "record": asdict(Predictor.of(name)),
-        "samples_ms": {kernel.name: list(ms) for kernel, ms in found.items()},
+        "samples_ms": {kernel.name: list(ms) for kernel, ms in times.items()},
     }
 
 
@@ -39,7 +39,7 @@ def fitted(document: Document) -> dict[str, float]:
         for kernel in kernels(record)
         if kernel.name in document["samples_ms"]
     ]
-    return fit(record, lowered_kernels(record), {each.kernel: each.ms for each in timings})
+    return fit(record, lowered_kernels(record), {timing.kernel: timing.ms for timing in timings})
 
 
 def told(document: Document) -> Iterator[str]:

@@ -39,11 +39,11 @@ def losses(setting: Setting, dtype: str, cumsum: str) -> list[float]:
     graph = flashir.plan(model, setting.target, rows, length, training=True, dtype=dtype).graph
     trainer = TorchTrainer(Lowering.of(setting.target).run(graph), init(graph), setting.device, AdamW(clip=1.0))
     random, vocab = np.random.default_rng(0), setting.curve["vocab"]
-    found = []
+    curve = []
     for _ in range(setting.steps):
         ids = random.integers(0, vocab, (rows, length + 1))
-        found.append(trainer.step([Batch((ids[:, :-1],), ids[:, 1:])], LEARNING_RATE).loss)
-    return found
+        curve.append(trainer.step([Batch((ids[:, :-1],), ids[:, 1:])], LEARNING_RATE).loss)
+    return curve
 
 
 def difference(pair: dict[str, list[float]]) -> float:

@@ -113,8 +113,8 @@ def errors(core: Core, dtype: torch.dtype, device: str = "cpu") -> dict[str, flo
     operands, d_out = core.operands(dtype), core.gradient(dtype)
     wanted = results(core.parts(), [x.double() for x in operands], d_out.double())
     with poisoned():
-        found = results(core.kernels, [x.to(device) for x in operands], d_out.to(device))
-    pairs = zip(("out", *LEARNED), found, wanted, strict=True)
+        computed = results(core.kernels, [x.to(device) for x in operands], d_out.to(device))
+    pairs = zip(("out", *LEARNED), computed, wanted, strict=True)
     least = torch.finfo(torch.float64).tiny
     return {name: float((one.cpu().double() - other).norm() / other.norm().clamp(least)) for name, one, other in pairs}
 
@@ -138,9 +138,9 @@ def loss_errors(rows: int, vocab: int, device: str) -> dict[str, float]:
     wanted.backward()  # type: ignore[no-untyped-call]
     assert wide.grad is not None
     gradient = logits.to(device)
-    found = loss_over_logits(gradient, labels.to(device), total.to(device))
+    row_losses = loss_over_logits(gradient, labels.to(device), total.to(device))
     off = (gradient.cpu().double() - wide.grad).norm() / wide.grad.norm()
-    return {"loss": float((found.cpu() - wanted).abs() / wanted.abs()), "gradient": float(off)}
+    return {"loss": float((row_losses.cpu() - wanted).abs() / wanted.abs()), "gradient": float(off)}
 
 
 def measure(setting: Setting, _: Document) -> Iterator[Document]:
@@ -156,40 +156,40 @@ def measure(setting: Setting, _: Document) -> Iterator[Document]:
     for chunk in setting.chunks:
         for batch, length in ((2, 2 * chunk), (1, 2 * chunk - 14), (1, chunk + 3)):
             core = Core(batch, length, chunk, setting.keys, setting.width)
-            found = errors(core, torch.bfloat16, setting.device)
+            off = errors(core, torch.bfloat16, setting.device)
             same = repeats(core, torch.bfloat16, setting.device)
-            document["cores"].append({**asdict(core), "dtype": "bfloat16", "errors": found, "repeats": same})
+            document["cores"].append({**asdict(core), "dtype": "bfloat16", "errors": off, "repeats": same})
             yield document
 
 
 def told(document: Document) -> Iterator[str]:
     """The errors of the loss and of AdamW, and the largest of each core."""
     for row in (document["loss"], document["update"]):
-        yield ", ".join(f"{name} is {error:.1e} off" for name, error in _found(row).items())
+        yield ", ".join(f"{name} is {error:.1e} off" for name, error in _errors_of(row).items())
     for row in document["cores"]:
-        found = _found(row)
-        name = max(found, key=lambda each: found[each])
+        off = _errors_of(row)
+        name = max(off, key=lambda tensor: off[tensor])
         same = "the same on every run" if row["repeats"] else "NOT the same on every run"
-        yield f"{row['batch']} x {row['length']}, chunk {row['chunk']}: {name} is {found[name]:.1e} off; {same}"
+        yield f"{row['batch']} x {row['length']}, chunk {row['chunk']}: {name} is {off[name]:.1e} off; {same}"
 
 
 def faults(document: Document) -> Iterator[str]:
     """What is too far off, or not the same on every run."""
-    for name, error in _found(document["loss"]).items():
+    for name, error in _errors_of(document["loss"]).items():
         if not error <= TOLERANCE[torch.bfloat16]:
             yield f"over logits: {name} is {error:.1e} off"
-    for name, error in _found(document["update"]).items():
+    for name, error in _errors_of(document["update"]).items():
         if not error <= TOLERANCE[torch.float32]:
             yield f"AdamW: {name} are {error:.1e} off"
     for row in document["cores"]:
         where = f"{row['batch']} x {row['length']}, chunk {row['chunk']}"
-        for name, error in _found(row).items():
+        for name, error in _errors_of(row).items():
             if not error <= TOLERANCE[getattr(torch, row["dtype"])]:
                 yield f"{where}: {name} is {error:.1e} off"
         if not row["repeats"]:
             yield f"{where}: results differ from run to run"
 
 
-def _found(row: Document) -> dict[str, float]:
+def _errors_of(row: Document) -> dict[str, float]:
     """The errors of a core. JSON has null for NaN."""
     return {name: inf if error is None else error for name, error in row["errors"].items()}

@@ -43,8 +43,8 @@ def measure(setting: Setting, known: Document) -> Iterator[Document]:
                 continue
             try:
                 with _blocks(kernel, changes):
-                    found = [each for each in _launches(core, setting.device) if kernel in ("", each.name)]
-                    rows = [_row(each, setting) for each in found]
+                    launches = [launch for launch in _launches(core, setting.device) if kernel in ("", launch.name)]
+                    rows = [_row(launch, setting) for launch in launches]
             except Exception as error:  # a compiler raises anything; others must be timed yet
                 document["failed"][variant] = f"{type(error).__name__}: {error}"[:500]
                 rows = []

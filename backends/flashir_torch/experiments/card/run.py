@@ -30,8 +30,8 @@ def run(
     Returns everything that is missing or wrong. Raises ArtefactError if a file is damaged or of another setting.
     """
     end, problems = monotonic() + budget, list[str]()
-    for each in stages:
-        each.kept(setting, out)
+    for stage in stages:
+        stage.kept(setting, out)
     for stage in stages:
         left = end - monotonic()
         document = stage.kept(setting, out)

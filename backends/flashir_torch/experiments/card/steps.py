@@ -61,7 +61,7 @@ def told(document: Document) -> Iterator[str]:
         if row.times is None:
             yield f"{line} {row.problem}"
             continue
-        first = next((each.times for each in rows if each.seq_len == row.seq_len and each.times), row.times)
+        first = next((other.times for other in rows if other.seq_len == row.seq_len and other.times), row.times)
         memory = "" if row.memory is None else f"   {row.memory / 2**30:5.1f} GiB"
         yield f"{line} {row.times.median:8.1f} ms   {row.times.ratio(first):.2f} times flash{memory}"
 
@@ -81,7 +81,7 @@ def profile(setting: Setting, known: Document) -> Iterator[Document]:
 
 def _kernels(events: Any, *, on_card: bool) -> list[dict[str, Any]]:
     time = "self_device_time_total" if on_card else "self_cpu_time_total"
-    rows = [{"kernel": each.key, "count": each.count, "us": float(getattr(each, time))} for each in events]
+    rows = [{"kernel": event.key, "count": event.count, "us": float(getattr(event, time))} for event in events]
     return sorted((row for row in rows if row["us"]), key=lambda row: -row["us"])[:KERNELS]
 
 
