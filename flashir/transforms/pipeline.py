@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
-from flashir.errors import FlashirError, IRError
+from flashir.errors import FlashirError, InputError, IRError
 from flashir.files.atomic import atomic_write
+from flashir.files.foreign import guarded
 from flashir.ir.graph import Graph
 from flashir.ir.text.printer import dumps
 from flashir.ir.verify import verify
@@ -80,7 +81,8 @@ class Pipeline:
     Args:
         passes: the passes.
         check: verify the graph before the first pass and after each one.
-        dump_dir: a folder for `NNN-pass.fir`, the graph after each pass.
+        dump_dir: a folder for `NNN-pass.fir`, the graph after each pass, written as passes end. Those of an earlier run
+            are removed first.
         print_after: names of passes after which to print the graph; "all" for every pass.
         show: prints a text.
         fuel: the number of optional passes to run, None for all. Bisect it to find a pass that miscompiles.
@@ -99,6 +101,8 @@ class Pipeline:
         if self.check:
             verify(graph)
         fuel = self.fuel
+        if self.dump_dir is not None:
+            _remove_dumps(self.dump_dir)
         self._after(0, "input", graph)
         for number, step in enumerate(self.passes, 1):
             if step.optional and fuel is not None:
@@ -126,3 +130,10 @@ class Pipeline:
         if self.dump_dir is not None:
             file = self.dump_dir / f"{number:03d}-{re.sub('[^a-z0-9-]', '_', name)}.fir"
             atomic_write(file, lambda stream: stream.write(dumps(graph, types=True).encode()))
+
+
+def _remove_dumps(folder: Path) -> None:
+    """Remove the files of an earlier run, which may have had more passes."""
+    with guarded(folder, InputError, "earlier dumps cannot be removed"):
+        for file in folder.glob("[0-9][0-9][0-9]-*.fir"):
+            file.unlink()

@@ -39,10 +39,8 @@ def case(case: Case) -> str:
     done = ended(process, line)
     judge(name, done, CODES[sent])
     after = state(writer, folder)
-    if writer.repeats and after not in (None, before, new):
-        raise WrongError(f"{name}: half is left", f"{sent.name}: {str(after)[:200]}")
-    if before is not None and after is None:
-        raise WrongError(f"{name}: what was there is gone", sent.name)
+    if not writer.may_leave(after, before, new):
+        raise WrongError(f"{name}: neither old nor new", f"{sent.name}: {str(after)[:200]}")
     if after is not None and not writer.replaces:
         return f"{name}: done before"
     again = finish(writer, folder, NEW)

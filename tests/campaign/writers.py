@@ -29,6 +29,7 @@ class Writer:
         read: the folder of the output -> its content that matters.
         replaces: whether the verb replaces an old output, with `--force` or by default.
         repeats: whether the same line gives the same result, unlike measurements.
+        grows: whether the output is a list of files, of which a stopped verb leaves the first ones.
     """
 
     line: str
@@ -36,6 +37,7 @@ class Writer:
     read: Callable[[Path], object]
     replaces: bool = True
     repeats: bool = True
+    grows: bool = False
 
     @property
     def verb(self) -> str:
@@ -45,6 +47,12 @@ class Writer:
     def words(self, seed: int) -> list[str]:
         """The line."""
         return self.line.format(seed=seed).split()
+
+    def may_leave(self, content: object, before: object, new: object) -> bool:
+        """Whether a verb that was stopped may leave this content: the old, the new, or the first files of the new."""
+        if self.grows and isinstance(new, list):
+            return content is None or (isinstance(content, list) and content == new[: len(content)])
+        return content == before or (content is not None and (content == new or not self.repeats))
 
 
 def _bytes_of(name: str) -> Callable[[Path], object]:
@@ -98,7 +106,7 @@ WRITERS: dict[str, Writer] = {
     "new": Writer("new flash --size tiny -s expansion={seed} -o made.fir --force", "made.fir", _bytes_of("made.fir")),
     "new --init": Writer("new flash --size tiny --init made --seed {seed}", "made", _params_of, replaces=False),
     "show --html": Writer("show m.fir --html page.html --force", "page.html", _whole_html),
-    "show --dump-ir": Writer("show m.fir --stage lowered --dump-ir passes", "passes", _dumped),
+    "show --dump-ir": Writer("show m.fir --stage lowered --dump-ir passes", "passes", _dumped, grows=True),
     "export onnx": Writer("export m.fir --seed {seed} -o out --force", "out", _model_of("onnx")),
     "export --decode": Writer("export m.fir --seed {seed} --decode -o out --force", "out", _model_of("onnx")),
     "export torch": Writer("export m.fir --seed {seed} --target torch:cpu -o out --force", "out", _model_of("pt2")),

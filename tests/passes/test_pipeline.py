@@ -108,6 +108,13 @@ def test_dumps_are_numbered_named_and_readable(tmp_path: Path) -> None:
     assert loads((folder / "002-nothing.fir").read_text()) == graph
 
 
+def test_dumps_of_an_earlier_run_are_removed_and_other_files_are_not(tmp_path: Path) -> None:
+    (tmp_path / "notes.fir").touch()
+    Pipeline((Append("sin"), Nothing(), Nothing()), dump_dir=tmp_path).run(start())
+    Pipeline((Nothing(),), dump_dir=tmp_path).run(start())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["000-input.fir", "001-nothing.fir", "notes.fir"]
+
+
 def test_graphs_are_shown_after_the_passes_asked_for() -> None:
     shown: list[str] = []
     passes = (Append("sin"), Nothing())
