@@ -85,14 +85,14 @@ class _Piece:
 class _SharedPiece(_Piece):
     """A compiled part that all candidates share."""
 
-    asked: int = 0
+    samples: int = 0
     latest: list[float] = field(default_factory=list)
 
     def sample(self) -> float:
         """Milliseconds of one run: the median of the latest times."""
-        if len(self.latest) < SHARED_RUNS or self.asked % SHARED_EVERY == 0:
+        if len(self.latest) < SHARED_RUNS or self.samples % SHARED_EVERY == 0:
             self.latest = [*self.latest[1 - SHARED_RUNS :], super().sample()]
-        self.asked += 1
+        self.samples += 1
         return median(self.latest)
 
 

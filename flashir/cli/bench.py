@@ -148,7 +148,7 @@ def bench(
     from flashir.interrupts import on_interrupt
     from flashir.machine.profile import cache_folder, in_cache
 
-    asked = {
+    arguments = {
         "systems": systems or list(SYSTEMS),
         "settings": settings or [],
         "size": size,
@@ -165,15 +165,15 @@ def bench(
         "rounds": rounds,
         "limit": limit,
     }
-    grid = _grid(asked)
-    draft = Draft(new_record(asked, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
+    grid = _grid(arguments)
+    draft = Draft(new_record(arguments, tuple(grid.targets)), cache_folder() / "bench" if out is None else out)
     cache = in_cache() if out is None else nullcontext()
     with cache, on_interrupt(lambda: "measurements so far are kept" if draft.measured else "nothing was measured yet"):
         _measure(grid, rounds, limit, draft)
         _finish(draft, as_json)
 
 
-def _grid(asked: dict[str, Any]) -> Grid:
+def _grid(arguments: dict[str, Any]) -> Grid:
     """The validated grid of cases. Raises SettingError with all problems of the options."""
     from flashir.bench.case import Grid
     from flashir.cli import source
@@ -182,25 +182,25 @@ def _grid(asked: dict[str, Any]) -> Grid:
     problems: list[str] = []
     numbers: dict[str, list[int]] = {}
     for name in ("lengths", "chunks"):
-        if asked[name] is not None:
+        if arguments[name] is not None:
             with gathered(problems):
-                numbers[name] = list(dict.fromkeys(source.whole_numbers(f"--{name}", asked[name], least=1)))
+                numbers[name] = list(dict.fromkeys(source.whole_numbers(f"--{name}", arguments[name], least=1)))
     for name in ("rounds", "tokens", "limit"):
-        if asked[name] is not None and asked[name] < 1:
-            problems.append(f"--{name} must be a whole number from 1, got {asked[name]}")
+        if arguments[name] is not None and arguments[name] < 1:
+            problems.append(f"--{name} must be a whole number from 1, got {arguments[name]}")
     with gathered(problems):
-        source.only_one("--batch", asked["batch"], "--tokens", asked["tokens"])
+        source.only_one("--batch", arguments["batch"], "--tokens", arguments["tokens"])
     grid = Grid(
-        _models(asked, problems),
-        asked["targets"],
+        _models(arguments, problems),
+        arguments["targets"],
         numbers.get("lengths", ()),
-        (asked["batch"] if asked["batch"] is not None else 1) if asked["tokens"] is None else None,
-        asked["tokens"] or 0,
-        asked["training"],
+        (arguments["batch"] if arguments["batch"] is not None else 1) if arguments["tokens"] is None else None,
+        arguments["tokens"] or 0,
+        arguments["training"],
         numbers.get("chunks", ()),
-        _names(asked["cumsum"]),
-        _names(asked["dtype"]) or (None,),
-        asked["policy"],
+        _names(arguments["cumsum"]),
+        _names(arguments["dtype"]) or (None,),
+        arguments["policy"],
     )
     problems += grid.problems()
     if problems:
@@ -213,18 +213,18 @@ def _names(text: str | None) -> list[str]:
     return [] if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
-def _models(asked: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
+def _models(arguments: dict[str, Any], problems: list[str]) -> dict[str, Graph]:
     """The systems by name. Settings apply to the built-in models, if there are any."""
     from flashir.cli import source
     from flashir.errors import gathered
     from flashir.models.load import model_names
 
     zoo = model_names()
-    words = dict.fromkeys(asked["systems"])
+    words = dict.fromkeys(arguments["systems"])
     only_files = not any(word in zoo for word in words)
     if not only_files:
-        asked["size"] = asked["size"] or SIZE
-    settings = (asked["settings"], asked["size"], asked["task"])
+        arguments["size"] = arguments["size"] or SIZE
+    settings = (arguments["settings"], arguments["size"], arguments["task"])
     models = {}
     for word in words:
         with gathered(problems):

@@ -32,6 +32,6 @@ def _accuracy(model: Runnable, feed: TaskFeed) -> dict[str, float]:
     for drawn in feed.held_out:
         guesses = model(drawn.ids).argmax(-1)
         for distance, seen in right.items():
-            asked = drawn.distances == distance
-            seen.append(guesses[asked] == drawn.labels[asked])
+            at_distance = drawn.distances == distance
+            seen.append(guesses[at_distance] == drawn.labels[at_distance])
     return {str(distance): float(np.concatenate(seen).mean()) for distance, seen in right.items()}

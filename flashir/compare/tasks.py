@@ -76,12 +76,12 @@ class Task(ABC):
         """New rows."""
         ids = draw.integers(self.vocab - self._noise, self.vocab, (rows, self.seq_len))
         labels, distances = np.full_like(ids, NO_LABEL), np.full_like(ids, -1)
-        ids[:, : self._said], known = self._say(draw, rows)
+        ids[:, : self._facts_tokens], known = self._say(draw, rows)
         for distance in self.distances:
-            first, end = distance * self.chunk + (0 if distance else self._said), (distance + 1) * self.chunk
-            asked, answers = self._ask(draw, known)
-            places = first + self._places(draw, rows, asked.shape[1], end - first)
-            np.put_along_axis(ids, places, asked, 1)
+            first, end = distance * self.chunk + (0 if distance else self._facts_tokens), (distance + 1) * self.chunk
+            questions, answers = self._ask(draw, known)
+            places = first + self._places(draw, rows, questions.shape[1], end - first)
+            np.put_along_axis(ids, places, questions, 1)
             np.put_along_axis(labels, places, answers, 1)
             np.put_along_axis(distances, places, distance, 1)
         return Examples(ids, labels, distances)
@@ -101,9 +101,9 @@ class Task(ABC):
             yield f"a row must be two chunks at least, {2 * self.chunk} tokens, got {self.seq_len}"
 
     @property
-    def _said(self) -> int:
+    def _facts_tokens(self) -> int:
         """The number of tokens that say what to remember."""
-        return self.said(self.items)
+        return self.facts_tokens(self.items)
 
     @property
     def _noise(self) -> int:
@@ -117,16 +117,16 @@ class Task(ABC):
     @classmethod
     def room(cls, items: int) -> int:
         """The tokens of the first chunk that so many items need."""
-        return cls.said(items) + cls.asked(items)
+        return cls.facts_tokens(items) + cls.question_tokens(items)
 
     @staticmethod
     @abstractmethod
-    def said(items: int) -> int:
+    def facts_tokens(items: int) -> int:
         """The number of tokens that say what to remember."""
 
     @staticmethod
     @abstractmethod
-    def asked(items: int) -> int:
+    def question_tokens(items: int) -> int:
         """The number of tokens that ask for it."""
 
     @staticmethod
@@ -146,8 +146,8 @@ class Task(ABC):
 class Recall(Task):
     """Associative recall (MQAR): `items` pairs of key and value; a key asks for its value."""
 
-    said = staticmethod(lambda items: 2 * items)
-    asked = staticmethod(lambda items: items)
+    facts_tokens = staticmethod(lambda items: 2 * items)
+    question_tokens = staticmethod(lambda items: items)
     tokens = staticmethod(lambda items: 2 * items)
 
     @property
@@ -169,8 +169,8 @@ class Recall(Task):
 class Copy(Task):
     """Copying: `items` different symbols; a mark and each symbol ask for the next symbol."""
 
-    said = staticmethod(lambda items: items)
-    asked = staticmethod(lambda items: items)
+    facts_tokens = staticmethod(lambda items: items)
+    question_tokens = staticmethod(lambda items: items)
     tokens = staticmethod(lambda items: items + 1)
 
     def _say(self, draw: np.random.Generator, rows: int) -> tuple[Ids, Ids]:
@@ -190,12 +190,12 @@ class Copy(Task):
 class Bag(Task):
     """A bag: `items` symbols of half as many kinds, in any order; a kind asks how many of it there are."""
 
-    said = staticmethod(lambda items: items)
-    asked = staticmethod(lambda items: max(2, items // 2))
+    facts_tokens = staticmethod(lambda items: items)
+    question_tokens = staticmethod(lambda items: max(2, items // 2))
     tokens = staticmethod(lambda items: 2 * max(2, items // 2) + items + 1)
 
     def _say(self, draw: np.random.Generator, rows: int) -> tuple[Ids, Ids]:
-        kinds = self.asked(self.items)
+        kinds = self.question_tokens(self.items)
         bag = draw.integers(0, kinds, (rows, self.items))
         counts: Ids = (bag[:, :, None] == np.arange(kinds)).sum(1)
         return bag, counts

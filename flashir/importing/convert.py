@@ -128,7 +128,7 @@ def _settled(held: Held, structure: Structure, own_options: Mapping[str, Any]) -
     problems: list[str] = list(held.problems)
     stated: Settings = {}
     with gathered(problems):
-        stated = _said(held, structure)
+        stated = _options_of_config(held, structure)
     if problems:
         raise SettingError(problems, where=held.where, hint="remove these parts, or convert the state_dict")
     options, notes, of_options = _completed(structure, {**stated, **own_options})
@@ -150,11 +150,11 @@ def _settled(held: Held, structure: Structure, own_options: Mapping[str, Any]) -
     return settings, notes
 
 
-def _said(held: Held, structure: Structure) -> Settings:
+def _options_of_config(held: Held, structure: Structure) -> Settings:
     """The options in a config.json or a live module. Raises SettingError if the module has foreign parts."""
     if held.module is not None:
         return structure.read_module(held.module)
-    return {name: held.said[name] for name in structure.options if name in held.said}
+    return {name: held.config[name] for name in structure.options if name in held.config}
 
 
 def _completed(structure: Structure, known: Mapping[str, Any]) -> tuple[Settings, list[str], list[str]]:

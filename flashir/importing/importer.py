@@ -42,7 +42,7 @@ class Held:
     Args:
         arrays: the tensors by name, without prefixes of wrappers, in their stored dtypes; bfloat16 becomes float32.
         where: the file, or the class of a module, for messages.
-        said: the content of config.json.
+        config: the content of config.json.
         module: the live module of the tensors.
         notes: notes for the user on how it was read.
         problems: what is wrong with it, whatever its kind.
@@ -50,7 +50,7 @@ class Held:
 
     arrays: Arrays
     where: str
-    said: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     module: Any = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

@@ -256,7 +256,7 @@ def _rounds(
 def _timings(
     graphs: Mapping[str, Graph], record: Target, progress: Callable[[str, int, int], None], end: float = inf
 ) -> tuple[Timing, ...]:
-    return tuple(timing(*each) for each in samples(graphs, record, progress=progress, end=end).items())
+    return tuple(timing(kernel, ms) for kernel, ms in samples(graphs, record, progress=progress, end=end).items())
 
 
 def timing(kernel: MicroKernel, samples_ms: Sequence[float]) -> Timing:

@@ -26,13 +26,13 @@ def stopping(alone: bool = True) -> Iterator[Callable[[], bool]]:
     Args:
         alone: whether this process trains without others.
     """
-    asked = False
+    is_stopping = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and alone:
+        nonlocal is_stopping
+        if is_stopping and alone:
             raise KeyboardInterrupt
-        asked = True
+        is_stopping = True
         if not alone:
             return
         with suppress(OSError):
@@ -43,7 +43,7 @@ def stopping(alone: bool = True) -> Iterator[Callable[[], bool]]:
         return
     before = {number: signal.signal(number, handle) for number in ASKED}
     try:
-        yield lambda: asked
+        yield lambda: is_stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -26,10 +26,10 @@ class HubFolders:
         config = path / CONFIG
         if not config.is_file():
             return None
-        said = parse_json(read_bytes(config, InputError, largest=SMALL), config, InputError, dict[str, Any])
-        if said.get("model_type") != "flashir":
+        settings = parse_json(read_bytes(config, InputError, largest=SMALL), config, InputError, dict[str, Any])
+        if settings.get("model_type") != "flashir":
             return None
-        text = said.get("ir")
+        text = settings.get("ir")
         if not isinstance(text, str):
             raise InputError("it has no text of a model under 'ir'", where=str(config), hint="export the model again")
         model = loads(text, str(config))
@@ -38,7 +38,7 @@ class HubFolders:
         return Converted(
             *(model, params, self.name, "flashir"),
             tokenizer=tokenizer if tokenizer.is_file() else None,
-            labels=_labels(said.get("id2label"), config),
+            labels=_labels(settings.get("id2label"), config),
         )
 
 

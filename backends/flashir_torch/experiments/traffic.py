@@ -234,7 +234,7 @@ class _Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[Pass] = []
+        self.passes: list[Pass] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -243,7 +243,7 @@ class _Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not is_view and "empty" not in name:
             read = () if "zeros" in name else args
             tensors = [x for x in (*read, result) if isinstance(x, Tensor)]
-            self.found.append(Pass(name, sum(x.numel() * x.element_size() for x in tensors)))
+            self.passes.append(Pass(name, sum(x.numel() * x.element_size() for x in tensors)))
         return result
 
 

@@ -16,8 +16,8 @@ from flashir.ir import Attr
 from flashir.planning.workload import Workload
 from flashir_torch.emit import module
 from flashir_torch.nn.adapter import Adapter, register
-from flashir_torch.nn.given import Given
 from flashir_torch.nn.place import Place, code_graph
+from flashir_torch.nn.tensor_inputs import TensorInputs
 from flashir_torch.types import TYPES
 
 
@@ -79,7 +79,7 @@ class Layer(Adapter):
         """
         code = self._codes[mask is not None]
         inputs = (x,) if mask is None else (x, mask)
-        result: Tensor = code.call(self, *self._admitted(code.given, code.types, inputs, {}))
+        result: Tensor = code.call(self, *self._admitted(code.inputs, code.types, inputs, {}))
         return result
 
     def _emit(self, place: Place) -> None:
@@ -102,13 +102,13 @@ class Code:
     Args:
         call: a function of the module with the parameters and the bodies, and of the inputs.
         bodies: the bodies of its loops, by attribute name.
-        given: the check of the inputs.
+        inputs: the check of the inputs.
         types: the dtypes of the inputs.
     """
 
     call: Callable[..., Any]
     bodies: Mapping[str, fx.GraphModule]
-    given: Given
+    inputs: TensorInputs
     types: tuple[torch.dtype, ...]
 
 
@@ -128,4 +128,4 @@ def _code(layer: Op, workload: Workload, target: str, place: Place, masked: bool
             whole.add_module(node.target, body)
     whole.recompile()
     types = tuple(TYPES[value.type.dtype] for value in graph.inputs)
-    return Code(type(whole).forward, bodies, Given(settled.model), types)
+    return Code(type(whole).forward, bodies, TensorInputs(settled.model), types)

@@ -12,8 +12,8 @@ from flashir.execution.native import Settled
 from flashir_torch.emit import module
 from flashir_torch.names import parameter_name
 from flashir_torch.nn.adapter import Adapter, register
-from flashir_torch.nn.given import Given
 from flashir_torch.nn.place import Place, code_graph
+from flashir_torch.nn.tensor_inputs import TensorInputs
 from flashir_torch.types import TYPES
 
 
@@ -32,7 +32,7 @@ class Model(Adapter):
         super().__init__(model.target)
         self.model = model.model
         self._settled = model
-        self._given = Given(model.model)
+        self._inputs = TensorInputs(model.model)
         for name, array in params.items():
             register(self, name, nn.Parameter(torch.tensor(array)))
         self._follow()
@@ -49,7 +49,7 @@ class Model(Adapter):
             InputError: inputs are missing, have a wrong dtype or shape, or are on another device; on a CPU also token
                 ids out of range, and rows of a mask without a token.
         """
-        return self._code(self, *self._admitted(self._given, self._types, inputs, named))
+        return self._code(self, *self._admitted(self._inputs, self._types, inputs, named))
 
     def _emit(self, place: Place) -> None:
         graph = code_graph(self._settled, place)

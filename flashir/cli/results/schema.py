@@ -39,7 +39,7 @@ def _told(name: str, definition: Schema, is_outermost: bool) -> Schema:
     summary, told = parts(definition.get("description", ""))
     known: Schema = definition["properties"]
     order: Iterable[str] = getattr(_types().get(name), "__annotations__", known)
-    fields = {field: {**known[field], "description": told.get(field, "")} for field in order}
+    fields = {field: {**known[field], "description": descriptions.get(field, "")} for field in order}
     required = [field for field in fields if field in definition.get("required", ())]
     if is_outermost:
         fields, required = {"schema": VERSION} | fields | {"schema": VERSION}, ["schema", *required]

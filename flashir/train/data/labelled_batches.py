@@ -93,4 +93,4 @@ class LabelledBatches(Batches):
             else:
                 labels[row, : len(example)] = label[: len(example)]
         beside = ((self.segments, np.zeros(shape, np.int64)), (self.mask, real))
-        return Batch((inputs, *(told for wanted, told in beside if wanted)), labels)
+        return Batch((inputs, *(values for wanted, values in beside if wanted)), labels)

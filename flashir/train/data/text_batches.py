@@ -84,4 +84,4 @@ class TextBatches(Batches):
                 draw = np.random.default_rng((MASKING, self.seed, turn))
                 ids[row, real], labels[row, real] = mask(rows.ids[row, real], self.corpus.tokenizer, draw)
         beside = ((self.segments, rows.segment_ids), (self.mask, rows.real))
-        return Batch((ids, *(told for wanted, told in beside if wanted)), labels)
+        return Batch((ids, *(values for wanted, values in beside if wanted)), labels)

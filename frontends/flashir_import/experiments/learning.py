@@ -115,8 +115,8 @@ class Pair:
             np.concatenate(batches)
             for batches in zip(*((logits(row.ids).argmax(-1), row.labels, row.distances) for row in rows), strict=True)
         )
-        asked = {distance: distances == distance for distance in self.task.distances}
-        return {distance: float(np.mean(guesses[at] == labels[at])) for distance, at in asked.items()}
+        places = {distance: distances == distance for distance in self.task.distances}
+        return {distance: float(np.mean(guesses[at] == labels[at])) for distance, at in places.items()}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from flashir.errors import ArtefactError
 from flashir.experiments.command import count, guarded
-from flashir_torch.experiments.card.calibration import told
+from flashir_torch.experiments.card.calibration import summary
 from flashir_torch.experiments.card.run import in_process, run
 from flashir_torch.experiments.card.setting import of_card, rehearsal
 from flashir_torch.experiments.card.stage import read
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=NAMES, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     if args.fit:
-        print("\n".join(told(read(args.out / "calibration.json"))))
+        print("\n".join(summary(read(args.out / "calibration.json"))))
         return
     if args.rehearse:
         round_as_gpus_do()

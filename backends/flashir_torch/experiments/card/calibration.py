@@ -42,7 +42,7 @@ def fitted(document: Document) -> dict[str, float]:
     return fit(record, lowered_kernels(record), {timing.kernel: timing.ms for timing in timings})
 
 
-def told(document: Document) -> Iterator[str]:
+def summary(document: Document) -> Iterator[str]:
     """The numbers that are fitted, beside those of the record."""
     record = find_target(document["target"], calibrated=False)
     for name, value in fitted(document).items():

@@ -56,7 +56,7 @@ def _numbers(losses: list[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array(losses, np.float64)  # JSON has null for NaN
 
 
-def told(document: Document) -> Iterator[str]:
+def summary(document: Document) -> Iterator[str]:
     """How far the curves are apart."""
     for dtype, pair in document["losses"].items():
         steps, last = len(pair["parts"]), _numbers(pair["parts"])[-1]

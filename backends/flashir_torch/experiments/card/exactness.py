@@ -162,7 +162,7 @@ def measure(setting: Setting, _: Document) -> Iterator[Document]:
             yield document
 
 
-def told(document: Document) -> Iterator[str]:
+def summary(document: Document) -> Iterator[str]:
     """The errors of the loss and of AdamW, and the largest of each core."""
     for row in (document["loss"], document["update"]):
         yield ", ".join(f"{name} is {error:.1e} off" for name, error in _errors_of(row).items())

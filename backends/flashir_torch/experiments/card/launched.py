@@ -98,7 +98,7 @@ def _row(launch: Launch, setting: Setting) -> dict[str, Any]:
     }
 
 
-def told(document: Document) -> Iterator[str]:
+def summary(document: Document) -> Iterator[str]:
     """The time of each kernel, and the bandwidth that it reaches."""
     for row in document["kernels"]:
         ms = median(row["samples_ms"])

@@ -43,7 +43,7 @@ def shapes(setting: Setting) -> Iterator[tuple[str, int, int, int]]:
     yield "vocabulary", setting.tokens, model, 4 * setting.square if setting.is_rehearsal else 32000
 
 
-def told(document: Document) -> Iterator[str]:
+def summary(document: Document) -> Iterator[str]:
     """The rates that were reached."""
     if copy := document.get("copy"):
         yield f"copy {2 * copy['bytes'] / median(copy['samples_ms']) / 1e9:.2f} TB/s"

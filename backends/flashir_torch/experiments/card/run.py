@@ -43,7 +43,7 @@ def run(
             why = "" if document.get(COMPLETE) else why or "it ended without a word"
         problems += [f"{stage.name}: {why}"] if why else []
         if document:
-            for line in stage.told(document):
+            for line in stage.summary(document):
                 tell(f"  {line}")
             problems += [f"{stage.name}: {fault}" for fault in stage.faults(document)]
     return problems

@@ -29,14 +29,14 @@ class Stage:
         name: its name; its file is `NAME.json`.
         seconds: its deadline. A training step at one length, the longest of its parts, may take a minute to compile.
         measure: yields the document each time there is more to keep, given what an earlier run kept.
-        told: the document -> the lines that say what was found.
+        summary: the document -> the lines that sum up its results.
         faults: the document -> what is wrong with the results.
     """
 
     name: str
     seconds: float
     measure: Callable[[Setting, Document], Iterator[Document]]
-    told: Callable[[Document], Iterator[str]]
+    summary: Callable[[Document], Iterator[str]]
     faults: Callable[[Document], Iterator[str]] = lambda document: iter(())
 
     def path(self, out: Path) -> Path:

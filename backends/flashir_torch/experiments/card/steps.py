@@ -53,7 +53,7 @@ def _absent(setting: Setting, length: int) -> Iterator[Row]:
     yield from (replace(row, system=name, left_out=why) for name in (RIVAL, RIVAL_COMPILED))
 
 
-def told(document: Document) -> Iterator[str]:
+def summary(document: Document) -> Iterator[str]:
     """The time of each step, and how it compares with that of flash."""
     rows = msgspec.convert(document, Record).rows
     for row in rows:
@@ -85,7 +85,7 @@ def _kernels(events: Any, *, on_card: bool) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["us"]), key=lambda row: -row["us"])[:KERNELS]
 
 
-def told_of_profile(document: Document) -> Iterator[str]:
+def summary_of_profile(document: Document) -> Iterator[str]:
     """The kernels that take longest."""
     for system, rows in document["systems"].items():
         yield f"{system}: {sum(row['us'] for row in rows) / 1e3:.1f} ms in kernels at T {document['length']}"

@@ -27,8 +27,8 @@ def update_errors(shapes: Shapes, optimiser: AdamW, device: str) -> dict[str, fl
     moved = [x.to(device) for x in drawn(shapes, 0)]
     update = new_update(moved, optimiser)
     rate = torch.tensor(RATE, device=device)
-    told = [update([x.to(device) for x in drawn(shapes, 1 + step)], rate).cpu() for step in range(STEPS)]
-    pairs = {"parameters": (_joined(moved), _joined(parameters)), "norms": (torch.stack(told), norms)}
+    norms_of_steps = [update([x.to(device) for x in drawn(shapes, 1 + step)], rate).cpu() for step in range(STEPS)]
+    pairs = {"parameters": (_joined(moved), _joined(parameters)), "norms": (torch.stack(norms_of_steps), norms)}
     return {name: float((got.double() - exact).norm() / exact.norm()) for name, (got, exact) in pairs.items()}
 
 

@@ -17,7 +17,7 @@ from flashir.errors import InputError
 from flashir.execution.signature import KINDS, Input, Signature, padding_problems, range_problems
 
 
-class Given(Signature):
+class TensorInputs(Signature):
     """The inputs of a graph as tensors."""
 
     def checked(self, tensors: Sequence[Any], types: Sequence[torch.dtype], device: torch.device) -> list[Tensor]:
