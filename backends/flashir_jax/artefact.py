@@ -33,7 +33,6 @@ from flashir_jax.layout import Stack
 
 MAIN_FILE = "model.jax"
 FUNCTION, PARAMETERS = "stablehlo", "safetensors"
-MODEL = "flashir.model"
 SCHEMA = 1
 _NO_DIGEST = ""
 _NAME = r"model-[0-9a-f]{12}\.(stablehlo|safetensors)"

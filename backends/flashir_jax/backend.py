@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Written
+from flashir.backends.protocols import MODEL_TEXT, Array, Gradients, Params, Run, StepFn, Written
 from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError
 from flashir.execution.native import Settled
@@ -135,7 +135,7 @@ class JaxBackend:
         The function is exported for the platform of the device and for cpu, so that it can be checked anywhere.
         """
         need_jax()
-        from flashir_jax.artefact import MODEL, write
+        from flashir_jax.artefact import write
         from flashir_jax.devices import platform_of
         from flashir_jax.export import exported, particulars
         from flashir_jax.functions import function
@@ -150,7 +150,7 @@ class JaxBackend:
             functions = {platform: exported(apply, (platform,)) for platform in platforms}
         else:
             functions = dict.fromkeys(platforms, exported(apply, platforms))
-        entries = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
+        entries = {**metadata, MODEL_TEXT: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
 
         def examine(path: Path) -> tuple[str, ...]:
             loaded = read(path)
@@ -184,12 +184,12 @@ class JaxBackend:
     def stored(self, path: Path) -> tuple[Graph, Params]:
         """The model of an artefact and its parameters. See Exporter."""
         from flashir.models.parameters import load_params
-        from flashir_jax.artefact import MODEL, PARAMETERS, file_name, read_manifest
+        from flashir_jax.artefact import PARAMETERS, file_name, read_manifest
 
         path = _main_file(path)
         manifest = read_manifest(path)
         params = load_params(path.with_name(file_name(PARAMETERS, manifest.parameters)))
-        return loads(manifest.metadata[MODEL], str(path)), params
+        return loads(manifest.metadata[MODEL_TEXT], str(path)), params
 
 
 def _main_file(path: Path) -> Path:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashir.backends.protocols import Params
+from flashir.backends.protocols import MODEL_TEXT, Params
 from flashir.errors import ArtefactError, TargetError
 from flashir.ir import Graph, loads
 from flashir.models.parameters import load_params
-from flashir_jax.artefact import FUNCTION, MODEL, PARAMETERS, Manifest, file_name, read_manifest
+from flashir_jax.artefact import FUNCTION, PARAMETERS, Manifest, file_name, read_manifest
 from flashir_jax.devices import platform_of
 from flashir_jax.export import callable_of, imported, specs
 from flashir_jax.layout import stacked
@@ -63,7 +63,7 @@ def read(path: Path) -> Loaded:
         IRError: another version of flashir wrote the text of the model.
     """
     manifest = read_manifest(path)
-    model = loads(manifest.metadata[MODEL], str(path))
+    model = loads(manifest.metadata[MODEL_TEXT], str(path))
     modules = {digest: _function(path, manifest, digest) for digest in set(manifest.functions.values())}
     functions = {platform: modules[digest] for platform, digest in manifest.functions.items()}
     for platform, function in functions.items():

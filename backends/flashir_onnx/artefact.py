@@ -47,8 +47,8 @@ def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Pa
 
     The name of the data file contains its digest, so writing it does not affect an existing artefact. Renaming
     model.onnx commits everything: the files that it names are on disk by then, at worst under temporary names, which
-    the next reader renames (`settle`). So a kill at any moment leaves the old artefact or the new one. The next export
-    removes other leftovers.
+    the next reader renames (`finish_commit`). So a kill at any moment leaves the old artefact or the new one. The next
+    export removes other leftovers.
 
     Args:
         parts: the models by file name, model.onnx first. Several models always share a data file.
@@ -69,7 +69,7 @@ def write(parts: Mapping[str, Part], out: Path, check: Callable[[Mapping[str, Pa
     with in_folder(out), locked(out):
         try:
             atomic_files(out, _contents(parts, out), examine)
-            further = [f"{name}: {checks[name][0]}" for name in named(path)]
+            further = [f"{name}: {checks[name][0]}" for name in part_digests(path)]
             return Written(path, (*checks[MODEL_FILE], *further), files(path)[1:])
         finally:
             _sweep(out)
@@ -83,10 +83,10 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     """
     reader = Reader()
     metadata = {MODEL_FILE: reader.metadata(path)}
-    parts = _parts(metadata[MODEL_FILE], path)
+    parts = _digests_in(metadata[MODEL_FILE], path)
     if any(_digest(path.with_name(name)) != digest for name, digest in parts.items()):
         with locked(path.parent):
-            settle(path.parent)
+            finish_commit(path.parent)
     for name, digest in parts.items():
         metadata[name] = reader.metadata(path.with_name(name))
         if metadata[name][DIGEST] != digest:
@@ -98,21 +98,21 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     return metadata
 
 
-def named(path: Path) -> dict[str, str]:
-    """The parts of a model.onnx with their digests, without verification."""
-    return _parts(properties(parsed_file(path)), path)
+def part_digests(path: Path) -> dict[str, str]:
+    """The digests of the parts of a model.onnx, without verification."""
+    return _digests_in(properties(parsed_file(path)), path)
 
 
 def files(path: Path) -> tuple[Path, ...]:
     """The files of the artefact of a model.onnx: itself, its parts, then data files. Without verification."""
     model = parsed_file(path)
-    others = (*_parts(properties(model), path), *sorted(data_files(model, path)))
+    others = (*_digests_in(properties(model), path), *sorted(data_files(model, path)))
     return (path, *(path.with_name(name) for name in others))
 
 
-def settle(out: Path) -> None:
+def finish_commit(out: Path) -> None:
     """Finish the commit of a killed writer: rename the temporary files of the parts of model.onnx."""
-    for name, digest in named(out / MODEL_FILE).items():
+    for name, digest in part_digests(out / MODEL_FILE).items():
         if _digest(out / name) != digest:
             for leftover in unfinished(out / name):
                 if _digest(leftover) == digest:
@@ -140,7 +140,7 @@ def _contents(parts: Mapping[str, Part], out: Path) -> dict[str, Callable[[Binar
     return {name: _writer(contents[name]) for name in parts}
 
 
-def _parts(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
+def _digests_in(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
     """The digests of the parts by name. Raises ArtefactError for a part that a decoder does not have."""
     problem = f"its metadata {PARTS} is damaged"
     parts = parse_json(
@@ -168,10 +168,10 @@ def _sweep(out: Path) -> None:
     used: set[str] = set()
     with suppress(OSError, ArtefactError):  # an unreadable model may use any of them
         if path.exists():
-            settle(out)
+            finish_commit(out)
             model = parsed_file(path)
             used = data_files(model, path)
-            for name in PART_FILES - _parts(properties(model), path).keys():
+            for name in PART_FILES - _digests_in(properties(model), path).keys():
                 if _digest(out / name) is not None:
                     (out / name).unlink()
         for file in out.iterdir():

@@ -1,4 +1,4 @@
-"""The ONNX backend: claims, compilation, export and loading."""
+"""The ONNX backend: claims, compilation, export, loading. `emit.py` makes the model, `artefact.py` writes the files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from flashir.backends.decoding import Decoding, Extending
-from flashir.backends.protocols import Params, Run, StepFn, StoredDecoder, Written
+from flashir.backends.protocols import MODEL_TEXT, Params, Run, StepFn, StoredDecoder, Written
 from flashir.errors import ArtefactError
 from flashir.ir import DType, Graph, Node, TensorType, dumps, loads
 from flashir.ops import OPS
@@ -194,14 +194,14 @@ class OnnxBackend:
     def load(self, path: Path, device: str, *, lean: bool = False) -> tuple[Graph, Run]:
         """Verify an artefact, and return its model and a session. See Exporter."""
         from flashir_onnx.decoder import STATE
-        from flashir_onnx.seal import MODEL, Reader
+        from flashir_onnx.seal import Reader
         from flashir_onnx.session import Session
 
         path = _main_file(path)
         metadata = Reader().metadata(path)
         if STATE in metadata:
             raise ArtefactError("this is a file of a decoder", where=str(path), hint="give the folder it is in")
-        model = loads(metadata[MODEL], str(path))
+        model = loads(metadata[MODEL_TEXT], str(path))
         return model, Session(path, device, lean=lean)
 
     @property
@@ -220,9 +220,8 @@ class OnnxBackend:
     def _about(self, model: Graph, metadata: Mapping[str, str]) -> dict[str, str]:
         """The metadata of every model file."""
         from flashir.backends.narrow_weights import weights_entry
-        from flashir_onnx.seal import MODEL
 
-        return {**metadata, **weights_entry(self.weights), MODEL: dumps(model), "flashir.version": __version__}
+        return {**metadata, **weights_entry(self.weights), MODEL_TEXT: dumps(model), "flashir.version": __version__}
 
 
 def _main_file(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from flashir.backends.decoding import Decoding, Extending, StateSpec
-from flashir.backends.protocols import StoredDecoder
+from flashir.backends.protocols import MODEL_TEXT, StoredDecoder
 from flashir.errors import ArtefactError
 from flashir.files.foreign import parse_json
 from flashir.ir import Graph, loads
@@ -22,7 +22,7 @@ from flashir_onnx.form import FORM, Form
 from flashir_onnx.genai import PAD, Slot, add_missing
 from flashir_onnx.guard import guard_extend, guard_prefill, guard_step
 from flashir_onnx.in_place import allow_in_place
-from flashir_onnx.seal import EXPORT_AGAIN, MODEL
+from flashir_onnx.seal import EXPORT_AGAIN
 from flashir_onnx.session import Session
 from flashir_onnx.types import check_dtypes, numpy_type
 
@@ -113,7 +113,7 @@ def load(path: Path, device: str) -> StoredDecoder | None:
             problem = f"its results are not logits and the states that {names[-1]} takes"
             raise ArtefactError(problem, where=str(path.with_name(name)), hint=EXPORT_AGAIN)
     functions = tuple(Continued(session, device) for session in sessions.values())
-    return StoredDecoder(loads(entries[MODEL], str(path)), limit, functions)
+    return StoredDecoder(loads(entries[MODEL_TEXT], str(path)), limit, functions)
 
 
 def _differ(one: Any, other: Any) -> bool:

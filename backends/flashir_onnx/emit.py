@@ -1,4 +1,9 @@
-"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once per layer, or flat nodes."""
+"""Lowered graph -> ONNX model. Every `repeat` becomes a function that is called once per layer, or flat nodes.
+
+`emit` collects nodes in the scopes of `scope.py`: an op by its emitter in `emitters.py`, loops and branches here. What
+depends on parameters alone is computed now (`static.py`), and stays outside of the model (`weights.py`) until
+`artefact.py` writes both, or `session.py` runs them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +46,7 @@ MEANINGS = {
 }
 """The doc_strings of inputs and outputs by name."""
 
-NONE: Mapping[str, Emitter] = {}
+NO_EMITTERS: Mapping[str, Emitter] = {}
 STRUCTURED = frozenset(("repeat", "scan", "param"))
 TOKENS = ("input_ids", "segment_ids")
 """Inputs that hold token or segment ids."""
@@ -65,7 +70,7 @@ def emit(
     guard: Guard | None = None,
     few_rows: bool = False,
     form: Form = FORM,
-    own: Mapping[str, Emitter] = NONE,
+    own: Mapping[str, Emitter] = NO_EMITTERS,
 ) -> Emitted:
     """The ONNX model of a lowered graph.
 
@@ -96,22 +101,22 @@ def emit(
     main.taken.update(outputs)
     if guard is not None:
         guard(main, graph)
-    emitter = _Emitter(_opsets(graph, form), form, own)
+    emitter = _GraphEmitter(_opsets(graph, form), form, own)
     emitter.nodes(main, graph, 0)
-    _call(main.nodes, [emitter.name(main, value) for value in graph.outputs], outputs)
+    _name_results(main.nodes, [emitter.name(main, value) for value in graph.outputs], outputs)
 
     def infos(values: tuple[Value, ...], called: Sequence[str]) -> list[ValueInfoProto]:
-        described = [value_info(name, value.type, symbols) for value, name in zip(values, called, strict=True)]
-        for info in described:
+        typed_names = [value_info(name, value.type, symbols) for value, name in zip(values, called, strict=True)]
+        for info in typed_names:
             info.doc_string = MEANINGS.get(info.name, "")
-        return described
+        return typed_names
 
     weights = Weights(main.initializers)
-    taken = infos(graph.inputs, [names[value] for value in graph.inputs])
-    for info in taken:
+    input_infos = infos(graph.inputs, [names[value] for value in graph.inputs])
+    for info in input_infos:
         if info.name in narrow:
             info.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(form.ids))
-    body = helper.make_graph(main.nodes, graph.name, taken, infos(graph.outputs, outputs), weights.stand_ins())
+    body = helper.make_graph(main.nodes, graph.name, input_infos, infos(graph.outputs, outputs), weights.stand_ins())
     model = helper.make_model(
         body, opset_imports=emitter.opsets, functions=emitter.functions, ir_version=form.ir_version,
         producer_name=PRODUCER, producer_version=__version__, doc_string=f"{graph.name}, {ABOUT}",
@@ -119,7 +124,7 @@ def emit(
     return Emitted(model, weights)
 
 
-def _call(nodes: list[NodeProto], names: Sequence[str], wanted: Sequence[str]) -> None:
+def _name_results(nodes: list[NodeProto], names: Sequence[str], wanted: Sequence[str]) -> None:
     """Rename the results of nodes to the wanted names. Inputs, and results with several names, get an Identity.
 
     An Identity for every result would copy it, and would prevent updating a state in place.
@@ -169,24 +174,24 @@ def result_names(model: Graph) -> list[str]:
     return _output_names(model, interface_names(model)) if len(model.outputs) > 1 else []
 
 
-def _output_names(graph: Graph, called: Mapping[Value, str]) -> list[str]:
+def _output_names(graph: Graph, interface: Mapping[Value, str]) -> list[str]:
     """The names of the results. One that is an input, or a duplicate, is called `x_result`, `x_result_2`."""
-    taken = {called[value] for value in graph.inputs}
+    taken = {interface[value] for value in graph.inputs}
     names = []
     for value in graph.outputs:
-        name, count = called[value], 1
+        name, count = interface[value], 1
         while name in taken:
-            name = f"{called[value]}_result" + (f"_{count}" if count > 1 else "")
+            name = f"{interface[value]}_result" + (f"_{count}" if count > 1 else "")
             count += 1
         taken.add(name)
         names.append(name)
     return names
 
 
-def _dimension_names(graph: Graph, called: Mapping[Value, str]) -> dict[str, str]:
+def _dimension_names(graph: Graph, interface: Mapping[Value, str]) -> dict[str, str]:
     """Names of symbolic sizes. `B` and `T` of a token model become `batch` and `sequence`."""
     names = {str(size): str(size) for value in graph.inputs for size in value.type.shape}
-    if graph.inputs and called[graph.inputs[0]] == "input_ids":
+    if graph.inputs and interface[graph.inputs[0]] == "input_ids":
         names.update(zip(map(str, graph.inputs[0].type.shape), ("batch", "sequence")))
     return names
 
@@ -196,7 +201,7 @@ def _check_types(graph: Graph) -> None:
     check_dtypes(value.type.dtype for value in values)
 
 
-class _Emitter:
+class _GraphEmitter:
     """Walks a graph and its regions, and collects the functions."""
 
     def __init__(self, opsets: list[OperatorSetIdProto], form: Form, own: Mapping[str, Emitter]) -> None:

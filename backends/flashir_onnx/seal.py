@@ -15,12 +15,13 @@ import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]  # onnx's own dependency
 from onnx import ModelProto, TensorProto, helper
 
+from flashir.backends.protocols import MODEL_TEXT
 from flashir.errors import ArtefactError, ForeignError
 from flashir.files.atomic import expect_digest, sha256
 from flashir.files.foreign import guarded, read_bytes
 from flashir_onnx.verify import size_inlined
 
-MODEL, DIGEST, DATA_DIGEST = "flashir.model", "flashir.sha256", "flashir.data.sha256"
+DIGEST, DATA_DIGEST = "flashir.sha256", "flashir.data.sha256"
 DATA_NAME = re.compile(r"model-[0-9a-f]{12}\.data")
 LARGEST = 2**31
 """Most bytes of a model: the limit of protobuf."""
@@ -57,7 +58,7 @@ class Reader:
         if twice := [key for key, times in Counter(entry.key for entry in model.metadata_props).items() if times > 1]:
             raise ArtefactError(f"its metadata have {twice[0]!r} twice", where=str(path), hint=EXPORT_AGAIN)
         metadata = properties(model)
-        if MODEL not in metadata or DIGEST not in metadata:
+        if MODEL_TEXT not in metadata or DIGEST not in metadata:
             raise ForeignError(
                 "this ONNX model contains no flashir model",
                 where=str(path),

@@ -13,11 +13,12 @@ import onnx
 from onnx import ModelProto, helper, numpy_helper
 
 from flashir.backends.narrow_weights import WEIGHTS
+from flashir.backends.protocols import MODEL_TEXT
 from flashir.errors import ArtefactError, option
 from flashir.ir import Graph, loads
 from flashir.ir.parameter_names import parameters
 from flashir_onnx.blocks import ROWS, unpacked
-from flashir_onnx.seal import MODEL, Reader
+from flashir_onnx.seal import Reader
 from flashir_onnx.verify import all_nodes
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ def stored(path: Path) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
         ArtefactError: the files are damaged, or a parameter is stored in another form.
     """
     metadata = Reader().metadata(path)
-    graph = loads(metadata[MODEL], str(path))
+    graph = loads(metadata[MODEL_TEXT], str(path))
     written = _Written.of(onnx.load(path))
     return graph, _complete(graph, written, str(path), metadata.get(WEIGHTS, "written in another form"))
 

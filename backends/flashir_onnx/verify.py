@@ -1,4 +1,6 @@
-"""The checks of an ONNX file before it becomes an artefact."""
+"""The checks of an ONNX file before it becomes an artefact, by the tools of ONNX. Results are compared in
+`flashir.exporting.checks`.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from flashir_openvino.runtime import DATA_FILE, MODEL_FILE, core, reason, serial
 if TYPE_CHECKING:
     from openvino import Model
 
-MODEL = "flashir.model"
 KEY = "flashir"
 LARGEST = 2**28
 """Most bytes of a model.xml."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from flashir.backends.protocols import Params, Run, StepFn, Written
+from flashir.backends.protocols import MODEL_TEXT, Params, Run, StepFn, Written
 from flashir.errors import SettingError, either
 from flashir.ir import DType, Graph, Node, dumps, loads
 from flashir.transforms.pipeline import Pass
@@ -106,10 +106,10 @@ class OpenVinoBackend:
         installed()
         from flashir.backends.narrow_weights import weights_entry
         from flashir_onnx.emit import result_names
-        from flashir_openvino.artefact import MODEL, write
+        from flashir_openvino.artefact import write
         from flashir_openvino.reading import read
 
-        entries = {**metadata, **weights_entry(self.weights), MODEL: dumps(model), "flashir.version": __version__}
+        entries = {**metadata, **weights_entry(self.weights), MODEL_TEXT: dumps(model), "flashir.version": __version__}
 
         def examine(path: Path) -> tuple[str, ...]:
             graph, stored = self._read(path)
@@ -146,10 +146,10 @@ class OpenVinoBackend:
         return model, recovered(model, arrays, str(path), axes)
 
     def _read(self, path: Path) -> tuple[Graph, Model]:
-        from flashir_openvino.artefact import MODEL, read
+        from flashir_openvino.artefact import read
 
         stored, entries = read(path)
-        return loads(entries[MODEL], str(path)), stored
+        return loads(entries[MODEL_TEXT], str(path)), stored
 
     def _session(self, model: Graph, stored: Model, device: str) -> Run:
         from flashir.planning.plan import compute_type

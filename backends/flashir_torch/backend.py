@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flashir.backends.protocols import Array, Gradients, Params, Run, StepFn, Written
+from flashir.backends.protocols import MODEL_TEXT, Array, Gradients, Params, Run, StepFn, Written
 from flashir.backends.training import AdamW, Trainer
 from flashir.errors import TargetError
 from flashir.execution.native import Settled
@@ -151,9 +151,8 @@ class TorchBackend:
         need_torch()
         from flashir_torch.artefact import write
         from flashir_torch.export import exported, without_loops
-        from flashir_torch.stored import MODEL
 
-        entries = {**metadata, MODEL: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
+        entries = {**metadata, MODEL_TEXT: dumps(model), **{f"flashir.{n}": v for n, v in self.versions().items()}}
         program = exported(without_loops(model, graph, self), params)
         return write(program, entries, out, check)
 

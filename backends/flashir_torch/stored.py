@@ -10,6 +10,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
+from flashir.backends.protocols import MODEL_TEXT
 from flashir.errors import ArtefactError
 from flashir.files.foreign import guarded
 from flashir.ir import Graph, loads
@@ -17,9 +18,6 @@ from flashir_torch.archive import check_content, check_seal
 from flashir_torch.devices import device_of
 from flashir_torch.footprint import WHOLE, check_run
 from flashir_torch.session import Session
-
-MODEL = "flashir.model"
-"""The extra file of an artefact with the text of the model."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def read(path: Path) -> Loaded:
         # not `torch.export.load`, which falls back to an older, pickled format
         content = load_pt2(file)
         program, metadata = content.exported_programs["model"], content.extra_files
-    if not metadata.get(MODEL):
+    if not metadata.get(MODEL_TEXT):
         raise ArtefactError("this program contains no flashir model", where=str(path), hint="export it with flashir")
-    model = loads(metadata[MODEL], str(path))
+    model = loads(metadata[MODEL_TEXT], str(path))
     check_run(program, model, path)
     return Loaded(model, metadata, program, path)

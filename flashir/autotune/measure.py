@@ -33,7 +33,7 @@ from flashir.planning.candidates import Candidate
 from flashir.planning.extent import Extent
 from flashir.planning.plan import compute_type
 from flashir.planning.workload import Workload
-from flashir.reference.compare import TOLERANCE, enough, relative_error, sample_inputs
+from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs, tokens_to_compare
 from flashir.reference.interpreter import interpret
 from flashir.transforms.settle_choices import Settings, choosers, same_function, settle
 
@@ -202,7 +202,7 @@ def _params(graph: Graph) -> dict[str, npt.NDArray[np.float32]]:
 
 def _check(graph: Graph, params: Any, run: Run) -> None:
     """Compare with the interpreter. Raises ArtefactError."""
-    length = Extent.of(graph).tokens(enough(graph))
+    length = Extent.of(graph).tokens(tokens_to_compare(graph))
     arrays = sample_inputs(graph, Workload(1, length).sizes(graph))
     for got, wanted in zip(results_of(run, arrays), interpret(graph, params, *arrays), strict=True):
         _agree(got, wanted, graph, f"the interpreter on {length} tokens")

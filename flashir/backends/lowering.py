@@ -1,4 +1,7 @@
-"""Lowering: the passes that turn a settled model into ops that a target claims."""
+"""Lowering: the passes that turn a settled model into ops that a target claims.
+
+`Lowering.passes` has their order. The central one is `Lower` (`flashir.transforms.lower`): claim or descend.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,9 @@ from flashir.transforms.pipeline import Pass
 
 Array = npt.NDArray[Any]
 Params = Mapping[str, npt.NDArray[np.float32]]
+MODEL_TEXT = "flashir.model"
+"""The metadata key of an artefact for the text of its model, which every backend writes."""
+
 Run = Callable[[Sequence[Array]], Array]
 """Arrays in the order of the graph's inputs -> the single result of the graph."""
 

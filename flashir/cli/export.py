@@ -1,4 +1,4 @@
-"""flashir export: write a model and its parameters for a target."""
+"""flashir export: write a model and its parameters for a target. `flashir.exporting.export` does the work."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from flashir.backends.training import Batch
     from flashir.cli.source import Source
     from flashir.cli.web_page import WebPage
-    from flashir.exporting.quantise import Quantised
     from flashir.ir import Graph
 
 PARAMETER_S = 7e-8
 """Seconds of an export for each parameter: 8 of flash in base size on a core of an Intel Xeon, 11 with its decoder."""
 WITH_DECODER = 1.35
 SHORT_S = 5.0
-LENGTH, TOKENS = 1024, 2**14  # row length, and number of tokens, of the text for perplexity
+TEXT_LENGTH, TEXT_TOKENS = 1024, 2**14  # row length, and number of tokens, of the text for perplexity
 
 
-class Ids(StrEnum):
+class IdType(StrEnum):
     """The types of token ids."""
 
     INT64 = "int64"
@@ -43,10 +42,14 @@ class Host(StrEnum):
     WEB = "web"
 
 
-Kept = StrEnum("Kept", {"FLOAT32": "float32", "FLOAT16": "float16"})
+class StateType(StrEnum):
+    """The types of keys and values in states."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
 
 
-class Narrow(StrEnum):
+class WeightFormat(StrEnum):
     """The formats of quantised weights."""
 
     INT8 = "int8"
@@ -86,7 +89,7 @@ def export(
         typer.Option(metavar="N", help="Version of ONNX operators.  [default: 17]", rich_help_panel=options.OUTPUT),
     ] = None,
     ids: Annotated[
-        Ids | None,
+        IdType | None,
         typer.Option(help="Type of token ids.  [default: int64]", rich_help_panel=options.OUTPUT),
     ] = None,
     static: Annotated[
@@ -140,7 +143,7 @@ def export(
         ),
     ] = None,
     states: Annotated[
-        Kept | None,
+        StateType | None,
         typer.Option(
             help="With --decode: the type in which states hold keys and values.  [default: that of the model]",
             rich_help_panel=options.OUTPUT,
@@ -172,7 +175,7 @@ def export(
         ),
     ] = None,
     quantize: Annotated[
-        Narrow | None,
+        WeightFormat | None,
         typer.Option(help="Quantise weights, and measure the change in perplexity.", rich_help_panel=options.OUTPUT),
     ] = None,
     text: Annotated[
@@ -231,14 +234,13 @@ def export(
     """
     from flashir.cli import source
     from flashir.cli.alone import refuse_unused, typed
-    from flashir.cli.candidates import choice
+    from flashir.cli.export_report import ExportReport
     from flashir.cli.tokens import ends_of, reader_of
     from flashir.errors import SettingError
     from flashir.exporting.export import export as write
     from flashir.exporting.folder import check_free
     from flashir.files.atomic import inodes
     from flashir.interrupts import on_interrupt
-    from flashir.models.checkpoint import TOKENIZER
     from flashir.reference.narrowing import GROWTH
     from flashir.train.summary import training_of
     from flashir.transforms.whole_length import divides_by_length
@@ -248,22 +250,28 @@ def export(
     split = split or web
     decode = decode or split or program is not None
     source.only_one("--web" if web else "--split", split or None, "--for", program)
+    refused = (
+        (static and decode, "a decoder has no fixed shape", "leave out --static, or --decode, --for and --web"),
+        (states is not None and not decode, "--states requires --decode", "give --decode too"),
+        (
+            (max_len is not None or (length is not None and not static)) and not decode,
+            "--max-len and --length require --decode",
+            "give --decode too, or --static",
+        ),
+        (web and ids is not None, "the page passes int64 ids", "leave out --ids or --web"),
+        (web_runtime is not None and not web, "--web-runtime requires --web", "give --web too"),
+        (quantize is None and text is not None, "--text requires --quantize", "give --quantize int8 too"),
+        (
+            quantize is None and tolerance is not None and dtype in (None, "float32"),
+            "--tolerance requires --quantize or a narrow --dtype",
+            "give --quantize int8 too",
+        ),
+    )
+    for is_wrong, problem, hint in refused:
+        if is_wrong:
+            raise SettingError(problem, hint=hint)
     if static:
-        if decode:
-            raise SettingError("a decoder has no fixed shape", hint="leave out --static, or --decode, --for and --web")
         seq_len, length = length or seq_len, None
-    if states is not None and not decode:
-        raise SettingError("--states requires --decode", hint="give --decode too")
-    if (max_len is not None or length is not None) and not decode:
-        raise SettingError("--max-len and --length require --decode", hint="give --decode too, or --static")
-    if web and ids is not None:
-        raise SettingError("the page passes int64 ids", hint="leave out --ids or --web")
-    if web_runtime is not None and not web:
-        raise SettingError("--web-runtime requires --web", hint="give --web too")
-    if quantize is None and text is not None:
-        raise SettingError("--text requires --quantize", hint="give --quantize int8 too")
-    if quantize is None and tolerance is not None and dtype in (None, "float32"):
-        raise SettingError("--tolerance requires --quantize or a narrow --dtype", hint="give --quantize int8 too")
     folder = out or Path(f"{Path(model).stem or model}-export")
     if not force:
         check_free(folder)
@@ -285,7 +293,7 @@ def export(
         weights.arrays,
         seed=weights.seed or 0,
         rechunk=rechunk,
-        portable=portable or (web and quantize is Narrow.INT8),  # see docs/decisions/052
+        portable=portable or (web and quantize is WeightFormat.INT8),  # see docs/decisions/052
         opset=opset,
         ids=ids and ids.value,
         static=static,
@@ -321,33 +329,11 @@ def export(
     written = [*exported.files, *others]
     files = {str(file): file.stat().st_size for file in written}
     notes = [*([weights.origin_text] if weights.are_random else []), *exported.notes]
-    bytes_of_model = sum(files[str(file)] for file in exported.files if file.name != TOKENIZER)
-    details = {
-        "model": model,
-        "path": str(exported.path),
-        "files": files,
-        "weights": weights.as_dict(),
-        "checks": list(exported.checks),
-        "compared": [comparison.as_dict() for comparison in exported.compared],
-        "notes": notes,
-        "quantised": exported.quantised and {**exported.quantised.as_dict(), "bytes": bytes_of_model},
-    }
-    if console.answer({**exported.plan.as_dict(), **details}, as_json):
-        return
-    for line in exported.checks:
-        console.say(f"ok    {line}", "green")
-    for line in notes:
-        console.say(f"note  {line}", "yellow")
-    console.say(f"plan  {choice(exported.plan)}. {exported.plan.why}")
-    if exported.quantised is not None:
-        console.say(_quantised_text(exported.quantised, bytes_of_model))
-    for number, (name, count) in enumerate(files.items()):
-        parameters = "" if number else f", {console.many(exported.plan.parameters)} parameters"
-        console.say(f"{name}  ({console.size(count)}{parameters})", "bold")
-    if len(files) > 1:
-        console.say(f"{len(files)} files, {console.size(sum(files.values()))}")
-    if page:
-        console.say(f"python -m http.server --directory {quote(str(folder))}, then open http://localhost:8000")
+    report = ExportReport(model, exported, files, notes, weights.as_dict())
+    if not console.answer(report.as_dict(), as_json):
+        report.show()
+        if page:
+            console.say(f"python -m http.server --directory {quote(str(folder))}, then open http://localhost:8000")
 
 
 def _tell_forecast(model: Graph, decode: bool) -> None:
@@ -384,16 +370,7 @@ def _rows(loaded: Source, file: Path) -> list[Batch]:
     used = tokens.tokenizer_of(loaded.word, vocabulary_of(loaded.model), loaded.tokenizer)
     used = used.reads(loaded.reading or PLAIN)
     check_tokenizer(loaded.model, used)
-    length = min(LENGTH, longest(loaded.model, None) or LENGTH)
+    length = min(TEXT_LENGTH, longest(loaded.model, None) or TEXT_LENGTH)
     corpus = tokenised(documents([file]), used)
     batches = text_batches(corpus, loaded.model, 1, length)
-    return [*islice(batches.once(), -(-TOKENS // length))]
-
-
-def _quantised_text(narrow: Quantised, size: int) -> str:
-    """The size and the perplexity of quantised weights, as text."""
-    before, after = console.size(narrow.float_bytes), console.size(size)
-    cost = (
-        f"{console.large(narrow.float_perplexity, 5)} -> {console.large(narrow.perplexity, 5)} ({narrow.growth:+.3%})"
-    )
-    return f"{narrow.kind}  {before} -> {after}, perplexity {cost} on {narrow.tokens:,} tokens {narrow.text}"
+    return [*islice(batches.once(), -(-TEXT_TOKENS // length))]

@@ -1,4 +1,7 @@
-"""Find the MODEL of a command line: a name of the zoo, a file, a checkpoint or run, or an exported model."""
+"""What MODEL means on the command line: a name of the zoo, a file, a checkpoint or run, or an exported model.
+
+`find` reads it: a `.fir` file with `flashir.models.load`, a name of the zoo with its frontend.
+"""
 
 from __future__ import annotations
 
@@ -317,9 +320,10 @@ def _decoder_files() -> list[str]:
 
 def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool) -> Source:
     """Read an artefact and verify its digests."""
+    from flashir.backends.protocols import MODEL_TEXT
     from flashir.ir import loads
     from flashir.models.label_names import labels_of
-    from flashir.models.tokenizer_file import beside, reading_of
+    from flashir.models.tokenizer_file import reading_of, tokenizer_beside
 
     if not path.is_file():
         raise InputError("cannot read: there is no such file", where=word, hint=KINDS)
@@ -338,7 +342,7 @@ def _artefact(word: str, path: Path, exports: str | None, lean: bool, idle: bool
             hint=f"--target {name}:{device}",
         )
     metadata = backend.metadata(path)
-    model, run = (loads(metadata["flashir.model"], word), None) if idle else backend.load(path, device, lean=lean)
-    tokenizer, read = beside(path, metadata), reading_of(path, metadata)
+    model, run = (loads(metadata[MODEL_TEXT], word), None) if idle else backend.load(path, device, lean=lean)
+    tokenizer, read = tokenizer_beside(path, metadata), reading_of(path, metadata)
     labels = labels_of(path, metadata)
     return Source(word, "export", model, None, run, exports, tokenizer, read, labels, path, metadata)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from flashir.cost.backward import reached
-from flashir.cost.fusion import Kernel, Region
+from flashir.cost.fusion import Kernel, KernelGraph
 from flashir.cost.node_cost import Sizes
 from flashir.cost.target import LARGE, Target
 from flashir.ir.cost import Contraction
@@ -58,36 +58,36 @@ def estimate(graph: Graph, target: Target, sizes: Sizes, *, training: bool = Fal
         sizes: the value of each symbol of the graph on one device.
         training: predict a whole training step instead of the forward pass.
     """
-    flows = reached(graph) if training else set()
-    walk = _Walk(target, flows)
-    memory = walk.graph(graph, sizes, 1)
+    reached_values = reached(graph) if training else set()
+    totals = _Totals(target, reached_values)
+    memory = totals.add_graph(graph, sizes, 1)
     weights = parameter_count(graph)
     if not training:
-        return _estimate(target, walk.forward, memory.peak, weights * _weight_size(graph))
+        return _estimate(target, totals.forward, memory.peak, weights * _weight_size(graph))
     logits = sum(value.type.bind(sizes).bytes for value in graph.outputs)
-    held = weights * 4 * OPTIMISER_STATE + logits
-    again, peak = 0.0, memory.peak
-    if target.recomputes and memory.saved and held + peak > target.memory:
-        least = _Walk(target, flows, recomputes=True).graph(graph, sizes, 1)
-        peak = max(least.peak, target.memory - held)
-        again = (memory.peak - peak) / memory.saved
+    kept_bytes = weights * 4 * OPTIMISER_STATE + logits
+    recomputed, peak = 0.0, memory.peak
+    if target.recomputes and memory.saved and kept_bytes + peak > target.memory:
+        least = _Totals(target, reached_values, recomputes=True).add_graph(graph, sizes, 1)
+        peak = max(least.peak, target.memory - kept_bytes)
+        recomputed = (memory.peak - peak) / memory.saved
     seconds: Seconds = defaultdict(float)
-    for name in (*walk.forward, *walk.backward):
-        seconds[name] = (1 + again) * walk.forward[name] + walk.backward[name]
+    for name in (*totals.forward, *totals.backward):
+        seconds[name] = (1 + recomputed) * totals.forward[name] + totals.backward[name]
     seconds[TRAFFIC] += (weights * 4 * OPTIMISER_PASSES + LOSS_PASSES * logits) / target.bandwidth
     if target.devices > 1:
         share = 2 * (target.devices - 1) / target.devices
         seconds[REDUCE] += share * weights * 4 / target.all_reduce
-    return _estimate(target, seconds, peak, held)
+    return _estimate(target, seconds, peak, kept_bytes)
 
 
-def _estimate(target: Target, seconds: Seconds, peak: float, held: float) -> Estimate:
+def _estimate(target: Target, seconds: Seconds, peak: float, kept_bytes: float) -> Estimate:
     """Add the costs paid once per run: the call, and mapping the memory of a program that allocates all at once."""
     seconds[LAUNCH] += target.call
     if target.fuses and peak >= LARGE:
         seconds[TRAFFIC] += peak / target.fresh
     terms = {name: 1e3 * value for name, value in seconds.items()}
-    return Estimate(sum(terms.values()), ceil(held + peak), terms)
+    return Estimate(sum(terms.values()), ceil(kept_bytes + peak), terms)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Work:
     fresh: float
 
 
-class _Walk:
+class _Totals:
     """Adds up the seconds of every kernel, forward and backward, and finds the peak memory."""
 
     def __init__(self, target: Target, reached: Set[Value], *, recomputes: bool = False) -> None:
@@ -130,24 +130,24 @@ class _Walk:
         self.forward: Seconds = defaultdict(float)
         self.backward: Seconds = defaultdict(float)
 
-    def graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
+    def add_graph(self, graph: Graph, sizes: Sizes, times: int, carried: int = 0) -> Memory:
         """Add the time of `times` runs and return the memory of one. A carried value is saved if its successor is."""
         fuses, epilogues = self.target.fuses, self.target.epilogues
-        region = Region(graph, sizes, fuses=fuses, epilogues=epilogues, reached=self.reached)
+        kernel_graph = KernelGraph(graph, sizes, fuses=fuses, epilogues=epilogues, reached=self.reached)
         pairs = zip(graph.inputs[:carried], graph.outputs)
-        region.saved |= {region.home(after) for before, after in pairs if before in region.saved}
-        alive = _Lifetimes(region)
-        for kernel in region.kernels:
+        kernel_graph.saved |= {kernel_graph.home(after) for before, after in pairs if before in kernel_graph.saved}
+        alive = _Lifetimes(kernel_graph)
+        for kernel in kernel_graph.kernels:
             first = kernel.nodes[0]
             if first.region is not None:
-                inside = self._loop(region, first, times)
-                alive.run(first.operands, {v: float(region.type(v).bytes) for v in first.outputs}, inside)
+                inside = self._add_loop(kernel_graph, first, times)
+                alive.run(first.operands, {v: float(kernel_graph.type(v).bytes) for v in first.outputs}, inside)
                 continue
-            self._kernel(region, kernel, times)
+            self._add_kernel(kernel_graph, kernel, times)
             alive.run(kernel.read, kernel.written, Memory(kernel.bytes if kernel.gradients else 0.0))
         return Memory(alive.peak, alive.saved)
 
-    def _loop(self, region: Region, node: Node, times: int) -> Memory:
+    def _add_loop(self, kernel_graph: KernelGraph, node: Node, times: int) -> Memory:
         body = node.region
         assert body is not None
         if node.op == "repeat":
@@ -155,40 +155,40 @@ class _Walk:
         else:
             state, walked, _ = cut_scan(node.operands, node.attrs)
             carried, axis = len(state), int(str(node.attrs["axis"]))
-            rounds = region.type(walked[0]).sizes[axis]
-            moved = sum(region.type(v).bytes for v in (*walked, *node.outputs[carried:]))
+            rounds = kernel_graph.type(walked[0]).sizes[axis]
+            moved = sum(kernel_graph.type(v).bytes for v in (*walked, *node.outputs[carried:]))
             passes = times * self.target.number(f"slowdown.{node.op}")
-            self._both(TRAFFIC, passes * moved / self.target.bandwidth)
-            self._both(STEP, times * rounds * self.target.step)
-        inside = self.graph(body, region.sizes, times * rounds, carried)
+            self._add_both_ways(TRAFFIC, passes * moved / self.target.bandwidth)
+            self._add_both_ways(STEP, times * rounds * self.target.step)
+        inside = self.add_graph(body, kernel_graph.sizes, times * rounds, carried)
         if not self.reached:
             return inside
         saved = inside.saved
         if node.op == "repeat" and self.recomputes:
-            saved = float(sum(v.type.bind(region.sizes).bytes for v in body.inputs[:carried]))
+            saved = float(sum(v.type.bind(kernel_graph.sizes).bytes for v in body.inputs[:carried]))
         return Memory(inside.peak + saved * max(rounds - 1, 0), saved * rounds)
 
-    def _both(self, name: str, seconds: float) -> None:
+    def _add_both_ways(self, name: str, seconds: float) -> None:
         """Add seconds to the forward pass and, in training, to the backward pass."""
         self.forward[name] += seconds
         if self.reached:
             self.backward[name] += BACK * seconds
 
-    def _kernel(self, region: Region, kernel: Kernel, times: int) -> None:
+    def _add_kernel(self, kernel_graph: KernelGraph, kernel: Kernel, times: int) -> None:
         work = Work(1, 1, kernel.bytes, large(kernel.written))
-        self._add(self.forward, region, kernel, times, work)
+        self._add_work(self.forward, kernel_graph, kernel, times, work)
         if kernel.gradients:
             products = kernel.gradients + RECOMPUTED * (len(kernel.contractions) > 1)
             fresh = large({value: size for value, size in kernel.read.items() if value in self.reached})
-            work = Work(products, kernel.gradients, region.gradient_bytes(kernel), fresh)
-            self._add(self.backward, region, kernel, times, work)
+            work = Work(products, kernel.gradients, kernel_graph.gradient_bytes(kernel), fresh)
+            self._add_work(self.backward, kernel_graph, kernel, times, work)
 
-    def _add(self, seconds: Seconds, region: Region, kernel: Kernel, times: int, work: Work) -> None:
+    def _add_work(self, seconds: Seconds, kernel_graph: KernelGraph, kernel: Kernel, times: int, work: Work) -> None:
         """Add the seconds of a kernel or of its gradient."""
         target = self.target
-        dtype = region.type(kernel.nodes[-1].output).dtype
+        dtype = kernel_graph.type(kernel.nodes[-1].output).dtype
         if kernel.contractions:
-            dtype = region.type(kernel.nodes[0].operands[0]).dtype
+            dtype = kernel_graph.type(kernel.nodes[0].operands[0]).dtype
         bandwidth, near = target.bandwidth, 1.0
         if kernel.bytes <= target.cache:  # holds for each kernel of a gradient too: each moves about as much
             bandwidth, near = target.cache_bandwidth, target.near
@@ -212,14 +212,14 @@ class _Walk:
 class _Lifetimes:
     """Bytes alive while kernels run in order: a value lives until its last reader, a saved one to the end."""
 
-    def __init__(self, region: Region) -> None:
-        self.region = region
+    def __init__(self, kernel_graph: KernelGraph) -> None:
+        self.kernel_graph = kernel_graph
         self.peak = self.now = self.saved = 0.0
         self._alive: dict[Value, float] = {}
-        self._uses: Counter[Value] = Counter(region.home(value) for value in region.graph.outputs)
-        self._uses.update(region.saved)
-        for kernel in region.kernels:
-            self._uses.update({region.home(value) for value in self._reads(kernel)})
+        self._uses: Counter[Value] = Counter(kernel_graph.home(value) for value in kernel_graph.graph.outputs)
+        self._uses.update(kernel_graph.saved)
+        for kernel in kernel_graph.kernels:
+            self._uses.update({kernel_graph.home(value) for value in self._reads(kernel)})
 
     def _reads(self, kernel: Kernel) -> Iterable[Value]:
         return kernel.nodes[0].operands if kernel.nodes[0].region is not None else kernel.read
@@ -228,10 +228,10 @@ class _Lifetimes:
         """Run one kernel: its results come alive, and values that it is the last to read die."""
         self._alive.update(written)
         self.now += sum(written.values())
-        self.saved += sum(size for value, size in written.items() if value in self.region.saved) + inside.saved
+        self.saved += sum(size for value, size in written.items() if value in self.kernel_graph.saved) + inside.saved
         self.peak = max(self.peak, self.now + inside.peak)
         self.now += inside.saved
-        for value in {self.region.home(value) for value in read}:
+        for value in {self.kernel_graph.home(value) for value in read}:
             self._uses[value] -= 1
             if not self._uses[value]:
                 self.now -= self._alive.pop(value, 0.0)

@@ -1,4 +1,4 @@
-"""Kernels: which nodes of a lowered graph a target runs as one kernel.
+"""Kernels: which nodes of a lowered graph a target runs as one kernel. `estimate` gives each kernel a time.
 
 %1 = matmul(%x, %w); %2 = add(%1, %c); %3 = relu(%2)   ->   one kernel where the target fuses, else three
 """
@@ -38,8 +38,8 @@ class Kernel:
         return sum(self.read.values()) + sum(self.written.values())
 
 
-class Region:
-    """A graph or loop body with all sizes known: its kernels in order, and where its values are stored.
+class KernelGraph:
+    """A graph, or the body of a loop, as kernels in order, with all sizes known, and where its values are stored.
 
     Args:
         graph: the lowered graph.

@@ -127,6 +127,6 @@ def compile(
     """
     settings: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy}
     settings |= {"dtype": dtype, "tolerance": tolerance, **choices}
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
-    run = ready.backend.compile(ready.lowered, ready.params, available_device(target))
-    return Runnable(ready.plan, run, ready.lowered)
+    prepared = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
+    run = prepared.backend.compile(prepared.lowered, prepared.params, available_device(target))
+    return Runnable(prepared.plan, run, prepared.lowered)

@@ -30,10 +30,10 @@ def gradients(model: Graph, target: str, params: Mapping[str, Any]) -> Gradients
         TargetError: the backend cannot differentiate, or the device is not available.
         SettingError, ParameterError: as for `compile`.
     """
-    ready = prepare(model, target, params)
-    if not isinstance(ready.backend, Differentiable):
-        raise TargetError(f"the backend {ready.backend.name!r} runs forward only, it has no gradients", where=target)
-    return ready.backend.gradients(first_result(ready.lowered), ready.params, available_device(target))
+    prepared = prepare(model, target, params)
+    if not isinstance(prepared.backend, Differentiable):
+        raise TargetError(f"the backend {prepared.backend.name!r} runs forward only, it has no gradients", where=target)
+    return prepared.backend.gradients(first_result(prepared.lowered), prepared.params, available_device(target))
 
 
 class DirectionalDerivatives:

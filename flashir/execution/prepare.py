@@ -1,4 +1,7 @@
-"""prepare: what compiling, exporting and gradients begin with: a plan, checked parameters, and a lowered graph."""
+"""prepare: what compiling, exporting and gradients begin with: a plan, checked parameters, and a lowered graph.
+
+`flashir.planning` settles the choices, and `flashir.backends.lowering` has the passes for the target.
+"""
 
 from __future__ import annotations
 

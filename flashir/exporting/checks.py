@@ -1,4 +1,8 @@
-"""The checks that an artefact must pass before it is committed: its results against the float64 interpreter's."""
+"""The checks that an artefact must pass before it is committed: its results against the float64 interpreter's.
+
+The backend calls a check with the file that it has just written. It checks the format itself, as
+`flashir_onnx.verify` does.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from flashir.ir import DType
 from flashir.planning.extent import Extent
 from flashir.planning.plan import compute_type
 from flashir.planning.workload import Workload
-from flashir.reference.compare import NARROW, TOLERANCE, Compared, enough, relative_error, sample_inputs
+from flashir.reference.compare import NARROW, TOLERANCE, Compared, relative_error, sample_inputs, tokens_to_compare
 from flashir.reference.finite import FLOAT16_LARGEST, check_finite
 from flashir.reference.interpreter import interpret
 from flashir.reference.narrowing import GROWTH, Narrowing
@@ -32,14 +36,14 @@ PATIENCE = 5.0  # seconds; if a float16 run takes longer, eight times the tokens
 class Check:
     """Compares an artefact with the float64 interpreter before it is committed, on random tokens.
 
-    Their number is given by `enough` and by the lengths that the model accepts.
+    Their number is given by `tokens_to_compare` and by the lengths that the model accepts.
     """
 
-    def __init__(self, ready: Prepared, weights: str, tolerance: float = GROWTH) -> None:
+    def __init__(self, prepared: Prepared, weights: str, tolerance: float = GROWTH) -> None:
         self.tolerance = tolerance
-        self.model, self.params, self.weights = ready.plan.graph, ready.params, weights
-        self.length = self.reached = Extent.of(self.model).tokens(enough(self.model))
-        self.planned, self.dtype = ready.plan.seq_len, compute_type(self.model)
+        self.model, self.params, self.weights = prepared.plan.graph, prepared.params, weights
+        self.length = self.reached = Extent.of(self.model).tokens(tokens_to_compare(self.model))
+        self.planned, self.dtype = prepared.plan.seq_len, compute_type(self.model)
         self.limit = TOLERANCE[self.dtype]
         self.compared: list[Compared] = []
         self.verdicts: list[str] = []
@@ -57,7 +61,7 @@ class Check:
         if self.dtype in (DType.BF16, DType.F16):
             self.compare_perplexity(got[0], np.asarray(wanted[0]))
         if self.dtype is DType.F16:
-            self.stretch(run)
+            self.check_longer(run)
         return np.asarray(wanted[0])
 
     def compare_perplexity(self, got: Array, wanted: Array) -> None:
@@ -77,7 +81,7 @@ class Check:
             self.compare(got, reference, name, "the float64 interpreter")
         return results
 
-    def stretch(self, run: Run) -> None:
+    def check_longer(self, run: Run) -> None:
         """Run on longer and longer texts up to the planned length, since sums may overflow float16."""
         for length in (self.planned // 64, self.planned // 8, self.planned):
             if length <= self.reached:
@@ -91,7 +95,7 @@ class Check:
         rest = "" if self.reached >= self.planned else f"; the planned {self.planned} take too long to try"
         self.verdicts.append(f"finite on {self.reached} tokens in float16{rest}")
 
-    def continued(self, length: int | None) -> Array:
+    def of_one_document(self, length: int | None) -> Array:
         """The interpreter's logits for the tokens of a decoder: a single document.
 
         For a model that divides by the length, `length` is that of the whole sequence.
@@ -128,13 +132,14 @@ def _out_of_range() -> str:
 class NarrowCheck(Check):
     """Compares the float model with the interpreter, and the quantised model with the float model."""
 
-    def __init__(self, ready: Prepared, weights: str, comparison: Comparison) -> None:
-        super().__init__(ready, weights)
-        self.ready, self.comparison = ready, comparison
+    def __init__(self, prepared: Prepared, weights: str, comparison: Comparison) -> None:
+        super().__init__(prepared, weights)
+        self.prepared, self.comparison = prepared, comparison
 
     def __call__(self, run: Run) -> Array:
         """Run the checks, and return the interpreter's logits. Raises the errors of `Check` and `Comparison`."""
-        whole = self.ready.backend.compile(self.ready.lowered, self.ready.params, self.ready.backend.devices()[0])
+        backend, lowered, params = self.prepared.backend, self.prepared.lowered, self.prepared.params
+        whole = backend.compile(lowered, params, backend.devices()[0])
         wanted = super().__call__(whole)
         self.comparison(whole, run)
         self.limit = NARROW.get(self.comparison.kind, NARROW["int8"])
@@ -164,7 +169,7 @@ class DecoderCheck:
         """Check two prompts of different lengths from the same tokens. Raises the errors of `Check`."""
         wanted, (ids, *beside) = self.check(run), self.check.arrays()
         if beside or self.length is not None:
-            wanted = self.check.continued(self.length)
+            wanted = self.check.of_one_document(self.length)
         ids, calls = ids[0], calls_of(functions, self.piece)
         steps = min(STEPS, len(ids) - 1)
         lengths = np.array([len(ids) - steps, max(1, (len(ids) - steps) // 2)])
@@ -182,10 +187,10 @@ class DecoderCheck:
         against = "the float64 interpreter"
         self.check.compare(np.stack(got), wanted[0, np.stack(last)], what, against, [int(n) for n in lengths])
         if self.check.reached > self.check.length:
-            self.stretch(calls)
+            self.check_longer(calls)
 
-    def stretch(self, calls: Calls) -> None:
-        """Check a prompt of the longest length tried, and a token after it. Raises the errors of `Check.stretch`."""
+    def check_longer(self, calls: Calls) -> None:
+        """Check a prompt of the longest length tried, and a token after it, like `Check.check_longer`."""
         length = min(self.check.reached, self.limit or self.check.reached)
         (ids,) = self.check.arrays(length)[0]
         logits, states = calls([ids[:-1]], np.zeros(1, np.int64), ())

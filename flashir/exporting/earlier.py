@@ -13,13 +13,13 @@ from flashir.errors import ArtefactError, FlashirError
 from flashir.exporting.folder import RECORD, recorded
 from flashir.files.atomic import sha256, writing
 from flashir.models.checkpoint import MANIFEST, RECIPE, TOKENIZER
-from flashir.models.tokenizer_file import beside
+from flashir.models.tokenizer_file import tokenizer_beside
 
 Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierExport:
     """The files of earlier exports, as they were when they were looked up.
 
     Args:
@@ -29,12 +29,12 @@ class Earlier:
     stamps: dict[Path, Stamp]
 
     @staticmethod
-    def of(out: Path) -> Earlier:
+    def of(out: Path) -> EarlierExport:
         """Look up intact artefacts of every backend, and unchanged files that `flashir.json` lists."""
         files = {*_recorded(out), *_artefacts(out)} if out.is_dir() else set()
         if any((out / name).exists() for name in (MANIFEST, RECIPE)):  # it belongs to the checkpoint or run
             files.discard(out / TOKENIZER)
-        return Earlier({path: stamp for path in files if (stamp := _stamp(path)) is not None})
+        return EarlierExport({path: stamp for path in files if (stamp := _stamp(path)) is not None})
 
     def remove(self, kept: Collection[Path]) -> None:
         """Remove the files that are not kept and that nobody has changed since. Raises ArtefactError."""
@@ -60,7 +60,7 @@ def _artefacts(out: Path) -> Iterator[Path]:
             with suppress(FlashirError):
                 metadata = exporter.metadata(main)
                 yield from exporter.files(main)
-                if (tokenizer := beside(main, metadata)) is not None:
+                if (tokenizer := tokenizer_beside(main, metadata)) is not None:
                     yield tokenizer
 
 

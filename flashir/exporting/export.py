@@ -1,4 +1,7 @@
-"""export: write a model and its parameters as an artefact, verified before it replaces an old one."""
+"""export: write a model and its parameters as an artefact, verified before it replaces an old one.
+
+`prepare` plans and lowers the model, `Check` compares results, a `Writer` calls the backend, and `_write` commits.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ from flashir.backends.versioned import Versioned
 from flashir.errors import SettingError, TargetError, either
 from flashir.execution.prepare import Prepared, prepare
 from flashir.exporting.checks import Check, NarrowCheck
-from flashir.exporting.earlier import Earlier
+from flashir.exporting.earlier import EarlierExport
 from flashir.exporting.exported import Exported
 from flashir.exporting.folder import RECORD, check_folder, check_free, json_file, with_files
 from flashir.exporting.hub import HUB, hub_target, hub_writer, refuse_for_hub
 from flashir.exporting.quantise import Comparison
-from flashir.exporting.writers import decoder_writer, model_writer
+from flashir.exporting.writers import Writer, decoder_writer, model_writer
 from flashir.generation.sampling import bad_ends
 from flashir.ir import Graph
 from flashir.models.checkpoint import TOKENIZER
 from flashir.models.end_tokens import CONFIGS, Reading
 from flashir.models.label_names import LABELS
-from flashir.models.tokenizer_file import ENDS, Beside
+from flashir.models.tokenizer_file import ENDS, ExportedTokenizer
 from flashir.planning.compute_types import allowed, check_tolerance
 from flashir.planning.extent import Extent
 from flashir.planning.plan import Plan
@@ -122,16 +125,8 @@ def export(
     if not force:
         check_free(folder)
     if host == HUB:
-        asked = {
-            "target": target,
-            "portable": portable,
-            "split": split,
-            "states": states,
-            "quantize": quantize,
-            "opset": opset,
-            "ids": ids,
-        }
-        refuse_for_hub(asked | {"static": static, "length": length})
+        no_effect = {"target": target, "portable": portable, "split": split, "states": states, "quantize": quantize}
+        refuse_for_hub({**no_effect, "opset": opset, "ids": ids, "static": static, "length": length})
         target = hub_target()
     if host is not None and not (host == HUB and labels):
         need_logits(model, f"{host} cannot write text with it")
@@ -140,47 +135,62 @@ def export(
     if len(allowed(choices.get("dtype"))) > 1:  # an artefact in one type is measured itself
         choices["tolerance"] = tolerance
     model = _fixed(model, decode, choices) if static else model
-    ready = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
-    ready = _formatted(ready, target, opset, ids)
+    prepared = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
+    prepared = _formatted(prepared, target, opset, ids)
     weights = "the exported weights" if params is not None else f"random weights (seed {seed})"
-    comparison = None if quantize is None else Comparison(ready, target, quantize, text, tolerance)
-    check = Check(ready, weights, tolerance) if comparison is None else NarrowCheck(ready, weights, comparison)
-    ready = ready if comparison is None else replace(ready, backend=comparison.backend)
-    beside, ends = _tokenizer(tokenizer, reading, ends)
+    comparison = None if quantize is None else Comparison(prepared, target, quantize, text, tolerance)
+    if comparison is None:
+        check = Check(prepared, weights, tolerance)
+    else:
+        check = NarrowCheck(prepared, weights, comparison)
+        prepared = replace(prepared, backend=comparison.backend)
+    own_tokenizer, ends = _tokenizer(tokenizer, reading, ends)
     if host == HUB:
-        writer = hub_writer(ready, check, ends, labels, training, max_len)
+        writer = hub_writer(prepared, check, ends, labels, training, max_len)
     elif decode:
         writer = decoder_writer(
-            ready, check, target, host, ends, split=split, max_len=max_len, length=length, states=states
+            prepared, check, target, host, ends, split=split, max_len=max_len, length=length, states=states
         )
     else:
-        writer = model_writer(ready, check, target)
-    config = {} if host is None or beside is None else {TOKENIZER_CONFIG: json_file(beside.config)}
-    files = {**writer.files, **config}
-    metadata = _metadata(ready.plan, None if params is not None else seed, labels, beside, ends)
-
-    earlier: list[Earlier] = []
-
-    def commit() -> Written:
-        if not force:
-            check_free(folder)  # again, because another export may have finished meanwhile
-        earlier.append(Earlier.of(folder))
-        tokenizer = {} if beside is None else {TOKENIZER: beside.digest}
-        return with_files(folder, files, lambda: writer.write(folder, metadata), tokenizer)
-
-    written = commit() if beside is None else beside.put(folder, commit)
-    others = (*files, *((RECORD,) if files else ()), *(() if beside is None else (TOKENIZER,)))
-    exported = Exported(
+        writer = model_writer(prepared, check, target)
+    if host is not None and own_tokenizer is not None:
+        writer = replace(writer, files={**writer.files, TOKENIZER_CONFIG: json_file(own_tokenizer.config)})
+    metadata = _metadata(prepared.plan, None if params is not None else seed, labels, own_tokenizer, ends)
+    written, files = _write(folder, writer, metadata, own_tokenizer, force=force)
+    return Exported(
         written.path,
-        ready.plan,
+        prepared.plan,
         checks=(*written.checks, *check.verdicts),
-        notes=_notes(ready.plan),
+        notes=_notes(prepared.plan),
         quantised=None if comparison is None else comparison.result,
-        files=(written.path, *written.beside, *(written.path.with_name(name) for name in others)),
+        files=files,
         compared=tuple(check.compared),
     )
-    earlier[0].remove(exported.files)
-    return exported
+
+
+def _write(
+    folder: Path, writer: Writer, metadata: Mapping[str, str], tokenizer: ExportedTokenizer | None, *, force: bool
+) -> tuple[Written, tuple[Path, ...]]:
+    """Write and check the artefact with its other files, commit all of them, and remove what an earlier export left.
+
+    Each step calls the next one while its own files are on disk under temporary names: first the tokenizer, then the
+    files for a host, then the artefact. So a failed check changes nothing. Returns also the paths of all files.
+    """
+    earlier = EarlierExport({})
+
+    def commit() -> Written:
+        nonlocal earlier
+        if not force:
+            check_free(folder)  # again, because another export may have finished meanwhile
+        earlier = EarlierExport.of(folder)
+        digests = {} if tokenizer is None else {TOKENIZER: tokenizer.digest}
+        return with_files(folder, writer.files, lambda: writer.write(folder, metadata), digests)
+
+    written = commit() if tokenizer is None else tokenizer.put(folder, commit)
+    others = (*writer.files, *((RECORD,) if writer.files else ()), *(() if tokenizer is None else (TOKENIZER,)))
+    files = (written.path, *written.beside, *(written.path.with_name(name) for name in others))
+    earlier.remove(files)
+    return written, files
 
 
 def _fixed(model: Graph, decode: bool, choices: Mapping[str, Any]) -> Graph:
@@ -191,42 +201,42 @@ def _fixed(model: Graph, decode: bool, choices: Mapping[str, Any]) -> Graph:
     return specialise(model, workload.sizes(model))
 
 
-def _formatted(ready: Prepared, target: str, opset: int | None, ids: str | None) -> Prepared:
+def _formatted(prepared: Prepared, target: str, opset: int | None, ids: str | None) -> Prepared:
     """The model for artefacts of the form that is asked for. Raises TargetError if there is none, SettingError."""
-    backend = ready.backend
+    backend = prepared.backend
     if opset is None and ids is None:
-        return ready
+        return prepared
     if not isinstance(backend, Versioned):
         raise TargetError(
             f"the artefacts of the backend {backend.name!r} have no opset and no other type of token ids",
             where=target,
             hint=f"leave out opset and ids, or choose a target of {either(having(Versioned))}",
         )
-    return ready.on(backend.formatted(opset, ids))
+    return prepared.on(backend.formatted(opset, ids))
 
 
 def _tokenizer(
     file: Path | None, reading: Reading | None, ends: Iterable[int] | None
-) -> tuple[Beside | None, tuple[int, ...]]:
+) -> tuple[ExportedTokenizer | None, tuple[int, ...]]:
     """The tokenizer of the artefact, and the tokens that end a text. Raises ArtefactError, InputError, SettingError."""
-    beside = None if file is None else Beside.of(file, reading)
+    tokenizer = None if file is None else ExportedTokenizer.of(file, reading)
     if ends is None:
-        return beside, () if beside is None else beside.ends
+        return tokenizer, () if tokenizer is None else tokenizer.ends
     ends = tuple(ends)
     if problems := bad_ends(ends):
         raise SettingError(problems)
-    return None if beside is None else beside.ending(ends), ends
+    return None if tokenizer is None else tokenizer.ending(ends), ends
 
 
 def _metadata(
-    plan: Plan, seed: int | None, labels: Sequence[str], beside: Beside | None, ends: tuple[int, ...]
+    plan: Plan, seed: int | None, labels: Sequence[str], tokenizer: ExportedTokenizer | None, ends: tuple[int, ...]
 ) -> dict[str, str]:
     """The metadata of the artefact. `seed` is that of random weights."""
     choices = {name: value for name, value in plan.as_dict().items() if name not in ("candidates", "model")}
     metadata = {"flashir.version": __version__, "flashir.plan": json.dumps(choices)}
     metadata |= {} if seed is None else {SEED: str(seed)}
     metadata |= {LABELS: json.dumps(list(labels))} if labels else {}
-    metadata |= {} if beside is None else beside.metadata
+    metadata |= {} if tokenizer is None else tokenizer.metadata
     return metadata | ({ENDS: json.dumps(ends)} if ends else {})
 
 

@@ -44,7 +44,7 @@ def hub_target() -> str:
 
 
 def hub_writer(
-    ready: Prepared,
+    prepared: Prepared,
     check: Check,
     ends: tuple[int, ...],
     labels: Sequence[str],
@@ -59,34 +59,34 @@ def hub_writer(
         SettingError: the model has no decoder, or `max_len` is missing.
         ArtefactError: a check failed.
     """
-    assert isinstance(ready.backend, HubBackend)
-    _compare(ready, check, max_len)
+    assert isinstance(prepared.backend, HubBackend)
+    _compare(prepared, check, max_len)
     files = {
-        CONFIG: json_file(_config(ready, ends, labels, max_len)),
+        CONFIG: json_file(_config(prepared, ends, labels, max_len)),
         GENERATION: json_file(_generation(ends)),
-        CODE: ready.backend.hub_code.encode(),
-        CARD: _card(ready, check, labels, training).encode(),
+        CODE: prepared.backend.hub_code.encode(),
+        CARD: _card(prepared, check, labels, training).encode(),
     }
 
     def put(out: Path, _: Mapping[str, str]) -> Written:
-        write(out / WEIGHTS, ready.params, {"format": "pt"})
+        write(out / WEIGHTS, prepared.params, {"format": "pt"})
         return Written(out / WEIGHTS)
 
     return Writer(put, files)
 
 
-def _compare(ready: Prepared, check: Check, max_len: int | None) -> None:
+def _compare(prepared: Prepared, check: Check, max_len: int | None) -> None:
     """Compare the model and its decoder with the interpreter. Raises the errors of `Check` and `extending`."""
-    assert isinstance(ready.backend, HubBackend)
-    graph = ready.plan.graph
-    extension = extending(graph, max_len=max_len).lowered(ready.lowering)
-    (extend,) = ready.backend.continuing(extension.graphs, ready.params, "cpu")
-    whole = ready.backend.compile(ready.lowered, ready.params, "cpu")
+    assert isinstance(prepared.backend, HubBackend)
+    graph = prepared.plan.graph
+    extension = extending(graph, max_len=max_len).lowered(prepared.lowering)
+    (extend,) = prepared.backend.continuing(extension.graphs, prepared.params, "cpu")
+    whole = prepared.backend.compile(prepared.lowered, prepared.params, "cpu")
     DecoderCheck(check, longest(graph, max_len), None, piece_of(graph))(whole, extend)
 
 
-def _config(ready: Prepared, ends: tuple[int, ...], labels: Sequence[str], max_len: int | None) -> dict[str, Any]:
-    model = ready.plan.graph
+def _config(prepared: Prepared, ends: tuple[int, ...], labels: Sequence[str], max_len: int | None) -> dict[str, Any]:
+    model = prepared.plan.graph
     module = CODE.removesuffix(".py")
     return {
         "model_type": "flashir",
@@ -118,9 +118,9 @@ def _label_names(labels: Sequence[str]) -> dict[str, Any]:
     return {"id2label": names, "label2id": {name: score for score, name in names.items()}} if names else {}
 
 
-def _card(ready: Prepared, check: Check, labels: Sequence[str], training: Sequence[str]) -> str:
+def _card(prepared: Prepared, check: Check, labels: Sequence[str], training: Sequence[str]) -> str:
     """The model card, in Markdown with a header in YAML."""
-    plan = ready.plan
+    plan = prepared.plan
     checked = "\n".join(f"- {line}" for line in check.verdicts)
     chunk = "" if plan.chunk is None else f" It works in chunks of {plan.chunk} tokens."
     purpose = f" It scores these labels for each token: {', '.join(labels)}." if labels else ""

@@ -74,7 +74,7 @@ class Comparison:
     """Compares a model with its quantised version, and rejects one whose perplexity grows too much.
 
     Args:
-        ready: the float model.
+        prepared: the float model.
         target: the target.
         kind: the type of the weights, such as `int8`.
         text: rows of tokens with labels; None for text that the model generates.
@@ -85,22 +85,24 @@ class Comparison:
         TargetError: the backend cannot quantise weights.
     """
 
-    def __init__(self, ready: Prepared, target: str, kind: str, text: Iterable[Batch] | None, tolerance: float) -> None:
-        if (dtype := compute_type(ready.plan.graph)) is not DType.F32:
+    def __init__(
+        self, prepared: Prepared, target: str, kind: str, text: Iterable[Batch] | None, tolerance: float
+    ) -> None:
+        if (dtype := compute_type(prepared.plan.graph)) is not DType.F32:
             raise SettingError(
                 f"only a model that computes in float32 can be quantised, this one computes in {dtype.value}",
                 hint="leave out dtype, or quantize",
             )
-        if not isinstance(ready.backend, Quantising):
+        if not isinstance(prepared.backend, Quantising):
             raise TargetError(
-                f"the backend {ready.backend.name!r} does not quantise",
+                f"the backend {prepared.backend.name!r} does not quantise",
                 where=target,
                 hint=f"choose a target of {either(having(Quantising))}",
             )
-        self.backend: Exporter = ready.backend.quantised(kind)
+        self.backend: Exporter = prepared.backend.quantised(kind)
         self.result: Quantised | None = None
         self.kind = kind
-        self._ready, self._target = ready, target
+        self._prepared, self._target = prepared, target
         self._text, self._tolerance = text, tolerance
 
     def __call__(self, whole: Run, narrow: Run) -> None:
@@ -111,7 +113,7 @@ class Comparison:
             InputError: the text has no token to predict.
             SettingError: there is no text, and the model cannot generate any.
         """
-        rows = written(self._ready, self._target) if self._text is None else [*self._text]
+        rows = sampled_rows(self._prepared, self._target) if self._text is None else [*self._text]
         before, after, tokens = 0.0, 0.0, 0
         for row in rows:
             loss, count = nats(whole(row.inputs), row.labels)
@@ -119,7 +121,7 @@ class Comparison:
         if not tokens:
             raise InputError("the text has no token to predict")
         whose = "of the float model itself" if self._text is None else "of the text given"
-        size = 4 * self._ready.plan.parameters
+        size = 4 * self._prepared.plan.parameters
         result = self.result = Quantised(self.kind, whose, tokens, before / tokens, after / tokens, size)
         if not result.growth <= self._tolerance:
             raise ArtefactError(
@@ -130,7 +132,7 @@ class Comparison:
             )
 
 
-def written(ready: Prepared, target: str) -> list[Batch]:
+def sampled_rows(prepared: Prepared, target: str) -> list[Batch]:
     """Rows sampled from a model.
 
     On such text, the loss of another model exceeds that of this one by their KL divergence, in expectation.
@@ -138,14 +140,14 @@ def written(ready: Prepared, target: str) -> list[Batch]:
     Raises:
         SettingError: the model is not causal, or cannot decode for another reason.
     """
-    model = ready.plan.graph
-    length = min(max(LENGTH, 2 * (ready.plan.chunk or 0)), longest(model, None) or inf)
+    model = prepared.plan.graph
+    length = min(max(LENGTH, 2 * (prepared.plan.chunk or 0)), longest(model, None) or inf)
     vocab = vocabulary(model, model.inputs[0])
     if vocab is None:
         raise SettingError("the model takes no tokens, so there is no perplexity", where=f"@{model.name}")
     first = np.random.default_rng(0).integers(0, vocab, (ROWS, 1))
     try:
-        sampler = decoder(model, target, ready.params, max_len=int(length), length=int(length))
+        sampler = decoder(model, target, prepared.params, max_len=int(length), length=int(length))
         columns = generate(sampler, first, tokens=int(length) - 1, sampling=Sampling(temperature=1.0))
         ids = np.concatenate([first, *(column[:, None] for column in columns)], axis=1)
     except FlashirError as error:

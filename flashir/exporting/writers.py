@@ -1,4 +1,4 @@
-"""How an artefact is written: a model, or a model and its decoder."""
+"""How a backend writes an artefact: a model, or a model and its decoder. `export` chooses one, `hub.py` has a third."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Writer:
     files: Mapping[str, bytes]
 
 
-def model_writer(ready: Prepared, check: Check, target: str) -> Writer:
+def model_writer(prepared: Prepared, check: Check, target: str) -> Writer:
     """Writes a model. Raises TargetError if the backend cannot export."""
-    backend = ready.backend
+    backend = prepared.backend
     if not isinstance(backend, Exporter):
         raise TargetError(f"the backend {backend.name!r} cannot export", where=target)
 
     def write(out: Path, metadata: Mapping[str, str]) -> Written:
-        return backend.export(ready.plan.graph, ready.lowered, ready.params, out, metadata, check)
+        return backend.export(prepared.plan.graph, prepared.lowered, prepared.params, out, metadata, check)
 
     return Writer(write, {})
 
 
 def decoder_writer(
-    ready: Prepared,
+    prepared: Prepared,
     check: Check,
     target: str,
     host: str | None,
@@ -60,7 +60,9 @@ def decoder_writer(
 
     Raises TargetError, and the SettingError of `decoding`.
     """
-    backend, model = ready.backend if host is None else _for_host(host, ready.backend, target), ready.plan.graph
+    backend, model = prepared.backend, prepared.plan.graph
+    if host is not None:
+        backend = _for_host(host, backend, target)
     if not isinstance(backend, DecoderExporter):
         raise TargetError(
             f"the backend {backend.name!r} writes no decoder",
@@ -76,12 +78,12 @@ def decoder_writer(
         if split
         else extending(model, **how, layout=None if hosting is None else hosting.layout)
     )
-    graphs = replace(derived.lowered(ready.lowering), max_len=longest(model, max_len))
+    graphs = replace(derived.lowered(prepared.lowering), max_len=longest(model, max_len))
     files = hosting.host_files(graphs, ends, piece_of(model)) if hosting and isinstance(graphs, Extending) else {}
     examine = DecoderCheck(check, graphs.max_len, length, piece_of(model), kept)
 
     def write(out: Path, metadata: Mapping[str, str]) -> Written:
-        return backend.export_decoder(model, ready.lowered, graphs, ready.params, out, metadata, examine)
+        return backend.export_decoder(model, prepared.lowered, graphs, prepared.params, out, metadata, examine)
 
     return Writer(write, files)
 

@@ -177,14 +177,14 @@ def decoder(
     """
     if piece is not None and piece < 1:
         raise SettingError(f"piece must be at least 1, got {piece}")
-    ready = prepare(model, target, params, **choices)
-    if not isinstance(ready.backend, StatefulBackend):
-        raise TargetError(f"{ready.backend.name} keeps no state between calls, so it cannot decode", where=target)
-    graph = ready.plan.graph
+    prepared = prepare(model, target, params, **choices)
+    if not isinstance(prepared.backend, StatefulBackend):
+        raise TargetError(f"{prepared.backend.name} keeps no state between calls, so it cannot decode", where=target)
+    graph = prepared.plan.graph
     graphs = extending(graph, max_len=max_len, length=length)
     most = _most_rows(graphs, target)
-    lowered = graphs.lowered(ready.lowering).extend
-    (extend,) = ready.backend.continuing([lowered], ready.params, available_device(target))
+    lowered = graphs.lowered(prepared.lowering).extend
+    (extend,) = prepared.backend.continuing([lowered], prepared.params, available_device(target))
     return Decoder(graph, longest(graph, max_len), OneGraph(extend, piece or piece_of(graph)), most)
 
 

@@ -1,4 +1,8 @@
-"""The table of ops, which loads the standard ops on first use."""
+"""The table of ops, which loads the standard ops on first use.
+
+`OPS["flash"]` imports `flashir.ops`, whose modules call `define_op`. So this package does not import the ops, which
+import it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification: a graph is valid if every node is valid, given the nodes before it."""
+"""Verification: a graph is valid if every node is valid, given the nodes before it. Pipelines verify after a pass."""
 
 from __future__ import annotations
 

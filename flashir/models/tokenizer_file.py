@@ -26,7 +26,7 @@ READING = "flashir.reading"
 
 
 @dataclass(frozen=True)
-class Beside:
+class ExportedTokenizer:
     """A tokenizer that is exported with a model.
 
     Args:
@@ -40,7 +40,7 @@ class Beside:
     reading: Reading | None = None
 
     @staticmethod
-    def of(path: Path, how: Reading | None = None) -> Beside:
+    def of(path: Path, how: Reading | None = None) -> ExportedTokenizer:
         """Read a tokenizer file.
 
         Raises:
@@ -59,9 +59,9 @@ class Beside:
                 hint="give the tokenizer that the model was trained with",
             )
         names = dict.fromkeys((*trained, *end_names(tokenizer, path.parent)))
-        return Beside(content, tuple(ids[name] for name in names), how)
+        return ExportedTokenizer(content, tuple(ids[name] for name in names), how)
 
-    def ending(self, ends: tuple[int, ...]) -> Beside:
+    def ending(self, ends: tuple[int, ...]) -> ExportedTokenizer:
         """The same tokenizer with these tokens that end a text. Raises InputError for one that it does not have."""
         ids = {*token_ids(self._parsed).values()}
         if unknown := [end for end in ends if end not in ids]:
@@ -95,7 +95,7 @@ class Beside:
         """Write the file into the folder of an artefact, commit the artefact, and return the result of `commit`.
 
         The file is on disk under a temporary name before `commit`, and is renamed after it. So a kill leaves either the
-        old artefact with the old tokenizer, or the new artefact with a file that `beside` finds.
+        old artefact with the old tokenizer, or the new artefact with a file that `tokenizer_beside` finds.
 
         Raises:
             ArtefactError: the folder is a checkpoint or run with another tokenizer, or the file cannot be written; also
@@ -135,7 +135,7 @@ def _damaged(name: str) -> str:
     return f"its metadata {name} is damaged"
 
 
-def beside(main: Path, metadata: Mapping[str, str]) -> Path | None:
+def tokenizer_beside(main: Path, metadata: Mapping[str, str]) -> Path | None:
     """The tokenizer file of an artefact; None if it has none.
 
     Args:

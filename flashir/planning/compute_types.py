@@ -18,7 +18,7 @@ from flashir.models.parameters import init
 from flashir.planning.candidates import QUALITY_SLACK
 from flashir.planning.extent import Extent
 from flashir.planning.workload import Workload
-from flashir.reference.compare import enough, sample_inputs
+from flashir.reference.compare import sample_inputs, tokens_to_compare
 from flashir.reference.interpreter import interpret, interpret_rounded
 from flashir.reference.narrowing import GROWTH, Narrowing
 from flashir.transforms.lower import Lower
@@ -125,7 +125,7 @@ def expected_cost(model: Graph, dtype: str, params: Mapping[str, Any] | None) ->
         params: the parameters by full name; None for random ones.
     """
     wide, narrow = SetDType().apply(model), Lower().apply(SetDType(dtype).apply(model))
-    tokens = Extent.of(model).tokens(enough(model))
+    tokens = Extent.of(model).tokens(tokens_to_compare(model))
     arrays = init(wide) if params is None else params
     inputs = sample_inputs(wide, Workload(1, tokens).sizes(wide))
     return Narrowing.between(wide, interpret(wide, arrays, *inputs)[0], interpret_rounded(narrow, arrays, *inputs)[0])

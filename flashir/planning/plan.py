@@ -1,4 +1,8 @@
-"""plan: choose the chunk, tile and cumulative sum of a model for a target, predict its cost, and say why."""
+"""plan: choose the chunk, tile and cumulative sum of a model for a target, predict its cost, and say why.
+
+`Predictor` has the candidates and their costs, `preferred` takes one, `explain` compares it with the others, and
+`settle` puts its values into the model.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +57,7 @@ from flashir.transforms.settle_choices import (
 )
 
 
-def _unlock() -> str:
+def _unlock_hint() -> str:
     return f"{option('rechunk')} overrides the lock"
 
 
@@ -192,7 +196,7 @@ def plan(
     by_user = {name: value for name, value in choices.items() if value is not None}
     if by_user and params is not None and (wrong := misfits(_opened(graph, by_user), by_user, params)):
         settings_text = " and ".join(f"{name} {value}" for name, value in by_user.items())
-        raise SettingError(wrong, where=f"{settings_text} is not that of the parameters", hint=_unlock())
+        raise SettingError(wrong, where=f"{settings_text} is not that of the parameters", hint=_unlock_hint())
     predictor = Predictor(record, workload, params, portable, policy)
     candidates = predictor(graph)
     if measured and not portable:
@@ -302,7 +306,7 @@ def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, loc
     if dtype is not None and str(dtype) not in COMPUTE_TYPES:
         problems.append(f"dtype must be one of {', '.join(COMPUTE_TYPES)}, got {dtype!r}")
     if problems:
-        raise SettingError(problems, hint=_unlock() if locked and _locked_values(graph) else "")
+        raise SettingError(problems, hint=_unlock_hint() if locked and _locked_values(graph) else "")
     if dtype is not None:
         graph = computing_in(graph, str(dtype))
     for name, value in by_user.items():

@@ -1,4 +1,7 @@
-"""Predict the candidates of a model on a target: settle, lower and price each."""
+"""Predict the candidates of a model on a target: settle, lower and price each.
+
+The values come from `search_space`, the passes from `Lowering`, the price from `flashir.cost.estimate`.
+"""
 
 from __future__ import annotations
 

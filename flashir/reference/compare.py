@@ -51,7 +51,7 @@ class Compared:
         return {**subject, "weights": self.weights, "relative_error": self.error, "tolerance": self.limit}
 
 
-def enough(settled: Graph) -> int:
+def tokens_to_compare(settled: Graph) -> int:
     """Tokens for a comparison with the interpreter: enough that a second chunk or tile depends on the first."""
     chunk = longest_piece(settled, changing_function=True)
     return max(chunk or SHORTEST_CHECK - 1, longest_piece(settled)) + 1

@@ -1,4 +1,7 @@
-"""lower: replace every op that the target does not claim by its decomposition (claim or descend)."""
+"""lower: replace every op that the target does not claim by its decomposition (claim or descend).
+
+`flashir.backends.lowering` runs this pass among the others, with the `claims` of a backend.
+"""
 
 from __future__ import annotations
 

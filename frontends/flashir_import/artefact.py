@@ -17,7 +17,7 @@ from flashir.importing.converted import Converted
 from flashir.ir import DType, Graph
 from flashir.models.label_names import labels_of
 from flashir.models.parameters import checked
-from flashir.models.tokenizer_file import beside, reading_of
+from flashir.models.tokenizer_file import reading_of, tokenizer_beside
 from flashir.planning.plan import compute_type
 
 
@@ -42,7 +42,7 @@ class Artefacts:
             return Converted(
                 *(model, params, self.name, exporter.name),
                 notes=notes,
-                tokenizer=beside(main, metadata),
+                tokenizer=tokenizer_beside(main, metadata),
                 reading=reading_of(main, metadata),
                 labels=labels_of(main, metadata),
             )

@@ -11,7 +11,7 @@ from flashir.backends.lowering import Lowering
 from flashir.cost import estimate
 from flashir.cost.backward import reached
 from flashir.cost.estimate import LAUNCH, MATRIX, REDUCE, STEP, TRAFFIC, WASTE
-from flashir.cost.fusion import Region
+from flashir.cost.fusion import KernelGraph
 from flashir.errors import TargetError
 from flashir.ir import Builder
 from flashir.ir.types import DType
@@ -66,8 +66,8 @@ def test_sizes_are_rounded_up_to_the_tile_and_the_waste_is_named():
 
 
 def test_a_fusing_target_runs_a_chain_as_one_kernel():
-    fused = Region(elementwise(8), {}, fuses=True)
-    apart = Region(elementwise(8), {}, fuses=False)
+    fused = KernelGraph(elementwise(8), {}, fuses=True)
+    apart = KernelGraph(elementwise(8), {}, fuses=False)
     assert len(fused.kernels) == 1 and len(apart.kernels) == 8
     assert fused.kernels[0].bytes == 4 * 2 * 10**6
     assert sum(kernel.bytes for kernel in apart.kernels) == pytest.approx(4 * 10**6 * (2 + 7 * 3))
@@ -78,7 +78,7 @@ def test_who_has_causal_attention_whole_skips_what_is_masked():
         b = Builder("attention")
         q, k, v = (b.input(name, "f32[2, 3, 100, 8]") for name in "qkv")
         graph = b.finish(b.softmax_attention(q, k, v, causal=causal, scale=1.0))
-        return Region(graph, {}, fuses=False).kernels[0].contractions[0].flops
+        return KernelGraph(graph, {}, fuses=False).kernels[0].contractions[0].flops
 
     assert flops(causal=True) == flops(causal=False) / 2
 
@@ -87,7 +87,7 @@ def test_a_library_s_product_is_a_kernel_of_its_own():
     b = Builder("follow")
     x, w = b.input("x", "f32[10, 20]"), b.input("w", "f32[20, 30]")
     graph = b.finish(b.relu(b.add(b.matmul(x, w), 1.0)))
-    apart = Region(graph, {}, fuses=True, epilogues=False).kernels
+    apart = KernelGraph(graph, {}, fuses=True, epilogues=False).kernels
     assert [[node.op for node in kernel.nodes] for kernel in apart] == [["matmul"], ["add", "relu"]]
 
 
@@ -95,14 +95,14 @@ def test_a_product_and_what_follows_it_are_one_kernel_where_the_target_fuses():
     b = Builder("epilogue")
     x, y = b.input("x", "f32[8, 8]"), b.input("y", "f32[8, 8]")
     graph = b.finish(b.relu(b.add(b.matmul(x, y), x)))
-    assert len(Region(graph, {}, fuses=True).kernels) == 1
+    assert len(KernelGraph(graph, {}, fuses=True).kernels) == 1
 
 
 def test_a_target_may_fuse_with_products_alone():
     b = Builder("products_alone")
     x, w = b.input("x", "f32[8, 8]"), b.input("w", "f32[8, 8]")
     graph = b.finish(b.relu(b.add(b.matmul(b.neg(b.silu(x)), w), x)))
-    kernels = Region(graph, {}, fuses=False, epilogues=True).kernels
+    kernels = KernelGraph(graph, {}, fuses=False, epilogues=True).kernels
     assert [[node.op for node in kernel.nodes] for kernel in kernels] == [["silu"], ["neg"], ["matmul", "add", "relu"]]
     assert kernels[-1].written.keys() == set(graph.outputs)
 
@@ -158,7 +158,7 @@ def test_a_fusing_target_keeps_what_a_kernel_reads_not_what_stays_inside():
     x, w = b.input("x", "f32[64, 64]"), b.input("w", "f32[64, 64]")
     h = b.tanh(b.mul(x, x))
     graph = b.finish(b.matmul(b.tanh(b.matmul(h, w)), w))
-    names = [value.name for value in Region(graph, {}, fuses=True, reached=reached(graph)).saved]
+    names = [value.name for value in KernelGraph(graph, {}, fuses=True, reached=reached(graph)).saved]
     assert sorted(names) == ["tanh_0", "tanh_1", "w", "x"]
 
 
@@ -177,7 +177,7 @@ def test_what_no_gradient_reaches_has_none_and_is_kept_for_others_alone():
     ids = b.input("ids", "i64[64, 64]")
     angles = b.sin(b.cast(ids, dtype=DType.F32))
     graph = b.finish(b.add(b.mul(x, angles), b.matmul(x, b.mul(angles, angles))))
-    names = [value.name for value in Region(graph, {}, fuses=False, reached=reached(graph)).saved]
+    names = [value.name for value in KernelGraph(graph, {}, fuses=False, reached=reached(graph)).saved]
     assert sorted(names) == ["mul_1", "sin_0"]
 
 

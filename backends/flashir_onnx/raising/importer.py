@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flashir.backends.protocols import MODEL_TEXT
 from flashir.errors import ArtefactError, FlashirError, counted
 from flashir.files.foreign import guarded
 from flashir.importing.compare import agree
@@ -20,7 +21,7 @@ from flashir_onnx.raising.foreign_model import read_foreign
 from flashir_onnx.raising.observed import Observed, Probe
 from flashir_onnx.raising.stack import Matches, Raised, matched, raise_model
 from flashir_onnx.raising.unit import Reading
-from flashir_onnx.seal import MODEL, parsed_file, properties
+from flashir_onnx.seal import parsed_file, properties
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +35,7 @@ VOCABULARY = 2
 
 def raised_file(path: Path, verify: bool, family: str) -> Converted | None:
     """The model of an ONNX file; None if flashir wrote the file. See OnnxFiles."""
-    if MODEL in properties(parsed_file(path)):
+    if MODEL_TEXT in properties(parsed_file(path)):
         return None
     try:
         with guarded(path, ArtefactError, "it is not recognised"):

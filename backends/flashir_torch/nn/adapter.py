@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from flashir_torch.names import attribute_path, check_path, parameter_name
 from flashir_torch.nn.place import Place
-from flashir_torch.nn.tensor_inputs import TensorInputs
 
 
 def _rename_saved(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -56,7 +55,7 @@ class Adapter(nn.Module, ABC):
         """Generate the code for a place."""
 
     def _admitted(
-        self, wanted: Given, types: Sequence[torch.dtype], positional: Sequence[Any], named: Mapping[str, Any]
+        self, wanted: TensorInputs, types: Sequence[torch.dtype], positional: Sequence[Any], named: Mapping[str, Any]
     ) -> list[Tensor]:
         """The inputs in order, checked. Raises InputError."""
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))

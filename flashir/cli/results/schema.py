@@ -36,7 +36,7 @@ def _whole(form: Form) -> Schema:
 
 def _told(name: str, definition: Schema, is_outermost: bool) -> Schema:
     """A definition with a description of each field, in the order of the type."""
-    summary, told = parts(definition.get("description", ""))
+    summary, descriptions = parts(definition.get("description", ""))
     known: Schema = definition["properties"]
     order: Iterable[str] = getattr(_types().get(name), "__annotations__", known)
     fields = {field: {**known[field], "description": descriptions.get(field, "")} for field in order}

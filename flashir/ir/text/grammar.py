@@ -1,4 +1,7 @@
-"""IR text -> statements, types and sizes; no graph yet. Errors have line:column and the accepted tokens."""
+"""IR text -> statements, types and sizes, by the rules of `grammar.lark`. Errors have line:column and what may follow.
+
+`parser.py` builds the graph from the statements.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +57,22 @@ class Statement:
     types: tuple[TensorType, ...] | None
 
 
+@dataclass(frozen=True)
+class Model:
+    """A parsed model: `model @name(%x: type) -> types { statements return %y }`."""
+
+    name: Any
+    arguments: tuple[tuple[Any, TensorType], ...]
+    types: tuple[TensorType, ...] | None
+    statements: tuple[Statement, ...]
+    returned: tuple[Any, ...]
+
+
 def parse(text: str, start: str, source: str) -> Any:
-    """Parse a text as a `model`, `type` or `size` (`start`). Raises IRError with the name of the source."""
+    """Parse a text as a `model`, `type` or `size` (`start`). Raises IRError with the name of the source.
+
+    Returns a `Model`, a `TensorType` or a `Size`. Names in a model stay tokens of the text, with line and column.
+    """
     import lark
 
     _check_depth(text, source)
@@ -135,90 +152,87 @@ def _check_depth(text: str, source: str) -> None:
 
 @cache
 def _lark() -> Any:
+    """The parser of `grammar.lark`, which calls the method of `_Values` that has the name of a rule."""
     import lark
 
-    class Tree(lark.Transformer):  # type: ignore[type-arg]
-        """Turns tokens and rules into plain values, bottom up."""
-
-        def model(self, items: list[Any]) -> Any:
-            name, *rest = items
-            *rest, returned = rest
-            arguments = [item for item in rest if isinstance(item, tuple) and item and item[0] == "argument"]
-            statements = [item for item in rest if isinstance(item, Statement)]
-            types = next((item[1] for item in rest if isinstance(item, tuple) and item and item[0] == "types"), None)
-            return name, arguments, types, statements, returned
-
-        def argument(self, items: list[Any]) -> Any:
-            return "argument", items[0], items[1]
-
-        def statement(self, items: list[Any]) -> Statement:
-            results, op, *rest = items
-            kinds = {item[0]: item[1] for item in rest if item is not None and item[0] != "operand"}
-            operands = tuple(item[1:] for item in rest if item is not None and item[0] == "operand")
-            return Statement(
-                results, op, operands, kinds.get("attributes", ()), kinds.get("region"), kinds.get("types")
-            )
-
-        def operand(self, items: list[Any]) -> Any:
-            return "operand", items[0] and str(items[0]), items[1]
-
-        def region(self, items: list[Any]) -> Any:
-            arguments, *statements, yielded = items
-            return "region", (arguments or (), tuple(statements), yielded)
-
-        def values(self, items: list[Any]) -> Any:
-            return tuple(items)
-
-        def attributes(self, items: list[Any]) -> Any:
-            return "attributes", tuple(item for item in items if item is not None)
-
-        def attribute(self, items: list[Any]) -> Any:
-            return items[0], _attr(items[1])
-
-        def types(self, items: list[Any]) -> Any:
-            return "types", tuple(items)
-
-        def type(self, items: list[Any]) -> TensorType:
-            name, *sizes = items
-            return TensorType(DType.named(str(name)), tuple(_size(s) for s in sizes if s is not None))
-
-        def listing(self, items: list[Any]) -> Any:
-            return tuple(_attr(item) for item in items if item is not None)
-
-        def number(self, items: list[Any]) -> float:
-            return float(items[0])
-
-        def string(self, items: list[Any]) -> Any:
-            return _Text(parse_json(str(items[0]), "", IRError, str, problem=f"the string {items[0]} is malformed"))
-
-        def whole(self, items: list[Any]) -> int:
-            return int(items[0]) if len(items[0]) < 20 else _too_large(items[0])
-
-        def negative(self, items: list[Any]) -> Any:
-            return _size(items[0]) * -1
-
-        def word(self, items: list[Any]) -> Any:
-            return _Word(str(items[0]))
-
-        def plus(self, items: list[Any]) -> Any:
-            return _within(_size(items[0]) + _size(items[1]))
-
-        def minus(self, items: list[Any]) -> Any:
-            return _within(_size(items[0]) - _size(items[1]))
-
-        def times(self, items: list[Any]) -> Any:
-            return _within(_size(items[0]) * _size(items[1]))
-
-        def ceildiv(self, items: list[Any]) -> Any:
-            divisor = _size(items[1])
-            if isinstance(divisor, Dim):
-                raise IRError(f"ceildiv needs a known divisor, got {divisor}")
-            return ceildiv(_size(items[0]), divisor)
-
     grammar = (Path(__file__).parent / "grammar.lark").read_text()
-    return lark.Lark(
-        grammar, parser="lalr", transformer=Tree(), start=["model", "type", "size"], maybe_placeholders=True
-    )
+    starts = ["model", "type", "size"]
+    return lark.Lark(grammar, parser="lalr", transformer=_Values(), start=starts, maybe_placeholders=True)
+
+
+class _Values:
+    """Turns the items of each rule into plain values, bottom up."""
+
+    def model(self, items: list[Any]) -> Model:
+        name, *rest, returned = items
+        types = next((item[1] for item in rest if isinstance(item, tuple) and item[0] == "types"), None)
+        arguments = tuple(item[1:] for item in rest if isinstance(item, tuple) and item[0] == "argument")
+        return Model(name, arguments, types, tuple(item for item in rest if isinstance(item, Statement)), returned)
+
+    def argument(self, items: list[Any]) -> Any:
+        return "argument", items[0], items[1]
+
+    def statement(self, items: list[Any]) -> Statement:
+        results, op, *rest = items
+        kinds = {item[0]: item[1] for item in rest if item is not None and item[0] != "operand"}
+        operands = tuple(item[1:] for item in rest if item is not None and item[0] == "operand")
+        return Statement(results, op, operands, kinds.get("attributes", ()), kinds.get("region"), kinds.get("types"))
+
+    def operand(self, items: list[Any]) -> Any:
+        return "operand", items[0] and str(items[0]), items[1]
+
+    def region(self, items: list[Any]) -> Any:
+        arguments, *statements, yielded = items
+        return "region", (arguments or (), tuple(statements), yielded)
+
+    def values(self, items: list[Any]) -> Any:
+        return tuple(items)
+
+    def attributes(self, items: list[Any]) -> Any:
+        return "attributes", tuple(item for item in items if item is not None)
+
+    def attribute(self, items: list[Any]) -> Any:
+        return items[0], _attr(items[1])
+
+    def types(self, items: list[Any]) -> Any:
+        return "types", tuple(items)
+
+    def type(self, items: list[Any]) -> TensorType:
+        name, *sizes = items
+        return TensorType(DType.named(str(name)), tuple(_size(s) for s in sizes if s is not None))
+
+    def listing(self, items: list[Any]) -> Any:
+        return tuple(_attr(item) for item in items if item is not None)
+
+    def number(self, items: list[Any]) -> float:
+        return float(items[0])
+
+    def string(self, items: list[Any]) -> Any:
+        return _Text(parse_json(str(items[0]), "", IRError, str, problem=f"the string {items[0]} is malformed"))
+
+    def whole(self, items: list[Any]) -> int:
+        return int(items[0]) if len(items[0]) < 20 else _too_large(items[0])
+
+    def negative(self, items: list[Any]) -> Any:
+        return _size(items[0]) * -1
+
+    def word(self, items: list[Any]) -> Any:
+        return _Word(str(items[0]))
+
+    def plus(self, items: list[Any]) -> Any:
+        return _within(_size(items[0]) + _size(items[1]))
+
+    def minus(self, items: list[Any]) -> Any:
+        return _within(_size(items[0]) - _size(items[1]))
+
+    def times(self, items: list[Any]) -> Any:
+        return _within(_size(items[0]) * _size(items[1]))
+
+    def ceildiv(self, items: list[Any]) -> Any:
+        divisor = _size(items[1])
+        if isinstance(divisor, Dim):
+            raise IRError(f"ceildiv needs a known divisor, got {divisor}")
+        return ceildiv(_size(items[0]), divisor)
 
 
 @dataclass(frozen=True)

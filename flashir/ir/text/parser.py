@@ -1,4 +1,4 @@
-"""Text -> Graph: builds the statements of the text in order. Errors have line:column."""
+"""Text -> Graph: `grammar.py` parses the text, and a `Builder` takes each statement. Errors have line:column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flashir.ir.graph import Attr, Graph, Value
 from flashir.ir.op import opdef
 from flashir.ir.parameter_names import check_names
 from flashir.ir.text.former import FORMER
-from flashir.ir.text.grammar import Place, Statement, parse, where_in
+from flashir.ir.text.grammar import Model, Place, Statement, parse, where_in
 
 _HAS_PLACE = re.compile(r"(.*:)?\d+:\d+(: .*)?\Z", re.DOTALL)
 
@@ -29,27 +29,24 @@ def loads(text: str, source: str = "") -> Graph:
     Raises:
         IRError: malformed, ill-typed, cyclic or too deeply nested text, or undefined values; with line:column.
     """
-    return _model(parse(text, "model", source), source)
+    return _graph(parse(text, "model", source), source)
 
 
-def _model(parsed: Any, source: str) -> Graph:
-    name, arguments, types, statements, returned = parsed
-    builder = Builder(str(name)[1:])
+def _graph(model: Model, source: str) -> Graph:
+    builder = Builder(str(model.name)[1:])
     values: dict[str, Value] = {}
-    for _, token, type_ in arguments:
+    for token, type_ in model.arguments:
         _declare(values, token, source)
         values[str(token)] = builder.input(str(token)[1:], type_)
-    outputs = _build(builder, values, statements, returned, source)
-    if types is not None and types != tuple(v.type for v in outputs):
+    outputs = _build(builder, values, model.statements, model.returned, source)
+    where = where_in(source, Place(model.name.line, model.name.column))
+    if model.types is not None and model.types != tuple(v.type for v in outputs):
         got = ", ".join(str(v.type) for v in outputs)
-        place = Place(name.line, name.column)
-        head = ", ".join(map(str, types))
-        raise IRError(f"the model returns {got}, its head says {head}", where=where_in(source, place))
+        raise IRError(f"the model returns {got}, its head says {', '.join(map(str, model.types))}", where=where)
     try:
         graph = builder.finish(*outputs)
         check_names(graph, is_part=True)
     except IRError as error:
-        where = where_in(source, Place(name.line, name.column))
         raise IRError(error.problems, where=where, hint=error.hint) from None
     return graph
 

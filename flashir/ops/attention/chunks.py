@@ -19,7 +19,7 @@ def check_segments(segment_ids: TensorType, shape: Shape) -> None:
         raise IRError(f"segment_ids must be whole numbers of shape {shape_text(shape)}, got {segment_ids}")
 
 
-def check_told(
+def check_segments_and_documents(
     segment_ids: TensorType | None, documents: TensorType | None, v: TensorType, valid: Size | None = None
 ) -> None:
     """Raises IRError unless segment ids and documents are absent or fit v [b, t, e]; `valid` is t without padding."""

@@ -21,16 +21,17 @@ from typing import Any
 from flashir.errors import IRError
 from flashir.ir.cost import Contraction, Cost, Types, moved
 from flashir.ir.graph import Node, Value
-from flashir.ir.op import OpDef, Sample, choice, define_op, flag, integer, sample
+from flashir.ir.op import OpDef, choice, define_op, flag, integer
 from flashir.ir.streaming import States, StreamingRule
 from flashir.ir.types import TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, TILE
-from flashir.ops.attention.chunks import check_told
+from flashir.ops.attention.chunks import check_segments_and_documents
 from flashir.ops.attention.documents import are_packed, check_documents
 from flashir.ops.attention.linear import LIN_NORM
 from flashir.ops.attention.quadratic import KERNEL_WEIGHT, KERNELS, check_bias, check_heads
 from flashir.ops.attention.recurrence_parts import decompose_recurrence
 from flashir.ops.attention.recurrence_reference import ref_recurrence
+from flashir.ops.attention.recurrence_samples import recurrence_samples
 from flashir.ops.decode.chunk_state import chunks_after, chunks_step, seen_at_once, sum_after, sum_step
 from flashir.ops.decode.context import DecodeContext
 from flashir.ops.functions.norm import accumulation_dtype
@@ -75,7 +76,7 @@ def _infer(
     if segment_ids is not None and (v.rank == 4 or chunk is None):
         raise IRError("segment_ids require a chunk and no heads; give documents instead")
     if v.rank == 3:
-        check_told(segment_ids, documents, v)
+        check_segments_and_documents(segment_ids, documents, v)
     check_documents(documents, v.shape[0], v.shape[-2])
     return floating(v)
 
@@ -249,92 +250,6 @@ WEIGHT = {**KERNEL_WEIGHT, "identity": 1.0}
 """Operations per score, by kernel."""
 
 
-def _samples() -> tuple[Sample, ...]:
-    def flat(*operands: str | None, **attrs: Any) -> list[Sample]:
-        settings = {"chunk": 3, "cumsum": "matmul", **attrs}
-        return [sample("f32[2, 7, 6]", *operands, **settings, causal=causal) for causal in (True, False)]
-
-    def heads(t: int, *rest: str | None, causal: bool = True, **attrs: Any) -> Sample:
-        q, v = f"f32[2, 3, {t}, 4]", f"f32[2, 3, {t}, 6]"
-        return sample(v, *(None if x is None else {"q": q}.get(x, x) for x in rest), causal=causal, **attrs)
-
-    q, square, wide_ = ("f32[2, 7, 4]",) * 2, "f32[3, 3]", "f32[6, 6]"
-    none = (None, None, None)
-    mixed = [
-        case
-        for kind, norm in (("scan", "none"), ("matmul", "chunk"), ("native", "chunk_mean"))
-        for masks in ((), (None, "i32[2, 7]"), (None, None, "bool[2, 7]"), (None, "i32[2, 7]", "bool[2, 7]"))
-        for case in flat(*q, square, *q, *masks, cumsum=kind, lin_norm=norm)
-    ]
-    parts = [
-        *flat(*q, square),
-        *flat(*q, square, kernel="softmax"),
-        *flat(*q, square, kernel="identity"),
-        *flat(*q, wide_, overlap=True),
-        *flat(*q, wide_, *q, overlap=True, kernel="softmax"),
-        *flat(*q, wide_, overlap=True, kernel="laplace"),
-        *flat(*q, square, *q, kernel="laplace"),
-        *flat(*q, square, *q, None, None, "bool[2, 7]", kernel="softmax"),
-        *flat(*q, wide_, *q, overlap=True, cumsum="native"),
-        *flat(*none, *q, cumsum="scan", lin_norm="chunk"),
-        *flat(*none, *q, None, "i32[2, 7]"),
-        *flat(*q, wide_, *q, None, None, "bool[2, 7]", overlap=True, cumsum="native"),
-        *flat(*q, square, None, None, None, None, "bool[2, 6]"),
-        *flat(*none, *q, None, "i32[2, 7]", "bool[2, 7]"),
-    ]
-    both = ("q", "q", None, "q", "q")
-    softmax: dict[str, Any] = {"kernel": "softmax"}
-    headed = [
-        *(heads(7, "q", "q", "f32[3, 3]", causal=c, chunk=3, cumsum="matmul", **softmax) for c in (True, False)),
-        *(
-            heads(7, *both, causal=c, chunk=n, cumsum=kind, lin_norm=norm, **softmax)
-            for c in (True, False)
-            for n, kind, norm in ((3, "scan", "none"), (7, "matmul", "chunk"), (2, "native", "chunk_mean"))
-        ),
-        *(
-            heads(7, *both, None, None, "bool[2, 7]", causal=c, chunk=3, cumsum=kind, **softmax)
-            for c in (True, False)
-            for kind in ("scan", "native")
-        ),
-    ]
-    alone: dict[str, Any] = {"lin_norm": "none"}
-    far = (*none, "q", "q")
-    tokens = [
-        *(
-            heads(t, *far, cumsum=kind, tile=n, **alone)
-            for t, n in ((7, 3), (6, 3), (4, 1), (2, 5))
-            for kind in ("scan", "matmul", "native")
-        ),
-        heads(0, *far, cumsum="matmul", tile=3, **alone),
-        heads(0, *far, cumsum="native", tile=3, **alone),
-        heads(7, *far, causal=False, cumsum="native", tile=3, **alone),
-        heads(7, *far, None, None, "bool[2, 7]", cumsum="native", tile=3, **alone),
-        heads(7, *far, None, None, "bool[2, 6]", causal=False, cumsum="native", tile=3, **alone),
-        heads(0, *far, None, None, "bool[2, 0]", cumsum="scan", tile=3, **alone),
-        sample("f32[2, 7, 6]", *none, *q, causal=True, cumsum="scan", tile=3, **alone),
-    ]
-    decaying = [
-        *(
-            heads(t, *far, decay, *masks, cumsum=kind, tile=3, **alone)
-            for kind in ("scan", "matmul")
-            for t, masks in ((7, ()), (6, ()), (0, ()), (7, (None, "bool[2, 7]")))
-            for decay in ("f32[3]", f"f32[2, 3, {t}]")
-        ),
-        *(
-            heads(7, *both, decay, chunk=3, cumsum=kind, lin_norm="chunk_mean", **softmax)
-            for kind in ("scan", "matmul")
-            for decay in ("f32[3]", "f32[2, 3, 7]")
-        ),
-        *(
-            sample("f32[2, 7, 6]", *q, square, *q, decay, *masks, chunk=3, causal=True, cumsum=kind)
-            for kind in ("scan", "matmul")
-            for decay in ("f32[]", "f32[2, 7]")
-            for masks in ((), ("i32[2, 7]",), (None, "bool[2, 7]"))
-        ),
-    ]
-    return (*mixed, *parts, *headed, *tokens, *decaying)
-
-
 chunked_recurrence = define_op(
     OpDef(
         "chunked_recurrence",
@@ -342,7 +257,7 @@ chunked_recurrence = define_op(
         infer=_infer,
         ref=ref_recurrence,
         cost=_cost,
-        samples=_samples(),
+        samples=recurrence_samples(),
         attrs={
             "chunk": integer(None, least=1, doc="tokens per chunk; none: a token sees all tokens up to itself"),
             "tile": replace(TILE, default=1),

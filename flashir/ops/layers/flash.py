@@ -14,7 +14,13 @@ from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sa
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
-from flashir.ops.attention.chunks import check_told, chunked, chunked_documents, overlapping_chunks, unchunked
+from flashir.ops.attention.chunks import (
+    check_segments_and_documents,
+    chunked,
+    chunked_documents,
+    overlapping_chunks,
+    unchunked,
+)
 from flashir.ops.attention.documents import are_packed, ref_lengths
 from flashir.ops.attention.linear import LIN_NORMS
 from flashir.ops.attention.own_chunk import own_part, ref_own
@@ -89,7 +95,7 @@ def _infer_flash(
     cheap_heads(**attrs)
     _check_parts(**attrs)
     infer_gated(x, **attrs)
-    check_told(segment_ids, documents, x, x.shape[1] if attrs["valid"] is None else attrs["valid"])
+    check_segments_and_documents(segment_ids, documents, x, x.shape[1] if attrs["valid"] is None else attrs["valid"])
     packed = documents is not None and are_packed(documents)
     if packed and attrs["summaries"] == "attend" and not attrs["causal"]:
         raise IRError("summaries = attend cannot separate documents in a bidirectional model")

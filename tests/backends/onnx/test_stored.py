@@ -11,6 +11,7 @@ import pytest
 
 import flashir
 from flashir.backends.lowering import Lowering
+from flashir.backends.protocols import MODEL_TEXT
 from flashir.errors import SettingError
 from flashir.ir import Graph
 from flashir.models.parameters import Params, checked, unit
@@ -48,7 +49,7 @@ def written(path: Path, model: Graph, params: Params, kind: str | None, *, porta
     if kind is not None:
         emitted = quantiser(kind, runtime_ops=not portable)(emitted)
     whole = emitted.weights.fill(emitted.model)
-    path.write_bytes(seal.sealed(whole, {seal.MODEL: flashir.dumps(model)})[0])
+    path.write_bytes(seal.sealed(whole, {MODEL_TEXT: flashir.dumps(model)})[0])
     return path
 
 

@@ -99,18 +99,18 @@ def test_a_folder_of_another_run_is_refused_before_anything_begins(tmp_path: Pat
 def test_curves_that_differ_are_a_fault(losses: list[float]) -> None:
     """A file has null for what is not a number."""
     document = {"losses": {dtype: {"kernels": losses, "parts": [2.0, 2.0]} for dtype in TOLERANCE}}
-    assert len(list(faults(document))) == len(list(curves.told(document))) == len(TOLERANCE)
+    assert len(list(faults(document))) == len(list(curves.summary(document))) == len(TOLERANCE)
 
 
 def test_an_error_that_is_not_a_number_is_a_fault() -> None:
     row = {"batch": 1, "length": 2, "chunk": 64, "dtype": "bfloat16", "errors": {"out": None}, "repeats": True}
     document = {"loss": {"errors": {"loss": None}}, "update": {"errors": {"norms": None}}, "cores": [row]}
-    assert len(list(exactness.faults(document))) == 3 and len(list(exactness.told(document))) == 3
+    assert len(list(exactness.faults(document))) == 3 and len(list(exactness.summary(document))) == 3
 
 
 def test_what_a_stage_has_so_far_is_told() -> None:
     """Its process may end at any time."""
-    lines = [list(products.told(document)) for document in products.measure(SETTING, {})]
+    lines = [list(products.summary(document)) for document in products.measure(SETTING, {})]
     assert [len(each) for each in lines] == [0, 1, 4, 7, 10, 13]
 
 
