@@ -1,4 +1,4 @@
-"""Plug-ins: packages that provide ops, backends, target records or models, found through entry points.
+"""Plug-ins: packages that provide ops, backends, target records, models or importers, found through entry points.
 
 A plug-in is imported when something of its group is first requested. An error in its import or in a later call names
 the plug-in.
@@ -7,9 +7,11 @@ the plug-in.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from traceback import walk_tb
+from typing import Any, TypeVar
 
 from flashir.errors import FlashirError, TargetError, spoken, suggest
 
@@ -29,6 +31,8 @@ TARGETS = "flashir.targets"
 """Paths of folders with target records `BACKEND-DEVICE.toml`: `mine = "my_package:TARGETS"`."""
 
 MEND = "mend the plug-in, or uninstall it"
+
+Plugin = TypeVar("Plugin")
 
 
 @cache
@@ -65,6 +69,46 @@ def load(group: str, name: str) -> object:
     return loaded
 
 
+def start(group: str, name: str, *protocols: Any) -> Any:
+    """An instance of the class that an entry point names.
+
+    Raises TargetError if it does not load or start, or follows none of these protocols.
+    """
+    kind = load(group, name)
+    try:
+        plugin: object = kind() if callable(kind) else kind
+    except Exception as error:
+        raise TargetError(f"the plug-in {name!r} does not start: {reason(error)}", hint=MEND) from error
+    if not isinstance(plugin, protocols):
+        wanted = " or ".join(protocol.__name__ for protocol in protocols)
+        raise TargetError(f"the plug-in {name!r} ({plugins(group)[name].value}) does not follow {wanted}", hint=MEND)
+    return plugin
+
+
+def working(group: str, start: Callable[[str], Plugin]) -> tuple[dict[str, Plugin], dict[str, TargetError]]:
+    """The plug-ins of a group that `start`, and the errors of the others, by name."""
+    started: dict[str, Plugin] = {}
+    errors: dict[str, TargetError] = {}
+    for name in sorted(plugins(group)):
+        try:
+            started[name] = start(name)
+        except TargetError as error:
+            errors[name] = error
+    return started, errors
+
+
+def at_fault(group: str, name: str, problem: str) -> TargetError:
+    """The error of a plug-in that raises, or breaks its protocol, after it has loaded."""
+    return _failed(plugins(group)[name], problem)
+
+
+def _failed(entry: EntryPoint, problem: str) -> TargetError:
+    return TargetError(
+        f"the plug-in {entry.name!r} ({entry.value}) failed: {problem}",
+        hint=f"this is a fault of the plug-in; {spoken('the traceback', '`flashir --debug`')} shows where",
+    )
+
+
 def blamed(error: BaseException) -> TargetError | None:
     """An error that names the plug-in that raised `error`; None if no plug-in did.
 
@@ -74,10 +118,7 @@ def blamed(error: BaseException) -> TargetError | None:
     called = str(error) if isinstance(error, TypeError) else ""
     for entry in _foreign():
         if entry.module.partition(".")[0] in modules or (entry.attr and f"{entry.attr}." in called):
-            return TargetError(
-                f"the plug-in {entry.name!r} ({entry.value}) failed: {reason(error)}",
-                hint=f"this is a fault of the plug-in; {spoken('the traceback', '`flashir --debug`')} shows where",
-            )
+            return _failed(entry, reason(error))
     return None
 
 

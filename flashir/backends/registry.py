@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from flashir.backends.frontend import Frontend
 from flashir.backends.protocols import Backend, PerDevice
 from flashir.errors import TargetError
-from flashir.plugins import BACKENDS, FRONTENDS, MEND, load, plugins, reason
-
-Plugin = TypeVar("Plugin", Backend, Frontend)
+from flashir.plugins import BACKENDS, FRONTENDS, MEND, at_fault, plugins, reason, start, working
 
 
 def backend_names() -> tuple[str, ...]:
@@ -20,8 +18,14 @@ def backend_names() -> tuple[str, ...]:
 
 @cache
 def backend(name: str) -> Backend:
-    """The backend of that name. Raises TargetError if it is unknown, duplicated or does not load."""
-    return _start(BACKENDS, name, Backend)  # type: ignore[type-abstract]  # a protocol as a type argument
+    """The backend of that name.
+
+    Raises TargetError if it is unknown, duplicated or does not load, or if its class has another name.
+    """
+    started: Backend = start(BACKENDS, name, Backend)
+    if started.name != name:
+        raise TargetError(f"the entry point of the plug-in {name!r} names a backend {started.name!r}", hint=MEND)
+    return started
 
 
 def backend_of(target: str) -> Backend:
@@ -33,13 +37,12 @@ def backend_of(target: str) -> Backend:
 
 def backends() -> tuple[Backend, ...]:
     """Every backend that loads. `flashir doctor` reports the others."""
-    loaded = []
-    for name in backend_names():
-        try:
-            loaded.append(backend(name))
-        except TargetError:
-            continue
-    return tuple(loaded)
+    return tuple(working(BACKENDS, backend)[0].values())
+
+
+def broken_backends() -> dict[str, TargetError]:
+    """The errors of the backends that do not load, by name."""
+    return working(BACKENDS, backend)[1]
 
 
 def having(protocol: Any) -> tuple[str, ...]:
@@ -49,33 +52,23 @@ def having(protocol: Any) -> tuple[str, ...]:
 
 @cache
 def frontend(name: str) -> Frontend:
-    """The frontend of that name. Raises TargetError if it is unknown, duplicated or does not load."""
-    return _start(FRONTENDS, name, Frontend)  # type: ignore[type-abstract]  # a protocol as a type argument
+    """The frontend of that name.
+
+    Raises TargetError if it is unknown, duplicated or does not load, or if it cannot name its models.
+    """
+    started: Frontend = start(FRONTENDS, name, Frontend)
+    try:
+        list(started.models())
+    except Exception as error:
+        raise at_fault(FRONTENDS, name, reason(error)) from error
+    return started
 
 
-def frontends() -> tuple[Frontend, ...]:
-    """Every frontend that loads. `broken_frontends` has the others."""
-    return tuple(frontend(name) for name in sorted(plugins(FRONTENDS).keys() - broken_frontends().keys()))
+def frontends() -> dict[str, Frontend]:
+    """Every frontend that loads, by name. `broken_frontends` has the others."""
+    return working(FRONTENDS, frontend)[0]
 
 
-@cache
 def broken_frontends() -> dict[str, TargetError]:
     """The errors of the frontends that do not load, by name."""
-    errors = {}
-    for name in plugins(FRONTENDS):
-        try:
-            frontend(name)
-        except TargetError as error:
-            errors[name] = error
-    return errors
-
-
-def _start(group: str, name: str, protocol: type[Plugin]) -> Plugin:
-    kind = load(group, name)
-    try:
-        plugin = kind() if callable(kind) else kind
-    except Exception as error:
-        raise TargetError(f"the plug-in {name!r} does not start: {reason(error)}", hint=MEND) from error
-    if not isinstance(plugin, protocol):
-        raise TargetError(f"the plug-in {plugins(group)[name].value} is not a {protocol.__name__}", hint=MEND)
-    return plugin
+    return working(FRONTENDS, frontend)[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from flashir.cli import console, options
 
 if TYPE_CHECKING:
     from flashir.cli.results.machine import PartState
+    from flashir.errors import TargetError
 
 LIBRARIES = (
     *("numpy", "networkx", "lark", "onnx", "onnxruntime", "safetensors", "msgspec", "typer", "rich", "platformdirs"),
@@ -135,12 +136,12 @@ def _backends() -> Iterator[Finding]:
 
 
 def examine_plugins() -> Iterator[Finding]:
-    """Yield the findings on plug-ins with ops, models or target records."""
-    from flashir.backends.registry import broken_frontends
-    from flashir.errors import TargetError
+    """Yield the findings on plug-ins with ops, models, importers or target records."""
+    from flashir.backends.registry import broken_frontends, frontends
+    from flashir.importing.importer import broken_importers, file_importers, importers
     from flashir.ir.op import EXTENSIONS
-    from flashir.machine.targets import records_of
-    from flashir.plugins import MEND, TARGETS, plugins
+    from flashir.machine.targets import read_record, records_of
+    from flashir.plugins import MEND, TARGETS, working
 
     EXTENSIONS.load()
     for name, ops in EXTENSIONS.added.items():
@@ -148,14 +149,25 @@ def examine_plugins() -> Iterator[Finding]:
             yield Finding(f"ops of {name}", State.OK, ", ".join(ops))
     for fault in EXTENSIONS.faults:
         yield Finding(f"ops of {fault.plugin}", State.BROKEN, str(fault), MEND)
-    for name, error in broken_frontends().items():
-        yield Finding(f"models of {name}", State.BROKEN, "; ".join(error.problems), error.hint)
-    for name in plugins(TARGETS):
-        try:
-            records = sorted(path.stem for path in records_of(name).glob("*.toml"))
-            yield Finding(f"targets of {name}", State.OK, ", ".join(records))
-        except TargetError as error:
-            yield Finding(f"targets of {name}", State.BROKEN, "; ".join(error.problems), error.hint)
+    for name, frontend in frontends().items():
+        yield Finding(f"models of {name}", State.OK, ", ".join(frontend.models()))
+    yield from _broken("models", broken_frontends())
+    yield Finding("importers", State.OK, ", ".join(sorted({*importers(), *file_importers()})))
+    yield from _broken("importer", broken_importers())
+
+    def records(plugin: str) -> list[str]:
+        return [read_record(path).name for path in sorted(records_of(plugin).glob("*.toml"))]
+
+    names, errors = working(TARGETS, records)
+    for name, targets in names.items():
+        yield Finding(f"targets of {name}", State.OK, ", ".join(targets))
+    yield from _broken("targets", errors)
+
+
+def _broken(what: str, errors: Mapping[str, TargetError]) -> Iterator[Finding]:
+    for name, error in errors.items():
+        place = f"{error.where}: " if error.where else ""
+        yield Finding(f"{what} of {name}", State.BROKEN, place + "; ".join(error.problems), error.hint)
 
 
 def _cache() -> str:

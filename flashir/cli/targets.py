@@ -55,6 +55,7 @@ def targets(
     """
     from flashir.cli.alone import refuse_others
     from flashir.cli.machine import Presence
+    from flashir.errors import TargetError
     from flashir.machine.targets import add_target, is_own, remove_target, target, target_names
 
     if add is not None:
@@ -76,7 +77,12 @@ def targets(
         else:
             _show_one(record)
         return
-    records = list(map(target, target_names()))
+    records = []
+    for known in target_names():
+        try:
+            records.append(target(known))
+        except TargetError as error:
+            console.note(f"{known} is left out: {error}", "yellow")
     presences = {backend: Presence.of(backend) for backend in sorted({record.backend for record in records})}
     if as_json:
         console.emit([_as_dict(record, presences[record.backend]) for record in records])

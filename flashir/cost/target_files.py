@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from math import nan
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -35,7 +36,7 @@ def parse_record(text: str, where: str, *, named: bool = True) -> Target:
 
     Args:
         text: the content of the file.
-        where: the name of the file.
+        where: the file.
         named: whether the name of the file determines the name of the target.
 
     Raises:
@@ -60,7 +61,7 @@ def parse_record(text: str, where: str, *, named: bool = True) -> Target:
             problems.append(f"{spec.name} is missing")
     problems += [f"there is no number {name!r}{suggest(name, RANGES)}" for name in table]
     if isinstance(values["name"], str):
-        problems += _name_problems(values["name"], name_of(where) if named else None)
+        problems += _name_problems(values["name"], name_of(Path(where).name) if named else None)
     problems += _at_odds(values)
     if problems:
         raise TargetError(problems, where=where)

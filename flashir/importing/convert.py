@@ -19,6 +19,7 @@ from flashir.importing.importer import (
     Importer,
     Settings,
     Structure,
+    broken_importers,
     file_importers,
     importer,
     importers,
@@ -27,7 +28,7 @@ from flashir.importing.read_source import read_source
 from flashir.ir.dims import plain
 from flashir.ir.op import REQUIRED, AttrSpec
 from flashir.models.parameters import checked
-from flashir.plugins import IMPORTERS, plugins
+from flashir.plugins import IMPORTERS, at_fault, plugins
 
 VERIFY = ("auto", "package", "off")
 SHOWN = 20
@@ -67,9 +68,15 @@ def convert(
             raise SettingError(f"{', '.join(surplus)} cannot be set: the file holds the whole model", where=str(source))
         return whole
     if not packages:
-        raise InputError(f"this is not {formats[0].reads}", where=shown(source))
-    held = read_source(source, prefix, [kind.reads for kind in formats])
-    name, structure = _recognised(held, packages)
+        (kind,) = formats.values()
+        raise InputError(f"this is not {kind.reads}", where=shown(source))
+    try:
+        held = read_source(source, prefix, [kind.reads for kind in formats.values()])
+        name, structure = _recognised(held, packages)
+    except InputError as error:  # an importer that does not load may be the one that would read it
+        broken = broken_importers() if family is None else {}
+        problems = [*error.problems, *(problem for own in broken.values() for problem in own.problems)]
+        raise InputError(problems, where=error.where, hint=error.hint) from None
     settings, notes = _settled(held, structure, {key: plain(value) for key, value in options.items()})
     graph, arrays = structure.build(held.arrays, settings)
     params = checked(graph, arrays)
@@ -79,19 +86,25 @@ def convert(
     return Converted(graph, params, name, structure.name, settings, tuple(notes))
 
 
-def _chosen(family: str | None) -> tuple[Mapping[str, Importer], Sequence[FileImporter]]:
+def _chosen(family: str | None) -> tuple[Mapping[str, Importer], Mapping[str, FileImporter]]:
     """The importers to ask: all, or the one of this name. Raises SettingError for an unknown name."""
     if family is None:
-        return importers(), list(file_importers().values())
+        return importers(), file_importers()
     if family not in plugins(IMPORTERS):
         raise SettingError(f"unknown family {family!r}{suggest(family, plugins(IMPORTERS))}")
     kind = importer(family)
-    return ({}, [kind]) if isinstance(kind, FileImporter) else ({family: kind}, [])
+    return ({}, {family: kind}) if isinstance(kind, FileImporter) else ({family: kind}, {})
 
 
-def _read_whole(path: Path, formats: Sequence[FileImporter], verify: bool) -> Converted | None:
+def _read_whole(path: Path, formats: Mapping[str, FileImporter], verify: bool) -> Converted | None:
     """The model in a file that holds all of it; None if no importer reads its format."""
-    return next((whole for kind in formats if (whole := kind.read(path, verify)) is not None), None)
+    for name, kind in formats.items():
+        whole: object = kind.read(path, verify)
+        if isinstance(whole, Converted):
+            return whole
+        if whole is not None:
+            raise at_fault(IMPORTERS, name, f"it read {shown(whole)}, not a Converted")
+    return None
 
 
 def _recognised(held: Held, packages: Mapping[str, Importer]) -> tuple[str, Structure]:

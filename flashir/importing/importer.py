@@ -8,7 +8,6 @@ reading tensors, collecting options, comparing results.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from flashir.errors import TargetError
 from flashir.importing.converted import Converted
 from flashir.ir.graph import Graph
 from flashir.ir.op import AttrSpec
-from flashir.plugins import IMPORTERS, load, plugins
+from flashir.plugins import IMPORTERS, start, working
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -154,26 +153,20 @@ class FileImporter(Protocol):
 @cache
 def importer(name: str) -> Importer | FileImporter:
     """The importer of this name. Raises TargetError if it is unknown or does not load."""
-    kind = load(IMPORTERS, name)
-    instance = kind() if callable(kind) else kind
-    if not isinstance(instance, Importer | FileImporter):
-        raise TargetError(f"the plug-in {plugins(IMPORTERS)[name].value} is no Importer, and no FileImporter")
-    return instance
+    started: Importer | FileImporter = start(IMPORTERS, name, Importer, FileImporter)
+    return started
 
 
 def importers() -> Mapping[str, Importer]:
     """Every importer of a package that loads, by name."""
-    return {name: kind for name, kind in _loaded().items() if isinstance(kind, Importer)}
+    return {name: kind for name, kind in working(IMPORTERS, importer)[0].items() if isinstance(kind, Importer)}
 
 
 def file_importers() -> Mapping[str, FileImporter]:
     """Every importer of a file format that loads, by name."""
-    return {name: kind for name, kind in _loaded().items() if isinstance(kind, FileImporter)}
+    return {name: kind for name, kind in working(IMPORTERS, importer)[0].items() if isinstance(kind, FileImporter)}
 
 
-def _loaded() -> Mapping[str, Importer | FileImporter]:
-    loaded: dict[str, Importer | FileImporter] = {}
-    for name in sorted(plugins(IMPORTERS)):
-        with suppress(TargetError):
-            loaded[name] = importer(name)
-    return loaded
+def broken_importers() -> Mapping[str, TargetError]:
+    """The errors of the importers that do not load, by name."""
+    return working(IMPORTERS, importer)[1]

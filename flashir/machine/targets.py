@@ -7,14 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
-from flashir.backends.registry import backends
+from flashir.backends.registry import backends, broken_backends
 from flashir.cost.target import Target, split_name
 from flashir.cost.target_files import name_of, parse_record
 from flashir.errors import TargetError, suggest
 from flashir.files.foreign import SMALL, read_text
 from flashir.machine.own_records import add_record, own_records, remove_record
 from flashir.machine.profile import for_this_machine
-from flashir.plugins import TARGETS, load, plugins
+from flashir.plugins import TARGETS, load, working
 
 
 @runtime_checkable
@@ -39,7 +39,10 @@ def target(name: str, *, calibrated: bool = True) -> Target:
     key = f"{backend}:{device}"
     known = target_names()
     if key not in known:
-        raise TargetError(f"unknown target {key!r}{suggest(key, known)}", hint="`flashir targets` lists them all")
+        problems = [f"unknown target {key!r}{suggest(key, known)}"]
+        if (error := broken_backends().get(backend)) is not None:  # its records are not known either
+            problems += error.problems
+        raise TargetError(problems, hint="`flashir targets` lists them all")
     path, *others = record_files()[key]
     if others:
         raise TargetError(
@@ -96,13 +99,7 @@ def _of_backends() -> list[Path]:
 
 def _of_plugins() -> list[Path]:
     """The folders of plug-ins that load. `flashir doctor` reports the others."""
-    folders = []
-    for name in plugins(TARGETS):
-        try:
-            folders.append(records_of(name))
-        except TargetError:
-            continue
-    return folders
+    return list(working(TARGETS, records_of)[0].values())
 
 
 def records_of(plugin: str) -> Path:
@@ -115,7 +112,7 @@ def records_of(plugin: str) -> Path:
 
 def read_record(path: Path) -> Target:
     """The record in a file. Raises TargetError if it cannot be read or something is wrong in it."""
-    return parse_record(read_text(path, TargetError, largest=SMALL, problem="the record cannot be read"), path.name)
+    return parse_record(read_text(path, TargetError, largest=SMALL, problem="the record cannot be read"), str(path))
 
 
 _record = cache(read_record)

@@ -16,6 +16,7 @@ from flashir.ir import Auto, DType, Graph, loads
 from flashir.ir.dims import plain
 from flashir.ir.graph import Attr
 from flashir.ir.verify import verify
+from flashir.plugins import FRONTENDS, at_fault
 
 HINT = "a model is the text of a .fir file, or the folder of a checkpoint, a run or an export"
 _SETTINGS = (bool, int, float, str, DType, Auto, type(None))
@@ -30,20 +31,29 @@ def model(name: str, **settings: Any) -> Graph:
         settings: such as `size="base"`, `task="lm"`, `d_model=512`, `depth=12`, `vocab=256`, `chunk=256`.
 
     Raises:
-        SettingError: the name is unknown, or settings are unknown or invalid; lists all of them.
+        SettingError: the name is unknown or that of several plug-ins, or settings are unknown or invalid; lists all.
+        TargetError: the frontend built no graph.
     """
     own = {key: plain(value) for key, value in settings.items()}
     if odd := [f"{key} cannot be {shown(value)}" for key, value in own.items() if not isinstance(value, _SETTINGS)]:
         raise SettingError(odd, where=name, hint="settings are numbers, strings and booleans")
-    for frontend in frontends():
-        if name in frontend.models():
-            return frontend.build(name, own)
-    raise SettingError(no_such_model(name))
+    sources = {plugin: frontend for plugin, frontend in frontends().items() if name in frontend.models()}
+    if not sources:
+        raise SettingError(no_such_model(name))
+    if len(sources) > 1:
+        raise SettingError(
+            f"the model {name!r} is in the plug-ins {' and '.join(sources)}", hint="uninstall all but one of them"
+        )
+    ((plugin, frontend),) = sources.items()
+    graph: object = frontend.build(name, own)
+    if not isinstance(graph, Graph):
+        raise at_fault(FRONTENDS, plugin, f"it built {shown(graph)} as the model {name!r}, not a Graph")
+    return graph
 
 
 def model_names() -> list[str]:
     """The names of the models of every frontend that loads."""
-    return [name for frontend in frontends() for name in frontend.models()]
+    return [name for frontend in frontends().values() for name in frontend.models()]
 
 
 def no_such_model(name: str) -> list[str]:
@@ -54,7 +64,7 @@ def no_such_model(name: str) -> list[str]:
 
 def accepted(name: str, settings: Mapping[str, Attr]) -> dict[str, Attr]:
     """The settings that a named model accepts; none if its frontend does not describe its settings."""
-    described = (frontend for frontend in frontends() if isinstance(frontend, Described))
+    described = (frontend for frontend in frontends().values() if isinstance(frontend, Described))
     specs = next((frontend.settings(name) for frontend in described if name in frontend.models()), {})
     return {key: value for key, value in settings.items() if key in specs and specs[key].problem(key, value) is None}
 

@@ -49,6 +49,5 @@ def forget() -> None:
     plugins.plugins.cache_clear()
     registry.backend.cache_clear()
     registry.frontend.cache_clear()
-    registry.broken_frontends.cache_clear()
     importer.cache_clear()
     catalogue.record_files.cache_clear()

@@ -285,5 +285,5 @@ def test_a_file_format_of_a_plug_in_is_imported(install: Install, tmp_path: Path
 
 def test_an_importer_that_follows_no_protocol_is_named(install: Install) -> None:
     install("toy", "class Toy: name = 'toy'", importers="toy:Toy")
-    with pytest.raises(TargetError, match="the plug-in toy:Toy is no Importer, and no FileImporter"):
+    with pytest.raises(TargetError, match=r"the plug-in 'toy' \(toy:Toy\) does not follow Importer or FileImporter"):
         flashir.convert({}, family="toy")

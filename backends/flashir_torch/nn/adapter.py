@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flashir_torch.names import attribute_path, check_path, parameter_name
 from flashir_torch.nn.place import Place
+from flashir_torch.nn.tensor_inputs import TensorInputs
 
 
 def _rename_saved(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
