@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from traceback import walk_tb
 from typing import Any, TypeVar
 
@@ -36,9 +36,15 @@ Plugin = TypeVar("Plugin")
 
 
 @cache
+def installed() -> EntryPoints:
+    """The entry points of every installed distribution. To look through them takes milliseconds."""
+    return entry_points()
+
+
+@cache
 def plugins(group: str) -> dict[str, EntryPoint]:
     """The plug-ins of a group by name, without loading them. Raises TargetError if two have the same name."""
-    entries = list(entry_points(group=group))
+    entries = list(installed().select(group=group))
     distinct = {(entry.name, entry.value): entry for entry in entries}  # one install may appear on two paths
     twice = [name for name, count in Counter(name for name, _ in distinct).items() if count > 1]
     if twice:
@@ -61,7 +67,7 @@ def load(group: str, name: str) -> object:
     try:
         loaded: object = entries[name].load()
     except Exception as error:
-        is_extra = isinstance(error, ImportError) and entries[name] not in _foreign()
+        is_extra = isinstance(error, ImportError) and entries[name] not in foreign()
         raise TargetError(
             f"the plug-in {name!r} does not load: {error if is_extra else reason(error)}",
             hint=f"pip install 'flashir[{name}]'" if is_extra else MEND,
@@ -116,16 +122,18 @@ def blamed(error: BaseException) -> TargetError | None:
     """
     modules = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)}
     called = str(error) if isinstance(error, TypeError) else ""
-    for entry in _foreign():
+    for entry in foreign():
         if entry.module.partition(".")[0] in modules or (entry.attr and f"{entry.attr}." in called):
             return _failed(entry, reason(error))
     return None
 
 
-def _foreign() -> list[EntryPoint]:
+@cache
+def foreign() -> tuple[EntryPoint, ...]:
     """The plug-ins of other distributions."""
-    entries = [entry for group in (OPS, BACKENDS, FRONTENDS, IMPORTERS, TARGETS) for entry in entry_points(group=group)]
-    return [entry for entry in entries if entry.dist is None or entry.dist.name != "flashir"]
+    groups = (OPS, BACKENDS, FRONTENDS, IMPORTERS, TARGETS)
+    entries = (entry for group in groups for entry in installed().select(group=group))
+    return tuple(entry for entry in entries if entry.dist is None or entry.dist.name != "flashir")
 
 
 def reason(error: BaseException) -> str:

@@ -56,6 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _predictions_are_made_once() -> Iterator[None]:
+    """Many tests plan the same small models: each candidate is lowered and priced once for all of them."""
+    from tests.support import predictions_made_once
+
+    with predictions_made_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _files_need_not_survive_a_power_cut() -> Iterator[None]:
     """Waiting for the disk takes longer than most tests; those of full disks put in an `fsync` of their own."""
     with pytest.MonkeyPatch.context() as patch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import combinations, product
 from typing import Any
@@ -88,6 +88,22 @@ def quick_samples(name: str, together: int = 2) -> tuple[int, ...]:
 def slow_samples(name: str, together: int = 2) -> tuple[int, ...]:
     """The places of the other samples."""
     return tuple(sorted({*range(len(OPS[name].samples))} - {*quick_samples(name, together)}))
+
+
+def sample_cases(claimed: Container[str]) -> pytest.MarkDecorator:
+    """A case for each sample of each op: by default every pair of settings of an op that a backend claims.
+
+    What only decomposes is made of ops that are cases themselves, so each of its settings is there once.
+    """
+    cases = []
+    for name, record in OPS.items():
+        own = record.is_primitive or name in claimed
+        quick, rest = quick_samples(name, 2 if own else 1), pytest.mark.slow if own else GRID
+        cases += [
+            pytest.param(record, sample, id=f"{name}-{place}", marks=() if place in quick else rest)
+            for place, sample in enumerate(record.samples)
+        ]
+    return pytest.mark.parametrize(("record", "case"), cases)
 
 
 def _settings(sample: Sample) -> list[str]:

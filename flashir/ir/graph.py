@@ -58,9 +58,14 @@ class Node:
     outputs: tuple[Value, ...]
     attrs: Attrs = field(default_factory=dict, hash=False)
     region: Graph | None = None
+    verified: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+
+    def mark_verified(self) -> None:
+        """Note that its attributes and the types of its results are right: nothing in it changes."""
+        object.__setattr__(self, "verified", True)
 
     @cached_property
     def operands(self) -> tuple[Value, ...]:

@@ -43,7 +43,7 @@ class DType(Enum):
     @property
     def bytes(self) -> int:
         """Bytes of one element."""
-        return {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "bool": 1}[self.value]
+        return _BYTES[self]
 
     @property
     def reference_dtype(self) -> np.dtype[np.generic]:
@@ -68,6 +68,9 @@ class DType(Enum):
 
 
 DTYPE_NAMES = frozenset(dtype.value for dtype in DType)
+_BYTES = {
+    DType.F64: 8, DType.I64: 8, DType.F32: 4, DType.I32: 4, DType.F16: 2, DType.BF16: 2, DType.BOOL: 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,12 @@ class TensorType:
             raise IRError(f"a shape must be a tuple of sizes, got {shown(self.shape)}")
         count = 1
         for size in self.shape:
-            if not isinstance(size, (int, Dim)) or isinstance(size, bool):
+            if type(size) is int:
+                known = size
+            elif isinstance(size, (int, Dim)) and not isinstance(size, bool):
+                known = size if isinstance(size, int) else size.divisor
+            else:
                 raise IRError(f"a size must be a whole number, or symbolic, got {shown(size)}")
-            known = size if isinstance(size, int) else size.divisor
             if not 0 <= known <= LARGEST_SIZE:
                 raise IRError(f"a size must lie between 0 and {LARGEST_SIZE}, got {size} in {self}")
             count *= known
@@ -111,9 +117,10 @@ class TensorType:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The shape of a type without symbols. Raises IRError if there is one."""
-        if any(isinstance(size, Dim) for size in self.shape):
+        known = tuple([size for size in self.shape if isinstance(size, int)])
+        if len(known) < len(self.shape):
             raise IRError(f"{self} still has symbolic sizes")
-        return tuple(size for size in self.shape if isinstance(size, int))
+        return known
 
     @property
     def count(self) -> int:

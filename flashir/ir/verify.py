@@ -64,6 +64,14 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
             yield f"{value} is defined twice"
         if not VALUE_NAME.match(value.name):
             yield f"{value.name!r} is not a valid name for a value"
+    if not node.verified and (fault := _own_fault(node)):
+        yield fault
+        return
+    node.mark_verified()
+
+
+def _own_fault(node: Node) -> str | None:
+    """What is wrong with a node whatever graph it is in, or None."""
     try:
         record = opdef(node.op)
         least, most = record.arity
@@ -73,11 +81,11 @@ def _node_problems(node: Node, known: set[Value], names: set[str]) -> Iterator[s
             raise IRError(f"lacks attributes: it has {sorted(node.attrs)}, wants {sorted(record.attrs)}")
         types = infer_types(record, [v.type if v else None for v in node.inputs], node.attrs, node.region)
     except FlashirError as error:
-        yield f"{node.op}: {error.message}"
-        return
+        return f"{node.op}: {error.message}"
     recorded = tuple(value.type for value in node.outputs)
     if types != recorded:
-        yield f"{node.op} makes {', '.join(map(str, types))}, its results say {', '.join(map(str, recorded))}"
+        return f"{node.op} makes {', '.join(map(str, types))}, its results say {', '.join(map(str, recorded))}"
+    return None
 
 
 def _surroundings(graph: Graph, position: int) -> str:

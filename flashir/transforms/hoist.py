@@ -20,7 +20,7 @@ class Hoist(Pass):
 
     def apply(self, graph: Graph) -> Graph:
         """Move rotary tables, masks and other invariants out of every repeat, the innermost first."""
-        return rewrite(graph, hoist)
+        return rewrite(graph, hoist) if any(node.op == "repeat" for node in graph.walk()) else graph
 
 
 def hoist(b: Builder, node: Node) -> Sequence[Value] | None:

@@ -41,6 +41,7 @@ def test_the_choices_stand_in_the_metadata(model, tmp_path):
     found = flashir.export(model, tmp_path, chunk=16, cumsum="scan")
     props = {each.key: each.value for each in onnx.load(found.path).metadata_props}
     plan = json.loads(props["flashir.plan"])
+    assert "flashir.weights" not in props  # which narrow ones have
     assert (plan["chunk"], plan["cumsum"], plan["target"]) == (16, "scan", "onnx:cpu")
 
 

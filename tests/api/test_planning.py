@@ -16,16 +16,9 @@ from flashir.planning.explain import explain
 from flashir.planning.workload import Workload
 from flashir.transforms.settle_choices import Settings, settled_values, slots
 from tests.cover import grid
-from tests.support import predictions_made_once
 
 SLOTS = slots(flashir.model("flash", size="tiny"))
 TARGETS = ("onnx:cpu", "jax:tpu-v4", "torch:v100", "torch:h200")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _predictions():
-    with predictions_made_once():
-        yield
 
 
 @pytest.fixture(scope="module")

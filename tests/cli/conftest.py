@@ -17,16 +17,8 @@ import flashir
 from flashir.cli.app import app
 from flashir.cli.console import SCHEMA
 from flashir.cli.results.schema import schema
-from tests.support import predictions_made_once
 
 TINY = ("flash", "--size", "tiny")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _predictions_are_made_once() -> Iterator[None]:
-    """Most commands plan the same tiny model: each of its candidates is lowered and priced once for all of them."""
-    with predictions_made_once():
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

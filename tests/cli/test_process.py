@@ -35,7 +35,7 @@ def test_text_from_a_pipe() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "plan flash --size tiny",
+        "new flash --size tiny",
         pytest.param("show flash --size base --stage lowered", marks=pytest.mark.slow),
         "--help",
     ],

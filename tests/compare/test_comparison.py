@@ -31,7 +31,7 @@ NAMES = list(systems.SYSTEMS)
 FAILED = {name: ROW[name] for name in ("name", "parameters", "depth", "chunk", "learning_rate", "seed")}
 
 
-@pytest.mark.parametrize(("depth", "width", "vocab"), [(2, 16, 80), (2, 64, 80), (4, 64, 256), (3, 256, 2048)])
+@pytest.mark.parametrize(("depth", "width", "vocab"), [(2, 16, 80), (4, 64, 256)])
 def test_all_systems_have_as_many_parameters(depth: int, width: int, vocab: int) -> None:
     settings = {"vocab": vocab, "chunk": 64, "key_dim": 64, "max_len": 256}
     counts = {name: parameter_count(graph) for name, graph in systems.shaped(NAMES, depth, width, settings).items()}

@@ -46,7 +46,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 def forget() -> None:
     """Make whatever is known of plug-ins be looked up anew."""
-    plugins.plugins.cache_clear()
+    for cached in (plugins.installed, plugins.plugins, plugins.foreign):
+        cached.cache_clear()
     registry.backend.cache_clear()
     registry.frontend.cache_clear()
     importer.cache_clear()

@@ -168,7 +168,7 @@ def test_states_are_exchanged_where_rows_are_cut(monkeypatch: pytest.MonkeyPatch
         assert not claims(node, "cpu")
 
 
-@pytest.mark.parametrize("cumsum", ["scan", "matmul"])
+@pytest.mark.parametrize("cumsum", ["scan", pytest.param("matmul", marks=pytest.mark.slow)])
 def test_what_runs_forward_has_one_device_whatever_the_mesh(
     cumsum: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

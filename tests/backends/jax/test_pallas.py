@@ -62,26 +62,20 @@ def narrow_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_kind
 @pytest.mark.usefixtures("narrow_tiles")
-def test_forward(causal: bool, lin_norm: str) -> None:
-    operands = drawn()
-    got = kernel(causal, lin_norm)(*(jnp.asarray(x, jnp.float32) for x in operands))
-    assert got.shape == (2, LENGTH, WIDTH)
-    assert relative_error(np.asarray(got), reference(operands, causal, lin_norm)) < 1e-5
-
-
-@every_kind
-@pytest.mark.usefixtures("narrow_tiles")
-def test_backward(causal: bool, lin_norm: str) -> None:
+def test_results_and_gradients(causal: bool, lin_norm: str) -> None:
     """Along a random direction of each operand, against central differences of the reference in float64."""
     operands = drawn()
     weights = np.random.default_rng(1).standard_normal((2, LENGTH, WIDTH))
     run = kernel(causal, lin_norm)
 
     @jax.jit
-    def gradients(*xs: Any) -> Any:
-        return jax.grad(lambda *xs: (run(*xs) * weights.astype(np.float32)).sum(), argnums=tuple(range(6)))(*xs)
+    def both(*xs: Any) -> Any:
+        out, pulled = jax.vjp(run, *xs)
+        return out, pulled(jnp.asarray(weights, jnp.float32))
 
-    made = gradients(*(jnp.asarray(x, jnp.float32) for x in operands))
+    out, made = both(*(jnp.asarray(x, jnp.float32) for x in operands))
+    assert out.shape == (2, LENGTH, WIDTH)
+    assert relative_error(np.asarray(out), reference(operands, causal, lin_norm)) < 1e-5
     random, step = np.random.default_rng(2), 1e-6
     for i, name in enumerate(NAMES):
         direction = random.standard_normal(operands[i].shape)
@@ -96,7 +90,7 @@ def test_backward(causal: bool, lin_norm: str) -> None:
         assert abs(got - wanted) < 1e-4 * size, name
 
 
-@pytest.mark.parametrize("length", [0, 1, CHUNK, 2 * CHUNK])
+@pytest.mark.parametrize("length", [0, 1, 2 * CHUNK])
 def test_lengths(length: int) -> None:
     operands = drawn(length)
     got = kernel(True, "chunk_mean")(*(jnp.asarray(x, jnp.float32) for x in operands))
@@ -140,10 +134,9 @@ def mixed(
     )
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
-def test_a_tpu_is_given_the_kernel(dtype: str) -> None:
+def test_a_tpu_is_given_the_kernel() -> None:
     """The module for TPUs holds the kernel, for any batch and length; those for other platforms do not."""
-    graph = Lowering.of("jax:tpu-v4").run(mixed(dtype))
+    graph = Lowering.of("jax:tpu-v4").run(mixed("bf16"))
     assert {node.op for node in graph.nodes} == KERNELS.keys() == TABLE.keys()
     apply = function(graph)
     for platform, calls in (("tpu", 1), ("cpu", 0)):

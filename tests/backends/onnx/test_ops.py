@@ -14,20 +14,13 @@ from flashir_onnx.emit import STRUCTURED, emit
 from flashir_onnx.emitters import EMITTERS
 from flashir_onnx.session import Session
 from tests.backends.onnx.support import lowered, relative_error
-from tests.cover import quick_samples
+from tests.cover import sample_cases
 from tests.support import random_inputs, random_parameters
 
-CASES = [
-    pytest.param(
-        record, case, id=f"{record.name}-{i}", marks=() if i in quick_samples(record.name) else pytest.mark.slow
-    )
-    for record in OPS.values()
-    for i, case in enumerate(record.samples)
-]
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize(("record", "case"), CASES)
+@sample_cases(EMITTERS)
 def test_every_sample_of_an_op_gives_the_reference_and_its_kind(record: OpDef, case: Sample) -> None:
     check(sample_graph(record, case), case.high)
 

@@ -15,18 +15,11 @@ from flashir_torch.claims import NATIVE
 from flashir_torch.emit import STRUCTURED
 from flashir_torch.emitters import EMITTERS, NUMBERS
 from tests.backends.torch.support import Array, session
-from tests.cover import quick_samples
+from tests.cover import sample_cases
 from tests.support import random_array, random_inputs, random_parameters, scan_of
 
-CASES = [
-    pytest.param(record, case, id=f"{record.name}-{i}", marks=() if quick else pytest.mark.slow)
-    for record in OPS.values()
-    for i, case in enumerate(record.samples)
-    for quick in [i in quick_samples(record.name)]
-]
 
-
-@pytest.mark.parametrize(("record", "case"), CASES)
+@sample_cases(NATIVE)
 def test_every_sample_of_an_op_gives_the_reference_and_its_type(record: OpDef, case: Sample) -> None:
     graph = sample_graph(record, case)
     check(graph, *random_inputs(graph, high=case.high))

@@ -259,13 +259,19 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_with_inputs_is_told_before_anything_is_computed(case: str) -> None:
-    given, named, told = WRONG[case]
+@pytest.fixture(scope="module")
+def idle() -> nn.Module:
+    """A model that may not compute."""
     made = net(MASKED)
     made.get_submodule("layers.0").register_forward_pre_hook(lambda *_: pytest.fail("it computes"))
+    return made
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_inputs_is_told_before_anything_is_computed(case: str, idle: nn.Module) -> None:
+    given, named, told = WRONG[case]
     with pytest.raises(InputError) as error:
-        made(*given, **named)
+        idle(*given, **named)
     for each in told:
         assert each in str(error.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def test_what_was_given_is_not_overwritten() -> None:
 
 def test_a_trainer_that_replays_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several batches a step, and of two lengths."""
-    plain = _steps(_model(), "cpu")
+    plain = _plain()
     monkeypatch.setattr(training, "CardRecorder", Again)
     monkeypatch.setattr(training, "fuses", lambda device: True)
     monkeypatch.setattr(training, "fuse", lambda made, **_: None)
@@ -90,7 +90,7 @@ def test_a_trainer_that_replays_takes_the_same_steps(monkeypatch: pytest.MonkeyP
 
 
 def test_a_trainer_without_memory_to_record_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _steps(_model(), "cpu")
+    plain = _plain()
     monkeypatch.setattr(training, "CardRecorder", Full)
     monkeypatch.setattr(training, "fuses", lambda device: True)
     monkeypatch.setattr(training, "fuse", lambda made, **_: None)
@@ -269,6 +269,13 @@ def test_a_trainer_that_is_dropped_is_gone(monkeypatch: pytest.MonkeyPatch) -> N
         gc.enable()
 
 
+@cache
+def _plain() -> list[float]:
+    """Steps without a recorder."""
+    return _steps(_model(), "cpu")
+
+
+@cache
 def _model(target: str = "torch:cpu") -> Graph:
     model = flashir.model("flash", d_model=16, depth=1, vocab=11, chunk=16)
     return flashir.plan(model, target, 2, 32, training=True).graph
