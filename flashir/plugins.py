@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from traceback import walk_tb
 from typing import Any, TypeVar
 
@@ -36,15 +36,15 @@ Plugin = TypeVar("Plugin")
 
 
 @cache
-def installed() -> EntryPoints:
-    """The entry points of every installed distribution. To look through them takes milliseconds."""
-    return entry_points()
+def installed(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of a group. It takes milliseconds to look through all distributions."""
+    return tuple(entry_points(group=group))
 
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
     """The plug-ins of a group by name, without loading them. Raises TargetError if two have the same name."""
-    entries = list(installed().select(group=group))
+    entries = list(installed(group))
     distinct = {(entry.name, entry.value): entry for entry in entries}  # one install may appear on two paths
     twice = [name for name, count in Counter(name for name, _ in distinct).items() if count > 1]
     if twice:
@@ -132,7 +132,7 @@ def blamed(error: BaseException) -> TargetError | None:
 def foreign() -> tuple[EntryPoint, ...]:
     """The plug-ins of other distributions."""
     groups = (OPS, BACKENDS, FRONTENDS, IMPORTERS, TARGETS)
-    entries = (entry for group in groups for entry in installed().select(group=group))
+    entries = (entry for group in groups for entry in installed(group))
     return tuple(entry for entry in entries if entry.dist is None or entry.dist.name != "flashir")
 
 
