@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from flashir.backends.protocols import Written
+from flashir.backends.protocols import DECODER_PARTS, Written
 from flashir.errors import ArtefactError
 from flashir.files.atomic import UNFINISHED, atomic_files, atomic_write, in_folder, locked, unfinished
 from flashir.files.foreign import parse_json
@@ -26,7 +26,7 @@ from flashir_onnx.weights import DataFile
 MODEL_FILE, DECODER_FILE = "model.onnx", "decoder.onnx"
 PREFILL_FILE, STEP_FILE = "prefill.onnx", "step.onnx"
 PART_FILES = frozenset((DECODER_FILE, PREFILL_FILE, STEP_FILE))
-PARTS = "flashir.parts"
+PARTS = DECODER_PARTS
 """The metadata key of model.onnx for the digests of further files by name, as a JSON object."""
 
 _OURS = re.compile(

@@ -42,9 +42,9 @@ def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
     """
     forms: dict[str, Quantise] = {"float16": _in_halves}
     if runtime_ops:
-        forms |= {"int8": partial(_in_blocks, _Once(), bits=8), "int4": partial(_in_blocks, _Once(), bits=4)}
+        forms |= {"int8": partial(_in_blocks, Once(), bits=8), "int4": partial(_in_blocks, Once(), bits=4)}
     else:
-        forms |= {"int8": partial(_in_columns, _Once())}
+        forms |= {"int8": partial(_in_columns, Once())}
     if kind not in KINDS:
         raise SettingError(f"weights can be quantised to {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
     if kind not in forms:
@@ -52,13 +52,14 @@ def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
     return forms[kind]
 
 
-class _Once:
+class Once:
     """Caches the conversion of a weight, for weights that several models share."""
 
     def __init__(self) -> None:
         self._cache: dict[Any, tuple[Array, Any]] = {}
 
     def __call__(self, make: Callable[[Array], T], array: Array) -> T:
+        """The conversion of an array, computed at its first call."""
         key = array.__array_interface__["data"], array.dtype.str, array.shape, array.strides
         if key not in self._cache:
             self._cache[key] = array, make(array)  # keeps the array alive, so that its address stays unique
@@ -77,11 +78,11 @@ def _in_halves(emitted: Emitted) -> Emitted:
     return _with(emitted.model, weights, widen)
 
 
-def _in_columns(once: _Once, emitted: Emitted) -> Emitted:
+def _in_columns(once: Once, emitted: Emitted) -> Emitted:
     """`weight` -> `DequantizeLinear(weight/int8, weight/scales)`, with a scale per column of a product."""
     weights, widen = dict(emitted.weights.initializers), []
     flat = inline_local_functions(emitted.model)
-    for name, by_rows in _matrices(flat, emitted.weights).items():
+    for name, by_rows in matrices(flat, emitted.weights).items():
         axis = 0 if by_rows else 1
         whole, scales = once(partial(columns, axis=axis), weights.pop(name)[0])
         weights |= {f"{name}/int8": (whole, whole.dtype), f"{name}/scales": (scales, scales.dtype)}
@@ -99,7 +100,7 @@ def columns(matrix: Array, axis: int) -> tuple[Array, Array]:
     return np.clip(np.rint(shares), -LEVELS, LEVELS).astype(np.int8), scales
 
 
-def _in_blocks(once: _Once, emitted: Emitted, bits: int) -> Emitted:
+def _in_blocks(once: Once, emitted: Emitted, bits: int) -> Emitted:
     """`MatMul(x, weight)` -> `MatMulNBits(x, weight/blocks, weight/scales)`, and lookups from blocks.
 
     Functions are inlined, because their products get additional inputs.
@@ -107,7 +108,7 @@ def _in_blocks(once: _Once, emitted: Emitted, bits: int) -> Emitted:
     flat = inline_local_functions(emitted.model)
     weights, tables = dict(emitted.weights.initializers), {}
     looked_up = {node.input[0] for node in all_nodes(flat) if node.op_type == "Gather"}
-    for name, by_rows in _matrices(flat, emitted.weights).items():
+    for name, by_rows in matrices(flat, emitted.weights).items():
         array, _ = weights.pop(name)
         own = 8 if name in looked_up else bits
         tables[name] = table = once(partial(Blocks.of, bits=own), array if by_rows else array.T)
@@ -115,10 +116,18 @@ def _in_blocks(once: _Once, emitted: Emitted, bits: int) -> Emitted:
     return _with(in_blocks(flat, tables), weights, [])
 
 
-def _matrices(flat: ModelProto, weights: Weights) -> dict[str, bool]:
+def matrices(flat: ModelProto, weights: Weights, *, transposed: bool = False) -> dict[str, bool]:
     """The weights that are only used as the matrix of products or as lookup tables.
 
     The value says whether a product sums over the last axis (by rows) or over the first.
+
+    Args:
+        flat: a model without functions.
+        weights: its weights.
+        transposed: whether products may read a matrix through a Transpose.
+
+    Raises:
+        SettingError: there is none.
     """
     uses_of: dict[str, set[bool | None]] = {
         name: set()
@@ -128,15 +137,15 @@ def _matrices(flat: ModelProto, weights: Weights) -> dict[str, bool]:
     for node in all_nodes(flat):
         for place, name in enumerate(node.input):
             if name in uses_of:
-                uses_of[name].add(_by_rows(node, place))
+                uses_of[name].add(True if transposed and node.op_type == "Transpose" else _by_rows(node, place))
     consistent = {name: uses.pop() for name, uses in uses_of.items() if len(uses) == 1}
-    matrices = {name: by_rows for name, by_rows in consistent.items() if by_rows is not None}
-    if not matrices:
+    usable = {name: by_rows for name, by_rows in consistent.items() if by_rows is not None}
+    if not usable:
         raise SettingError(
             "the model has no matrix that could be quantised",
             hint=f"one has at least {LARGE} bytes; leave out quantize",
         )
-    return matrices
+    return usable
 
 
 def _by_rows(node: NodeProto, place: int) -> bool | None:

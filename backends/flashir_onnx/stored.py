@@ -43,20 +43,17 @@ def stored(path: Path) -> tuple[Graph, dict[str, npt.NDArray[np.float32]]]:
     return graph, _complete(graph, written, str(path), metadata.get(WEIGHTS, "written in another form"))
 
 
-def recovered(
-    graph: Graph, arrays: Mapping[str, Array], where: str, axes: Mapping[str, int] | None = None
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The parameters of a model from weights with the names that `emit` and `quantiser` give them, for other formats.
+def recovered(graph: Graph, arrays: Mapping[str, Array], where: str) -> dict[str, npt.NDArray[np.float32]]:
+    """The parameters of a model from weights with the names that `emit` gives them, for other formats.
 
     Args:
         graph: the model.
         arrays: weights by name.
         where: the artefact, for errors.
-        axes: the axis of the scales of int8 weights, by the names of these weights.
 
     Raises ArtefactError if one is not complete.
     """
-    written = _Written(arrays, _suffixes(arrays), axes or {}, {}, {}, frozenset())
+    written = _Written(arrays, _suffixes(arrays), {}, {}, {}, frozenset())
     return _complete(graph, written, where, "written in another form")
 
 

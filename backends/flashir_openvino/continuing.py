@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flashir.ir import Graph
-from flashir_openvino.session import converted, ports, with_errors
+from flashir_openvino.session import Port, converted, ports, with_errors
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Tensor
@@ -42,11 +41,15 @@ class Continued:
 
     A request writes its results into memory of its own. So the next call takes another request, and two requests serve
     a text of any length; several texts at once have two each.
+
+    Args:
+        model: the model.
+        names: the names of its inputs in order; states come last.
     """
 
-    def __init__(self, model: CompiledModel, graph: Graph) -> None:
-        self._model, self._graph = model, graph
-        self._inputs = ports(model, graph)
+    def __init__(self, model: CompiledModel, names: Sequence[str]) -> None:
+        self._model = model
+        self._inputs = ports(model, names)
         self._results = len(model.outputs)
         self._free: list[InferRequest] = []
 
@@ -59,7 +62,7 @@ class Continued:
         for name, array in feed.items():
             request.set_tensor(name, Tensor(array, shared_memory=True))
         kept = self._inputs[len(arrays) :]
-        for (name, dtype), state in zip(kept, states or self._zeros(len(arrays[0]), len(arrays)), strict=True):
+        for (name, dtype), state in zip(kept, states or self._zeros(kept, len(arrays[0])), strict=True):
             if dtype is not None:
                 request.set_tensor(name, state)
         with_errors(request.infer)
@@ -68,11 +71,12 @@ class Continued:
         first, *others = (request.get_output_tensor(place) for place in range(self._results))
         return np.array(first.data), States(others, request, self._free)
 
-    def _zeros(self, rows: int, first: int) -> list[Tensor]:
-        """States of zeros for so many rows. Only the number of rows is not in their types."""
+    def _zeros(self, kept: Sequence[Port], rows: int) -> list[Tensor | None]:
+        """States of zeros for so many rows, the only size that is not fixed; None for what nothing reads."""
         from openvino import Tensor
 
-        types = [value.type for value in self._graph.inputs[first:]]
-        shapes = [[size if isinstance(size, int) else rows for size in type_.shape] for type_ in types]
-        dtypes = [dtype or np.float32 for _, dtype in self._inputs[first:]]
-        return [Tensor(np.zeros(shape, dtype)) for shape, dtype in zip(shapes, dtypes, strict=True)]
+        def zeros(name: str, dtype: np.dtype[Any]) -> Tensor:
+            sizes = self._model.input(name).partial_shape
+            return Tensor(np.zeros([rows if size.is_dynamic else size.get_length() for size in sizes], dtype))
+
+        return [None if dtype is None else zeros(name, dtype) for name, dtype in kept]

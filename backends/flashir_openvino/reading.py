@@ -20,13 +20,13 @@ from flashir.transforms.pipeline import Pipeline
 from flashir_onnx import OnnxBackend
 from flashir_onnx.emit import Emitted, emit
 from flashir_onnx.form import Form
-from flashir_onnx.quantise import quantiser
 from flashir_openvino.emitters import EMITTERS, claims, is_fused
+from flashir_openvino.narrow_weights import Matrix, Narrow, blocks_as_floats
 from flashir_openvino.precision import compute_type, marked, widened
 from flashir_openvino.runtime import core, reason, serialised
 
 if TYPE_CHECKING:
-    from openvino import Model
+    from openvino import Model, Output
 
 FORM = Form(portable=True)
 WRITTEN = OnnxBackend(form=FORM).claims
@@ -38,7 +38,12 @@ PARTS = Pipeline(
 
 
 def read(
-    graph: Graph, params: Mapping[str, npt.NDArray[Any]], results: Sequence[str] = (), weights: str | None = None
+    graph: Graph,
+    params: Mapping[str, npt.NDArray[Any]],
+    results: Sequence[str] = (),
+    narrow: Narrow | None = None,
+    *,
+    inputs: Sequence[str] = (),
 ) -> Model:
     """The model of a lowered graph. The arrays of its weights must not change while it is in use.
 
@@ -46,23 +51,23 @@ def read(
         graph: the graph, lowered for OpenVINO.
         params: parameters by full name.
         results: the names of several results; empty for the default names.
-        weights: the type of quantised weights; None for those of the graph.
+        narrow: what quantises the weights; None for the types of the graph.
+        inputs: the names of the first inputs; empty for the default names.
 
     Raises:
         TargetError: OpenVINO does not read the model.
         ParameterError: a parameter does not fit its dtype.
         SettingError: there is no weight to quantise.
     """
-    emitted = emit(widened(PARTS.run(graph)), params, results, form=FORM, own=EMITTERS)
-    if weights is not None:
-        emitted = quantiser(weights, runtime_ops=False)(emitted)
+    emitted = emit(widened(PARTS.run(graph)), params, results, inputs=inputs, form=FORM, own=EMITTERS)
+    emitted, matrices = (emitted, {}) if narrow is None else narrow(emitted)
     try:
         model = core().read_model(_with_inputs_for_weights(emitted).SerializeToString())
         if compute_type(graph) is not DType.F32:
             model = _marked(model)
     except RuntimeError as error:
         raise TargetError(f"OpenVINO does not read the model: {reason(error)}", where="openvino") from error
-    _place_weights(model, emitted)
+    _place_weights(model, emitted, matrices)
     return model
 
 
@@ -98,18 +103,23 @@ def _with_inputs_for_weights(emitted: Emitted) -> ModelProto:
     return model
 
 
-def _place_weights(model: Model, emitted: Emitted) -> None:
-    """Replace the inputs for weights by constants that share the memory of the arrays, of read-only ones a copy."""
-    from openvino import op
-
+def _place_weights(model: Model, emitted: Emitted, matrices: Mapping[str, Matrix]) -> None:
+    """Replace the inputs for weights by constants, or by what stands for weights in blocks."""
     large = set(emitted.weights.large())
     for parameter in model.get_parameters():
         name = parameter.get_friendly_name()
         if name in large:
-            array = np.require(emitted.weights.array(name), requirements=["C", "W"])  # no read-only memory is shared
-            constant = op.Constant(array, shared_memory=True)
-            constant.set_friendly_name(name)
+            weight = blocks_as_floats(name, matrices[name]) if name in matrices else _constant(name, emitted)
             for reader in parameter.output(0).get_target_inputs():
-                reader.replace_source_output(constant.output(0))
+                reader.replace_source_output(weight)
             model.remove_parameter(parameter)
     model.validate_nodes_and_infer_types()
+
+
+def _constant(name: str, emitted: Emitted) -> Output:
+    """A weight in the memory of its array, or of a copy if that is read-only."""
+    from openvino import op
+
+    constant = op.Constant(np.require(emitted.weights.array(name), requirements=["C", "W"]), shared_memory=True)
+    constant.set_friendly_name(name)
+    return constant.output(0)

@@ -49,11 +49,16 @@ Port = tuple[str, np.dtype[Any] | None]
 """The name of an input and its dtype; None if OpenVINO has removed the input because nothing reads it."""
 
 
-def ports(model: CompiledModel, graph: Graph) -> list[Port]:
-    """The inputs of a graph in the compiled model, in order."""
+def ports(model: CompiledModel, names: Sequence[str]) -> list[Port]:
+    """The inputs of these names in the compiled model."""
     dtypes = {name: port.element_type.to_dtype() for port in model.inputs for name in port.get_names()}
+    return [(name, dtypes.get(name)) for name in names]
+
+
+def input_names(graph: Graph) -> list[str]:
+    """The names of the inputs of a graph, in order."""
     names = interface_names(graph)
-    return [(names[value], dtypes.get(names[value])) for value in graph.inputs]
+    return [names[value] for value in graph.inputs]
 
 
 Sizes = tuple[tuple[int, ...], ...]
@@ -74,7 +79,7 @@ class Session:
         self._model, self._device, self._dtype = model, device, dtype
         general = compiled(model, device, dtype)
         self._request = general.create_infer_request()
-        self._inputs = ports(general, graph)
+        self._inputs = ports(general, input_names(graph))
         self._results = len(general.outputs)
         self._is_fresh = True
         self._fixed: dict[Sizes, InferRequest] = {}

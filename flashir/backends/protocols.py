@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 Params = Mapping[str, npt.NDArray[np.float32]]
 MODEL_TEXT = "flashir.model"
 """The metadata key of an artefact for the text of its model, which every backend writes."""
+DECODER_PARTS = "flashir.parts"
+"""The metadata key of an artefact with a decoder, for its further files as JSON: their names, or digests by name."""
 
 Run = Callable[[Sequence[Array]], Array]
 """Arrays in the order of the graph's inputs -> the single result of the graph."""

@@ -104,7 +104,7 @@ def export(
         bool,
         typer.Option(
             "--decode",
-            help="Also write decoder.onnx, which generates text: it reads any number of further tokens.",
+            help="Also write decoder.onnx (or .xml), which generates text: it reads any number of further tokens.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -112,7 +112,7 @@ def export(
         bool,
         typer.Option(
             "--split",
-            help="Write the decoder in two parts, prefill.onnx and step.onnx; implies --decode.",
+            help="Write the decoder in two parts, prefill and step; implies --decode.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,

@@ -294,6 +294,7 @@ def _decoder(
     length: int | None,
 ) -> Decoder:
     """The decoder of the model. By default, caches hold the longest prompts and all new tokens."""
+    from flashir.backends.protocols import DECODER_PARTS
     from flashir.generation.generate import decoder, restored
 
     lengths = [len(row.ids) for row in turns[0]]
@@ -301,7 +302,7 @@ def _decoder(
     room = {"max_len": max_len or whole, "length": length or whole}
     if loaded.main is None:
         return decoder(loaded.model, target, arrays, **room, batch=len(lengths), seq_len=max(lengths), dtype=dtype)
-    if "flashir.parts" in loaded.metadata:
+    if DECODER_PARTS in loaded.metadata:
         return restored(loaded.main, target, max_len=max_len, length=length)
     return restored(loaded.main, target, **room)
 
