@@ -3,20 +3,27 @@
 import ast
 import doctest
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import networkx as nx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import flashir
 from flashir import testing as flashir_testing
+from flashir.cli.doctor import State, examine_plugins
+from flashir.machine.targets import target_names
 from flashir.models.parameters import unit
-from flashir.ops import OPS
+from flashir.ops import OPS, opdef
+from flashir.plugins import BACKENDS, FRONTENDS, IMPORTERS, TARGETS
+from flashir.plugins import OPS as OPS_GROUP
 from tests.plugins.support import forget, install
 from tests.test_architecture import COMPILER, LAYERS, layer_of
 
@@ -31,7 +38,7 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("guide", ["add-an-op", "write-a-pass", "generate", "command-line"])
+@pytest.mark.parametrize("guide", ["add-an-op", "write-a-pass", "plug-ins", "generate", "command-line"])
 def test_the_code_of_a_guide_runs(guide):
     before = set(OPS)
     try:
@@ -56,6 +63,60 @@ print(*flashir.interpret(graph, {}, [0.0]), *flashir.compile(graph)([0.0]))
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     (reference, compiled) = (float(number.strip("[]")) for number in ran.stdout.split())
     assert reference == pytest.approx(math.log(2)) and compiled == pytest.approx(math.log(2)), ran.stderr
+
+
+def test_a_pass_made_as_the_guide_says_has_the_effect_of_its_file(tmp_path):
+    """The file and the line of the guide, in a copy of the package."""
+    guide = (ROOT / "docs/guides/write-a-pass.md").read_text()
+    (place,) = re.findall(r"Save this as `(flashir/transforms/\S+\.py)`", guide)
+    (code,), (effect,) = blocks(guide, "python"), blocks(guide, "text")
+    shutil.copytree(ROOT / "flashir", tmp_path / "flashir", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / place).write_text(code)
+    registry = tmp_path / "flashir/transforms/registry.py"
+    imported = "from flashir.transforms.double_negation import DropDoubleNegation"
+    lines = registry.read_text().replace("    for kind in (\n", "    for kind in (\n        DropDoubleNegation,\n")
+    registry.write_text(lines.replace("from flashir.transforms.hoist", f"{imported}\nfrom flashir.transforms.hoist"))
+    script = "from tests.filecheck.test_filecheck import output; print(output(open(0).read()))"
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, input=effect, env=env, capture_output=True, text=True
+    )
+    checks = re.findall(r"// CHECK(?:-NEXT)?: (.*)", effect)
+    assert [line.strip() for line in ran.stdout.splitlines()][: len(checks)] == checks, ran.stderr
+
+
+@pytest.mark.slow
+def test_a_package_made_as_the_guides_say_brings_all_that_its_entry_points_name(install, bare_folder):
+    names = ("add-an-op", "add-a-backend", "plug-ins")
+    op, own_backend, own_package = ((ROOT / f"docs/guides/{name}.md").read_text() for name in names)
+    folder = install("my_package", "")
+    (folder / "my_package.py").unlink()
+    package = folder / "my_package"
+    (package / "targets").mkdir(parents=True)
+    (package / "__init__.py").write_text("from pathlib import Path\nTARGETS = Path(__file__).parent / 'targets'\n")
+    (package / "softplus.py").write_text(blocks(op, "python")[0])
+    (package / "numpy_backend.py").write_text(blocks(own_backend, "python")[0])
+    record = blocks(own_backend, "toml")[1]
+    (package / "numpy-cpu.toml").write_text(record)
+    (package / "targets" / "onnx-board.toml").write_text(record.replace("numpy:cpu", "onnx:board"))
+    places = re.findall(r"Save this as `my_package/(\w+\.py)`", own_package)
+    for place, code in zip(places, blocks(own_package, "python"), strict=True):
+        (package / place).write_text(code)
+    groups = tomllib.loads(blocks(own_package, "toml")[0])["project"]["entry-points"]
+    entries = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in own.items()) for group, own in groups.items()]
+    (folder / "my_package-1.0.dist-info" / "entry_points.txt").write_text("\n".join(entries))
+    forget()
+    assert set(groups) == {OPS_GROUP, BACKENDS, TARGETS, FRONTENDS, IMPORTERS}
+    assert {"numpy:cpu", "onnx:board"} <= {*target_names()} and opdef("softplus").doc
+    settled = flashir.plan(flashir.model("flash-features"), chunk=64).graph
+    np.savez("layer.npz", model=flashir.dumps(settled), **flashir.init(settled))
+    for code in blocks(own_package, "console"):
+        for command, output in outputs(code):
+            check_command(command, output)
+    assert not [finding for finding in examine_plugins() if finding.state is State.BROKEN]
+    Path("layer.npz").write_bytes(b"x")
+    with pytest.raises(flashir.FlashirError, match=r"this is no \.npz file with a model"):
+        flashir.convert("layer.npz")
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def function(graph: Graph, *, remat: bool = False, placement: Placement = HERE) 
         raise TargetError(
             f"JAX has no rule for {', '.join(unknown)} of @{graph.name}",
             where="jax",
-            hint="lower the graph first: flashir_jax.lower(model, target)",
+            hint="lower the graph first: flashir_jax.lower(model, target); an op without a decomposition needs a rule",
         )
     return Function(graph, remat, placement)
 

@@ -50,7 +50,7 @@ def module(graph: Graph, params: Mapping[str, Any], *, exporting: bool = False) 
         raise TargetError(
             f"PyTorch has no emitter for {', '.join(unknown)} of @{graph.name}",
             where="torch",
-            hint="lower the graph first: flashir_torch.lower(model)",
+            hint="lower the graph first: flashir_torch.lower(model); an op without a decomposition needs an emitter",
         )
     return _Emitter(params, exporting).run(graph)
 
