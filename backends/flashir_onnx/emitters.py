@@ -191,12 +191,19 @@ def _floor_div(scope: Scope, node: Node, x: str) -> str:
 
 def _put_rows(scope: Scope, node: Node, table: str, rows: str, ids: str) -> str:
     """ScatterND with one index per leading axis. It can update a table in place."""
+    lead = _type(node, 1).shape[:-2]
+    places = scope.once(("places", ids, lead), lambda: _places(scope, node, ids))
+    return scope.one("ScatterND", table, places, rows)
+
+
+def _places(scope: Scope, node: Node, ids: str) -> str:
+    """The index of each row along all axes before its numbers."""
     *lead, count, _ = _type(node, 1).shape
     places = [_along(scope, iota(scope, size), axis, (*lead, count)) for axis, size in enumerate(lead)]
     spread = [size if axis in (0, len(lead)) else 1 for axis, size in enumerate((*lead, count))]
     places.append(scope.one("Expand", reshape(scope, ids, _type(node, 2).shape, spread), scope.shape(*lead, count)))
     columns = [scope.one("Unsqueeze", x, _numbers(scope, -1), stem="place") for x in places]
-    return scope.one("ScatterND", table, scope.one("Concat", *columns, axis=-1, stem="places"), rows)
+    return scope.one("Concat", *columns, axis=-1, stem="places")
 
 
 def _along(scope: Scope, x: str, axis: int, shape: Sequence[Size]) -> str:

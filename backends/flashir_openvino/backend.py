@@ -87,15 +87,18 @@ class OpenVinoBackend:
         return Session(read(graph, params), graph, device, compute_type(graph))
 
     def continuing(self, graphs: Sequence[Graph], params: Params, device: str) -> tuple[StepFn, ...]:
-        """Compiled models that keep their states in memory of OpenVINO. See StatefulBackend."""
+        """Compiled models that keep their states. See StatefulBackend."""
         installed()
-        from flashir_openvino.continuing import Continued
+        from flashir_openvino.continuing import continued
         from flashir_openvino.precision import compute_type
         from flashir_openvino.reading import distinct, read
         from flashir_openvino.session import compiled, input_names
 
-        models = [compiled(read(graph, params, distinct(graph)), device, compute_type(graph)) for graph in graphs]
-        return tuple(map(Continued, models, map(input_names, graphs)))
+        def function(graph: Graph) -> StepFn:
+            model, dtype = read(graph, params, distinct(graph)), compute_type(graph)
+            return continued(model, input_names(graph), lambda model: compiled(model, device, dtype))
+
+        return tuple(map(function, graphs))
 
     def export(
         self,

@@ -17,7 +17,7 @@ from flashir.ir import Graph, loads
 from flashir.planning.plan import compute_type as planned_type
 from flashir_onnx.decoder import MAX_LEN, STATE, VOCAB
 from flashir_openvino.artefact import DECODER_FILE, PREFILL_FILE, STEP_FILE, Part, read, verify
-from flashir_openvino.continuing import Continued
+from flashir_openvino.continuing import continued
 from flashir_openvino.narrow_weights import Narrow
 from flashir_openvino.precision import compute_type
 from flashir_openvino.reading import read as model_of
@@ -79,7 +79,11 @@ def load(path: Path, device: str) -> StoredDecoder | None:
     dtype = planned_type(model)
     states = [str(state["input"]) for state in described]
     functions = (
-        Continued(compiled(part.model, device, dtype), [*FIRST[name], *(states if name != PREFILL_FILE else ())])
+        continued(
+            part.model,
+            [*FIRST[name], *(states if name != PREFILL_FILE else ())],
+            lambda model: compiled(model, device, dtype),
+        )
         for name, part in stored.items()
     )
     return StoredDecoder(model, limit, tuple(functions))
