@@ -299,7 +299,7 @@ def _decoder(
 
     lengths = [len(row.ids) for row in turns[0]]
     whole = sum(max(len(row.ids) for row in rows) + tokens for rows in turns)
-    room = {"max_len": max_len or whole, "length": length or whole}
+    room: dict[str, Any] = {"max_len": max_len or whole, "length": length or whole}
     if loaded.main is None:
         return decoder(loaded.model, target, arrays, **room, batch=len(lengths), seq_len=max(lengths), dtype=dtype)
     if DECODER_PARTS in loaded.metadata:

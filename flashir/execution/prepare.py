@@ -14,11 +14,15 @@ from typing import Any
 from flashir.backends.lowering import Lowering, portable_form
 from flashir.backends.protocols import Backend
 from flashir.backends.registry import backend_of
+from flashir.errors import SettingError
 from flashir.ir import Graph
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import Params, checked, fitted, init, rechunked
-from flashir.planning.plan import Plan, plan
-from flashir.transforms.settle_choices import settled_values
+from flashir.planning.plan import Plan, plan, unknown_choice
+from flashir.transforms.settle_choices import choice_names, settled_values
+
+WORKLOAD = ("batch", "seq_len", "policy", "dtype", "tolerance")
+"""The settings of a plan that are not choices."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +49,33 @@ def prepare(
     model: Graph,
     target: str,
     params: Mapping[str, Any] | None,
+    portable: bool = False,
+    /,
     *,
     seed: int = 0,
     rechunk: bool = False,
     strict: bool = True,
-    portable: bool = False,
-    **choices: Any,
+    **settings: Any,
 ) -> Prepared:
     """Plan a model and check its parameters. Arguments as for `compile`, and `portable` as for `export`.
 
     Without parameters, `init` makes them with this seed after the chunk is chosen.
     """
+    if unknown := [unknown_choice(name) for name in settings if name not in (*WORKLOAD, *choice_names())]:
+        raise SettingError(unknown)
     find_target(target)
     backend = backend_of(target)
     lowering = Lowering.of(target, portable=portable)
     if portable:
         backend = portable_form(backend, target)
-    choices["portable"] = portable
     if params is not None:
         params = fitted(model, params, strict=strict)
+    own_chunk = rechunk and settings.get("chunk") is not None
+    settled_plan = plan(model, target, params=None if own_chunk else params, portable=portable, **settings)
     if params is None:
-        settled_plan = plan(model, target, **choices)
         params = init(settled_plan.graph, seed)
-    elif rechunk and choices.get("chunk") is not None:
-        params = _rechunk(model, params, choices["chunk"])
-        settled_plan = plan(model, target, **choices)
-    else:
-        settled_plan = plan(model, target, params=params, **choices)
+    elif own_chunk:
+        params = _rechunk(model, params, settings["chunk"])
     return Prepared(settled_plan, checked(settled_plan.graph, params), backend, lowering)
 
 

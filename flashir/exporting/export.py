@@ -27,6 +27,7 @@ from flashir.exporting.quantise import Comparison
 from flashir.exporting.writers import Writer, decoder_writer, model_writer
 from flashir.generation.sampling import bad_ends
 from flashir.ir import Graph
+from flashir.ir.graph import Attr
 from flashir.models.checkpoint import TOKENIZER
 from flashir.models.end_tokens import CONFIGS, Reading
 from flashir.models.label_names import LABELS
@@ -76,7 +77,11 @@ def export(
     text: Iterable[Batch] | None = None,
     tolerance: float = GROWTH,
     force: bool = True,
-    **choices: Any,
+    batch: int = 1,
+    seq_len: int = 4096,
+    policy: str = "quality",
+    dtype: str | None = None,
+    **choices: Attr,
 ) -> Exported:
     """Write a model for a target into the folder `out`.
 
@@ -112,7 +117,7 @@ def export(
         tolerance: the largest relative growth of perplexity by quantised weights or by a narrow compute type.
         force: write into a folder that is not empty. What an earlier export wrote is replaced or removed, unless it was
             changed; other files stay.
-        choices: `batch`, `seq_len`, `policy`, `chunk`, `cumsum`, `dtype` as for `compile`.
+        batch, seq_len, policy, dtype, choices: as for `compile`.
 
     Raises:
         SettingError, TargetError, ParameterError: as for `compile` and `decoding`, or weights cannot be quantised, or
@@ -132,10 +137,11 @@ def export(
         need_logits(model, f"{host} cannot write text with it")
     target = target or "onnx:cpu"
     check_tolerance(tolerance)
-    if len(allowed(choices.get("dtype"))) > 1:  # an artefact in one type is measured itself
-        choices["tolerance"] = tolerance
-    model = _fixed(model, decode, choices) if static else model
-    prepared = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, portable=portable, **choices)
+    growth = tolerance if len(allowed(dtype)) > 1 else None  # an artefact in one type is measured itself
+    model = _fixed(model, decode, Workload(batch, seq_len)) if static else model
+    workload: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy}
+    settings = {**workload, "dtype": dtype, "tolerance": growth, **choices}
+    prepared = prepare(model, target, params, portable, seed=seed, rechunk=rechunk, strict=strict, **settings)
     prepared = _formatted(prepared, target, opset, ids)
     weights = "the exported weights" if params is not None else f"random weights (seed {seed})"
     comparison = None if quantize is None else Comparison(prepared, target, quantize, text, tolerance)
@@ -193,11 +199,10 @@ def _write(
     return written, files
 
 
-def _fixed(model: Graph, decode: bool, choices: Mapping[str, Any]) -> Graph:
+def _fixed(model: Graph, decode: bool, workload: Workload) -> Graph:
     """The model with the sizes of the planned workload. Raises SettingError, InputError."""
     if decode:
         raise SettingError("a decoder has no fixed sizes", hint="leave out static, or decode and host")
-    workload = Workload(**{name: choices[name] for name in ("batch", "seq_len") if name in choices})
     return specialise(model, workload.sizes(model))
 
 

@@ -29,6 +29,7 @@ from flashir.generation.calls import Calls, OneGraph, calls_of
 from flashir.generation.prompts import Prompts, checked
 from flashir.generation.sampling import Sampling, SplitMix64, bad_ends, not_whole
 from flashir.ir import Graph
+from flashir.ir.graph import Attr
 from flashir.machine.device import available_device
 from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
@@ -156,7 +157,15 @@ def decoder(
     max_len: int | None = None,
     length: int | None = None,
     piece: int | None = None,
-    **choices: Any,
+    seed: int = 0,
+    batch: int = 1,
+    seq_len: int = 4096,
+    policy: str = "quality",
+    dtype: str | None = None,
+    tolerance: float | None = None,
+    rechunk: bool = False,
+    strict: bool = True,
+    **choices: Attr,
 ) -> Decoder:
     """Compile a causal model for decoding.
 
@@ -167,7 +176,7 @@ def decoder(
         length: as for `extending`.
         piece: the most tokens that are read at once. A longer prompt is read piece by piece. By default it is the
             smallest number of whole chunks from 256 tokens on; an accelerator may be faster with more.
-        choices: `seed`, `batch`, `seq_len`, `chunk`, `cumsum`, `dtype`, `policy`, `strict`, as for `compile`.
+        seed, batch, seq_len, policy, dtype, tolerance, rechunk, strict, choices: as for `compile`.
 
     Raises:
         SettingError: as for `extending` and `plan`, `piece` is less than 1, or the state of one sequence does not fit
@@ -177,7 +186,9 @@ def decoder(
     """
     if piece is not None and piece < 1:
         raise SettingError(f"piece must be at least 1, got {piece}")
-    prepared = prepare(model, target, params, **choices)
+    workload: dict[str, Any] = {"batch": batch, "seq_len": seq_len, "policy": policy}
+    settings = {**workload, "dtype": dtype, "tolerance": tolerance, **choices}
+    prepared = prepare(model, target, params, seed=seed, rechunk=rechunk, strict=strict, **settings)
     if not isinstance(prepared.backend, StatefulBackend):
         raise TargetError(f"{prepared.backend.name} keeps no state between calls, so it cannot decode", where=target)
     graph = prepared.plan.graph

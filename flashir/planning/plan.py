@@ -318,7 +318,7 @@ def by_hand(graph: Graph, choices: Mapping[str, Attr], dtype: str | None, *, loc
 def _problem(graph: Graph, name: str, value: Attr, locked: bool) -> str | None:
     """What is wrong with a value set by hand, or None."""
     if name not in choice_names():
-        return f"there is no argument or choice {name!r}{suggest(name, choice_names())}"
+        return unknown_choice(name)
     nodes = [node for node in choosers(reset(graph, name)) if name in OPS[node.op].choices]
     if not nodes:
         return f"{name} cannot be set: @{graph.name} has no op with one"
@@ -337,6 +337,11 @@ def _problem(graph: Graph, name: str, value: Attr, locked: bool) -> str | None:
             f"and with another {name} they compute another function"
         )
     return None
+
+
+def unknown_choice(name: str) -> str:
+    """The problem of a setting that no op has."""
+    return f"there is no argument or choice {name!r}{suggest(name, choice_names())}"
 
 
 def _locked_values(graph: Graph) -> dict[str, tuple[Attr, ...]]:

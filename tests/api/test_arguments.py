@@ -184,3 +184,22 @@ def test_one_of_some_words_is_a_string() -> None:
     assert chosen("c") == "c"
     with pytest.raises(ArgumentError, match="word must be a string, got ndarray"):
         chosen(np.array([1, 2]))
+
+
+@pytest.mark.parametrize("verb", [flashir.compile, flashir.export, flashir.decoder], ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("name", ["batch", "seq_len", "policy", "dtype", "chunk", "cumsum"])
+@pytest.mark.parametrize("value", [np.array([]), [1], {}, b"x", object(), float("nan")], ids=lambda v: type(v).__name__)
+def test_settings_of_a_plan_are_refused_by_every_verb_that_plans(
+    verb: Any, name: str, value: Any, tmp_path: Path
+) -> None:
+    model = flashir.model("flash", size="tiny", chunk=16)
+    to = {"out": tmp_path} if verb is flashir.export else {}
+    with pytest.raises(FlashirError, match=name):
+        verb(model, params=flashir.init(model), rechunk=True, **to, **{name: value})
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["training", "measured", "portable", "nosuch"])
+def test_arguments_of_plan_alone_are_not_choices(name: str) -> None:
+    with pytest.raises(FlashirError, match=f"there is no argument or choice '{name}'"):
+        flashir.compile(flashir.model("flash", size="tiny", chunk=16), **{name: True})
