@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.backends.lowering import Lowering
 from flashir.backends.protocols import Differentiable, Trainable
@@ -32,10 +31,10 @@ from flashir.models.parameters import unit
 from flashir.ops import OpDef, Sample, all_ops
 from flashir.planning.plan import compute_type
 from flashir.planning.workload import Workload
+from flashir.reference.arrays import Array
 from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 
-Array = npt.NDArray[Any]
 CHUNK = 16
 GRADIENT = 1e-3
 CUMSUM = ("scan", "matmul", "native")

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from flashir.backends.protocols import Gradients
+from flashir.backends.protocols import Array, Gradients
 from flashir.ir import Graph
 from flashir_jax.devices import device_of
 from flashir_jax.functions import function
-from flashir_jax.session import Array, exactly
+from flashir_jax.session import exactly
 from flashir_jax.types import enough_bits, in_float64
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import numpy.typing as npt
 
+from flashir.backends.protocols import Array
 from flashir.backends.results import check_count, single
 from flashir.errors import TargetError
 from flashir.ir import Graph
@@ -17,8 +17,6 @@ from flashir_jax.forks import check_fork
 from flashir_jax.functions import function
 from flashir_jax.layout import Stack
 from flashir_jax.types import element_type, enough_bits, in_float64
-
-Array = npt.NDArray[Any]
 
 
 def exactly(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, parser
 
+from flashir.backends.protocols import Array
 from flashir_onnx import contrib
 
-Array = npt.NDArray[Any]
 BLOCKS = (128, 64, 32, 16)
 """Block sizes, in weights per scale. Longer blocks are hardly faster; shorter ones are slower and need more scales."""
 

@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from flashir.backends.protocols import Array
 from flashir.errors import TargetError
 from flashir.ir import Graph
 from flashir_onnx.emit import emit
 from flashir_onnx.in_place import allow_in_place
 from flashir_onnx.session import NUMPY_TYPES, Session, errors_of_runtime
-
-Array = npt.NDArray[Any]
 
 
 class Continued:

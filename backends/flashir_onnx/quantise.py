@@ -13,17 +13,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.inliner import inline_local_functions
 
+from flashir.backends.protocols import Array
 from flashir.errors import SettingError
 from flashir_onnx.blocks import LEVELS, Blocks, in_blocks
 from flashir_onnx.emit import Emitted
 from flashir_onnx.verify import all_nodes
 from flashir_onnx.weights import LARGE, Weights
 
-Array = npt.NDArray[Any]
 Quantise = Callable[[Emitted], Emitted]
 KINDS = ("int8", "int4", "float16")
 T = TypeVar("T")

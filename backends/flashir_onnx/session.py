@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from flashir.backends.protocols import Array
 from flashir.backends.results import check_count, single
 from flashir.errors import FlashirError, InputError, TargetError
 from flashir_onnx.emit import Emitted
@@ -22,8 +22,6 @@ MOST_BYTES = 4 << 30
 """The most bytes that the values of bounded sessions take."""
 SAME_AS_REQUESTED, DEFAULT = 1, -1
 """Settings of an arena of ONNX Runtime: it grows by what is asked for; what ONNX Runtime would choose."""
-
-Array = npt.NDArray[Any]
 
 
 class Session:

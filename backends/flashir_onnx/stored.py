@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import onnx
 from onnx import ModelProto, helper, numpy_helper
 
 from flashir.backends.narrow_weights import WEIGHTS
-from flashir.backends.protocols import MODEL_TEXT
+from flashir.backends.protocols import MODEL_TEXT, Array
 from flashir.errors import ArtefactError, option
 from flashir.ir import Graph, loads
 from flashir.ir.parameter_names import parameters
@@ -21,7 +20,6 @@ from flashir_onnx.blocks import ROWS, unpacked
 from flashir_onnx.seal import Reader
 from flashir_onnx.verify import all_nodes
 
-Array = npt.NDArray[Any]
 SAME_NUMBERS = ("reshape", "cast")
 """Ops on a parameter that keep all its values in order."""
 PART = "split."

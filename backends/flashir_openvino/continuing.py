@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flashir.backends.protocols import StepFn
+from flashir.backends.protocols import Array, StepFn
 from flashir_openvino.session import converted, ports, with_errors
 from flashir_openvino.updates import Updates, updates_of
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model, Tensor
 
-Array = npt.NDArray[Any]
 Compile = Callable[["Model"], "CompiledModel"]
 
 

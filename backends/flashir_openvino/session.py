@@ -7,9 +7,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flashir.backends.protocols import Params
+from flashir.backends.protocols import Array, Params
 from flashir.errors import InputError, TargetError
 from flashir.ir import DType, Graph
 from flashir.reference.interpreter import interpret
@@ -19,8 +18,6 @@ from flashir_openvino.runtime import core, device_names, reason
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model
-
-Array = npt.NDArray[Any]
 
 
 PLAIN = {"SNIPPETS_MODE": "DISABLE"}

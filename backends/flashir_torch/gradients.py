@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from flashir.backends.protocols import Gradients
+from flashir.backends.protocols import Array, Gradients
 from flashir.ir import Graph
 from flashir_torch.devices import device_of
 from flashir_torch.emit import module
 from flashir_torch.names import parameter_name
-from flashir_torch.session import Array, input_type, tensors
+from flashir_torch.session import input_type, tensors
 
 
 def gradients(graph: Graph, params: Mapping[str, Array], device: str) -> Gradients:

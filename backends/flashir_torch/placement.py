@@ -19,11 +19,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from flashir.backends.protocols import Array
 from flashir.errors import TargetError
 from flashir.machine.processes import Processes
 from flashir_torch.devices import device_of
 from flashir_torch.remat import layers
-from flashir_torch.session import Array
 
 PATIENCE = timedelta(minutes=10)
 """The timeout of a process for the others; longer than writing a checkpoint takes."""

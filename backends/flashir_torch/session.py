@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
+from flashir.backends.protocols import Array
 from flashir.backends.results import check_count, single
 from flashir.errors import InputError, TargetError
 from flashir.ir import DType, Graph, Value
@@ -17,8 +17,6 @@ from flashir_torch.devices import device_of
 from flashir_torch.emit import module
 from flashir_torch.fusing import EAGER, fuse, fuses
 from flashir_torch.types import TYPES
-
-Array = npt.NDArray[Any]
 
 
 class Session:

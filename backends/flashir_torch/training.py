@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flashir.backends.optimizer_state import Moments
-from flashir.backends.protocols import Params
+from flashir.backends.protocols import Array, Params
 from flashir.backends.score import Score
 from flashir.backends.training import NO_LABEL, AdamW, Batch, Step, count_labels
 from flashir.ir import Graph
@@ -26,7 +26,7 @@ from flashir_torch.names import parameter_name
 from flashir_torch.placement import Placement, placement
 from flashir_torch.remat import rematerialise
 from flashir_torch.replay import CardRecorder, Replay
-from flashir_torch.session import Array, input_type, tensors
+from flashir_torch.session import input_type, tensors
 
 
 def trained_graph(graph: Graph) -> Graph:

@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.backends.protocols import Differentiable, Gradients
 from flashir.errors import TargetError
 from flashir.execution.prepare import prepare
 from flashir.ir import DType, Graph
 from flashir.machine.device import available_device
+from flashir.reference.arrays import Array
 from flashir.reference.interpreter import interpret
 from flashir.transforms.select_results import first_result
-
-Array = npt.NDArray[Any]
 
 TOLERANCE = {DType.F64: 1e-3, DType.F32: 1e-3, DType.F16: 1e-1, DType.BF16: 1e-1}
 STEP = 1e-7  # small enough that few relus change sign, and large enough for eight digits of the slope in float64

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.backends.protocols import DeviceState, StepFn
 from flashir.errors import InputError
-
-Array = npt.NDArray[Any]
+from flashir.reference.arrays import Array
 
 
 class Calls(Protocol):

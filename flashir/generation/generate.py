@@ -35,10 +35,9 @@ from flashir.machine.memory import gigabytes
 from flashir.machine.targets import target as find_target
 from flashir.planning.extent import Extent
 from flashir.reference import inputs
+from flashir.reference.arrays import Array
 from flashir.reference.cross_entropy import need_logits
 from flashir.transforms.one_document import OneDocument
-
-Array = npt.NDArray[Any]
 
 PIECE = 256
 """The least number of tokens that a decoder reads at once of a long prompt; it is a whole number of chunks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,8 @@ from flashir.arguments import shown
 from flashir.errors import InputError, counted
 from flashir.ir import Graph
 from flashir.reference import inputs
+from flashir.reference.arrays import Array
 
-Array = npt.NDArray[Any]
 Prompts = Sequence[Sequence[int]] | Array
 
 

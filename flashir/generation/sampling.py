@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flashir.arguments import check_fields, shown
 from flashir.errors import InputError, SettingError
+from flashir.reference.arrays import Array
 
-Array = npt.NDArray[Any]
 SEEDS = 2**64
 PART = 4096
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from flashir.errors import ParameterError
-from flashir.importing.importer import TOLERANCE, Array, Arrays, Forward, Settings, Structure
+from flashir.importing.importer import TOLERANCE, Arrays, Forward, Settings, Structure
 from flashir.ir import Graph
 from flashir.ir.parameter_count import parameter_count
+from flashir.reference.arrays import Array
 from flashir.reference.interpreter import interpret
 
 Case = tuple[int, Sequence[Array]]

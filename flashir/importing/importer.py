@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.errors import TargetError
 from flashir.importing.converted import Converted
 from flashir.ir.graph import Graph
 from flashir.ir.op import AttrSpec
 from flashir.plugins import IMPORTERS, start, working
+from flashir.reference.arrays import Array
 
-Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 Shapes = Mapping[str, tuple[int, ...]]
 Settings = dict[str, Any]

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashir.errors import ParameterError
-from flashir.importing.importer import Array
-from flashir.reference.arrays import as_array
+from flashir.reference.arrays import Array, as_array
 
 
 def is_tensor(value: Any) -> bool:

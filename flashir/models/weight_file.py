@@ -20,15 +20,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.errors import ParameterError
 from flashir.files.atomic import atomic_write
 from flashir.files.foreign import opened, parse_json, read_bytes
 from flashir.files.kinds import kind_of
-from flashir.reference.arrays import native, widened
-
-Array = npt.NDArray[Any]
+from flashir.reference.arrays import Array, native, widened
 
 DIGESTS = "flashir.sha256"
 CANNOT = "cannot read the parameters"

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.errors import InputError, counted, gathered
 from flashir.ir import DType, Graph, Size, Value
 from flashir.ops import OPS
-from flashir.reference.arrays import as_array
+from flashir.reference.arrays import Array, as_array
 from flashir.transforms import bind_sizes
 
-Array = npt.NDArray[Any]
 INT32 = np.iinfo(np.int32)
 SEGMENT_IDS, MASK = "segment_ids", "mask"
 

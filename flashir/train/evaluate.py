@@ -8,19 +8,18 @@ from math import inf, log
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flashir.backends.score import NOTHING, Score
 from flashir.backends.training import NO_LABEL, Batch, Trainer
 from flashir.errors import InputError, option
 from flashir.execution.compile import Runnable
+from flashir.reference.arrays import Array
 from flashir.reference.cross_entropy import score
 from flashir.reference.finite import check_numbers, representable
 from flashir.train.by_position import ByPosition
 from flashir.train.data import Document, Labelled, LabelledBatches, TextBatches, words
 from flashir.train.metrics import perplexity
 
-Array = npt.NDArray[Any]
 Report = Callable[[str, int, int], object]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from flashir.importing.importer import Array, Forward, Settings
+from flashir.importing.importer import Forward, Settings
 from flashir.ir import Builder, Value
 from flashir.ir.op import flag
+from flashir.reference.arrays import Array
 
 MASK = flag(False, doc="whether the model takes a padding mask")
 THETA = 10000.0

@@ -24,10 +24,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 import flashir
+from flashir.backends.protocols import Array
 from flashir.errors import SettingError
 from flashir.experiments.command import count, guarded
 from flashir.ir import Graph
@@ -37,7 +37,6 @@ from flashir.transforms.whole_length import divides_by_length
 from flashir_onnx.decoder import STATE
 from flashir_onnx.form import OLDEST
 
-Array = npt.NDArray[Any]
 Consumer = Callable[[Path], Callable[[Mapping[str, Array]], dict[str, Array]]]
 """The path of a model -> a function from inputs to results, by name."""
 

@@ -31,15 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from flashir.backends.protocols import Array
 from flashir.bench.interleaved import Samples, interleaved
 from flashir.machine.peak_memory import resident_memory
 from flashir.machine.targets import target
 
-Array = npt.NDArray[Any]
 PRODUCTS = frozenset(("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits"))
 WIDENS = frozenset(("DequantizeLinear", "Cast"))
 """What may stand between a stored weight and a product."""

@@ -11,20 +11,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from flashir.backends.protocols import Array
 from flashir.bench.interleaved import interleaved
 from flashir.reference.compare import relative_error
 from flashir_onnx import blocks
 from flashir_onnx.blocks import Blocks
 from flashir_onnx.quantise import columns
 
-Array = npt.NDArray[Any]
 Weights = dict[str, Array]
 Form = Callable[[str, str, str, Array, Weights], Iterator[NodeProto]]
 """(input, result, name of the weight [k, n], the weight, the weights of the model to add to) -> nodes."""

@@ -11,15 +11,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from flashir.backends.protocols import Array
 from flashir.ir.op import opdef
 from flashir.ops.attention.quadratic import KERNELS
 from flashir.ops.layers.relative_bias import BUCKETS, FARTHEST_BUCKET, SHORT_SPAN, ref_bucket_bias
 from flashir_onnx.raising.templates import Match
 from flashir_onnx.raising.unit import Product, Reading, arranged, close, find_product, unrecognised
-
-Array = npt.NDArray[Any]
 
 MOST_ROWS = 64
 """So many queries of a chunk are compared."""

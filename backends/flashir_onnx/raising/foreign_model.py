@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import AttributeProto, ModelProto, TensorProto, helper, inliner, numpy_helper, shape_inference
 
+from flashir.backends.protocols import Array
 from flashir.errors import ArtefactError
 from flashir.files.foreign import guarded, opened
 from flashir_onnx.seal import LARGEST, external_entries, parsed_file
@@ -26,8 +26,6 @@ SHOWN = 5
 _NUMBER = re.compile("[0-9]{1,18}")
 _TYPES = frozenset((TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL))
 _PROBLEM = "its weights cannot be read"
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flashir.backends.protocols import MODEL_TEXT
+from flashir.backends.protocols import MODEL_TEXT, Array
 from flashir.errors import ArtefactError, FlashirError, counted
 from flashir.files.foreign import guarded
 from flashir.importing.compare import agree
@@ -22,8 +20,6 @@ from flashir_onnx.raising.observed import Observed, Probe
 from flashir_onnx.raising.stack import Matches, Raised, matched, raise_model
 from flashir_onnx.raising.unit import Reading
 from flashir_onnx.seal import parsed_file, properties
-
-Array = npt.NDArray[Any]
 
 BATCH = 2
 LENGTHS = (37, 64, 256, 960, 1024, 4096)

@@ -8,15 +8,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from flashir.backends.protocols import Array
 from flashir.errors import ArtefactError, gathered
 from flashir.ops.functions.position import ref_rope
 from flashir_onnx.raising.attention import Attention, read_attention
 from flashir_onnx.raising.templates import Match
 from flashir_onnx.raising.unit import Linear, Norm, Reading, close, columns_of, find_linear, find_norm, unrecognised
-
-Array = npt.NDArray[Any]
 
 MOST_HEADS = 16
 """Constants with more rows are no scales of heads but tables, such as those of rope."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, ValueInfoProto
 
+from flashir.backends.protocols import Array
 from flashir.errors import ArtefactError, FlashirError, TargetError
 from flashir_onnx.emit import Emitted
 from flashir_onnx.raising.dataflow import Dataflow
 from flashir_onnx.raising.foreign_model import ForeignModel
 from flashir_onnx.runtime import onnxruntime
 from flashir_onnx.session import Session, errors_of_runtime
-
-Array = npt.NDArray[Any]
 
 FATAL = 4
 """The log level of runs, which fail at lengths that a file does not take."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from flashir.backends.protocols import Array
 from flashir.errors import ArtefactError, gathered
 from flashir.ir import Builder, Graph, Value
 from flashir_onnx.raising.dataflow import Dataflow
 from flashir_onnx.raising.layer import Layer, read_layer
 from flashir_onnx.raising.templates import Match, layers
 from flashir_onnx.raising.unit import Reading, close, find_linear, find_norm, norm_attrs, unrecognised
-
-Array = npt.NDArray[Any]
 
 COPIES = ("Identity", "Cast")
 """Operators that keep token ids and results as they are. A cast that does not shows in the comparison with the file."""

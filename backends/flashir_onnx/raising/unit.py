@@ -12,16 +12,14 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-import numpy.typing as npt
 from onnx import NodeProto, helper
 
+from flashir.backends.protocols import Array
 from flashir.errors import ArtefactError
 from flashir.ir.op import opdef
 from flashir.ops.functions.norm import EPS, ref_layer, ref_scale
 from flashir_onnx.raising.dataflow import Dataflow, equation
 from flashir_onnx.raising.observed import Observed
-
-Array = npt.NDArray[Any]
 
 CLOSE = 1e-4
 """The relative error that is attributed to float32."""

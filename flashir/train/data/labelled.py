@@ -13,10 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from flashir.arguments import shown, typed
@@ -24,10 +22,10 @@ from flashir.backends.training import NO_LABEL
 from flashir.errors import InputError, SettingError, counted, gathered, option, suggest
 from flashir.files.foreign import opened, parse_json
 from flashir.ir.limits import LONGEST_NAME
+from flashir.reference.arrays import Array
 from flashir.train.data.text import Paths, Progress, files_of, listed
 from flashir.train.data.tokenizer import Tokenizer
 
-Array = npt.NDArray[Any]
 Label = str | int | bool
 
 LABELLED = ("class", "tags")

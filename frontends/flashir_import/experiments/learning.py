@@ -18,7 +18,7 @@ from flashir.compare.task_data import TaskData, TaskFeed
 from flashir.compare.tasks import TASKS, Task, task_named
 from flashir.execution.trainer import new_trainer
 from flashir.experiments.command import count, guarded
-from flashir.importing.importer import Array
+from flashir.reference.arrays import Array
 from flashir.train.recipe import Recipe
 from flashir.train.schedule import Schedule
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from flashir.errors import SettingError
-from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
+from flashir.importing.importer import Arrays, Forward, Settings, Shapes
 from flashir.ir import Builder, Graph
 from flashir.ir.op import AttrSpec, flag
+from flashir.reference.arrays import Array
 from flashir_import.flash_pytorch import package, reference
 from flashir_import.flash_pytorch.unit import (
     LAPLACE,

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir.importing.importer import Arrays, Forward, Settings
+from flashir.reference.arrays import Array
 from flashir_import.parts import each_alone, in_float64
 
 SHARED = ("group_size", "query_key_dim", "causal", "shift_tokens", "laplace_attn_fn", "reduce_group_non_causal_attn")

@@ -10,7 +10,8 @@ from math import erf
 
 import numpy as np
 
-from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir.importing.importer import Arrays, Forward, Settings
+from flashir.reference.arrays import Array
 from flashir_import.parts import each_alone
 
 Tensors = Callable[[str], Array]

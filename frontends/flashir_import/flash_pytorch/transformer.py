@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from flashir.errors import ParameterError, SettingError
-from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
+from flashir.importing.importer import Arrays, Forward, Settings, Shapes
 from flashir.ir import Builder, Graph, Value
 from flashir.ir.op import AttrSpec, flag
+from flashir.reference.arrays import Array
 from flashir_import.flash_pytorch import package, reference
 from flashir_import.flash_pytorch.layer import (
     FLASH_PARTS,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from flashir.errors import ParameterError
-from flashir.importing.importer import Array, Arrays, Settings, Shapes
+from flashir.importing.importer import Arrays, Settings, Shapes
 from flashir.ir.op import flag, number
+from flashir.reference.arrays import Array
 from flashir_import.parts import linear
 
 BUCKETS = 32

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from flashir.errors import ParameterError, SettingError
-from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
+from flashir.importing.importer import Arrays, Forward, Settings, Shapes
 from flashir.ir import Builder, DType, Graph, Value
 from flashir.ir.op import AttrSpec, choice, flag, integer, number, text
+from flashir.reference.arrays import Array
 from flashir_import.gau_alpha import package, reference
 from flashir_import.parts import MASK, foreign, linear, mask_inputs, sample_masks
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir.importing.importer import Arrays, Forward, Settings
+from flashir.reference.arrays import Array
 from flashir_import.parts import each_alone
 
 INF = 1e4

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flashir.importing.importer import Array, Arrays, Forward, Settings
+from flashir.importing.importer import Arrays, Forward, Settings
+from flashir.reference.arrays import Array
 from flashir_import.parts import in_float64
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from flashir.importing.importer import Array, Arrays, Shapes
+from flashir.importing.importer import Arrays, Shapes
 from flashir.ir import Builder, Value
+from flashir.reference.arrays import Array
 from flashir_import.parts import linear
 
 Shape = tuple[int, ...]

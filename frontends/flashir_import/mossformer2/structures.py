@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from flashir.errors import ParameterError, SettingError
-from flashir.importing.importer import Array, Arrays, Forward, Settings, Shapes
+from flashir.importing.importer import Arrays, Forward, Settings, Shapes
 from flashir.ir import Builder, Graph, Value
 from flashir.ir.op import AttrSpec
+from flashir.reference.arrays import Array
 from flashir_import.mossformer2 import package, reference
 from flashir_import.mossformer2.blocks import BLOCK, mask_net
 from flashir_import.mossformer2.parameters import Parameters, taps, transposed_taps
