@@ -15,10 +15,10 @@ from flashir.backends.lowering import Lowering
 from flashir.cost.node_cost import graph_cost
 from flashir.ir import Builder, DType, Graph, TensorType, parse_type
 from flashir.ir.parameter_names import parameters
+from flashir.ir.settings import Settings
 from flashir.ops import Cost
 from flashir.planning.candidates import Candidate
 from flashir.planning.predict import Predictor
-from flashir.transforms.settle_choices import Settings
 
 Array = npt.NDArray[Any]
 TIGHT = 1e-9

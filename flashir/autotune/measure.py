@@ -28,6 +28,7 @@ from flashir.execution.gradients import TOLERANCE as TOLERANCE_OF_GRADIENTS
 from flashir.execution.gradients import differences
 from flashir.execution.timed_step import TrainingStep, training_step
 from flashir.ir import DType, Graph, dumps
+from flashir.ir.settings import Settings
 from flashir.models.parameters import init, unit
 from flashir.planning.candidates import Candidate
 from flashir.planning.extent import Extent
@@ -35,7 +36,7 @@ from flashir.planning.plan import compute_type
 from flashir.planning.workload import Workload
 from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs, tokens_to_compare
 from flashir.reference.interpreter import interpret
-from flashir.transforms.settle_choices import Settings, choosers, same_function, settle
+from flashir.transforms.settle_choices import choosers, same_function, settle
 
 SHARED_RUNS = 5
 """The time of a shared part is the median of this many latest times."""

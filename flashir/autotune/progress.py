@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from flashir.ir.settings import setting_text
 from flashir.planning.candidates import Candidate
-from flashir.transforms.settle_choices import setting_text
 
 
 class Progress(Protocol):

@@ -55,6 +55,15 @@ def refuse_unused(ctx: typer.Context, model: Source, *planned: str) -> None:
         raise SettingError(problems)
 
 
+def refuse_together(*combinations: tuple[bool, str, str]) -> None:
+    """Raise SettingError for the first combination of options that was given, with its problem and its hint."""
+    from flashir.errors import SettingError
+
+    for is_given, problem, hint in combinations:
+        if is_given:
+            raise SettingError(problem, hint=hint)
+
+
 def typed(ctx: typer.Context) -> dict[str, str]:
     """The parameters given on the command line: name -> spelling."""
     return {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 
 from flashir.cli import console
+from flashir.ir.settings import Settings
 from flashir.planning.candidates import Candidate
 from flashir.planning.plan import Plan
-from flashir.transforms.settle_choices import Settings
 
 BAR = 24
 MEASURED = ("measured", "spread", "runs")

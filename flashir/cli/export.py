@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -233,13 +234,12 @@ def export(
         flashir export run/ --for web -o out/ && python -m http.server --directory out/
     """
     from flashir.cli import source
-    from flashir.cli.alone import refuse_unused, typed
+    from flashir.cli.alone import refuse_together, refuse_unused, typed
     from flashir.cli.export_report import ExportReport
     from flashir.cli.tokens import ends_of, reader_of
     from flashir.errors import SettingError
     from flashir.exporting.export import export as write
     from flashir.exporting.folder import check_free
-    from flashir.files.atomic import inodes
     from flashir.interrupts import on_interrupt
     from flashir.reference.narrowing import GROWTH
     from flashir.train.summary import training_of
@@ -250,7 +250,7 @@ def export(
     split = split or web
     decode = decode or split or program is not None
     source.only_one("--web" if web else "--split", split or None, "--for", program)
-    refused = (
+    refuse_together(
         (static and decode, "a decoder has no fixed shape", "leave out --static, or --decode, --for and --web"),
         (states is not None and not decode, "--states requires --decode", "give --decode too"),
         (
@@ -267,9 +267,6 @@ def export(
             "give --quantize int8 too",
         ),
     )
-    for is_wrong, problem, hint in refused:
-        if is_wrong:
-            raise SettingError(problem, hint=hint)
     if static:
         seq_len, length = length or seq_len, None
     folder = out or Path(f"{Path(model).stem or model}-export")
@@ -318,22 +315,24 @@ def export(
         dtype=dtype,
         **source.read_choices(choose, chunk=chunk, cumsum=cumsum),
     )
-    before = inodes(folder)
-
-    def state() -> str:
-        return "nothing was written" if inodes(folder) == before else f"{folder} has the complete exported model"
-
     _tell_forecast(loaded.model, decode)
-    with on_interrupt(state), console.err().status(f"exporting {model} for {target} and checking it"):
+    with on_interrupt(_state_of(folder)), console.err().status(f"exporting {model} for {target} and checking it"):
         exported, others = page.write(folder, commit, max_len) if page else (commit(), [])
-    written = [*exported.files, *others]
-    files = {str(file): file.stat().st_size for file in written}
+    sizes = {str(file): file.stat().st_size for file in (*exported.files, *others)}
     notes = [*([weights.origin_text] if weights.are_random else []), *exported.notes]
-    report = ExportReport(model, exported, files, notes, weights.as_dict())
+    report = ExportReport(model, exported, sizes, notes, weights.as_dict())
     if not console.answer(report.as_dict(), as_json):
         report.show()
         if page:
             console.say(f"python -m http.server --directory {quote(str(folder))}, then open http://localhost:8000")
+
+
+def _state_of(folder: Path) -> Callable[[], str]:
+    """Says whether the folder has changed, for the message of an interrupt."""
+    from flashir.files.atomic import inodes
+
+    before = inodes(folder)
+    return lambda: "nothing was written" if inodes(folder) == before else f"{folder} has the complete exported model"
 
 
 def _tell_forecast(model: Graph, decode: bool) -> None:

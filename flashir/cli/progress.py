@@ -14,8 +14,8 @@ from flashir.autotune.progress import Progress, candidate_name
 from flashir.cli import console
 from flashir.cli.forecast import LONG_S, duration
 from flashir.cli.tables import Fitted
+from flashir.ir.settings import Settings
 from flashir.planning.candidates import Candidate
-from flashir.transforms.settle_choices import Settings
 
 REFRESH_S = 0.1
 BAR = 40

@@ -16,9 +16,9 @@ from flashir.ir import AUTO, Attr, Builder, Graph
 from flashir.ir.dims import plain
 from flashir.ir.op import REQUIRED, ParamSpec
 from flashir.ir.parameter_names import parameters
+from flashir.ir.settings import Settings
 from flashir.ops import OPS, AttrSpec
 from flashir.planning.workload import Workload
-from flashir.transforms.settle_choices import Settings
 
 LAYERS: Mapping[str, str] = {record.layer: name for name, record in OPS.items() if record.layer}
 """The op of each layer class. Each maps x [b, t, d] to y [b, t, d], including norm and residual."""

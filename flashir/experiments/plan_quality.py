@@ -25,11 +25,12 @@ from flashir.bench.interleaved import Samples, interleaved
 from flashir.execution.timed_step import subject
 from flashir.experiments.command import count, guarded
 from flashir.ir import Graph
+from flashir.ir.settings import Settings
 from flashir.planning.candidates import Candidate
 from flashir.planning.plan import Plan
 from flashir.planning.workload import Workload
 from flashir.transforms.set_dtype import COMPUTE_TYPES, SetDType
-from flashir.transforms.settle_choices import Settings, settle
+from flashir.transforms.settle_choices import settle
 
 
 @dataclass(frozen=True)

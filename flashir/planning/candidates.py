@@ -8,9 +8,9 @@ from math import hypot, inf
 
 from flashir.errors import SettingError
 from flashir.ir.graph import Attr
+from flashir.ir.settings import Settings, SettingsViews, attribute_of
 from flashir.ops import OPS
 from flashir.planning.measurements.statistics import Timing
-from flashir.transforms.settle_choices import Settings, SettingsViews, attribute_of
 
 POLICIES = ("quality", "fastest")
 QUALITY_SLACK = 1.05

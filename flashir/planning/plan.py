@@ -19,6 +19,7 @@ from flashir.ir.dims import plain
 from flashir.ir.graph import Attr, Auto
 from flashir.ir.limits import LARGEST_SIZE
 from flashir.ir.parameter_count import parameter_count
+from flashir.ir.settings import Settings, SettingsViews, attribute_of
 from flashir.machine.first_calibration import calibrate_first
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import fitted
@@ -43,18 +44,7 @@ from flashir.planning.workload import Workload
 from flashir.reference.narrowing import GROWTH
 from flashir.transforms import check_sizes
 from flashir.transforms.set_dtype import COMPUTE_TYPES, computing_in, long_name
-from flashir.transforms.settle_choices import (
-    Settings,
-    SettingsViews,
-    attribute_of,
-    choice_names,
-    choosers,
-    locking,
-    reset,
-    settle,
-    settled_values,
-    slots,
-)
+from flashir.transforms.settle_choices import choice_names, choosers, locking, reset, settle, settled_values, slots
 
 
 def _unlock_hint() -> str:
@@ -180,11 +170,12 @@ def plan(
     if tolerance is not None or len(types) > 1:
         check_tolerance(tolerance)
 
-        def in_type(own: str | None) -> Plan:
+        def plan_in_type(name: str | None) -> Plan:
             unchanged: dict[str, Any] = {"params": params, "strict": strict, "measured": measured, "portable": portable}
-            return plan(model, target, batch, seq_len, training, policy, dtype=own, **unchanged, **choices)  # type: ignore[arg-type]
+            return plan(model, target, batch, seq_len, training, policy, dtype=name, **unchanged, **choices)  # type: ignore[arg-type]
 
-        return in_best_type(model, target, types, in_type, params, policy, GROWTH if tolerance is None else tolerance)
+        limit = GROWTH if tolerance is None else tolerance
+        return in_best_type(model, target, types, plan_in_type, params, policy, limit)
     dtype = types[0]
     workload, record = Workload(batch, seq_len, training), find_target(target)
     check_policy(policy)
@@ -211,12 +202,12 @@ def in_best_type(
     model: Graph,
     target: str,
     types: Sequence[str | None],
-    in_type: Callable[[str | None], Plan],
+    plan_in_type: Callable[[str | None], Plan],
     params: Mapping[str, Any] | None,
     policy: str,
     tolerance: float,
 ) -> Plan:
-    """The plan in the type that a policy prefers, among those that cost no more than the tolerance.
+    """The plan in the compute type that a policy prefers, among those that cost no more than the tolerance.
 
     Raises TargetError that says why each type was left out, if all were.
     """
@@ -227,12 +218,18 @@ def in_best_type(
         if several and (reason := fixed_type(model, str(name)) or refused(target, str(name))):
             considered.append(TypeCandidate(str(name), left_out=reason))
             continue
-        own = in_type(name)
-        reason = unknown_rate(find_target(target), own.dtype) if several and own.measured_ms is None else ""
-        cost = None if reason or own.dtype == COMPUTE_TYPES[0] else expected_cost(own.graph, own.dtype, params)
+        typed_plan = plan_in_type(name)
+        reason = (
+            unknown_rate(find_target(target), typed_plan.dtype) if several and typed_plan.measured_ms is None else ""
+        )
+        cost = (
+            None
+            if reason or typed_plan.dtype == COMPUTE_TYPES[0]
+            else expected_cost(typed_plan.graph, typed_plan.dtype, params)
+        )
         reason = reason or (cost.problem(tolerance) if cost else "")
-        considered.append(TypeCandidate(own.dtype, own.chosen.ms, cost, reason))
-        plans[own.dtype] = own
+        considered.append(TypeCandidate(typed_plan.dtype, typed_plan.chosen.ms, cost, reason))
+        plans[typed_plan.dtype] = typed_plan
     chosen = preferred_type(considered, policy)
     best_plan = plans[chosen.dtype]
     return replace(best_plan, why=f"{best_plan.why} {why(chosen, considered)}", types=tuple(considered))

@@ -14,12 +14,13 @@ from flashir.backends.lowering import Lowering
 from flashir.cost import Estimate, Target, estimate
 from flashir.errors import ParameterError, TargetError
 from flashir.ir import Graph
+from flashir.ir.settings import Settings
 from flashir.machine.memory import gigabytes
 from flashir.models.parameters import checked
 from flashir.planning.candidates import Candidate, best
 from flashir.planning.search_space import search_space
 from flashir.planning.workload import Workload
-from flashir.transforms.settle_choices import Settings, settle
+from flashir.transforms.settle_choices import settle
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 from flashir.ir import Graph
 from flashir.ir.graph import Attr
 from flashir.ir.parameter_names import parameters
-from flashir.transforms.settle_choices import Settings, Slot, attribute_of, settle, slots
+from flashir.ir.settings import Settings, attribute_of
+from flashir.transforms.settle_choices import Slot, settle, slots
 
 
 def search_space(

@@ -17,13 +17,14 @@ from flashir.ir import AUTO, Builder, Graph
 from flashir.ir.choices import Choice
 from flashir.ir.cost import elementwise
 from flashir.ir.op import choice, integer
+from flashir.ir.settings import Settings
 from flashir.machine.targets import target
 from flashir.ops import OPS, OpDef, ParamSpec, define_op, sample
 from flashir.planning.predict import Predictor
 from flashir.planning.search_space import search_space
 from flashir.planning.workload import Workload
 from flashir.transforms.registry import parse_pipeline
-from flashir.transforms.settle_choices import Settings, settle, slots
+from flashir.transforms.settle_choices import settle, slots
 
 
 def _define(name: str, **attrs: Any) -> OpDef:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import flashir
 from flashir.errors import FlashirError, ParameterError, SettingError, TargetError
 from flashir.ir import Builder
+from flashir.ir.settings import Settings
 from flashir.planning.candidates import QUALITY_SLACK, Candidate, best
 from flashir.planning.explain import explain
 from flashir.planning.workload import Workload
-from flashir.transforms.settle_choices import Settings, settled_values, slots
+from flashir.transforms.settle_choices import settled_values, slots
 
 SLOTS = slots(flashir.model("flash", size="tiny"))
 TARGETS = ("onnx:cpu", "torch:h200")

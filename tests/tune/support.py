@@ -8,11 +8,11 @@ from math import exp
 from random import Random
 from typing import Any
 
+from flashir.ir.settings import Settings
 from flashir.ops.attention.chunk_choices import STRATEGIES
 from flashir.planning.candidates import Candidate
 from flashir.planning.measurements.store import new_tuning, now
 from flashir.planning.measurements.trial import Trial
-from flashir.transforms.settle_choices import Settings
 
 CHUNKS = (64, 128, 256, 512, 1024)
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from flashir.autotune import contest
 from flashir.autotune.contest import ROUNDS, Contest
+from flashir.ir.settings import Settings
 from flashir.ops.attention.chunk_choices import STRATEGIES
 from flashir.planning.candidates import QUALITY_SLACK, Candidate, best, preferred
 from flashir.planning.measurements.statistics import Timing
-from flashir.transforms.settle_choices import Settings
 from tests.tune.support import CHUNKS, GRID, FakeMeasurer, Log, NoisyMeasurer, candidates, choice_of, chosen
 
 FLAT = {each: 10.0 + i for i, each in enumerate(GRID)}

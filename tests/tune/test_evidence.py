@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import flashir
+from flashir.ir.settings import Settings
 from flashir.machine.targets import target
 from flashir.planning.measurements.correct import DOUBT, corrected
 from flashir.planning.measurements.key import store_path, where
 from flashir.planning.measurements.store import Store, choices_text, digest
 from flashir.planning.plan import Plan
-from flashir.transforms.settle_choices import Settings, settle
+from flashir.transforms.settle_choices import settle
 from tests.tune.support import candidates, chosen, trial
 
 MODEL = flashir.model("flash", size="tiny")

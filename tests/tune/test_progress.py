@@ -11,7 +11,7 @@ from rich.console import Console
 from flashir.autotune.contest import Contest
 from flashir.autotune.progress import Progress, Silent, candidate_name
 from flashir.cli.progress import LiveProgress, PlainProgress, progress
-from flashir.transforms.settle_choices import Settings
+from flashir.ir.settings import Settings
 from tests.tune.support import GRID, FakeMeasurer, candidates, chosen
 
 TIMES = dict.fromkeys(GRID, 10.0)

@@ -19,10 +19,11 @@ import pytest
 
 import flashir
 from flashir.errors import ArtefactError, FlashirError
+from flashir.ir.settings import Settings
 from flashir.planning.measurements.exchange import export_json, import_json
 from flashir.planning.measurements.key import store_path
 from flashir.planning.measurements.store import SCHEMA, Store, bucket, digest
-from flashir.transforms.settle_choices import Settings, settle
+from flashir.transforms.settle_choices import settle
 from tests.tune.support import TRIAL, chosen, trial
 
 PLACE = {"target": TRIAL.target, "device": TRIAL.device, "versions": TRIAL.versions}

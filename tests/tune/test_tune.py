@@ -21,10 +21,10 @@ from flashir.autotune import tune as search
 from flashir.autotune.measure import DeviceMeasurer
 from flashir.backends.registry import backend, backend_names
 from flashir.errors import ArtefactError, InputError, SettingError, TargetError
+from flashir.ir.settings import Settings
 from flashir.planning.measurements.key import store_path
 from flashir.planning.measurements.store import Store, new_tuning
 from flashir.planning.workload import Workload
-from flashir.transforms.settle_choices import Settings
 from tests.backends.support import at_hand
 from tests.tune.support import Log, NoisyMeasurer, candidates, chosen
 

@@ -10,7 +10,7 @@ from flashir.errors import IRError
 from flashir.ir.builder import Builder
 from flashir.ir.dims import Size, ceildiv, divides
 from flashir.ir.graph import AUTO, Value
-from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, sample, text
+from flashir.ir.op import OpDef, ParamSpec, choice, define_op, flag, integer, text
 from flashir.ir.traits import each_row_alone
 from flashir.ir.types import DType, TensorType
 from flashir.ops.attention.chunk_choices import CUMSUM, chunk_size
@@ -31,6 +31,7 @@ from flashir.ops.attention.summary_weights import ref_summary_weights
 from flashir.ops.functions.norm import accumulation_dtype, scaled
 from flashir.ops.functions.position import ref_rope_bias
 from flashir.ops.layers.blocks import WEIGHT_STD, Params
+from flashir.ops.layers.flash_samples import flash_samples
 from flashir.ops.layers.gated_unit import (
     GATED,
     PAPER_CHUNK,
@@ -309,57 +310,6 @@ def _weights(b: Builder, parts: dict[str, Value], documents: Value | None, p: Pa
     return b.summary_weights(*heads, causal=attrs["causal"], tokens=attrs["valid"])
 
 
-_SETTINGS: tuple[dict[str, Any], ...] = (
-    {"overlap": True},
-    {"overlap": True, "use_global": False, "rel_bias": "t5"},
-    {"overlap": True, "chunk": 300},
-    {"summaries": "attend"},
-    {"summaries": "attend", "use_local": False, "lin_norm": "none"},
-    {"head_order": "quad_q lin_q quad_k lin_k", "token_shift": True, "rope_dims": 2, "rope_interleaved": True},
-    {"attention": "softmax", "norm": "scale_norm", "norm_eps": 0.1, "norm_clamp": True},
-)
-_BOTH_WAYS: tuple[dict[str, Any], ...] = (
-    {"lin_norm": "length", "attention": "laplace", "norm": "none"},
-    {"lin_norm": "length", "reduce_groups": False, "residual": False},
-    {"lin_norm": "chunk", "reduce_groups": False, "attention": "softmax", "overlap": True},
-    {"reduce_groups": False, "use_local": False, "rope_dims": 0, "expanded": 7},
-)
-
-
-def _flash_samples() -> tuple[Any, ...]:
-    small: dict[str, Any] = {"key_dim": 4, "chunk": 3, "cumsum": "native"}
-    return (
-        sample("f32[2, 7, 4]", **small),
-        sample("f32[2, 7, 4]", "i32[2, 7]", **small),
-        sample("f32[2, 7, 4]", "i32[2, 7]", **{**small, "causal": False, "lin_norm": "none", "norm": "scale_norm"}),
-        sample("f32[1, 6, 4]", **{**small, "cumsum": "scan", "lin_norm": "chunk", "qk_scale": "none"}),
-        sample("f32[1, 5, 4]", **{**small, "cumsum": "matmul", "causal": False, "qk_scale": "sqrt_key"}),
-        sample("f32[1, 5, 4]", **{**small, "use_global": False, "qk_scale": "max_len", "max_len": 16}),
-        sample("f32[1, 5, 4]", "i32[1, 5]", **{**small, "use_local": False}),
-        sample("f32[1, 2, 4]", **{**small, "chunk": 512, "expansion": 1}),
-        sample("f32[1, 0, 4]", **small),
-        *(
-            sample("f32[2, 8, 4]", *segments, **{**small, **setting}, causal=causal)
-            for setting in _SETTINGS
-            for segments in ((), ("i32[2, 8]",))
-            for causal in (True, False)
-        ),
-        *(
-            sample("f32[2, 8, 4]", segments, "bool[2, 8]", **{**small, **setting}, causal=causal)
-            for setting in ({}, {"use_global": False}, {"use_local": False}, *_SETTINGS)
-            for segments in (None, "i32[2, 8]")
-            for causal in (True, False)
-        ),
-        *(
-            sample("f32[2, 7, 4]", None, documents, **{**small, **setting}, causal=False)
-            for setting in _BOTH_WAYS
-            for documents in (None, "bool[2, 7]")
-        ),
-        sample("f32[1, 0, 4]", **small, overlap=True, summaries="attend", rel_bias="t5"),
-        sample("f32[1, 7, 4]", **small, attention="softmax", summaries="attend", overlap=True, causal=False),
-    )
-
-
 flash = define_op(
     OpDef(
         "flash",
@@ -367,7 +317,7 @@ flash = define_op(
         infer=_infer_flash,
         ref=_ref_flash,
         cost=None,
-        samples=_flash_samples(),
+        samples=flash_samples(),
         attrs={
             **GATED,
             "chunk": chunk_size("tokens that attend to each other quadratically"),
