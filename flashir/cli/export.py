@@ -236,13 +236,11 @@ def export(
     from flashir.cli import source
     from flashir.cli.alone import refuse_together, refuse_unused, typed
     from flashir.cli.export_report import ExportReport
-    from flashir.cli.tokens import ends_of, reader_of
     from flashir.errors import SettingError
     from flashir.exporting.export import export as write
     from flashir.exporting.folder import check_free
     from flashir.interrupts import on_interrupt
     from flashir.reference.narrowing import GROWTH
-    from flashir.train.summary import training_of
     from flashir.transforms.whole_length import divides_by_length
 
     web = web or host is Host.WEB
@@ -277,9 +275,7 @@ def export(
     if length is not None and not divides_by_length(loaded.model):
         raise SettingError(f"--length {length} does nothing: @{loaded.model.name} does not divide by the length")
     loaded = replace(loaded, tokenizer=tokenizer or loaded.tokenizer)
-    ends = None
-    if end_token:
-        ends = sorted(ends_of(loaded, reader_of(loaded, tokenizer), end_token))
+    ends = _ends(loaded, tokenizer, end_token) if end_token else None
     page = _page(loaded, web_runtime) if web else None
     weights = loaded.weights(params, seed, strict)
     commit = partial(
@@ -304,7 +300,7 @@ def export(
         tokenizer=loaded.tokenizer,
         reading=loaded.reading,
         labels=loaded.labels,
-        training=training_of(Path(loaded.word)) if program is Host.HUB and weights.source == "checkpoint" else (),
+        training=_training(loaded) if program is Host.HUB and weights.source == "checkpoint" else (),
         quantize=quantize and quantize.value,
         text=None if text is None else _rows(loaded, text),
         tolerance=GROWTH if tolerance is None else tolerance,
@@ -353,6 +349,20 @@ def _page(loaded: Source, runtime: Path | None) -> WebPage:
 
     need_logits(loaded.model, "the page cannot write text with it")
     return WebPage.of(loaded, runtime)
+
+
+def _ends(loaded: Source, tokenizer: Path | None, names: list[str]) -> list[int]:
+    """The ids of the tokens that end a text. Raises InputError, SettingError."""
+    from flashir.cli.tokens import ends_of, reader_of
+
+    return sorted(ends_of(loaded, reader_of(loaded, tokenizer), names))
+
+
+def _training(loaded: Source) -> tuple[str, ...]:
+    """Sentences about the training of a checkpoint, for the card of the hub."""
+    from flashir.train.summary import training_of
+
+    return training_of(Path(loaded.word))
 
 
 def _rows(loaded: Source, file: Path) -> list[Batch]:
