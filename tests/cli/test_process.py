@@ -68,6 +68,15 @@ def test_help_imports_nothing_slow() -> None:
 
 
 @pytest.mark.slow
+def test_an_export_loads_nothing_of_training_nor_of_another_framework(tmp_path: Path) -> None:
+    line = ["flashir", "export", "flash", "--size", "tiny", "-o", str(tmp_path / "out"), "--json"]
+    run = "from flashir.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    shown = "print(*(name for name in sys.modules if name.startswith('flashir.train.') or name in ('torch', 'jax')))"
+    made = subprocess.run((sys.executable, "-c", f"import sys; sys.argv = {line}\n{run}{shown}"), capture_output=True)
+    assert made.stdout.decode().splitlines()[-1] == ""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="homes are elsewhere there")
 def test_without_a_home_a_run_says_nothing_of_that() -> None:
     """Libraries would warn that they cannot keep what they send to their makers."""
