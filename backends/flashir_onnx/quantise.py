@@ -1,14 +1,15 @@
 """Quantised weights. docs/decisions/052 explains the choice of formats.
 
 `int8` uses MatMulNBits of ONNX Runtime: 8 bits per weight, a scale per block of a column, and inputs rounded to 8 bits
-per row and block. `int4` is the same with 4 bits, except for lookup tables, which keep 8. A portable `int8` model has
-int8 weights with a scale per column, which DequantizeLinear turns into floats. `float16` stores weights in float16 and
-casts them to float32 when the model is loaded.
+per row and block. `int4` is the same with 4 bits, except for lookup tables and the first layer, which keep 8. A
+portable `int8` model has int8 weights with a scale per column, which DequantizeLinear turns into floats. `float16`
+stores weights in float16 and casts them to float32 when the model is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from flashir_onnx.weights import LARGE, Weights
 Quantise = Callable[[Emitted], Emitted]
 KINDS = ("int8", "int4", "float16")
 T = TypeVar("T")
+_LAYER = re.compile(r".*?\.\d+\.")
 
 
 def quantiser(kind: str, *, runtime_ops: bool = True) -> Quantise:
@@ -106,10 +108,11 @@ def _in_blocks(once: Once, emitted: Emitted, bits: int) -> Emitted:
     """
     flat = inline_local_functions(emitted.model)
     weights, tables = dict(emitted.weights.initializers), {}
-    looked_up = {node.input[0] for node in all_nodes(flat) if node.op_type == "Gather"}
-    for name, by_rows in matrices(flat, emitted.weights).items():
+    usable = matrices(flat, emitted.weights)
+    eight = sensitive(flat, usable)
+    for name, by_rows in usable.items():
         array, _ = weights.pop(name)
-        own = 8 if name in looked_up else bits
+        own = 8 if name in eight else bits
         tables[name] = table = once(partial(Blocks.of, bits=own), array if by_rows else array.T)
         weights |= {part: (array, array.dtype) for part, array in table.named(name).items()}
     return _with(in_blocks(flat, tables), weights, [])
@@ -145,6 +148,20 @@ def matrices(flat: ModelProto, weights: Weights, *, transposed: bool = False) ->
             hint=f"one has at least {LARGE} bytes; leave out quantize",
         )
     return usable
+
+
+def sensitive(flat: ModelProto, names: Iterable[str]) -> set[str]:
+    """The weights among these that keep 8 bits where others get 4: lookup tables, and those of the first layer.
+
+    A layer is what parameter names number, such as `layers.0`. See docs/decisions/052.
+    """
+    usable = set(names)
+    nodes = list(all_nodes(flat))
+    tables = usable & {node.input[0] for node in nodes if node.op_type == "Gather"}
+    others = usable - tables
+    first = next((name for node in nodes for name in node.input if name in others), "")
+    layer = _LAYER.match(first)
+    return tables | {name for name in others if name == first or (layer and name.startswith(layer[0]))}
 
 
 def _by_rows(node: NodeProto, place: int) -> bool | None:

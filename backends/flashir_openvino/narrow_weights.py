@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from flashir_onnx.blocks import BLOCKS, NIBBLE, Blocks, unpacked
 from flashir_onnx.emit import Emitted
-from flashir_onnx.quantise import Once, matrices, quantiser
-from flashir_onnx.verify import all_nodes
+from flashir_onnx.quantise import Once, matrices, quantiser, sensitive
 
 if TYPE_CHECKING:
     from openvino import Model, Output
@@ -54,11 +53,11 @@ class Narrow:
         """The model, and its weights in blocks by name. Raises SettingError if there is no weight to quantise."""
         if self._halves is not None:
             return self._halves(emitted), {}
-        looked_up = {node.input[0] for node in all_nodes(emitted.model) if node.op_type == "Gather"}
-        narrow = {}
-        for name, is_table in matrices(emitted.model, emitted.weights, transposed=True).items():
+        usable = matrices(emitted.model, emitted.weights, transposed=True)
+        eight, narrow = sensitive(emitted.model, usable), {}
+        for name, is_table in usable.items():
             array, _ = emitted.weights.initializers[name]
-            quantised = partial(_in_blocks, bits=8 if name in looked_up else self._bits)
+            quantised = partial(_in_blocks, bits=8 if name in eight else self._bits)
             narrow[name] = Matrix(self._once(quantised, array if is_table else array.T), is_table)
         return emitted, narrow
 

@@ -202,3 +202,16 @@ def test_the_narrow_model_is_one_that_the_tools_of_onnx_read():
         whole = made.weights.fill(made.model)
         onnx.checker.check_model(whole, full_check=True)
         onnx.shape_inference.infer_shapes(whole, check_type=True, strict_mode=True, data_prop=True)
+
+
+def test_4_bits_leave_the_first_layer_and_tables_in_8():
+    model = flashir.model("flash", d_model=32, depth=3, vocab=50, chunk=4, cumsum="matmul")
+    lowered = Lowering.of("onnx:cpu").run(model)
+    narrow = quantiser("int4")(emit(lowered, unit(model))).model
+    bits = {
+        node.input[1].removesuffix("/blocks"): next(each.i for each in node.attribute if each.name == "bits")
+        for node in all_nodes(narrow)
+        if node.op_type == "MatMulNBits"
+    }
+    assert set(bits.values()) == {4, 8}
+    assert all((number == 8) == name.startswith(("embed.", "layers.0.")) for name, number in bits.items())

@@ -28,7 +28,7 @@ ROWS = rows_of(np.random.default_rng(0).integers(0, 11, (2, 20)))
 def test_products_and_lookups_read_narrow_weights_as_they_are(
     tmp_path: Path, kind: str, product: str, lookup: str
 ) -> None:
-    """Also the table that is looked up and multiplied with, which has 8 bits in both."""
+    """Also the table that is looked up and multiplied with, which has 8 bits, as the first layer."""
     model = flashir.model("flash", d_model=128, depth=2, vocab=50, chunk=8, cumsum="matmul")
     made = flashir.export(model, tmp_path, TARGET, unit(model), quantize=kind, text=ROWS, tolerance=10.0)
     compiled: Any = runtime.core().compile_model(str(made.path), "CPU")
@@ -37,9 +37,8 @@ def test_products_and_lookups_read_narrow_weights_as_they_are(
         sources = [port.get_source_output().get_node().rt_info["outputPrecisions"].astype(str) for port in op.inputs()]
         kernel = op.rt_info["layerType"].astype(str)
         types.update((kernel, source) for source in sources if source in ("i4", "i8"))
-    assert types == Counter({("FullyConnected", product): 4}) + Counter(
-        {("FullyConnected", lookup): 1, ("Gather", lookup): 1}
-    )
+    in_8_bits = Counter({("FullyConnected", lookup): 3, ("Gather", lookup): 1})
+    assert types == Counter({("FullyConnected", product): 2}) + in_8_bits
 
 
 @pytest.mark.parametrize(("length", "bits", "block"), [(256, 4, 128), (192, 4, 64), (24, 4, 24), (25, 4, 25)])
@@ -62,13 +61,13 @@ def test_a_weight_of_any_width_comes_back(length: int, bits: int, block: int, is
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "error", "stored_error", "saved"),
-    [("int8", 3e-2, 3e-2, 0.7), ("int4", 4e-1, 3e-2, 0.8), ("float16", 2e-3, 1e-4, 0.4)],
+    [("int8", 3e-2, 3e-2, 0.7), ("int4", 4e-1, 3e-2, 0.75), ("float16", 2e-3, 1e-4, 0.4)],
 )
 def test_quantised_weights_are_smaller_and_come_back(
     tmp_path: Path, kind: str, error: float, stored_error: float, saved: float
 ) -> None:
     """OpenVINO rounds the rows of products with narrow weights too, so the float model of those differs a little."""
-    model = flashir.model("flash", d_model=256, depth=1, vocab=11, chunk=8, cumsum="matmul")
+    model = flashir.model("flash", d_model=256, depth=2, vocab=11, chunk=8, cumsum="matmul")
     params, ids = unit(model), tokens(model, 2, 20)
     whole = flashir.export(model, tmp_path / "whole", TARGET, params)
     narrow = flashir.export(model, tmp_path / "narrow", TARGET, params, quantize=kind, text=ROWS, tolerance=10.0)
