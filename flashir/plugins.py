@@ -66,7 +66,7 @@ def load(group: str, name: str) -> object:
         raise TargetError(f"there is no plug-in {name!r} in {group}{suggest(name, entries)}")
     try:
         loaded: object = entries[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         is_extra = isinstance(error, ImportError) and entries[name] not in foreign()
         raise TargetError(
             f"the plug-in {name!r} does not load: {error if is_extra else reason(error)}",
@@ -83,7 +83,7 @@ def start(group: str, name: str, *protocols: Any) -> Any:
     kind = load(group, name)
     try:
         plugin: object = kind() if callable(kind) else kind
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TargetError(f"the plug-in {name!r} does not start: {reason(error)}", hint=MEND) from error
     if not isinstance(plugin, protocols):
         wanted = " or ".join(protocol.__name__ for protocol in protocols)

@@ -59,7 +59,7 @@ def frontend(name: str) -> Frontend:
     started: Frontend = start(FRONTENDS, name, Frontend)
     try:
         list(started.models())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise at_fault(FRONTENDS, name, reason(error)) from error
     return started
 

@@ -13,7 +13,8 @@ from flashir.cli.doctor import State, examine_plugins
 from flashir.cli.machine import Presence
 from flashir.errors import FlashirError, SettingError, TargetError
 from flashir.importing.importer import file_importers
-from flashir.machine.targets import record_files, target
+from flashir.machine.targets import record_files, target, target_names
+from flashir.plugins import start, working
 from tests.cli.conftest import Cli
 from tests.plugins.support import Install, forget, install
 
@@ -107,6 +108,16 @@ def test_a_malformed_record_is_named_with_its_file_and_the_other_targets_are_lis
     assert str(folder / "onnx-board.toml") in "".join(shown.stderr.split("\n"))
     state, detail = findings()["targets of boards"]
     assert state is State.BROKEN and str(folder) in detail
+
+
+@pytest.mark.parametrize("group", ["backends", "frontends", "importers", "targets"])
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "def X(): raise SystemExit(3)"])
+def test_a_plug_in_that_exits_ends_nothing_else(install: Install, group: str, code: str) -> None:
+    install("quits", code, **{group: "quits:X"})
+    assert flashir.model("flash", size="tiny").name == "flash" and "onnx:cpu" in target_names()
+    assert {"artefact", "hub", "onnx"} <= {*file_importers()} and backend("onnx").name == "onnx"
+    errors = working(f"flashir.{group}", lambda name: start(f"flashir.{group}", name))[1]
+    assert "SystemExit: 3" in str(errors["quits"])
 
 
 def test_doctor_lists_the_models_and_importers_of_plug_ins(install: Install) -> None:
