@@ -14,27 +14,36 @@ from flashir.ops import OPS, Sample
 GRID = (pytest.mark.slow, pytest.mark.grid)
 """Marks of a combination that costs minutes beside others like it: `-m slow` runs it, `.ci/run` leaves it out."""
 
+Marks = pytest.MarkDecorator | tuple[pytest.MarkDecorator, ...]
+
 
 def grid(together: int = 2, **axes: Iterable[Any]) -> pytest.MarkDecorator:
-    """Every combination of the settings, as `pytest.mark.parametrize`; those that no cover needs are slow.
+    """Every combination of the settings, as `pytest.mark.parametrize`.
+
+    Slow tests try one setting more together than the default ones do, and what remains is of the grid.
 
     Args:
         together: how many settings the default cases try together: 2 for every pair, 1 for every value once.
         axes: the values of each argument.
     """
     cases = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    quick = cover([[f"{name} = {value!r}" for name, value in case.items()] for case in cases], together)
+    settings = [[f"{name} = {value!r}" for name, value in case.items()] for case in cases]
+    quick, slow = (cover(settings, number) for number in (together, together + 1))
+    marks = [() if place in quick else pytest.mark.slow if place in slow else GRID for place in range(len(cases))]
     return pytest.mark.parametrize(
         tuple(axes),
-        [
-            pytest.param(*case.values(), id=shown(case), marks=() if place in quick else pytest.mark.slow)
-            for place, case in enumerate(cases)
-        ],
+        [pytest.param(*case.values(), id=shown(case), marks=mark) for case, mark in zip(cases, marks, strict=True)],
     )
 
 
-def in_turn(**axes: Iterable[Any]) -> pytest.MarkDecorator:
-    """Every combination of two arguments; by default each value of the first has one of the second, in turn."""
+def in_turn(*, also: Marks = (), rest: Marks = pytest.mark.slow, **axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Every combination of two arguments; by default each value of the first has one of the second, in turn.
+
+    Args:
+        also: marks of these cases.
+        rest: marks of all other cases.
+        axes: the values of the two arguments.
+    """
     (first, ones), (second, others) = ((name, list(values)) for name, values in axes.items())
     return pytest.mark.parametrize(
         (first, second),
@@ -43,7 +52,7 @@ def in_turn(**axes: Iterable[Any]) -> pytest.MarkDecorator:
                 one,
                 other,
                 id=shown({first: one, second: other}),
-                marks=() if i % len(others) == j else pytest.mark.slow,
+                marks=also if i % len(others) == j else rest,
             )
             for i, one in enumerate(ones)
             for j, other in enumerate(others)

@@ -18,12 +18,9 @@ from flashir.planning.workload import Workload
 from flashir.reference.compare import TOLERANCE, relative_error, sample_inputs
 from flashir.reference.interpreter import interpret
 from flashir.testing import CHUNK, OWN
-from tests.cover import in_turn
+from tests.cover import GRID, in_turn
 
 LENGTH = 12 * CHUNK + 2  # as far as `flashir check` goes with the chunk of 64 that it plans
-
-ZOO = [(name, task) for name in OWN for task in ("lm", "mlm")]
-QUICK = (("flash", "lm"),)
 
 
 def case(name: str, task: str, target: str, seed: int) -> tuple[Graph, dict[str, Any], list[Any]]:
@@ -43,10 +40,7 @@ def test_pytorch_in_bfloat16_is_near_the_interpreter(name: str, task: str) -> No
     assert error(name, task, "torch:cpu") < TOLERANCE[DType.BF16]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "task"), [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow) for each in ZOO]
-)
+@in_turn(name=OWN, task=("lm", "mlm"), also=pytest.mark.slow, rest=GRID)
 def test_jax_in_bfloat16_is_near_the_interpreter(name: str, task: str) -> None:
     assert error(name, task, "jax:cpu") < TOLERANCE[DType.BF16]
 

@@ -18,13 +18,10 @@ from flashir.models.parameters import unit
 from flashir.planning.workload import Workload
 from flashir.reference.compare import sample_inputs
 from flashir.testing import CHUNK, OWN, SMALL
-from tests.cover import in_turn
+from tests.cover import GRID, in_turn
 
 TOLERANCE = 1e-3
 LENGTH = 3 * CHUNK + 2  # into the fourth chunk, whose gradient reaches three states
-
-ZOO = [(name, task) for name in OWN for task in ("lm", "mlm")]
-QUICK = (("flash", "lm"),)  # JAX takes seconds to compile a gradient
 
 
 class Case:
@@ -64,10 +61,7 @@ def test_pytorch_has_the_gradients_of_the_interpreter(name: str, task: str) -> N
     check(case.slopes.errors(found), case.params, f"{name} {task}, PyTorch and the interpreter")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "task"), [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow) for each in ZOO]
-)
+@in_turn(name=OWN, task=("lm", "mlm"), also=pytest.mark.slow, rest=GRID)
 def test_jax_has_the_gradients_of_pytorch(name: str, task: str) -> None:
     case, wanted = torch_gradients(name, task)
     found = case.gradients("jax:cpu")

@@ -13,6 +13,7 @@ from typing import TextIO
 import pytest
 
 from tests.cli.verbs import MODEL, QUICK, SLOW, Lines, Streams, calibrate_at_once
+from tests.cover import GRID
 
 VERBS = [*QUICK, *(pytest.param(verb, marks=pytest.mark.slow) for verb in SLOW)]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no such files")
@@ -68,7 +69,7 @@ each_verb_and_stream = pytest.mark.parametrize(
             verb,
             stream,
             id=f"{verb}-{stream.__name__}",
-            marks=() if verb in QUICK and place % len(OUTCOMES) == state else pytest.mark.slow,
+            marks=GRID if place % len(OUTCOMES) != state else () if verb in QUICK else pytest.mark.slow,
         )
         for place, verb in enumerate((*QUICK, *SLOW))
         for state, stream in enumerate(OUTCOMES)
@@ -98,9 +99,17 @@ def test_asides_that_cannot_be_told_change_nothing(
     assert Streams().run(["plan", "no-such-model"], stderr=stream()).code == 2
 
 
-@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
-    "encoding", ["ascii", *(pytest.param(each, marks=pytest.mark.slow) for each in ("cp1252", "cp437", "utf-16"))]
+    ("verb", "encoding"),
+    [
+        pytest.param(
+            verb,
+            encoding,
+            marks=() if verb in QUICK and not number else pytest.mark.slow if number in (0, 1 + place % 3) else GRID,
+        )
+        for place, verb in enumerate((*QUICK, *SLOW))
+        for number, encoding in enumerate(("ascii", "cp1252", "cp437", "utf-16"))
+    ],
 )
 def test_what_an_encoding_lacks_is_spelled_in_ascii(lines: Lines, verb: str, encoding: str) -> None:
     ran = Streams(encoding).run(lines.line(verb))

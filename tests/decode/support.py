@@ -57,7 +57,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "mc-transformer++": ("mc-transformer++", {**CHUNKED, "heads": 2, "cumsum": "native"}),
 }
 LENGTH = 3 * CHUNK + 2
-STARTS = ((1, 2, 3), (CHUNK, CHUNK - 1, CHUNK + 1), (2 * CHUNK, 7, 1))
+STARTS = (1, CHUNK, CHUNK + 1)
 """Lengths of prompts in one batch: around the border of a chunk, and far from each other."""
 
 

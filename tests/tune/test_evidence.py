@@ -55,11 +55,16 @@ def test_without_a_store_the_plan_is_the_models_alone() -> None:
     assert not store_path().exists()
 
 
-def test_a_plan_without_a_store_loads_no_sqlite() -> None:
-    code = (
-        "import sys, flashir; flashir.plan(flashir.model('flash', size='tiny'), seq_len=128); "
-        "print(sorted({'sqlite3', 'onnxruntime'} & set(sys.modules)))"
-    )
+def test_a_plan_without_a_store_loads_neither_sqlite_nor_a_framework() -> None:
+    code = """
+import sys, flashir, flashir_torch
+from flashir.backends.lowering import Lowering
+model = flashir.model("flash", size="tiny", chunk=64, cumsum="scan")
+for target in ("onnx:cpu", "torch:h100"):
+    flashir.plan(model, target, seq_len=128)
+Lowering.of("torch:cpu").run(model)
+print(sorted({"sqlite3", "onnxruntime", "torch"} & set(sys.modules)))
+"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
 

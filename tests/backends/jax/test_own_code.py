@@ -17,6 +17,7 @@ from flashir.execution.layers import LAYERS
 from flashir.models.parameters import unit
 from flashir_torch import nn as torch_layers
 from tests.backends.support import LAYER_SETTINGS
+from tests.cover import GRID, in_turn
 
 SETTINGS: dict[str, Any] = {"size": "tiny", "vocab": 31, "chunk": 16, "cumsum": "matmul"}
 MODEL = flashir.model("flash", **SETTINGS)
@@ -133,10 +134,8 @@ X = np.random.default_rng(0).standard_normal((2, 11, 16)).astype(np.float32)
 MASK = np.arange(11) < np.array([[11], [6]])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("library", ["nnx", "equinox"])
-@pytest.mark.parametrize("name", LAYER_SETTINGS)
-def test_gradients_of_layers_are_those_of_torch(library: str, name: str) -> None:
+@in_turn(name=LAYER_SETTINGS, library=("nnx", "equinox"), also=pytest.mark.slow, rest=GRID)
+def test_gradients_of_layers_are_those_of_torch(name: str, library: str) -> None:
     _, params, call = made(library, name)
     found = by_name(jax.jit(jax.grad(lambda params: jnp.mean(call(params, X, MASK)[:, :6] ** 2)))(params))
     layer = getattr(torch_layers, name)(16, **LAYER_SETTINGS[name])

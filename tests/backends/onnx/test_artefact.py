@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,9 +40,16 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return place
 
 
+@cache
+def usual() -> tuple[Graph, Graph]:
+    """A model, and what it is lowered to."""
+    model = flash(segments=True)
+    return model, lowered(model)
+
+
 def export(out: Path, seed: int = 0, model: Graph | None = None, **metadata: str) -> Path:
-    model = model or flash(segments=True)
-    return BACKEND.export(model, lowered(model), unit(model, seed), out, metadata).path
+    model, low = usual() if model is None else (model, lowered(model))
+    return BACKEND.export(model, low, unit(model, seed), out, metadata).path
 
 
 def data_files(out: Path) -> list[Path]:
@@ -58,15 +66,15 @@ def test_the_backend_is_an_exporter() -> None:
 
 
 def test_round_trip(tmp_path: Path, place: str) -> None:
-    model = flash(segments=True)
-    path = export(tmp_path / "new" / "folder", model=model)
+    model, low = usual()
+    path = export(tmp_path / "new" / "folder")
     assert [file.name for file in path.parent.iterdir() if file not in data_files(path.parent)] == ["model.onnx"]
     assert len(data_files(path.parent)) == (place == "beside")
     for source in (path, path.parent):
         loaded, run = BACKEND.load(source, "cpu")
         ids = tokens(model, 2, 9)
         assert loaded == model
-        assert np.array_equal(run(ids), BACKEND.compile(lowered(model), unit(model), "cpu")(ids))
+        assert np.array_equal(run(ids), BACKEND.compile(low, unit(model), "cpu")(ids))
 
 
 def test_lean_loading_gives_the_same(tmp_path: Path, place: str) -> None:
@@ -211,8 +219,8 @@ def test_verification_finds_a_valid_einsum(tmp_path: Path) -> None:
 
 
 def test_an_export_says_what_was_checked(tmp_path: Path) -> None:
-    model = flash(segments=True)
-    checks = BACKEND.export(model, lowered(model), unit(model), tmp_path, {}).checks
+    model, low = usual()
+    checks = BACKEND.export(model, low, unit(model), tmp_path, {}).checks
     assert any("opset 17" in line and "1 function" in line for line in checks)
     assert any("Einsum" in line for line in checks)
 
@@ -224,9 +232,9 @@ def test_a_model_that_fails_verification_leaves_the_old_one(tmp_path: Path, plac
     def refuse(run: object) -> None:
         raise ArtefactError("not good enough")
 
-    model = flash(segments=True)
+    model, low = usual()
     with pytest.raises(ArtefactError, match="not good enough"):
-        BACKEND.export(model, lowered(model), unit(model, 1), tmp_path, {}, refuse)
+        BACKEND.export(model, low, unit(model, 1), tmp_path, {}, refuse)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

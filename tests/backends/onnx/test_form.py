@@ -24,7 +24,8 @@ from flashir_onnx.form import OLDEST, Form
 from flashir_onnx.session import Session
 from flashir_onnx.verify import all_nodes
 from tests.backends.onnx.support import TOLERANCE, flash, relative_error, tokens, unit
-from tests.backends.onnx.test_systems import every_name, every_task, settings
+from tests.backends.onnx.test_systems import every_system_in_turn, settings
+from tests.cover import in_turn
 from tests.decode.support import ROOM, ZOO
 from tests.decode.support import model as small
 
@@ -54,8 +55,7 @@ def _read(nodes: Iterable[NodeProto]) -> Iterator[str]:
         yield from filter(None, node.input)
 
 
-@every_name
-@every_task
+@every_system_in_turn
 def test_a_portable_model_is_read_by_the_reference_of_onnx(name: str, task: str) -> None:
     """It has no functions, no captured values and no operators of one runtime."""
     model = flashir.model(name, **settings(name, task=task))
@@ -94,8 +94,7 @@ def test_portable_decoders_capture_nothing(tmp_path: Path, name: str, split: boo
         assert {node.domain for node in all_nodes(found)} == {""}, file
 
 
-@pytest.mark.parametrize("portable", [False, True])
-@pytest.mark.parametrize("opset", [OLDEST + 1, 23, NEWEST])
+@in_turn(opset=(OLDEST + 1, 23, NEWEST), portable=(True, False))
 def test_every_opset_computes_the_same(opset: int, portable: bool) -> None:
     model = flashir.model("combiner", **settings("combiner", task="lm"))
     whole = written(model, opset=opset, portable=portable)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 import flashir
 from flashir import interpret
 from tests.backends.onnx.support import SMALL, relative_error, session, tokens, unit
+from tests.cover import in_turn
 
 TOLERANCE = 1e-4
 FLASH: tuple[dict[str, Any], ...] = (
@@ -27,21 +26,15 @@ GAU: tuple[dict[str, Any], ...] = (
     {"gating": False},
     {"attention": "softmax", "heads": 2, "gating": False, "rel_bias": "t5", "token_shift": True, "rope_dims": 2},
 )
-every_task = pytest.mark.parametrize("task", ["lm", "mlm"])
+TASKS = ("lm", "mlm")
 
 
-def shown(settings: dict[str, Any]) -> str:
-    return "-".join(settings)
-
-
-@pytest.mark.parametrize("settings", FLASH, ids=shown)
-@every_task
+@in_turn(settings=FLASH, task=TASKS)
 def test_flash(settings: dict[str, Any], task: str) -> None:
     check("flash", (0, 1, 4, 5, 14), task=task, **{"chunk": 4, "cumsum": "native", **settings})
 
 
-@pytest.mark.parametrize("settings", GAU, ids=shown)
-@every_task
+@in_turn(settings=GAU, task=TASKS)
 def test_gau(settings: dict[str, Any], task: str) -> None:
     check("flash-quad", (0, 1, 7, 20), task=task, max_len=20, **settings)
 

@@ -13,6 +13,7 @@ from flashir.errors import FlashirError
 from flashir_zoo import Zoo
 from flashir_zoo.systems import SYSTEMS
 from tests.backends.onnx.support import SMALL, relative_error, session, tokens, unit
+from tests.cover import in_turn
 
 TOLERANCE = 1e-4
 SETTLED: dict[str, Any] = {"chunk": 4, "cumsum": "native", "tile": 4, "max_len": 48}
@@ -26,12 +27,13 @@ def settings(name: str, **more: Any) -> dict[str, Any]:
     return {"d_model": 16, "depth": 2, "vocab": SMALL["vocab"], **taken, **more}
 
 
-every_task = pytest.mark.parametrize("task", ["lm", "mlm"])
-every_name = pytest.mark.parametrize("name", sorted(Zoo().models()))
+TASKS = ("lm", "mlm")
+NAMES = sorted(Zoo().models())
+every_name = pytest.mark.parametrize("name", NAMES)
+every_system_in_turn = in_turn(name=NAMES, task=TASKS)
 
 
-@every_name
-@every_task
+@every_system_in_turn
 def test_every_system(name: str, task: str) -> None:
     model = flashir.model(name, **settings(name, task=task))
     params = unit(model)
@@ -58,8 +60,7 @@ def test_no_token_sees_those_after_it(name: str) -> None:
         assert not np.array_equal(after[:, t + 1 :], before[:, t + 1 :])
 
 
-@every_task
-@pytest.mark.parametrize("row", [{"attention": "relu2"}, {"heads": 1}, {"gating": True}], ids=str)
+@in_turn(row=({"attention": "relu2"}, {"heads": 1}, {"gating": True}), task=TASKS)
 def test_the_rows_of_table_2(row: dict[str, Any], task: str) -> None:
     model = flashir.model("transformer+", **settings("transformer+", task=task, **row))
     params = unit(model)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,18 +23,6 @@ def test_it_is_found_by_its_name() -> None:
     assert found == TorchBackend("h100")
     assert torch.__version__.startswith(TorchBackend().versions()["torch"])
     assert "cpu" in found.devices()
-
-
-def test_planning_and_listing_load_no_pytorch() -> None:
-    code = """
-import sys, flashir, flashir_torch
-from flashir.backends.lowering import Lowering
-model = flashir.model("flash", size="tiny", chunk=64, cumsum="scan")
-flashir.plan(model, "torch:h100", seq_len=256)
-Lowering.of("torch:cpu").run(model)
-assert "torch" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_pytorch_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,8 +182,10 @@ def test_a_refusal_at_the_last_moment_leaves_the_old_one(whole: Path, tmp_path: 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where the folder should be")
+    b = flashir.Builder("small")
+    small = b.finish(b.relu(b.input("x", "f32[3]")))
     with pytest.raises(ArtefactError, match="cannot write"):
-        BACKEND.export(MODEL, lowered(MODEL), unit(MODEL), tmp_path / "out", {})
+        BACKEND.export(small, lowered(small), {}, tmp_path / "out", {})
 
 
 @pytest.mark.slow

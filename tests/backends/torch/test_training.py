@@ -1,57 +1,13 @@
-"""Gradients, narrow types, and compilation."""
+"""Narrow types, learning, and compilation."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx
-from torch.func import functional_call
 
-from flashir import Builder, DType, Graph
-from tests.backends.torch.support import flash, net, tokens, unit
-
-every_cumsum = pytest.mark.parametrize("cumsum", ["scan", "matmul", "native"])
-
-
-def core(op: str, segments: bool = False, **settings: Any) -> Graph:
-    """Two layers between an embedding and a norm, all in float64; logits would be float32."""
-    b = Builder("core")
-    ids = b.input("ids", "i32[B, T]")
-    invariants = (b.input("segment_ids", "i32[B, T]"),) if segments else ()
-    x = b.scaled_sin(b.embed(ids, vocab=11, dim=4, dtype=DType.F64))
-
-    def layer(b: Any, h: Any, *invariants: Any) -> Any:
-        return getattr(b, op)(h, *invariants, **{"key_dim": 4, "expansion": 1, **settings})
-
-    return b.finish(b.layer_norm(b.repeat(x, *invariants, times=2, body=layer)))
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        core("flash", chunk=4, cumsum="scan"),
-        core("flash", chunk=4, cumsum="native", norm="scale_norm"),
-        core("flash", segments=True, chunk=4, cumsum="matmul"),
-        core("flash", chunk=4, cumsum="matmul", causal=False, lin_norm="none"),
-        core("gau", max_len=16),
-        core("gau", max_len=600, causal=False),
-    ],
-)
-def test_gradients_of_every_parameter(model: Graph) -> None:
-    """Against finite differences."""
-    made = net(model, unit(model, seed=1))  # with seed 0 the long bias is so negative that no score is left
-    ids = [torch.tensor(x) for x in tokens(model, 2, 7)]
-    names = [name for name, _ in made.named_parameters()]
-
-    def loss(*parameters: Tensor) -> Any:
-        return functional_call(made, dict(zip(names, parameters, strict=True)), tuple(ids)).square().mean()
-
-    start = tuple(each.detach().clone().requires_grad_() for each in made.parameters())
-    assert torch.autograd.gradcheck(loss, start, fast_mode=True)
-    assert all(bool(g.any()) for g in torch.autograd.grad(loss(*start), start))
+from tests.backends.torch.support import flash, net, tokens
 
 
 def gradients(made: fx.GraphModule, ids: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -62,15 +18,7 @@ def gradients(made: fx.GraphModule, ids: Tensor, dtype: torch.dtype | None = Non
     return logits.detach(), {name: each.grad.clone() for name, each in made.named_parameters() if each.grad is not None}
 
 
-def test_the_strategies_have_the_same_gradients() -> None:
-    ids = torch.tensor(tokens(flash(), 2, 15)[0])
-    (_, wanted), *others = (gradients(net(flash(cumsum=cumsum)), ids) for cumsum in ("scan", "matmul", "native"))
-    for _, got in others:
-        for name, gradient in got.items():
-            torch.testing.assert_close(gradient, wanted[name], rtol=1e-4, atol=1e-5)
-
-
-@every_cumsum
+@pytest.mark.parametrize("cumsum", ["scan", "matmul", "native"])
 def test_autocast(cumsum: str) -> None:
     model = flash(16, cumsum)
     made, ids = net(model), torch.tensor(tokens(model, 2, 50)[0])
@@ -82,9 +30,8 @@ def test_autocast(cumsum: str) -> None:
         assert (rough[name] - gradient).norm() < 0.2 * gradient.norm(), name
 
 
-@every_cumsum
-def test_bfloat16_parameters_have_gradients(cumsum: str) -> None:
-    model = flash(4, cumsum, dtype="bfloat16")
+def test_bfloat16_parameters_have_gradients() -> None:
+    model = flash(4, "native", dtype="bfloat16")
     made = net(model)
     logits, found = gradients(made, torch.tensor(tokens(model, 1, 9)[0]))
     assert logits.dtype == torch.float32
