@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -96,7 +97,8 @@ def predictions_made_once() -> Iterator[None]:
     predict = Predictor.predict
 
     def remembered(predictor: Predictor, graph: Graph, settings: Settings) -> Candidate:
-        key = (*map(repr, (predictor.target, predictor.workload, predictor.portable, settings)), dumps(graph))
+        known = (predictor.target, predictor.workload, predictor.portable, settings, os.environ.get("FLASHIR_MESH"))
+        key = (*map(repr, known), dumps(graph))
         if key not in PREDICTIONS:
             PREDICTIONS[key] = predict(predictor, graph, settings)
         return PREDICTIONS[key]

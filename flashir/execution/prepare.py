@@ -16,6 +16,7 @@ from flashir.backends.protocols import Backend
 from flashir.backends.registry import backend_of
 from flashir.errors import SettingError
 from flashir.ir import Graph
+from flashir.ir.verify import verify
 from flashir.machine.targets import target as find_target
 from flashir.models.parameters import Params, checked, fitted, init, rechunked
 from flashir.planning.plan import Plan, plan, unknown_choice
@@ -36,13 +37,16 @@ class Prepared:
 
     @cached_property
     def lowered(self) -> Graph:
-        """The lowered model."""
-        return self.lowering.run(self.plan.graph)
+        """The lowered model, verified."""
+        if self.plan.lowered is None:
+            return self.lowering.run(self.plan.graph)
+        verify(self.plan.lowered)
+        return self.plan.lowered
 
     def on(self, backend: Backend) -> Prepared:
         """The same model for another form of the backend."""
         lowering = replace(self.lowering, claims=backend.claims, extra=backend.passes())
-        return replace(self, backend=backend, lowering=lowering)
+        return replace(self, plan=replace(self.plan, lowered=None), backend=backend, lowering=lowering)
 
 
 def prepare(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import hypot, inf
 
 from flashir.errors import SettingError
-from flashir.ir.graph import Attr
+from flashir.ir.graph import Attr, Graph
 from flashir.ir.settings import Settings, SettingsViews, attribute_of
 from flashir.ops import OPS
 from flashir.planning.measurements.statistics import Timing
@@ -33,6 +33,7 @@ class Candidate(SettingsViews):
         correction: factor on the prediction, learned from other measurements.
         near: tokens per row of the measurement behind the correction, if it was taken at another length.
         terms: predicted milliseconds per cost term.
+        lowered: the model with these settings, lowered for the target, until one is chosen.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Candidate(SettingsViews):
     correction: float = 1.0
     near: int | None = None
     terms: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+    lowered: Graph | None = field(default=None, repr=False, compare=False)
 
     @property
     def ms(self) -> float:

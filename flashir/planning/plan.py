@@ -66,6 +66,7 @@ class Plan(SettingsViews):
         candidates: every candidate that was considered, in the order of the search space.
         why: an explanation in one or two sentences.
         types: the compute types among which one was chosen; empty if the user named one or none.
+        lowered: the graph lowered for the target, not yet verified; None if planning did not lower it.
     """
 
     graph: Graph = field(repr=False)
@@ -81,6 +82,7 @@ class Plan(SettingsViews):
     candidates: tuple[Candidate, ...]
     why: str
     types: tuple[TypeCandidate, ...] = ()
+    lowered: Graph | None = field(default=None, repr=False, compare=False)
 
     @property
     def chosen(self) -> Candidate:
@@ -267,8 +269,9 @@ def planned(
         predicted_ms=chosen.predicted_ms,
         peak_bytes=chosen.peak_bytes,
         parameters=parameter_count(settled),
-        candidates=candidates,
+        candidates=tuple(replace(each, lowered=None) for each in candidates),
         why=" ".join([explain(chosen, candidates, policy, slots(graph)), *_remarks(target, settled)]),
+        lowered=chosen.lowered,
     )
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from flashir.backends.lowering import Lowering
-from flashir.cost import Estimate, Target, estimate
+from flashir.cost import Target, estimate
 from flashir.errors import ParameterError, TargetError
 from flashir.ir import Graph
 from flashir.ir.settings import Settings
@@ -92,14 +92,11 @@ class Predictor:
 
     def predict(self, graph: Graph, settings: Settings) -> Candidate:
         """Predict one candidate from its lowered graph."""
-        cost = self.estimate(settle(graph, settings))
-        return Candidate(settings, cost.ms, cost.peak_bytes, terms=cost.terms)
-
-    def estimate(self, settled: Graph) -> Estimate:
-        """Predict the cost of a settled model."""
+        settled = settle(graph, settings)
         lowered = self._lowering.run(settled)
         sizes = self.workload.sizes(settled, self.target.devices)
-        return estimate(lowered, self.target, sizes, training=self.workload.training)
+        cost = estimate(lowered, self.target, sizes, training=self.workload.training)
+        return Candidate(settings, cost.ms, cost.peak_bytes, terms=cost.terms, lowered=lowered)
 
     @cached_property
     def _lowering(self) -> Lowering:

@@ -26,7 +26,7 @@ def floor(plan: Plan, record: Target) -> tuple[float, str]:
     all of it fits there, and of the memory otherwise. A training step has two more products for each product, and
     passes seven times over all parameters in float32.
     """
-    lowered = Lowering.of(record.name, check=False).run(plan.graph)
+    lowered = plan.lowered or Lowering.of(record.name, check=False).run(plan.graph)
     sizes = Workload(plan.batch, plan.seq_len).sizes(plan.graph, record.devices)
     forward = estimate(lowered, replace(record, near=1), sizes)
     arithmetic = forward.terms.get(MATRIX, 0.0) * record.efficiency / record.near  # the term is at the achieved rate
