@@ -37,16 +37,21 @@ class Prepared:
 
     @cached_property
     def lowered(self) -> Graph:
-        """The lowered model, verified."""
-        if self.plan.lowered is None:
-            return self.lowering.run(self.plan.graph)
-        verify(self.plan.lowered)
-        return self.plan.lowered
+        """The lowered model."""
+        return lowered(self.plan, self.lowering)
 
     def on(self, backend: Backend) -> Prepared:
         """The same model for another form of the backend."""
         lowering = replace(self.lowering, claims=backend.claims, extra=backend.passes())
         return replace(self, plan=replace(self.plan, lowered=None), backend=backend, lowering=lowering)
+
+
+def lowered(plan: Plan, lowering: Lowering) -> Graph:
+    """The graph of a plan as planning has lowered it, once it is verified; or lowered anew."""
+    if plan.lowered is None:
+        return lowering.run(plan.graph)
+    verify(plan.lowered)
+    return plan.lowered
 
 
 def prepare(

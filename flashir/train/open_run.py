@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashir.backends.lowering import Lowering
 from flashir.backends.training import Trainer
 from flashir.errors import ArtefactError, FlashirError
+from flashir.execution.prepare import lowered
 from flashir.execution.trainer import new_trainer, trainable
 from flashir.ir import Graph
 from flashir.machine.device import available_device
@@ -114,9 +116,15 @@ class _Loaded:
 
     def trainer(self) -> Trainer:
         """The trainer. Several processes must create theirs at the same time."""
-        recipe, state = self.recipe, self.state.optimizer
+        recipe, known = self.recipe, lowered(self.plan, Lowering.of(self.recipe.target))
         return new_trainer(
-            self.plan.graph, recipe.target, self.params, recipe.optimiser, state=state, remat=recipe.remat
+            self.plan.graph,
+            recipe.target,
+            self.params,
+            recipe.optimiser,
+            lowered=known,
+            state=self.state.optimizer,
+            remat=recipe.remat,
         )
 
     def run(self, folder: RunFolder, trainer: Trainer, is_first: bool) -> Run:
