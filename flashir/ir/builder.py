@@ -41,6 +41,7 @@ class Builder:
         self.inputs: list[Value] = []
         self.nodes: list[Node] = []
         self._producers: dict[Value, Node] = {}
+        self._produced = 0
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
@@ -128,12 +129,13 @@ class Builder:
     def append(self, node: Node) -> tuple[Value, ...]:
         """Add a node that is already typed. Builders that rewrite on insertion override this."""
         self.nodes.append(node)
-        for value in node.outputs:
-            self._producers[value] = node
         return node.outputs
 
     def producer(self, value: Value | None) -> Node | None:
         """The node that computes the value; None for an input of the graph."""
+        for node in self.nodes[self._produced :]:  # what nobody asks for is not looked up
+            self._producers.update(dict.fromkeys(node.outputs, node))
+        self._produced = len(self.nodes)
         return None if value is None else self._producers.get(value)
 
     @typed

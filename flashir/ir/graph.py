@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import ClassVar
 
 from flashir.ir.dims import Dim
 from flashir.ir.limits import LONGEST_NAME
@@ -58,7 +59,7 @@ class Node:
     outputs: tuple[Value, ...]
     attrs: Attrs = field(default_factory=dict, hash=False)
     region: Graph | None = None
-    verified: bool = field(default=False, init=False, repr=False, compare=False)
+    verified: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
