@@ -17,7 +17,7 @@ HEALED = {"shards"}
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [pytest.param(name, 8 if k.slow else 24, marks=[pytest.mark.slow] if k.slow else []) for name, k in KINDS.items()],
+    [pytest.param(name, 8 if k.slow else 40, marks=[pytest.mark.slow] if k.slow else []) for name, k in KINDS.items()],
 )
 def test_damage_is_seen_or_changes_nothing(name: str, count: int, tmp_path: Path) -> None:
     kind, random, seen = KINDS[name], Random(name), Counter[str]()

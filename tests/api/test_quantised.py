@@ -30,7 +30,8 @@ def text():
     return rows_of(np.random.default_rng(0).integers(0, 64, (2, 40)))
 
 
-@pytest.mark.parametrize("kind", ["int8", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_narrow_weights_cost_is_measured_on_text_that_the_model_writes(model, tmp_path, kind):
     made = flashir.export(model, tmp_path, quantize=kind)
     found = made.quantised

@@ -31,7 +31,7 @@ def write(path: Path, count: int, seed: int, *, tags: bool = False) -> Path:
     return path
 
 
-@pytest.fixture(params=["class", "tags"])
+@pytest.fixture(params=["class", pytest.param("tags", marks=pytest.mark.slow)])
 def trained(request: pytest.FixtureRequest, cli: Cli, tmp_path: Path) -> tuple[str, Path, dict[str, Any]]:
     tags = request.param == "tags"
     data, valid = write(tmp_path / "data.jsonl", 80, 0, tags=tags), write(tmp_path / "valid.jsonl", 24, 1, tags=tags)

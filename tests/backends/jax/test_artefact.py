@@ -103,8 +103,8 @@ def test_what_is_slower_with_the_length_open_is_said(cumsum: str, said: bool) ->
     assert any("running sums are sequential" in note for note in notes) is said
 
 
-@pytest.mark.slow_where(target="jax:tpu-v4")
-@pytest.mark.parametrize("target", ["jax:tpu-v4", "jax:cuda", pytest.param("jax:cpu", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["jax:tpu-v4", "jax:cuda", "jax:cpu"])
 def test_the_generic_export_checks_it_against_the_interpreter(target: str, tmp_path: Path) -> None:
     model = flash(4, "scan", depth=1, dtype="bfloat16")
     found = flashir.export(model, tmp_path, target, seed=0)

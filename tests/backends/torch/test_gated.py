@@ -37,6 +37,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(table, name, replace(each, **sizes, keys=16))
 
 
+@pytest.mark.slow_where(dtype=torch.bfloat16)
 @grid(
     together=1,
     length=(2 * CHUNK, 2 * CHUNK - 14, CHUNK + 3, 1),

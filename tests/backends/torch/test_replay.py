@@ -277,7 +277,7 @@ def _plain() -> list[float]:
 
 @cache
 def _model(target: str = "torch:cpu") -> Graph:
-    model = flashir.model("flash", d_model=16, depth=1, vocab=11, chunk=16)
+    model = flashir.model("flash", d_model=16, depth=1, vocab=11, key_dim=8, chunk=16)
     return flashir.plan(model, target, 2, 32, training=True).graph
 
 

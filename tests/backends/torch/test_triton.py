@@ -77,6 +77,8 @@ def test_the_interpreter_is_on() -> None:
     assert not isinstance(bodies.attend, triton.JITFunction), "something imported Triton before conftest.py"
 
 
+@pytest.mark.slow_where(dtype=torch.bfloat16)
+@pytest.mark.slow_where(dtype=torch.float16)
 @grid(
     together=1,
     causal=(True, False),
