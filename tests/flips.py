@@ -183,13 +183,13 @@ def _run(target: str) -> Callable[[Path], object]:
 def _continue(folder: Path) -> object:
     from flashir.backends.registry import backend_of
     from flashir.generation.generate import restored
-    from flashir.models.tokenizer_file import beside
+    from flashir.models.tokenizer_file import tokenizer_beside
 
     decoder = restored(folder)
     state, logits = decoder.start([[1, 2, 3], [4]])
     _, after = decoder.extend(state, [5, 6])
     backend: Any = backend_of("onnx:cpu")
-    tokenizer = beside(folder / "model.onnx", backend.metadata(folder))
+    tokenizer = tokenizer_beside(folder / "model.onnx", backend.metadata(folder))
     return logits.tobytes(), after.tobytes(), None if tokenizer is None else tokenizer.read_bytes()
 
 

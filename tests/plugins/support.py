@@ -24,6 +24,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     ops, modules = dict(OPS), set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys.modules["flashir.ir.op"], "EXTENSIONS", Extensions(OPS))
+    monkeypatch.setattr("tests.support.PREDICTIONS", {})  # of another plug-in of that name
     forget()
 
     def make(name: str, text: str, **groups: str) -> Path:
