@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -81,5 +82,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    gc.unfreeze()  # else nanobind takes what is frozen for leaks, and says so
+    gc.freeze()  # pytest collects at its end, and need not walk through all that is left either
+    atexit.register(gc.unfreeze)  # else nanobind takes what is frozen for leaks, and says so
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
