@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.errors import InconclusiveDimensionOperation
 
 from flashir.errors import ArtefactError, InputError, TargetError
 from flashir.files.foreign import guarded
@@ -47,8 +48,9 @@ def exported(apply: Function, platforms: tuple[str, ...]) -> bytes:
             ]
             result = export.export(jax.jit(exactly(apply)), platforms=platforms)(specs(apply.parameters), *inputs)
             return bytes(result.serialize())
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise TargetError(f"JAX cannot export @{apply.graph.name} for {' and '.join(platforms)}: {error}") from error
+    except (NotImplementedError, ValueError, TypeError, InconclusiveDimensionOperation) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise TargetError(f"JAX cannot export @{apply.graph.name} for {' and '.join(platforms)}: {first}") from error
 
 
 def particulars(graph: Graph) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.errors import InconclusiveDimensionOperation
 
 from flashir.ir import DType, Node, Size, evaluate
 from flashir.ops.primitive.elementwise import least_logged
@@ -107,7 +108,10 @@ def _slice(sizes: Sizes, node: Node, x: Any) -> Any:
     if all(isinstance(size, int) for size in (start, stop, x.shape[axis])):
         start = min(start, x.shape[axis])
         stop = min(max(start, stop), x.shape[axis])
-    return lax.slice_in_dim(x, start, stop, axis=axis)
+    try:
+        return lax.slice_in_dim(x, start, stop, axis=axis)
+    except InconclusiveDimensionOperation:  # JAX cannot compare multiples of two chunks for every length
+        return jnp.take(x, start + jnp.arange(stop - start), axis=axis, mode="clip")
 
 
 def _split(sizes: Sizes, node: Node, x: Any) -> tuple[Any, ...]:

@@ -43,9 +43,10 @@ def run_torch(folder: Path, arrays: list[Any]) -> list[Any]:
 def run_jax(folder: Path, arrays: list[Any]) -> list[Any]:
     """The results of model.jax. Only flashir can stack its parameters."""
     from flashir.backends.registry import backend_of
+    from flashir.backends.results import results_of
 
     _, run = backend_of("jax:cpu").load(folder, "cpu")  # type: ignore[attr-defined]
-    return _several(run(arrays))
+    return list(results_of(run, arrays))
 
 
 def _several(made: Any) -> list[Any]:

@@ -204,6 +204,21 @@ def test_a_size_that_jax_cannot_name(tmp_path: Path) -> None:
     assert not (tmp_path / MAIN_FILE).exists()
 
 
+@pytest.mark.parametrize("start", ["0", "2", "5*ceildiv(T, 5) + -3"])
+def test_lengths_that_jax_cannot_compare(start: str, tmp_path: Path) -> None:
+    model = loads(
+        "model @m(%x: f32[B, T]) {\n"
+        "  %y = pad(%x) {axis = 1, after = -1*T + 40*ceildiv(T, 40)}\n"
+        f"  %z = slice(%y) {{axis = 1, start = {start}, stop = 5*ceildiv(T, 5)}}\n"
+        "  return %z\n}"
+    )
+    flashir.export(model, tmp_path, target="jax:cpu")
+    _, run = JaxBackend().load(tmp_path, "cpu")
+    for length in (4, 5, 41):
+        x = np.arange(2 * length, dtype=np.float32).reshape(2, length)
+        assert np.array_equal(run([x]), interpret(model, {}, x)[0])
+
+
 def test_a_model_without_parameters_and_with_known_sizes(tmp_path: Path) -> None:
     b = flashir.Builder("plain")
     graph = b.finish(b.relu(b.input("x", "f32[3, 2]")))
