@@ -6,7 +6,9 @@ with on_interrupt("nothing was written"):
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from types import FrameType
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows lacks one
 STOPPING = (signal.SIGINT, *ENDING)
+AGAIN_S = 0.05
+"""Seconds until a signal comes again, which leaves a finaliser or a callback time to return."""
 
 
 class Ended(KeyboardInterrupt):
@@ -28,19 +32,35 @@ class Ended(KeyboardInterrupt):
 def like_ctrl_c() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP raise Ended; a second signal ends the process at once.
 
-    Ignored signals, as under nohup, stay ignored. Does nothing outside the main thread, where Python gets no signals.
+    Ignored signals, as under nohup, stay ignored. Python swallows what is raised in a finaliser or in a callback of the
+    garbage collector; an interrupt there comes again. Does nothing outside the main thread, where Python gets no
+    signals.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise Ended(number)
 
+    def swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+        interrupt = unraisable.exc_value
+        if not (isinstance(interrupt, KeyboardInterrupt) and _gets_signals()):
+            report(unraisable)
+            return
+        number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
+        if number in numbers:
+            signal.signal(number, end)
+        timer = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
     numbers = [signum for signum in ENDING if _gets_signals() and signal.getsignal(signum) == signal.SIG_DFL]
     for signum in numbers:
         signal.signal(signum, end)
+    report, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for signum in numbers:
             signal.signal(signum, signal.SIG_DFL)
 

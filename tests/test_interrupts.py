@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,24 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@signals
+@ASKS
+def test_an_interrupt_that_a_finaliser_swallows_comes_again(number: int) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+            time.sleep(0.001)
+
+    def work() -> None:
+        Finalised()
+        time.sleep(10)
+
+    before = sys.unraisablehook
+    with like_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        work()
+    assert sys.unraisablehook is before
 
 
 @signals

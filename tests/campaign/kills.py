@@ -41,9 +41,10 @@ def case(case: Case) -> str:
     after = state(writer, folder)
     if not writer.may_leave(after, before, new):
         raise WrongError(f"{name}: neither old nor new", f"{sent.name}: {str(after)[:200]}")
-    if after is not None and not writer.replaces:
+    resume = after is not None and bool(writer.resumes)
+    if after is not None and not writer.replaces and not resume:
         return f"{name}: done before"
-    again = finish(writer, folder, NEW)
+    again = finish(writer, folder, NEW, resume=resume)
     if writer.repeats and again != new:
         raise WrongError(f"{name}: another result after a kill", str(again)[:200])
     return f"{name}: {sent.name}"

@@ -30,6 +30,7 @@ class Writer:
         replaces: whether the verb replaces an old output, with `--force` or by default.
         repeats: whether the same line gives the same result, unlike measurements.
         grows: whether the output is a list of files, of which a stopped verb leaves the first ones.
+        resumes: the command line that continues a stopped verb, which leaves any state that it can continue.
     """
 
     line: str
@@ -38,6 +39,7 @@ class Writer:
     replaces: bool = True
     repeats: bool = True
     grows: bool = False
+    resumes: str = ""
 
     @property
     def verb(self) -> str:
@@ -49,7 +51,9 @@ class Writer:
         return self.line.format(seed=seed).split()
 
     def may_leave(self, content: object, before: object, new: object) -> bool:
-        """Whether a verb that was stopped may leave this content: the old, the new, or the first files of the new."""
+        """Whether a verb that was stopped may leave this content: the old, the new, or a part that it can continue."""
+        if self.resumes:
+            return content is not None or before is None
         if self.grows and isinstance(new, list):
             return content is None or (isinstance(content, list) and content == new[: len(content)])
         return content == before or (content is not None and (content == new or not self.repeats))
@@ -112,7 +116,13 @@ WRITERS: dict[str, Writer] = {
     "export torch": Writer("export m.fir --seed {seed} --target torch:cpu -o out --force", "out", _model_of("pt2")),
     "export jax": Writer("export m.fir --seed {seed} --target jax:cpu -o out --force", "out", _model_of("jax")),
     "run -o": Writer("run m.fir --seed {seed} --ids ids.npy -o logits.npy", "logits.npy", _logits),
-    "train": Writer("train m.fir --recipe recipe.toml --seed {seed} -o trained", "trained", _run, replaces=False),
+    "train": Writer(
+        "train m.fir --recipe recipe.toml --seed {seed} -o trained",
+        "trained",
+        _run,
+        replaces=False,
+        resumes="train --resume trained",
+    ),
     "tune": Writer("tune flash --size tiny --seq-len 64 --budget 1", ".cache", _store_rows, repeats=False),
     "bench": Writer(
         "bench flash --size tiny --lengths 8 --rounds 2 -o results", "results", _bench, replaces=False, repeats=False
@@ -155,9 +165,9 @@ def _visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def finish(writer: Writer, folder: Path, seed: int) -> object:
-    """Run the line undisturbed and read its output. Raises WrongError if it fails."""
-    line = writer.words(seed)
+def finish(writer: Writer, folder: Path, seed: int, *, resume: bool = False) -> object:
+    """Run the line undisturbed, or the one that resumes, and read its output. Raises WrongError if it fails."""
+    line = writer.resumes.split() if resume else writer.words(seed)
     done = ended(start(line, folder), line)
     if done.code != 0:
         raise WrongError(f"{writer.verb}: fails where nothing disturbs it", done.stderr[-1500:])
