@@ -225,7 +225,7 @@ def _operators(graph: fx.GraphModule) -> list[Pass]:
             operands = fx.map_arg((node.args, node.kwargs), lambda value: _without_content(value.meta["val"]))
             with recorded() as launches, _Passes() as others:
                 OPDEFS[node.target.name()]._init_fn(*operands[0], **operands[1])
-            passes += [Pass(launch.name, launch.bytes) for launch in launches] + others.found
+            passes += [Pass(launch.name, launch.bytes) for launch in launches] + others.passes
     return passes
 
 

@@ -1,0 +1,1 @@
+"""Experiments: what this project's own results of this backend are made with."""
