@@ -14,24 +14,29 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openvino import CompiledModel, Model, Node, Tensor
+from openvino import Model, Node, Tensor
 from openvino import opset13 as ops
 
 from flashir.bench.interleaved import interleaved
 from flashir.errors import ArtefactError
 from flashir.experiments.command import count, guarded
 from flashir.files.foreign import parse_json
+from flashir.ir import DType
 from flashir.machine.targets import target
 from flashir_onnx.decoder import STATE
 from flashir_openvino.artefact import DECODER_FILE, read, verify
 from flashir_openvino.continuing import continued
 from flashir_openvino.decoder import FIRST
-from flashir_openvino.runtime import DATA_FILE, MODEL_FILE, core
-from flashir_openvino.session import PLAIN
+from flashir_openvino.runtime import DATA_FILE, MODEL_FILE
+from flashir_openvino.session import compiled
+
+DEVICE = "cpu"
+HINTS = {"f32": DType.F32, "bf16": DType.BF16}
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ def measure(folders: Sequence[Path], positions: Sequence[int], hint: str, rounds
     calls: dict[tuple[Path, int | None], Callable[[], object]] = {}
     weights = {}
     for folder in folders:
-        calls[folder, None], weights[folder] = _products(_decoder(folder)[0], hint)
-        calls |= {(folder, position): _token(folder, position, hint) for position in positions}
+        verify(folder / MODEL_FILE)
+        calls[folder, None], weights[folder] = _products(_decoder(folder)[0], HINTS[hint])
+        calls |= {(folder, position): _token(folder, position, HINTS[hint]) for position in positions}
     ms = {case: samples.quartiles[0] for case, samples in interleaved(calls, rounds).items()}
     bandwidth = target("onnx:cpu").bandwidth
     return [
@@ -64,26 +70,16 @@ def measure(folders: Sequence[Path], positions: Sequence[int], hint: str, rounds
 
 def _decoder(folder: Path) -> tuple[Model, list[str]]:
     """The model of decoder.xml, and the names of its states."""
-    verify(folder / MODEL_FILE)
     part = read(folder / DECODER_FILE, folder / DATA_FILE)
     text, damaged = part.metadata[STATE], "its metadata are damaged"
     states = parse_json(text, folder / DECODER_FILE, ArtefactError, list[dict[str, Any]], problem=damaged)
     return part.model, [str(state["input"]) for state in states]
 
 
-def _compile(hint: str) -> Callable[[Model], CompiledModel]:
-    def compile_(model: Model) -> CompiledModel:
-        config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-        is_plain = not any(node.get_type_name() == "Softmax" for node in model.get_ops())
-        return core().compile_model(model, "CPU", config | (PLAIN if is_plain else {}))
-
-    return compile_
-
-
-def _token(folder: Path, position: int, hint: str) -> Callable[[], object]:
+def _token(folder: Path, position: int, dtype: DType) -> Callable[[], object]:
     """A function that reads one more token, always at this position."""
     model, states = _decoder(folder)
-    function = continued(model, [*FIRST[DECODER_FILE], *states], _compile(hint))
+    function = continued(model, [*FIRST[DECODER_FILE], *states], partial(compiled, device=DEVICE, dtype=dtype))
     arrays = [np.array([[1]]), np.array([[position]])]
     kept: list[Sequence[Any]] = [()]
 
@@ -93,7 +89,7 @@ def _token(folder: Path, position: int, hint: str) -> Callable[[], object]:
     return run
 
 
-def _products(model: Model, hint: str) -> tuple[Callable[[], object], int]:
+def _products(model: Model, dtype: DType) -> tuple[Callable[[], object], int]:
     """A function that multiplies a row with each stored matrix of a model; and the bytes of these matrices."""
     rows, results, size = [], [], 0
     for node in model.get_ops():
@@ -108,9 +104,9 @@ def _products(model: Model, hint: str) -> tuple[Callable[[], object], int]:
         rows.append(row)
         results.append(ops.result(ops.matmul(row, node.input_value(1), False, turned)))
         size += sum(s.get_byte_size() for s in sources if s.get_type_name() == "Constant")
-    compiled = _compile(hint)(Model(results, rows))
-    request = compiled.create_infer_request()
-    for place, port in enumerate(compiled.inputs):
+    products = compiled(Model(results, rows), DEVICE, dtype)
+    request = products.create_infer_request()
+    for place, port in enumerate(products.inputs):
         request.set_input_tensor(place, Tensor(np.ones(tuple(port.shape), np.float32)))
     return request.infer, size
 
@@ -131,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--positions", nargs="+", type=count, default=[1024, 131072])
-    parser.add_argument("--hint", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--hint", choices=tuple(HINTS), default="f32")
     parser.add_argument("--rounds", type=count, default=25)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
