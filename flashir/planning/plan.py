@@ -220,18 +220,13 @@ def in_best_type(
         if several and (reason := fixed_type(model, str(name)) or refused(target, str(name))):
             considered.append(TypeCandidate(str(name), left_out=reason))
             continue
-        typed_plan = plan_in_type(name)
-        reason = (
-            unknown_rate(find_target(target), typed_plan.dtype) if several and typed_plan.measured_ms is None else ""
-        )
-        cost = (
-            None
-            if reason or typed_plan.dtype == COMPUTE_TYPES[0]
-            else expected_cost(typed_plan.graph, typed_plan.dtype, params)
-        )
+        in_type = plan_in_type(name)
+        reason = unknown_rate(find_target(target), in_type.dtype) if several and in_type.measured_ms is None else ""
+        is_wide = in_type.dtype == COMPUTE_TYPES[0]
+        cost = None if reason or is_wide else expected_cost(in_type.graph, in_type.dtype, params)
         reason = reason or (cost.problem(tolerance) if cost else "")
-        considered.append(TypeCandidate(typed_plan.dtype, typed_plan.chosen.ms, cost, reason))
-        plans[typed_plan.dtype] = typed_plan
+        considered.append(TypeCandidate(in_type.dtype, in_type.chosen.ms, cost, reason))
+        plans[in_type.dtype] = in_type
     chosen = preferred_type(considered, policy)
     best_plan = plans[chosen.dtype]
     return replace(best_plan, why=f"{best_plan.why} {why(chosen, considered)}", types=tuple(considered))
@@ -269,7 +264,7 @@ def planned(
         predicted_ms=chosen.predicted_ms,
         peak_bytes=chosen.peak_bytes,
         parameters=parameter_count(settled),
-        candidates=tuple(replace(each, lowered=None) for each in candidates),
+        candidates=tuple(replace(candidate, lowered=None) for candidate in candidates),
         why=" ".join([explain(chosen, candidates, policy, slots(graph)), *_remarks(target, settled)]),
         lowered=chosen.lowered,
     )
